@@ -1,0 +1,16 @@
+//! Tradewind's ids, messages and machines.
+//!
+//! This crate does no I/O. It holds no clock, no thread, no socket, no file and no source of
+//! randomness, and it knows no runtime: whoever drives a machine tells it what happened and what
+//! time it is (`handle_*`), then asks what to do (`poll_*`) until there is nothing more.
+
+pub mod batch;
+mod ids;
+pub mod limits;
+pub mod message;
+mod ranges;
+mod time;
+
+pub use ids::{Attempt, JobId, LaneId, Seq, SessionId, Slot};
+pub use ranges::{SeqRange, SeqRanges};
+pub use time::Time;

@@ -1,0 +1,69 @@
+//! Every bound of the system in one place, with its unit, and how they relate.
+
+use std::time::Duration;
+
+/// Bytes of one message on a lane, unless a flag says otherwise.
+pub const MESSAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of a message that are not payload: what is left of the limit is the largest task.
+pub const MESSAGE_OVERHEAD_BYTES: u64 = 64 << 10;
+
+/// Tasks or results in one message. Beyond a thousand a larger batch gains nothing and only
+/// delays the next station.
+pub const BATCH_TASKS_MAX: usize = 1024;
+
+/// Payload bytes after which a batch is full. A single larger payload travels alone.
+pub const BATCH_BYTES_MAX: usize = 256 << 10;
+
+/// Ranges of seqs in one message.
+pub const RANGES_MAX: usize = REORDER_WINDOW_TASKS as usize;
+
+/// How far past the lowest unsettled seq a task may be dispatched, in tasks.
+pub const REORDER_WINDOW_TASKS: u64 = 1 << 17;
+
+/// Tasks that a worker may hold, at most, however fast it is.
+pub const CREDIT_TASKS_MAX: u64 = 1 << 15;
+
+/// Payload bytes that a worker may hold, unless it is a single task.
+pub const CREDIT_BYTES_MAX: u64 = 8 << 20;
+
+/// Bytes of records that the sink holds before the ventilator dispatches only what it waits for.
+pub const HELD_BYTES_MAX: u64 = 16 << 20;
+
+/// Payload bytes that the ventilator reads ahead of dispatching.
+pub const READ_AHEAD_BYTES_MAX: u64 = 4 << 20;
+
+/// Tasks that the ventilator reads ahead of dispatching.
+pub const READ_AHEAD_TASKS_MAX: u64 = 1 << 15;
+
+/// Work that is queued at a worker beyond what it runs.
+pub const QUEUED_WORK_TARGET: Duration = Duration::from_millis(50);
+
+/// A worker says that it is there, the ventilator and the sink too.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A worker that was not heard for so long, while the sink was, is lost.
+pub const WORKER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A task whose workers were lost so many times gets its `lost` record.
+pub const LOSSES_MAX: u32 = 3;
+
+/// Bytes of a task's stdout, unless a flag says otherwise.
+pub const OUTPUT_BYTES_MAX: u64 = 16 << 20;
+
+/// Bytes of a record's error: the end of stderr, or a reason.
+pub const ERROR_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of a worker's or a job's name.
+pub const NAME_BYTES_MAX: usize = 100;
+
+/// Slots of one worker.
+pub const SLOTS_MAX: u32 = 4096;
+
+const _: () = assert!(OUTPUT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES <= MESSAGE_BYTES_MAX);
+const _: () = assert!(CREDIT_TASKS_MAX <= REORDER_WINDOW_TASKS);
+const _: () = assert!(READ_AHEAD_TASKS_MAX <= REORDER_WINDOW_TASKS);
+const _: () = assert!(BATCH_TASKS_MAX as u64 <= CREDIT_TASKS_MAX);
+const _: () = assert!((BATCH_BYTES_MAX as u64) < MESSAGE_BYTES_MAX);
+const _: () = assert!((SLOTS_MAX as u64) < CREDIT_TASKS_MAX);
+const _: () = assert!(WORKER_TIMEOUT.as_millis() >= 3 * HEARTBEAT_INTERVAL.as_millis());

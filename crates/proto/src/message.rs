@@ -1,0 +1,356 @@
+//! What the three say to one another.
+//!
+//! `P` is what a payload is: `Bytes` in the machines, a slice of the received frame while a
+//! message is being decoded.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{Batch, Bounded};
+use crate::limits::{REORDER_WINDOW_TASKS, SLOTS_MAX};
+use crate::{Attempt, JobId, LaneId, Seq, SeqRanges, SessionId};
+
+/// Who is calling: travels in the ZMTP identity of whoever opens a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// What the caller is.
+    pub role: Role,
+    /// This start of the caller's process.
+    pub session: SessionId,
+    /// How many tasks it runs at once; 0 unless it is a worker.
+    pub slots: u32,
+    /// Its name, at most [`NAME_BYTES_MAX`](crate::limits::NAME_BYTES_MAX) bytes.
+    pub name: String,
+}
+
+/// The three programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Hands out tasks.
+    Ventilator,
+    /// Runs them.
+    Worker,
+    /// Stores their records.
+    Sink,
+}
+
+/// From the ventilator to a worker, over the worker's lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker<P = Bytes> {
+    /// Say what you hold ([`News::Holding`]) and push again what you retain. Comes first on every
+    /// lane, and again when the sink is new.
+    RollCall {
+        /// The ventilator's job; whatever the worker has of another one is obsolete.
+        job: JobId,
+        /// The lane this is said on, to be repeated in the answer.
+        lane: LaneId,
+    },
+    /// Run these.
+    Tasks {
+        /// The job they belong to.
+        job: JobId,
+        /// What an attempt may take.
+        limits: Limits,
+        /// The tasks.
+        tasks: Batch<Task<P>>,
+    },
+    /// The records of these are stored, or not wanted: forget the results.
+    Settled {
+        /// The job they belong to.
+        job: JobId,
+        /// Everything below is settled.
+        below: Seq,
+        /// These above it are too.
+        ranges: SeqRanges,
+    },
+    /// Hand back what has not started.
+    Recall {
+        /// The job in question.
+        job: JobId,
+    },
+    /// Stop the job's tasks, running ones too.
+    Cancel {
+        /// The job in question.
+        job: JobId,
+    },
+    /// Take no more, hand back what has not started, finish, leave.
+    Drain,
+    /// Still here.
+    Ping,
+    /// The job is over and all of its records are stored.
+    Done {
+        /// The job in question.
+        job: JobId,
+    },
+}
+
+/// What an attempt may take, and what its result should tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// The attempt is stopped after so many microseconds.
+    pub timeout_us: Option<u64>,
+    /// The sink keeps a joblog: results carry the command that was run.
+    pub report_command: bool,
+}
+
+/// A task as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task<P = Bytes> {
+    /// Its place in the job.
+    pub seq: Seq,
+    /// Which run this is.
+    pub attempt: Attempt,
+    /// What the user's input said.
+    pub payload: P,
+}
+
+/// To the sink, from workers and from the ventilator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToSink<P = Bytes> {
+    /// A worker's results.
+    Results {
+        /// The job they belong to.
+        job: JobId,
+        /// The worker's session.
+        session: SessionId,
+        /// The results.
+        results: Batch<TaskResult<P>>,
+    },
+    /// Something for the ventilator to know, from a worker; the sink passes it on.
+    News {
+        /// The worker's session.
+        session: SessionId,
+        /// What there is to know.
+        news: News,
+    },
+    /// The ventilator opens a job. Comes first on every lane between the two.
+    JobOpen {
+        /// The job's id.
+        job: JobId,
+        /// Its name, for people.
+        name: String,
+        /// A failure before this attempt is reported, not stored. At least 1.
+        attempts_max: u32,
+    },
+    /// The end of the input is known.
+    JobClose {
+        /// The job in question.
+        job: JobId,
+        /// How many tasks it has.
+        total: u64,
+    },
+    /// Write this task's record yourself: nobody will run it (again).
+    GiveUp {
+        /// The job it belongs to.
+        job: JobId,
+        /// The task.
+        seq: Seq,
+        /// Its last attempt, 0 if there was none.
+        attempt: Attempt,
+        /// How it ended.
+        status: Status,
+        /// Why.
+        error: String,
+    },
+    /// The ventilator knows that everything is stored.
+    JobDone {
+        /// The job in question.
+        job: JobId,
+    },
+    /// Still here.
+    Ping,
+}
+
+/// What a worker tells the ventilator by way of the sink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum News {
+    /// Still here.
+    Heartbeat {
+        /// Tasks that run.
+        running: u32,
+        /// Tasks that wait for a slot.
+        queued: u32,
+    },
+    /// The answer to a roll call.
+    Holding {
+        /// The job it was called for.
+        job: JobId,
+        /// The lane it was called on.
+        lane: LaneId,
+        /// Runs or waits for a slot.
+        unfinished: SeqRanges,
+        /// Has a result that is not settled.
+        finished: SeqRanges,
+    },
+    /// These were not started and are handed back.
+    Returned {
+        /// The job they belong to.
+        job: JobId,
+        /// The tasks.
+        ranges: SeqRanges,
+    },
+    /// The worker leaves of its own accord and holds nothing.
+    Goodbye,
+}
+
+/// How one attempt of one task ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskResult<P = Bytes> {
+    /// The task.
+    pub seq: Seq,
+    /// Which run this was.
+    pub attempt: Attempt,
+    /// When it started: microseconds since 1970, by the worker's clock.
+    pub started_us: u64,
+    /// How long it ran, in microseconds.
+    pub ran_us: u64,
+    /// Bytes of the task's payload.
+    pub task_bytes: u64,
+    /// How it ended.
+    pub outcome: Outcome<P>,
+    /// The command that was run, when [`Limits::report_command`] asked for it; else empty.
+    pub command: P,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome<P = Bytes> {
+    /// How it ended.
+    pub status: Status,
+    /// How its process ended, if it had one.
+    pub exit: Exit,
+    /// What it wrote to stdout, or what the handler returned.
+    pub output: P,
+    /// Empty when all went well; else the end of stderr or a reason, at most
+    /// [`ERROR_BYTES_MAX`](crate::limits::ERROR_BYTES_MAX) bytes.
+    pub error: String,
+}
+
+/// How a task, or one attempt of it, ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Status {
+    /// It did what it should.
+    Ok,
+    /// It ended with a non-zero exit code, a signal or an error.
+    Failed,
+    /// It took longer than the job's timeout and was stopped.
+    TimedOut,
+    /// Its workers kept dying.
+    Lost,
+    /// The job was cancelled first.
+    Cancelled,
+}
+
+/// How a task's process ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// There was no process.
+    #[default]
+    None,
+    /// It exited with this code.
+    Code(i32),
+    /// It was ended by this signal.
+    Signal(i32),
+}
+
+/// From the sink to the ventilator, over the receipts port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToVentilator {
+    /// The answer to [`ToSink::JobOpen`], and the first message on every receipts lane after it.
+    SinkHello {
+        /// The job that was opened.
+        job: JobId,
+        /// This start of the sink.
+        sink: SessionId,
+        /// What is stored already.
+        stored: SeqRanges,
+        /// What is received and not stored yet.
+        pending: SeqRanges,
+        /// The sink keeps a joblog.
+        report_command: bool,
+    },
+    /// What became of the results.
+    Receipt {
+        /// The job they belong to.
+        job: JobId,
+        /// Results that the sink has: their credit is free.
+        received: Bounded<Received, RECEIVED_MAX>,
+        /// Records that are in the output: their tasks are settled.
+        stored: SeqRanges,
+        /// Failed attempts that were not the last.
+        retry: Batch<Failure>,
+        /// Bytes of records that the sink holds and has not stored.
+        held_bytes: u64,
+        /// Records stored so far whose status is not `ok`.
+        failed: u64,
+    },
+    /// A worker's news.
+    Relay {
+        /// The worker's session.
+        session: SessionId,
+        /// What there is to know.
+        news: News,
+    },
+    /// The sink will not take the job.
+    Refused {
+        /// The job in question.
+        job: JobId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Still here.
+    Ping,
+}
+
+/// Workers in one receipt.
+pub const RECEIVED_MAX: usize = SLOTS_MAX as usize;
+
+const _: () = assert!(RECEIVED_MAX as u64 <= REORDER_WINDOW_TASKS);
+
+/// Results of one worker that the sink has received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// The worker's session.
+    pub session: SessionId,
+    /// The tasks.
+    pub ranges: SeqRanges,
+    /// The longest of their run times, in microseconds.
+    pub ran_us_max: u64,
+}
+
+/// An attempt that failed and was not the last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The worker's session.
+    pub session: SessionId,
+    /// The task.
+    pub seq: Seq,
+    /// Which run it was.
+    pub attempt: Attempt,
+}
+
+impl Status {
+    /// The word that stands in records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Lost => "lost",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl<P: Default> Outcome<P> {
+    /// All went well.
+    pub fn ok(output: P) -> Self {
+        Self { status: Status::Ok, exit: Exit::None, output, error: String::new() }
+    }
+
+    /// There is no output, only a reason.
+    pub fn error(status: Status, error: impl Into<String>) -> Self {
+        Self { status, exit: Exit::None, output: P::default(), error: error.into() }
+    }
+}
