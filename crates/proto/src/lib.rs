@@ -5,12 +5,19 @@
 //! time it is (`handle_*`), then asks what to do (`poll_*`) until there is nothing more.
 
 pub mod batch;
+pub mod collector;
+pub mod dispatcher;
+pub mod executor;
 mod ids;
 pub mod limits;
 pub mod message;
 mod ranges;
+mod seq_ring;
+mod seq_set;
 mod time;
+mod window;
 
 pub use ids::{Attempt, JobId, LaneId, Seq, SessionId, Slot};
 pub use ranges::{SeqRange, SeqRanges};
+pub use seq_set::SeqSet;
 pub use time::Time;

@@ -30,8 +30,9 @@ pub const CREDIT_BYTES_MAX: u64 = 8 << 20;
 /// Bytes of records that the sink holds before the ventilator dispatches only what it waits for.
 pub const HELD_BYTES_MAX: u64 = 16 << 20;
 
-/// Payload bytes that the ventilator reads ahead of dispatching.
-pub const READ_AHEAD_BYTES_MAX: u64 = 4 << 20;
+/// Payload bytes that the ventilator keeps, unless it is a single task: read ahead or out and not
+/// settled.
+pub const RETAINED_BYTES_MAX: u64 = 24 << 20;
 
 /// Tasks that the ventilator reads ahead of dispatching.
 pub const READ_AHEAD_TASKS_MAX: u64 = 1 << 15;
@@ -44,6 +45,15 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A worker that was not heard for so long, while the sink was, is lost.
 pub const WORKER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The sink counts as unheard after so long: no worker is blamed for silence meanwhile.
+pub const SINK_SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// The first wait before a failed task is tried again; it doubles with each attempt.
+pub const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(100);
+
+/// The longest wait before a failed task is tried again.
+pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// A task whose workers were lost so many times gets its `lost` record.
 pub const LOSSES_MAX: u32 = 3;

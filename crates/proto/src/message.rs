@@ -100,6 +100,8 @@ pub struct Task<P = Bytes> {
     pub seq: Seq,
     /// Which run this is.
     pub attempt: Attempt,
+    /// Should this attempt fail, there will be no other: its failure is the task's record.
+    pub last: bool,
     /// What the user's input said.
     pub payload: P,
 }
@@ -129,8 +131,6 @@ pub enum ToSink<P = Bytes> {
         job: JobId,
         /// Its name, for people.
         name: String,
-        /// A failure before this attempt is reported, not stored. At least 1.
-        attempts_max: u32,
     },
     /// The end of the input is known.
     JobClose {
@@ -189,6 +189,11 @@ pub enum News {
         /// The tasks.
         ranges: SeqRanges,
     },
+    /// The connection to the sink is new, and what was said on the one before may be lost: call
+    /// the roll again.
+    Reconnected,
+    /// The worker takes no more and will leave when what it holds is settled.
+    Draining,
     /// The worker leaves of its own accord and holds nothing.
     Goodbye,
 }
@@ -200,6 +205,8 @@ pub struct TaskResult<P = Bytes> {
     pub seq: Seq,
     /// Which run this was.
     pub attempt: Attempt,
+    /// As the task had it: a failure is to be stored, not to be tried again.
+    pub last: bool,
     /// When it started: microseconds since 1970, by the worker's clock.
     pub started_us: u64,
     /// How long it ran, in microseconds.
@@ -264,8 +271,6 @@ pub enum ToVentilator {
         sink: SessionId,
         /// What is stored already.
         stored: SeqRanges,
-        /// What is received and not stored yet.
-        pending: SeqRanges,
         /// The sink keeps a joblog.
         report_command: bool,
     },
@@ -273,11 +278,11 @@ pub enum ToVentilator {
     Receipt {
         /// The job they belong to.
         job: JobId,
-        /// Results that the sink has: their credit is free.
+        /// Records that the sink has or had already: their credit is free.
         received: Bounded<Received, RECEIVED_MAX>,
         /// Records that are in the output: their tasks are settled.
         stored: SeqRanges,
-        /// Failed attempts that were not the last.
+        /// Failed attempts that were not the last: their credit is free too.
         retry: Batch<Failure>,
         /// Bytes of records that the sink holds and has not stored.
         held_bytes: u64,
@@ -290,6 +295,11 @@ pub enum ToVentilator {
         session: SessionId,
         /// What there is to know.
         news: News,
+    },
+    /// All records of the job are stored, and flushed as far as the sink was told to.
+    Complete {
+        /// The job in question.
+        job: JobId,
     },
     /// The sink will not take the job.
     Refused {
@@ -314,7 +324,7 @@ pub struct Received {
     pub session: SessionId,
     /// The tasks.
     pub ranges: SeqRanges,
-    /// The longest of their run times, in microseconds.
+    /// The longest of the run times, in microseconds.
     pub ran_us_max: u64,
 }
 
@@ -327,6 +337,8 @@ pub struct Failure {
     pub seq: Seq,
     /// Which run it was.
     pub attempt: Attempt,
+    /// How long it ran, in microseconds.
+    pub ran_us: u64,
 }
 
 impl Status {
@@ -340,6 +352,22 @@ impl Status {
             Self::Lost => "lost",
             Self::Cancelled => "cancelled",
         }
+    }
+}
+
+impl<P> TaskResult<P> {
+    /// Is this the task's record, or will there be another attempt?
+    pub fn is_final(&self) -> bool {
+        self.last || self.outcome.status == Status::Ok
+    }
+}
+
+impl TaskResult {
+    /// Bytes that the result keeps in memory, about.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        let payload = self.outcome.output.len() + self.command.len() + self.outcome.error.len();
+        (payload + size_of::<Self>()) as u64
     }
 }
 

@@ -1,1 +1,178 @@
-//! (to come)
+//! Tradewind's codec: messages to frames and back.
+//!
+//! This crate does no I/O and decides nothing. It is the only one that knows bincode. A frame is
+//! two bytes of header, the protocol's version and the channel it belongs to, and a bincode body
+//! (`standard` configuration). What decodes is checked: nothing trails, no list is longer than its
+//! bound, no name is unprintable. Payloads are slices of the frame, not copies.
+
+mod borrowed;
+
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tradewind_proto::limits::{NAME_BYTES_MAX, SLOTS_MAX};
+use tradewind_proto::message::{Card, Role, ToSink, ToVentilator, ToWorker};
+
+use crate::borrowed::Borrowed;
+
+/// The protocol's version. Both ends of a lane must have the same one.
+pub const VERSION: u8 = 1;
+
+/// Bytes of the largest frame that this codec reads, whatever a lane lets through.
+pub const FRAME_BYTES_MAX: usize = 1 << 30;
+
+/// Bytes of the largest card: what fits into a ZMTP identity.
+pub const CARD_BYTES_MAX: usize = 255;
+
+const CONFIG: Configuration<LittleEndian, Varint, Limit<FRAME_BYTES_MAX>> =
+    bincode::config::standard().with_limit::<FRAME_BYTES_MAX>();
+
+/// Why a frame is not a message.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not even a header.
+    #[error("a frame of {0} bytes has no header")]
+    Short(usize),
+    /// The peer speaks another version.
+    #[error("the peer speaks version {theirs} of the protocol, this is version {VERSION}")]
+    Version {
+        /// What the frame says.
+        theirs: u8,
+    },
+    /// The frame belongs on another lane.
+    #[error("a frame for channel {theirs:?} came on channel {ours:?}")]
+    Channel {
+        /// What the frame says.
+        theirs: char,
+        /// What was expected.
+        ours: char,
+    },
+    /// The body does not decode.
+    #[error("the body does not decode: {0}")]
+    Body(#[from] bincode::error::DecodeError),
+    /// The body decodes and something follows.
+    #[error("{0} bytes trail the body")]
+    Trailing(usize),
+    /// A card says something that no honest peer says.
+    #[error("{0}")]
+    Card(&'static str),
+}
+
+/// A message that can travel.
+pub trait Message: Sized {
+    /// The channel's mark in the header.
+    const CHANNEL: u8;
+
+    /// Writes the body.
+    fn encode_body(&self, frame: &mut Vec<u8>);
+
+    /// Reads the body, which starts at `at` in the frame. Payloads share the frame's memory.
+    ///
+    /// # Errors
+    /// When it is not a body of this channel's messages.
+    fn decode_body(frame: &Bytes, at: usize) -> Result<Self, DecodeError>;
+}
+
+/// Puts a message into a frame.
+pub fn encode<M: Message>(message: &M) -> Bytes {
+    let mut frame = Vec::with_capacity(256);
+    frame.extend_from_slice(&[VERSION, M::CHANNEL]);
+    message.encode_body(&mut frame);
+    frame.into()
+}
+
+/// Takes a message out of a frame.
+///
+/// # Errors
+/// When the frame is not one of this version's messages of this channel, whole and alone.
+pub fn decode<M: Message>(frame: &Bytes) -> Result<M, DecodeError> {
+    match **frame {
+        [VERSION, channel, ..] if channel == M::CHANNEL => M::decode_body(frame, 2),
+        [VERSION, channel, ..] => {
+            Err(DecodeError::Channel { theirs: char::from(channel), ours: char::from(M::CHANNEL) })
+        }
+        [theirs, _, ..] => Err(DecodeError::Version { theirs }),
+        _ => Err(DecodeError::Short(frame.len())),
+    }
+}
+
+fn write<T: Serialize>(body: &T, frame: &mut Vec<u8>) {
+    bincode::serde::encode_into_std_write(body, frame, CONFIG)
+        .expect("messages hold nothing that bincode cannot write, and memory does not fail");
+}
+
+fn read<'a, T: Deserialize<'a>>(frame: &'a Bytes, at: usize) -> Result<T, DecodeError> {
+    let body = &frame[at..];
+    let (message, length) = bincode::serde::borrow_decode_from_slice(body, CONFIG)?;
+    match body.len() - length {
+        0 => Ok(message),
+        trailing => Err(DecodeError::Trailing(trailing)),
+    }
+}
+
+impl Message for ToWorker {
+    const CHANNEL: u8 = b'w';
+
+    fn encode_body(&self, frame: &mut Vec<u8>) {
+        write(self, frame);
+    }
+
+    fn decode_body(frame: &Bytes, at: usize) -> Result<Self, DecodeError> {
+        let message: ToWorker<Borrowed<'_>> = read(frame, at)?;
+        Ok(borrowed::to_worker(message, frame))
+    }
+}
+
+impl Message for ToSink {
+    const CHANNEL: u8 = b's';
+
+    fn encode_body(&self, frame: &mut Vec<u8>) {
+        write(self, frame);
+    }
+
+    fn decode_body(frame: &Bytes, at: usize) -> Result<Self, DecodeError> {
+        let message: ToSink<Borrowed<'_>> = read(frame, at)?;
+        Ok(borrowed::to_sink(message, frame))
+    }
+}
+
+impl Message for ToVentilator {
+    const CHANNEL: u8 = b'v';
+
+    fn encode_body(&self, frame: &mut Vec<u8>) {
+        write(self, frame);
+    }
+
+    fn decode_body(frame: &Bytes, at: usize) -> Result<Self, DecodeError> {
+        read(frame, at)
+    }
+}
+
+impl Message for Card {
+    const CHANNEL: u8 = b'c';
+
+    fn encode_body(&self, frame: &mut Vec<u8>) {
+        write(self, frame);
+    }
+
+    fn decode_body(frame: &Bytes, at: usize) -> Result<Self, DecodeError> {
+        if frame.len() > CARD_BYTES_MAX {
+            return Err(DecodeError::Card("a card is longer than an identity"));
+        }
+        let card: Self = read(frame, at)?;
+        if card.name.len() > NAME_BYTES_MAX {
+            return Err(DecodeError::Card("a name is too long"));
+        }
+        // Names end up on terminals and in tab-separated files.
+        if card.name.chars().any(char::is_control) {
+            return Err(DecodeError::Card("a name holds control characters"));
+        }
+        if card.role == Role::Worker && !(1..=SLOTS_MAX).contains(&card.slots) {
+            return Err(DecodeError::Card("a worker has no slots, or too many"));
+        }
+        Ok(card)
+    }
+}
+
+#[cfg(test)]
+mod tests;

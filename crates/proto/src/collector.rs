@@ -1,0 +1,501 @@
+//! The sink's decisions: which result becomes the record, in which order, and what the ventilator
+//! is told.
+//!
+//! The first final result of a seq that arrives is its record; later ones are counted and
+//! answered like the first, so that nobody waits for them. Records leave through
+//! [`Collector::poll_write`], and when they are in the output,
+//! [`handle_written`](Collector::handle_written) makes them stored.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::batch::{Batch, Bounded};
+use crate::limits::{
+    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS,
+};
+use crate::message::{
+    Failure, News, Outcome, RECEIVED_MAX, Received, Status, TaskResult, ToSink, ToVentilator,
+};
+use crate::{Attempt, JobId, Seq, SeqRanges, SeqSet, SessionId, Time};
+
+/// The order of the records in the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// By seq: a record waits for all before it.
+    Seq,
+    /// As they arrive.
+    Completion,
+}
+
+/// What a sink was told by its user.
+#[derive(Clone, Copy, Debug)]
+pub struct CollectorConfig {
+    /// This start of the sink.
+    pub session: SessionId,
+    /// The order of the records.
+    pub order: Order,
+    /// Ask for the command in each result.
+    pub report_command: bool,
+}
+
+/// A task's one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The name of the worker that made it; empty if none did.
+    pub worker: Arc<str>,
+    /// How it ended.
+    pub result: TaskResult,
+}
+
+/// How many records there are of each status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// `ok`
+    pub ok: u64,
+    /// `failed`
+    pub failed: u64,
+    /// `timed_out`
+    pub timed_out: u64,
+    /// `lost`
+    pub lost: u64,
+    /// `cancelled`
+    pub cancelled: u64,
+}
+
+/// A sink as its collector sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectorSnapshot {
+    /// The job's name, once one is open.
+    pub job: Option<String>,
+    /// How many tasks it has, once that is known.
+    pub total: Option<u64>,
+    /// Records that are stored.
+    pub stored: Counts,
+    /// Bytes of records that are held and not stored.
+    pub held_bytes: u64,
+    /// Results that came again after their record.
+    pub duplicates: u64,
+    /// Results of another job.
+    pub strays: u64,
+    /// Workers that are connected.
+    pub workers: u64,
+}
+
+/// The sink's state machine.
+#[derive(Debug)]
+pub struct Collector {
+    config: CollectorConfig,
+    job: Option<Job>,
+    workers: BTreeMap<SessionId, Arc<str>>,
+    is_ventilator_connected: bool,
+    receipt: PendingReceipt,
+    transmits: VecDeque<ToVentilator>,
+    next_beat: Time,
+    duplicates: u64,
+    strays: u64,
+    nobody: Arc<str>,
+}
+
+#[derive(Debug)]
+struct Job {
+    id: JobId,
+    name: String,
+    total: Option<u64>,
+    /// Has a record, stored or not.
+    taken: SeqSet,
+    stored: SeqSet,
+    /// Records that wait for one before them.
+    waiting: BTreeMap<Seq, Record>,
+    /// Records whose turn has come.
+    ready: VecDeque<Record>,
+    /// The seqs and bytes of what was given out to be written, in that order.
+    writing: VecDeque<(Seq, u64, Status)>,
+    held_bytes: u64,
+    counts: Counts,
+    flushed: bool,
+    done: bool,
+}
+
+#[derive(Debug, Default)]
+struct PendingReceipt {
+    received: Vec<Received>,
+    stored: SeqRanges,
+    retry: Vec<Failure>,
+}
+
+impl Collector {
+    /// A sink that knows no job yet.
+    #[must_use]
+    pub fn new(config: CollectorConfig) -> Self {
+        Self {
+            config,
+            job: None,
+            workers: BTreeMap::new(),
+            is_ventilator_connected: false,
+            receipt: PendingReceipt::default(),
+            transmits: VecDeque::new(),
+            next_beat: Time(0),
+            duplicates: 0,
+            strays: 0,
+            nobody: Arc::from(""),
+        }
+    }
+
+    /// A worker connected; its name will stand in its records.
+    pub fn handle_worker_connected(&mut self, session: SessionId, name: &str) {
+        self.workers.insert(session, Arc::from(name));
+    }
+
+    /// A worker's connection ended.
+    pub fn handle_worker_disconnected(&mut self, session: SessionId) {
+        self.workers.remove(&session);
+    }
+
+    /// Our connection to the ventilator's receipts port stands.
+    pub fn handle_ventilator_connected(&mut self) {
+        self.is_ventilator_connected = true;
+        self.say_hello();
+    }
+
+    /// Our connection to the ventilator's receipts port is gone.
+    pub fn handle_ventilator_disconnected(&mut self) {
+        self.is_ventilator_connected = false;
+        self.transmits.clear();
+        self.receipt = PendingReceipt::default();
+    }
+
+    /// Somebody said something.
+    pub fn handle_message(&mut self, message: ToSink) {
+        match message {
+            ToSink::Results { job, session, results } => {
+                self.handle_results(job, session, results.0);
+            }
+            ToSink::News { session, news } => self.handle_news(session, news),
+            ToSink::JobOpen { job, name } => self.handle_open(job, name),
+            ToSink::JobClose { job, total } => {
+                if let Some(current) = self.job_mut(job) {
+                    current.total = Some(total);
+                }
+            }
+            ToSink::GiveUp { job, seq, attempt, status, error } => {
+                self.handle_give_up(job, seq, attempt, status, error);
+            }
+            ToSink::JobDone { job } => {
+                if let Some(current) = self.job_mut(job) {
+                    current.done = true;
+                }
+            }
+            ToSink::Ping => {}
+        }
+    }
+
+    /// The first `count` records that were given out and not yet written are in the output now.
+    pub fn handle_written(&mut self, count: usize) {
+        let Some(job) = &mut self.job else { return };
+        for (seq, bytes, status) in job.writing.drain(..count) {
+            job.held_bytes -= bytes;
+            job.counts.add(status);
+            job.stored.insert(seq);
+            if self.is_ventilator_connected {
+                self.receipt.stored.push(seq);
+            }
+        }
+    }
+
+    /// The output is flushed, after all records of the job were [stored](Self::is_all_stored).
+    pub fn handle_flushed(&mut self) {
+        let Some(job) = &mut self.job else { return };
+        job.flushed = true;
+        let id = job.id;
+        self.say(ToVentilator::Complete { job: id });
+    }
+
+    /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if now >= self.next_beat {
+            self.next_beat = now + HEARTBEAT_INTERVAL;
+            self.say(ToVentilator::Ping);
+        }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        self.next_beat
+    }
+
+    /// The next records to write, in the order in which they are to be written.
+    pub fn poll_write(&mut self) -> Option<Vec<Record>> {
+        let job = self.job.as_mut()?;
+        if job.ready.is_empty() {
+            return None;
+        }
+        let records: Vec<Record> = std::mem::take(&mut job.ready).into();
+        job.writing.extend(records.iter().map(|record| {
+            let result = &record.result;
+            (result.seq, result.held_bytes(), result.outcome.status)
+        }));
+        Some(records)
+    }
+
+    /// The next message for the ventilator.
+    pub fn poll_transmit(&mut self) -> Option<ToVentilator> {
+        if !self.is_ventilator_connected {
+            return None;
+        }
+        if self.transmits.is_empty() {
+            self.flush_receipt();
+        }
+        self.transmits.pop_front()
+    }
+
+    /// Are all records of the job in the output?
+    #[must_use]
+    pub fn is_all_stored(&self) -> bool {
+        let job = self.job.as_ref();
+        job.is_some_and(|job| job.total.is_some_and(|total| job.stored.first_missing().0 >= total))
+    }
+
+    /// Does the ventilator know that everything is stored?
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.job.as_ref().is_some_and(|job| job.done)
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn snapshot(&self) -> CollectorSnapshot {
+        let job = self.job.as_ref();
+        CollectorSnapshot {
+            job: job.map(|job| job.name.clone()),
+            total: job.and_then(|job| job.total),
+            stored: job.map(|job| job.counts).unwrap_or_default(),
+            held_bytes: job.map_or(0, |job| job.held_bytes),
+            duplicates: self.duplicates,
+            strays: self.strays,
+            workers: self.workers.len() as u64,
+        }
+    }
+
+    fn job_mut(&mut self, id: JobId) -> Option<&mut Job> {
+        self.job.as_mut().filter(|job| job.id == id)
+    }
+
+    fn say(&mut self, message: ToVentilator) {
+        // Whatever is not said for want of a connection is made up for by the hello to come.
+        if self.is_ventilator_connected {
+            self.flush_receipt();
+            self.transmits.push_back(message);
+        }
+    }
+
+    fn say_hello(&mut self) {
+        let Some(job) = &self.job else { return };
+        let hello = ToVentilator::SinkHello {
+            job: job.id,
+            sink: self.config.session,
+            stored: job.stored.to_ranges(),
+            report_command: self.config.report_command,
+        };
+        let complete = job.flushed.then_some(ToVentilator::Complete { job: job.id });
+        self.say(hello);
+        if let Some(complete) = complete {
+            self.say(complete);
+        }
+    }
+
+    fn handle_open(&mut self, id: JobId, name: String) {
+        match &self.job {
+            Some(job) if job.id != id => {
+                let reason = format!("the sink has another job open: {} ({})", job.name, job.id);
+                self.say(ToVentilator::Refused { job: id, reason });
+                return;
+            }
+            Some(_) => {}
+            None => self.job = Some(Job::new(id, name)),
+        }
+        self.say_hello();
+    }
+
+    fn handle_results(&mut self, id: JobId, session: SessionId, results: Vec<TaskResult>) {
+        let worker = self.workers.get(&session).unwrap_or(&self.nobody).clone();
+        let is_connected = self.is_ventilator_connected;
+        let order = self.config.order;
+        let Some(job) = self.job.as_mut().filter(|job| job.id == id) else {
+            self.strays += results.len() as u64;
+            return;
+        };
+        let mut ranges = SeqRanges::new();
+        let mut ran_us_max = 0;
+        for result in results {
+            let TaskResult { seq, attempt, ran_us, .. } = result;
+            if !job.can_have(seq) {
+                self.strays += 1;
+                continue;
+            }
+            if job.taken.contains(seq) {
+                self.duplicates += 1;
+                if job.stored.contains(seq) && is_connected {
+                    self.receipt.stored.push(seq);
+                }
+            } else if !result.is_final() {
+                if is_connected {
+                    self.receipt.retry.push(Failure { session, seq, attempt, ran_us });
+                }
+                continue;
+            } else {
+                job.take(order, Record { worker: worker.clone(), result });
+            }
+            ran_us_max = ran_us_max.max(ran_us);
+            ranges.push(seq);
+        }
+        if is_connected && !ranges.is_empty() {
+            self.receipt.received.push(Received { session, ranges, ran_us_max });
+        }
+        // A message brings at most a batch of failures and one more worker: so neither list ever
+        // grows beyond what fits.
+        if self.receipt.received.len() == RECEIVED_MAX || !self.receipt.retry.is_empty() {
+            self.flush_receipt();
+        }
+    }
+
+    fn handle_give_up(
+        &mut self,
+        id: JobId,
+        seq: Seq,
+        attempt: Attempt,
+        status: Status,
+        error: String,
+    ) {
+        let nobody = self.nobody.clone();
+        let (order, is_connected) = (self.config.order, self.is_ventilator_connected);
+        let Some(job) = self.job.as_mut().filter(|job| job.id == id) else { return };
+        if !job.can_have(seq) {
+            self.strays += 1;
+            return;
+        }
+        if job.taken.contains(seq) {
+            if job.stored.contains(seq) && is_connected {
+                self.receipt.stored.push(seq);
+            }
+            return;
+        }
+        let result = TaskResult {
+            seq,
+            attempt,
+            last: true,
+            started_us: 0,
+            ran_us: 0,
+            task_bytes: 0,
+            outcome: Outcome::error(status, error),
+            command: bytes::Bytes::new(),
+        };
+        job.take(order, Record { worker: nobody, result });
+    }
+
+    fn handle_news(&mut self, session: SessionId, news: News) {
+        // After the receipt for what the worker said before: an account of what it holds must not
+        // overtake the results that it no longer holds.
+        self.say(ToVentilator::Relay { session, news });
+    }
+
+    fn flush_receipt(&mut self) {
+        let Some(job) = &self.job else { return };
+        let PendingReceipt { received, stored, retry } = std::mem::take(&mut self.receipt);
+        if received.is_empty() && stored.is_empty() && retry.is_empty() {
+            return;
+        }
+        self.transmits.push_back(ToVentilator::Receipt {
+            job: job.id,
+            received: Bounded(received),
+            stored,
+            retry: Batch::from(retry),
+            held_bytes: job.held_bytes,
+            failed: job.counts.not_ok(),
+        });
+    }
+}
+
+impl Job {
+    fn new(id: JobId, name: String) -> Self {
+        Self {
+            id,
+            name,
+            total: None,
+            taken: SeqSet::new(),
+            stored: SeqSet::new(),
+            waiting: BTreeMap::new(),
+            ready: VecDeque::new(),
+            writing: VecDeque::new(),
+            held_bytes: 0,
+            counts: Counts::default(),
+            flushed: false,
+            done: false,
+        }
+    }
+
+    /// No seq is dispatched further than the window past the lowest that is not settled, so no
+    /// honest peer has one beyond.
+    fn can_have(&self, seq: Seq) -> bool {
+        let window = REORDER_WINDOW_TASKS + READ_AHEAD_TASKS_MAX;
+        let end = self.stored.first_missing().0 + window;
+        seq.0 < end.min(self.total.unwrap_or(u64::MAX))
+    }
+
+    /// Makes a result the record of its seq.
+    fn take(&mut self, order: Order, mut record: Record) {
+        let seq = record.result.seq;
+        truncate(&mut record.result.outcome.error, ERROR_BYTES_MAX);
+        self.taken.insert(seq);
+        self.held_bytes += record.result.held_bytes();
+        if order == Order::Completion {
+            self.ready.push_back(record);
+            return;
+        }
+        // `taken` has no gap below the first seq that is missing: all of that may be written.
+        let due = self.taken.first_missing();
+        if seq < due && self.waiting.is_empty() {
+            self.ready.push_back(record);
+            return;
+        }
+        self.waiting.insert(seq, record);
+        while let Some(first) = self.waiting.first_entry()
+            && *first.key() < due
+        {
+            self.ready.push_back(first.remove());
+        }
+    }
+}
+
+/// Cuts a text at a character boundary.
+fn truncate(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+    }
+}
+
+impl Counts {
+    /// Counts one record.
+    pub fn add(&mut self, status: Status) {
+        let count = match status {
+            Status::Ok => &mut self.ok,
+            Status::Failed => &mut self.failed,
+            Status::TimedOut => &mut self.timed_out,
+            Status::Lost => &mut self.lost,
+            Status::Cancelled => &mut self.cancelled,
+        };
+        *count += 1;
+    }
+
+    /// All records.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.ok + self.not_ok()
+    }
+
+    /// Records whose status is not `ok`.
+    #[must_use]
+    pub fn not_ok(&self) -> u64 {
+        self.failed + self.timed_out + self.lost + self.cancelled
+    }
+}

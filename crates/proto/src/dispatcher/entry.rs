@@ -1,0 +1,35 @@
+//! What the dispatcher knows of a task.
+
+use bytes::Bytes;
+
+use crate::{Attempt, SessionId};
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) payload: Bytes,
+    pub(super) state: State,
+    /// The attempt that was dispatched last; 0 before the first.
+    pub(super) attempt: Attempt,
+    pub(super) failures: u32,
+    pub(super) losses: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Waits: for its turn, to be dispatched again, or for its backoff to pass.
+    Queued,
+    /// Dispatched to this session, which has not answered.
+    Out(SessionId),
+    /// The sink has this session's result and has not stored it.
+    Received(SessionId),
+    /// The sink is to write the record itself.
+    GivenUp,
+    /// The record is stored.
+    Settled,
+}
+
+impl Entry {
+    pub(super) fn new(payload: Bytes) -> Self {
+        Self { payload, state: State::Queued, attempt: Attempt(0), failures: 0, losses: 0 }
+    }
+}

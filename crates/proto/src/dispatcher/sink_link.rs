@@ -1,0 +1,49 @@
+//! What the dispatcher knows of the sink.
+
+use crate::{SessionId, Time};
+
+#[derive(Debug, Default)]
+pub(super) struct SinkLink {
+    /// Our connection to it stands.
+    pub(super) is_connected: bool,
+    is_receipts_connected: bool,
+    /// The sink that has opened the job, and whose receipts arrive.
+    open: bool,
+    session: Option<SessionId>,
+    pub(super) report_command: bool,
+    pub(super) heard: Time,
+    pub(super) held_bytes: u64,
+    pub(super) failed: u64,
+}
+
+impl SinkLink {
+    /// Has the sink opened the job, and can it tell us what becomes of it?
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    pub(super) fn reset_outgoing(&mut self, is_connected: bool) {
+        self.is_connected = is_connected;
+    }
+
+    pub(super) fn reset_incoming(&mut self, now: Time, is_connected: bool) {
+        self.is_receipts_connected = is_connected;
+        self.heard = now;
+        // Receipts may have been lost: its hello has to come first again.
+        self.open = false;
+    }
+
+    /// Is this another sink than the one before?
+    pub(super) fn handle_hello(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        report_command: bool,
+    ) -> bool {
+        self.open = true;
+        self.heard = now;
+        self.held_bytes = 0;
+        self.report_command = report_command;
+        self.session.replace(session).is_some_and(|old| old != session)
+    }
+}

@@ -1,0 +1,98 @@
+//! What the dispatcher knows of a worker.
+
+use super::snapshot::WorkerSnapshot;
+use crate::limits::CREDIT_BYTES_MAX;
+use crate::message::Card;
+use crate::window::Window;
+use crate::{LaneId, Seq, SeqRanges, SeqSet, SessionId, Time};
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) lane: LaneId,
+    pub(super) name: String,
+    pub(super) phase: Phase,
+    pub(super) window: Window,
+    /// What it was given and the sink has not received from it.
+    pub(super) out: SeqSet,
+    /// Payload bytes of what it alone answers for.
+    pub(super) out_bytes: u64,
+    /// Settled seqs that it has not been told of.
+    pub(super) settled: SeqRanges,
+    pub(super) told_below: Seq,
+    pub(super) heard: Time,
+    pub(super) running: u32,
+    pub(super) queued: u32,
+    pub(super) done: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Has not answered the roll call: nobody knows whether its results would arrive.
+    Called,
+    /// May have tasks.
+    Ready,
+    /// Takes no more.
+    Draining,
+}
+
+impl Worker {
+    pub(super) fn new(now: Time, lane: LaneId, card: &Card) -> Self {
+        Self {
+            lane,
+            name: card.name.clone(),
+            phase: Phase::Called,
+            window: Window::new(card.slots),
+            out: SeqSet::new(),
+            out_bytes: 0,
+            settled: SeqRanges::new(),
+            told_below: Seq(0),
+            heard: now,
+            running: 0,
+            queued: 0,
+            done: 0,
+        }
+    }
+
+    /// Tasks it may still be given.
+    pub(super) fn free(&self) -> u64 {
+        self.window.size().saturating_sub(self.out.count())
+    }
+
+    /// Payload bytes it may still be given.
+    pub(super) fn free_bytes(&self) -> u64 {
+        CREDIT_BYTES_MAX.saturating_sub(self.out_bytes)
+    }
+
+    pub(super) fn idle_slots(&self) -> u64 {
+        self.window.slots().saturating_sub(self.out.count())
+    }
+
+    /// Should it be given tasks now?
+    ///
+    /// With all slots busy there is no hurry: it waits until an eighth of its window is free, or
+    /// batches would become as small as the receipts that freed them.
+    pub(super) fn is_hungry(&self) -> bool {
+        let is_worthwhile = self.idle_slots() > 0 || self.free() * 8 >= self.window.size();
+        self.phase == Phase::Ready && self.free() > 0 && self.free_bytes() > 0 && is_worthwhile
+    }
+
+    /// Tasks per slot.
+    pub(super) fn load(&self) -> f64 {
+        self.out.count() as f64 / self.window.slots() as f64
+    }
+
+    pub(super) fn snapshot(&self, session: SessionId) -> WorkerSnapshot {
+        WorkerSnapshot {
+            session,
+            name: self.name.clone(),
+            slots: self.window.slots(),
+            window: self.window.size(),
+            out: self.out.count(),
+            running: self.running,
+            queued: self.queued,
+            done: self.done,
+            rate: self.window.rate(),
+            is_ready: self.phase == Phase::Ready,
+        }
+    }
+}

@@ -1,0 +1,545 @@
+//! The worker's decisions: what runs when, what is kept, what is said.
+//!
+//! Tasks start in the order of their seqs. A result is retained until it is settled, and pushed
+//! again whenever the sink may have missed it: on each new connection to the sink and at each roll
+//! call.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HEARTBEAT_INTERVAL, SLOTS_MAX};
+use crate::message::{Exit, Limits, News, Outcome, Status, Task, TaskResult, ToSink, ToWorker};
+use crate::seq_ring::SeqRing;
+use crate::{Attempt, JobId, LaneId, Seq, SeqRange, SeqRanges, SessionId, Slot, Time};
+
+/// The worker's state machine.
+#[derive(Debug)]
+pub struct Executor {
+    session: SessionId,
+    slots: Vec<Option<Running>>,
+    free_slots: Vec<Slot>,
+    job: Option<Job>,
+    /// Waiting for a slot, ascending by seq.
+    queue: VecDeque<Queued>,
+    /// Results that are not settled.
+    retained: SeqRing<TaskResult>,
+    /// Of these, the ones that the sink has yet to be told, in the order of their ends.
+    unsent: VecDeque<Seq>,
+    news: VecDeque<News>,
+    stops: VecDeque<Stop>,
+    is_sink_connected: bool,
+    next_beat: Time,
+    draining: bool,
+    said_goodbye: bool,
+    jobs_done: u64,
+    tasks_done: u64,
+}
+
+#[derive(Debug)]
+struct Job {
+    id: JobId,
+    lane: LaneId,
+    /// Everything below is settled.
+    below: Seq,
+    cancelled: bool,
+}
+
+#[derive(Debug)]
+struct Queued {
+    task: Task,
+    limits: Limits,
+}
+
+#[derive(Debug)]
+struct Running {
+    job: JobId,
+    seq: Seq,
+    attempt: Attempt,
+    last: bool,
+    task_bytes: u64,
+    timeout: Option<Duration>,
+    deadline: Option<Time>,
+    stopped: Option<StopReason>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StopReason {
+    TimedOut,
+    /// Nobody wants the result.
+    Unwanted,
+}
+
+/// Run this task in this slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The slot, free until now.
+    pub slot: Slot,
+    /// The task.
+    pub task: Task,
+    /// Should the result carry the command?
+    pub report_command: bool,
+}
+
+/// Stop this task, if it still runs in this slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// The slot.
+    pub slot: Slot,
+    /// The task.
+    pub seq: Seq,
+    /// Which run of it.
+    pub attempt: Attempt,
+}
+
+/// What came of a [`Start`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// The slot, free from now on.
+    pub slot: Slot,
+    /// When the task started: microseconds since 1970.
+    pub started_us: u64,
+    /// How long it ran, in microseconds.
+    pub ran_us: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The command, if the start asked for it.
+    pub command: Bytes,
+}
+
+/// A worker as its executor sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExecutorSnapshot {
+    /// Tasks that run.
+    pub running: u32,
+    /// Tasks that wait for a slot.
+    pub queued: u32,
+    /// Results that are not settled.
+    pub retained: u64,
+    /// Tasks that ended here.
+    pub tasks_done: u64,
+    /// Jobs that ended while this worker was part of them.
+    pub jobs_done: u64,
+}
+
+impl Executor {
+    /// A worker with so many slots, at most [`SLOTS_MAX`].
+    #[must_use]
+    pub fn new(session: SessionId, slots: u32) -> Self {
+        let slots = slots.clamp(1, SLOTS_MAX);
+        Self {
+            session,
+            slots: (0..slots).map(|_| None).collect(),
+            free_slots: (0..slots).rev().map(Slot).collect(),
+            job: None,
+            queue: VecDeque::new(),
+            retained: SeqRing::new(),
+            unsent: VecDeque::new(),
+            news: VecDeque::new(),
+            stops: VecDeque::new(),
+            is_sink_connected: false,
+            next_beat: Time(0),
+            draining: false,
+            said_goodbye: false,
+            jobs_done: 0,
+            tasks_done: 0,
+        }
+    }
+
+    /// The ventilator said something.
+    pub fn handle_message(&mut self, message: ToWorker) {
+        match message {
+            ToWorker::RollCall { job, lane } => self.handle_roll_call(job, lane),
+            ToWorker::Tasks { job, limits, tasks } => self.handle_tasks(job, limits, tasks.0),
+            ToWorker::Settled { job, below, ranges } => self.handle_settled(job, below, &ranges),
+            ToWorker::Recall { job } => {
+                if self.is_job(job) {
+                    self.hand_back();
+                }
+            }
+            ToWorker::Cancel { job } => {
+                if let Some(current) = self.job.as_mut().filter(|current| current.id == job) {
+                    current.cancelled = true;
+                    self.drop_work();
+                }
+            }
+            ToWorker::Drain => self.handle_drain(),
+            ToWorker::Ping => {}
+            ToWorker::Done { job } => {
+                // A worker that comes late may be told of the end before it is told of the job.
+                if self.job.as_ref().is_none_or(|current| current.id == job) {
+                    self.job = None;
+                    self.drop_work();
+                    self.jobs_done += 1;
+                }
+            }
+        }
+    }
+
+    /// The connection to the sink stands, for the first time or again: what was sent on the one
+    /// before may be lost.
+    pub fn handle_sink_connected(&mut self) {
+        self.is_sink_connected = true;
+        if self.job.is_some() {
+            self.say_news(News::Reconnected);
+        }
+        self.push_again();
+    }
+
+    /// The connection to the sink is gone.
+    pub fn handle_sink_disconnected(&mut self) {
+        self.is_sink_connected = false;
+        self.news.clear();
+    }
+
+    /// A task that was started has ended.
+    pub fn handle_finished(&mut self, finished: Finished) {
+        let Finished { slot, started_us, ran_us, mut outcome, command } = finished;
+        let Some(running) = self.slots.get_mut(slot.0 as usize).and_then(Option::take) else {
+            debug_assert!(false, "{slot:?} was not running");
+            return;
+        };
+        self.free_slots.push(slot);
+        self.tasks_done += 1;
+        match running.stopped {
+            Some(StopReason::Unwanted) => return,
+            // It may have ended well just before it was stopped.
+            Some(StopReason::TimedOut) if outcome.status != Status::Ok => {
+                let limit = running.timeout.unwrap_or_default();
+                outcome.status = Status::TimedOut;
+                outcome.error = format!("timed out after {limit:?}");
+            }
+            Some(StopReason::TimedOut) | None => {}
+        }
+        if !self.is_job(running.job) {
+            return;
+        }
+        let result = TaskResult {
+            seq: running.seq,
+            attempt: running.attempt,
+            last: running.last,
+            started_us,
+            ran_us,
+            task_bytes: running.task_bytes,
+            outcome,
+            command,
+        };
+        self.retain(result);
+    }
+
+    /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
+    pub fn handle_timeout(&mut self, now: Time) {
+        for (slot, running) in self.slots.iter_mut().enumerate() {
+            let Some(running) = running else { continue };
+            if running.stopped.is_none() && running.deadline.is_some_and(|due| due <= now) {
+                running.stopped = Some(StopReason::TimedOut);
+                self.stops.push_back(running.stop(slot));
+            }
+        }
+        if now >= self.next_beat {
+            self.next_beat = now + HEARTBEAT_INTERVAL;
+            let running = self.running();
+            let queued = self.queue.len() as u32;
+            if self.is_sink_connected {
+                self.news.push_back(News::Heartbeat { running, queued });
+            }
+        }
+    }
+
+    /// Take no more, hand back what has not started, finish the rest.
+    pub fn handle_drain(&mut self) {
+        self.draining = true;
+        self.say_news(News::Draining);
+        self.hand_back();
+    }
+
+    /// The next task to start.
+    pub fn poll_start(&mut self, now: Time) -> Option<Start> {
+        let job = self.job.as_ref()?.id;
+        if self.queue.is_empty() {
+            return None;
+        }
+        let slot = self.free_slots.pop()?;
+        let Queued { task, limits } = self.queue.pop_front()?;
+        let timeout = limits.timeout_us.map(Duration::from_micros);
+        self.slots[slot.0 as usize] = Some(Running {
+            job,
+            seq: task.seq,
+            attempt: task.attempt,
+            last: task.last,
+            task_bytes: task.payload.len() as u64,
+            timeout,
+            deadline: timeout.map(|timeout| now + timeout),
+            stopped: None,
+        });
+        Some(Start { slot, task, report_command: limits.report_command })
+    }
+
+    /// The next task to stop.
+    pub fn poll_stop(&mut self) -> Option<Stop> {
+        self.stops.pop_front()
+    }
+
+    /// The next message for the sink.
+    pub fn poll_transmit(&mut self) -> Option<ToSink> {
+        if !self.is_sink_connected {
+            return None;
+        }
+        let session = self.session;
+        if let Some(news) = self.news.pop_front() {
+            return Some(ToSink::News { session, news });
+        }
+        if let Some(results) = self.next_results() {
+            let job = self.job.as_ref()?.id;
+            return Some(ToSink::Results { job, session, results: results.into() });
+        }
+        if self.draining && self.is_empty() && !self.said_goodbye {
+            self.said_goodbye = true;
+            return Some(ToSink::News { session, news: News::Goodbye });
+        }
+        None
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        let running = self.slots.iter().flatten();
+        let deadlines =
+            running.filter(|running| running.stopped.is_none()).filter_map(|r| r.deadline);
+        deadlines.fold(self.next_beat, Time::min)
+    }
+
+    /// Has a drain come to its end?
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.draining && self.said_goodbye
+    }
+
+    /// Nothing runs, waits or is retained.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.running() == 0 && self.queue.is_empty() && self.retained.count() == 0
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn snapshot(&self) -> ExecutorSnapshot {
+        ExecutorSnapshot {
+            running: self.running(),
+            queued: self.queue.len() as u32,
+            retained: self.retained.count() as u64,
+            tasks_done: self.tasks_done,
+            jobs_done: self.jobs_done,
+        }
+    }
+
+    fn running(&self) -> u32 {
+        (self.slots.len() - self.free_slots.len()) as u32
+    }
+
+    fn is_job(&self, job: JobId) -> bool {
+        self.job.as_ref().is_some_and(|current| current.id == job)
+    }
+
+    fn say_news(&mut self, news: News) {
+        // Without a connection there is nobody to say it to, and the roll call to come asks for
+        // what still matters then.
+        if self.is_sink_connected {
+            self.news.push_back(news);
+        }
+    }
+
+    fn handle_roll_call(&mut self, job: JobId, lane: LaneId) {
+        if self.is_job(job) {
+            if let Some(current) = &mut self.job {
+                current.lane = lane;
+            }
+        } else {
+            self.job = Some(Job { id: job, lane, below: Seq(0), cancelled: false });
+            self.drop_work();
+        }
+        let running = self.slots.iter().flatten();
+        let wanted = running.filter(|running| running.stopped != Some(StopReason::Unwanted));
+        let mut unfinished: Vec<Seq> = wanted.map(|running| running.seq).collect();
+        unfinished.extend(self.queue.iter().map(|queued| queued.task.seq));
+        unfinished.sort_unstable();
+        self.say_news(News::Holding {
+            job,
+            lane,
+            unfinished: unfinished.into_iter().collect(),
+            finished: self.retained.iter().map(|(seq, _)| seq).collect(),
+        });
+        if self.draining {
+            self.say_news(News::Draining);
+            self.hand_back();
+        }
+        self.push_again();
+    }
+
+    fn handle_tasks(&mut self, job: JobId, limits: Limits, tasks: Vec<Task>) {
+        let Some(current) = self.job.as_ref().filter(|current| current.id == job) else { return };
+        if current.cancelled {
+            return;
+        }
+        let mut refused = SeqRanges::new();
+        for task in tasks {
+            // A task that came twice is run once. If it has a result already, that one is on its
+            // way; if it runs or waits, it will have one.
+            if self.draining {
+                refused.push(task.seq);
+            } else if task.seq >= current.below && !holds(&self.retained, &self.slots, &task) {
+                enqueue(&mut self.queue, Queued { task, limits });
+            }
+        }
+        if !refused.is_empty() {
+            self.say_news(News::Returned { job, ranges: refused });
+        }
+    }
+
+    fn handle_settled(&mut self, job: JobId, below: Seq, ranges: &SeqRanges) {
+        let Some(current) = self.job.as_mut().filter(|current| current.id == job) else { return };
+        current.below = current.below.max(below);
+        let end = self.retained.end();
+        for range in ranges.as_slice() {
+            for seq in range.clamped(Seq(0), end).seqs() {
+                self.retained.remove(seq);
+            }
+        }
+        self.retained.advance_to(below);
+        self.drop_settled(below, ranges);
+    }
+
+    /// Tasks that another worker's record has settled need not be run (on).
+    fn drop_settled(&mut self, below: Seq, ranges: &SeqRanges) {
+        let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
+        let is_settled = |seq: Seq| seq < below || ranges.contains(seq);
+        // What is settled is hardly ever in the queue: do not walk it for nothing.
+        let is_queued = |range: &SeqRange| {
+            let place = self.queue.partition_point(|queued| queued.task.seq < range.start);
+            self.queue.get(place).is_some_and(|queued| queued.task.seq < range.end)
+        };
+        if is_queued(&SeqRange { start: Seq(0), end: below })
+            || ranges.as_slice().iter().any(is_queued)
+        {
+            let mut returned = SeqRanges::new();
+            self.queue.retain(|queued| {
+                let seq = queued.task.seq;
+                if is_settled(seq) {
+                    returned.push(seq);
+                }
+                !is_settled(seq)
+            });
+            if !returned.is_empty() {
+                self.say_news(News::Returned { job, ranges: returned });
+            }
+        }
+        let mut returned = SeqRanges::new();
+        for (slot, running) in self.slots.iter_mut().enumerate() {
+            let Some(running) = running else { continue };
+            if running.stopped.is_none() && running.job == job && is_settled(running.seq) {
+                running.stopped = Some(StopReason::Unwanted);
+                self.stops.push_back(running.stop(slot));
+                returned.push(running.seq);
+            }
+        }
+        if !returned.is_empty() {
+            self.say_news(News::Returned { job, ranges: returned });
+        }
+    }
+
+    fn retain(&mut self, result: TaskResult) {
+        let seq = result.seq;
+        if self.job.as_ref().is_some_and(|job| seq >= job.below) {
+            self.retained.insert(seq, result);
+            self.unsent.push_back(seq);
+        }
+    }
+
+    /// Everything that is retained will be sent (again).
+    fn push_again(&mut self) {
+        self.unsent = self.retained.iter().map(|(seq, _)| seq).collect();
+    }
+
+    fn next_results(&mut self) -> Option<Vec<TaskResult>> {
+        let mut results = Vec::new();
+        let mut bytes = 0;
+        while let Some(seq) = self.unsent.front().copied() {
+            let Some(result) = self.retained.get(seq) else {
+                // Settled before it was sent (again).
+                self.unsent.pop_front();
+                continue;
+            };
+            bytes += result.outcome.output.len() + result.command.len();
+            let is_full = results.len() == BATCH_TASKS_MAX || bytes > BATCH_BYTES_MAX;
+            if is_full && !results.is_empty() {
+                break;
+            }
+            results.push(result.clone());
+            self.unsent.pop_front();
+        }
+        (!results.is_empty()).then_some(results)
+    }
+
+    /// Hands back what has not started.
+    fn hand_back(&mut self) {
+        let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
+        let ranges: SeqRanges = self.queue.drain(..).map(|queued| queued.task.seq).collect();
+        if !ranges.is_empty() {
+            self.say_news(News::Returned { job, ranges });
+        }
+    }
+
+    /// Forgets everything about the tasks of a job that is over.
+    fn drop_work(&mut self) {
+        self.queue.clear();
+        self.retained.clear();
+        self.unsent.clear();
+        for (slot, running) in self.slots.iter_mut().enumerate() {
+            let Some(running) = running else { continue };
+            if running.stopped != Some(StopReason::Unwanted) {
+                running.stopped = Some(StopReason::Unwanted);
+                self.stops.push_back(running.stop(slot));
+            }
+        }
+    }
+}
+
+impl Running {
+    fn stop(&self, slot: usize) -> Stop {
+        Stop { slot: Slot(slot as u32), seq: self.seq, attempt: self.attempt }
+    }
+}
+
+/// Is there a result of this attempt, or is one being made?
+fn holds(retained: &SeqRing<TaskResult>, slots: &[Option<Running>], task: &Task) -> bool {
+    // A first attempt can only be here if this very message came before.
+    retained.get(task.seq).is_some_and(|result| result.attempt >= task.attempt)
+        || task.attempt > Attempt::FIRST
+            && slots.iter().flatten().any(|running| {
+                running.seq == task.seq && running.stopped != Some(StopReason::Unwanted)
+            })
+}
+
+/// Keeps the queue ascending. Tasks mostly come in order; what was requeued is lower.
+fn enqueue(queue: &mut VecDeque<Queued>, queued: Queued) {
+    let seq = queued.task.seq;
+    if queue.back().is_none_or(|last| last.task.seq < seq) {
+        queue.push_back(queued);
+        return;
+    }
+    let place = queue.partition_point(|other| other.task.seq < seq);
+    if queue.get(place).is_some_and(|other| other.task.seq == seq) {
+        queue[place] = queued;
+    } else {
+        queue.insert(place, queued);
+    }
+}
+
+impl Finished {
+    /// A handler's own word that all went well.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.outcome.status == Status::Ok && matches!(self.outcome.exit, Exit::None | Exit::Code(0))
+    }
+}

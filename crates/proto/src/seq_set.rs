@@ -1,0 +1,184 @@
+//! A set of seqs that is mostly contiguous.
+
+use std::collections::BTreeMap;
+
+use crate::{Seq, SeqRange, SeqRanges};
+
+/// A set of seqs, kept as disjoint ranges that do not touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeqSet {
+    /// End by start.
+    ranges: BTreeMap<u64, u64>,
+    count: u64,
+}
+
+impl SeqSet {
+    /// No seq.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { ranges: BTreeMap::new(), count: 0 }
+    }
+
+    /// How many seqs are in the set.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// No seq in here?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Is `seq` in the set?
+    #[must_use]
+    pub fn contains(&self, seq: Seq) -> bool {
+        self.ranges.range(..=seq.0).next_back().is_some_and(|(_, end)| seq.0 < *end)
+    }
+
+    /// The lowest seq that is not in the set.
+    #[must_use]
+    pub fn first_missing(&self) -> Seq {
+        match self.ranges.first_key_value() {
+            Some((0, end)) => Seq(*end),
+            _ => Seq(0),
+        }
+    }
+
+    /// Adds a seq; false if it was there.
+    pub fn insert(&mut self, seq: Seq) -> bool {
+        let before = self.count;
+        self.insert_range(SeqRange::one(seq));
+        self.count > before
+    }
+
+    /// Adds all seqs of a range.
+    pub fn insert_range(&mut self, range: SeqRange) {
+        let (mut start, mut end) = (range.start.0, range.end.0);
+        if start >= end {
+            return;
+        }
+        // What comes next in order extends the last range: the common case by far.
+        if let Some(mut last) = self.ranges.last_entry()
+            && *last.get() == start
+        {
+            *last.get_mut() = end;
+            self.count += end - start;
+            return;
+        }
+        while let Some((&other_start, &other_end)) = self.ranges.range(..=end).next_back()
+            && other_end >= start
+        {
+            self.ranges.remove(&other_start);
+            self.count -= other_end - other_start;
+            start = start.min(other_start);
+            end = end.max(other_end);
+        }
+        self.ranges.insert(start, end);
+        self.count += end - start;
+    }
+
+    /// Takes a seq out; false if it was not there.
+    pub fn remove(&mut self, seq: Seq) -> bool {
+        let Some((&start, &end)) = self.ranges.range(..=seq.0).next_back() else { return false };
+        if seq.0 >= end {
+            return false;
+        }
+        self.count -= 1;
+        if start == seq.0 {
+            self.ranges.remove(&start);
+        } else {
+            self.ranges.insert(start, seq.0);
+        }
+        if seq.0 + 1 < end {
+            self.ranges.insert(seq.0 + 1, end);
+        }
+        true
+    }
+
+    /// Takes all seqs of a range out.
+    pub fn remove_range(&mut self, range: SeqRange) {
+        let (start, end) = (range.start.0, range.end.0);
+        if start >= end {
+            return;
+        }
+        while let Some((&other_start, &other_end)) = self.ranges.range(..end).next_back()
+            && other_end > start
+        {
+            self.ranges.remove(&other_start);
+            if other_end > end {
+                self.ranges.insert(end, other_end);
+            }
+            if other_start < start {
+                self.ranges.insert(other_start, start);
+            }
+            self.count -= other_end.min(end) - other_start.max(start);
+        }
+    }
+
+    /// The seqs, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Seq> + '_ {
+        self.ranges.iter().flat_map(|(start, end)| (*start..*end).map(Seq))
+    }
+
+    /// The set as a list of ranges, ascending.
+    #[must_use]
+    pub fn to_ranges(&self) -> SeqRanges {
+        let mut ranges = SeqRanges::new();
+        for (start, end) in &self.ranges {
+            ranges.push_range(SeqRange { start: Seq(*start), end: Seq(*end) });
+        }
+        ranges
+    }
+}
+
+impl FromIterator<Seq> for SeqSet {
+    fn from_iter<I: IntoIterator<Item = Seq>>(seqs: I) -> Self {
+        let mut set = Self::new();
+        for seq in seqs {
+            set.insert(seq);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn behaves_like_a_set_of_numbers() {
+        for seed in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (mut set, mut naive) = (SeqSet::new(), BTreeSet::new());
+            for _ in 0..200 {
+                let seq = rng.u64(0..60);
+                match rng.u8(0..4) {
+                    0 => assert_eq!(set.insert(Seq(seq)), naive.insert(seq), "seed {seed}"),
+                    1 => assert_eq!(set.remove(Seq(seq)), naive.remove(&seq), "seed {seed}"),
+                    2 => {
+                        let end = seq + rng.u64(0..8);
+                        set.remove_range(SeqRange { start: Seq(seq), end: Seq(end) });
+                        naive.retain(|other| !(seq..end).contains(other));
+                    }
+                    _ => {
+                        let end = seq + rng.u64(0..8);
+                        set.insert_range(SeqRange { start: Seq(seq), end: Seq(end) });
+                        naive.extend(seq..end);
+                    }
+                }
+                assert_eq!(set.count(), naive.len() as u64, "seed {seed}");
+                assert_eq!(set.contains(Seq(seq)), naive.contains(&seq), "seed {seed}");
+                let missing = (0..).find(|seq| !naive.contains(seq));
+                assert_eq!(Some(set.first_missing().0), missing, "seed {seed}");
+                assert!(set.iter().map(|seq| seq.0).eq(naive.iter().copied()), "seed {seed}");
+                assert_eq!(set.to_ranges().count(), set.count(), "seed {seed}");
+                let touching = set.ranges.iter().zip(set.ranges.iter().skip(1));
+                assert!(touching.into_iter().all(|((_, end), (start, _))| end < start));
+            }
+        }
+    }
+}

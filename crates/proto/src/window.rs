@@ -1,0 +1,147 @@
+//! How many tasks a worker may hold.
+//!
+//! The window is the worker's slots plus as much as it gets through in the target time and in the
+//! time that a task and its receipt spend travelling, twice. It is measured once a round, a round being
+//! the way of one task from its dispatch to its receipt: everything that the worker finished in
+//! that time, over that time, is its rate (Little's law). A worker that is starved by its window
+//! therefore sees it grow by a factor each round, as in TCP's slow start, until the worker itself
+//! is what limits it.
+
+use std::time::Duration;
+
+use crate::limits::{CREDIT_TASKS_MAX, QUEUED_WORK_TARGET};
+use crate::{Seq, SeqRanges, Time};
+
+/// A worker's credit window.
+#[derive(Debug)]
+pub(crate) struct Window {
+    slots: u64,
+    size: u64,
+    /// Tasks a second.
+    rate: Option<f64>,
+    travel_min: Option<Duration>,
+    round: Option<Round>,
+}
+
+#[derive(Debug)]
+struct Round {
+    probe: Seq,
+    began: Time,
+    received: u64,
+}
+
+/// Longer travel is not believed: it would be a queue, not a distance.
+const TRAVEL_MAX: Duration = Duration::from_secs(1);
+
+/// The weight of the newest round in a falling rate.
+const RATE_GAIN: f64 = 0.5;
+
+/// A round shorter than this says nothing: the clock counts microseconds.
+const ROUND_MIN: Duration = Duration::from_micros(20);
+
+impl Window {
+    pub(crate) fn new(slots: u32) -> Self {
+        let slots = u64::from(slots.max(1));
+        Self { slots, size: slots, rate: None, travel_min: None, round: None }
+    }
+
+    pub(crate) fn slots(&self) -> u64 {
+        self.slots
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Tasks a second, once there is something to go by.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        self.rate
+    }
+
+    pub(crate) fn handle_dispatched(&mut self, now: Time, last: Seq) {
+        self.round.get_or_insert(Round { probe: last, began: now, received: 0 });
+    }
+
+    pub(crate) fn handle_received(
+        &mut self,
+        now: Time,
+        ranges: &SeqRanges,
+        count: u64,
+        ran_max: Duration,
+    ) {
+        let Some(round) = &mut self.round else { return };
+        round.received += count;
+        if !ranges.contains(round.probe) {
+            return;
+        }
+        let took = now.since(round.began).max(ROUND_MIN);
+        let rate = round.received as f64 / took.as_secs_f64();
+        self.round = None;
+
+        let travel = took.saturating_sub(ran_max).min(TRAVEL_MAX);
+        let travel = self.travel_min.map_or(travel, |least| least.min(travel));
+        // A rise is believed at once, else a starved worker would take for ever to get going.
+        let rate = self.rate.map_or(rate, |old| rate.max(old + RATE_GAIN * (rate - old)));
+        self.travel_min = Some(travel);
+        self.rate = Some(rate);
+        // Twice the travel, so that the window still grows where the target is small beside it.
+        let queued = rate * (QUEUED_WORK_TARGET + 2 * travel).as_secs_f64();
+        self.size = (self.slots + queued as u64).min(CREDIT_TASKS_MAX);
+    }
+
+    /// The probe may never come back: begin a new round with the next dispatch.
+    pub(crate) fn handle_reset(&mut self) {
+        self.round = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a worker with `slots` slots that takes `task` a task, at a distance of `travel` both
+    /// ways together, that always holds what its window allows; gives the window it ends up with.
+    fn settles_at(slots: u32, task: Duration, travel: Duration) -> u64 {
+        let mut window = Window::new(slots);
+        let mut now = Time(0);
+        let mut seq = 0;
+        for _ in 0..40 {
+            let size = window.size();
+            seq += size;
+            window.handle_dispatched(now, Seq(seq));
+            let runs = size.div_ceil(u64::from(slots));
+            let busy = Duration::from_secs_f64(task.as_secs_f64() * runs as f64);
+            now = now + busy + travel;
+            window.handle_received(now, &[Seq(seq)].into_iter().collect(), size, task);
+        }
+        window.size()
+    }
+
+    #[test]
+    fn long_tasks_are_not_queued() {
+        assert_eq!(settles_at(4, Duration::from_secs(10), Duration::from_millis(1)), 4);
+        assert_eq!(settles_at(1, Duration::from_millis(100), Duration::from_micros(300)), 1);
+    }
+
+    #[test]
+    fn short_tasks_are_queued_for_about_the_target() {
+        let size = settles_at(2, Duration::from_millis(1), Duration::from_micros(300));
+        assert!((90..=130).contains(&size), "{size}");
+        let size = settles_at(1, Duration::from_micros(10), Duration::from_micros(300));
+        assert!((4_500..=5_500).contains(&size), "{size}");
+    }
+
+    #[test]
+    fn the_fastest_worker_is_bounded() {
+        assert_eq!(
+            settles_at(1, Duration::from_nanos(1), Duration::from_micros(300)),
+            CREDIT_TASKS_MAX
+        );
+    }
+
+    #[test]
+    fn distance_is_made_up_for() {
+        let size = settles_at(1, Duration::from_millis(1), Duration::from_millis(200));
+        assert!((230..=270).contains(&size), "{size}");
+    }
+}

@@ -1,0 +1,92 @@
+//! Payloads while a message is being decoded: slices of the frame, turned into [`Bytes`] that
+//! share its memory.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
+use tradewind_proto::message::{Outcome, Task, TaskResult, ToSink, ToWorker};
+
+/// A payload that has not left the frame.
+pub(crate) struct Borrowed<'a>(&'a [u8]);
+
+impl<'de> Deserialize<'de> for Borrowed<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Payload;
+
+        impl<'de> Visitor<'de> for Payload {
+            type Value = Borrowed<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a payload")
+            }
+
+            fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Borrowed(bytes))
+            }
+        }
+
+        deserializer.deserialize_bytes(Payload)
+    }
+}
+
+impl Borrowed<'_> {
+    fn share(&self, frame: &Bytes) -> Bytes {
+        frame.slice_ref(self.0)
+    }
+}
+
+pub(crate) fn to_worker(message: ToWorker<Borrowed<'_>>, frame: &Bytes) -> ToWorker {
+    match message {
+        ToWorker::Tasks { job, limits, tasks } => {
+            let share = |task: Task<Borrowed<'_>>| Task {
+                seq: task.seq,
+                attempt: task.attempt,
+                last: task.last,
+                payload: task.payload.share(frame),
+            };
+            let tasks: Vec<Task> = tasks.0.into_iter().map(share).collect();
+            ToWorker::Tasks { job, limits, tasks: tasks.into() }
+        }
+        ToWorker::RollCall { job, lane } => ToWorker::RollCall { job, lane },
+        ToWorker::Settled { job, below, ranges } => ToWorker::Settled { job, below, ranges },
+        ToWorker::Recall { job } => ToWorker::Recall { job },
+        ToWorker::Cancel { job } => ToWorker::Cancel { job },
+        ToWorker::Drain => ToWorker::Drain,
+        ToWorker::Ping => ToWorker::Ping,
+        ToWorker::Done { job } => ToWorker::Done { job },
+    }
+}
+
+pub(crate) fn to_sink(message: ToSink<Borrowed<'_>>, frame: &Bytes) -> ToSink {
+    match message {
+        ToSink::Results { job, session, results } => {
+            let results: Vec<TaskResult> =
+                results.0.into_iter().map(|result| task_result(result, frame)).collect();
+            ToSink::Results { job, session, results: results.into() }
+        }
+        ToSink::News { session, news } => ToSink::News { session, news },
+        ToSink::JobOpen { job, name } => ToSink::JobOpen { job, name },
+        ToSink::JobClose { job, total } => ToSink::JobClose { job, total },
+        ToSink::GiveUp { job, seq, attempt, status, error } => {
+            ToSink::GiveUp { job, seq, attempt, status, error }
+        }
+        ToSink::JobDone { job } => ToSink::JobDone { job },
+        ToSink::Ping => ToSink::Ping,
+    }
+}
+
+fn task_result(result: TaskResult<Borrowed<'_>>, frame: &Bytes) -> TaskResult {
+    let Outcome { status, exit, output, error } = result.outcome;
+    TaskResult {
+        seq: result.seq,
+        attempt: result.attempt,
+        last: result.last,
+        started_us: result.started_us,
+        ran_us: result.ran_us,
+        task_bytes: result.task_bytes,
+        outcome: Outcome { status, exit, output: output.share(frame), error },
+        command: result.command.share(frame),
+    }
+}

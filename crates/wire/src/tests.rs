@@ -1,0 +1,245 @@
+use bytes::Bytes;
+use tradewind_proto::limits::BATCH_TASKS_MAX;
+use tradewind_proto::message::{
+    Card, Exit, Failure, Limits, News, Outcome, Received, Role, Status, Task, TaskResult, ToSink,
+    ToVentilator, ToWorker,
+};
+use tradewind_proto::{Attempt, JobId, LaneId, Seq, SeqRanges, SessionId};
+
+use super::*;
+
+const JOB: JobId = JobId(0x0102_0304_0506_0708);
+const SESSION: SessionId = SessionId(7);
+
+/// The message's bytes are exactly these, and these bytes are exactly the message; every shorter
+/// and every longer frame is refused.
+#[track_caller]
+fn check<M: Message + PartialEq + std::fmt::Debug>(message: &M, golden: &str) {
+    let frame = encode(message);
+    let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, golden, "{message:?}");
+    assert_eq!(&decode::<M>(&frame).expect("its own frame decodes"), message);
+    for length in 0..frame.len() {
+        let cut = frame.slice(..length);
+        assert!(decode::<M>(&cut).is_err(), "{message:?} cut to {length} bytes");
+    }
+    let mut longer = frame.to_vec();
+    longer.push(0);
+    assert!(decode::<M>(&longer.into()).is_err(), "{message:?} with a byte more");
+}
+
+fn ranges(seqs: &[u64]) -> SeqRanges {
+    seqs.iter().copied().map(Seq).collect()
+}
+
+fn task(payload: &'static [u8]) -> Task {
+    Task { seq: Seq(300), attempt: Attempt(2), last: true, payload: Bytes::from_static(payload) }
+}
+
+fn result() -> TaskResult {
+    TaskResult {
+        seq: Seq(5),
+        attempt: Attempt(1),
+        last: false,
+        started_us: 1_700_000_000_000_000,
+        ran_us: 250,
+        task_bytes: 4,
+        outcome: Outcome {
+            status: Status::Failed,
+            exit: Exit::Code(-1),
+            output: Bytes::from_static(b"out"),
+            error: "bad".to_owned(),
+        },
+        command: Bytes::from_static(b"true x"),
+    }
+}
+
+#[test]
+fn messages_to_workers_keep_their_bytes() {
+    let job = JOB;
+    check(&ToWorker::RollCall { job, lane: LaneId(9) }, GOLDEN[0]);
+    let limits = Limits { timeout_us: Some(1_000), report_command: true };
+    let tasks = vec![task(b"abc"), task(b"")];
+    check(&ToWorker::Tasks { job, limits, tasks: tasks.into() }, GOLDEN[1]);
+    let settled = ToWorker::Settled { job, below: Seq(4), ranges: ranges(&[6, 7, 9]) };
+    check(&settled, GOLDEN[2]);
+    check(&ToWorker::Recall { job }, GOLDEN[3]);
+    check(&ToWorker::Cancel { job }, GOLDEN[4]);
+    check(&ToWorker::Drain, GOLDEN[5]);
+    check(&ToWorker::Ping, GOLDEN[6]);
+    check(&ToWorker::Done { job }, GOLDEN[7]);
+}
+
+#[test]
+fn messages_to_the_sink_keep_their_bytes() {
+    let (job, session) = (JOB, SESSION);
+    check(&ToSink::Results { job, session, results: vec![result()].into() }, GOLDEN[8]);
+    let heartbeat = News::Heartbeat { running: 2, queued: 300 };
+    check(&ToSink::News { session, news: heartbeat }, GOLDEN[9]);
+    let holding =
+        News::Holding { job, lane: LaneId(1), unfinished: ranges(&[1]), finished: ranges(&[]) };
+    check(&ToSink::News { session, news: holding }, GOLDEN[10]);
+    let returned = News::Returned { job, ranges: ranges(&[3, 4]) };
+    check(&ToSink::News { session, news: returned }, GOLDEN[11]);
+    check(&ToSink::News { session, news: News::Reconnected }, GOLDEN[12]);
+    check(&ToSink::News { session, news: News::Draining }, GOLDEN[13]);
+    check(&ToSink::News { session, news: News::Goodbye }, GOLDEN[14]);
+    check(&ToSink::JobOpen { job, name: "sums".to_owned() }, GOLDEN[15]);
+    check(&ToSink::JobClose { job, total: 1_000_000 }, GOLDEN[16]);
+    let give_up = ToSink::GiveUp {
+        job,
+        seq: Seq(8),
+        attempt: Attempt(3),
+        status: Status::Lost,
+        error: "gone".to_owned(),
+    };
+    check(&give_up, GOLDEN[17]);
+    check(&ToSink::JobDone { job }, GOLDEN[18]);
+    check(&ToSink::Ping, GOLDEN[19]);
+}
+
+#[test]
+fn messages_to_the_ventilator_keep_their_bytes() {
+    let (job, session) = (JOB, SESSION);
+    let hello = ToVentilator::SinkHello {
+        job,
+        sink: SessionId(3),
+        stored: ranges(&[0, 1, 2]),
+        report_command: true,
+    };
+    check(&hello, GOLDEN[20]);
+    let received = vec![Received { session, ranges: ranges(&[5, 6]), ran_us_max: 70 }];
+    let retry = vec![Failure { session, seq: Seq(7), attempt: Attempt(1), ran_us: 80 }];
+    let receipt = ToVentilator::Receipt {
+        job,
+        received: received.into(),
+        stored: ranges(&[4]),
+        retry: retry.into(),
+        held_bytes: 1 << 20,
+        failed: 2,
+    };
+    check(&receipt, GOLDEN[21]);
+    check(&ToVentilator::Relay { session, news: News::Goodbye }, GOLDEN[22]);
+    check(&ToVentilator::Complete { job }, GOLDEN[23]);
+    check(&ToVentilator::Refused { job, reason: "no".to_owned() }, GOLDEN[24]);
+    check(&ToVentilator::Ping, GOLDEN[25]);
+}
+
+#[test]
+fn cards_keep_their_bytes() {
+    let card = |name: &str| Card {
+        role: Role::Worker,
+        session: SessionId(0xffee),
+        slots: 4,
+        name: name.to_owned(),
+    };
+    check(&card("host-1"), GOLDEN[26]);
+    assert!(encode(&card(&"é".repeat(NAME_BYTES_MAX / 2))).len() <= CARD_BYTES_MAX);
+    for name in ["a\nb", "\u{1b}[2J", &"x".repeat(NAME_BYTES_MAX + 1)] {
+        assert!(decode::<Card>(&encode(&card(name))).is_err(), "{name:?}");
+    }
+    for slots in [0, SLOTS_MAX + 1] {
+        let card = Card { slots, ..card("host-1") };
+        assert!(decode::<Card>(&encode(&card)).is_err(), "{slots} slots");
+    }
+}
+
+#[test]
+fn every_status_and_exit_keeps_its_number() {
+    let statuses = [Status::Ok, Status::Failed, Status::TimedOut, Status::Lost, Status::Cancelled];
+    let exits = [Exit::None, Exit::Code(300), Exit::Signal(9)];
+    let encoded = |body: Vec<u8>| body.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut body = Vec::new();
+    write(&statuses, &mut body);
+    assert_eq!(encoded(body), "0001020304");
+    let mut body = Vec::new();
+    write(&exits, &mut body);
+    assert_eq!(encoded(body), "0001fb58020212");
+}
+
+#[test]
+fn payloads_share_the_frames_memory() {
+    let tasks = vec![task(b"a payload")];
+    let frame =
+        encode(&ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks: tasks.into() });
+    let Ok(ToWorker::Tasks { tasks, .. }) = decode(&frame) else { panic!("tasks decode") };
+    assert!(frame.as_ptr_range().contains(&tasks.0[0].payload.as_ptr()));
+}
+
+#[test]
+fn another_version_or_channel_is_refused() {
+    let frame = encode(&ToWorker::Ping);
+    let mut newer = frame.to_vec();
+    newer[0] = VERSION + 1;
+    let refused = decode::<ToWorker>(&newer.into());
+    assert!(matches!(refused, Err(DecodeError::Version { theirs }) if theirs == VERSION + 1));
+    assert!(matches!(decode::<ToSink>(&frame), Err(DecodeError::Channel { theirs: 'w', .. })));
+}
+
+#[test]
+fn a_list_beyond_its_bound_is_refused_however_small_it_is() {
+    let batch = vec![task(b""); BATCH_TASKS_MAX];
+    let full = ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks: batch.into() };
+    let mut frame = encode(&full).to_vec();
+    assert_eq!(decode::<ToWorker>(&frame.clone().into()).expect("a full batch decodes"), full);
+    // The count stands before the first task, as 0xfb and two bytes.
+    let count = (BATCH_TASKS_MAX as u16).to_le_bytes();
+    let at = frame.windows(3).position(|bytes| bytes == [0xfb, count[0], count[1]]);
+    let at = at.expect("the batch's count is in the frame");
+    frame[at + 1..at + 3].copy_from_slice(&(BATCH_TASKS_MAX as u16 + 1).to_le_bytes());
+    let one_more = [0xfb, 0x2c, 0x01, 2, 1, 0];
+    frame.extend_from_slice(&one_more);
+    assert!(decode::<ToWorker>(&frame.into()).is_err());
+}
+
+#[test]
+fn no_bytes_make_the_decoder_panic_or_take_memory() {
+    let seed: u64 = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for _ in 0..20_000 {
+        let length = rng.usize(0..64);
+        let mut frame: Vec<u8> = (0..length).map(|_| rng.u8(..)).collect();
+        for channel in [ToWorker::CHANNEL, ToSink::CHANNEL, ToVentilator::CHANNEL] {
+            if frame.len() >= 2 {
+                frame[..2].copy_from_slice(&[VERSION, channel]);
+            }
+            let frame = Bytes::from(frame.clone());
+            let _ = decode::<ToWorker>(&frame);
+            let _ = decode::<ToSink>(&frame);
+            let _ = decode::<ToVentilator>(&frame);
+            let _ = decode::<Card>(&frame);
+        }
+    }
+}
+
+/// What stands on the wire, message by message: a change here is a new protocol version.
+const GOLDEN: [&str; 27] = [
+    "017700fd080706050403020109",
+    "017701fd080706050403020101fbe8030102fb2c01020103616263fb2c01020100",
+    "017702fd0807060504030201040206020901",
+    "017703fd0807060504030201",
+    "017704fd0807060504030201",
+    "017705",
+    "017706",
+    "017707fd0807060504030201",
+    "017300fd08070605040302010701050100fd00401e18240a0600fa04010101036f75740362616406747275652078",
+    "017301070002fb2c01",
+    "0173010701fd08070605040302010101010100",
+    "0173010702fd0807060504030201010302",
+    "0173010703",
+    "0173010704",
+    "0173010705",
+    "017302fd08070605040302010473756d73",
+    "017303fd0807060504030201fc40420f00",
+    "017304fd080706050403020108030304676f6e65",
+    "017305fd0807060504030201",
+    "017306",
+    "017600fd08070605040302010301000301",
+    "017601fd08070605040302010107010502460104010107070150fc0000100002",
+    "0176020705",
+    "017603fd0807060504030201",
+    "017604fd0807060504030201026e6f",
+    "017605",
+    "016301fbeeff0406686f73742d31",
+];
