@@ -1,1 +1,19 @@
-//! (to come)
+//! Where Tradewind's time, sockets and rules meet.
+//!
+//! What the three programs have in common around their machines: the clock, ids, connections that
+//! are kept up and speak in messages, flags, logs, progress, signals and exit codes. This crate
+//! knows the messages but none of the machines' decisions, and no role's crate.
+
+pub mod args;
+mod clock;
+pub mod exit;
+pub mod links;
+mod listen;
+pub mod logs;
+mod progress;
+mod shutdown;
+
+pub use clock::{Clock, random_id};
+pub use listen::{Inherited, Listen};
+pub use progress::{Progress, ProgressView};
+pub use shutdown::Shutdown;

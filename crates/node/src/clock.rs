@@ -1,0 +1,45 @@
+//! The only place that asks what time it is, or for chance.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tradewind_proto::Time;
+
+/// Turns the system's clocks into the numbers that machines take.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { origin: Instant::now() }
+    }
+}
+
+impl Clock {
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        // Micros of a u64 last for half a million years.
+        Time(self.origin.elapsed().as_micros() as u64)
+    }
+
+    /// When a machine's deadline comes, for a runtime to wait for.
+    #[must_use]
+    pub fn instant(&self, time: Time) -> Instant {
+        self.origin + time.since(Time(0))
+    }
+
+    /// Microseconds since 1970, by this machine's clock.
+    #[must_use]
+    pub fn unix_us(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        since.as_micros() as u64
+    }
+}
+
+/// A number for a session, a job or a seed. Never 0.
+#[must_use]
+pub fn random_id() -> u64 {
+    fastrand::u64(1..)
+}

@@ -1,0 +1,87 @@
+//! Exit codes, the same for every program of Tradewind.
+
+use std::process::ExitCode;
+
+/// Every record is `ok`.
+pub const OK: u8 = 0;
+/// The job is complete, and some records are not `ok`.
+pub const TASKS_FAILED: u8 = 1;
+/// The command line is wrong (clap's own code).
+pub const USAGE: u8 = 2;
+/// The input cannot be read.
+pub const INPUT: u8 = 3;
+/// The output cannot be written.
+pub const OUTPUT: u8 = 4;
+/// A port cannot be listened on.
+pub const LISTEN: u8 = 5;
+/// Nobody answered within `--connect-timeout`.
+pub const CONNECT: u8 = 6;
+/// The sink will not take the job.
+pub const REFUSED: u8 = 7;
+/// Something else went wrong on this machine.
+pub const SYSTEM: u8 = 8;
+/// The job was stopped before its end, by a signal.
+pub const STOPPED: u8 = 130;
+/// The command does not exist or cannot be run, as in a shell.
+pub const COMMAND: u8 = 127;
+
+/// Why a program cannot go on, and the code that it exits with.
+#[derive(Debug)]
+pub struct Fatal {
+    /// One of this module's codes.
+    pub code: u8,
+    /// What, where and what to do: one line.
+    pub error: anyhow::Error,
+}
+
+/// How a program ends.
+pub type Outcome = Result<u8, Fatal>;
+
+/// Says with which code an error ends the program.
+pub trait OrExit<T> {
+    /// Turns the error into the program's end.
+    ///
+    /// # Errors
+    /// When there was one.
+    fn or_exit(self, code: u8) -> Result<T, Fatal>;
+}
+
+impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
+    fn or_exit(self, code: u8) -> Result<T, Fatal> {
+        self.map_err(|error| Fatal { code, error: error.into() })
+    }
+}
+
+impl Fatal {
+    /// A fatal error that is only a text.
+    pub fn new(code: u8, text: impl Into<String>) -> Self {
+        Self { code, error: anyhow::Error::msg(text.into()) }
+    }
+}
+
+/// Says what went wrong, if anything did, and gives the code to exit with.
+pub fn report(program: &str, outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(code) => code.into(),
+        Err(Fatal { code, error }) => {
+            // One line, whatever the causes: they read on after a colon.
+            eprintln!("{program}: {error:#}");
+            code.into()
+        }
+    }
+}
+
+/// The table for `--help`.
+pub const HELP: &str = "\
+Exit codes:
+  0    every record is ok
+  1    the job is complete, some records are not ok
+  2    the command line is wrong
+  3    the input cannot be read
+  4    the output cannot be written
+  5    a port cannot be listened on
+  6    nobody answered within --connect-timeout
+  7    the sink will not take the job
+  8    something else went wrong on this machine
+  127  the command does not exist or cannot be run
+  130  the job was stopped by a signal before its end";

@@ -1,0 +1,45 @@
+//! Where to listen: on an endpoint, or on a socket that somebody opened for us.
+
+use tradewind_lanes::{BindError, Endpoint, Gate, Lane, LaneOptions};
+
+/// Listening sockets that were passed on by whoever started this process, by systemd's convention
+/// (`LISTEN_FDS`, with `LISTEN_FDS_FIRST_FD` if they do not begin at 3).
+pub struct Inherited(listenfd::ListenFd);
+
+/// Where a gate stands.
+pub enum Listen {
+    /// Open this one.
+    Endpoint(Endpoint),
+    /// It is open already.
+    Socket(std::net::TcpListener),
+}
+
+impl Inherited {
+    /// Takes what the environment says.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self(listenfd::ListenFd::from_env())
+    }
+
+    /// The socket at this place if one was passed on, else the endpoint.
+    #[must_use]
+    pub fn or_endpoint(&mut self, place: usize, endpoint: Endpoint) -> Listen {
+        match self.0.take_tcp_listener(place) {
+            Ok(Some(socket)) => Listen::Socket(socket),
+            Ok(None) | Err(_) => Listen::Endpoint(endpoint),
+        }
+    }
+}
+
+impl Listen {
+    /// Opens the gate.
+    ///
+    /// # Errors
+    /// When the endpoint cannot be listened on.
+    pub async fn open<L: Lane>(self, options: LaneOptions) -> Result<Gate<L>, BindError> {
+        match self {
+            Self::Endpoint(endpoint) => Gate::bind(&endpoint, options).await,
+            Self::Socket(socket) => Gate::adopt(socket, options),
+        }
+    }
+}

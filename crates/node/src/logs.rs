@@ -1,0 +1,26 @@
+//! Logs go to stderr, one line an event.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::args::LogArgs;
+use crate::exit::{Fatal, USAGE};
+
+/// Starts logging. To be called once, first thing.
+///
+/// # Errors
+/// When the filter does not parse.
+pub fn init(args: &LogArgs) -> Result<(), Fatal> {
+    let level = if args.quiet { "warn" } else { &args.log };
+    let filter = EnvFilter::try_new(level)
+        .map_err(|error| Fatal::new(USAGE, format!("--log {level:?} is not a filter: {error}")))?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    // A program that embeds several roles starts its logs once.
+    let _ = logs.try_init();
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! How records look in the output.
+
+use super::{Record, jsonl};
+
+/// How records look in the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// What each task printed, with a newline added if it did not end in one.
+    #[default]
+    Lines,
+    /// A JSON object a line that says how each task ended.
+    Jsonl,
+}
+
+impl Format {
+    /// Adds a record to the end of `out`.
+    pub fn encode(self, record: &Record, out: &mut Vec<u8>) {
+        match self {
+            Self::Lines => lines(&record.outcome.output, out),
+            Self::Jsonl => jsonl::encode(record, out),
+        }
+    }
+}
+
+/// A task that printed nothing takes no line: the output is that of a shell loop over the tasks.
+fn lines(output: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(output);
+    if output.last().is_some_and(|byte| *byte != b'\n') {
+        out.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::record;
+    use super::*;
+
+    #[test]
+    fn lines_end_in_one_newline_unless_nothing_was_printed() {
+        let check = |outputs: &[&[u8]], wanted: &[u8]| {
+            let mut out = Vec::new();
+            for output in outputs {
+                Format::Lines.encode(&record(0, output), &mut out);
+            }
+            assert_eq!(out, wanted, "{outputs:?}");
+        };
+        check(&[b"a"], b"a\n");
+        check(&[b"a\n"], b"a\n");
+        check(&[b"a\n\n"], b"a\n\n");
+        check(&[b"\n"], b"\n");
+        check(&[b""], b"");
+        check(&[b"a\nb", b"", b"c\n", b"d\r\n"], b"a\nb\nc\nd\r\n");
+        check(&[b"\xff\0", b"x"], b"\xff\0\nx\n");
+    }
+}

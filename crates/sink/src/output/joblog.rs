@@ -1,0 +1,125 @@
+//! GNU parallel's joblog, so that what reads theirs reads ours.
+//!
+//! Exitval and Signal are what `parallel` writes: the exit code and 0, or 0 and the signal that
+//! ended the process. A task that timed out has -1 and the signal, 15 when none is known. A task
+//! that did not succeed although no exit code or signal says so (a handler's error, a lost or
+//! cancelled task) has -1 as well: both are 0 only for success, which `parallel --resume-failed`
+//! relies on.
+//!
+//! `parallel` replaces a newline in the command by NUL. Here newlines, tabs and carriage returns
+//! become `\n`, `\t` and `\r`; backslashes stay as they are, so that an ordinary command reads as
+//! it was run.
+
+use std::io::Write;
+
+use tradewind_proto::message::{Exit, Status};
+
+use super::Record;
+
+/// The first line.
+pub(super) const HEADER: &str =
+    "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
+
+/// What `parallel` stops a task with.
+const SIGTERM: i32 = 15;
+
+/// Adds a record's line to the end of `out`.
+pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
+    let (exitval, signal) = ended(record.outcome.status, record.outcome.exit);
+    // Theirs counts from 1.
+    write_text(out, format_args!("{}\t", record.seq.0.saturating_add(1)));
+    escape(record.worker.as_bytes(), out);
+    write_text(
+        out,
+        format_args!(
+            "\t{started:.3}\t{ran:10.3}\t{send}\t{receive}\t{exitval}\t{signal}\t",
+            started = record.started_us as f64 / 1e6,
+            ran = record.ran_us as f64 / 1e6,
+            send = record.task_bytes,
+            receive = record.outcome.output.len(),
+        ),
+    );
+    escape(&record.command, out);
+    out.push(b'\n');
+}
+
+fn ended(status: Status, exit: Exit) -> (i32, i32) {
+    match (status, exit) {
+        (Status::TimedOut, Exit::Signal(signal)) => (-1, signal),
+        (Status::TimedOut, _) => (-1, SIGTERM),
+        (_, Exit::Signal(signal)) => (0, signal),
+        (Status::Ok, Exit::None) => (0, 0),
+        (Status::Ok, Exit::Code(code)) => (code, 0),
+        (_, Exit::None | Exit::Code(0)) => (-1, 0),
+        (_, Exit::Code(code)) => (code, 0),
+    }
+}
+
+fn write_text(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to memory does not fail");
+}
+
+fn escape(text: &[u8], out: &mut Vec<u8>) {
+    for byte in text {
+        match byte {
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            _ => out.push(*byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::record::tests::{ended, never_ran, record};
+    use super::*;
+
+    fn check(record: &Record, wanted: &str) {
+        let mut out = Vec::new();
+        encode(record, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), format!("{wanted}\n"));
+    }
+
+    #[test]
+    fn a_record_has_the_columns_that_parallel_writes() {
+        check(&record(0, "hi\n"), "1\tw1\t1767323045.679\t     1.500\t7\t3\t0\t0\techo hi");
+        check(&never_ran(Status::Lost, "lost 3 workers"), "5\t\t0.000\t     0.000\t0\t0\t-1\t0\t");
+        let long = Record { ran_us: 1_234_567_890_123, ..record(9, "") };
+        check(&long, "10\tw1\t1767323045.679\t1234567.890\t7\t0\t0\t0\techo hi");
+    }
+
+    #[test]
+    fn only_success_has_neither_exit_value_nor_signal() {
+        let check = |status, exit, exitval: i32, signal: i32| {
+            let wanted =
+                format!("4\tw1\t1767323045.679\t     1.500\t7\t0\t{exitval}\t{signal}\techo hi");
+            check(&ended(status, exit, ""), &wanted);
+        };
+        check(Status::Ok, Exit::None, 0, 0);
+        check(Status::Ok, Exit::Code(0), 0, 0);
+        check(Status::Failed, Exit::Code(3), 3, 0);
+        check(Status::Failed, Exit::Code(0), -1, 0);
+        check(Status::Failed, Exit::Signal(11), 0, 11);
+        check(Status::Failed, Exit::None, -1, 0);
+        check(Status::TimedOut, Exit::Signal(9), -1, 9);
+        check(Status::TimedOut, Exit::Code(0), -1, 15);
+        check(Status::TimedOut, Exit::None, -1, 15);
+        check(Status::Lost, Exit::None, -1, 0);
+        check(Status::Cancelled, Exit::None, -1, 0);
+        check(Status::Cancelled, Exit::Signal(15), 0, 15);
+    }
+
+    #[test]
+    fn no_name_or_command_can_make_another_line_or_column() {
+        let mut record = record(0, "");
+        record.worker = "a\tb\nc".into();
+        record.command = Bytes::from_static(b"printf 'a\\tb'\n\techo \xff\r\n");
+        check(
+            &record,
+            "1\ta\\tb\\nc\t1767323045.679\t     1.500\t7\t0\t0\t0\tprintf 'a\\tb'\\n\\techo \u{fffd}\\r\\n",
+        );
+    }
+}

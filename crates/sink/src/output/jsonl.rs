@@ -1,0 +1,204 @@
+//! A JSON object a line.
+
+use std::io;
+use std::str;
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::display::Base64Display;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Serialize, Serializer};
+use serde_json::ser::{CompactFormatter, Formatter};
+use tradewind_proto::message::Exit;
+
+use super::Record;
+
+/// The last microsecond of the year 9999: RFC 3339 has no room for a later one, a worker's clock
+/// may say anything.
+const STARTED_US_MAX: u64 = 253_402_300_799_999_999;
+
+/// The keys of a record, in this order: programs that read records depend on them.
+#[derive(Serialize)]
+struct Line<'a> {
+    seq: u64,
+    status: &'static str,
+    attempt: u32,
+    worker: &'a str,
+    started: Option<Started>,
+    seconds: f64,
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_base64: Option<Base64<'a>>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    error: &'a str,
+}
+
+/// Adds a record to the end of `out`.
+pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
+    let outcome = &record.outcome;
+    let (exit_code, signal) = match outcome.exit {
+        Exit::None => (None, None),
+        Exit::Code(code) => (Some(code), None),
+        Exit::Signal(signal) => (None, Some(signal)),
+    };
+    let (output, output_base64) = match str::from_utf8(&outcome.output) {
+        Ok(text) => (Some(text), None),
+        Err(_) => (None, Some(Base64(&outcome.output))),
+    };
+    let line = Line {
+        seq: record.seq.0,
+        status: outcome.status.as_str(),
+        attempt: record.attempt.0,
+        worker: &record.worker,
+        started: (record.started_us != 0).then_some(Started(record.started_us)),
+        seconds: record.ran_us as f64 / 1e6,
+        exit_code,
+        signal,
+        output,
+        output_base64,
+        error: &outcome.error,
+    };
+    line.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, Plain))
+        .expect("writing to memory does not fail, and all keys are strings");
+    out.push(b'\n');
+}
+
+/// Microseconds since 1970, as RFC 3339 writes them.
+struct Started(u64);
+
+impl Serialize for Started {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let since = Duration::from_micros(self.0.min(STARTED_US_MAX));
+        serializer.collect_str(&humantime::format_rfc3339_micros(UNIX_EPOCH + since))
+    }
+}
+
+/// Bytes that are not UTF-8, in the alphabet of RFC 4648, section 4, with padding.
+struct Base64<'a>(&'a [u8]);
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Base64Display::new(self.0, &STANDARD))
+    }
+}
+
+/// Writes a microsecond as `0.000001`. It would be `1e-6` otherwise: good JSON, and yet a surprise
+/// to whoever cuts it out with a shell.
+struct Plain;
+
+/// Smaller numbers would have an exponent. The others are left alone, at twice the speed.
+const PLAIN_MIN: f64 = 1e-5;
+
+impl Formatter for Plain {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        if 0.0 < value && value < PLAIN_MIN {
+            return write!(writer, "{value}");
+        }
+        CompactFormatter.write_f64(writer, value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::{Value, json};
+    use tradewind_proto::message::Status;
+
+    use super::super::record::tests::{ended, never_ran, record};
+    use super::*;
+
+    fn encoded(record: &Record) -> String {
+        let mut out = Vec::new();
+        encode(record, &mut out);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn each_record_is_one_line_with_its_keys_in_order() {
+        let check = |record: Record, wanted: &str| {
+            assert_eq!(encoded(&record), format!("{{{wanted}}}\n"));
+        };
+        check(
+            record(5, "hi\n"),
+            r#""seq":5,"status":"ok","attempt":1,"worker":"w1","started":"2026-01-02T03:04:05.678901Z","seconds":1.5,"exit_code":0,"output":"hi\n""#,
+        );
+        check(
+            record(5, b"\xff\xfe"),
+            r#""seq":5,"status":"ok","attempt":1,"worker":"w1","started":"2026-01-02T03:04:05.678901Z","seconds":1.5,"exit_code":0,"output_base64":"//4=""#,
+        );
+        check(
+            ended(Status::Failed, Exit::Code(2), "no such file\n"),
+            r#""seq":3,"status":"failed","attempt":1,"worker":"w1","started":"2026-01-02T03:04:05.678901Z","seconds":1.5,"exit_code":2,"output":"","error":"no such file\n""#,
+        );
+        check(
+            ended(Status::TimedOut, Exit::Signal(9), "timed out"),
+            r#""seq":3,"status":"timed_out","attempt":1,"worker":"w1","started":"2026-01-02T03:04:05.678901Z","seconds":1.5,"exit_code":null,"signal":9,"output":"","error":"timed out""#,
+        );
+        check(
+            never_ran(Status::Cancelled, ""),
+            r#""seq":4,"status":"cancelled","attempt":0,"worker":"","started":null,"seconds":0.0,"exit_code":null,"output":"""#,
+        );
+    }
+
+    #[test]
+    fn what_is_parsed_back_is_what_was_stored() {
+        let check = |key: &str, record: Record, wanted: Value| {
+            let line = encoded(&record);
+            assert_eq!(line.matches('\n').count(), 1, "{line}");
+            let parsed: Value = serde_json::from_str(&line).expect("good JSON");
+            assert_eq!(parsed[key], wanted, "{line}");
+        };
+        let text = "tab\t quote\" backslash\\ newline\n\r bell\x07 nul\0 \u{2028} π 🦀";
+        check("output", record(0, text), json!(text));
+        check("error", ended(Status::Failed, Exit::None, text), json!(text));
+        check("worker", Record { worker: text.into(), ..record(0, "") }, json!(text));
+        check("seq", record(u64::MAX, ""), json!(u64::MAX));
+        check("output_base64", record(0, b"\x80"), json!("gA=="));
+        check("output", record(0, b"\x80"), Value::Null);
+    }
+
+    #[test]
+    fn seconds_are_plain_decimals() {
+        let check = |ran_us: u64, wanted: &str| {
+            let line = encoded(&Record { ran_us, ..record(0, "") });
+            assert!(line.contains(&format!("\"seconds\":{wanted},\"")), "{line}");
+        };
+        check(0, "0.0");
+        check(1, "0.000001");
+        check(9, "0.000009");
+        check(10, "0.00001");
+        check(11, "0.000011");
+        check(120, "0.00012");
+        check(1_000_000, "1.0");
+        check(3_600_000_001, "3600.000001");
+        check(123_456_789_012_345, "123456789.012345");
+        check(u64::MAX, "18446744073709.55");
+    }
+
+    #[test]
+    fn any_start_time_has_its_text() {
+        let check = |started_us: u64, wanted: &str| {
+            let line = encoded(&Record { started_us, ..record(0, "") });
+            assert!(line.contains(&format!("\"started\":\"{wanted}\"")), "{line}");
+        };
+        check(1, "1970-01-01T00:00:00.000001Z");
+        check(951_782_400_000_000, "2000-02-29T00:00:00.000000Z");
+        check(STARTED_US_MAX, "9999-12-31T23:59:59.999999Z");
+        check(u64::MAX, "9999-12-31T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn large_outputs_are_encoded_whole() {
+        use base64::Engine;
+
+        let output: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
+        let mut record = record(0, "");
+        record.outcome.output = Bytes::from(output.clone());
+        let parsed: Value = serde_json::from_str(&encoded(&record)).expect("good JSON");
+        let text = parsed["output_base64"].as_str().expect("not UTF-8");
+        assert_eq!(STANDARD.decode(text).expect("good base64"), output);
+    }
+}

@@ -1,0 +1,368 @@
+//! An output on a thread of its own.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use super::{Output, OutputError, Record};
+
+/// Records after which a commit is due although more are waiting: whoever waits for one of the
+/// first should not wait for all that come meanwhile.
+const GROUP_RECORDS_MAX: usize = 16 << 10;
+
+/// The same in bytes of output.
+const GROUP_BYTES_MAX: usize = 1 << 20;
+
+/// What the writer reports.
+#[derive(Debug)]
+pub enum Event {
+    /// The next records, in the order in which they were given, are stored.
+    Stored {
+        /// How many.
+        count: usize,
+        /// An empty list with room, to be filled again.
+        recycled: Vec<Record>,
+    },
+    /// Not all could be written. Nothing is lost and nothing more is reported until
+    /// [`WriterThread::retry`].
+    Failed(OutputError),
+    /// All records are stored and the output is finished. The last event.
+    Finished,
+}
+
+/// Runs an output on a thread of its own, so that a slow disk or a blocked pipe stops nobody.
+///
+/// Batches that wait while others are being written are committed together: the busier the output,
+/// the fewer the commits. There is no limit to what may wait; the caller keeps one, by what was
+/// given and not reported as stored.
+///
+/// When it is dropped, what was given is still written, without a finish, unless that fails.
+#[derive(Debug)]
+pub struct WriterThread {
+    commands: Sender<Command>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Store(Vec<Record>),
+    Retry,
+    Finish,
+}
+
+impl WriterThread {
+    /// Starts the thread. It calls `report` for each event, and drops it when it ends.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no thread to give.
+    pub fn spawn(
+        output: impl Output + Send + 'static,
+        report: impl FnMut(Event) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (commands, received) = channel();
+        let looped = Loop { output, report, commands: received, waiting: VecDeque::new() };
+        let thread = thread::Builder::new().name("writer".to_owned()).spawn(|| looped.run())?;
+        Ok(Self { commands, thread })
+    }
+
+    /// Stores records after all that were given before.
+    pub fn store(&self, records: Vec<Record>) {
+        self.send(Command::Store(records));
+    }
+
+    /// After a failure: goes on where it stopped. Otherwise does nothing.
+    pub fn retry(&self) {
+        self.send(Command::Retry);
+    }
+
+    /// Says that no more records will come.
+    pub fn finish(&self) {
+        self.send(Command::Finish);
+    }
+
+    /// Waits for the thread to end, which it does after [`Event::Finished`], or once it has failed
+    /// and nobody is left to retry.
+    ///
+    /// # Panics
+    ///
+    /// When the thread did.
+    pub fn join(self) {
+        drop(self.commands);
+        if let Err(panic) = self.thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn send(&self, command: Command) {
+        // It ends only after the finish, when there is nothing left to say, or by a panic, which
+        // `join` passes on.
+        let _ = self.commands.send(command);
+    }
+}
+
+/// Everybody who could give a command has gone.
+struct Abandoned;
+
+struct Loop<O, R> {
+    output: O,
+    report: R,
+    commands: Receiver<Command>,
+    /// Commands that came during a failure.
+    waiting: VecDeque<Command>,
+}
+
+impl<O: Output, R: FnMut(Event)> Loop<O, R> {
+    fn run(mut self) {
+        // Abandoned or finished: there is nobody to tell, or they know.
+        let _ = self.run_until_abandoned();
+    }
+
+    fn run_until_abandoned(&mut self) -> Result<(), Abandoned> {
+        loop {
+            let mut next = Some(self.next()?);
+            let mut group = Group::default();
+            let mut finish = false;
+            while let Some(command) = next.take() {
+                match command {
+                    Command::Store(batch) => {
+                        let written = self.output.write(&batch);
+                        group.add(batch);
+                        self.retry_until_ok(written, O::commit)?;
+                    }
+                    Command::Retry => {}
+                    Command::Finish => {
+                        finish = true;
+                        break;
+                    }
+                }
+                if group.is_full() {
+                    break;
+                }
+                next = self.waiting.pop_front().or_else(|| self.commands.try_recv().ok());
+            }
+            if group.count > 0 {
+                let committed = self.output.commit();
+                self.retry_until_ok(committed, O::commit)?;
+                (self.report)(Event::Stored { count: group.count, recycled: group.recycled });
+            }
+            if finish {
+                let finished = self.output.finish();
+                self.retry_until_ok(finished, O::finish)?;
+                (self.report)(Event::Finished);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reports each failure and tries again each time it is told to.
+    fn retry_until_ok(
+        &mut self,
+        mut result: Result<(), OutputError>,
+        again: impl Fn(&mut O) -> Result<(), OutputError>,
+    ) -> Result<(), Abandoned> {
+        while let Err(error) = result {
+            (self.report)(Event::Failed(error));
+            loop {
+                match self.commands.recv().map_err(|_| Abandoned)? {
+                    Command::Retry => break,
+                    command => self.waiting.push_back(command),
+                }
+            }
+            result = again(&mut self.output);
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Command, Abandoned> {
+        match self.waiting.pop_front() {
+            Some(command) => Ok(command),
+            None => self.commands.recv().map_err(|_| Abandoned),
+        }
+    }
+}
+
+/// Batches that are committed together.
+#[derive(Default)]
+struct Group {
+    count: usize,
+    bytes: usize,
+    recycled: Vec<Record>,
+}
+
+impl Group {
+    /// The records themselves can go: what is written is the output's to keep.
+    fn add(&mut self, mut batch: Vec<Record>) {
+        self.count += batch.len();
+        self.bytes += batch.iter().map(|record| record.outcome.output.len()).sum::<usize>();
+        batch.clear();
+        if batch.capacity() > self.recycled.capacity() {
+            self.recycled = batch;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.count >= GROUP_RECORDS_MAX || self.bytes >= GROUP_BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::sync::{Arc, Mutex};
+
+    use super::super::record::tests::record;
+    use super::super::{Destination, Format, OpenFile, OutputTarget, Role, Writer};
+    use super::*;
+
+    fn destination() -> Destination {
+        Destination { role: Role::Output, target: OutputTarget::Stdout }
+    }
+
+    /// Starts a thread whose events can be waited for.
+    fn start(output: impl Output + Send + 'static) -> (WriterThread, Receiver<Event>) {
+        let (sender, events) = channel();
+        let report = move |event| sender.send(event).expect("the test waits for events");
+        (WriterThread::spawn(output, report).unwrap(), events)
+    }
+
+    fn into_pipe() -> (WriterThread, Receiver<Event>, io::PipeReader) {
+        let (reader, pipe) = io::pipe().unwrap();
+        let output = Writer::new(Format::Lines, (destination(), OpenFile::from(pipe)), None);
+        let (thread, events) = start(output);
+        (thread, events, reader)
+    }
+
+    /// Stores what it is given, when the random numbers let it.
+    struct Flaky {
+        taken: Vec<u64>,
+        stored: Arc<Mutex<Vec<u64>>>,
+        random: fastrand::Rng,
+    }
+
+    impl Flaky {
+        fn maybe(&mut self) -> Result<(), OutputError> {
+            if self.random.u8(..3) == 0 {
+                let reason = io::ErrorKind::StorageFull.into();
+                return Err(OutputError::Io { destination: destination(), reason });
+            }
+            self.stored.lock().unwrap().append(&mut self.taken);
+            Ok(())
+        }
+    }
+
+    impl Output for Flaky {
+        fn write(&mut self, records: &[Record]) -> Result<(), OutputError> {
+            self.taken.extend(records.iter().map(|record| record.seq.0));
+            if self.random.bool() { self.maybe() } else { Ok(()) }
+        }
+
+        fn commit(&mut self) -> Result<(), OutputError> {
+            self.maybe()
+        }
+
+        fn finish(&mut self) -> Result<(), OutputError> {
+            self.maybe()
+        }
+    }
+
+    #[test]
+    fn whatever_fails_each_record_is_stored_once_and_reported_once() {
+        let seed = fastrand::u64(..);
+        eprintln!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..200 {
+            let stored = Arc::new(Mutex::new(Vec::new()));
+            let (thread, events) = start(Flaky {
+                taken: Vec::new(),
+                stored: Arc::clone(&stored),
+                random: random.fork(),
+            });
+            let mut given = 0;
+            for _ in 0..random.usize(..20) {
+                let count = random.u64(..4);
+                thread.store((given..given + count).map(|seq| record(seq, "x")).collect());
+                given += count;
+            }
+            thread.finish();
+            let (mut reported, mut finished) = (0, false);
+            for event in &events {
+                assert!(!finished, "there is nothing after the finish");
+                match event {
+                    Event::Stored { count, recycled } => {
+                        assert!(count > 0 && recycled.is_empty());
+                        reported += count;
+                        assert!(stored.lock().unwrap().len() >= reported);
+                    }
+                    Event::Failed(_) => thread.retry(),
+                    Event::Finished => finished = true,
+                }
+            }
+            thread.join();
+            assert!(finished);
+            assert_eq!(reported as u64, given);
+            assert_eq!(*stored.lock().unwrap(), (0..given).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_blocked_pipe_stops_only_the_writer() {
+        let (thread, events, mut reader) = into_pipe();
+        // A pipe holds 64 KiB.
+        let output = "x".repeat(100_000);
+        for seq in 0..50 {
+            thread.store(vec![record(seq, &output)]);
+        }
+        thread.finish();
+        events.try_recv().expect_err("nothing can be stored yet");
+
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(text.lines().all(|line| line == output));
+        assert_eq!(text.lines().count(), 50);
+        thread.join();
+        let mut events: Vec<_> = events.iter().collect();
+        assert!(matches!(events.pop(), Some(Event::Finished)));
+        let counts = events.iter().map(|event| match event {
+            Event::Stored { count, .. } => *count,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(counts.sum::<usize>(), 50);
+    }
+
+    #[test]
+    fn what_is_stored_is_reported_without_a_finish() {
+        let (thread, events, mut reader) = into_pipe();
+        for seq in 0..3 {
+            thread.store(vec![record(seq, "ab")]);
+            assert!(matches!(events.recv(), Ok(Event::Stored { count: 1, .. })));
+            let mut bytes = [0; 3];
+            reader.read_exact(&mut bytes).unwrap();
+            assert_eq!(bytes, *b"ab\n");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_reported_as_such() {
+        let (thread, events, reader) = into_pipe();
+        drop(reader);
+        thread.store(vec![record(0, "x")]);
+        assert!(matches!(events.recv(), Ok(Event::Failed(OutputError::Closed { .. }))));
+        thread.store(vec![record(1, "x")]);
+        thread.finish();
+        thread.join();
+        assert!(events.recv().is_err(), "it is said once, and nobody is left to retry");
+    }
+
+    #[test]
+    fn what_was_given_is_written_though_nobody_finishes() {
+        let (thread, events, mut reader) = into_pipe();
+        (0..5).for_each(|seq| thread.store(vec![record(seq, "x")]));
+        thread.join();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "x\n".repeat(5));
+        assert!(events.iter().all(|event| matches!(event, Event::Stored { .. })));
+    }
+}

@@ -1,0 +1,233 @@
+//! Opening what the user named.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{Delimiter, LineSource};
+
+/// Where the input is: `-` means standard input (a file of that name is `./-`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum InputPath {
+    /// Standard input.
+    #[default]
+    Stdin,
+    /// A file, or anything else with a path.
+    File(PathBuf),
+}
+
+/// Why there is no (more) input.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// Nothing has that path.
+    #[error("{input} does not exist")]
+    NotFound {
+        /// What was to be opened.
+        input: InputPath,
+    },
+    /// It is a directory.
+    #[error("{input} is a directory")]
+    Directory {
+        /// What was to be opened.
+        input: InputPath,
+    },
+    /// Its permissions forbid it.
+    #[error("no permission to read {input}")]
+    Denied {
+        /// What was to be opened.
+        input: InputPath,
+    },
+    /// It cannot be opened for another reason.
+    #[error("cannot open {input}: {reason}")]
+    Open {
+        /// What was to be opened.
+        input: InputPath,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// It was opened, and then reading it failed.
+    #[error("cannot read {input}: {reason}")]
+    Read {
+        /// What was being read.
+        input: InputPath,
+        /// What the system says.
+        reason: io::Error,
+    },
+}
+
+/// An input that was opened.
+pub struct Input<R = Box<dyn Read + Send>> {
+    /// What to read from. It keeps no buffer.
+    pub reader: R,
+    /// What to call it.
+    pub path: InputPath,
+    /// How much there is to read, if it is a regular file. It may grow or shrink all the same.
+    pub bytes: Option<u64>,
+}
+
+/// Opens the input.
+///
+/// A named pipe is opened when someone opens its other end.
+///
+/// # Errors
+///
+/// When it cannot be opened or is a directory.
+pub fn open(path: &InputPath) -> Result<Input, InputError> {
+    let opened = match path {
+        // A handle of our own: the standard library's stdin has a lock and a buffer.
+        InputPath::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),
+        InputPath::File(path) => File::open(path),
+    };
+    let describe = |reason| InputError::opening(path, reason);
+    let mut file = opened.map_err(describe)?;
+    let metadata = file.metadata().map_err(describe)?;
+    if metadata.is_dir() {
+        return Err(InputError::Directory { input: path.clone() });
+    }
+    let bytes = match metadata.is_file() {
+        // Whoever opened our stdin may have read from it already.
+        true => Some(metadata.len().saturating_sub(file.stream_position().map_err(describe)?)),
+        false => None,
+    };
+    Ok(Input { reader: Box::new(Patient(file)), path: path.clone(), bytes })
+}
+
+impl<R: Read> Input<R> {
+    /// Reads the tasks in it one by one. None may be longer than `task_bytes_max`.
+    pub fn lines(self, delimiter: Delimiter, task_bytes_max: usize) -> LineSource<R> {
+        LineSource::new(self.reader, self.path, delimiter, task_bytes_max)
+    }
+}
+
+impl InputError {
+    fn opening(path: &InputPath, reason: io::Error) -> Self {
+        let input = path.clone();
+        match reason.kind() {
+            ErrorKind::NotFound => Self::NotFound { input },
+            ErrorKind::IsADirectory => Self::Directory { input },
+            ErrorKind::PermissionDenied => Self::Denied { input },
+            _ => Self::Open { input, reason },
+        }
+    }
+}
+
+impl From<OsString> for InputPath {
+    fn from(given: OsString) -> Self {
+        if given == "-" { Self::Stdin } else { Self::File(given.into()) }
+    }
+}
+
+impl FromStr for InputPath {
+    type Err = Infallible;
+
+    fn from_str(given: &str) -> Result<Self, Infallible> {
+        Ok(OsString::from(given).into())
+    }
+}
+
+impl fmt::Display for InputPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdin => f.write_str("standard input"),
+            Self::File(path) => write!(f, "input {path:?}"),
+        }
+    }
+}
+
+/// Waits where a read would fail because the descriptor does not block.
+///
+/// That mode belongs to the open file, not to the descriptor: any process that shares our stdin,
+/// an `ssh` before us in the script for one, may have left it on.
+struct Patient(File);
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None)?;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn path(path: impl Into<PathBuf>) -> InputPath {
+        InputPath::File(path.into())
+    }
+
+    #[test]
+    fn a_file_is_read_and_its_length_is_known() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "a\nb\n").unwrap();
+        let mut input = open(&path(file.path())).unwrap();
+        let mut text = String::new();
+        input.reader.read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), input.bytes), ("a\nb\n", Some(4)));
+    }
+
+    #[test]
+    fn what_is_not_a_regular_file_has_no_length() {
+        assert_eq!(open(&path("/dev/null")).unwrap().bytes, None);
+    }
+
+    #[test]
+    fn errors_name_the_input_and_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "").unwrap();
+        let check = |given: PathBuf, wanted: &str| {
+            let error = open(&path(&given)).err().expect("cannot be opened");
+            assert_eq!(error.to_string(), wanted.replace('@', &format!("{given:?}")));
+        };
+        check(at("none"), "input @ does not exist");
+        check(at("none/none"), "input @ does not exist");
+        check(at(""), "input @ is a directory");
+        check(at("file/x"), "cannot open input @: Not a directory (os error 20)");
+    }
+
+    #[test]
+    fn a_file_without_permission_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o000)).unwrap();
+        // Nothing is forbidden to root.
+        if let Err(error) = open(&path(file.path())) {
+            let wanted = format!("no permission to read input {:?}", file.path());
+            assert_eq!(error.to_string(), wanted);
+        }
+    }
+
+    #[test]
+    fn a_dash_is_standard_input() {
+        assert_eq!("-".parse(), Ok(InputPath::Stdin));
+        assert_eq!("./-".parse(), Ok(path("./-")));
+        assert_eq!(InputPath::Stdin.to_string(), "standard input");
+    }
+
+    #[test]
+    fn a_pipe_that_does_not_block_is_waited_for() {
+        let (reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&reader, true).unwrap();
+        let mut patient = Patient(File::from(std::os::fd::OwnedFd::from(reader)));
+        let reading = std::thread::spawn(move || {
+            let mut byte = [0];
+            patient.read(&mut byte).map(|n| (n, byte))
+        });
+        io::Write::write_all(&mut { writer }, b"x").unwrap();
+        assert_eq!(reading.join().unwrap().unwrap(), (1, *b"x"));
+    }
+}
