@@ -1,1 +1,52 @@
-//! (to come)
+//! Lanes: frames of bytes in and out over ZeroMQ PUSH/PULL, without tasks, messages or any idea of what
+//! the bytes say.
+//!
+//! This is the only crate that knows ZeroMQ, and ZeroMQ never touches the network here. Every connection,
+//! accepted or dialled, is a TCP stream of ours and a ZeroMQ socket of its own, which listens on a Unix
+//! socket that nobody but us can reach. Between the two runs a pump:
+//!
+//! ```text
+//!  network ── TCP (later TLS) ──▶ frame meter ──▶ Unix socket ──▶ PULL      a lane that carries in
+//!  network ◀── TCP (later TLS) ◀──────────────── Unix socket ◀── PUSH      a lane that carries out
+//! ```
+//!
+//! What zmq.rs lacks lives in that pump and around it: limits on connections and on frame sizes, handshake
+//! timeouts, keepalive, byte counts, and the news that a peer has gone. What crosses the wire is plain
+//! ZMTP 3, so that any ZeroMQ library can be the other end.
+//!
+//! - [`Gate`] listens and yields one lane per connection; [`Dialler`] connects, and keeps trying.
+//! - [`PushLane`] sends, [`PullLane`] receives; both know their peer's identity and when it has gone.
+//! - [`meter::Meter`] decides what may reach ZeroMQ at all.
+//!
+//! # One socket per connection, PULL included
+//!
+//! A PULL socket could serve many peers at once. It does not here, for two reasons: two peers with the same
+//! identity replace one another inside a zmq.rs socket, and with a socket each we know which connection a
+//! frame came from and when exactly that connection had nothing more to say.
+//!
+//! # What never happens
+//!
+//! Nothing a peer sends makes this crate panic or reserve memory that it has not been allowed to. No lane
+//! waits for another one's handshake. Nothing stays on disk: a Unix socket's file is gone before the first
+//! byte passes through it.
+
+mod attach;
+mod dial;
+mod endpoint;
+mod gate;
+mod lane;
+pub mod meter;
+mod options;
+mod pull;
+mod pump;
+mod push;
+mod tcp;
+
+pub use attach::HandshakeError;
+pub use dial::{DialError, Dialler, IdentityTooLong};
+pub use endpoint::{Endpoint, EndpointError};
+pub use gate::{BindError, Gate, PullGate, PushGate};
+pub use lane::{GoneReason, Lane, LaneGone, LaneWatch, Traffic};
+pub use options::LaneOptions;
+pub use pull::PullLane;
+pub use push::PushLane;

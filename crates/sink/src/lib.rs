@@ -1,2 +1,15 @@
-//! (to come)
+//! Tradewind's sink: records are stored here.
+//!
+//! Takes workers' results, makes each task's first final one its record, writes records in order
+//! or as they come, and tells the ventilator what it has. What to do when is decided by
+//! [`Collector`](tradewind_proto::collector::Collector); this crate holds the output, the sockets
+//! and the flags around it, and knows neither the ventilator's crate nor the worker's.
+
+pub mod args;
 pub mod output;
+mod peers;
+mod run;
+mod summary;
+
+pub use args::SinkArgs;
+pub use run::{Settings, run};

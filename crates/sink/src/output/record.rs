@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tradewind_proto::message::Outcome;
-use tradewind_proto::{Attempt, Seq};
+use tradewind_proto::{Attempt, Seq, collector};
 
 /// What is stored of a task: how its last attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,22 @@ pub struct Record {
     pub outcome: Outcome,
     /// The command that was run, if a joblog asked for it; else empty.
     pub command: Bytes,
+}
+
+impl From<collector::Record> for Record {
+    fn from(record: collector::Record) -> Self {
+        let collector::Record { worker, result } = record;
+        Self {
+            seq: result.seq,
+            attempt: result.attempt,
+            worker,
+            started_us: result.started_us,
+            ran_us: result.ran_us,
+            task_bytes: result.task_bytes,
+            outcome: result.outcome,
+            command: result.command,
+        }
+    }
 }
 
 #[cfg(test)]

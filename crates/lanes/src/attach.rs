@@ -1,0 +1,226 @@
+//! Puts a ZeroMQ socket of its own behind a byte stream.
+
+use std::fs::Permissions;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::channel::mpsc;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::runtime::Handle;
+use zeromq::util::PeerIdentity;
+use zeromq::{Socket, SocketEvent, SocketOptions, ZmqError};
+
+use crate::lane::sealed::Sealed;
+use crate::lane::{GoneReason, LaneState, Peer};
+use crate::options::LaneOptions;
+use crate::pump::Pump;
+
+/// Why a connection never became a lane.
+#[derive(Debug, Error)]
+pub enum HandshakeError {
+    /// It stopped half way.
+    #[error("no complete handshake within {0:?}")]
+    Timeout(Duration),
+    /// The connection did not last, or was ended by the frame meter.
+    #[error(transparent)]
+    Gone(GoneReason),
+    /// ZeroMQ would not have this peer, a PUSH behind a PUSH for example.
+    #[error("zeromq refused the peer: {0}")]
+    Refused(#[source] ZmqError),
+    /// Something of our own is lacking, file descriptors for example.
+    #[error("no socket for zeromq: {0}")]
+    Local(#[source] io::Error),
+}
+
+/// A socket with exactly one peer, whose handshake is complete.
+pub struct Attached<Z: Socket> {
+    pub(crate) socket: ZmqSocket<Z>,
+    pub(crate) events: mpsc::Receiver<SocketEvent>,
+    pub(crate) pump: Pump,
+    pub(crate) state: Arc<LaneState>,
+    pub(crate) peer: Peer,
+}
+
+/// Makes a lane of a connection. With an identity, the peer is told it; an empty one is none.
+pub(crate) async fn attach<L, S>(
+    stream: S,
+    peer_addr: SocketAddr,
+    identity: Option<PeerIdentity>,
+    state: Arc<LaneState>,
+    options: &LaneOptions,
+) -> Result<L, HandshakeError>
+where
+    L: Sealed,
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (listener, zmq) = private_pair(options.socket_dir.as_deref()).map_err(local)?;
+    let mut handshake = Handshake::<L::Socket>::start(listener, identity).await?;
+    let limits = L::FLOW.limits(options.message_bytes_max);
+    let pump = Pump::start(stream, zmq, L::FLOW, limits, state.clone());
+
+    // The pump's end need not be waited for: it closes the Unix socket, and then ZeroMQ comes to a verdict.
+    // Nor would it be right to: the peer may have shaken hands, said all it had to say and gone already.
+    let verdict = tokio::time::timeout(options.handshake_timeout, handshake.verdict()).await;
+    let identity = match verdict {
+        Ok(Ok(identity)) => identity,
+        Ok(Err(error)) => {
+            return Err(match state.gone() {
+                Some(reason) if reason != GoneReason::Closed => HandshakeError::Gone(reason),
+                _ => HandshakeError::Refused(error),
+            });
+        }
+        Err(_) => return Err(HandshakeError::Timeout(options.handshake_timeout)),
+    };
+    let (socket, events) = handshake.complete();
+    let peer = Peer { identity: identity.into(), addr: peer_addr };
+    Ok(L::new(Attached { socket, events, pump, state, peer }))
+}
+
+fn local(error: io::Error) -> HandshakeError {
+    HandshakeError::Local(error)
+}
+
+/// A ZeroMQ socket that leaves nothing behind. A PULL socket that is merely dropped does: its writing task
+/// keeps the socket's inside alive, and that keeps the task waiting. What a PUSH socket has queued is still
+/// written after its shutdown.
+pub(crate) struct ZmqSocket<Z: Socket>(pub(crate) Z);
+
+impl<Z: Socket> Drop for ZmqSocket<Z> {
+    fn drop(&mut self) {
+        self.0.backend().shutdown();
+    }
+}
+
+/// A socket that has not decided yet. ZeroMQ shakes hands in a task that nobody can stop; if the socket
+/// were shut down just before that task is done, its peer would be added to a socket that nobody has.
+struct Handshake<Z: Socket + 'static> {
+    /// Taken once the verdict is there.
+    parts: Option<(ZmqSocket<Z>, mpsc::Receiver<SocketEvent>)>,
+}
+
+/// A socket whose Unix stream is closed decides at once; this is for the case that it does not.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl<Z: Socket + 'static> Handshake<Z> {
+    async fn start(
+        listener: UnixListener,
+        identity: Option<PeerIdentity>,
+    ) -> Result<Self, HandshakeError> {
+        let mut options = SocketOptions::default();
+        if let Some(identity) = identity {
+            options.peer_identity(identity);
+        }
+        let mut socket = ZmqSocket(Z::with_options(options));
+        // Before the socket is bound, or events are missed.
+        let events = socket.0.monitor();
+        socket.0.bind_listener(listener).await.map_err(|error| match error {
+            ZmqError::Network(error) => HandshakeError::Local(error),
+            error => HandshakeError::Refused(error),
+        })?;
+        Ok(Self { parts: Some((socket, events)) })
+    }
+
+    async fn verdict(&mut self) -> Result<PeerIdentity, ZmqError> {
+        let (socket, events) = self.parts.as_mut().expect("taken by `complete` and `drop` alone");
+        let verdict = verdict(events).await;
+        // One connection is all that this socket will ever have.
+        socket.0.binds().clear();
+        verdict
+    }
+
+    fn complete(mut self) -> (ZmqSocket<Z>, mpsc::Receiver<SocketEvent>) {
+        self.parts.take().expect("taken by `complete` and `drop` alone")
+    }
+}
+
+impl<Z: Socket + 'static> Drop for Handshake<Z> {
+    fn drop(&mut self) {
+        let Some((mut socket, mut events)) = self.parts.take() else { return };
+        // After a verdict nothing is bound any more. Without a runtime there are no tasks to wait for.
+        if socket.0.binds().is_empty() {
+            return;
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                let _ = tokio::time::timeout(VERDICT_TIMEOUT, verdict(&mut events)).await;
+                drop(socket);
+            });
+        }
+    }
+}
+
+async fn verdict(events: &mut mpsc::Receiver<SocketEvent>) -> Result<PeerIdentity, ZmqError> {
+    loop {
+        match events.next().await {
+            Some(SocketEvent::Accepted(_, identity)) => return Ok(identity),
+            Some(SocketEvent::AcceptFailed(error)) => return Err(error),
+            Some(_) => {}
+            None => return Err(ZmqError::Socket("the socket's monitor closed")),
+        }
+    }
+}
+
+/// An identity as zmq.rs wants it; it makes one up if it is given an empty one.
+pub(crate) fn peer_identity(identity: Bytes) -> Result<Option<PeerIdentity>, ZmqError> {
+    if identity.is_empty() { Ok(None) } else { PeerIdentity::try_from(identity).map(Some) }
+}
+
+/// Longest path of a Unix socket that every Unix takes, its closing zero not counted.
+const SOCKET_PATH_BYTES_MAX: usize = 103;
+
+/// A listener, and the only connection it will ever have: when this returns, its name is gone from the
+/// disk. The directory that only we may enter kept everybody else out while it was there.
+fn private_pair(dir: Option<&Path>) -> io::Result<(UnixListener, UnixStream)> {
+    let mut private = tempfile::Builder::new();
+    private.prefix("tradewind-");
+    let mode = Permissions::from_mode(0o700);
+    private.permissions(mode);
+    let in_dir = |dir: &Path| private.tempdir_in(dir);
+
+    let system = std::env::temp_dir();
+    let mut dir = in_dir(dir.unwrap_or(&system))?;
+    let socket_in = |dir: &Path| dir.join("s");
+    if socket_in(dir.path()).as_os_str().as_bytes().len() > SOCKET_PATH_BYTES_MAX {
+        dir = in_dir(Path::new("/tmp"))?;
+    }
+    let path = socket_in(dir.path());
+    let listener = UnixListener::bind(&path)?;
+    // Waits in the listener's queue until ZeroMQ accepts it.
+    let stream = StdUnixStream::connect(&path)?;
+    dir.close()?;
+    stream.set_nonblocking(true)?;
+    Ok((listener, UnixStream::from_std(stream)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_private_pair_leaves_nothing_on_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let (listener, _stream) = private_pair(Some(dir.path())).unwrap();
+        assert!(listener.accept().is_ok());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_long_directory_gives_way_to_a_short_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = dir.path().join("x".repeat(100));
+        std::fs::create_dir(&long).unwrap();
+        let (listener, _stream) = private_pair(Some(&long)).unwrap();
+        assert!(listener.accept().is_ok());
+        assert_eq!(std::fs::read_dir(&long).unwrap().count(), 0);
+    }
+}

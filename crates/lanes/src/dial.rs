@@ -1,0 +1,266 @@
+//! Dials a gate, for as long as it takes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, info};
+use zeromq::util::PeerIdentity;
+
+use crate::attach::{HandshakeError, attach, peer_identity};
+use crate::endpoint::Endpoint;
+use crate::lane::{Lane, LaneState};
+use crate::options::LaneOptions;
+use crate::pull::PullLane;
+use crate::push::PushLane;
+use crate::tcp;
+
+/// Makes lanes to one endpoint, one after the other, and shows each the same identity.
+///
+/// Both ways to dial go on until they succeed, with a growing and jittered pause between attempts. They are
+/// cancel-safe: a caller who wants to give up wraps them in a timeout and asks [`last_error`] why.
+///
+/// [`last_error`]: Self::last_error
+#[derive(Debug)]
+pub struct Dialler {
+    endpoint: Endpoint,
+    options: LaneOptions,
+    identity: Option<PeerIdentity>,
+    backoff: Backoff,
+    last_error: Option<DialError>,
+    /// Attempts that failed since a lane was there, which is said once.
+    failures: u64,
+}
+
+/// A ZMTP identity has at most 255 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("an identity of {bytes} bytes, where at most {} are possible", PeerIdentity::MAX_LENGTH)]
+pub struct IdentityTooLong {
+    /// How long it was.
+    pub bytes: usize,
+}
+
+/// Why an attempt to dial failed.
+#[derive(Debug, Error)]
+pub enum DialError {
+    /// The name stands for no address, now.
+    #[error("the host does not resolve: {0}")]
+    Unresolved(#[source] io::Error),
+    /// Nobody listens there, or nobody can be reached.
+    #[error("{0}")]
+    Connect(#[source] io::Error),
+    /// No answer at all.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// Somebody answered, but not with a handshake.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+}
+
+impl Dialler {
+    /// A dialler that has not tried yet. The seed decides the jitter. An empty identity is none.
+    pub fn new(
+        endpoint: Endpoint,
+        options: LaneOptions,
+        identity: Bytes,
+        seed: u64,
+    ) -> Result<Self, IdentityTooLong> {
+        let bytes = identity.len();
+        let identity = peer_identity(identity).map_err(|_| IdentityTooLong { bytes })?;
+        let backoff = Backoff::new(seed);
+        Ok(Self { endpoint, options, identity, backoff, last_error: None, failures: 0 })
+    }
+
+    /// Whom it dials.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Why the latest attempt failed; `None` after one that did not.
+    pub fn last_error(&self) -> Option<&DialError> {
+        self.last_error.as_ref()
+    }
+
+    /// A lane out to a gate that pulls.
+    pub async fn dial_push(&mut self) -> PushLane {
+        self.dial().await
+    }
+
+    /// A lane in from a gate that pushes.
+    pub async fn dial_pull(&mut self) -> PullLane {
+        self.dial().await
+    }
+
+    async fn dial<L: Lane>(&mut self) -> L {
+        self.backoff.begin(Instant::now());
+        loop {
+            if let Some(at) = self.backoff.next_attempt {
+                sleep_until(at).await;
+            }
+            // Before the attempt, so that a caller who cancels it cannot hurry the next one.
+            self.backoff.attempt(Instant::now());
+            match self.attempt().await {
+                Ok(lane) => {
+                    if self.failures > 0 {
+                        info!(endpoint = %self.endpoint, failures = self.failures, "reached");
+                    }
+                    self.failures = 0;
+                    self.last_error = None;
+                    self.backoff.succeeded(Instant::now());
+                    return lane;
+                }
+                Err(error) => {
+                    if self.failures == 0 {
+                        info!(endpoint = %self.endpoint, reason = %error, "cannot reach, trying on");
+                    } else {
+                        debug!(endpoint = %self.endpoint, reason = %error, "cannot reach");
+                    }
+                    self.failures += 1;
+                    self.last_error = Some(error);
+                    self.backoff.failed(Instant::now());
+                }
+            }
+        }
+    }
+
+    async fn attempt<L: Lane>(&self) -> Result<L, DialError> {
+        let (stream, peer) = self.connect().await?;
+        // What comes between TCP and ZMTP on a dialled connection belongs here.
+        tcp::configure(&stream, &self.options).map_err(HandshakeError::Local)?;
+        Ok(attach::<L, _>(
+            stream,
+            peer,
+            self.identity.clone(),
+            LaneState::uncounted(),
+            &self.options,
+        )
+        .await?)
+    }
+
+    async fn connect(&self) -> Result<(TcpStream, SocketAddr), DialError> {
+        let host = (self.endpoint.host(), self.endpoint.port());
+        let within = self.options.connect_timeout;
+        let addresses = timeout(within, tokio::net::lookup_host(host))
+            .await
+            .map_err(|_| DialError::Timeout(within))?
+            .map_err(DialError::Unresolved)?;
+        let nothing = io::Error::new(io::ErrorKind::NotFound, "a name without an address");
+        let mut failure = DialError::Unresolved(nothing);
+        for address in addresses {
+            match timeout(within, TcpStream::connect(address)).await {
+                // Dialling a free port of one's own machine, again and again, comes to meet itself one day;
+                // and would then keep the port from whoever is meant to listen on it.
+                Ok(Ok(stream)) if stream.local_addr().is_ok_and(|local| local == address) => {
+                    failure = DialError::Connect(io::ErrorKind::ConnectionRefused.into());
+                }
+                Ok(Ok(stream)) => return Ok((stream, address)),
+                Ok(Err(error)) => failure = DialError::Connect(error),
+                Err(_) => failure = DialError::Timeout(within),
+            }
+        }
+        Err(failure)
+    }
+}
+
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A lane that lived so long was a good one: the next outage is a new one.
+const GOOD_LANE: Duration = Duration::from_secs(3);
+
+/// When to try again. Grows with every attempt that leads to nothing, lanes that die young included.
+#[derive(Debug)]
+struct Backoff {
+    rng: fastrand::Rng,
+    /// Upper bound of the next pause to be drawn.
+    pause_max: Duration,
+    /// The pause that follows the latest attempt.
+    pause: Duration,
+    next_attempt: Option<Instant>,
+    lane_since: Option<Instant>,
+}
+
+impl Backoff {
+    fn new(seed: u64) -> Self {
+        Self {
+            rng: fastrand::Rng::with_seed(seed),
+            pause_max: PAUSE_MIN,
+            pause: Duration::ZERO,
+            next_attempt: None,
+            lane_since: None,
+        }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        if self.lane_since.take().is_some_and(|since| now - since >= GOOD_LANE) {
+            self.pause_max = PAUSE_MIN;
+            self.next_attempt = None;
+        }
+    }
+
+    fn attempt(&mut self, now: Instant) {
+        // Between half and all of it, so that a thousand workers do not return as one.
+        self.pause = self.pause_max.mul_f64(0.5 + self.rng.f64() / 2.0);
+        self.pause_max = (self.pause_max * 2).min(PAUSE_MAX);
+        self.next_attempt = Some(now + self.pause);
+    }
+
+    fn succeeded(&mut self, now: Instant) {
+        self.lane_since = Some(now);
+    }
+
+    fn failed(&mut self, now: Instant) {
+        self.next_attempt = Some(now + self.pause);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_their_limit_and_never_reach_zero() {
+        let mut backoff = Backoff::new(7);
+        let now = Instant::now();
+        let mut bound = PAUSE_MIN;
+        for _ in 0..20 {
+            backoff.attempt(now);
+            backoff.failed(now);
+            let pause = backoff.next_attempt.unwrap() - now;
+            assert!(bound / 2 <= pause && pause <= bound, "{pause:?} of {bound:?}");
+            bound = (bound * 2).min(PAUSE_MAX);
+        }
+    }
+
+    #[test]
+    fn a_lane_that_lives_ends_the_backoff_and_one_that_dies_young_does_not() {
+        let mut backoff = Backoff::new(7);
+        let start = Instant::now();
+        backoff.attempt(start);
+        backoff.succeeded(start);
+        backoff.begin(start + GOOD_LANE / 2);
+        assert!(backoff.next_attempt.is_some());
+        backoff.attempt(start);
+        assert!(backoff.pause > PAUSE_MIN / 2 * 2);
+        backoff.succeeded(start);
+        backoff.begin(start + GOOD_LANE);
+        assert_eq!((backoff.next_attempt, backoff.pause_max), (None, PAUSE_MIN));
+    }
+
+    #[test]
+    fn one_seed_is_one_jitter() {
+        let pauses = |seed| {
+            let mut backoff = Backoff::new(seed);
+            let now = Instant::now();
+            [(); 8].map(|()| {
+                backoff.attempt(now);
+                backoff.pause
+            })
+        };
+        assert_eq!(pauses(7), pauses(7));
+        assert_ne!(pauses(7), pauses(8));
+    }
+}

@@ -1,0 +1,200 @@
+//! Where to listen, or whom to dial: `tcp://host:port`.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// A TCP endpoint in ZeroMQ's notation. The host is a name or an address; it is not looked up before it is
+/// used. Port 0 asks for any free port and makes sense for listening only.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Without the brackets that an IPv6 address has in text.
+    host: String,
+    port: u16,
+}
+
+/// Why a text is no [`Endpoint`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[allow(missing_docs, reason = "the messages say what each case is")]
+pub enum EndpointError {
+    #[error("`{text}` does not start with tcp:// (write it like tcp://127.0.0.1:5557)")]
+    Scheme { text: String },
+    #[error("`{text}` has no port (write it like tcp://127.0.0.1:5557)")]
+    PortMissing { text: String },
+    #[error(
+        "`{text}` has a bad port, which is a number from 0 to 65535 (like tcp://127.0.0.1:5557)"
+    )]
+    Port { text: String },
+    #[error("`{text}` has no host (write it like tcp://127.0.0.1:5557)")]
+    HostMissing { text: String },
+    #[error("`{text}` has a wildcard for a host (to listen everywhere write tcp://0.0.0.0:5557)")]
+    Wildcard { text: String },
+    #[error("`{text}` has an IPv6 address without brackets (write it like tcp://[::1]:5557)")]
+    Brackets { text: String },
+    #[error("`{text}` has a bad IPv6 address (write it like tcp://[::1]:5557)")]
+    Ipv6 { text: String },
+    #[error("`{text}` has a host with a character that no name has (like tcp://sink.example:5558)")]
+    HostCharacter { text: String },
+}
+
+impl Endpoint {
+    /// The name or address; an IPv6 address without its brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port; 0 for any.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The same host at another port.
+    pub fn with_port(&self, port: u16) -> Self {
+        Self { host: self.host.clone(), port }
+    }
+
+    /// Whether the host is certain to be this machine alone: a loopback address, or `localhost`.
+    pub fn is_loopback(&self) -> bool {
+        match self.host.parse::<IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => self.host.eq_ignore_ascii_case("localhost"),
+        }
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let owned = || text.to_owned();
+        let Some(rest) = text.strip_prefix("tcp://") else {
+            return Err(EndpointError::Scheme { text: owned() });
+        };
+        let (host, port) = match rest.strip_prefix('[') {
+            Some(bracketed) => {
+                let Some((host, after)) = bracketed.split_once(']') else {
+                    return Err(EndpointError::Ipv6 { text: owned() });
+                };
+                if !matches!(host.parse::<IpAddr>(), Ok(IpAddr::V6(_))) {
+                    return Err(EndpointError::Ipv6 { text: owned() });
+                }
+                let Some(port) = after.strip_prefix(':') else {
+                    return Err(EndpointError::PortMissing { text: owned() });
+                };
+                (host, port)
+            }
+            None => {
+                if rest.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6()) {
+                    return Err(EndpointError::Brackets { text: owned() });
+                }
+                let Some((host, port)) = rest.rsplit_once(':') else {
+                    return Err(EndpointError::PortMissing { text: owned() });
+                };
+                match host {
+                    "" => return Err(EndpointError::HostMissing { text: owned() }),
+                    "*" => return Err(EndpointError::Wildcard { text: owned() }),
+                    _ if host.contains(':') => {
+                        return Err(EndpointError::Brackets { text: owned() });
+                    }
+                    _ => (host, port),
+                }
+            }
+        };
+        let of_a_host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+        if !host.chars().all(of_a_host) {
+            return Err(EndpointError::HostCharacter { text: owned() });
+        }
+        // `u16::from_str` would take a plus sign.
+        if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(EndpointError::Port { text: owned() });
+        }
+        let port = port.parse().map_err(|_| EndpointError::Port { text: owned() })?;
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "tcp://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "tcp://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<(&str, u16), &str>) {
+        match (text.parse::<Endpoint>(), expected) {
+            (Ok(endpoint), Ok((host, port))) => {
+                assert_eq!((endpoint.host(), endpoint.port()), (host, port), "{text}");
+                assert_eq!(endpoint.to_string(), text);
+            }
+            (Err(error), Err(part)) => {
+                let error = error.to_string();
+                assert!(error.contains(part), "{text}: {error}");
+                assert!(error.contains(text) && !error.contains('\n'), "{text}: {error}");
+            }
+            (parsed, expected) => panic!("{text}: {parsed:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn endpoints_are_read_and_given_back() {
+        check("tcp://127.0.0.1:5557", Ok(("127.0.0.1", 5557)));
+        check("tcp://0.0.0.0:0", Ok(("0.0.0.0", 0)));
+        check("tcp://localhost:65535", Ok(("localhost", 65535)));
+        check("tcp://my_sink-2.example.org:1", Ok(("my_sink-2.example.org", 1)));
+        check("tcp://[::1]:5557", Ok(("::1", 5557)));
+        check("tcp://[::]:5557", Ok(("::", 5557)));
+
+        check("", Err("does not start with tcp://"));
+        check("127.0.0.1:5557", Err("does not start with tcp://"));
+        check("ipc:///tmp/x", Err("does not start with tcp://"));
+        check("TCP://a:1", Err("does not start with tcp://"));
+        check("tcp://", Err("no port"));
+        check("tcp://localhost", Err("no port"));
+        check("tcp://[::1]", Err("no port"));
+        check("tcp://[::1]5557", Err("no port"));
+        check("tcp://localhost:", Err("bad port"));
+        check("tcp://localhost:65536", Err("bad port"));
+        check("tcp://localhost:+1", Err("bad port"));
+        check("tcp://localhost:-1", Err("bad port"));
+        check("tcp://localhost:5557/", Err("bad port"));
+        check("tcp://localhost:*", Err("bad port"));
+        check("tcp://:5557", Err("no host"));
+        check("tcp://*:5557", Err("wildcard"));
+        check("tcp://::1", Err("without brackets"));
+        check("tcp://::1:5557", Err("without brackets"));
+        check("tcp://a:b:1", Err("without brackets"));
+        check("tcp://[::1:5557", Err("bad IPv6"));
+        check("tcp://[localhost]:5557", Err("bad IPv6"));
+        check("tcp://a b:5557", Err("no name has"));
+        check("tcp://user@host:5557", Err("no name has"));
+    }
+
+    #[test]
+    fn another_port_keeps_the_host() {
+        let endpoint: Endpoint = "tcp://[::1]:0".parse().unwrap();
+        assert_eq!(endpoint.with_port(7).to_string(), "tcp://[::1]:7");
+    }
+
+    #[test]
+    fn loopback_is_known_without_a_lookup() {
+        let is_loopback = |text: &str| text.parse::<Endpoint>().unwrap().is_loopback();
+        assert!(is_loopback("tcp://127.1.2.3:1") && is_loopback("tcp://[::1]:1"));
+        assert!(is_loopback("tcp://LocalHost:1"));
+        assert!(!is_loopback("tcp://0.0.0.0:1") && !is_loopback("tcp://example.org:1"));
+    }
+}

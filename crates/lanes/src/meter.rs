@@ -1,0 +1,233 @@
+//! The frame meter: what of a peer's byte stream may reach ZeroMQ.
+//!
+//! No I/O, no clock, no memory of its own: it is fed slices and answers how much of each may pass. It
+//! follows ZMTP 3's framing (<https://rfc.zeromq.org/spec/23/>) just closely enough to find the headers: a
+//! greeting of 64 bytes, then flags · length · body, over and over.
+//!
+//! It is there because zmq.rs reserves memory for whatever length a header claims, as soon as it has read
+//! that header: a few bytes from a stranger would abort the process. Hence the one rule: no byte of a
+//! header passes before the whole header was found good.
+
+use thiserror::Error;
+
+/// Length of ZMTP's greeting.
+pub const GREETING_BYTES: usize = 64;
+/// Longest header: flags, and a length of eight bytes.
+pub const HEADER_BYTES_MAX: usize = 9;
+/// Largest command. The only one that passes is the handshake's READY, whose identity has at most 255 bytes.
+pub const COMMAND_BYTES_MAX: u64 = 4096;
+
+const MORE: u8 = 0x01;
+const LONG: u8 = 0x02;
+const COMMAND: u8 = 0x04;
+
+/// What a peer may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one message, all its frames together.
+    pub message_bytes_max: u64,
+    /// Frames of one message. 0: this peer may shake hands, and then has nothing to say.
+    pub message_frames_max: u32,
+}
+
+/// Why a peer's stream goes no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[allow(missing_docs, reason = "the messages say what each case is")]
+pub enum Violation {
+    #[error("not a ZMTP 3 greeting (byte {at} is {byte:#04x})")]
+    Greeting { at: usize, byte: u8 },
+    #[error("a frame with unknown flags {flags:#04x}")]
+    Flags { flags: u8 },
+    #[error("a message before the handshake was complete")]
+    Early,
+    #[error("a command after the handshake")]
+    Late,
+    #[error("a command of {bytes} bytes")]
+    Command { bytes: u64 },
+    #[error("a message of {bytes} bytes or more")]
+    Message { bytes: u64 },
+    #[error("a message of more than {max} frames")]
+    Frames { max: u32 },
+}
+
+/// What became of a slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Fed {
+    /// So many bytes, counted from the front, may pass on. Without a violation the rest is an incomplete
+    /// header, shorter than [`HEADER_BYTES_MAX`], and is to be fed again with what follows it.
+    pub passed: usize,
+    /// Set if what comes after those bytes must not pass, now or ever.
+    pub violation: Option<Violation>,
+}
+
+/// Follows one peer's stream.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    limits: Limits,
+    expected: Expected,
+    ready: bool,
+    /// Of the message under way.
+    message: Message,
+    bytes_passed: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Expected {
+    Greeting { at: usize },
+    Header,
+    Body { left: u64 },
+    Nothing(Violation),
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Message {
+    bytes: u64,
+    frames: u32,
+}
+
+struct Header {
+    flags: u8,
+    body_bytes: u64,
+    size: usize,
+}
+
+impl Meter {
+    /// A meter for a stream that has not begun.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            expected: Expected::Greeting { at: 0 },
+            ready: false,
+            message: Message::default(),
+            bytes_passed: 0,
+        }
+    }
+
+    /// Looks at what arrived, preceded by what did not pass the last time. How the stream is cut into slices
+    /// makes no difference to what passes in the end.
+    pub fn feed(&mut self, bytes: &[u8]) -> Fed {
+        let mut passed = 0;
+        let violation = loop {
+            let rest = &bytes[passed..];
+            let step = match self.expected {
+                Expected::Nothing(violation) => Err(violation),
+                _ if rest.is_empty() => break None,
+                Expected::Greeting { at } => self.greet(at, rest),
+                Expected::Body { left } => Ok(self.skip(left, rest)),
+                Expected::Header => match Header::read(rest) {
+                    Ok(Some(header)) => self.admit(&header).map(|()| header.size),
+                    Ok(None) => break None,
+                    Err(violation) => Err(violation),
+                },
+            };
+            match step {
+                Ok(size) => passed += size,
+                Err(violation) => {
+                    self.expected = Expected::Nothing(violation);
+                    break Some(violation);
+                }
+            }
+        };
+        self.bytes_passed += passed as u64;
+        Fed { passed, violation }
+    }
+
+    /// Bytes that passed so far.
+    pub fn bytes_passed(&self) -> u64 {
+        self.bytes_passed
+    }
+
+    /// Bytes of the greeting pass one by one: it has a fixed length, so nothing in it can do harm, and
+    /// libzmq waits for the first ten before it sends the rest.
+    fn greet(&mut self, at: usize, rest: &[u8]) -> Result<usize, Violation> {
+        let size = rest.len().min(GREETING_BYTES - at);
+        for (at, &byte) in (at..).zip(&rest[..size]) {
+            let good = match at {
+                0 => byte == 0xff,
+                9 => byte == 0x7f,
+                10 => byte >= 3,
+                12..16 => byte == b"NULL"[at - 12],
+                16..32 => byte == 0,
+                _ => true,
+            };
+            if !good {
+                return Err(Violation::Greeting { at, byte });
+            }
+        }
+        self.expected = match at + size {
+            GREETING_BYTES => Expected::Header,
+            at => Expected::Greeting { at },
+        };
+        Ok(size)
+    }
+
+    fn skip(&mut self, left: u64, rest: &[u8]) -> usize {
+        let size = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
+        self.expected = match left - size as u64 {
+            0 => Expected::Header,
+            left => Expected::Body { left },
+        };
+        size
+    }
+
+    fn admit(&mut self, header: &Header) -> Result<(), Violation> {
+        let Header { flags, body_bytes, .. } = *header;
+        if flags & COMMAND != 0 {
+            if self.ready {
+                // zmq.rs knows READY alone; any other command would end its reading.
+                return Err(Violation::Late);
+            }
+            if body_bytes > COMMAND_BYTES_MAX {
+                return Err(Violation::Command { bytes: body_bytes });
+            }
+            self.ready = true;
+        } else {
+            self.admit_message_frame(flags & MORE != 0, body_bytes)?;
+        }
+        self.expected = match body_bytes {
+            0 => Expected::Header,
+            left => Expected::Body { left },
+        };
+        Ok(())
+    }
+
+    fn admit_message_frame(&mut self, more: bool, body_bytes: u64) -> Result<(), Violation> {
+        if !self.ready {
+            return Err(Violation::Early);
+        }
+        let bytes = self.message.bytes.saturating_add(body_bytes);
+        if bytes > self.limits.message_bytes_max {
+            return Err(Violation::Message { bytes });
+        }
+        // A frame that announces another one is as good as two.
+        let frames = self.message.frames + 1;
+        let max = self.limits.message_frames_max;
+        if frames.saturating_add(u32::from(more)) > max {
+            return Err(Violation::Frames { max });
+        }
+        self.message = if more { Message { bytes, frames } } else { Message::default() };
+        Ok(())
+    }
+}
+
+impl Header {
+    /// `None` while the header is incomplete.
+    fn read(bytes: &[u8]) -> Result<Option<Self>, Violation> {
+        let [flags, length @ ..] = bytes else { return Ok(None) };
+        let flags = *flags;
+        let unknown = flags & !(MORE | LONG | COMMAND) != 0;
+        if unknown || flags & (COMMAND | MORE) == COMMAND | MORE {
+            return Err(Violation::Flags { flags });
+        }
+        if flags & LONG == 0 {
+            let body = length.first();
+            return Ok(body.map(|&length| Self { flags, body_bytes: length.into(), size: 2 }));
+        }
+        let body = length.first_chunk::<8>();
+        Ok(body.map(|&length| Self { flags, body_bytes: u64::from_be_bytes(length), size: 9 }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+use super::*;
+
+const LIMITS: Limits = Limits { message_bytes_max: 1000, message_frames_max: 3 };
+
+fn greeting() -> Vec<u8> {
+    let mut bytes = vec![0; GREETING_BYTES];
+    bytes[0] = 0xff;
+    bytes[9] = 0x7f;
+    bytes[10] = 3;
+    bytes[12..16].copy_from_slice(b"NULL");
+    bytes
+}
+
+fn frame(flags: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![flags];
+    if flags & LONG == 0 {
+        bytes.push(body.len().try_into().unwrap());
+    } else {
+        bytes.extend((body.len() as u64).to_be_bytes());
+    }
+    bytes.extend(body);
+    bytes
+}
+
+fn claim(flags: u8, body_bytes: u64) -> Vec<u8> {
+    let mut bytes = vec![flags | LONG];
+    bytes.extend(body_bytes.to_be_bytes());
+    bytes
+}
+
+fn handshake() -> Vec<u8> {
+    [greeting(), frame(COMMAND, b"\x05READY\x0bSocket-Type\0\0\0\x04PUSH")].concat()
+}
+
+/// Feeds `bytes` in slices of the lengths that `cut` gives and carries over what did not pass, as the pump
+/// does. Answers what passed, and how it ended.
+fn pass(bytes: &[u8], mut cut: impl FnMut() -> usize) -> (Vec<u8>, Option<Violation>) {
+    let mut meter = Meter::new(LIMITS);
+    let (mut carried, mut passed, mut rest) = (Vec::new(), Vec::new(), bytes);
+    while !rest.is_empty() {
+        let (slice, after) = rest.split_at(cut().clamp(1, rest.len()));
+        rest = after;
+        carried.extend(slice);
+        let fed = meter.feed(&carried);
+        passed.extend(carried.drain(..fed.passed));
+        assert_eq!(meter.bytes_passed(), passed.len() as u64);
+        if fed.violation.is_some() {
+            let again = Fed { passed: 0, violation: fed.violation };
+            assert_eq!(meter.feed(&carried), again, "a violation is final");
+            assert_eq!(meter.feed(&[]), again, "a violation is final");
+            return (passed, fed.violation);
+        }
+        assert!(carried.len() < HEADER_BYTES_MAX, "{} bytes held back", carried.len());
+    }
+    (passed, None)
+}
+
+/// `good` passes and `bad` does not, however the stream is cut.
+fn check(good: &[u8], bad: &[u8], violation: Option<Violation>) {
+    let stream = [good, bad].concat();
+    let expected = (good.to_vec(), violation);
+    assert_eq!(pass(&stream, || usize::MAX), expected, "in one piece");
+    assert_eq!(pass(&stream, || 1), expected, "byte by byte");
+    for at in 1..stream.len() {
+        let mut cuts = [at].into_iter();
+        assert_eq!(pass(&stream, || cuts.next().unwrap_or(usize::MAX)), expected, "cut at {at}");
+    }
+}
+
+fn check_after_handshake(good: &[Vec<u8>], bad: &[u8], violation: Option<Violation>) {
+    check(&[handshake(), good.concat()].concat(), bad, violation);
+}
+
+#[test]
+fn good_streams_pass_whole() {
+    check_after_handshake(&[], b"", None);
+    check_after_handshake(&[frame(0, b"")], b"", None);
+    check_after_handshake(&[frame(0, b"a"), frame(LONG, b"b"), frame(0, &[7; 255])], b"", None);
+    check_after_handshake(&[frame(LONG, &[7; 1000]), frame(LONG, &[7; 1000])], b"", None);
+    let multipart = [frame(MORE, b"a"), frame(MORE, b""), frame(0, b"c")];
+    check_after_handshake(&[multipart.clone(), multipart].concat(), b"", None);
+    check(&[greeting(), frame(COMMAND | LONG, &[7; 4096])].concat(), b"", None);
+}
+
+#[test]
+fn an_incomplete_header_is_held_back() {
+    // Shortened by the header's last byte, so nothing of it passes and nothing is wrong yet.
+    for header in [frame(0, b""), claim(0, 500)] {
+        let stream = [handshake(), header[..header.len() - 1].to_vec()].concat();
+        assert_eq!(pass(&stream, || usize::MAX), (handshake(), None));
+        assert_eq!(pass(&stream, || 1), (handshake(), None));
+    }
+}
+
+#[test]
+fn claims_beyond_the_limit_do_not_pass() {
+    let too_big = |bytes| Some(Violation::Message { bytes });
+    check_after_handshake(&[], &claim(0, 1001), too_big(1001));
+    check_after_handshake(&[], &claim(0, 64 << 40), too_big(64 << 40));
+    check_after_handshake(&[], &claim(0, u64::MAX), too_big(u64::MAX));
+    check_after_handshake(&[frame(0, b"fine")], &claim(0, u64::MAX), too_big(u64::MAX));
+    check_after_handshake(&[frame(MORE | LONG, &[7; 600])], &claim(0, 401), too_big(1001));
+    check_after_handshake(&[frame(MORE, b"a")], &claim(0, u64::MAX), too_big(u64::MAX));
+    let command = Violation::Command { bytes: 4097 };
+    check(&greeting(), &claim(COMMAND, 4097), Some(command));
+    check(&greeting(), &claim(COMMAND, 64 << 40), Some(Violation::Command { bytes: 64 << 40 }));
+}
+
+#[test]
+fn a_message_has_its_frames_counted() {
+    let two = [frame(MORE, b"a"), frame(MORE, b"b")];
+    check_after_handshake(&two, &frame(MORE, b"c"), Some(Violation::Frames { max: 3 }));
+}
+
+#[test]
+fn a_peer_without_a_say_is_cut_off_at_its_first_word() {
+    let mut meter = Meter::new(Limits { message_bytes_max: 1000, message_frames_max: 0 });
+    let fed = meter.feed(&[handshake(), frame(0, b"")].concat());
+    let violation = Some(Violation::Frames { max: 0 });
+    assert_eq!(fed, Fed { passed: handshake().len(), violation });
+}
+
+#[test]
+fn the_handshake_comes_first_and_once() {
+    check(&greeting(), &frame(0, b"a"), Some(Violation::Early));
+    // Known to be killing, sent in place of READY.
+    check(&greeting(), &claim(0, 64 << 40), Some(Violation::Early));
+    check_after_handshake(&[], &frame(COMMAND, b"\x04PING"), Some(Violation::Late));
+    check_after_handshake(&[frame(MORE, b"a")], &frame(COMMAND, b""), Some(Violation::Late));
+}
+
+#[test]
+fn unknown_flags_do_not_pass() {
+    for flags in (0..=u8::MAX).filter(|flags| ![0, 1, 2, 3, 4, 6].contains(flags)) {
+        let bad = [flags, 0, 0, 0, 0, 0, 0, 0, 0];
+        check(&greeting(), &bad, Some(Violation::Flags { flags }));
+        check_after_handshake(&[], &bad, Some(Violation::Flags { flags }));
+    }
+}
+
+/// A slice that begins in the greeting passes up to the cut, so only the violation is compared.
+fn check_greeting(bytes: &[u8], at: usize) {
+    let violation = Some(Violation::Greeting { at, byte: bytes[at] });
+    assert_eq!(pass(bytes, || usize::MAX).1, violation);
+    assert_eq!(pass(bytes, || 1), (bytes[..at].to_vec(), violation));
+}
+
+#[test]
+fn other_protocols_and_mechanisms_do_not_pass() {
+    check_greeting(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 0);
+    check_greeting(b"\x16\x03\x01\x02\x00\x01\x00", 0);
+    for (at, byte) in [(0, 0), (9, 0), (10, 2), (12, b'P'), (15, 0), (16, b'A'), (31, 1)] {
+        let mut bytes = greeting();
+        bytes[at] = byte;
+        check_greeting(&bytes, at);
+    }
+}
+
+/// Reads `passed` as zmq.rs would and looks for what must never be there.
+fn assert_harmless(passed: &[u8]) {
+    let mut rest = passed.get(GREETING_BYTES..).unwrap_or_default();
+    while !rest.is_empty() {
+        let header = Header::read(rest).expect("known flags").expect("a whole header");
+        assert!(header.body_bytes <= COMMAND_BYTES_MAX.max(LIMITS.message_bytes_max));
+        let size = header.size + usize::try_from(header.body_bytes).unwrap();
+        rest = rest.get(size..).unwrap_or_default();
+    }
+}
+
+#[test]
+fn noise_never_panics_and_never_passes_an_oversize_header() {
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for _ in 0..2_000 {
+        let mut stream = [Vec::new(), greeting(), handshake()][rng.usize(..3)].clone();
+        for _ in 0..rng.usize(..20) {
+            match rng.u8(..4) {
+                0 => stream.extend(frame(rng.u8(..4), &vec![7; rng.usize(..255)])),
+                1 => stream.extend(claim(rng.u8(..8), 1 << rng.u64(..64))),
+                2 => stream.extend(frame(rng.u8(..2), &[])),
+                _ => stream.extend((0..rng.usize(..40)).map(|_| rng.u8(..))),
+            }
+        }
+        let (passed, violation) = pass(&stream, || rng.usize(1..100));
+        assert_harmless(&passed);
+        assert!(stream.starts_with(&passed));
+        let (whole, whole_violation) = pass(&stream, || usize::MAX);
+        assert_eq!(violation, whole_violation);
+        if passed.len() >= GREETING_BYTES {
+            assert_eq!(passed, whole, "cutting makes no difference");
+        }
+    }
+}

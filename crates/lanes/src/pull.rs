@@ -1,0 +1,98 @@
+//! A lane that carries in.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::channel::mpsc;
+use zeromq::{PullSocket, SocketEvent, SocketRecv};
+
+use crate::attach::{Attached, ZmqSocket};
+use crate::lane::sealed::Sealed;
+use crate::lane::{GoneReason, Lane, LaneState, LaneWatch, Peer, Traffic};
+use crate::pump::{Flow, Pump};
+
+/// A PULL socket with one peer. Dropping it closes the connection.
+pub struct PullLane {
+    socket: ZmqSocket<PullSocket>,
+    events: mpsc::Receiver<SocketEvent>,
+    /// The socket has no more frames, and said so.
+    drained: bool,
+    _pump: Pump,
+    state: Arc<LaneState>,
+    peer: Peer,
+}
+
+impl PullLane {
+    /// What the peer gave as its ZMTP identity. For a peer that gave none zmq.rs makes up 16 random bytes.
+    pub fn peer_identity(&self) -> &[u8] {
+        &self.peer.identity
+    }
+
+    /// The network address of the peer.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.peer.addr
+    }
+
+    /// Bytes in and out; the handle outlives the lane.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.state.traffic.clone()
+    }
+
+    /// The next frame. When the peer has gone, first every frame that had arrived completely, and only then
+    /// the reason, as often as it is asked for. Cancel-safe.
+    ///
+    /// A frame is a slice of what was read together with it and keeps all of that in memory.
+    pub async fn recv(&mut self) -> Result<Bytes, GoneReason> {
+        if !self.drained {
+            tokio::select! {
+                // The socket would wait for ever for another peer. That it has lost the one it had, it
+                // tells its monitor alone, while it is being asked for the next frame: hence the order.
+                biased;
+                received = self.socket.0.recv() => {
+                    let frame = received.ok().and_then(|message| message.into_vecdeque().pop_front());
+                    if let Some(frame) = frame {
+                        return Ok(frame);
+                    }
+                }
+                () = disconnected(&mut self.events) => {}
+            }
+            self.drained = true;
+        }
+        Err(self.watch().gone().await)
+    }
+
+    /// A handle for another task to wait on. It hears that the peer has gone when it goes, which may be
+    /// before its last frames were received here.
+    pub fn watch(&self) -> LaneWatch {
+        self.state.watch()
+    }
+}
+
+async fn disconnected(events: &mut mpsc::Receiver<SocketEvent>) {
+    while let Some(event) = events.next().await {
+        if let SocketEvent::Disconnected(_) = event {
+            return;
+        }
+    }
+}
+
+impl fmt::Debug for PullLane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PullLane").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl Lane for PullLane {}
+
+impl Sealed for PullLane {
+    type Socket = PullSocket;
+    const FLOW: Flow = Flow::In;
+
+    fn new(attached: Attached<PullSocket>) -> Self {
+        let Attached { socket, events, pump, state, peer } = attached;
+        Self { socket, events, drained: false, _pump: pump, state, peer }
+    }
+}

@@ -1,0 +1,71 @@
+//! Gates, diallers and lanes over real sockets, and strangers at the door.
+
+mod ends;
+mod frames;
+mod ports;
+mod redial;
+mod strangers;
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PullGate, PullLane, PushGate, PushLane};
+
+pub(crate) const MESSAGE_BYTES_MAX: u64 = 2 << 20;
+const CARD: &[u8] = b"\x01card";
+
+/// What a test's lanes are made of.
+pub(crate) struct World {
+    pub(crate) options: LaneOptions,
+}
+
+impl World {
+    pub(crate) async fn push_gate(&self) -> PushGate {
+        PushGate::bind(&any_port(), self.options.clone()).await.unwrap()
+    }
+
+    pub(crate) async fn pull_gate(&self) -> PullGate {
+        PullGate::bind(&any_port(), self.options.clone()).await.unwrap()
+    }
+
+    pub(crate) fn dialler(&self, endpoint: Endpoint) -> Dialler {
+        Dialler::new(endpoint, self.options.clone(), Bytes::from_static(CARD), 7).unwrap()
+    }
+
+    /// A gate's PUSH lane, and the PULL lane that was dialled to it.
+    pub(crate) async fn out(&self) -> (PushLane, PullLane) {
+        let mut gate = self.push_gate().await;
+        let mut dialler = self.dialler(gate.endpoint());
+        tokio::join!(gate.accept(), dialler.dial_pull())
+    }
+
+    /// A PUSH lane that was dialled, and the gate's PULL lane behind it.
+    pub(crate) async fn back(&self) -> (PushLane, PullLane) {
+        let mut gate = self.pull_gate().await;
+        let mut dialler = self.dialler(gate.endpoint());
+        tokio::join!(dialler.dial_push(), gate.accept())
+    }
+}
+
+pub(crate) fn any_port() -> Endpoint {
+    "tcp://127.0.0.1:0".parse().unwrap()
+}
+
+/// Runs a test on the runtime that production uses, not for ever, and checks that nothing is left on disk.
+pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LaneOptions {
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        socket_dir: Some(dir.path().to_owned()),
+        ..LaneOptions::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let test = test(World { options });
+        tokio::time::timeout(Duration::from_secs(60), test)
+            .await
+            .expect("the test comes to its end");
+    });
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "something was left on disk");
+}

@@ -1,0 +1,273 @@
+//! The sink's loop: what happens goes into the collector, what it says is done.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
+use tradewind_node::exit::{
+    self, CONNECT, Fatal, LISTEN, OK, OUTPUT, OrExit, STOPPED, SYSTEM, TASKS_FAILED,
+};
+use tradewind_node::links::{Conn, Inward, Outward, identity, keep_outward, send, serve_inward};
+use tradewind_node::{Clock, Listen, Progress, ProgressView, Shutdown, random_id};
+use tradewind_proto::SessionId;
+use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Order};
+use tradewind_proto::message::{Card, Role, ToSink};
+
+use crate::output::{self, OutputError, Record, WriterThread};
+use crate::peers::Peers;
+use crate::summary::summary;
+
+/// What a sink was told to do.
+pub struct Settings {
+    /// Where workers and the ventilator come to.
+    pub listen: Listen,
+    /// Where the ventilator listens for receipts.
+    pub ventilator: Endpoint,
+    /// The order of the records.
+    pub order: Order,
+    /// Where they go.
+    pub output: output::Settings,
+    /// The limits of connections.
+    pub lanes: LaneOptions,
+    /// How long to try to reach the ventilator.
+    pub connect_timeout: Option<Duration>,
+    /// Show neither progress nor summary.
+    pub quiet: bool,
+}
+
+/// Everything that can happen.
+enum Event {
+    Results(Inward<ToSink>),
+    Receipts(Outward),
+    Output(output::Event),
+}
+
+/// Events that wait for the loop. What fills it up waits in the sockets.
+const EVENTS_MAX: usize = 256;
+
+/// How long the receipts' connection may take to deliver the last of them.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How often a failing output is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a sink that has everything waits for a ventilator that is gone to come back for its
+/// answer.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Collects one job's records to its end.
+///
+/// # Errors
+/// When they cannot be collected.
+pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
+    let report_command = settings.output.joblog.is_some();
+    let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
+    let gate = settings.listen.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
+    let writer = output::open(&settings.output).or_exit(OUTPUT)?;
+    let to_loop = events_in.clone();
+    let writer = WriterThread::spawn(writer, move |event| {
+        let _ = to_loop.blocking_send(Event::Output(event));
+    })
+    .or_exit(SYSTEM)?;
+    tracing::info!(
+        listen = %gate.endpoint(),
+        ventilator = %settings.ventilator,
+        "the sink is up"
+    );
+
+    let session = SessionId(random_id());
+    let card = Card { role: Role::Sink, session, slots: 0, name: "sink".to_owned() };
+    let dialler = Dialler::new(settings.ventilator, settings.lanes, identity(&card), random_id())
+        .or_exit(SYSTEM)?;
+    serve_inward(gate, &[Role::Worker, Role::Ventilator], events_in.clone(), Event::Results);
+    keep_outward(dialler, settings.connect_timeout, events_in, Event::Receipts);
+
+    let config = CollectorConfig { session, order: settings.order, report_command };
+    let mut sink = Sink::new(config, writer);
+    let mut progress = Progress::new(settings.quiet);
+    let mut show = tokio::time::interval(Progress::INTERVAL);
+    let mut batch = Vec::with_capacity(EVENTS_MAX);
+
+    while !sink.is_over() {
+        let due = sink.clock.instant(sink.collector.poll_timeout());
+        tokio::select! {
+            _ = events.recv_many(&mut batch, EVENTS_MAX) => {
+                for event in batch.drain(..) {
+                    sink.handle_event(event)?;
+                }
+            }
+            () = tokio::time::sleep_until(due.into()) => {}
+            _ = shutdown.asked() => {
+                progress.clear();
+                // What was given out to be written still is: the writer writes it as it ends.
+                sink.writer.join();
+                let snapshot = sink.collector.snapshot();
+                eprintln!("stopped: {} records are stored", snapshot.stored.total());
+                return Ok(STOPPED);
+            }
+            _ = show.tick(), if !progress.is_off() => {
+                progress.show(&view(&sink.collector.snapshot()));
+            }
+        }
+        sink.go_on();
+    }
+
+    progress.clear();
+    if let Some((_, lane)) = sink.receipts.take() {
+        lane.close(LINGER).await;
+    }
+    let snapshot = sink.collector.snapshot();
+    if !settings.quiet {
+        let took = sink.opened.map_or(Duration::ZERO, |opened| opened.elapsed());
+        eprintln!("{}", summary(&snapshot.stored, took));
+    }
+    if snapshot.duplicates + snapshot.strays > 0 {
+        tracing::info!(
+            duplicates = snapshot.duplicates,
+            strays = snapshot.strays,
+            "results that were not needed"
+        );
+    }
+    Ok(if snapshot.stored.not_ok() > 0 { TASKS_FAILED } else { OK })
+}
+
+struct Sink {
+    clock: Clock,
+    collector: Collector,
+    writer: WriterThread,
+    peers: Peers,
+    receipts: Option<(Conn, PushLane)>,
+    /// When the job was opened, for the summary.
+    opened: Option<Instant>,
+    is_finishing: bool,
+    /// Since when everything is stored and there is no ventilator to tell.
+    alone: Option<Instant>,
+    /// The output failed, and is tried again then.
+    retry: Option<Instant>,
+}
+
+impl Sink {
+    fn new(config: CollectorConfig, writer: WriterThread) -> Self {
+        Self {
+            clock: Clock::default(),
+            collector: Collector::new(config),
+            writer,
+            peers: Peers::default(),
+            receipts: None,
+            opened: None,
+            is_finishing: false,
+            alone: None,
+            retry: None,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.collector.is_done() || self.alone.is_some_and(|since| since.elapsed() > FAREWELL)
+    }
+
+    fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
+        match event {
+            Event::Results(Inward::Up { conn, card }) => {
+                let Some(card) = card else { return Ok(()) };
+                tracing::debug!(role = ?card.role, name = card.name, "peer joins");
+                if self.peers.add(conn, &card) {
+                    self.collector.handle_worker_connected(card.session, &card.name);
+                }
+            }
+            Event::Results(Inward::Message { conn, message }) => {
+                if !self.peers.may_say(conn, &message) {
+                    tracing::warn!(conn = conn.0, "a peer speaks for another: ignored");
+                    return Ok(());
+                }
+                if let ToSink::JobOpen { job, name } = &message
+                    && self.opened.is_none()
+                {
+                    tracing::info!(job = %job, name, "the job is open");
+                    self.opened = Some(Instant::now());
+                }
+                self.collector.handle_message(message);
+            }
+            Event::Results(Inward::Down { conn }) => {
+                if let Some(session) = self.peers.remove(conn) {
+                    self.collector.handle_worker_disconnected(session);
+                }
+            }
+            Event::Receipts(Outward::Up { conn, lane, .. }) => {
+                self.receipts = Some((conn, lane));
+                self.collector.handle_ventilator_connected();
+            }
+            Event::Receipts(Outward::Down { conn }) => {
+                if self.receipts.as_ref().is_some_and(|(current, _)| *current == conn) {
+                    self.receipts = None;
+                    self.collector.handle_ventilator_disconnected();
+                }
+            }
+            Event::Results(Inward::GaveUp { reason })
+            | Event::Receipts(Outward::GaveUp { reason }) => {
+                return Err(Fatal::new(CONNECT, format!("the ventilator at {reason}")));
+            }
+            Event::Output(event) => self.handle_output(event)?,
+        }
+        Ok(())
+    }
+
+    fn handle_output(&mut self, event: output::Event) -> Result<(), Fatal> {
+        match event {
+            output::Event::Stored { count, .. } => {
+                if self.retry.take().is_some() {
+                    tracing::info!("the output goes on");
+                }
+                self.collector.handle_written(count);
+            }
+            output::Event::Finished => self.collector.handle_flushed(),
+            output::Event::Failed(error @ OutputError::Closed { .. }) => {
+                return Err(Fatal { code: OUTPUT, error: error.into() });
+            }
+            output::Event::Failed(error) => {
+                // Nothing is acknowledged meanwhile, so nothing is lost: the job stands still
+                // until there is room.
+                if self.retry.is_none() {
+                    tracing::error!("{error}; waiting until it can be written");
+                }
+                self.retry = Some(Instant::now() + RETRY_INTERVAL);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the collector says, until it says nothing more.
+    fn go_on(&mut self) {
+        let now = self.clock.now();
+        if now >= self.collector.poll_timeout() {
+            self.collector.handle_timeout(now);
+        }
+        while let Some(records) = self.collector.poll_write() {
+            self.writer.store(records.into_iter().map(Record::from).collect());
+        }
+        if self.collector.is_all_stored() && !self.is_finishing {
+            self.is_finishing = true;
+            self.writer.finish();
+        }
+        if self.retry.is_some_and(|at| at <= Instant::now()) {
+            self.retry = Some(Instant::now() + RETRY_INTERVAL);
+            self.writer.retry();
+        }
+        while let Some(message) = self.collector.poll_transmit() {
+            // A lane that is gone says so by an event of its own.
+            let _ = self.receipts.as_mut().map(|(_, lane)| send(lane, &message));
+        }
+        let is_alone = self.is_finishing && self.receipts.is_none() && !self.peers.has_ventilator();
+        self.alone = is_alone.then(|| self.alone.unwrap_or_else(Instant::now));
+    }
+}
+
+fn view(snapshot: &CollectorSnapshot) -> ProgressView {
+    ProgressView {
+        done: snapshot.stored.total(),
+        total: snapshot.total,
+        failed: snapshot.stored.not_ok(),
+        workers: snapshot.workers,
+        waiting_for: snapshot.job.is_none().then_some("the ventilator"),
+    }
+}

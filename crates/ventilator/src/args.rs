@@ -1,0 +1,132 @@
+//! The ventilator's flags.
+
+use std::time::Duration;
+
+use clap::Args;
+use tradewind_lanes::Endpoint;
+use tradewind_node::args::{LaneArgs, LogArgs, duration, name, payload_bytes_max};
+use tradewind_node::exit::{Fatal, HELP, OrExit, SYSTEM};
+use tradewind_node::{Inherited, Shutdown, exit, logs};
+
+use crate::input::{Delimiter, InputPath};
+use crate::run::{Settings, run};
+
+const EXAMPLES: &str = "\
+Examples:
+  ventilator --input names.txt --sink tcp://sink-host:5558
+  find . -type f -print0 | ventilator -0 --sink tcp://127.0.0.1:5558 --retries 2 --timeout 30s";
+
+/// Hand out tasks, one a line of the input, to workers
+#[derive(Args, Clone, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{HELP}"))]
+pub struct VentilatorArgs {
+    /// Where the tasks are: a file, or - for standard input
+    #[arg(long, env = "TRADEWIND_INPUT", value_name = "FILE", default_value = "-")]
+    pub input: InputPath,
+
+    /// Tasks end with a NUL, not with a newline
+    #[arg(long, short = '0', env = "TRADEWIND_NULL")]
+    pub null: bool,
+
+    /// Listen for workers here
+    #[arg(
+        long,
+        env = "TRADEWIND_TASKS",
+        value_name = "ENDPOINT",
+        default_value = "tcp://0.0.0.0:5557"
+    )]
+    pub tasks: Endpoint,
+
+    /// Listen for the sink's receipts here
+    #[arg(
+        long,
+        env = "TRADEWIND_RECEIPTS",
+        value_name = "ENDPOINT",
+        default_value = "tcp://0.0.0.0:5559"
+    )]
+    pub receipts: Endpoint,
+
+    /// Where the sink listens
+    #[arg(
+        long,
+        env = "TRADEWIND_SINK",
+        value_name = "ENDPOINT",
+        default_value = "tcp://127.0.0.1:5558"
+    )]
+    pub sink: Endpoint,
+
+    /// The job's name, for people
+    #[arg(
+        long,
+        env = "TRADEWIND_JOB",
+        value_name = "NAME",
+        value_parser = name,
+        default_value = "job"
+    )]
+    pub job: String,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub policy: PolicyArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub lanes: LaneArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub logs: LogArgs,
+}
+
+/// What a job allows its tasks.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "What a task may take")]
+pub struct PolicyArgs {
+    /// Try a failed task again so many times
+    #[arg(long, env = "TRADEWIND_RETRIES", value_name = "N", default_value_t = 0)]
+    pub retries: u32,
+
+    /// Stop an attempt that takes longer
+    #[arg(long, env = "TRADEWIND_TIMEOUT", value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+}
+
+impl VentilatorArgs {
+    /// What the flags mean.
+    #[must_use]
+    pub fn settings(self, mut inherited: Inherited) -> Settings {
+        Settings {
+            input: self.input,
+            delimiter: if self.null { Delimiter::Nul } else { Delimiter::Newline },
+            task_bytes_max: payload_bytes_max(self.lanes.message_max),
+            tasks: inherited.or_endpoint(0, self.tasks),
+            receipts: inherited.or_endpoint(1, self.receipts),
+            sink: self.sink,
+            job: self.job,
+            retries: self.policy.retries,
+            timeout: self.policy.timeout,
+            lanes: self.lanes.options(),
+            connect_timeout: self.lanes.connect_timeout,
+            quiet: self.logs.quiet,
+        }
+    }
+
+    /// Runs the program: everything between the flags and the exit code.
+    ///
+    /// # Errors
+    /// When the job cannot be run.
+    pub fn main(self) -> exit::Outcome {
+        logs::init(&self.logs)?;
+        let settings = self.settings(Inherited::from_env());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.or_exit(SYSTEM)?.block_on(async {
+            let shutdown = Shutdown::new()?;
+            run(settings, shutdown).await
+        })
+    }
+}
+
+/// The ventilator's own failures carry what the user can do about them.
+pub(crate) fn cannot_listen(error: tradewind_lanes::BindError) -> Fatal {
+    Fatal { code: exit::LISTEN, error: error.into() }
+}

@@ -1,0 +1,353 @@
+//! The ventilator's loop: what happens goes into the dispatcher, what it says is done.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
+use tradewind_node::exit::{
+    self, CONNECT, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED,
+};
+use tradewind_node::links::{
+    Conn, Inward, Outward, identity, keep_outward, send, serve_inward, serve_outward,
+};
+use tradewind_node::{Clock, Listen, Progress, ProgressView, Shutdown, random_id};
+use tradewind_proto::dispatcher::{
+    Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Transmit,
+};
+use tradewind_proto::limits::HELD_BYTES_MAX;
+use tradewind_proto::message::{Card, Role, ToVentilator};
+use tradewind_proto::{JobId, LaneId, SessionId};
+
+use crate::args::cannot_listen;
+use crate::input::{Chunk, Delimiter, InputError, InputPath, Item, open};
+use crate::reader;
+
+/// What a ventilator was told to do.
+pub struct Settings {
+    /// Where the tasks are.
+    pub input: InputPath,
+    /// What ends each of them.
+    pub delimiter: Delimiter,
+    /// Bytes of the largest task that can be sent.
+    pub task_bytes_max: u64,
+    /// Where workers come to.
+    pub tasks: Listen,
+    /// Where the sink comes to.
+    pub receipts: Listen,
+    /// Where the sink is.
+    pub sink: Endpoint,
+    /// The job's name.
+    pub job: String,
+    /// How often a failed task is tried again.
+    pub retries: u32,
+    /// How long an attempt may take.
+    pub timeout: Option<Duration>,
+    /// The limits of connections.
+    pub lanes: LaneOptions,
+    /// How long to try to reach the sink.
+    pub connect_timeout: Option<Duration>,
+    /// Show no progress.
+    pub quiet: bool,
+}
+
+/// Everything that can happen on a connection.
+enum Event {
+    Tasks(Outward),
+    Sink(Outward),
+    Receipts(Inward<ToVentilator>),
+}
+
+/// Events that wait for the loop. What fills it up waits in the sockets.
+const EVENTS_MAX: usize = 256;
+
+/// How long a lane may take to deliver the last messages of a job.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a cancelled job may take to get its last records stored.
+const CANCEL_GRACE: Duration = Duration::from_secs(10);
+
+/// Runs a job to its end.
+///
+/// # Errors
+/// When it cannot be run, or cannot go on.
+pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
+    let input = open(&settings.input).or_exit(INPUT)?;
+    let mut ventilator = Ventilator::new(&settings);
+    let tasks = settings.tasks.open(settings.lanes.clone()).await.map_err(cannot_listen)?;
+    let receipts = settings.receipts.open(settings.lanes.clone()).await.map_err(cannot_listen)?;
+    tracing::info!(
+        job = settings.job,
+        tasks = %tasks.endpoint(),
+        receipts = %receipts.endpoint(),
+        sink = %settings.sink,
+        "the ventilator is up"
+    );
+
+    let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
+    let card = Card {
+        role: Role::Ventilator,
+        session: SessionId(random_id()),
+        slots: 0,
+        name: settings.job.clone(),
+    };
+    let dialler = Dialler::new(settings.sink, settings.lanes, identity(&card), random_id())
+        .or_exit(SYSTEM)?;
+    serve_outward(tasks, Role::Worker, events_in.clone(), Event::Tasks);
+    serve_inward(receipts, &[Role::Sink], events_in.clone(), Event::Receipts);
+    keep_outward(dialler, settings.connect_timeout, events_in, Event::Sink);
+
+    let task_bytes_max = usize::try_from(settings.task_bytes_max).unwrap_or(usize::MAX);
+    let source = input.lines(settings.delimiter, task_bytes_max);
+    let mut chunks = Some(reader::spawn(source).or_exit(SYSTEM)?);
+    let mut progress = Progress::new(settings.quiet);
+    let mut show = tokio::time::interval(Progress::INTERVAL);
+    let mut batch = Vec::with_capacity(EVENTS_MAX);
+
+    while ventilator.dispatcher.ended().is_none() {
+        let due = ventilator.clock.instant(ventilator.dispatcher.poll_timeout());
+        let room = ventilator.dispatcher.input_room() > 0;
+        tokio::select! {
+            _ = events.recv_many(&mut batch, EVENTS_MAX) => {
+                for event in batch.drain(..) {
+                    ventilator.handle_event(event)?;
+                }
+            }
+            Some(read) = next_chunk(&mut chunks), if room => {
+                if ventilator.handle_read(read) {
+                    chunks = None;
+                }
+            }
+            () = tokio::time::sleep_until(due.into()) => {}
+            asked = shutdown.asked() => {
+                progress.clear();
+                chunks = None;
+                ventilator.handle_asked_to_stop(asked)?;
+            }
+            _ = show.tick(), if !progress.is_off() => {
+                progress.show(&view(&ventilator.dispatcher.snapshot()));
+            }
+        }
+        ventilator.go_on()?;
+    }
+
+    progress.clear();
+    ventilator.close().await;
+    ventilator.outcome()
+}
+
+/// Waits for ever once there is no more input, so that it can stand in a select.
+async fn next_chunk(
+    chunks: &mut Option<mpsc::Receiver<Result<Option<Chunk>, InputError>>>,
+) -> Option<Result<Option<Chunk>, InputError>> {
+    match chunks {
+        Some(chunks) => chunks.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Ventilator {
+    clock: Clock,
+    dispatcher: Dispatcher,
+    lanes: BTreeMap<LaneId, PushLane>,
+    sink: Option<(Conn, PushLane)>,
+    receipts: Option<Conn>,
+    task_bytes_max: u64,
+    input_error: Option<InputError>,
+    cancelled: Option<tokio::time::Instant>,
+}
+
+impl Ventilator {
+    fn new(settings: &Settings) -> Self {
+        let config = DispatcherConfig {
+            job: JobId(random_id()),
+            name: settings.job.clone(),
+            retries: settings.retries,
+            timeout: settings.timeout,
+            seed: random_id(),
+        };
+        Self {
+            clock: Clock::default(),
+            dispatcher: Dispatcher::new(config),
+            lanes: BTreeMap::new(),
+            sink: None,
+            receipts: None,
+            task_bytes_max: settings.task_bytes_max,
+            input_error: None,
+            cancelled: None,
+        }
+    }
+
+    /// Takes what was read; true if there will be no more.
+    fn handle_read(&mut self, read: Result<Option<Chunk>, InputError>) -> bool {
+        match read {
+            Ok(Some(chunk)) => {
+                for item in chunk {
+                    match item {
+                        Item::Task(payload) => self.dispatcher.handle_task(payload),
+                        Item::TooLarge { bytes } => self.dispatcher.handle_unfit_task(format!(
+                            "the task has {bytes} bytes, more than the {} that fit into a message; \
+                             see --message-max",
+                            self.task_bytes_max
+                        )),
+                    }
+                }
+                false
+            }
+            Ok(None) => {
+                self.dispatcher.handle_input_end();
+                true
+            }
+            Err(error) => {
+                // What was read before is worth finishing.
+                tracing::error!("{error}; finishing what was handed out");
+                self.input_error = Some(error);
+                self.dispatcher.handle_drain();
+                true
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
+        let now = self.clock.now();
+        match event {
+            Event::Tasks(Outward::Up { conn, card, lane }) => {
+                let Some(card) = card else { return Ok(()) };
+                let id = LaneId(conn.0);
+                tracing::info!(worker = card.name, slots = card.slots, lane = id.0, "worker joins");
+                self.lanes.insert(id, lane);
+                self.dispatcher.handle_lane_opened(now, id, &card);
+            }
+            Event::Tasks(Outward::Down { conn }) => {
+                let id = LaneId(conn.0);
+                if self.lanes.remove(&id).is_some() {
+                    tracing::info!(lane = id.0, "worker gone");
+                }
+                self.dispatcher.handle_lane_gone(id);
+            }
+            Event::Sink(Outward::Up { conn, lane, .. }) => {
+                self.sink = Some((conn, lane));
+                self.dispatcher.handle_sink_connected();
+            }
+            Event::Sink(Outward::Down { conn }) => {
+                if self.sink.as_ref().is_some_and(|(current, _)| *current == conn) {
+                    self.sink = None;
+                    self.dispatcher.handle_sink_disconnected();
+                }
+            }
+            Event::Receipts(Inward::Up { conn, .. }) => {
+                self.receipts = Some(conn);
+                self.dispatcher.handle_receipts_connected(now);
+            }
+            Event::Receipts(Inward::Message { conn, message }) => {
+                if self.receipts == Some(conn) {
+                    self.dispatcher.handle_message(now, message);
+                }
+            }
+            Event::Receipts(Inward::Down { conn }) => {
+                if self.receipts == Some(conn) {
+                    self.receipts = None;
+                    self.dispatcher.handle_receipts_disconnected(now);
+                }
+            }
+            Event::Tasks(Outward::GaveUp { reason })
+            | Event::Sink(Outward::GaveUp { reason })
+            | Event::Receipts(Inward::GaveUp { reason }) => {
+                return Err(Fatal::new(CONNECT, format!("the sink at {reason}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_asked_to_stop(&mut self, asked: u32) -> Result<(), Fatal> {
+        match asked {
+            1 => {
+                eprintln!("stopping: finishing the tasks that were handed out; again to cancel them");
+                self.dispatcher.handle_drain();
+            }
+            2 => {
+                eprintln!("cancelling");
+                self.dispatcher.handle_cancel();
+                self.cancelled = Some(tokio::time::Instant::now());
+            }
+            _ => return Err(Fatal::new(STOPPED, "stopped at once; records may be missing")),
+        }
+        Ok(())
+    }
+
+    /// Does what the dispatcher says, until it says nothing more.
+    fn go_on(&mut self) -> Result<(), Fatal> {
+        let now = self.clock.now();
+        if now >= self.dispatcher.poll_timeout() {
+            self.dispatcher.handle_timeout(now);
+        }
+        while let Some(transmit) = self.dispatcher.poll_transmit(now) {
+            // A lane that is gone says so by an event of its own.
+            match transmit {
+                Transmit::Worker(id, message) => {
+                    let _ = self.lanes.get_mut(&id).map(|lane| send(lane, &message));
+                }
+                Transmit::Sink(message) => {
+                    let _ = self.sink.as_mut().map(|(_, lane)| send(lane, &message));
+                }
+            }
+        }
+        while let Some(id) = self.dispatcher.poll_close() {
+            self.lanes.remove(&id);
+        }
+        if self.cancelled.is_some_and(|since| since.elapsed() > CANCEL_GRACE) {
+            let text = "cancelled, but the sink did not answer; records may be missing";
+            return Err(Fatal::new(STOPPED, text));
+        }
+        Ok(())
+    }
+
+    /// Sees that everybody gets the last word.
+    async fn close(&mut self) {
+        let sink = self.sink.take().map(|(_, lane)| lane);
+        let lanes = std::mem::take(&mut self.lanes).into_values().chain(sink);
+        let mut closing = tokio::task::JoinSet::new();
+        for lane in lanes {
+            closing.spawn(lane.close(LINGER));
+        }
+        closing.join_all().await;
+    }
+
+    fn outcome(&mut self) -> exit::Outcome {
+        if let Some(Ended::Refused(reason)) = self.dispatcher.ended() {
+            return Err(Fatal::new(REFUSED, format!("the job was refused: {reason}")));
+        }
+        if let Some(error) = self.input_error.take() {
+            return Err(Fatal { code: INPUT, error: error.into() });
+        }
+        let snapshot = self.dispatcher.snapshot();
+        tracing::info!(tasks = snapshot.settled, failed = snapshot.failed, "the job is over");
+        if self.dispatcher.is_stopped() {
+            eprintln!(
+                "stopped: {} tasks have their records, the rest of the input was not run",
+                snapshot.settled
+            );
+            return Ok(STOPPED);
+        }
+        Ok(if snapshot.failed > 0 { TASKS_FAILED } else { OK })
+    }
+}
+
+fn view(snapshot: &DispatcherSnapshot) -> ProgressView {
+    let waiting_for = if !snapshot.is_sink_open {
+        Some("the sink")
+    } else if snapshot.workers.is_empty() {
+        Some("workers")
+    } else if snapshot.held_bytes >= HELD_BYTES_MAX {
+        Some("the sink's output")
+    } else {
+        None
+    };
+    ProgressView {
+        done: snapshot.settled,
+        total: snapshot.total,
+        failed: snapshot.failed,
+        workers: snapshot.workers.len() as u64,
+        waiting_for,
+    }
+}
