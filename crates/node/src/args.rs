@@ -11,12 +11,16 @@ use tradewind_proto::limits::{MESSAGE_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, NAME_BY
 #[command(next_help_heading = "Talking to people")]
 pub struct LogArgs {
     /// What to log: error, warn, info, debug, or a tracing filter
-    #[arg(long, env = "TRADEWIND_LOG", value_name = "LEVEL", default_value = "info")]
-    pub log: String,
+    #[arg(long, env = "TRADEWIND_LOG", value_name = "LEVEL")]
+    pub log: Option<String>,
 
     /// No progress and no summary; warnings and errors only
     #[arg(long, short, env = "TRADEWIND_QUIET")]
     pub quiet: bool,
+
+    /// No progress, but a summary
+    #[arg(long, env = "TRADEWIND_NO_PROGRESS")]
+    pub no_progress: bool,
 }
 
 /// Flags of every program that has connections.

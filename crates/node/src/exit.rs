@@ -22,6 +22,9 @@ pub const REFUSED: u8 = 7;
 pub const SYSTEM: u8 = 8;
 /// The job was stopped before its end, by a signal.
 pub const STOPPED: u8 = 130;
+/// Whoever read the output went away, as with `| head`; said by the code alone, as a program that
+/// is ended by SIGPIPE does.
+pub const CLOSED: u8 = 141;
 /// The command does not exist or cannot be run, as in a shell.
 pub const COMMAND: u8 = 127;
 
@@ -64,6 +67,9 @@ pub fn report(program: &str, outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(code) => code.into(),
         Err(Fatal { code, error }) => {
+            if code == CLOSED {
+                return code.into();
+            }
             // One line, whatever the causes: they read on after a colon.
             eprintln!("{program}: {error:#}");
             code.into()
@@ -84,4 +90,5 @@ Exit codes:
   7    the sink will not take the job
   8    something else went wrong on this machine
   127  the command does not exist or cannot be run
-  130  the job was stopped by a signal before its end";
+  130  the job was stopped by a signal before its end
+  141  whoever read the output went away";

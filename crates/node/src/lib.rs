@@ -16,4 +16,4 @@ mod shutdown;
 pub use clock::{Clock, random_id};
 pub use listen::{Inherited, Listen};
 pub use progress::{Progress, ProgressView};
-pub use shutdown::Shutdown;
+pub use shutdown::{Asked, PARENT_ENV, Shutdown};

@@ -7,12 +7,13 @@ use tracing_subscriber::EnvFilter;
 use crate::args::LogArgs;
 use crate::exit::{Fatal, USAGE};
 
-/// Starts logging. To be called once, first thing.
+/// Starts logging, at `default` if the user says nothing. To be called once, first thing.
 ///
 /// # Errors
 /// When the filter does not parse.
-pub fn init(args: &LogArgs) -> Result<(), Fatal> {
-    let level = if args.quiet { "warn" } else { &args.log };
+pub fn init(args: &LogArgs, default: &str) -> Result<(), Fatal> {
+    let default = if args.quiet { "warn" } else { default };
+    let level = args.log.as_deref().unwrap_or(default);
     let filter = EnvFilter::try_new(level)
         .map_err(|error| Fatal::new(USAGE, format!("--log {level:?} is not a filter: {error}")))?;
     let logs = tracing_subscriber::fmt()

@@ -37,10 +37,10 @@ enum Show {
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Progress {
-    /// Decides by what stderr is.
+    /// Shows nothing if it is not wanted, else what suits stderr.
     #[must_use]
-    pub fn new(quiet: bool) -> Self {
-        let show = if quiet {
+    pub fn new(is_wanted: bool) -> Self {
+        let show = if !is_wanted {
             Show::Nothing
         } else if std::io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));

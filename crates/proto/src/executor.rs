@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HEARTBEAT_INTERVAL, SLOTS_MAX};
 use crate::message::{Exit, Limits, News, Outcome, Status, Task, TaskResult, ToSink, ToWorker};
 use crate::seq_ring::SeqRing;
-use crate::{Attempt, JobId, LaneId, Seq, SeqRange, SeqRanges, SessionId, Slot, Time};
+use crate::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, Slot, Time};
 
 /// The worker's state machine.
 #[derive(Debug)]
@@ -40,7 +40,6 @@ pub struct Executor {
 #[derive(Debug)]
 struct Job {
     id: JobId,
-    lane: LaneId,
     /// Everything below is settled.
     below: Seq,
     cancelled: bool,
@@ -57,6 +56,9 @@ struct Running {
     job: JobId,
     seq: Seq,
     attempt: Attempt,
+    /// The attempt that its result is for: a later one than itself if the ventilator gave the task
+    /// up for lost meanwhile and sent it again.
+    answers: Attempt,
     last: bool,
     task_bytes: u64,
     timeout: Option<Duration>,
@@ -150,7 +152,7 @@ impl Executor {
     /// The ventilator said something.
     pub fn handle_message(&mut self, message: ToWorker) {
         match message {
-            ToWorker::RollCall { job, lane } => self.handle_roll_call(job, lane),
+            ToWorker::RollCall { job, call } => self.handle_roll_call(job, call),
             ToWorker::Tasks { job, limits, tasks } => self.handle_tasks(job, limits, tasks.0),
             ToWorker::Settled { job, below, ranges } => self.handle_settled(job, below, &ranges),
             ToWorker::Recall { job } => {
@@ -217,7 +219,7 @@ impl Executor {
         }
         let result = TaskResult {
             seq: running.seq,
-            attempt: running.attempt,
+            attempt: running.answers,
             last: running.last,
             started_us,
             ran_us,
@@ -267,6 +269,7 @@ impl Executor {
             job,
             seq: task.seq,
             attempt: task.attempt,
+            answers: task.attempt,
             last: task.last,
             task_bytes: task.payload.len() as u64,
             timeout,
@@ -350,13 +353,9 @@ impl Executor {
         }
     }
 
-    fn handle_roll_call(&mut self, job: JobId, lane: LaneId) {
-        if self.is_job(job) {
-            if let Some(current) = &mut self.job {
-                current.lane = lane;
-            }
-        } else {
-            self.job = Some(Job { id: job, lane, below: Seq(0), cancelled: false });
+    fn handle_roll_call(&mut self, job: JobId, call: CallId) {
+        if !self.is_job(job) {
+            self.job = Some(Job { id: job, below: Seq(0), cancelled: false });
             self.drop_work();
         }
         let running = self.slots.iter().flatten();
@@ -366,7 +365,7 @@ impl Executor {
         unfinished.sort_unstable();
         self.say_news(News::Holding {
             job,
-            lane,
+            call,
             unfinished: unfinished.into_iter().collect(),
             finished: self.retained.iter().map(|(seq, _)| seq).collect(),
         });
@@ -384,11 +383,16 @@ impl Executor {
         }
         let mut refused = SeqRanges::new();
         for task in tasks {
-            // A task that came twice is run once. If it has a result already, that one is on its
+            // A task that came twice is run once. If it has its result already, that one is on its
             // way; if it runs or waits, it will have one.
             if self.draining {
                 refused.push(task.seq);
-            } else if task.seq >= current.below && !holds(&self.retained, &self.slots, &task) {
+            } else if task.seq >= current.below
+                && !has_result(&self.retained, &task)
+                && !is_run(&mut self.slots, &task)
+            {
+                // The failure that this attempt makes up for is of no more use.
+                self.retained.remove(task.seq);
                 enqueue(&mut self.queue, Queued { task, limits });
             }
         }
@@ -511,14 +515,23 @@ impl Running {
     }
 }
 
-/// Is there a result of this attempt, or is one being made?
-fn holds(retained: &SeqRing<TaskResult>, slots: &[Option<Running>], task: &Task) -> bool {
+/// Is there a result that makes this attempt needless?
+fn has_result(retained: &SeqRing<TaskResult>, task: &Task) -> bool {
+    let result = retained.get(task.seq);
+    result.is_some_and(|result| result.is_final() || result.attempt >= task.attempt)
+}
+
+/// Is an earlier attempt under way? Then that one answers for this one too.
+fn is_run(slots: &mut [Option<Running>], task: &Task) -> bool {
     // A first attempt can only be here if this very message came before.
-    retained.get(task.seq).is_some_and(|result| result.attempt >= task.attempt)
-        || task.attempt > Attempt::FIRST
-            && slots.iter().flatten().any(|running| {
-                running.seq == task.seq && running.stopped != Some(StopReason::Unwanted)
-            })
+    if task.attempt == Attempt::FIRST {
+        return false;
+    }
+    let mut wanted = slots.iter_mut().flatten().filter(|r| r.stopped != Some(StopReason::Unwanted));
+    let Some(running) = wanted.find(|running| running.seq == task.seq) else { return false };
+    running.answers = task.attempt;
+    running.last = task.last;
+    true
 }
 
 /// Keeps the queue ascending. Tasks mostly come in order; what was requeued is lower.

@@ -40,6 +40,11 @@ id! {
 }
 
 id! {
+    /// One roll call of one worker: counted from 0 by the ventilator that calls.
+    CallId(u64)
+}
+
+id! {
     /// One of a worker's places to run a task: from 0.
     Slot(u32)
 }

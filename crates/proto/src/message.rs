@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Bounded};
 use crate::limits::{REORDER_WINDOW_TASKS, SLOTS_MAX};
-use crate::{Attempt, JobId, LaneId, Seq, SeqRanges, SessionId};
+use crate::{Attempt, CallId, JobId, Seq, SeqRanges, SessionId};
 
 /// Who is calling: travels in the ZMTP identity of whoever opens a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +42,8 @@ pub enum ToWorker<P = Bytes> {
     RollCall {
         /// The ventilator's job; whatever the worker has of another one is obsolete.
         job: JobId,
-        /// The lane this is said on, to be repeated in the answer.
-        lane: LaneId,
+        /// Which call this is, to be repeated in the answer.
+        call: CallId,
     },
     /// Run these.
     Tasks {
@@ -175,8 +175,8 @@ pub enum News {
     Holding {
         /// The job it was called for.
         job: JobId,
-        /// The lane it was called on.
-        lane: LaneId,
+        /// Which call this answers.
+        call: CallId,
         /// Runs or waits for a slot.
         unfinished: SeqRanges,
         /// Has a result that is not settled.

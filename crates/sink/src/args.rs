@@ -116,6 +116,7 @@ impl SinkArgs {
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
             quiet: self.logs.quiet,
+            progress: !self.logs.no_progress && !self.logs.quiet,
         }
     }
 
@@ -124,7 +125,7 @@ impl SinkArgs {
     /// # Errors
     /// When the records cannot be collected.
     pub fn main(self) -> exit::Outcome {
-        logs::init(&self.logs)?;
+        logs::init(&self.logs, "info")?;
         let settings = self.settings(Inherited::from_env());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.or_exit(SYSTEM)?.block_on(async {

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
 use tradewind_node::exit::{
-    self, CONNECT, Fatal, LISTEN, OK, OUTPUT, OrExit, STOPPED, SYSTEM, TASKS_FAILED,
+    self, CLOSED, CONNECT, Fatal, LISTEN, OK, OUTPUT, OrExit, STOPPED, SYSTEM, TASKS_FAILED,
 };
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_outward, send, serve_inward};
 use tradewind_node::{Clock, Listen, Progress, ProgressView, Shutdown, random_id};
@@ -32,8 +32,10 @@ pub struct Settings {
     pub lanes: LaneOptions,
     /// How long to try to reach the ventilator.
     pub connect_timeout: Option<Duration>,
-    /// Show neither progress nor summary.
+    /// Give no summary.
     pub quiet: bool,
+    /// Show how far the job is.
+    pub progress: bool,
 }
 
 /// Everything that can happen.
@@ -85,7 +87,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
 
     let config = CollectorConfig { session, order: settings.order, report_command };
     let mut sink = Sink::new(config, writer);
-    let mut progress = Progress::new(settings.quiet);
+    let mut progress = Progress::new(settings.progress);
     let mut show = tokio::time::interval(Progress::INTERVAL);
     let mut batch = Vec::with_capacity(EVENTS_MAX);
 
@@ -222,7 +224,8 @@ impl Sink {
             }
             output::Event::Finished => self.collector.handle_flushed(),
             output::Event::Failed(error @ OutputError::Closed { .. }) => {
-                return Err(Fatal { code: OUTPUT, error: error.into() });
+                // Whoever read the output has seen enough, as `head` does.
+                return Err(Fatal { code: CLOSED, error: error.into() });
             }
             output::Event::Failed(error) => {
                 // Nothing is acknowledged meanwhile, so nothing is lost: the job stands still

@@ -8,7 +8,8 @@ use tradewind_proto::collector::Counts;
 /// What became of the tasks.
 pub(crate) fn summary(counts: &Counts, took: Duration) -> String {
     let total = counts.total();
-    let mut line = format!("{total} {}: {} ok", if total == 1 { "task" } else { "tasks" }, counts.ok);
+    let mut line =
+        format!("{total} {}: {} ok", if total == 1 { "task" } else { "tasks" }, counts.ok);
     for (count, word) in [
         (counts.failed, "failed"),
         (counts.timed_out, "timed out"),

@@ -107,7 +107,7 @@ impl VentilatorArgs {
             timeout: self.policy.timeout,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
-            quiet: self.logs.quiet,
+            progress: !self.logs.no_progress && !self.logs.quiet,
         }
     }
 
@@ -116,7 +116,7 @@ impl VentilatorArgs {
     /// # Errors
     /// When the job cannot be run.
     pub fn main(self) -> exit::Outcome {
-        logs::init(&self.logs)?;
+        logs::init(&self.logs, "info")?;
         let settings = self.settings(Inherited::from_env());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.or_exit(SYSTEM)?.block_on(async {

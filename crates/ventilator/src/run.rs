@@ -11,7 +11,7 @@ use tradewind_node::exit::{
 use tradewind_node::links::{
     Conn, Inward, Outward, identity, keep_outward, send, serve_inward, serve_outward,
 };
-use tradewind_node::{Clock, Listen, Progress, ProgressView, Shutdown, random_id};
+use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Shutdown, random_id};
 use tradewind_proto::dispatcher::{
     Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Transmit,
 };
@@ -47,8 +47,8 @@ pub struct Settings {
     pub lanes: LaneOptions,
     /// How long to try to reach the sink.
     pub connect_timeout: Option<Duration>,
-    /// Show no progress.
-    pub quiet: bool,
+    /// Show how far the job is.
+    pub progress: bool,
 }
 
 /// Everything that can happen on a connection.
@@ -100,7 +100,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let task_bytes_max = usize::try_from(settings.task_bytes_max).unwrap_or(usize::MAX);
     let source = input.lines(settings.delimiter, task_bytes_max);
     let mut chunks = Some(reader::spawn(source).or_exit(SYSTEM)?);
-    let mut progress = Progress::new(settings.quiet);
+    let mut progress = Progress::new(settings.progress);
     let mut show = tokio::time::interval(Progress::INTERVAL);
     let mut batch = Vec::with_capacity(EVENTS_MAX);
 
@@ -259,18 +259,22 @@ impl Ventilator {
         Ok(())
     }
 
-    fn handle_asked_to_stop(&mut self, asked: u32) -> Result<(), Fatal> {
+    fn handle_asked_to_stop(&mut self, asked: Asked) -> Result<(), Fatal> {
         match asked {
-            1 => {
-                eprintln!("stopping: finishing the tasks that were handed out; again to cancel them");
+            Asked::Drain => {
+                eprintln!(
+                    "stopping: finishing the tasks that were handed out; again to cancel them"
+                );
                 self.dispatcher.handle_drain();
             }
-            2 => {
+            Asked::Cancel => {
                 eprintln!("cancelling");
                 self.dispatcher.handle_cancel();
                 self.cancelled = Some(tokio::time::Instant::now());
             }
-            _ => return Err(Fatal::new(STOPPED, "stopped at once; records may be missing")),
+            Asked::Quit => {
+                return Err(Fatal::new(STOPPED, "stopped at once; records may be missing"));
+            }
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ pub(crate) fn to_worker(message: ToWorker<Borrowed<'_>>, frame: &Bytes) -> ToWor
             let tasks: Vec<Task> = tasks.0.into_iter().map(share).collect();
             ToWorker::Tasks { job, limits, tasks: tasks.into() }
         }
-        ToWorker::RollCall { job, lane } => ToWorker::RollCall { job, lane },
+        ToWorker::RollCall { job, call } => ToWorker::RollCall { job, call },
         ToWorker::Settled { job, below, ranges } => ToWorker::Settled { job, below, ranges },
         ToWorker::Recall { job } => ToWorker::Recall { job },
         ToWorker::Cancel { job } => ToWorker::Cancel { job },

@@ -4,7 +4,7 @@ use tradewind_proto::message::{
     Card, Exit, Failure, Limits, News, Outcome, Received, Role, Status, Task, TaskResult, ToSink,
     ToVentilator, ToWorker,
 };
-use tradewind_proto::{Attempt, JobId, LaneId, Seq, SeqRanges, SessionId};
+use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRanges, SessionId};
 
 use super::*;
 
@@ -57,7 +57,7 @@ fn result() -> TaskResult {
 #[test]
 fn messages_to_workers_keep_their_bytes() {
     let job = JOB;
-    check(&ToWorker::RollCall { job, lane: LaneId(9) }, GOLDEN[0]);
+    check(&ToWorker::RollCall { job, call: CallId(9) }, GOLDEN[0]);
     let limits = Limits { timeout_us: Some(1_000), report_command: true };
     let tasks = vec![task(b"abc"), task(b"")];
     check(&ToWorker::Tasks { job, limits, tasks: tasks.into() }, GOLDEN[1]);
@@ -77,7 +77,7 @@ fn messages_to_the_sink_keep_their_bytes() {
     let heartbeat = News::Heartbeat { running: 2, queued: 300 };
     check(&ToSink::News { session, news: heartbeat }, GOLDEN[9]);
     let holding =
-        News::Holding { job, lane: LaneId(1), unfinished: ranges(&[1]), finished: ranges(&[]) };
+        News::Holding { job, call: CallId(1), unfinished: ranges(&[1]), finished: ranges(&[]) };
     check(&ToSink::News { session, news: holding }, GOLDEN[10]);
     let returned = News::Returned { job, ranges: ranges(&[3, 4]) };
     check(&ToSink::News { session, news: returned }, GOLDEN[11]);

@@ -1,1 +1,15 @@
-//! (to come)
+//! Tradewind's worker: tasks are run here.
+//!
+//! Takes tasks from the ventilator, runs each with its handler and pushes the results to the sink,
+//! keeping them until they are settled. What to do when is decided by
+//! [`Executor`](tradewind_proto::executor::Executor); this crate holds the handlers, the sockets
+//! and the flags around it, and knows neither the ventilator's crate nor the sink's.
+
+pub mod args;
+pub mod handler;
+mod run;
+mod runner;
+
+pub use args::WorkerArgs;
+pub use run::{Settings, run};
+pub use runner::{OutcomeFuture, Runner};

@@ -10,8 +10,14 @@ pub(super) struct Entry {
     pub(super) state: State,
     /// The attempt that was dispatched last; 0 before the first.
     pub(super) attempt: Attempt,
+    /// While it is out: what failed before this attempt is old news.
+    pub(super) since: Attempt,
     pub(super) failures: u32,
+    /// The last attempt among the failures: the same one may be reported again.
+    pub(super) failed: Attempt,
     pub(super) losses: u32,
+    /// The session that the last of the losses is blamed on.
+    pub(super) blamed: Option<SessionId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +36,15 @@ pub(super) enum State {
 
 impl Entry {
     pub(super) fn new(payload: Bytes) -> Self {
-        Self { payload, state: State::Queued, attempt: Attempt(0), failures: 0, losses: 0 }
+        Self {
+            payload,
+            state: State::Queued,
+            attempt: Attempt(0),
+            since: Attempt(0),
+            failures: 0,
+            failed: Attempt(0),
+            losses: 0,
+            blamed: None,
+        }
     }
 }

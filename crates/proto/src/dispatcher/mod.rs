@@ -23,12 +23,12 @@ use bytes::Bytes;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_TASKS_MAX, HEARTBEAT_INTERVAL, HELD_BYTES_MAX, LOSSES_MAX,
     READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS, RETAINED_BYTES_MAX, RETRY_BACKOFF_MAX,
-    RETRY_BACKOFF_MIN, SINK_SILENCE_MAX, WORKER_TIMEOUT,
+    RETRY_BACKOFF_MIN, WORKER_TIMEOUT,
 };
 use crate::message::{
     Card, Failure, Limits, News, Received, Status, Task, ToSink, ToVentilator, ToWorker,
 };
-use crate::{Attempt, JobId, LaneId, Seq, SeqRanges, SessionId, Time};
+use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SessionId, Time};
 
 use self::entry::{Entry, State};
 use self::sink_link::SinkLink;
@@ -94,6 +94,7 @@ pub struct Dispatcher {
     closes: VecDeque<LaneId>,
     /// Sessions that have settled seqs to be told.
     to_settle: Vec<SessionId>,
+    next_call: CallId,
     next_beat: Time,
     stopped: Option<Stopped>,
     ended: Option<Ended>,
@@ -136,6 +137,7 @@ impl Dispatcher {
             transmits: VecDeque::new(),
             closes: VecDeque::new(),
             to_settle: Vec::new(),
+            next_call: CallId(0),
             next_beat: Time(0),
             stopped: None,
             ended: None,
@@ -226,6 +228,7 @@ impl Dispatcher {
             // What it holds, it will say.
             let old = std::mem::replace(&mut worker.lane, lane);
             worker.phase = Phase::Called;
+            worker.call = None;
             worker.heard = now;
             worker.window.handle_reset();
             worker.told_below = Seq(0);
@@ -239,14 +242,14 @@ impl Dispatcher {
             let done = ToWorker::Done { job: self.config.job };
             self.transmits.push_back(Transmit::Worker(lane, done));
         } else if self.sink.is_open() {
-            self.roll_call(lane);
+            self.roll_call(card.session);
         }
     }
 
     /// A worker's lane ended: its session is lost.
     pub fn handle_lane_gone(&mut self, lane: LaneId) {
         if let Some(session) = self.sessions.remove(&lane) {
-            self.lose(session);
+            self.lose(session, true);
         }
     }
 
@@ -263,6 +266,9 @@ impl Dispatcher {
             if seq < self.fresh {
                 self.send_give_up(seq, &given_up);
             }
+        }
+        if self.ended.is_some() {
+            self.send_sink(ToSink::JobDone { job });
         }
     }
 
@@ -283,7 +289,7 @@ impl Dispatcher {
 
     /// The sink said something.
     pub fn handle_message(&mut self, now: Time, message: ToVentilator) {
-        self.sink.heard = now;
+        self.hear_sink(now);
         match message {
             ToVentilator::SinkHello { job, sink, stored, report_command } => {
                 if job == self.config.job {
@@ -423,9 +429,14 @@ impl Dispatcher {
         }
     }
 
-    fn roll_call(&mut self, lane: LaneId) {
-        let call = ToWorker::RollCall { job: self.config.job, lane };
-        self.transmits.push_back(Transmit::Worker(lane, call));
+    fn roll_call(&mut self, session: SessionId) {
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        let (lane, call) = (worker.lane, self.next_call);
+        self.next_call = CallId(call.0 + 1);
+        worker.phase = Phase::Called;
+        worker.call = Some(call);
+        let roll_call = ToWorker::RollCall { job: self.config.job, call };
+        self.transmits.push_back(Transmit::Worker(lane, roll_call));
         if self.stopped == Some(Stopped::Cancelled) {
             let cancel = ToWorker::Cancel { job: self.config.job };
             self.transmits.push_back(Transmit::Worker(lane, cancel));
@@ -464,14 +475,15 @@ impl Dispatcher {
         }
     }
 
-    fn lose(&mut self, session: SessionId) {
+    /// Takes back what a worker had. It may have died of a task, unless it said goodbye.
+    fn lose(&mut self, session: SessionId, is_blaming: bool) {
         let Some(worker) = self.workers.remove(&session) else { return };
         self.sessions.remove(&worker.lane);
         // Tasks start in the order of their seqs: only the first ones can have been running, and
         // only what ran can have brought the worker down.
         let slots = worker.window.slots() as usize;
         for (place, seq) in worker.out.iter().enumerate() {
-            self.take_back(session, seq, place < slots);
+            self.take_back(session, seq, is_blaming && place < slots);
         }
     }
 
@@ -483,7 +495,10 @@ impl Dispatcher {
             return;
         }
         entry.state = State::Queued;
-        entry.losses += u32::from(blamed);
+        if blamed {
+            entry.losses += 1;
+            entry.blamed = Some(session);
+        }
         let losses = entry.losses;
         let bytes = entry.payload.len() as u64;
         self.uncharge(State::Out(session), bytes);
@@ -508,13 +523,10 @@ impl Dispatcher {
         if is_new {
             self.forget_received();
         }
-        let lanes: Vec<LaneId> = self.sessions.keys().copied().collect();
-        for worker in self.workers.values_mut() {
-            worker.phase = Phase::Called;
-            worker.heard = now;
-        }
-        for lane in lanes {
-            self.roll_call(lane);
+        self.workers.values_mut().for_each(|worker| worker.heard = now);
+        let sessions: Vec<SessionId> = self.workers.keys().copied().collect();
+        for session in sessions {
+            self.roll_call(session);
         }
     }
 
@@ -618,6 +630,16 @@ impl Dispatcher {
 
     fn handle_failure(&mut self, now: Time, failure: &Failure) {
         let Failure { session, seq, attempt, ran_us } = *failure;
+        let is_requeued = self.requeued.contains(&seq);
+        let is_news = self.entry(seq).is_some_and(|entry| match entry.state {
+            State::Out(holder) => holder == session && attempt >= entry.since,
+            State::Queued => is_requeued && attempt > entry.failed,
+            State::Received(_) | State::GivenUp | State::Settled => false,
+        });
+        if !is_news && self.state(seq) == Some(State::Out(session)) {
+            // It came again, and the worker has had the task again since then.
+            return;
+        }
         if let Some(worker) = self.workers.get_mut(&session)
             && worker.out.remove(seq)
         {
@@ -629,19 +651,16 @@ impl Dispatcher {
         // Whatever becomes of the task, this result is of no more use.
         self.tell_settled(session, seq);
 
-        let backoff = self.backoff(attempt);
-        let is_requeued = self.requeued.contains(&seq);
-        let Some(entry) = self.entry(seq) else { return };
-        let is_news = match entry.state {
-            State::Out(_) => true,
-            State::Queued => is_requeued,
-            State::Received(_) | State::GivenUp | State::Settled => false,
-        };
-        if !is_news || entry.attempt != attempt {
+        if !is_news {
             return;
         }
+        let backoff = self.backoff(attempt);
+        let Some(entry) = self.entry(seq) else { return };
         let old = std::mem::replace(&mut entry.state, State::Queued);
-        entry.failures += 1;
+        if attempt > entry.failed {
+            entry.failed = attempt;
+            entry.failures += 1;
+        }
         let bytes = entry.payload.len() as u64;
         self.uncharge(old, bytes);
         self.requeued.remove(&seq);
@@ -667,8 +686,8 @@ impl Dispatcher {
                     self.to_settle.push(session);
                 }
             }
-            News::Holding { job, lane, unfinished, finished } => {
-                if job == self.config.job && lane == worker.lane {
+            News::Holding { job, call, unfinished, finished } => {
+                if job == self.config.job && worker.call.take_if(|due| *due == call).is_some() {
                     self.handle_holding(session, &unfinished, &finished);
                 }
             }
@@ -677,15 +696,11 @@ impl Dispatcher {
                     self.handle_returned(session, &ranges);
                 }
             }
-            News::Reconnected => {
-                worker.phase = Phase::Called;
-                let lane = worker.lane;
-                self.roll_call(lane);
-            }
+            News::Reconnected => self.roll_call(session),
             News::Draining => worker.phase = Phase::Draining,
             News::Goodbye => {
                 let lane = worker.lane;
-                self.lose(session);
+                self.lose(session, false);
                 self.closes.push_back(lane);
             }
         }
@@ -730,11 +745,17 @@ impl Dispatcher {
 
     /// A worker that was lost is back and has the task still: no need to run it again.
     fn adopt(&mut self, session: SessionId, seq: Seq) {
-        let Some(entry) = self.entry(seq) else { return };
-        if entry.state != State::Queued {
+        // What failed and waits for its backoff is not adopted: the worker has just not heard that
+        // its failure is known.
+        if !self.requeued.contains(&seq) {
             return;
         }
+        let Some(entry) = self.entry(seq) else { return };
         entry.state = State::Out(session);
+        entry.since = Attempt(0);
+        if entry.blamed.take_if(|blamed| *blamed == session).is_some() {
+            entry.losses -= 1;
+        }
         let bytes = entry.payload.len() as u64;
         self.requeued.remove(&seq);
         if let Some(worker) = self.workers.get_mut(&session) {
@@ -756,11 +777,19 @@ impl Dispatcher {
         }
     }
 
+    fn hear_sink(&mut self, now: Time) {
+        // Workers are heard through the sink alone: its silence is not theirs.
+        if self.sink.is_silent(now) {
+            self.workers.values_mut().for_each(|worker| worker.heard = now);
+        }
+        self.sink.heard = now;
+    }
+
     fn beat(&mut self, now: Time) {
         let pings = self.sessions.keys().map(|lane| Transmit::Worker(*lane, ToWorker::Ping));
         self.transmits.extend(pings);
         self.send_sink(ToSink::Ping);
-        if !self.sink.is_open() || now.since(self.sink.heard) > SINK_SILENCE_MAX {
+        if !self.sink.is_open() || self.sink.is_silent(now) {
             self.workers.values_mut().for_each(|worker| worker.heard = now);
             return;
         }
@@ -771,7 +800,7 @@ impl Dispatcher {
             .map(|(session, worker)| (*session, worker.lane))
             .collect();
         for (session, lane) in silent {
-            self.lose(session);
+            self.lose(session, true);
             self.closes.push_back(lane);
         }
     }
@@ -872,6 +901,7 @@ impl Dispatcher {
         debug_assert_eq!(entry.state, State::Queued, "only what is queued is dispatched");
         entry.state = State::Out(session);
         entry.attempt = entry.attempt.next();
+        entry.since = entry.attempt;
         Task {
             seq,
             attempt: entry.attempt,

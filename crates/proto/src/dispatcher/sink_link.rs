@@ -1,5 +1,6 @@
 //! What the dispatcher knows of the sink.
 
+use crate::limits::SINK_SILENCE_MAX;
 use crate::{SessionId, Time};
 
 #[derive(Debug, Default)]
@@ -20,6 +21,10 @@ impl SinkLink {
     /// Has the sink opened the job, and can it tell us what becomes of it?
     pub(super) fn is_open(&self) -> bool {
         self.open
+    }
+
+    pub(super) fn is_silent(&self, now: Time) -> bool {
+        now.since(self.heard) > SINK_SILENCE_MAX
     }
 
     pub(super) fn reset_outgoing(&mut self, is_connected: bool) {

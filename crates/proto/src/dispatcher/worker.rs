@@ -4,13 +4,15 @@ use super::snapshot::WorkerSnapshot;
 use crate::limits::CREDIT_BYTES_MAX;
 use crate::message::Card;
 use crate::window::Window;
-use crate::{LaneId, Seq, SeqRanges, SeqSet, SessionId, Time};
+use crate::{CallId, LaneId, Seq, SeqRanges, SeqSet, SessionId, Time};
 
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) lane: LaneId,
     pub(super) name: String,
     pub(super) phase: Phase,
+    /// The call that it has not answered. Answers to earlier ones are out of date.
+    pub(super) call: Option<CallId>,
     pub(super) window: Window,
     /// What it was given and the sink has not received from it.
     pub(super) out: SeqSet,
@@ -41,6 +43,7 @@ impl Worker {
             lane,
             name: card.name.clone(),
             phase: Phase::Called,
+            call: None,
             window: Window::new(card.slots),
             out: SeqSet::new(),
             out_bytes: 0,

@@ -13,6 +13,15 @@ pub enum Format {
 }
 
 impl Format {
+    /// As it is written on a command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lines => "lines",
+            Self::Jsonl => "jsonl",
+        }
+    }
+
     /// Adds a record to the end of `out`.
     pub fn encode(self, record: &Record, out: &mut Vec<u8>) {
         match self {

@@ -1,7 +1,7 @@
 //! Where output goes, as the user named it.
 
 use std::convert::Infallible;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -32,6 +32,17 @@ pub struct Destination {
     pub role: Role,
     /// Where that is.
     pub target: OutputTarget,
+}
+
+impl OutputTarget {
+    /// As it is written on a command line.
+    #[must_use]
+    pub fn as_os_str(&self) -> &OsStr {
+        match self {
+            Self::Stdout => OsStr::new("-"),
+            Self::File(path) => path.as_os_str(),
+        }
+    }
 }
 
 impl From<OsString> for OutputTarget {

@@ -1,7 +1,7 @@
 //! Opening what the user named.
 
 use std::convert::Infallible;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek};
@@ -114,6 +114,17 @@ impl InputError {
             ErrorKind::IsADirectory => Self::Directory { input },
             ErrorKind::PermissionDenied => Self::Denied { input },
             _ => Self::Open { input, reason },
+        }
+    }
+}
+
+impl InputPath {
+    /// As it is written on a command line.
+    #[must_use]
+    pub fn as_os_str(&self) -> &OsStr {
+        match self {
+            Self::Stdin => OsStr::new("-"),
+            Self::File(path) => path.as_os_str(),
         }
     }
 }

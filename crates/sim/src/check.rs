@@ -1,0 +1,320 @@
+//! The promise, checked at every step by an account of its own.
+
+use bytes::Bytes;
+use tradewind_proto::collector::{Order, Record};
+use tradewind_proto::limits::{CREDIT_TASKS_MAX, LOSSES_MAX, REORDER_WINDOW_TASKS};
+use tradewind_proto::message::{Status, Task};
+use tradewind_proto::{Attempt, Seq};
+
+use crate::event::Instant;
+use crate::plan::{Fate, Plan, TaskPlan};
+use crate::worker::output;
+
+pub(crate) struct Check {
+    order: Order,
+    retries: u32,
+    has_timeout: bool,
+    tasks: Vec<History>,
+    violation: Option<String>,
+    /// Records so far.
+    records: u64,
+    /// Everything below has a record.
+    first_missing: u64,
+    is_stopped: bool,
+    is_cancelled: bool,
+    /// Counts what may excuse a second run.
+    clock: u64,
+    /// By worker: when it was last declared lost, or died.
+    lost: Vec<u64>,
+    progressed: Instant,
+    /// The time of the last record.
+    last_record: Instant,
+    /// Runs that were not their task's first.
+    reruns: u64,
+}
+
+struct History {
+    plan: TaskPlan,
+    payload: Bytes,
+    dispatches: Vec<Dispatch>,
+    runs: Vec<Run>,
+    /// How often a worker that it was dispatched to was declared lost.
+    losses: u32,
+    record: Option<Status>,
+}
+
+struct Dispatch {
+    worker: usize,
+    attempt: Attempt,
+    at: u64,
+}
+
+struct Run {
+    worker: usize,
+    attempt: Attempt,
+    dispatched: u64,
+    end: Option<RunEnd>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RunEnd {
+    Ok,
+    Failed,
+    /// By a signal, because the executor asked for it.
+    Stopped,
+}
+
+impl Check {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let history = |(seq, plan): (usize, &TaskPlan)| {
+            let mut payload = format!("task {seq} ").into_bytes();
+            payload.resize(payload.len() + plan.payload_bytes, b'-');
+            History {
+                plan: *plan,
+                payload: payload.into(),
+                dispatches: Vec::new(),
+                runs: Vec::new(),
+                losses: 0,
+                record: None,
+            }
+        };
+        Self {
+            order: plan.order,
+            retries: plan.retries,
+            has_timeout: plan.timeout_us.is_some(),
+            tasks: plan.tasks.iter().enumerate().map(history).collect(),
+            violation: None,
+            records: 0,
+            first_missing: 0,
+            is_stopped: false,
+            is_cancelled: false,
+            clock: 0,
+            lost: Vec::new(),
+            progressed: 0,
+            last_record: 0,
+            reruns: 0,
+        }
+    }
+
+    /// The first violation is the one that counts.
+    pub(crate) fn fail(&mut self, what: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            self.violation = Some(what());
+        }
+    }
+
+    pub(crate) fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    pub(crate) fn payload(&self, seq: usize) -> Bytes {
+        self.tasks[seq].payload.clone()
+    }
+
+    pub(crate) fn records(&self) -> u64 {
+        self.records
+    }
+
+    pub(crate) fn reruns(&self) -> u64 {
+        self.reruns
+    }
+
+    pub(crate) fn last_record(&self) -> Instant {
+        self.last_record
+    }
+
+    /// When something last went on.
+    pub(crate) fn last_progress(&self) -> Instant {
+        self.progressed
+    }
+
+    pub(crate) fn progressed(&mut self, now: Instant) {
+        self.progressed = now;
+    }
+
+    pub(crate) fn stopped(&mut self) {
+        self.is_stopped = true;
+    }
+
+    pub(crate) fn cancelled(&mut self) {
+        self.is_cancelled = true;
+    }
+
+    pub(crate) fn dispatched(&mut self, worker: usize, tasks: &[Task]) {
+        self.clock += 1;
+        for task in tasks {
+            let Some(history) = self.tasks.get_mut(task.seq.0 as usize) else {
+                self.fail(|| format!("{} was dispatched and never read", task.seq));
+                return;
+            };
+            history.dispatches.push(Dispatch { worker, attempt: task.attempt, at: self.clock });
+            if task.seq.0 >= self.first_missing + REORDER_WINDOW_TASKS {
+                let first = self.first_missing;
+                self.fail(|| format!("{} was dispatched while {first} had no record", task.seq));
+            }
+        }
+    }
+
+    pub(crate) fn held(&mut self, count: u64) {
+        if count > CREDIT_TASKS_MAX {
+            self.fail(|| format!("a worker holds {count} tasks"));
+        }
+    }
+
+    /// A worker died or left.
+    pub(crate) fn died(&mut self, worker: usize) {
+        self.clock += 1;
+        if self.lost.len() <= worker {
+            self.lost.resize(worker + 1, 0);
+        }
+        self.lost[worker] = self.clock;
+    }
+
+    /// The ventilator declared a worker lost.
+    pub(crate) fn lost(&mut self, worker: usize, is_needless: bool) {
+        self.died(worker);
+        if is_needless {
+            self.fail(|| format!("worker {worker} was declared lost for no reason"));
+        }
+        for history in &mut self.tasks {
+            let was_there = |dispatch: &Dispatch| dispatch.worker == worker;
+            if history.record.is_none() && history.dispatches.iter().any(was_there) {
+                history.losses += 1;
+            }
+        }
+    }
+
+    pub(crate) fn started(
+        &mut self,
+        worker: usize,
+        seq: Seq,
+        attempt: Attempt,
+        payload: &Bytes,
+        now: Instant,
+    ) {
+        self.progressed = now;
+        let Some(history) = self.tasks.get_mut(seq.0 as usize) else {
+            self.fail(|| format!("{seq} started and was never read"));
+            return;
+        };
+        let is_payload = history.payload == payload;
+        let is_known =
+            |dispatch: &&Dispatch| dispatch.worker == worker && dispatch.attempt == attempt;
+        let dispatched = history.dispatches.iter().rev().find(is_known).map(|d| d.at);
+        let is_twice = history.runs.iter().any(|run| run.attempt == attempt);
+        let has_timeout = self.has_timeout;
+        let lost = &self.lost;
+        let is_excused = |run: &Run| {
+            let was_lost = lost.get(run.worker).is_some_and(|at| *at > run.dispatched);
+            match run.end {
+                _ if was_lost => true,
+                Some(RunEnd::Failed) => true,
+                Some(RunEnd::Stopped) => has_timeout,
+                Some(RunEnd::Ok) | None => false,
+            }
+        };
+        let needless = history.runs.iter().find(|run| !is_excused(run));
+        let needless = needless.map(|run| (run.worker, run.attempt));
+        self.reruns += u64::from(!history.runs.is_empty());
+        let dispatched_at = dispatched.unwrap_or_default();
+        history.runs.push(Run { worker, attempt, dispatched: dispatched_at, end: None });
+        if !is_payload {
+            self.fail(|| format!("{seq} ran with another payload than its own"));
+        } else if dispatched.is_none() {
+            self.fail(|| format!("{seq} started at worker {worker}, where it was never sent"));
+        } else if is_twice {
+            self.fail(|| format!("attempt {attempt} of {seq} started twice"));
+        } else if let Some((other, earlier)) = needless {
+            self.fail(|| {
+                format!(
+                    "{seq} started again at worker {worker} for no reason: \
+                     worker {other} has attempt {earlier}"
+                )
+            });
+        }
+    }
+
+    pub(crate) fn ended(
+        &mut self,
+        worker: usize,
+        seq: Seq,
+        attempt: Attempt,
+        end: RunEnd,
+        now: Instant,
+    ) {
+        self.progressed = now;
+        let runs = &mut self.tasks[seq.0 as usize].runs;
+        let is_this = |run: &&mut Run| run.worker == worker && run.attempt == attempt;
+        if let Some(run) = runs.iter_mut().find(is_this) {
+            run.end = Some(end);
+        }
+    }
+
+    pub(crate) fn recorded(&mut self, record: &Record, now: Instant) {
+        self.progressed = now;
+        self.last_record = now;
+        self.records += 1;
+        let seq = record.result.seq;
+        let Some(history) = self.tasks.get_mut(seq.0 as usize) else {
+            self.fail(|| format!("{seq} has a record and was never read"));
+            return;
+        };
+        let is_second = history.record.replace(record.result.outcome.status).is_some();
+        let problem = history.judge(record, self.retries, self.is_cancelled);
+        if is_second {
+            self.fail(|| format!("{seq} has two records"));
+        }
+        if let Some(problem) = problem {
+            self.fail(|| format!("the record of {seq} is wrong: {problem}"));
+        }
+        if self.order == Order::Seq && seq.0 + 1 != self.records {
+            let due = self.records - 1;
+            self.fail(|| format!("the record of {seq} came when {due} was due"));
+        }
+        while self.tasks.get(self.first_missing as usize).is_some_and(|task| task.record.is_some())
+        {
+            self.first_missing += 1;
+        }
+    }
+
+    /// The job is over, and so many tasks were in it.
+    pub(crate) fn complete(&mut self, total: u64) {
+        if !self.is_stopped && total != self.tasks.len() as u64 {
+            let read = self.tasks.len();
+            self.fail(|| format!("the job of {read} tasks ended with {total}"));
+        }
+        if self.first_missing != total || self.records != total {
+            let records = self.records;
+            self.fail(|| format!("{records} records for {total} tasks"));
+        }
+    }
+}
+
+impl History {
+    /// What is wrong with a record?
+    fn judge(&self, record: &Record, retries: u32, is_cancelled: bool) -> Option<String> {
+        let result = &record.result;
+        let ended = |end| self.runs.iter().filter(move |run| run.end == Some(end)).count();
+        let failures = (ended(RunEnd::Failed) + ended(RunEnd::Stopped)) as u32;
+        let status = result.outcome.status;
+        let is_fine = match status {
+            Status::Ok => {
+                let output = output(&self.payload, self.plan.output_bytes);
+                ended(RunEnd::Ok) > 0 && result.outcome.output == output
+            }
+            Status::Failed if self.plan.fate == Fate::Unfit => result.attempt == Attempt(0),
+            Status::Failed => ended(RunEnd::Failed) > 0 && failures > retries,
+            Status::TimedOut => ended(RunEnd::Stopped) > 0 && failures > retries,
+            Status::Lost => self.losses >= LOSSES_MAX,
+            Status::Cancelled => is_cancelled,
+        };
+        let Self { losses, .. } = self;
+        (!is_fine).then(|| {
+            format!(
+                "{status:?} with attempt {}, after {failures} failures of {} and {losses} losses",
+                result.attempt,
+                retries + 1
+            )
+        })
+    }
+}

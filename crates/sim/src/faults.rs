@@ -1,0 +1,348 @@
+//! What goes wrong, as values; and how it does.
+
+use bytes::Bytes;
+use fastrand::Rng;
+use tradewind_proto::batch::Bounded;
+use tradewind_proto::limits::WORKER_TIMEOUT;
+use tradewind_proto::message::{
+    News, Outcome, Received, Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
+};
+use tradewind_proto::{Attempt, JobId, Seq, SeqRange, SeqRanges, SessionId};
+use tradewind_wire::encode;
+
+use crate::event::{Event, Instant, Process, Route};
+use crate::worker::Worker;
+use crate::world::World;
+
+/// Something that goes wrong, or that somebody asks for.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// A connection is lost, with all that is in it.
+    Cut(Link),
+    /// Two cannot reach each other for a while.
+    Partition {
+        /// Between whom.
+        link: Link,
+        /// For how long.
+        lasts_us: u64,
+    },
+    /// A worker dies.
+    Kill {
+        /// Which one.
+        seat: usize,
+        /// When another one starts in its place.
+        back_us: Option<u64>,
+        /// Nobody is told: its machine died with it.
+        is_silent: bool,
+    },
+    /// A worker is asked to leave.
+    Leave {
+        /// Which one.
+        seat: usize,
+        /// When another one starts in its place.
+        back_us: Option<u64>,
+    },
+    /// A process stands still.
+    Hang {
+        /// Which one.
+        who: Who,
+        /// For how long.
+        lasts_us: u64,
+    },
+    /// A process finds that its clock is ahead of what it was.
+    ClockJump {
+        /// Which one.
+        who: Who,
+        /// By how much.
+        jump_us: u64,
+    },
+    /// A frame arrives that is not of this job, or no message at all.
+    Inject {
+        /// At which process.
+        who: Who,
+        /// Which frame.
+        choice: u8,
+    },
+    /// The network is slow for a while.
+    SlowNetwork {
+        /// For how long.
+        lasts_us: u64,
+        /// What a message may take.
+        delay_us_max: u64,
+    },
+    /// The sink's disk is slow for a while.
+    SlowDisk {
+        /// For how long.
+        lasts_us: u64,
+    },
+    /// The ventilator is asked to take no more.
+    Drain,
+    /// The ventilator is asked to stop.
+    Cancel,
+}
+
+/// One of the arrows of the ring.
+#[derive(Clone, Copy, Debug)]
+pub enum Link {
+    /// From the ventilator to the worker in this seat.
+    Tasks(usize),
+    /// From the worker in this seat to the sink.
+    Results(usize),
+    /// From the ventilator to the sink.
+    Job,
+    /// From the sink to the ventilator.
+    Receipts,
+}
+
+/// One of the processes.
+#[derive(Clone, Copy, Debug)]
+pub enum Who {
+    /// The ventilator.
+    Ventilator,
+    /// The sink.
+    Sink,
+    /// The worker in this seat.
+    Seat(usize),
+}
+
+const SECOND: u64 = 1_000_000;
+
+impl Fault {
+    pub(crate) const KINDS: u8 = 9;
+
+    pub(crate) fn draw(kind: u8, rng: &mut Rng, seats: usize, span: u64) -> Self {
+        let seat = rng.usize(0..seats);
+        let link = match rng.u8(0..6) {
+            0 => Link::Job,
+            1 => Link::Receipts,
+            2 | 3 => Link::Tasks(seat),
+            _ => Link::Results(seat),
+        };
+        let who = match rng.u8(0..4) {
+            0 => Who::Ventilator,
+            1 => Who::Sink,
+            _ => Who::Seat(seat),
+        };
+        let soon = rng.u64(0..span / 2 + 1);
+        let back_us = (rng.u8(0..10) < 8 || seat == 0).then_some(soon);
+        let hang_max = [span / 4, 2 * SECOND, 2 * WORKER_TIMEOUT.as_micros() as u64];
+        let hang_max = hang_max[rng.usize(0..3)];
+        let lasts_us = rng.u64(0..=hang_max);
+        match kind {
+            0 => Self::Cut(link),
+            1 => Self::Partition { link, lasts_us },
+            2 => Self::Kill { seat, back_us, is_silent: rng.bool() },
+            3 => Self::Leave { seat, back_us },
+            4 => Self::Hang { who, lasts_us },
+            5 => Self::ClockJump { who, jump_us: rng.u64(0..60 * SECOND) },
+            6 => Self::Inject { who, choice: rng.u8(0..8) },
+            7 => Self::SlowNetwork { lasts_us, delay_us_max: rng.u64(1_000..500_000) },
+            _ => Self::SlowDisk { lasts_us },
+        }
+    }
+
+    /// How long it lasts.
+    pub(crate) fn lasts_us(&self) -> u64 {
+        match self {
+            Self::Partition { lasts_us, .. }
+            | Self::Hang { lasts_us, .. }
+            | Self::SlowNetwork { lasts_us, .. }
+            | Self::SlowDisk { lasts_us } => *lasts_us,
+            Self::Kill { back_us, .. } | Self::Leave { back_us, .. } => back_us.unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Gives no reason to declare any worker lost.
+    pub(crate) fn is_harmless(&self) -> bool {
+        match self {
+            Self::Cut(link) => matches!(link, Link::Job | Link::Receipts),
+            Self::ClockJump { .. }
+            | Self::Inject { .. }
+            | Self::SlowNetwork { .. }
+            | Self::SlowDisk { .. }
+            | Self::Drain
+            | Self::Cancel => true,
+            Self::Partition { .. } | Self::Kill { .. } | Self::Leave { .. } | Self::Hang { .. } => {
+                false
+            }
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn apply(&mut self, fault: Fault) {
+        match fault {
+            Fault::Cut(link) => self.cut_route(link),
+            Fault::Partition { link, lasts_us } => {
+                self.block(link, self.now + lasts_us);
+                self.cut_route(link);
+            }
+            Fault::Kill { seat, back_us, is_silent } => {
+                let Some(worker) = self.seated(seat) else { return };
+                self.kill(worker, is_silent);
+                if let Some(back) = back_us {
+                    self.queue.push(self.now + back, Event::Spawn(seat));
+                }
+            }
+            Fault::Leave { seat, back_us } => {
+                let Some(worker) = self.seated(seat) else { return };
+                self.workers[worker].is_leaving = true;
+                self.workers[worker].executor.handle_drain();
+                self.drive(Process::Worker(worker));
+                if let Some(back) = back_us {
+                    self.queue.push(self.now + back, Event::Spawn(seat));
+                }
+            }
+            Fault::Hang { who, lasts_us } => {
+                if let Some(process) = self.process(who) {
+                    self.hang(process, self.now + lasts_us);
+                }
+            }
+            Fault::ClockJump { who, jump_us } => {
+                if let Some(process) = self.process(who) {
+                    self.clock_of(process).ahead += jump_us;
+                    self.drive(process);
+                }
+            }
+            Fault::Inject { who, choice } => {
+                if let Some(process) = self.process(who) {
+                    let frame = stranger(process, choice);
+                    self.queue.push(self.now, Event::Injected(process, frame));
+                }
+            }
+            Fault::SlowNetwork { lasts_us, delay_us_max } => {
+                self.slow_network = (self.now + lasts_us, delay_us_max);
+            }
+            Fault::SlowDisk { lasts_us } => self.slow_disk_until = self.now + lasts_us,
+            Fault::Drain => {
+                self.ventilator.dispatcher.handle_drain();
+                self.check.stopped();
+                self.drive(Process::Ventilator);
+            }
+            Fault::Cancel => {
+                self.ventilator.dispatcher.handle_cancel();
+                self.check.stopped();
+                self.check.cancelled();
+                self.drive(Process::Ventilator);
+            }
+        }
+    }
+
+    fn process(&self, who: Who) -> Option<Process> {
+        match who {
+            Who::Ventilator => Some(Process::Ventilator),
+            Who::Sink => Some(Process::Sink),
+            Who::Seat(seat) => self.seated(seat).map(Process::Worker),
+        }
+    }
+
+    /// The worker that lives in a seat and means to stay.
+    pub(crate) fn seated(&self, seat: usize) -> Option<usize> {
+        let is_it = |worker: &Worker| worker.seat == seat && worker.is_alive && !worker.is_leaving;
+        self.workers.iter().position(is_it)
+    }
+
+    fn cut_route(&mut self, link: Link) {
+        let route = match link {
+            Link::Tasks(seat) => self.seated(seat).map(Route::Tasks),
+            Link::Results(seat) => self.seated(seat).map(Route::Results),
+            Link::Job => Some(Route::Job),
+            Link::Receipts => Some(Route::Receipts),
+        };
+        let connection = route.and_then(|route| self.dialled(route));
+        if let Some(connection) = connection {
+            self.cut(connection);
+        }
+    }
+
+    fn block(&mut self, link: Link, until: Instant) {
+        let blocked = match link {
+            Link::Tasks(seat) => &mut self.blocked_tasks[seat],
+            Link::Results(seat) => &mut self.blocked_results[seat],
+            Link::Job | Link::Receipts => &mut self.blocked_trunk,
+        };
+        *blocked = (*blocked).max(until);
+    }
+}
+
+/// What somebody of another job, another version or another mind might send.
+fn stranger(process: Process, choice: u8) -> Bytes {
+    let job = JobId(0x0bad);
+    let session = SessionId(0x0bad);
+    let all = SeqRange { start: Seq(0), end: Seq(u64::MAX) };
+    let mut ranges = SeqRanges::new();
+    ranges.push_range(all);
+    match choice {
+        0 => return Bytes::from_static(b""),
+        1 => return Bytes::from_static(&[tradewind_wire::VERSION, b's', 255, 255, 255]),
+        2 => {
+            let mut frame = encode(&ToWorker::Ping).to_vec();
+            frame[0] += 1;
+            return frame.into();
+        }
+        _ => {}
+    }
+    let result = TaskResult {
+        seq: Seq(0),
+        attempt: Attempt(1),
+        last: true,
+        started_us: 0,
+        ran_us: 1,
+        task_bytes: 1,
+        outcome: Outcome::ok(Bytes::from_static(b"not ours")),
+        command: Bytes::new(),
+    };
+    let task = Task {
+        seq: Seq(0),
+        attempt: Attempt(9),
+        last: true,
+        payload: Bytes::from_static(b"not ours"),
+    };
+    match process {
+        Process::Worker(_) => encode(&match choice {
+            3 => ToWorker::Tasks {
+                job,
+                limits: Default::default(),
+                tasks: Bounded::from(vec![task]),
+            },
+            4 => ToWorker::Settled { job, below: Seq(u64::MAX), ranges },
+            5 => ToWorker::Cancel { job },
+            6 => ToWorker::Recall { job },
+            _ => ToWorker::Done { job: JobId(0x0bad) },
+        }),
+        Process::Sink => encode(&match choice {
+            3 => ToSink::Results { job, session, results: Bounded::from(vec![result]) },
+            4 => ToSink::JobClose { job, total: 0 },
+            5 => ToSink::JobDone { job },
+            6 => ToSink::GiveUp {
+                job,
+                seq: Seq(0),
+                attempt: Attempt(1),
+                status: Status::Lost,
+                error: String::new(),
+            },
+            _ => ToSink::News { session, news: News::Goodbye },
+        }),
+        Process::Ventilator => encode(&match choice {
+            3 => ToVentilator::Receipt {
+                job,
+                received: Bounded::from(vec![Received {
+                    session,
+                    ranges: ranges.clone(),
+                    ran_us_max: 1,
+                }]),
+                stored: ranges,
+                retry: Bounded::default(),
+                held_bytes: u64::MAX,
+                failed: 0,
+            },
+            4 => ToVentilator::Complete { job },
+            5 => ToVentilator::Refused { job, reason: String::new() },
+            6 => {
+                ToVentilator::SinkHello { job, sink: session, stored: ranges, report_command: true }
+            }
+            _ => ToVentilator::Relay { session, news: News::Returned { job, ranges } },
+        }),
+    }
+}

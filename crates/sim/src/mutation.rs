@@ -1,0 +1,36 @@
+//! Bugs that are planted in the shells, to prove that the simulator would find them.
+
+/// A bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// A receipt vanishes from a connection that lives.
+    DropReceipt,
+    /// A batch of tasks vanishes from a lane that lives.
+    DropTasks,
+    /// A batch of tasks that came on a lane comes again on the next one.
+    RepeatTasks,
+    /// A worker is not told that its connection to the sink stands again.
+    ForgetSinkConnected,
+    /// The end of an old connection is taken for the end of the new one.
+    MistakeGone,
+    /// A group commit reports one record less than it wrote.
+    ForgetWritten,
+    /// A task runs with the payload of the one before.
+    MixPayloads,
+    /// The sink writes a record twice.
+    RepeatRecord,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::DropReceipt,
+        Self::DropTasks,
+        Self::RepeatTasks,
+        Self::ForgetSinkConnected,
+        Self::MistakeGone,
+        Self::ForgetWritten,
+        Self::MixPayloads,
+        Self::RepeatRecord,
+    ];
+}

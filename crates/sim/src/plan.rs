@@ -1,0 +1,194 @@
+//! What a world will be like, drawn from the seed before anything runs.
+
+use fastrand::Rng;
+use tradewind_proto::collector::Order;
+
+use crate::faults::Fault;
+
+/// A world as the seed has it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The order of the output.
+    pub order: Order,
+    /// How often a failed task is tried again.
+    pub retries: u32,
+    /// How long an attempt may take, in microseconds.
+    pub timeout_us: Option<u64>,
+    /// The tasks.
+    pub tasks: Vec<TaskPlan>,
+    /// Tasks that the input has at a time.
+    pub input_chunk: u64,
+    /// The wait between two chunks of input, in microseconds.
+    pub input_gap_us: u64,
+    /// Where workers run, one at a time in each.
+    pub seats: Vec<SeatPlan>,
+    /// The shortest and the longest way of a message, in microseconds.
+    pub delay_us: (u64, u64),
+    /// The shortest and the longest group commit, in microseconds.
+    pub write_us: (u64, u64),
+    /// When either end of a connection notices its loss, at the latest, in microseconds.
+    pub notice_us_max: u64,
+    /// What goes wrong, and when.
+    pub faults: Vec<(u64, Fault)>,
+    /// Nothing goes wrong from here on.
+    pub calm_at: u64,
+    /// No worker has a reason to be declared lost.
+    pub is_safe: bool,
+    /// The job's time can be held against perfect sharing.
+    pub is_fair: bool,
+}
+
+/// A task as the seed has it.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskPlan {
+    /// Bytes of its payload.
+    pub payload_bytes: usize,
+    /// Bytes of its output.
+    pub output_bytes: usize,
+    /// How long it runs on a worker of full speed, in microseconds.
+    pub run_us: u64,
+    /// What comes of it.
+    pub fate: Fate,
+}
+
+/// What comes of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Fails up to this attempt, which may be none, then ends well.
+    FailsUpTo(u32),
+    /// Cannot be sent to anybody.
+    Unfit,
+    /// Kills the worker that runs it.
+    Poison,
+}
+
+/// A place where a worker runs.
+#[derive(Clone, Copy, Debug)]
+pub struct SeatPlan {
+    /// Tasks at once.
+    pub slots: u32,
+    /// How much longer than planned its tasks take.
+    pub slowness: u64,
+    /// When its first worker starts, in microseconds.
+    pub joins_at: u64,
+}
+
+const SECOND: u64 = 1_000_000;
+
+impl Plan {
+    /// The world of this seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let is_calm = rng.u8(0..100) < 15;
+        let is_fair = is_calm && rng.bool();
+        let retries = rng.u32(0..4);
+        // Of every hundred worlds a few are large in some way.
+        let (tasks, run_us_max) = match rng.u8(0..100) {
+            0..2 => (rng.usize(2_000..6_000), 2_000),
+            2..40 => (rng.usize(0..150), 1_000),
+            40..75 => (rng.usize(0..120), 100_000),
+            75..90 => (rng.usize(0..60), 2 * SECOND),
+            _ => (rng.usize(0..25), 20 * SECOND),
+        };
+        let is_bulky = tasks < 150 && rng.u8(0..100) < 3;
+        let timeout_us = (!is_fair && rng.u8(0..100) < 30)
+            .then(|| rng.u64(run_us_max / 2..=2 * run_us_max) + 1_000);
+        let (failing, unfit, poison) = match rng.u8(0..3) {
+            _ if is_fair => (0, 0, 0),
+            0 => (0, 0, 0),
+            1 => (20, 2, 0),
+            _ => (10, 1, 2),
+        };
+        let mut plan = Self {
+            order: if rng.bool() { Order::Seq } else { Order::Completion },
+            retries,
+            timeout_us,
+            tasks: Vec::with_capacity(tasks),
+            input_chunk: rng.u64(1..64),
+            input_gap_us: 0,
+            seats: Vec::new(),
+            delay_us: if rng.bool() { (30, 300) } else { (200, 20_000) },
+            write_us: if rng.bool() { (20, 200) } else { (500, 20_000) },
+            notice_us_max: if rng.bool() { 50_000 } else { 30 * SECOND },
+            faults: Vec::new(),
+            calm_at: 0,
+            is_safe: is_calm,
+            is_fair,
+        };
+        for _ in 0..tasks {
+            let fate = match rng.u8(0..100) {
+                dice if dice < poison => Fate::Poison,
+                dice if dice < poison + unfit => Fate::Unfit,
+                dice if dice < poison + unfit + failing => Fate::FailsUpTo(rng.u32(1..6)),
+                _ => Fate::FailsUpTo(0),
+            };
+            let bytes_max = if is_bulky && rng.u8(0..4) == 0 { 3 << 20 } else { 40 };
+            plan.tasks.push(TaskPlan {
+                payload_bytes: rng.usize(0..bytes_max),
+                output_bytes: rng.usize(0..bytes_max),
+                run_us: rng.u64(1..=run_us_max),
+                fate,
+            });
+        }
+        plan.seat(&mut rng);
+        let span = plan.bound_us() + 20 * plan.delay_us.1;
+        if !is_fair && rng.bool() {
+            plan.input_gap_us = rng.u64(0..=2 * span / (1 + tasks as u64 / plan.input_chunk));
+        } else {
+            plan.input_chunk = u64::MAX;
+        }
+        if !is_calm {
+            plan.disturb(&mut rng, span);
+        }
+        plan
+    }
+
+    /// How long perfect sharing would take, in microseconds.
+    #[must_use]
+    pub fn bound_us(&self) -> u64 {
+        let work: u64 = self.tasks.iter().map(|task| task.run_us).sum();
+        let speed: f64 =
+            self.seats.iter().map(|seat| f64::from(seat.slots) / seat.slowness as f64).sum();
+        (work as f64 / speed) as u64
+    }
+
+    /// The longest that a run may take, in microseconds.
+    #[must_use]
+    pub fn run_us_max(&self) -> u64 {
+        let slowness = self.seats.iter().map(|seat| seat.slowness).max().unwrap_or(1);
+        self.tasks.iter().map(|task| task.run_us * slowness).max().unwrap_or(0)
+    }
+
+    fn seat(&mut self, rng: &mut Rng) {
+        let late_max = [1, 1_000, 5 * SECOND][rng.usize(0..3)];
+        for _ in 0..rng.usize(1..=6) {
+            self.seats.push(SeatPlan {
+                slots: if rng.bool() { 1 } else { rng.u32(1..=8) },
+                slowness: if rng.bool() { 1 } else { rng.u64(1..=4) },
+                joins_at: if self.is_fair { 0 } else { rng.u64(0..late_max) },
+            });
+        }
+    }
+
+    fn disturb(&mut self, rng: &mut Rng, span: u64) {
+        let span = (span as f64 * (0.3 + 3.0 * rng.f64())) as u64;
+        let span = span.clamp(5_000, 60 * SECOND);
+        let kinds: Vec<u8> = (0..Fault::KINDS).filter(|_| rng.u8(0..100) < 30).collect();
+        let count = if kinds.is_empty() { 0 } else { rng.usize(1..25) };
+        for _ in 0..count {
+            let kind = kinds[rng.usize(0..kinds.len())];
+            let fault = Fault::draw(kind, rng, self.seats.len(), span);
+            self.faults.push((rng.u64(0..span), fault));
+        }
+        match rng.u8(0..100) {
+            0..6 => self.faults.push((rng.u64(0..span), Fault::Drain)),
+            6..12 => self.faults.push((rng.u64(0..span), Fault::Cancel)),
+            _ => {}
+        }
+        self.faults.sort_by_key(|(at, _)| *at);
+        let ends = self.faults.iter().map(|(at, fault)| at + fault.lasts_us());
+        self.calm_at = ends.max().unwrap_or(0) + self.notice_us_max;
+        self.is_safe = self.faults.iter().all(|(_, fault)| fault.is_harmless());
+    }
+}

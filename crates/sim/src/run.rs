@@ -1,0 +1,170 @@
+//! One seed, from its beginning to its end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fastrand::Rng;
+use tradewind_proto::dispatcher::Ended;
+
+use crate::check::Check;
+use crate::event::Queue;
+use crate::mutation::Mutation;
+use crate::plan::Plan;
+use crate::sink::Sink;
+use crate::ventilator::Ventilator;
+use crate::world::{Trace, World};
+
+/// How to run a seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// A bug to plant.
+    pub mutation: Option<Mutation>,
+    /// Keep a line for each event.
+    pub trace: bool,
+}
+
+/// What a seed came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The first violation of the promise, if there was one.
+    pub violation: Option<String>,
+    /// Made of everything that happened.
+    pub hash: u64,
+    /// Events that happened.
+    pub events: u64,
+    /// Records that were written.
+    pub records: u64,
+    /// Runs that were not their task's first.
+    pub reruns: u64,
+    /// A line for each event, if they were asked for.
+    pub lines: Vec<String>,
+}
+
+/// Nothing needs longer to go on, once nothing goes wrong: a late notice, a worker's timeout, the
+/// longest backoff.
+const PATIENCE_US: u64 = 120_000_000;
+
+/// Worlds that go on for longer than this never end.
+const EVENTS_MAX: u64 = 20_000_000;
+
+/// Runs the world of a seed to its end.
+#[must_use]
+pub fn run(seed: u64, options: Options) -> Report {
+    run_plan(Plan::new(seed), seed, options)
+}
+
+/// Runs a world to its end.
+#[must_use]
+pub(crate) fn run_plan(plan: Plan, seed: u64, options: Options) -> Report {
+    let mut world = World::new(plan, seed, options);
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let panic = outcome.err().map(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        format!("panicked: {}", text.unwrap_or("with something that is no text"))
+    });
+    Report {
+        violation: panic.or_else(|| world.check.violation().map(str::to_owned)),
+        hash: world.trace.hash,
+        events: world.trace.events,
+        records: world.check.records(),
+        reruns: world.check.reruns(),
+        lines: world.trace.lines.unwrap_or_default(),
+    }
+}
+
+impl World {
+    fn new(plan: Plan, seed: u64, options: Options) -> Self {
+        let seats = plan.seats.len();
+        Self {
+            now: 0,
+            queue: Queue::default(),
+            rng: Rng::with_seed(!seed),
+            check: Check::new(&plan),
+            mutation: options.mutation,
+            connections: Vec::new(),
+            ventilator: Ventilator::new(&plan, seed),
+            sink: Sink::new(&plan, seed),
+            workers: Vec::new(),
+            blocked_tasks: vec![0; seats],
+            blocked_results: vec![0; seats],
+            blocked_trunk: 0,
+            slow_network: (0, 0),
+            slow_disk_until: 0,
+            trace: Trace { lines: options.trace.then(Vec::new), ..Trace::default() },
+            plan,
+        }
+    }
+
+    fn run(&mut self) {
+        let plan = format!("{:?}", Summary(&self.plan));
+        self.trace.say(0, || plan);
+        self.start();
+        let longest = self.plan.run_us_max();
+        while self.check.violation().is_none() && !self.is_over() && self.step() {
+            let last = self.check.last_progress().max(self.plan.calm_at);
+            if self.now > last + PATIENCE_US + longest {
+                let records = self.check.records();
+                let state = self.ventilator.dispatcher.snapshot();
+                self.check.fail(|| format!("nothing goes on after {records} records: {state:?}"));
+            }
+            if self.trace.events > EVENTS_MAX {
+                self.check.fail(|| "the world never ends".to_owned());
+            }
+        }
+        if self.check.violation().is_none() {
+            self.check_end();
+        }
+    }
+
+    /// Is there nothing left to happen that matters?
+    fn is_over(&self) -> bool {
+        let ended = self.ventilator.dispatcher.ended().is_some();
+        let mut live = (0..self.workers.len()).filter(|worker| self.workers[*worker].is_alive);
+        ended && self.sink.collector.is_done() && live.all(|worker| self.is_idle(worker))
+    }
+
+    fn check_end(&mut self) {
+        let dispatcher = &self.ventilator.dispatcher;
+        let (ended, total) = (dispatcher.ended().cloned(), dispatcher.snapshot().total);
+        if ended != Some(Ended::Complete) {
+            self.check.fail(|| format!("the job ended as {ended:?}"));
+        }
+        self.check.complete(total.unwrap_or(u64::MAX));
+        if self.plan.is_fair {
+            self.check_fair();
+        }
+    }
+
+    /// No worker stood idle while another had more than it could do.
+    fn check_fair(&mut self) {
+        let bound = self.plan.bound_us();
+        let (_, delay) = self.plan.delay_us;
+        let (_, write) = self.plan.write_us;
+        let slack = 3 * self.plan.run_us_max() + 1_000_000 + 20 * (delay + write);
+        let allowed = (bound as f64 * 1.3) as u64 + slack;
+        let took = self.check.last_record();
+        if took > allowed {
+            self.check.fail(|| format!("the job took {took} µs where {bound} µs are possible"));
+        }
+    }
+}
+
+/// A plan without the list of its tasks.
+struct Summary<'a>(&'a Plan);
+
+impl std::fmt::Debug for Summary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plan = self.0;
+        f.debug_struct("Plan")
+            .field("order", &plan.order)
+            .field("tasks", &plan.tasks.len())
+            .field("retries", &plan.retries)
+            .field("timeout_us", &plan.timeout_us)
+            .field("seats", &plan.seats)
+            .field("delay_us", &plan.delay_us)
+            .field("notice_us_max", &plan.notice_us_max)
+            .field("faults", &plan.faults)
+            .field("calm_at", &plan.calm_at)
+            .finish_non_exhaustive()
+    }
+}

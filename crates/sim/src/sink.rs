@@ -1,0 +1,116 @@
+//! The sink's shell, and its disk.
+
+use std::collections::BTreeMap;
+
+use tradewind_proto::collector::{Collector, CollectorConfig};
+use tradewind_proto::{SessionId, Time};
+use tradewind_wire::encode;
+
+use crate::event::{ConnectionId, Event, Process};
+use crate::mutation::Mutation;
+use crate::plan::Plan;
+use crate::world::{Clock, POLLS_MAX, World};
+
+pub(crate) struct Sink {
+    pub(crate) collector: Collector,
+    pub(crate) clock: Clock,
+    /// The newest connection of each worker.
+    pub(crate) workers: BTreeMap<SessionId, ConnectionId>,
+    pub(crate) receipts: Option<ConnectionId>,
+    /// Records that were given out and that the disk has not begun with.
+    waiting: usize,
+    /// Records that the disk is writing.
+    writing: usize,
+    flush: Flush,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flush {
+    NotYet,
+    Under,
+    Done,
+}
+
+impl Sink {
+    pub(crate) fn new(plan: &Plan, seed: u64) -> Self {
+        let collector = Collector::new(CollectorConfig {
+            session: SessionId(seed ^ 0x517e),
+            order: plan.order,
+            report_command: false,
+        });
+        Self {
+            collector,
+            clock: Clock::default(),
+            workers: BTreeMap::new(),
+            receipts: None,
+            waiting: 0,
+            writing: 0,
+            flush: Flush::NotYet,
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn drive_sink(&mut self) -> Option<Time> {
+        while let Some(records) = self.sink.collector.poll_write() {
+            self.sink.waiting += records.len();
+            for record in &records {
+                self.trace.say(self.now, || {
+                    let result = &record.result;
+                    let (seq, status) = (result.seq, result.outcome.status.as_str());
+                    format!("record {seq} {status}, attempt {}", result.attempt)
+                });
+                self.check.recorded(record, self.now);
+                if self.mutation == Some(Mutation::RepeatRecord) && self.rng.u8(0..100) == 0 {
+                    self.check.recorded(record, self.now);
+                }
+            }
+        }
+        self.write_on();
+        for polls in 0.. {
+            if polls == POLLS_MAX {
+                self.check.fail(|| "the collector never stops talking".to_owned());
+                return None;
+            }
+            let Some(message) = self.sink.collector.poll_transmit() else { break };
+            if let Some(id) = self.sink.receipts {
+                self.send(id, encode(&message));
+            }
+        }
+        Some(self.sink.collector.poll_timeout())
+    }
+
+    /// One group commit at a time; or the flush, when there is nothing left to write.
+    fn write_on(&mut self) {
+        if self.sink.writing > 0 || self.sink.flush != Flush::NotYet {
+            return;
+        }
+        let (least, mut most) = self.plan.write_us;
+        if self.now < self.slow_disk_until {
+            most = 2_000_000;
+        }
+        let takes = self.rng.u64(least..=most);
+        if self.sink.waiting > 0 {
+            self.sink.writing = std::mem::take(&mut self.sink.waiting);
+            self.queue.push(self.now + takes, Event::Written);
+        } else if self.sink.collector.is_all_stored() {
+            self.sink.flush = Flush::Under;
+            self.queue.push(self.now + takes, Event::Flushed);
+        }
+    }
+
+    pub(crate) fn handle_written(&mut self) {
+        let mut count = std::mem::take(&mut self.sink.writing);
+        if self.mutation == Some(Mutation::ForgetWritten) && self.rng.u8(0..50) == 0 {
+            count -= 1;
+        }
+        self.sink.collector.handle_written(count);
+        self.drive(Process::Sink);
+    }
+
+    pub(crate) fn handle_flushed(&mut self) {
+        self.sink.flush = Flush::Done;
+        self.sink.collector.handle_flushed();
+        self.drive(Process::Sink);
+    }
+}

@@ -1,0 +1,139 @@
+//! The ventilator's shell.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Transmit};
+use tradewind_proto::message::ToWorker;
+use tradewind_proto::{JobId, LaneId, SessionId, Time};
+use tradewind_wire::encode;
+
+use crate::event::{ConnectionId, End, Event, Process};
+use crate::plan::{Fate, Plan};
+use crate::world::{Clock, POLLS_MAX, World};
+
+pub(crate) struct Ventilator {
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) clock: Clock,
+    /// The lanes that are up, as far as is known here.
+    pub(crate) lanes: BTreeMap<SessionId, ConnectionId>,
+    pub(crate) job: Option<ConnectionId>,
+    /// The newest connection of the sink.
+    pub(crate) receipts: Option<ConnectionId>,
+    /// Tasks read so far.
+    read: usize,
+    input_ended: bool,
+    /// There was no room for the next task.
+    input_waits: bool,
+}
+
+impl Ventilator {
+    pub(crate) fn new(plan: &Plan, seed: u64) -> Self {
+        let dispatcher = Dispatcher::new(DispatcherConfig {
+            job: JobId(seed ^ 0x10b),
+            name: "a job".to_owned(),
+            retries: plan.retries,
+            timeout: plan.timeout_us.map(Duration::from_micros),
+            seed,
+        });
+        Self {
+            dispatcher,
+            clock: Clock::default(),
+            lanes: BTreeMap::new(),
+            job: None,
+            receipts: None,
+            read: 0,
+            input_ended: false,
+            input_waits: false,
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn read_input(&mut self) {
+        self.ventilator.input_waits = false;
+        let mut chunk = self.plan.input_chunk;
+        while chunk > 0 && !self.ventilator.input_ended && !self.ventilator.dispatcher.is_stopped()
+        {
+            let seq = self.ventilator.read;
+            let Some(task) = self.plan.tasks.get(seq) else {
+                self.ventilator.input_ended = true;
+                self.ventilator.dispatcher.handle_input_end();
+                break;
+            };
+            if self.ventilator.dispatcher.input_room() == 0 {
+                self.ventilator.input_waits = true;
+                break;
+            }
+            self.ventilator.read += 1;
+            chunk -= 1;
+            if task.fate == Fate::Unfit {
+                self.ventilator.dispatcher.handle_unfit_task("unfit".to_owned());
+            } else {
+                self.ventilator.dispatcher.handle_task(self.check.payload(seq));
+            }
+        }
+        if chunk == 0 {
+            self.queue.push(self.now + self.plan.input_gap_us, Event::Input);
+        }
+        self.drive(Process::Ventilator);
+    }
+
+    pub(crate) fn drive_ventilator(&mut self) -> Option<Time> {
+        let now = self.time_of(Process::Ventilator);
+        for polls in 0.. {
+            if polls == POLLS_MAX {
+                self.check.fail(|| "the dispatcher never stops talking".to_owned());
+                return None;
+            }
+            let Some(transmit) = self.ventilator.dispatcher.poll_transmit(now) else { break };
+            self.trace.say(self.now, || format!("ventilator says {transmit:?}"));
+            match transmit {
+                Transmit::Worker(lane, message) => self.send_to_worker(lane, &message),
+                Transmit::Sink(message) => {
+                    if let Some(id) = self.ventilator.job {
+                        self.send(id, encode(&message));
+                    }
+                }
+            }
+        }
+        while let Some(lane) = self.ventilator.dispatcher.poll_close() {
+            self.close_lane(lane);
+        }
+        if self.ventilator.input_waits && self.ventilator.dispatcher.input_room() > 0 {
+            self.ventilator.input_waits = false;
+            self.queue.push(self.now, Event::Input);
+        }
+        Some(self.ventilator.dispatcher.poll_timeout())
+    }
+
+    fn send_to_worker(&mut self, lane: LaneId, message: &ToWorker) {
+        let id = lane.0 as usize;
+        let crate::event::Route::Tasks(worker) = self.connections[id].route else { return };
+        if let ToWorker::Tasks { tasks, .. } = message {
+            self.check.dispatched(worker, &tasks.0);
+        }
+        self.send(id, encode(message));
+    }
+
+    /// The dispatcher closes the lane of a worker that it has declared lost, and the older one of
+    /// two.
+    fn close_lane(&mut self, lane: LaneId) {
+        let id = lane.0 as usize;
+        let crate::event::Route::Tasks(worker) = self.connections[id].route else { return };
+        let session = self.workers[worker].session;
+        if self.ventilator.lanes.get(&session) == Some(&id) {
+            self.ventilator.lanes.remove(&session);
+            self.declared_lost(worker);
+        }
+        if self.is_open(id, End::Sender) {
+            self.close(id, End::Sender);
+        }
+    }
+
+    pub(crate) fn declared_lost(&mut self, worker: usize) {
+        self.trace.say(self.now, || format!("worker {worker} is declared lost"));
+        let is_needless = self.plan.is_safe && self.workers[worker].is_alive;
+        self.check.lost(worker, is_needless);
+    }
+}

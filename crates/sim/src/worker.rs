@@ -1,0 +1,221 @@
+//! A worker's shell, and the processes of its tasks.
+
+use bytes::Bytes;
+use tradewind_proto::executor::{Executor, Finished, Start, Stop};
+use tradewind_proto::message::{Exit, Outcome, Status};
+use tradewind_proto::{Attempt, Seq, SessionId, Slot, Time};
+use tradewind_wire::encode;
+
+use crate::check::RunEnd;
+use crate::event::{ConnectionId, Event, Instant, Process, Route};
+use crate::mutation::Mutation;
+use crate::plan::Fate;
+use crate::world::{Clock, POLLS_MAX, World};
+
+pub(crate) struct Worker {
+    pub(crate) seat: usize,
+    pub(crate) session: SessionId,
+    pub(crate) slots: u32,
+    pub(crate) executor: Executor,
+    pub(crate) clock: Clock,
+    pub(crate) is_alive: bool,
+    pub(crate) lane: Option<ConnectionId>,
+    pub(crate) results: Option<ConnectionId>,
+    pub(crate) was_connected: bool,
+    /// It was asked to leave.
+    pub(crate) is_leaving: bool,
+    /// By slot, what runs.
+    runs: Vec<Option<Run>>,
+    count: u64,
+    /// For [`Mutation::RepeatTasks`].
+    pub(crate) repeated: Option<Bytes>,
+}
+
+#[derive(Clone, Debug)]
+struct Run {
+    /// Tells this run's end from that of an earlier one in the slot.
+    run: u64,
+    seq: Seq,
+    attempt: Attempt,
+    payload: Bytes,
+    started: Instant,
+    is_stopped: bool,
+}
+
+impl Worker {
+    pub(crate) fn name(&self) -> String {
+        format!("seat-{}", self.seat)
+    }
+}
+
+/// The longest that a task takes to die of a signal.
+const GRACE_US_MAX: u64 = 50_000;
+
+impl World {
+    pub(crate) fn spawn(&mut self, seat: usize) {
+        if self.seated(seat).is_some() {
+            return;
+        }
+        let worker = self.workers.len();
+        let session = SessionId(0x1000 + worker as u64);
+        let slots = self.plan.seats[seat].slots;
+        self.workers.push(Worker {
+            seat,
+            session,
+            slots,
+            executor: Executor::new(session, slots),
+            clock: Clock::default(),
+            is_alive: true,
+            lane: None,
+            results: None,
+            was_connected: false,
+            is_leaving: false,
+            runs: vec![None; slots as usize],
+            count: 0,
+            repeated: None,
+        });
+        self.check.progressed(self.now);
+        let later = self.rng.u64(0..2_000);
+        self.queue.push(self.now, Event::Dial(Route::Tasks(worker)));
+        self.queue.push(self.now + later, Event::Dial(Route::Results(worker)));
+        self.drive(Process::Worker(worker));
+    }
+
+    pub(crate) fn drive_worker(&mut self, worker: usize) -> Option<Time> {
+        let now = self.time_of(Process::Worker(worker));
+        for polls in 0.. {
+            if polls == POLLS_MAX {
+                self.check.fail(|| "an executor never stops talking".to_owned());
+                return None;
+            }
+            if let Some(start) = self.workers[worker].executor.poll_start(now) {
+                self.start_task(worker, start);
+            } else if let Some(stop) = self.workers[worker].executor.poll_stop() {
+                self.stop_task(worker, stop);
+            } else if let Some(message) = self.workers[worker].executor.poll_transmit() {
+                if let Some(id) = self.workers[worker].results {
+                    self.send(id, encode(&message));
+                }
+            } else {
+                break;
+            }
+        }
+        let snapshot = self.workers[worker].executor.snapshot();
+        self.check.held(snapshot.running as u64 + u64::from(snapshot.queued));
+        if self.workers[worker].executor.is_drained() {
+            self.leave(worker);
+        }
+        Some(self.workers[worker].executor.poll_timeout())
+    }
+
+    fn start_task(&mut self, worker: usize, start: Start) {
+        let Start { slot, task, .. } = start;
+        let (seq, attempt) = (task.seq, task.attempt);
+        self.trace.say(self.now, || format!("worker {worker} starts {seq}, attempt {attempt}"));
+        let mut payload = task.payload;
+        if self.mutation == Some(Mutation::MixPayloads) && self.rng.u8(0..100) == 0 {
+            payload = self.check.payload(seq.0.saturating_sub(1) as usize);
+        }
+        self.check.started(worker, seq, attempt, &payload, self.now);
+        let Some(plan) = self.plan.tasks.get(seq.0 as usize).copied() else { return };
+        let me = &mut self.workers[worker];
+        me.count += 1;
+        let run = me.count;
+        let place = &mut me.runs[slot.0 as usize];
+        if place.is_some() {
+            self.check.fail(|| format!("{slot:?} was given two tasks at a time"));
+        }
+        let started = self.now;
+        *place = Some(Run { run, seq, attempt, payload, started, is_stopped: false });
+        let takes = plan.run_us * self.plan.seats[me.seat].slowness;
+        let ended = Event::TaskEnded { worker, slot: slot.0 as usize, run };
+        self.queue.push(self.now + takes, ended);
+    }
+
+    fn stop_task(&mut self, worker: usize, stop: Stop) {
+        let grace = self.rng.u64(0..GRACE_US_MAX);
+        let me = &mut self.workers[worker];
+        let Some(run) = &mut me.runs[stop.slot.0 as usize] else { return };
+        if run.seq != stop.seq || run.attempt != stop.attempt || run.is_stopped {
+            return;
+        }
+        me.count += 1;
+        run.run = me.count;
+        run.is_stopped = true;
+        let slot = stop.slot.0 as usize;
+        let (seq, run) = (stop.seq, run.run);
+        self.trace.say(self.now, || format!("worker {worker} stops {seq}"));
+        self.queue.push(self.now + grace, Event::TaskEnded { worker, slot, run });
+    }
+
+    pub(crate) fn handle_task_ended(&mut self, worker: usize, slot: usize, number: u64) {
+        let me = &mut self.workers[worker];
+        let Some(run) = me.runs[slot].take_if(|run| run.run == number) else { return };
+        let plan = self.plan.tasks[run.seq.0 as usize];
+        let (outcome, end) = match plan.fate {
+            _ if run.is_stopped => {
+                let mut outcome = Outcome::error(Status::Failed, "ended by a signal");
+                outcome.exit = Exit::Signal(15);
+                (outcome, RunEnd::Stopped)
+            }
+            Fate::Poison => {
+                let back = self.rng.u64(0..500_000);
+                let seat = me.seat;
+                self.kill(worker, false);
+                self.queue.push(self.now + back, Event::Spawn(seat));
+                return;
+            }
+            Fate::FailsUpTo(attempt) if run.attempt.0 <= attempt => {
+                let mut outcome = Outcome::error(Status::Failed, "it fails");
+                outcome.exit = Exit::Code(1);
+                (outcome, RunEnd::Failed)
+            }
+            Fate::FailsUpTo(_) | Fate::Unfit => {
+                (Outcome::ok(output(&run.payload, plan.output_bytes)), RunEnd::Ok)
+            }
+        };
+        self.check.ended(worker, run.seq, run.attempt, end, self.now);
+        me.executor.handle_finished(Finished {
+            slot: Slot(slot as u32),
+            started_us: run.started,
+            ran_us: self.now - run.started,
+            outcome,
+            command: Bytes::new(),
+        });
+        self.drive(Process::Worker(worker));
+    }
+
+    /// A worker dies, and its tasks' processes with it.
+    pub(crate) fn kill(&mut self, worker: usize, is_silent: bool) {
+        self.trace.say(self.now, || format!("worker {worker} dies"));
+        self.workers[worker].is_alive = false;
+        self.check.died(worker);
+        self.abandon(Process::Worker(worker), is_silent);
+    }
+
+    fn leave(&mut self, worker: usize) {
+        if !self.workers[worker].is_alive {
+            return;
+        }
+        self.trace.say(self.now, || format!("worker {worker} leaves"));
+        self.workers[worker].is_alive = false;
+        if self.workers[worker].runs.iter().any(Option::is_some) {
+            self.check.fail(|| format!("worker {worker} left while a task ran"));
+        }
+        self.check.died(worker);
+        self.abandon(Process::Worker(worker), false);
+    }
+
+    /// Nothing runs here, waits here or is kept here.
+    pub(crate) fn is_idle(&self, worker: usize) -> bool {
+        let worker = &self.workers[worker];
+        worker.executor.is_empty() && worker.runs.iter().all(Option::is_none)
+    }
+}
+
+/// What a task writes: made of its payload, so that no two tasks write the same.
+pub(crate) fn output(payload: &Bytes, length: usize) -> Bytes {
+    let mut output = payload.to_vec();
+    output.resize(payload.len() + length, b'.');
+    output.into()
+}

@@ -1,0 +1,288 @@
+//! The world: its clock, its queue, and what happens next.
+
+use bytes::Bytes;
+use fastrand::Rng;
+use tradewind_proto::Time;
+use tradewind_wire::{Message, decode};
+
+use crate::check::Check;
+use crate::event::{End, Event, Instant, Process, Queue};
+use crate::mutation::Mutation;
+use crate::network::Connection;
+use crate::plan::Plan;
+use crate::sink::Sink;
+use crate::ventilator::Ventilator;
+use crate::worker::Worker;
+
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) queue: Queue,
+    pub(crate) rng: Rng,
+    pub(crate) plan: Plan,
+    pub(crate) check: Check,
+    pub(crate) mutation: Option<Mutation>,
+    pub(crate) connections: Vec<Connection>,
+    pub(crate) ventilator: Ventilator,
+    pub(crate) sink: Sink,
+    /// All that ever started.
+    pub(crate) workers: Vec<Worker>,
+    /// By seat, until when nobody gets through to the ventilator.
+    pub(crate) blocked_tasks: Vec<Instant>,
+    /// By seat, until when nobody gets through to the sink.
+    pub(crate) blocked_results: Vec<Instant>,
+    /// Until when the ventilator and the sink do not get through to each other.
+    pub(crate) blocked_trunk: Instant,
+    /// Until when messages may take so long.
+    pub(crate) slow_network: (Instant, u64),
+    pub(crate) slow_disk_until: Instant,
+    pub(crate) trace: Trace,
+}
+
+/// A process's own time.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    /// How far it is ahead of the world's.
+    pub(crate) ahead: u64,
+    hung_until: Instant,
+    /// What waits for a process that hangs.
+    inbox: Vec<Event>,
+    wake_at: Option<Instant>,
+}
+
+/// Every event leaves its mark: two runs of a seed must leave the same.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    pub(crate) hash: u64,
+    pub(crate) events: u64,
+    pub(crate) lines: Option<Vec<String>>,
+}
+
+/// No single event makes a machine say so much, unless it never stops.
+pub(crate) const POLLS_MAX: usize = 200_000;
+
+impl World {
+    pub(crate) fn start(&mut self) {
+        for seat in 0..self.plan.seats.len() {
+            self.queue.push(self.plan.seats[seat].joins_at, Event::Spawn(seat));
+        }
+        for fault in 0..self.plan.faults.len() {
+            self.queue.push(self.plan.faults[fault].0, Event::Fault(fault));
+        }
+        let (job, receipts) = (self.rng.u64(0..10_000), self.rng.u64(0..10_000));
+        self.queue.push(job, Event::Dial(crate::event::Route::Job));
+        self.queue.push(receipts, Event::Dial(crate::event::Route::Receipts));
+        self.queue.push(0, Event::Input);
+        self.drive(Process::Ventilator);
+        self.drive(Process::Sink);
+    }
+
+    /// Lets the next event happen; false if there is none.
+    pub(crate) fn step(&mut self) -> bool {
+        let Some((at, event)) = self.queue.pop() else { return false };
+        debug_assert!(at >= self.now, "time does not go back");
+        self.now = at;
+        if let Event::Wake(process) = event {
+            let clock = self.clock_of(process);
+            if clock.wake_at != Some(at) {
+                return true;
+            }
+            clock.wake_at = None;
+        }
+        if let Some(process) = self.target(&event) {
+            if !self.is_alive(process) {
+                return true;
+            }
+            let now = self.now;
+            let clock = self.clock_of(process);
+            if clock.hung_until > now {
+                clock.inbox.push(event);
+                return true;
+            }
+        }
+        self.happen(event);
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        self.trace.note(self.now, &event);
+        match event {
+            Event::Dial(route) => self.dial(route),
+            Event::Opened(connection, end) => self.handle_opened(connection, end),
+            Event::Gone(connection, end) => self.handle_gone(connection, end),
+            Event::Arrived(connection, frame) => self.handle_arrived(connection, &frame),
+            Event::Injected(process, frame) => self.deliver(process, &frame),
+            Event::Wake(process) => self.wake(process),
+            Event::Resume(process) => self.resume(process),
+            Event::Input => self.read_input(),
+            Event::TaskEnded { worker, slot, run } => self.handle_task_ended(worker, slot, run),
+            Event::Written => self.handle_written(),
+            Event::Flushed => self.handle_flushed(),
+            Event::Spawn(seat) => self.spawn(seat),
+            Event::Fault(index) => {
+                let (_, fault) = self.plan.faults[index];
+                self.trace.say(self.now, || format!("{fault:?}"));
+                self.check.progressed(self.now);
+                self.apply(fault);
+            }
+        }
+    }
+
+    fn wake(&mut self, process: Process) {
+        let now = self.time_of(process);
+        match process {
+            Process::Ventilator => self.ventilator.dispatcher.handle_timeout(now),
+            Process::Sink => self.sink.collector.handle_timeout(now),
+            Process::Worker(worker) => self.workers[worker].executor.handle_timeout(now),
+        }
+        self.drive(process);
+    }
+
+    pub(crate) fn hang(&mut self, process: Process, until: Instant) {
+        let clock = self.clock_of(process);
+        if until > clock.hung_until {
+            clock.hung_until = until;
+            self.queue.push(until, Event::Resume(process));
+        }
+    }
+
+    /// All that waited comes at once. Whether the timer is seen before or after the rest is left
+    /// to chance.
+    fn resume(&mut self, process: Process) {
+        let mut inbox = std::mem::take(&mut self.clock_of(process).inbox);
+        if self.rng.bool() {
+            inbox.sort_by_key(|event| matches!(event, Event::Wake(_)));
+        }
+        for event in inbox {
+            if self.is_alive(process) {
+                self.happen(event);
+            }
+        }
+    }
+
+    /// The process that notices the event.
+    fn target(&self, event: &Event) -> Option<Process> {
+        match event {
+            Event::Dial(route) => Some(route.dialler()),
+            Event::Opened(connection, end) | Event::Gone(connection, end) => {
+                Some(self.connections[*connection].route.at(*end))
+            }
+            Event::Arrived(connection, _) => {
+                Some(self.connections[*connection].route.at(End::Receiver))
+            }
+            Event::Injected(process, _) | Event::Wake(process) => Some(*process),
+            Event::Input => Some(Process::Ventilator),
+            Event::TaskEnded { worker, .. } => Some(Process::Worker(*worker)),
+            Event::Written | Event::Flushed => Some(Process::Sink),
+            Event::Resume(_) | Event::Spawn(_) | Event::Fault(_) => None,
+        }
+    }
+
+    pub(crate) fn is_alive(&self, process: Process) -> bool {
+        match process {
+            Process::Ventilator | Process::Sink => true,
+            Process::Worker(worker) => self.workers[worker].is_alive,
+        }
+    }
+
+    pub(crate) fn clock_of(&mut self, process: Process) -> &mut Clock {
+        match process {
+            Process::Ventilator => &mut self.ventilator.clock,
+            Process::Sink => &mut self.sink.clock,
+            Process::Worker(worker) => &mut self.workers[worker].clock,
+        }
+    }
+
+    pub(crate) fn time_of(&mut self, process: Process) -> Time {
+        let now = self.now;
+        Time(now + self.clock_of(process).ahead)
+    }
+
+    /// Asks a machine what to do until there is nothing more, and when to ask again.
+    pub(crate) fn drive(&mut self, process: Process) {
+        let due = match process {
+            Process::Ventilator => self.drive_ventilator(),
+            Process::Sink => self.drive_sink(),
+            Process::Worker(worker) => self.drive_worker(worker),
+        };
+        let (Some(due), true) = (due, self.is_alive(process)) else { return };
+        let now = self.now;
+        let clock = self.clock_of(process);
+        let at = due.0.saturating_sub(clock.ahead).max(now);
+        if clock.wake_at != Some(at) {
+            clock.wake_at = Some(at);
+            self.queue.push(at, Event::Wake(process));
+        }
+    }
+
+    /// A frame is read at a process. What is no message is dropped, as the shells do.
+    pub(crate) fn deliver(&mut self, process: Process, frame: &Bytes) {
+        match process {
+            Process::Ventilator => {
+                let now = self.time_of(process);
+                if let Some(message) = self.decoded(process, frame) {
+                    self.ventilator.dispatcher.handle_message(now, message);
+                }
+            }
+            Process::Sink => {
+                if let Some(message) = self.decoded(process, frame) {
+                    self.sink.collector.handle_message(message);
+                }
+            }
+            Process::Worker(worker) => {
+                if let Some(message) = self.decoded(process, frame) {
+                    self.workers[worker].executor.handle_message(message);
+                }
+            }
+        }
+        self.drive(process);
+    }
+
+    fn decoded<M: Message + std::fmt::Debug>(
+        &mut self,
+        process: Process,
+        frame: &Bytes,
+    ) -> Option<M> {
+        let message = decode::<M>(frame);
+        self.trace.say(self.now, || match &message {
+            Ok(message) => format!("{process:?} hears {message:?}"),
+            Err(error) => format!("{process:?} drops a frame: {error}"),
+        });
+        message.ok()
+    }
+}
+
+impl Trace {
+    fn note(&mut self, now: Instant, event: &Event) {
+        self.events += 1;
+        self.mix(now);
+        match event {
+            Event::Arrived(connection, frame) => {
+                self.mix(*connection as u64);
+                for chunk in frame.chunks(8) {
+                    let mut word = [0; 8];
+                    word[..chunk.len()].copy_from_slice(chunk);
+                    self.mix(u64::from_le_bytes(word));
+                }
+            }
+            Event::TaskEnded { worker, slot, run } => {
+                [*worker as u64, *slot as u64, *run].into_iter().for_each(|part| self.mix(part));
+            }
+            Event::Opened(connection, end) => self.mix((*connection as u64) << 8 | *end as u64),
+            Event::Gone(connection, end) => self.mix((*connection as u64) << 9 | *end as u64),
+            _ => {}
+        }
+        if !matches!(event, Event::Arrived(..) | Event::Wake(_)) {
+            self.say(now, || format!("{event:?}"));
+        }
+    }
+
+    fn mix(&mut self, word: u64) {
+        self.hash = (self.hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    pub(crate) fn say(&mut self, now: Instant, line: impl FnOnce() -> String) {
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("{:>12.6} {}", now as f64 / 1e6, line()));
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The `tradewind` program.
+
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tradewind_node::exit;
+use tradewind_sink::SinkArgs;
+use tradewind_ventilator::VentilatorArgs;
+use tradewind_worker::WorkerArgs;
+
+use crate::run::RunArgs;
+
+/// A pile of tasks, some machines, and one record for each task
+#[derive(Parser)]
+#[command(name = "tradewind", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(Box<RunArgs>),
+    Ventilator(Box<VentilatorArgs>),
+    Worker(Box<WorkerArgs>),
+    Sink(Box<SinkArgs>),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => exit::report("tradewind", args.main()),
+        Command::Ventilator(args) => exit::report("ventilator", args.main()),
+        Command::Worker(args) => exit::report("worker", args.main()),
+        Command::Sink(args) => exit::report("sink", args.main()),
+    }
+}

@@ -1,0 +1,192 @@
+//! The worker's flags.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use clap::Args;
+use tradewind_lanes::Endpoint;
+use tradewind_node::args::{LaneArgs, LogArgs, default_name, name, payload_bytes_max, size};
+use tradewind_node::exit::{COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE};
+use tradewind_node::{Shutdown, exit, logs};
+use tradewind_proto::limits::SLOTS_MAX;
+
+use crate::handler::{
+    CommandHandler, CommandOptions, Handler, Input, STOP_GRACE, Template, check_program,
+};
+use crate::run::{Settings, run};
+use crate::runner::Runner;
+
+const EXAMPLES: &str = "\
+Examples:
+  worker --ventilator tcp://vent-host:5557 --sink tcp://sink-host:5558 -- gzip -k {}
+  worker --slots 2 --stdin -- python3 classify.py
+
+Replacement strings in COMMAND and ARG, as in GNU parallel:
+  {}   the task          {.}  without extension        {#}  its number, from 1
+  {/}  its basename      {/.} basename without extension  {//} its directory
+Without any of these the task is appended as the last argument.";
+
+/// Run tasks
+#[derive(Args, Clone, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{HELP}"))]
+pub struct WorkerArgs {
+    /// Where the ventilator hands out tasks
+    #[arg(
+        long,
+        env = "TRADEWIND_VENTILATOR",
+        value_name = "ENDPOINT",
+        default_value = "tcp://127.0.0.1:5557"
+    )]
+    pub ventilator: Endpoint,
+
+    /// Where the sink listens
+    #[arg(
+        long,
+        env = "TRADEWIND_SINK",
+        value_name = "ENDPOINT",
+        default_value = "tcp://127.0.0.1:5558"
+    )]
+    pub sink: Endpoint,
+
+    /// Tasks to run at once [default: the cores]
+    #[arg(
+        long,
+        env = "TRADEWIND_SLOTS",
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(SLOTS_MAX))
+    )]
+    pub slots: Option<u32>,
+
+    /// This worker's name, for people [default: the host's and the process's id]
+    #[arg(long, env = "TRADEWIND_NAME", value_name = "NAME", value_parser = name)]
+    pub name: Option<String>,
+
+    /// Exit when the job is over instead of waiting for the next
+    #[arg(long, env = "TRADEWIND_EXIT_WHEN_DONE")]
+    pub exit_when_done: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub handler: HandlerArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub lanes: LaneArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub logs: LogArgs,
+}
+
+/// What is done with a task.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "What to do with a task")]
+pub struct HandlerArgs {
+    /// Give the task to the command's standard input, not in its arguments
+    #[arg(long, env = "TRADEWIND_STDIN")]
+    pub stdin: bool,
+
+    /// Run no command: the output is the task
+    #[arg(long, env = "TRADEWIND_ECHO", conflicts_with_all = ["sleep", "command"])]
+    pub echo: bool,
+
+    /// Run no command: the task is a number of seconds to wait
+    #[arg(long, env = "TRADEWIND_SLEEP", conflicts_with = "command")]
+    pub sleep: bool,
+
+    /// Fail a task whose output is larger
+    #[arg(
+        long,
+        env = "TRADEWIND_MAX_OUTPUT",
+        value_name = "SIZE",
+        value_parser = size,
+        default_value = "16MiB"
+    )]
+    pub max_output: u64,
+
+    /// The command to run for each task, without a shell
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+impl HandlerArgs {
+    /// The handler that the flags describe; a command is looked for.
+    ///
+    /// # Errors
+    /// When there is no handler, or its command cannot be run.
+    pub fn handler(&self, worker: &str, message_bytes_max: u64) -> Result<Handler, Fatal> {
+        if self.echo {
+            return Ok(Handler::Echo);
+        }
+        if self.sleep {
+            return Ok(Handler::Sleep);
+        }
+        let output_bytes_max = payload_bytes_max(message_bytes_max);
+        if self.max_output > output_bytes_max {
+            let text = format!(
+                "--max-output {} does not fit into a message: at most {output_bytes_max} bytes do; \
+                 see --message-max",
+                self.max_output
+            );
+            return Err(Fatal::new(USAGE, text));
+        }
+        let input = if self.stdin { Input::Stdin } else { Input::Argument };
+        let template = Template::parse(self.command.iter().cloned(), input).map_err(|_| {
+            let text = "nothing to do with a task: give a command after --, or --echo or --sleep";
+            Fatal::new(USAGE, text)
+        })?;
+        check_program(&template).or_exit(COMMAND)?;
+        let options = CommandOptions {
+            output_bytes_max: self.max_output,
+            grace: STOP_GRACE,
+            worker: worker.to_owned(),
+        };
+        Ok(Handler::Command(CommandHandler::new(template, options)))
+    }
+}
+
+impl WorkerArgs {
+    /// What the flags mean.
+    ///
+    /// # Errors
+    /// When they mean nothing that can be done.
+    pub fn settings(self) -> Result<Settings, Fatal> {
+        let name = self.name.unwrap_or_else(default_name);
+        let runner = match self.handler.handler(&name, self.lanes.message_max)? {
+            // Not worth a thread's wake-up.
+            Handler::Echo => Runner::Inline(Arc::new(Handler::Echo)),
+            handler => Runner::Threads(Arc::new(handler)),
+        };
+        Ok(Settings {
+            ventilator: self.ventilator,
+            sink: self.sink,
+            slots: self.slots.unwrap_or_else(cores),
+            name,
+            exit_when_done: self.exit_when_done,
+            runner,
+            lanes: self.lanes.options(),
+            connect_timeout: self.lanes.connect_timeout,
+        })
+    }
+
+    /// Runs the program: everything between the flags and the exit code.
+    ///
+    /// # Errors
+    /// When no tasks can be run.
+    pub fn main(self) -> exit::Outcome {
+        logs::init(&self.logs, "info")?;
+        let settings = self.settings()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.or_exit(SYSTEM)?.block_on(async {
+            let shutdown = Shutdown::new()?;
+            run(settings, Some(shutdown)).await
+        })
+    }
+}
+
+/// How many tasks this machine runs at once, by default.
+#[must_use]
+pub fn cores() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(cores).unwrap_or(SLOTS_MAX).min(SLOTS_MAX)
+}

@@ -1,0 +1,220 @@
+//! The handler that runs a command for each task.
+
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::io::Errno;
+use tradewind_proto::limits::{ERROR_BYTES_MAX, OUTPUT_BYTES_MAX};
+use tradewind_proto::message::{Exit, Outcome, Status};
+
+use super::process::{Ended, supervise};
+use super::program;
+use super::template::{Input, Template};
+use super::{BlockingHandler, STOPPED, StopSignal, Task};
+
+/// What a command that is stopped has, from TERM to KILL, for cleaning up.
+pub const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// The kernel's `MAX_ARG_STRLEN`, less the NUL at the end.
+const ARGUMENT_BYTES_MAX: usize = (128 << 10) - 1;
+
+/// Waits before a command is tried again that could not be started for a passing reason.
+const RETRY_DELAYS_MS: [u64; 5] = [5, 20, 50, 100, 200];
+
+/// Runs a command for each task, in a process group of its own, with what it writes captured.
+#[derive(Clone, Debug)]
+pub struct CommandHandler {
+    template: Template,
+    /// The file to run, found once instead of each time.
+    program: Option<PathBuf>,
+    options: CommandOptions,
+}
+
+/// What there is to choose about running commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandOptions {
+    /// A command that writes more to stdout is killed, and its task has failed.
+    pub output_bytes_max: u64,
+    /// From TERM to KILL, for a command that is stopped.
+    pub grace: Duration,
+    /// The worker's name: commands see it as `TRADEWIND_WORKER`.
+    pub worker: String,
+}
+
+impl Default for CommandOptions {
+    fn default() -> Self {
+        Self { output_bytes_max: OUTPUT_BYTES_MAX, grace: STOP_GRACE, worker: String::new() }
+    }
+}
+
+impl CommandHandler {
+    /// A handler for this command, which [`check_program`](super::check_program) may have
+    /// checked: here, one that is missing is each task's failure.
+    #[must_use]
+    pub fn new(template: Template, options: CommandOptions) -> Self {
+        let program = template.program().and_then(|program| program::find(program).ok());
+        Self { template, program, options }
+    }
+
+    fn spawn(&self, words: &[Cow<'_, OsStr>], task: &Task) -> io::Result<Child> {
+        let (word, args) = words.split_first().expect("a template has a command");
+        let mut command = match &self.program {
+            Some(program) => Command::new(program),
+            None => Command::new(word),
+        };
+        let stdin = match self.template.input() {
+            Input::Argument => Stdio::null(),
+            Input::Stdin => Stdio::piped(),
+        };
+        command
+            .arg0(word)
+            .args(args)
+            .env("TRADEWIND_SEQ", task.seq.to_string())
+            .env("TRADEWIND_ATTEMPT", task.attempt.to_string())
+            .env("TRADEWIND_WORKER", &self.options.worker)
+            // Together with the absence of `pre_exec` this keeps to posix_spawn, which does not
+            // copy the worker's page tables.
+            .process_group(0)
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+    }
+
+    /// Does not give up at once where trying again may help.
+    fn spawn_patiently(
+        &self,
+        words: &[Cow<'_, OsStr>],
+        task: &Task,
+        stop: &StopSignal,
+    ) -> io::Result<Child> {
+        for delay_ms in RETRY_DELAYS_MS {
+            match self.spawn(words, task) {
+                // At the limit of processes, or the file is still being written.
+                Err(error)
+                    if matches!(
+                        Errno::from_io_error(&error),
+                        Some(Errno::AGAIN | Errno::TXTBSY)
+                    ) =>
+                {
+                    stop.wait_timeout(Duration::from_millis(delay_ms));
+                }
+                result => return result,
+            }
+        }
+        self.spawn(words, task)
+    }
+}
+
+impl BlockingHandler for CommandHandler {
+    fn run(&self, task: &Task, stop: &StopSignal) -> Outcome<Bytes> {
+        let failed = |error: String| Outcome::error(Status::Failed, error);
+        if stop.is_stopped() {
+            return failed(STOPPED.to_owned());
+        }
+        let words = self.template.expand(&task.payload, task.seq);
+        if words.iter().any(|word| word.as_bytes().contains(&0)) {
+            return failed("the task has a NUL byte and cannot be an argument: use --stdin".into());
+        }
+        let child = match self.spawn_patiently(&words, task, stop) {
+            Ok(child) => child,
+            Err(error) => return failed(explain(&words, &error)),
+        };
+        let input = match self.template.input() {
+            Input::Argument => &[],
+            Input::Stdin => task.payload.as_ref(),
+        };
+        let limit = self.options.output_bytes_max;
+        let output_bytes_max = usize::try_from(limit).unwrap_or(usize::MAX);
+        match supervise(child, input, output_bytes_max, self.options.grace, stop) {
+            Ok(ended) => outcome(ended, limit),
+            Err(error) => failed(format!("failed to look after the command: {error}")),
+        }
+    }
+
+    fn command(&self, task: &Task) -> Bytes {
+        self.template.quote(&task.payload, task.seq).into()
+    }
+}
+
+fn outcome(ended: Ended, output_bytes_max: u64) -> Outcome<Bytes> {
+    let exit = match (ended.status.code(), ended.status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::None,
+    };
+    // What was read ahead would otherwise be kept as long as the result.
+    let mut stdout = ended.stdout;
+    stdout.shrink_to_fit();
+    let (status, error) = match exit {
+        _ if ended.stdout_exceeded => {
+            let reason = format!(
+                "wrote more than {output_bytes_max} bytes to stdout, the limit of --max-output"
+            );
+            (Status::Failed, reason)
+        }
+        Exit::Code(0) => (Status::Ok, String::new()),
+        Exit::Code(code) => {
+            let tail = ended.stderr.text(ERROR_BYTES_MAX);
+            (Status::Failed, if tail.is_empty() { format!("exit code {code}") } else { tail })
+        }
+        Exit::Signal(signal) => {
+            let mut reason = format!("killed by signal {signal}");
+            if let Some(name) = signal_name(signal) {
+                reason += &format!(" (SIG{name})");
+            }
+            let tail = ended.stderr.text(ERROR_BYTES_MAX - reason.len() - 2);
+            if !tail.is_empty() {
+                reason += ": ";
+                reason += &tail;
+            }
+            (Status::Failed, reason)
+        }
+        Exit::None => (Status::Failed, format!("ended strangely: {}", ended.status)),
+    };
+    Outcome { status, exit, output: stdout.into(), error }
+}
+
+/// Why a command could not be started, and what may help.
+fn explain(words: &[Cow<'_, OsStr>], error: &io::Error) -> String {
+    let word = words[0].as_ref();
+    match Errno::from_io_error(error) {
+        Some(Errno::TOOBIG) => {
+            let longest = words.iter().map(|word| word.len()).max().unwrap_or(0);
+            if longest > ARGUMENT_BYTES_MAX {
+                format!(
+                    "the task is too long for an argument ({longest} bytes, and the kernel takes \
+                     {ARGUMENT_BYTES_MAX}): use --stdin"
+                )
+            } else {
+                "the arguments and the environment are too long for the kernel: use --stdin".into()
+            }
+        }
+        Some(Errno::NOEXEC) => {
+            format!("failed to start {word:?}: {error} (does a script lack its #! line?)")
+        }
+        Some(Errno::NOENT | Errno::ACCESS | Errno::NOTDIR) => match program::find(word) {
+            Err(reason) => reason.to_string(),
+            Ok(_) => format!("failed to start {word:?}: {error} (is its interpreter missing?)"),
+        },
+        _ => format!("failed to start {word:?}: {error}"),
+    }
+}
+
+/// As on x86, ARM and RISC-V; real-time signals have no name.
+fn signal_name(signal: i32) -> Option<&'static str> {
+    const NAMES: &str = "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM \
+                         STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO \
+                         PWR SYS";
+    NAMES.split(' ').nth(usize::try_from(signal).ok()?.checked_sub(1)?)
+}
+
+#[cfg(test)]
+mod tests;

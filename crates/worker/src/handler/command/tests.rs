@@ -1,0 +1,320 @@
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+
+use rustix::process::Pid;
+use tradewind_proto::{Attempt, Seq};
+
+use super::*;
+use crate::handler::group::members;
+
+/// Longer than anything here takes on a machine that does nothing else: only a failing test
+/// waits so long.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+fn handler(input: Input, args: &[&str]) -> CommandHandler {
+    CommandHandler::new(Template::parse(args, input).unwrap(), CommandOptions::default())
+}
+
+fn run(handler: &CommandHandler, payload: impl Into<Bytes>) -> Outcome<Bytes> {
+    let task =
+        Task { seq: Seq(6), attempt: Attempt(2), payload: payload.into(), report_command: false };
+    handler.run(&task, &StopSignal::new().unwrap())
+}
+
+fn outcome(status: Status, exit: Exit, output: &str, error: &str) -> Outcome<Bytes> {
+    Outcome { status, exit, output: output.to_owned().into(), error: error.to_owned() }
+}
+
+fn ok(output: &str) -> Outcome<Bytes> {
+    outcome(Status::Ok, Exit::Code(0), output, "")
+}
+
+fn failed(code: i32, output: &str, error: &str) -> Outcome<Bytes> {
+    outcome(Status::Failed, Exit::Code(code), output, error)
+}
+
+fn not_run(error: &str) -> Outcome<Bytes> {
+    outcome(Status::Failed, Exit::None, "", error)
+}
+
+#[track_caller]
+fn check(args: &[&str], payload: &'static str, expected: &Outcome<Bytes>) {
+    assert_eq!(run(&handler(Input::Argument, args), payload), *expected);
+}
+
+#[track_caller]
+fn check_stdin(args: &[&str], payload: &'static [u8], expected: &Outcome<Bytes>) {
+    assert_eq!(run(&handler(Input::Stdin, args), payload), *expected);
+}
+
+#[test]
+fn exit_decides_between_ok_and_failed() {
+    check(&["true"], "", &ok(""));
+    check(&["echo", "-n"], "a  b", &ok("a  b"));
+    check(&["false"], "", &failed(1, "", "exit code 1"));
+    check(
+        &["sh", "-c", "echo out; echo err >&2; echo err2 >&2; exit 7"],
+        "",
+        &failed(7, "out\n", "err\nerr2"),
+    );
+    check(&["sh", "-c", "echo warning >&2; echo out"], "", &ok("out\n"));
+    check(
+        &["sh", "-c", "echo out; kill -KILL $$"],
+        "",
+        &outcome(Status::Failed, Exit::Signal(9), "out\n", "killed by signal 9 (SIGKILL)"),
+    );
+    check(
+        &["sh", "-c", "echo why >&2; kill -USR1 $$"],
+        "",
+        &outcome(Status::Failed, Exit::Signal(10), "", "killed by signal 10 (SIGUSR1): why"),
+    );
+}
+
+#[test]
+fn command_knows_its_task_and_finds_stdin_empty() {
+    let words = "echo $TRADEWIND_SEQ $TRADEWIND_ATTEMPT $TRADEWIND_WORKER {#}; cat";
+    let template = Template::parse(["sh", "-c", words], Input::Argument).unwrap();
+    let options = CommandOptions { worker: "anna".to_owned(), ..CommandOptions::default() };
+    assert_eq!(run(&CommandHandler::new(template, options), "x"), ok("6 2 anna 7\n"));
+}
+
+#[test]
+fn command_sees_its_name_as_it_was_typed() {
+    check(&["sh", "-c", "tr '\\0' ' ' < /proc/$$/cmdline | cut -c -2"], "", &ok("sh\n"));
+}
+
+#[test]
+fn broken_pipe_kills_commands_as_in_a_shell() {
+    check(&["sh", "-c", "yes | head -n 1"], "", &ok("y\n"));
+}
+
+#[test]
+fn task_on_stdin_is_any_bytes() {
+    check_stdin(&["cat"], b"", &ok(""));
+    check_stdin(&["cat"], b"a\0b\n", &ok("a\0b\n"));
+    check_stdin(&["od", "-An", "-tx1"], b"\x00\xff\x80\n", &ok(" 00 ff 80 0a\n"));
+    check_stdin(&["sh", "-c", "cat; echo {}"], b"x", &ok("xx\n"));
+}
+
+#[test]
+fn large_task_does_not_deadlock() {
+    let large = Bytes::from(vec![b'x'; 10 << 20]);
+    let check = |args: &[&str], expected: &Outcome<Bytes>| {
+        assert!(run(&handler(Input::Stdin, args), large.clone()) == *expected, "{args:?}");
+    };
+    check(&["wc", "-c"], &ok("10485760\n"));
+    check(&["cat"], &Outcome { output: large.clone(), ..ok("") });
+    // Nobody has to read the task.
+    check(&["head", "-c", "1"], &ok("x"));
+    check(&["true"], &ok(""));
+    check(&["sh", "-c", "exec <&-; echo closed"], &ok("closed\n"));
+    // Everything at once.
+    let tail = "x".repeat(ERROR_BYTES_MAX);
+    check(
+        &["sh", "-c", "tee /dev/stderr; exit 1"],
+        &Outcome { output: large.clone(), ..failed(1, "", &tail) },
+    );
+}
+
+#[test]
+fn output_beyond_the_limit_is_an_error() {
+    #[track_caller]
+    fn check(args: &[&str], output_bytes_max: u64, expected: (Status, Exit, usize, &str)) {
+        let template = Template::parse(args, Input::Stdin).unwrap();
+        let options = CommandOptions { output_bytes_max, ..CommandOptions::default() };
+        let outcome = run(&CommandHandler::new(template, options), vec![0; 20 << 20]);
+        let Outcome { status, exit, output, error } = &outcome;
+        assert_eq!((*status, *exit, output.len(), error.as_str()), expected, "{args:?}");
+    }
+    let limit = 1 << 20;
+    let error = "wrote more than 1048576 bytes to stdout, the limit of --max-output";
+    let killed = (Status::Failed, Exit::Signal(9), 1 << 20, error);
+    check(&["cat"], limit, killed);
+    check(&["yes"], limit, killed);
+    check(&["sh", "-c", "yes & yes"], limit, killed);
+    let dd = |count: &str| {
+        ["dd", "if=/dev/zero", "bs=65536", count, "status=none"].map(str::to_owned).to_vec()
+    };
+    let exactly: Vec<_> = dd("count=16");
+    let exactly: Vec<&str> = exactly.iter().map(String::as_str).collect();
+    check(&exactly, limit, (Status::Ok, Exit::Code(0), 1 << 20, ""));
+    check(&["true"], 0, (Status::Ok, Exit::Code(0), 0, ""));
+}
+
+#[test]
+fn end_of_stderr_is_kept() {
+    let words = "yes € | head -n 100000 | tr -d '\\n' >&2; exit 1";
+    let outcome = run(&handler(Input::Argument, &["sh", "-c", words]), "");
+    assert_eq!(outcome.error, "€".repeat(ERROR_BYTES_MAX / 3));
+    let words = "yes | head -n 100000 >&2; kill -TERM $$";
+    let outcome = run(&handler(Input::Argument, &["sh", "-c", words]), "");
+    assert!(outcome.error.starts_with("killed by signal 15 (SIGTERM): y\ny\n"));
+    assert_eq!(outcome.error.len() / 2, ERROR_BYTES_MAX / 2);
+}
+
+#[test]
+fn arguments_need_not_be_utf8() {
+    let args = ["printf", "%s"].map(OsString::from);
+    let args = args.into_iter().chain([OsString::from_vec(b"\xfe{}\xff".to_vec())]);
+    let template = Template::parse(args, Input::Argument).unwrap();
+    let handler = CommandHandler::new(template, CommandOptions::default());
+    assert_eq!(run(&handler, &b"\x80"[..]).output, &b"\xfe\x80\xff"[..]);
+}
+
+#[test]
+fn task_that_cannot_be_an_argument_fails() {
+    check(
+        &["echo"],
+        "a\0b",
+        &not_run("the task has a NUL byte and cannot be an argument: use --stdin"),
+    );
+    check(&["echo", "{/}"], "a\0/b", &ok("b\n"));
+    let echo = handler(Input::Argument, &["echo", "-n", "{}"]);
+    assert_eq!(run(&echo, vec![b'x'; 131_071]).output.len(), 131_071);
+    assert_eq!(
+        run(&echo, vec![b'x'; 131_072]),
+        not_run(
+            "the task is too long for an argument (131072 bytes, and the kernel takes 131071): \
+             use --stdin"
+        )
+    );
+}
+
+#[test]
+fn command_that_cannot_be_started_is_the_tasks_failure() {
+    let root = tempfile::tempdir().unwrap();
+    let script = |name: &str, text: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        let path = root.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    check(&["no-such-{}"], "thing", &not_run(r#"command "no-such-thing" was not found in PATH"#));
+    check(&["no-such-thing"], "", &not_run(r#"command "no-such-thing" was not found in PATH"#));
+    check(&["{}"], "/etc/passwd", &not_run(r#""/etc/passwd" is not executable"#));
+    check(&["{}"], "/etc", &not_run(r#""/etc" is a directory, not a command"#));
+    let check_start = |program: &str, expected: &str| {
+        let outcome = run(&handler(Input::Argument, &[program]), "");
+        assert!(outcome.error.contains(expected), "{}", outcome.error);
+    };
+    check_start(&script("no-interpreter", "#!/no/such/thing\n"), "is its interpreter missing?");
+    check_start(&script("no-line", "echo hi\n"), "does a script lack its #! line?");
+}
+
+/// Waits for what a command writes into a file, as a sign that it has come so far.
+fn wait_for_pid(file: &Path) -> Pid {
+    let deadline = std::time::Instant::now() + TIMEOUT;
+    loop {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        if let Some(pid) = text.strip_suffix('\n').and_then(|text| text.parse().ok()) {
+            return Pid::from_raw(pid).unwrap();
+        }
+        assert!(std::time::Instant::now() < deadline, "the command has not started");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Runs a script and stops it once it has written its pid to the file that is its task; then
+/// nobody may be left of its group.
+#[track_caller]
+fn check_stopped(script: &str, grace: Duration, expected: &Outcome<Bytes>) {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("pid");
+    let template = Template::parse(["sh", "-c", script, "sh", "{}"], Input::Argument).unwrap();
+    let options = CommandOptions { grace, ..CommandOptions::default() };
+    let handler = CommandHandler::new(template, options);
+    let stop = StopSignal::new().unwrap();
+    let task = Task {
+        seq: Seq(0),
+        attempt: Attempt::FIRST,
+        payload: file.to_str().unwrap().to_owned().into(),
+        report_command: false,
+    };
+    let (sender, receiver) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| sender.send(handler.run(&task, &stop)).unwrap());
+        let group = wait_for_pid(&file);
+        assert!(members(group).contains(&group));
+        stop.raise();
+        assert_eq!(
+            receiver.recv_timeout(TIMEOUT).expect("the command ends"),
+            *expected,
+            "{script}"
+        );
+        // The kernel may take a moment to carry out a KILL.
+        let deadline = std::time::Instant::now() + TIMEOUT;
+        while !members(group).is_empty() {
+            assert!(std::time::Instant::now() < deadline, "{:?} are alive", members(group));
+            thread::sleep(Duration::from_millis(2));
+        }
+    });
+}
+
+#[test]
+fn stop_ends_the_whole_group() {
+    let terminated = |output: &str| {
+        outcome(Status::Failed, Exit::Signal(15), output, "killed by signal 15 (SIGTERM)")
+    };
+    let killed = outcome(Status::Failed, Exit::Signal(9), "", "killed by signal 9 (SIGKILL)");
+    let short = Duration::from_millis(50);
+    check_stopped("echo $$ > $1; exec sleep 1000", TIMEOUT, &terminated(""));
+    check_stopped("sleep 1000 & echo $$ > $1; sleep 1000", TIMEOUT, &terminated(""));
+    check_stopped("trap '' TERM; sleep 1000 & echo $$ > $1; sleep 1000", short, &killed);
+    // The leader goes at once, its child does not.
+    let script = "sh -c 'trap \"\" TERM; echo $PPID > $1; sleep 1000' sh $1 & wait";
+    check_stopped(script, short, &terminated(""));
+    // The same where nobody holds the pipes.
+    let script = "sh -c 'trap \"\" TERM; echo $PPID > $1; sleep 1000' sh $1 >&- 2>&- & wait";
+    check_stopped(script, short, &terminated(""));
+}
+
+#[test]
+fn stopped_command_may_clean_up() {
+    // Some shells say on stderr that their child was terminated.
+    let script =
+        "exec 2>&-; trap 'echo bye; exit 4' TERM; echo $$ > $1; while :; do sleep 0.01; done";
+    check_stopped(script, TIMEOUT, &failed(4, "bye\n", "exit code 4"));
+    // So may a child whose leader dies at once.
+    let script = "exec 2>&-; sh -c 'trap \"sleep 0.1; echo bye; exit\" TERM; echo $PPID > $1;
+                         while :; do sleep 0.01; done' sh $1 & wait";
+    check_stopped(
+        script,
+        TIMEOUT,
+        &outcome(Status::Failed, Exit::Signal(15), "bye\n", "killed by signal 15 (SIGTERM)"),
+    );
+}
+
+#[test]
+fn stop_that_comes_first_starts_nothing() {
+    let stop = StopSignal::new().unwrap();
+    stop.raise();
+    let task =
+        Task { seq: Seq(0), attempt: Attempt(1), payload: Bytes::new(), report_command: false };
+    let sleep = handler(Input::Argument, &["sleep", "1000"]);
+    assert_eq!(sleep.run(&task, &stop), not_run("stopped"));
+}
+
+#[test]
+fn child_in_the_background_holds_nothing_up() {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let script = "sleep 120 & echo $!; echo hi";
+        sender.send(run(&handler(Input::Argument, &["sh", "-c", script]), "")).unwrap();
+        // It writes for ever; what is in the pipe at the end is all that is waited for.
+        let script = "yes & echo $!; exit 3";
+        sender.send(run(&handler(Input::Argument, &["sh", "-c", script]), "")).unwrap();
+    });
+    let outcome = receiver.recv_timeout(TIMEOUT).expect("the command ends before its child");
+    let text = String::from_utf8(outcome.output.to_vec()).unwrap();
+    let (child, rest) = text.split_once('\n').unwrap();
+    assert_eq!((outcome.status, rest), (Status::Ok, "hi\n"));
+    let child = Pid::from_raw(child.parse().unwrap()).unwrap();
+    rustix::process::kill_process(child, rustix::process::Signal::KILL).expect("it is left alone");
+    let outcome = receiver.recv_timeout(TIMEOUT).expect("the command ends before its child");
+    assert_eq!(outcome.exit, Exit::Code(3));
+}

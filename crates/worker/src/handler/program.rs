@@ -1,0 +1,137 @@
+//! Is there such a command? Asked before any task is taken, so that a typing mistake is one clear
+//! line instead of a million failed tasks.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use super::template::Template;
+
+/// Where execvp(3) looks when there is no PATH.
+const PATH_DEFAULT: &str = "/bin:/usr/bin";
+
+/// Why a command cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramError {
+    /// No directory of PATH has it.
+    #[error("command {0:?} was not found in PATH")]
+    NotInPath(OsString),
+    /// There is nothing at this path.
+    #[error("{0:?} does not exist")]
+    NotFound(PathBuf),
+    /// There is something that may not be executed.
+    #[error("{0:?} is not executable")]
+    NotExecutable(PathBuf),
+    /// There is a directory.
+    #[error("{0:?} is a directory, not a command")]
+    Directory(PathBuf),
+}
+
+/// Checks that a template's command exists and may be executed. One that differs from task to
+/// task passes.
+///
+/// # Errors
+///
+/// Says what is wrong with it.
+pub fn check_program(template: &Template) -> Result<(), ProgramError> {
+    match template.program() {
+        Some(program) => find(program).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The file that execvp(3) would run.
+pub(super) fn find(program: &OsStr) -> Result<PathBuf, ProgramError> {
+    let path = env::var_os("PATH").unwrap_or_else(|| PATH_DEFAULT.into());
+    find_in(program, &path)
+}
+
+fn find_in(program: &OsStr, path: &OsStr) -> Result<PathBuf, ProgramError> {
+    if program.as_bytes().contains(&b'/') {
+        return check_file(PathBuf::from(program));
+    }
+    let mut found = ProgramError::NotInPath(program.to_owned());
+    if program.is_empty() {
+        return Err(found);
+    }
+    for directory in env::split_paths(path) {
+        // An empty entry is the current directory; `./x` says so, and needs no second search.
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { &directory };
+        match check_file(directory.join(program)) {
+            Ok(file) => return Ok(file),
+            // Like execvp, go on: a later directory may have one that can be run.
+            Err(ProgramError::NotExecutable(file)) => found = ProgramError::NotExecutable(file),
+            Err(_) => {}
+        }
+    }
+    Err(found)
+}
+
+fn check_file(file: PathBuf) -> Result<PathBuf, ProgramError> {
+    match file.metadata() {
+        Ok(metadata) if metadata.is_dir() => Err(ProgramError::Directory(file)),
+        Ok(_) if access(&file, Access::EXEC_OK).is_ok() => Ok(file),
+        Ok(_) => Err(ProgramError::NotExecutable(file)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(ProgramError::NotExecutable(file))
+        }
+        Err(_) => Err(ProgramError::NotFound(file)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::handler::template::Input;
+
+    #[test]
+    fn command_is_found_as_execvp_finds_it() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for (name, mode) in [("a/plain", 0o644), ("b/plain", 0o755), ("a/text", 0o644)] {
+            fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            fs::write(at(name), "").unwrap();
+            fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::create_dir(at("a/folder")).unwrap();
+        let path = env::join_paths([at("missing"), at("a"), at("b")]).unwrap();
+
+        let check = |program: &OsStr, expected: Result<PathBuf, ProgramError>| {
+            assert_eq!(find_in(program, &path), expected);
+        };
+        check("plain".as_ref(), Ok(at("b/plain")));
+        check("text".as_ref(), Err(ProgramError::NotExecutable(at("a/text"))));
+        check("folder".as_ref(), Err(ProgramError::NotInPath("folder".into())));
+        check("nothing".as_ref(), Err(ProgramError::NotInPath("nothing".into())));
+        check("".as_ref(), Err(ProgramError::NotInPath("".into())));
+        check(at("b/plain").as_os_str(), Ok(at("b/plain")));
+        check(at("a/plain").as_os_str(), Err(ProgramError::NotExecutable(at("a/plain"))));
+        check(at("a/folder").as_os_str(), Err(ProgramError::Directory(at("a/folder"))));
+        check(at("none").as_os_str(), Err(ProgramError::NotFound(at("none"))));
+    }
+
+    #[test]
+    fn errors_are_clear_lines() {
+        let check = |error: ProgramError, expected: &str| assert_eq!(error.to_string(), expected);
+        check(ProgramError::NotInPath("foo".into()), r#"command "foo" was not found in PATH"#);
+        check(ProgramError::NotFound("./x".into()), r#""./x" does not exist"#);
+        check(ProgramError::NotExecutable("./x".into()), r#""./x" is not executable"#);
+        check(ProgramError::Directory("/etc".into()), r#""/etc" is a directory, not a command"#);
+    }
+
+    #[test]
+    fn command_with_a_blank_is_not_checked() {
+        let check =
+            |word: &str| check_program(&Template::parse([word], Input::Argument).unwrap()).is_ok();
+        assert!(check("sh"));
+        assert!(check("no-such-command-{}"));
+        assert!(!check("no-such-command"));
+    }
+}

@@ -1,0 +1,18 @@
+//! The `worker` program.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tradewind_node::exit;
+use tradewind_worker::WorkerArgs;
+
+#[derive(Parser)]
+#[command(name = "worker", version, about)]
+struct Cli {
+    #[command(flatten)]
+    args: WorkerArgs,
+}
+
+fn main() -> ExitCode {
+    exit::report("worker", Cli::parse().args.main())
+}

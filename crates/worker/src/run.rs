@@ -1,0 +1,225 @@
+//! The worker's loop: what happens goes into the executor, what it says is done.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
+use tradewind_node::exit::{self, CONNECT, Fatal, OK, OrExit, STOPPED, SYSTEM};
+use tradewind_node::links::{Conn, Inward, Outward, identity, keep_inward, keep_outward, send};
+use tradewind_node::{Asked, Clock, Shutdown, random_id};
+use tradewind_proto::SessionId;
+use tradewind_proto::executor::{self, Executor};
+use tradewind_proto::limits::BATCH_TASKS_MAX;
+use tradewind_proto::message::{Card, Role, ToWorker};
+
+use crate::handler::Finished;
+use crate::runner::{Runner, Running};
+
+/// What a worker was told to do.
+pub struct Settings {
+    /// Where tasks come from.
+    pub ventilator: Endpoint,
+    /// Where results go.
+    pub sink: Endpoint,
+    /// Tasks to run at once.
+    pub slots: u32,
+    /// The worker's name.
+    pub name: String,
+    /// Exit with the job.
+    pub exit_when_done: bool,
+    /// What is done with a task.
+    pub runner: Runner,
+    /// The limits of connections.
+    pub lanes: LaneOptions,
+    /// How long to try to reach the ventilator or the sink.
+    pub connect_timeout: Option<Duration>,
+}
+
+/// Everything that can happen on a connection.
+enum Event {
+    Tasks(Inward<ToWorker>),
+    Results(Outward),
+}
+
+/// Events that wait for the loop. What fills it up waits in the sockets.
+const EVENTS_MAX: usize = 256;
+
+/// How long the results' connection may take to deliver the last of them.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Runs tasks until told to stop, or until the job is over if that was asked for.
+///
+/// # Errors
+/// When no tasks can be run.
+pub async fn run(settings: Settings, mut shutdown: Option<Shutdown>) -> exit::Outcome {
+    let session = SessionId(random_id());
+    let card =
+        Card { role: Role::Worker, session, slots: settings.slots, name: settings.name.clone() };
+    let dialler = |endpoint: &Endpoint| {
+        let endpoint = endpoint.clone();
+        Dialler::new(endpoint, settings.lanes.clone(), identity(&card), random_id()).or_exit(SYSTEM)
+    };
+    let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
+    // Unbounded, since a slot's thread must never wait for the loop, which may be waiting for the
+    // thread to end. It never holds more than there are slots.
+    let (finished_in, mut finished) = mpsc::unbounded_channel();
+    keep_inward(
+        dialler(&settings.ventilator)?,
+        settings.connect_timeout,
+        events_in.clone(),
+        Event::Tasks,
+    );
+    keep_outward(dialler(&settings.sink)?, settings.connect_timeout, events_in, Event::Results);
+    tracing::info!(
+        name = settings.name,
+        slots = settings.slots,
+        ventilator = %settings.ventilator,
+        sink = %settings.sink,
+        "the worker is up"
+    );
+
+    let mut worker = Worker {
+        clock: Clock::default(),
+        executor: Executor::new(session, settings.slots),
+        running: Running::new(settings.runner, settings.slots, finished_in).or_exit(SYSTEM)?,
+        sink: None,
+        is_asked_to_stop: false,
+    };
+    let mut batch = Vec::with_capacity(EVENTS_MAX);
+    let mut ended = Vec::new();
+    let mut has_more = false;
+
+    while !worker.is_over(settings.exit_when_done) {
+        let due = worker.clock.instant(worker.executor.poll_timeout());
+        tokio::select! {
+            // In this order: what has ended first frees a slot, then come new tasks.
+            biased;
+            _ = finished.recv_many(&mut ended, EVENTS_MAX) => {
+                for finished in ended.drain(..) {
+                    worker.handle_finished(finished);
+                }
+            }
+            asked = asked(&mut shutdown) => {
+                worker.handle_asked_to_stop(asked)?;
+            }
+            _ = events.recv_many(&mut batch, EVENTS_MAX) => {
+                for event in batch.drain(..) {
+                    worker.handle_event(event)?;
+                }
+            }
+            () = tokio::task::yield_now(), if has_more => {}
+            () = tokio::time::sleep_until(due.into()), if !has_more => {}
+        }
+        has_more = worker.go_on();
+    }
+    if let Some((_, lane)) = worker.sink.take() {
+        lane.close(LINGER).await;
+    }
+    tracing::info!(tasks = worker.executor.snapshot().tasks_done, "the worker leaves");
+    Ok(OK)
+}
+
+async fn asked(shutdown: &mut Option<Shutdown>) -> Asked {
+    match shutdown {
+        Some(shutdown) => shutdown.asked().await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Worker {
+    clock: Clock,
+    executor: Executor,
+    running: Running,
+    sink: Option<(Conn, PushLane)>,
+    is_asked_to_stop: bool,
+}
+
+impl Worker {
+    fn is_over(&self, exit_when_done: bool) -> bool {
+        let is_done = exit_when_done && self.executor.snapshot().jobs_done > 0;
+        // One that never had anything to do with anybody need not say goodbye.
+        let is_idle = self.is_asked_to_stop && self.sink.is_none() && self.executor.is_empty();
+        is_done || is_idle || self.executor.is_drained()
+    }
+
+    fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
+        match event {
+            Event::Tasks(Inward::Up { .. }) => tracing::info!("connected to the ventilator"),
+            Event::Tasks(Inward::Message { message, .. }) => self.executor.handle_message(message),
+            Event::Tasks(Inward::Down { .. }) => tracing::info!("lost the ventilator"),
+            Event::Results(Outward::Up { conn, lane, .. }) => {
+                tracing::info!("connected to the sink");
+                self.sink = Some((conn, lane));
+                self.executor.handle_sink_connected();
+            }
+            Event::Results(Outward::Down { conn }) => {
+                if self.sink.as_ref().is_some_and(|(current, _)| *current == conn) {
+                    tracing::info!("lost the sink");
+                    self.sink = None;
+                    self.executor.handle_sink_disconnected();
+                }
+            }
+            Event::Tasks(Inward::GaveUp { reason }) => {
+                return Err(Fatal::new(CONNECT, format!("the ventilator at {reason}")));
+            }
+            Event::Results(Outward::GaveUp { reason }) => {
+                return Err(Fatal::new(CONNECT, format!("the sink at {reason}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_finished(&mut self, finished: Finished) {
+        let Finished { slot, started_us, ran_us, outcome, command, .. } = finished;
+        self.executor.handle_finished(executor::Finished {
+            slot,
+            started_us,
+            ran_us,
+            outcome,
+            command,
+        });
+    }
+
+    fn handle_asked_to_stop(&mut self, asked: Asked) -> Result<(), Fatal> {
+        if asked != Asked::Drain {
+            // Dropping the runner stops what runs; the ventilator sees us go.
+            return Err(Fatal::new(STOPPED, "stopped at once; what ran will be run elsewhere"));
+        }
+        let snapshot = self.executor.snapshot();
+        tracing::info!(
+            running = snapshot.running,
+            queued = snapshot.queued,
+            "stopping: handing back what has not started, finishing what runs"
+        );
+        self.is_asked_to_stop = true;
+        self.executor.handle_drain();
+        Ok(())
+    }
+
+    /// Does what the executor says; true if there is more to do at once.
+    fn go_on(&mut self) -> bool {
+        let now = self.clock.now();
+        if now >= self.executor.poll_timeout() {
+            self.executor.handle_timeout(now);
+        }
+        while let Some(stop) = self.executor.poll_stop() {
+            self.running.stop(stop);
+        }
+        // Tasks that end in the loop are run a batch at a time, so that their results are on the
+        // way while the next batch is run.
+        let mut ended = 0;
+        while ended < BATCH_TASKS_MAX
+            && let Some(start) = self.executor.poll_start(now)
+        {
+            if let Some(finished) = self.running.start(&self.clock, start) {
+                self.handle_finished(finished);
+                ended += 1;
+            }
+        }
+        while let Some(message) = self.executor.poll_transmit() {
+            // A lane that is gone says so by an event of its own.
+            let _ = self.sink.as_mut().map(|(_, lane)| send(lane, &message));
+        }
+        ended == BATCH_TASKS_MAX
+    }
+}
