@@ -61,7 +61,8 @@ pub async fn run(settings: Settings, mut shutdown: Option<Shutdown>) -> exit::Ou
     };
     let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
     // Unbounded, since a slot's thread must never wait for the loop, which may be waiting for the
-    // thread to end. It never holds more than there are slots.
+    // thread to end. It never holds more than there are slots. This end of it stays open: not
+    // every runner keeps one.
     let (finished_in, mut finished) = mpsc::unbounded_channel();
     keep_inward(
         dialler(&settings.ventilator)?,
@@ -81,7 +82,8 @@ pub async fn run(settings: Settings, mut shutdown: Option<Shutdown>) -> exit::Ou
     let mut worker = Worker {
         clock: Clock::default(),
         executor: Executor::new(session, settings.slots),
-        running: Running::new(settings.runner, settings.slots, finished_in).or_exit(SYSTEM)?,
+        running: Running::new(settings.runner, settings.slots, finished_in.clone())
+            .or_exit(SYSTEM)?,
         sink: None,
         is_asked_to_stop: false,
     };
