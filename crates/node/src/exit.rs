@@ -1,6 +1,12 @@
 //! Exit codes, the same for every program of Tradewind.
 
+use std::io::Write;
 use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::shutdown::PARENT_ENV;
 
 /// Every record is `ok`.
 pub const OK: u8 = 0;
@@ -62,19 +68,49 @@ impl Fatal {
     }
 }
 
+/// Says something to the user, as one whole line even when other processes write to the same
+/// terminal.
+pub fn say(line: &str) {
+    // There is nobody to tell that stderr is gone.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
 /// Says what went wrong, if anything did, and gives the code to exit with.
 pub fn report(program: &str, outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(code) => code.into(),
         Err(Fatal { code, error }) => {
-            if code == CLOSED {
-                return code.into();
+            // Whoever told us to quit knows, and will say so if it is worth saying.
+            let is_told = code == STOPPED && std::env::var_os(PARENT_ENV).is_some();
+            if code != CLOSED && !is_told {
+                // One line, whatever the causes: they read on after a colon.
+                say(&format!("{program}: {error:#}"));
             }
-            // One line, whatever the causes: they read on after a colon.
-            eprintln!("{program}: {error:#}");
             code.into()
         }
     }
+}
+
+/// Takes the command line apart, or ends the process: with the help that was asked for, or with
+/// one line that says what is wrong.
+#[must_use]
+pub fn parse<C: Parser>(program: &str) -> C {
+    C::try_parse().unwrap_or_else(|error| {
+        if matches!(
+            error.kind(),
+            ErrorKind::DisplayHelp
+                | ErrorKind::DisplayVersion
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        ) {
+            error.exit();
+        }
+        let text = error.render().to_string();
+        // What is wrong comes first; after a blank line clap only points to --help.
+        let what = text.split("\n\n").next().unwrap_or_default();
+        let what = what.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>();
+        say(&format!("{program}: {} (see --help)", what.join(" ")));
+        std::process::exit(USAGE.into());
+    })
 }
 
 /// The table for `--help`.

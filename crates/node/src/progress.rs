@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use crate::exit::say;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// What progress shows.
@@ -99,9 +100,9 @@ impl Progress {
                 } else {
                     String::new()
                 };
-                eprintln!("{done} of {total} done, {rate:.1}/s{eta}, {}", about(view));
+                say(&format!("{done} of {total} done, {rate:.1}/s{eta}, {}", about(view)));
             }
-            None => eprintln!("{done} done, {rate:.1}/s, {}", about(view)),
+            None => say(&format!("{done} done, {rate:.1}/s, {}", about(view))),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Signals that ask a program to stop.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::{Pid, Signal as Signo};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -28,7 +30,12 @@ pub struct Shutdown {
     hangup: Signal,
     has_parent: bool,
     asked: u32,
+    last: Option<Instant>,
 }
+
+/// Signals that come closer together are one: a wrapper such as `timeout` sends its own to the
+/// process and then to its group.
+const ONE_SIGNAL: Duration = Duration::from_millis(200);
 
 impl Shutdown {
     /// Takes the signals over. Needs a tokio runtime around it.
@@ -43,6 +50,7 @@ impl Shutdown {
             hangup: take(SignalKind::hangup())?,
             has_parent: std::env::var_os(PARENT_ENV).is_some(),
             asked: 0,
+            last: None,
         };
         if shutdown.has_parent {
             follow_parent()?;
@@ -62,6 +70,9 @@ impl Shutdown {
                 }
                 _ = self.terminate.recv() => {}
                 _ = self.hangup.recv() => return Asked::Quit,
+            }
+            if self.last.replace(Instant::now()).is_some_and(|at| at.elapsed() < ONE_SIGNAL) {
+                continue;
             }
             self.asked += 1;
             return match self.asked {

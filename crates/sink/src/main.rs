@@ -14,5 +14,5 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    exit::report("sink", Cli::parse().args.main())
+    exit::report("sink", exit::parse::<Cli>("sink").args.main())
 }

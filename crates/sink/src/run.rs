@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
 use tradewind_node::exit::{
-    self, CLOSED, CONNECT, Fatal, LISTEN, OK, OUTPUT, OrExit, STOPPED, SYSTEM, TASKS_FAILED,
+    self, CLOSED, CONNECT, Fatal, LISTEN, OK, OUTPUT, OrExit, STOPPED, SYSTEM, TASKS_FAILED, say,
 };
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_outward, send, serve_inward};
 use tradewind_node::{Clock, Listen, Progress, ProgressView, Shutdown, random_id};
@@ -105,7 +105,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
                 // What was given out to be written still is: the writer writes it as it ends.
                 sink.writer.join();
                 let snapshot = sink.collector.snapshot();
-                eprintln!("stopped: {} records are stored", snapshot.stored.total());
+                say(&format!("stopped: {} records are stored", snapshot.stored.total()));
                 return Ok(STOPPED);
             }
             _ = show.tick(), if !progress.is_off() => {
@@ -122,7 +122,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let snapshot = sink.collector.snapshot();
     if !settings.quiet {
         let took = sink.opened.map_or(Duration::ZERO, |opened| opened.elapsed());
-        eprintln!("{}", summary(&snapshot.stored, took));
+        say(&summary(&snapshot.stored, took));
     }
     if snapshot.duplicates + snapshot.strays > 0 {
         tracing::info!(

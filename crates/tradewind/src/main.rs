@@ -29,7 +29,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    match exit::parse::<Cli>("tradewind").command {
         Command::Run(args) => exit::report("tradewind", args.main()),
         Command::Ventilator(args) => exit::report("ventilator", args.main()),
         Command::Worker(args) => exit::report("worker", args.main()),

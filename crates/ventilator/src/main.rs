@@ -14,5 +14,5 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    exit::report("ventilator", Cli::parse().args.main())
+    exit::report("ventilator", exit::parse::<Cli>("ventilator").args.main())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
 use tradewind_node::exit::{
-    self, CONNECT, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED,
+    self, CONNECT, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say,
 };
 use tradewind_node::links::{
     Conn, Inward, Outward, identity, keep_outward, send, serve_inward, serve_outward,
@@ -262,13 +262,11 @@ impl Ventilator {
     fn handle_asked_to_stop(&mut self, asked: Asked) -> Result<(), Fatal> {
         match asked {
             Asked::Drain => {
-                eprintln!(
-                    "stopping: finishing the tasks that were handed out; again to cancel them"
-                );
+                say("stopping: finishing the tasks that were handed out; again to cancel them");
                 self.dispatcher.handle_drain();
             }
             Asked::Cancel => {
-                eprintln!("cancelling");
+                say("cancelling");
                 self.dispatcher.handle_cancel();
                 self.cancelled = Some(tokio::time::Instant::now());
             }
@@ -327,10 +325,10 @@ impl Ventilator {
         let snapshot = self.dispatcher.snapshot();
         tracing::info!(tasks = snapshot.settled, failed = snapshot.failed, "the job is over");
         if self.dispatcher.is_stopped() {
-            eprintln!(
+            say(&format!(
                 "stopped: {} tasks have their records, the rest of the input was not run",
                 snapshot.settled
-            );
+            ));
             return Ok(STOPPED);
         }
         Ok(if snapshot.failed > 0 { TASKS_FAILED } else { OK })

@@ -14,5 +14,5 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    exit::report("worker", Cli::parse().args.main())
+    exit::report("worker", exit::parse::<Cli>("worker").args.main())
 }

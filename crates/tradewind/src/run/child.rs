@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal as Signo, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tradewind_node::PARENT_ENV;
 use tradewind_node::args::LogArgs;
-use tradewind_node::exit::{Fatal, OK, OrExit, STOPPED, SYSTEM, TASKS_FAILED};
+use tradewind_node::exit::{Fatal, OK, OrExit, STOPPED, SYSTEM, TASKS_FAILED, say};
 
 /// What a child is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(super) struct Children {
     logs: LogArgs,
     ends: Signal,
     processes: Vec<Process>,
+    /// All were told to quit: whatever they end with now is no news.
+    is_quitting: bool,
 }
 
 struct Process {
@@ -64,15 +66,20 @@ const FIRST_FD: i32 = 100;
 impl Children {
     /// No child yet.
     pub(super) fn new(logs: LogArgs) -> std::io::Result<Self> {
-        Ok(Self { logs, ends: signal(SignalKind::child())?, processes: Vec::new() })
+        Ok(Self {
+            logs,
+            ends: signal(SignalKind::child())?,
+            processes: Vec::new(),
+            is_quitting: false,
+        })
     }
 
-    /// Starts a child, which takes these listeners over.
+    /// Starts a child, which gets these listeners.
     pub(super) fn start(
         &mut self,
         role: Role,
         args: Vec<OsString>,
-        listeners: Vec<TcpListener>,
+        listeners: &[TcpListener],
     ) -> Result<(), Fatal> {
         let child = self.spawn(role, &args, listeners).or_exit(SYSTEM)?;
         self.processes.push(Process { role, args, child, started: Instant::now(), code: None });
@@ -82,7 +89,7 @@ impl Children {
     /// Starts a worker that was killed again.
     pub(super) fn restart_worker(&mut self, worker: usize) -> Result<(), Fatal> {
         let args = self.processes[worker].args.clone();
-        let child = self.spawn(Role::Worker, &args, Vec::new()).or_exit(SYSTEM)?;
+        let child = self.spawn(Role::Worker, &args, &[]).or_exit(SYSTEM)?;
         let process = &mut self.processes[worker];
         process.child = child;
         process.started = Instant::now();
@@ -94,7 +101,7 @@ impl Children {
         &self,
         role: Role,
         args: &[OsString],
-        listeners: Vec<TcpListener>,
+        listeners: &[TcpListener],
     ) -> std::io::Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         // What was set for this process was taken into account, and comes as flags.
@@ -161,19 +168,22 @@ impl Children {
             let Some(status) = process.child.try_wait().or_exit(SYSTEM)? else { continue };
             let code = status.code().map_or(SYSTEM, |code| code as u8);
             process.code = Some(code);
+            if self.is_quitting {
+                continue;
+            }
             match process.role {
                 Role::Worker if is_killed(status) => {
                     if process.started.elapsed() >= WORKER_LIFE_MIN {
                         tracing::warn!(%status, "a worker was killed; another takes its place");
                         return Ok(Some(End::WorkerKilled { worker: place }));
                     }
-                    eprintln!("tradewind: a worker died as soon as it was started ({status})");
+                    say(&format!("tradewind: a worker died as soon as it was started ({status})"));
                     return Ok(Some(End::Failed { code: SYSTEM }));
                 }
                 Role::Worker if code == OK => {}
                 // It stops only when it is told to, which is not for others to do.
                 Role::Sink | Role::Ventilator if is_killed(status) => {
-                    eprintln!("tradewind: the {} was killed ({status})", process.role.name());
+                    say(&format!("tradewind: the {} was killed ({status})", process.role.name()));
                     return Ok(Some(End::Failed { code: SYSTEM }));
                 }
                 Role::Ventilator if matches!(code, OK | TASKS_FAILED | STOPPED) => {}
@@ -193,6 +203,7 @@ impl Children {
 
     /// Ends all children, the hard way if need be.
     pub(super) async fn quit(&mut self) {
+        self.is_quitting = true;
         self.signal(Signo::HUP, |_| true);
         if tokio::time::timeout(QUIT_GRACE, self.all_ended()).await.is_err() {
             self.signal(Signo::KILL, |_| true);
@@ -230,14 +241,14 @@ fn is_killed(status: ExitStatus) -> bool {
 
 /// Makes listeners survive into a child, at numbers that follow one another. They are closed here
 /// when the result is dropped.
-fn pass_on(listeners: Vec<TcpListener>, command: &mut Command) -> std::io::Result<Vec<OwnedFd>> {
+fn pass_on(listeners: &[TcpListener], command: &mut Command) -> std::io::Result<Vec<OwnedFd>> {
     if listeners.is_empty() {
         return Ok(Vec::new());
     }
     let mut first = FIRST_FD;
     let fds = loop {
         let fds = (first..)
-            .zip(&listeners)
+            .zip(listeners)
             .map(|(number, listener)| fcntl_dupfd_cloexec(listener, number))
             .collect::<Result<Vec<OwnedFd>, _>>()?;
         let numbers = fds.iter().map(std::os::fd::AsRawFd::as_raw_fd);

@@ -131,14 +131,14 @@ impl RunArgs {
 
         let mut children = Children::new(self.logs.clone()).or_exit(SYSTEM)?;
         let sink = [arg("--ventilator", &receipts_at), arg("--listen", &results_at)].concat();
-        children.start(Role::Sink, [sink, self.sink_args()].concat(), vec![results])?;
+        children.start(Role::Sink, [sink, self.sink_args()].concat(), &[results])?;
         let ventilator = [
             arg("--tasks", &tasks_at),
             arg("--receipts", &receipts_at),
             arg("--sink", &results_at),
             self.ventilator_args(),
         ];
-        children.start(Role::Ventilator, ventilator.concat(), vec![tasks, receipts])?;
+        children.start(Role::Ventilator, ventilator.concat(), &[tasks, receipts])?;
         let host = default_name();
         for worker in 0..self.workers {
             let share = slots / self.workers + u32::from(worker < slots % self.workers);
@@ -149,7 +149,7 @@ impl RunArgs {
                 arg("--name", format!("{host}.{}", worker + 1)),
                 self.worker_args(),
             ];
-            children.start(Role::Worker, args.concat(), Vec::new())?;
+            children.start(Role::Worker, args.concat(), &[])?;
         }
         Ok(children)
     }
