@@ -36,6 +36,9 @@ const TRAVEL_MAX: Duration = Duration::from_secs(1);
 /// The weight of the newest round in a falling rate.
 const RATE_GAIN: f64 = 0.5;
 
+/// A window grows by this factor in a round, at most.
+const GROWTH_MAX: u64 = 2;
+
 /// A round shorter than this says nothing: the clock counts microseconds.
 const ROUND_MIN: Duration = Duration::from_micros(20);
 
@@ -86,7 +89,10 @@ impl Window {
         self.rate = Some(rate);
         // Twice the travel, so that the window still grows where the target is small beside it.
         let queued = rate * (QUEUED_WORK_TARGET + 2 * travel).as_secs_f64();
-        self.size = (self.slots + queued as u64).min(CREDIT_TASKS_MAX);
+        // At most twice as many, so that a single short task among long ones does not fill a queue
+        // that others would have shared.
+        let size = (self.slots + queued as u64).min(GROWTH_MAX * self.size);
+        self.size = size.min(CREDIT_TASKS_MAX);
     }
 
     /// The probe may never come back: begin a new round with the next dispatch.

@@ -31,6 +31,8 @@ pub(crate) struct Check {
     last_record: Instant,
     /// Runs that were not their task's first.
     reruns: u64,
+    /// Records that say `lost`.
+    lost_records: u64,
 }
 
 struct History {
@@ -93,6 +95,7 @@ impl Check {
             progressed: 0,
             last_record: 0,
             reruns: 0,
+            lost_records: 0,
         }
     }
 
@@ -117,6 +120,10 @@ impl Check {
 
     pub(crate) fn reruns(&self) -> u64 {
         self.reruns
+    }
+
+    pub(crate) fn lost_records(&self) -> u64 {
+        self.lost_records
     }
 
     pub(crate) fn last_record(&self) -> Instant {
@@ -213,7 +220,9 @@ impl Check {
                 Some(RunEnd::Ok) | None => false,
             }
         };
-        let needless = history.runs.iter().find(|run| !is_excused(run));
+        // It may have been sent before its worker was declared lost, and be read only now.
+        let was_lost = lost.get(worker) > dispatched.as_ref();
+        let needless = history.runs.iter().find(|run| !was_lost && !is_excused(run));
         let needless = needless.map(|run| (run.worker, run.attempt));
         self.reruns += u64::from(!history.runs.is_empty());
         let dispatched_at = dispatched.unwrap_or_default();
@@ -254,6 +263,7 @@ impl Check {
         self.progressed = now;
         self.last_record = now;
         self.records += 1;
+        self.lost_records += u64::from(record.result.outcome.status == Status::Lost);
         let seq = record.result.seq;
         let Some(history) = self.tasks.get_mut(seq.0 as usize) else {
             self.fail(|| format!("{seq} has a record and was never read"));

@@ -202,7 +202,10 @@ impl World {
             Fault::ClockJump { who, jump_us } => {
                 if let Some(process) = self.process(who) {
                     self.clock_of(process).ahead += jump_us;
-                    self.drive(process);
+                    // Else the next message is read before the timer is.
+                    if self.rng.bool() {
+                        self.drive(process);
+                    }
                 }
             }
             Fault::Inject { who, choice } => {

@@ -2,9 +2,12 @@
 //!
 //! The real dispatcher, executors and collector talk through the real codec here, and nothing
 //! else is real: there is no clock, no socket, no file, no process, no thread and no entropy but
-//! the seed. The seed makes the [plan](plan::Plan), which says what the world is like and what
-//! will go wrong when; the [world](world) plays it and plays the shells' part;
-//! the [check](check) watches and keeps its own account, which it never takes from a machine.
+//! the seed. The seed makes the [`plan`], which says what the world is like and what will go wrong
+//! when; `world` plays it, and the shells' part in it; `check` watches and keeps an account of its
+//! own, which it never takes from a machine.
+//!
+//! A ventilator or a sink that restarts is not played: the machines do not resume yet. When they
+//! do, it is one more [`Fault`](plan::Fault) beside the death of a worker.
 
 mod check;
 mod event;

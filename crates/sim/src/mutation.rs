@@ -11,8 +11,8 @@ pub enum Mutation {
     RepeatTasks,
     /// A worker is not told that its connection to the sink stands again.
     ForgetSinkConnected,
-    /// The end of an old connection is taken for the end of the new one.
-    MistakeGone,
+    /// The ventilator is not told that its connection to the sink stands again.
+    ForgetJobConnected,
     /// A group commit reports one record less than it wrote.
     ForgetWritten,
     /// A task runs with the payload of the one before.
@@ -28,7 +28,7 @@ impl Mutation {
         Self::DropTasks,
         Self::RepeatTasks,
         Self::ForgetSinkConnected,
-        Self::MistakeGone,
+        Self::ForgetJobConnected,
         Self::ForgetWritten,
         Self::MixPayloads,
         Self::RepeatRecord,

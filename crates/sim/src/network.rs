@@ -150,7 +150,12 @@ impl World {
                 self.sink.workers.insert(worker.session, id);
                 self.sink.collector.handle_worker_connected(worker.session, &worker.name());
             }
-            (Route::Job, End::Sender) => self.ventilator.dispatcher.handle_sink_connected(),
+            (Route::Job, End::Sender) => {
+                let is_first = !std::mem::replace(&mut self.ventilator.was_connected, true);
+                if is_first || self.mutation != Some(Mutation::ForgetJobConnected) {
+                    self.ventilator.dispatcher.handle_sink_connected();
+                }
+            }
             (Route::Job, End::Receiver) => {}
             (Route::Receipts, End::Sender) => self.sink.collector.handle_ventilator_connected(),
             (Route::Receipts, End::Receiver) => {
@@ -175,7 +180,6 @@ impl World {
             *self.dialled_mut(route) = None;
             self.dial_later(route);
         }
-        let is_mistaken = self.mutation == Some(Mutation::MistakeGone);
         match (route, end) {
             (Route::Tasks(worker), End::Sender) => {
                 let session = self.workers[worker].session;
@@ -199,7 +203,7 @@ impl World {
             (Route::Job, End::Sender) => self.ventilator.dispatcher.handle_sink_disconnected(),
             (Route::Receipts, End::Sender) => self.sink.collector.handle_ventilator_disconnected(),
             (Route::Receipts, End::Receiver) => {
-                if self.ventilator.receipts == Some(id) || is_mistaken {
+                if self.ventilator.receipts == Some(id) {
                     self.ventilator.receipts = None;
                     self.ventilator.dispatcher.handle_receipts_disconnected(now);
                 }

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use tradewind_proto::collector::Order;
 
-use crate::faults::Fault;
+pub use crate::faults::{Fault, Link, Who};
 
 /// A world as the seed has it.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ impl Plan {
             75..90 => (rng.usize(0..60), 2 * SECOND),
             _ => (rng.usize(0..25), 20 * SECOND),
         };
-        let is_bulky = tasks < 150 && rng.u8(0..100) < 3;
+        let is_bulky = tasks < 150 && rng.u8(0..100) < 1;
         let timeout_us = (!is_fair && rng.u8(0..100) < 30)
             .then(|| rng.u64(run_us_max / 2..=2 * run_us_max) + 1_000);
         let (failing, unfit, poison) = match rng.u8(0..3) {
@@ -123,7 +123,7 @@ impl Plan {
                 dice if dice < poison + unfit + failing => Fate::FailsUpTo(rng.u32(1..6)),
                 _ => Fate::FailsUpTo(0),
             };
-            let bytes_max = if is_bulky && rng.u8(0..4) == 0 { 3 << 20 } else { 40 };
+            let bytes_max = if is_bulky && rng.u8(0..4) == 0 { 1 << 20 } else { 40 };
             plan.tasks.push(TaskPlan {
                 payload_bytes: rng.usize(0..bytes_max),
                 output_bytes: rng.usize(0..bytes_max),

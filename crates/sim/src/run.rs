@@ -35,6 +35,8 @@ pub struct Report {
     pub records: u64,
     /// Runs that were not their task's first.
     pub reruns: u64,
+    /// Records that say `lost`.
+    pub lost: u64,
     /// A line for each event, if they were asked for.
     pub lines: Vec<String>,
 }
@@ -68,6 +70,7 @@ pub(crate) fn run_plan(plan: Plan, seed: u64, options: Options) -> Report {
         events: world.trace.events,
         records: world.check.records(),
         reruns: world.check.reruns(),
+        lost: world.check.lost_records(),
         lines: world.trace.lines.unwrap_or_default(),
     }
 }
@@ -99,7 +102,7 @@ impl World {
         let plan = format!("{:?}", Summary(&self.plan));
         self.trace.say(0, || plan);
         self.start();
-        let longest = self.plan.run_us_max();
+        let longest = self.plan.run_us_max() + self.plan.input_gap_us;
         while self.check.violation().is_none() && !self.is_over() && self.step() {
             let last = self.check.last_progress().max(self.plan.calm_at);
             if self.now > last + PATIENCE_US + longest {

@@ -18,6 +18,7 @@ pub(crate) struct Ventilator {
     /// The lanes that are up, as far as is known here.
     pub(crate) lanes: BTreeMap<SessionId, ConnectionId>,
     pub(crate) job: Option<ConnectionId>,
+    pub(crate) was_connected: bool,
     /// The newest connection of the sink.
     pub(crate) receipts: Option<ConnectionId>,
     /// Tasks read so far.
@@ -30,7 +31,7 @@ pub(crate) struct Ventilator {
 impl Ventilator {
     pub(crate) fn new(plan: &Plan, seed: u64) -> Self {
         let dispatcher = Dispatcher::new(DispatcherConfig {
-            job: JobId(seed ^ 0x10b),
+            job: JobId(!seed),
             name: "a job".to_owned(),
             retries: plan.retries,
             timeout: plan.timeout_us.map(Duration::from_micros),
@@ -41,6 +42,7 @@ impl Ventilator {
             clock: Clock::default(),
             lanes: BTreeMap::new(),
             job: None,
+            was_connected: false,
             receipts: None,
             read: 0,
             input_ended: false,

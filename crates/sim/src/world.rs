@@ -57,6 +57,9 @@ pub(crate) struct Trace {
     pub(crate) lines: Option<Vec<String>>,
 }
 
+/// Bytes of a frame that leave their mark: payloads would take more time than all else.
+const FRAME_BYTES_NOTED: usize = 512;
+
 /// No single event makes a machine say so much, unless it never stops.
 pub(crate) const POLLS_MAX: usize = 200_000;
 
@@ -258,7 +261,8 @@ impl Trace {
         match event {
             Event::Arrived(connection, frame) => {
                 self.mix(*connection as u64);
-                for chunk in frame.chunks(8) {
+                self.mix(frame.len() as u64);
+                for chunk in frame[..frame.len().min(FRAME_BYTES_NOTED)].chunks(8) {
                     let mut word = [0; 8];
                     word[..chunk.len()].copy_from_slice(chunk);
                     self.mix(u64::from_le_bytes(word));

@@ -258,7 +258,7 @@ impl Dispatcher {
         self.sink.reset_outgoing(true);
         let job = self.config.job;
         self.transmits.retain(|transmit| !matches!(transmit, Transmit::Sink(_)));
-        self.send_sink(ToSink::JobOpen { job, name: self.config.name.clone() });
+        self.open_job();
         if let Some(total) = self.total {
             self.send_sink(ToSink::JobClose { job, total });
         }
@@ -402,6 +402,11 @@ impl Dispatcher {
         if self.sink.is_connected {
             self.transmits.push_back(Transmit::Sink(message));
         }
+    }
+
+    fn open_job(&mut self) {
+        let (job, name) = (self.config.job, self.config.name.clone());
+        self.send_sink(ToSink::JobOpen { job, name });
     }
 
     fn send_give_up(&mut self, seq: Seq, given_up: &GivenUp) {
@@ -721,8 +726,15 @@ impl Dispatcher {
         for seq in out.iter().filter(|seq| !held.contains(*seq)) {
             self.take_back(session, seq, false);
         }
-        for seq in held.iter().filter(|seq| !out.contains(*seq)) {
-            self.adopt(session, seq);
+        for seq in held.iter() {
+            if !out.contains(seq) {
+                self.adopt(session, seq);
+            } else if let Some(entry) = self.entry(seq)
+                && entry.state == State::Out(session)
+            {
+                // What it holds may be an earlier attempt than the last that it was sent.
+                entry.since = Attempt(0);
+            }
         }
         // It may retain what is settled below, and what is settled above was told on a lane that
         // may have died with it.
@@ -788,7 +800,12 @@ impl Dispatcher {
     fn beat(&mut self, now: Time) {
         let pings = self.sessions.keys().map(|lane| Transmit::Worker(*lane, ToWorker::Ping));
         self.transmits.extend(pings);
-        self.send_sink(ToSink::Ping);
+        if self.sink.is_open() {
+            self.send_sink(ToSink::Ping);
+        } else {
+            // Its hello may have come on a connection that we took for the older of two.
+            self.open_job();
+        }
         if !self.sink.is_open() || self.sink.is_silent(now) {
             self.workers.values_mut().for_each(|worker| worker.heard = now);
             return;

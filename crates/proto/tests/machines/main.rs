@@ -1,0 +1,367 @@
+//! The three machines against one another: one behaviour a test, and nothing else happened.
+
+mod ring;
+
+use tradewind_proto::collector::Order;
+use tradewind_proto::executor::Executor;
+use tradewind_proto::limits::{
+    CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, HELD_BYTES_MAX, LOSSES_MAX, RETRY_BACKOFF_MIN};
+use tradewind_proto::message::{Exit, News, Outcome, Status, ToSink, ToVentilator, ToWorker};
+use tradewind_proto::{LaneId, SessionId};
+
+use crate::ring::{JOB, Ring};
+
+fn ok(output: &'static str) -> Outcome {
+    Outcome::ok(bytes::Bytes::from_static(output.as_bytes()))
+}
+
+fn failed() -> Outcome {
+    Outcome { exit: Exit::Code(1), ..Outcome::error(Status::Failed, "exit code 1") }
+}
+
+#[test]
+fn a_lone_task_waits_for_no_timer() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    assert_eq!(ring.running(1), [(0, 1)]);
+    ring.finish(1, 0, ok("A"));
+    assert_eq!(ring.records(), [(0, Status::Ok, 1)]);
+    ring.dispatcher.handle_input_end();
+    ring.settle();
+    ring.flush();
+    ring.assert_over();
+}
+
+#[test]
+fn a_job_without_tasks_ends() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.dispatcher.handle_input_end();
+    ring.settle();
+    ring.flush();
+    ring.assert_over();
+}
+
+#[test]
+fn records_are_in_the_order_that_was_asked_for() {
+    for (order, expected) in [(Order::Seq, [0, 1, 2]), (Order::Completion, [2, 0, 1])] {
+        let mut ring = Ring::new(0, order);
+        ring.join(1, 3);
+        ring.tasks(&["a", "b", "c"]);
+        for seq in [2, 0, 1] {
+            ring.finish(1, seq, ok("x"));
+        }
+        let seqs: Vec<u64> = ring.records().iter().map(|record| record.0).collect();
+        assert_eq!(seqs, expected, "{order:?}");
+    }
+}
+
+#[test]
+fn a_window_begins_with_the_slots_and_is_shared_evenly() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 2);
+    ring.join(2, 3);
+    ring.tasks(&["t"; 20]);
+    let held: Vec<u64> = ring.dispatcher.snapshot().workers.iter().map(|w| w.out).collect();
+    assert_eq!(held, [2, 3]);
+}
+
+#[test]
+fn a_window_never_exceeds_its_bound() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    for _ in 0..40 {
+        while ring.dispatcher.input_room() > 0 {
+            ring.dispatcher.handle_task(bytes::Bytes::from_static(b"t"));
+        }
+        ring.settle();
+        let worker = &ring.dispatcher.snapshot().workers[0];
+        assert!(worker.out <= worker.window && worker.window <= CREDIT_TASKS_MAX);
+        let mut ended = 0;
+        while let Some(slot) = ring.workers[&1].running.keys().next().copied()
+            && ended < 1_000
+        {
+            ring.finish(1, slot, ok("t"));
+            ended += 1;
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_the_sink_does_not_hear_gets_no_task() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.sink_is_mute = true;
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    assert_eq!(ring.running(1), []);
+    ring.sink_is_mute = false;
+    ring.settle();
+    assert_eq!(ring.running(1), [(0, 1)]);
+}
+
+#[test]
+fn a_lost_workers_tasks_go_to_another_lowest_first() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 2);
+    ring.tasks(&["a", "b", "c"]);
+    ring.join(2, 1);
+    assert_eq!(ring.running(2), [(2, 1)]);
+    ring.kill(1);
+    ring.finish_all();
+    assert_eq!(ring.records(), [(0, Status::Ok, 2), (1, Status::Ok, 2), (2, Status::Ok, 1)]);
+}
+
+#[test]
+fn a_silent_worker_is_lost_but_not_while_the_sink_is_silent_too() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    // A worker that hangs says nothing, while the sink does.
+    let worker = ring.workers.remove(&1).expect("it has joined");
+    for _ in 0..6 {
+        ring.pass(1_000_000);
+    }
+    assert_eq!(ring.dispatcher.snapshot().workers.len(), 1);
+    ring.sink_is_mute = true;
+    for _ in 0..60 {
+        ring.pass(1_000_000);
+    }
+    assert_eq!(ring.dispatcher.snapshot().workers.len(), 1, "nobody could have been heard");
+    ring.sink_is_mute = false;
+    ring.settle();
+    for _ in 0..12 {
+        ring.pass(1_000_000);
+    }
+    assert_eq!(ring.dispatcher.snapshot().workers.len(), 0);
+    drop(worker);
+}
+
+#[test]
+fn a_failure_is_tried_again_after_a_backoff_as_often_as_allowed() {
+    let mut ring = Ring::new(2, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    for attempt in 1..=2 {
+        assert_eq!(ring.running(1), [(0, attempt)]);
+        ring.finish(1, 0, failed());
+        assert_eq!(ring.running(1), [], "not before its backoff");
+        ring.pass(RETRY_BACKOFF_MIN.as_micros() as u64 * u64::from(attempt) * 2);
+    }
+    assert_eq!(ring.records(), []);
+    assert_eq!(ring.running(1), [(0, 3)]);
+    ring.finish(1, 0, failed());
+    assert_eq!(ring.records(), [(0, Status::Failed, 3)]);
+}
+
+#[test]
+fn a_poison_task_gets_a_lost_record_and_its_neighbours_do_not() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.tasks(&["poison", "b", "c"]);
+    for id in 1..=u64::from(LOSSES_MAX) {
+        assert_eq!(ring.records(), []);
+        ring.join(id, 1);
+        assert_eq!(ring.running(id), [(0, id as u32)]);
+        ring.kill(id);
+    }
+    assert_eq!(ring.records(), [(0, Status::Lost, LOSSES_MAX)]);
+    ring.join(9, 1);
+    ring.finish_all();
+    assert_eq!(ring.records()[1..], [(1, Status::Ok, 1), (2, Status::Ok, 1)]);
+}
+
+#[test]
+fn duplicate_result_is_counted_once() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    ring.sink_is_mute = true;
+    ring.finish(1, 0, ok("A"));
+    // Not settled yet, so a new connection brings it again.
+    let worker = ring.workers.get_mut(&1).expect("it has joined");
+    worker.executor.handle_sink_disconnected();
+    worker.executor.handle_sink_connected();
+    ring.sink_is_mute = false;
+    ring.settle();
+    assert_eq!(ring.records(), [(0, Status::Ok, 1)]);
+    assert_eq!(ring.collector.snapshot().duplicates, 1);
+    assert!(ring.workers[&1].executor.is_empty(), "settled");
+}
+
+#[test]
+fn a_result_of_another_job_or_far_away_is_no_record() {
+    let mut ring = Ring::new(0, Order::Completion);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    let mut other = Executor::new(SessionId(5), 1);
+    other.handle_sink_connected();
+    for (job, seq) in [(tradewind_proto::JobId(5), 0), (JOB, u64::MAX - 1), (JOB, 1 << 40)] {
+        let results = vec![tradewind_proto::message::TaskResult {
+            seq: tradewind_proto::Seq(seq),
+            attempt: tradewind_proto::Attempt(1),
+            last: true,
+            started_us: 0,
+            ran_us: 0,
+            task_bytes: 0,
+            outcome: ok("forged"),
+            command: bytes::Bytes::new(),
+        }];
+        let session = SessionId(5);
+        ring.collector.handle_message(ToSink::Results { job, session, results: results.into() });
+    }
+    ring.settle();
+    assert_eq!(ring.records(), []);
+    assert_eq!(ring.collector.snapshot().strays, 3);
+}
+
+#[test]
+fn a_task_that_cannot_be_sent_gets_its_record_in_its_turn() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.tasks(&["a"]);
+    ring.dispatcher.handle_unfit_task("too large".into());
+    ring.tasks(&["c"]);
+    assert_eq!(ring.records(), []);
+    ring.join(1, 1);
+    ring.finish_all();
+    assert_eq!(ring.records(), [(0, Status::Ok, 1), (1, Status::Failed, 0), (2, Status::Ok, 1)]);
+}
+
+#[test]
+fn a_full_sink_is_given_only_what_it_waits_for() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 2);
+    ring.tasks(&["t"; 50]);
+    // Seq 0 runs on; what comes after it piles up at the sink.
+    let large = bytes::Bytes::from(vec![0; 1 << 20]);
+    let mut ended = 0;
+    while let Some(slot) = ring.workers[&1]
+        .running
+        .iter()
+        .find_map(|(slot, start)| (start.task.seq.0 != 0).then_some(*slot))
+    {
+        ring.now = tradewind_proto::Time(ring.now.0 + 5_000);
+        ring.finish(1, slot, Outcome::ok(large.clone()));
+        ended += 1;
+    }
+    // What was handed out when the sink said that it is full still comes.
+    let bound = (HELD_BYTES_MAX + CREDIT_BYTES_MAX) / (1 << 20) + 4;
+    assert!(ended <= bound, "{ended} results were made");
+    assert_eq!(ring.records(), []);
+    ring.finish_all();
+    assert_eq!(ring.records().len(), 50);
+}
+
+#[test]
+fn draining_finishes_what_is_out_and_drops_the_rest() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 2);
+    ring.tasks(&["t"; 10]);
+    ring.dispatcher.handle_drain();
+    ring.settle();
+    assert_eq!(ring.dispatcher.input_room(), 0);
+    ring.finish_all();
+    assert_eq!(ring.records(), [(0, Status::Ok, 1), (1, Status::Ok, 1)]);
+    ring.flush();
+    ring.assert_over();
+}
+
+#[test]
+fn cancelling_stops_what_runs_and_leaves_a_record_for_it() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 2);
+    ring.tasks(&["t"; 10]);
+    ring.finish(1, 0, ok("t"));
+    ring.dispatcher.handle_cancel();
+    ring.settle();
+    let stopped = ring.workers[&1].stopped.clone();
+    assert!(stopped.contains(&(1, 1)), "{stopped:?}");
+    for slot in [0, 1] {
+        if ring.workers[&1].running.contains_key(&slot) {
+            ring.finish(1, slot, failed());
+        }
+    }
+    let records = ring.records();
+    assert_eq!(records[0], (0, Status::Ok, 1));
+    assert!(records[1..].iter().all(|record| record.1 == Status::Cancelled), "{records:?}");
+    ring.flush();
+    ring.assert_over();
+}
+
+#[test]
+fn a_draining_worker_hands_back_and_leaves_when_it_is_settled() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["a", "b", "c"]);
+    ring.finish(1, 0, ok("a"));
+    ring.workers.get_mut(&1).expect("it has joined").executor.handle_drain();
+    ring.settle();
+    ring.join(2, 1);
+    assert!(!ring.workers[&1].executor.is_drained(), "one still runs");
+    ring.finish(1, 0, ok("b"));
+    assert!(ring.workers[&1].executor.is_drained());
+    ring.finish_all();
+    let records = ring.records();
+    assert_eq!(records, [(0, Status::Ok, 1), (1, Status::Ok, 1), (2, Status::Ok, 1)]);
+}
+
+#[test]
+fn a_worker_that_comes_back_keeps_what_it_runs() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    // Its lane breaks, and a new one stands before another worker could take the task over.
+    ring.dispatcher.handle_lane_gone(LaneId(1));
+    let worker = ring.workers.remove(&1).expect("it has joined");
+    ring.workers.insert(2, worker);
+    let card = tradewind_proto::message::Card {
+        role: tradewind_proto::message::Role::Worker,
+        session: SessionId(1),
+        slots: 1,
+        name: "w1".into(),
+    };
+    ring.dispatcher.handle_lane_opened(ring.now, LaneId(2), &card);
+    ring.settle();
+    ring.join(3, 1);
+    assert_eq!(ring.running(3), [], "nobody else runs it");
+    ring.finish(2, 0, ok("a"));
+    assert_eq!(ring.records(), [(0, Status::Ok, 1)]);
+}
+
+#[test]
+fn a_task_that_came_twice_is_run_once() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["a", "b"]);
+    let tasks = ToWorker::Tasks {
+        job: JOB,
+        limits: tradewind_proto::message::Limits::default(),
+        tasks: vec![ring.workers[&1].running[&0].task.clone()].into(),
+    };
+    ring.workers.get_mut(&1).expect("it has joined").executor.handle_message(tasks);
+    ring.settle();
+    ring.finish_all();
+    assert_eq!(ring.records(), [(0, Status::Ok, 1), (1, Status::Ok, 1)]);
+    assert_eq!(ring.workers[&1].executor.snapshot().tasks_done, 2);
+}
+
+#[test]
+fn a_refused_job_ends() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.say(ToVentilator::Refused { job: JOB, reason: "no".into() });
+    assert_eq!(
+        ring.dispatcher.ended(),
+        Some(&tradewind_proto::dispatcher::Ended::Refused("no".into()))
+    );
+}
+
+#[test]
+fn a_stranger_cannot_take_a_workers_place() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    // News of a session that has no lane changes nothing.
+    for news in [News::Goodbye, News::Draining, News::Reconnected] {
+        ring.say(ToVentilator::Relay { session: SessionId(99), news });
+    }
+    ring.finish_all();
+    assert_eq!(ring.records(), [(0, Status::Ok, 1)]);
+}
