@@ -327,8 +327,10 @@ impl Collector {
         };
         let mut ranges = SeqRanges::new();
         let mut ran_us_max = 0;
+        let mut bytes = 0;
         for result in results {
             let TaskResult { seq, attempt, ran_us, .. } = result;
+            bytes += result.payload_bytes();
             if !job.can_have(seq) {
                 self.strays += 1;
                 continue;
@@ -350,7 +352,7 @@ impl Collector {
             ranges.push(seq);
         }
         if is_connected && !ranges.is_empty() {
-            self.receipt.received.push(Received { session, ranges, ran_us_max });
+            self.receipt.received.push(Received { session, ranges, ran_us_max, bytes });
         }
         // A message brings at most a batch of failures and one more worker: so neither list ever
         // grows beyond what fits.

@@ -24,7 +24,8 @@ pub const REORDER_WINDOW_TASKS: u64 = 1 << 17;
 /// Tasks that a worker may hold, at most, however fast it is.
 pub const CREDIT_TASKS_MAX: u64 = 1 << 15;
 
-/// Payload bytes that a worker may hold, unless it is a single task.
+/// Payload bytes that a worker may hold, unless it is a single task, and bytes of the results that
+/// its queued tasks are expected to have.
 pub const CREDIT_BYTES_MAX: u64 = 8 << 20;
 
 /// Bytes of records that the sink holds before the ventilator dispatches only what it waits for.

@@ -326,6 +326,8 @@ pub struct Received {
     pub ranges: SeqRanges,
     /// The longest of the run times, in microseconds.
     pub ran_us_max: u64,
+    /// Bytes of the results.
+    pub bytes: u64,
 }
 
 /// An attempt that failed and was not the last.
@@ -366,8 +368,13 @@ impl TaskResult {
     /// Bytes that the result keeps in memory, about.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        let payload = self.outcome.output.len() + self.command.len() + self.outcome.error.len();
-        (payload + size_of::<Self>()) as u64
+        self.payload_bytes() + size_of::<Self>() as u64
+    }
+
+    /// Bytes of what the user sees of it.
+    #[must_use]
+    pub fn payload_bytes(&self) -> u64 {
+        (self.outcome.output.len() + self.command.len() + self.outcome.error.len()) as u64
     }
 }
 

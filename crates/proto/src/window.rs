@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{CREDIT_TASKS_MAX, QUEUED_WORK_TARGET};
+use crate::limits::{CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, QUEUED_WORK_TARGET};
 use crate::{Seq, SeqRanges, Time};
 
 /// A worker's credit window.
@@ -21,6 +21,8 @@ pub(crate) struct Window {
     rate: Option<f64>,
     travel_min: Option<Duration>,
     round: Option<Round>,
+    /// Bytes of one result.
+    result_bytes: f64,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,9 @@ const TRAVEL_MAX: Duration = Duration::from_secs(1);
 /// The weight of the newest round in a falling rate.
 const RATE_GAIN: f64 = 0.5;
 
+/// The weight of the newest results in a falling result size.
+const RESULT_GAIN: f64 = 0.1;
+
 /// A window grows by this factor in a round, at most.
 const GROWTH_MAX: u64 = 2;
 
@@ -45,15 +50,18 @@ const ROUND_MIN: Duration = Duration::from_micros(20);
 impl Window {
     pub(crate) fn new(slots: u32) -> Self {
         let slots = u64::from(slots.max(1));
-        Self { slots, size: slots, rate: None, travel_min: None, round: None }
+        Self { slots, size: slots, rate: None, travel_min: None, round: None, result_bytes: 0.0 }
     }
 
     pub(crate) fn slots(&self) -> u64 {
         self.slots
     }
 
+    /// Tasks the worker may hold. Beyond its slots, their results must not be more than fits into
+    /// its share of the sink's memory: nobody can call them back.
     pub(crate) fn size(&self) -> u64 {
-        self.size
+        let results = CREDIT_BYTES_MAX as f64 / self.result_bytes.max(1.0);
+        self.size.min(self.slots + results as u64)
     }
 
     /// Tasks a second, once there is something to go by.
@@ -93,6 +101,16 @@ impl Window {
         // that others would have shared.
         let size = (self.slots + queued as u64).min(GROWTH_MAX * self.size);
         self.size = size.min(CREDIT_TASKS_MAX);
+    }
+
+    /// So many results had so many bytes together.
+    pub(crate) fn handle_result_bytes(&mut self, count: u64, bytes: u64) {
+        if count > 0 {
+            let each = bytes as f64 / count as f64;
+            // Growth is believed at once: it costs memory.
+            self.result_bytes =
+                each.max(self.result_bytes + RESULT_GAIN * (each - self.result_bytes));
+        }
     }
 
     /// The probe may never come back: begin a new round with the next dispatch.

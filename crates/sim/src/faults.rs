@@ -334,6 +334,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
                     session,
                     ranges: ranges.clone(),
                     ran_us_max: 1,
+                    bytes: 0,
                 }]),
                 stored: ranges,
                 retry: Bounded::default(),

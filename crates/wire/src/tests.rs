@@ -108,7 +108,7 @@ fn messages_to_the_ventilator_keep_their_bytes() {
         report_command: true,
     };
     check(&hello, GOLDEN[20]);
-    let received = vec![Received { session, ranges: ranges(&[5, 6]), ran_us_max: 70 }];
+    let received = vec![Received { session, ranges: ranges(&[5, 6]), ran_us_max: 70, bytes: 90 }];
     let retry = vec![Failure { session, seq: Seq(7), attempt: Attempt(1), ran_us: 80 }];
     let receipt = ToVentilator::Receipt {
         job,
@@ -236,7 +236,7 @@ const GOLDEN: [&str; 27] = [
     "017305fd0807060504030201",
     "017306",
     "017600fd08070605040302010301000301",
-    "017601fd08070605040302010107010502460104010107070150fc0000100002",
+    "017601fd08070605040302010107010502465a0104010107070150fc0000100002",
     "0176020705",
     "017603fd0807060504030201",
     "017604fd0807060504030201026e6f",

@@ -547,7 +547,11 @@ impl Dispatcher {
                 worker.out_bytes += entry.payload.len() as u64;
             } else {
                 entry.state = State::Queued;
-                self.requeued.insert(seq);
+                if self.stopped == Some(Stopped::Cancelled) {
+                    self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
+                } else {
+                    self.requeued.insert(seq);
+                }
             }
         }
     }
@@ -568,6 +572,7 @@ impl Dispatcher {
         let count = before - worker.out.count();
         let ran_max = Duration::from_micros(received.ran_us_max);
         worker.window.handle_received(now, &received.ranges, count, ran_max);
+        worker.window.handle_result_bytes(count, received.bytes);
         worker.done += count;
         self.mark_received(received);
     }
