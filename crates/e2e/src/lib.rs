@@ -1,1 +1,73 @@
-//! (to come)
+//! Starts Tradewind's real programs and watches them from outside, as a user would: by their
+//! output, their exit codes and what is left in the process table.
+//!
+//! Knows no type of theirs and no message: what it knows of them is in `--help`.
+
+mod process;
+mod records;
+mod scene;
+mod system;
+
+pub use process::{Ended, Process, Start};
+pub use records::{Record, records, summary_counts};
+pub use rustix::process::Signal;
+pub use scene::Scene;
+pub use system::{cpu_ticks, marked, memory_bytes_max};
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long anything may take. Nobody waits so long unless something is broken, so it is generous:
+/// the machine may be busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often a condition is looked at.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Waits until something is so.
+///
+/// # Panics
+/// When it is not in time.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    wait_for(what, || condition().then_some(()));
+}
+
+/// Waits until there is something to give.
+///
+/// # Panics
+/// When there is nothing in time.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut get: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(got) = get() {
+            return got;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// A random number generator, whose seed is printed: set `TRADEWIND_E2E_SEED` to get it again.
+#[must_use]
+pub fn random() -> fastrand::Rng {
+    let given = std::env::var("TRADEWIND_E2E_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("TRADEWIND_E2E_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+/// One of our programs, built by `cargo build --workspace --bins`: beside the directory of the
+/// test that runs, since cargo tells a test only about the programs of its own package.
+///
+/// # Panics
+/// When it has not been built.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test.ancestors().nth(2).expect("cargo puts tests into PROFILE/deps");
+    let program = profile.join(name);
+    assert!(program.exists(), "{program:?} is missing: run `cargo build --workspace --bins` first");
+    program
+}

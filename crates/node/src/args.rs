@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use tradewind_lanes::LaneOptions;
 use tradewind_proto::limits::{MESSAGE_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, NAME_BYTES_MAX};
 
@@ -15,11 +16,11 @@ pub struct LogArgs {
     pub log: Option<String>,
 
     /// No progress and no summary; warnings and errors only
-    #[arg(long, short, env = "TRADEWIND_QUIET")]
+    #[arg(long, short, env = "TRADEWIND_QUIET", value_parser = BoolishValueParser::new())]
     pub quiet: bool,
 
     /// No progress, but a summary
-    #[arg(long, env = "TRADEWIND_NO_PROGRESS")]
+    #[arg(long, env = "TRADEWIND_NO_PROGRESS", value_parser = BoolishValueParser::new())]
     pub no_progress: bool,
 }
 

@@ -1,6 +1,7 @@
 //! The sink's flags.
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{LaneArgs, LogArgs};
 use tradewind_node::exit::{HELP, OrExit, SYSTEM};
@@ -63,11 +64,11 @@ pub struct OutputArgs {
     pub format: Option<Format>,
 
     /// Records in the order of the input (the default for lines)
-    #[arg(long, env = "TRADEWIND_ORDERED", conflicts_with = "unordered")]
+    #[arg(long, env = "TRADEWIND_ORDERED", conflicts_with = "unordered", value_parser = BoolishValueParser::new())]
     pub ordered: bool,
 
     /// Records as tasks end (the default for jsonl)
-    #[arg(long, env = "TRADEWIND_UNORDERED")]
+    #[arg(long, env = "TRADEWIND_UNORDERED", value_parser = BoolishValueParser::new())]
     pub unordered: bool,
 
     /// Write a line for each task here, with GNU parallel's columns
@@ -75,7 +76,7 @@ pub struct OutputArgs {
     pub joblog: Option<OutputTarget>,
 
     /// Replace an output that exists
-    #[arg(long, env = "TRADEWIND_OVERWRITE")]
+    #[arg(long, env = "TRADEWIND_OVERWRITE", value_parser = BoolishValueParser::new())]
     pub overwrite: bool,
 }
 

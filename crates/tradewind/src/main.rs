@@ -14,7 +14,7 @@ use crate::run::RunArgs;
 
 /// A pile of tasks, some machines, and one record for each task
 #[derive(Parser)]
-#[command(name = "tradewind", version, about)]
+#[command(name = "tradewind", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{LaneArgs, LogArgs, duration, name, payload_bytes_max};
 use tradewind_node::exit::{Fatal, HELP, OrExit, SYSTEM};
@@ -25,7 +26,7 @@ pub struct VentilatorArgs {
     pub input: InputPath,
 
     /// Tasks end with a NUL, not with a newline
-    #[arg(long, short = '0', env = "TRADEWIND_NULL")]
+    #[arg(long, short = '0', env = "TRADEWIND_NULL", value_parser = BoolishValueParser::new())]
     pub null: bool,
 
     /// Listen for workers here

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{LaneArgs, LogArgs, default_name, name, payload_bytes_max, size};
 use tradewind_node::exit::{COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE};
@@ -62,7 +63,7 @@ pub struct WorkerArgs {
     pub name: Option<String>,
 
     /// Exit when the job is over instead of waiting for the next
-    #[arg(long, env = "TRADEWIND_EXIT_WHEN_DONE")]
+    #[arg(long, env = "TRADEWIND_EXIT_WHEN_DONE", value_parser = BoolishValueParser::new())]
     pub exit_when_done: bool,
 
     #[command(flatten)]
@@ -83,7 +84,7 @@ pub struct WorkerArgs {
 #[command(next_help_heading = "What to do with a task")]
 pub struct HandlerArgs {
     /// Give the task to the command's standard input, not in its arguments
-    #[arg(long, env = "TRADEWIND_STDIN")]
+    #[arg(long, env = "TRADEWIND_STDIN", value_parser = BoolishValueParser::new())]
     pub stdin: bool,
 
     /// Run no command: the output is the task
@@ -91,7 +92,7 @@ pub struct HandlerArgs {
     pub echo: bool,
 
     /// Run no command: the task is a number of seconds to wait
-    #[arg(long, env = "TRADEWIND_SLEEP", conflicts_with = "command")]
+    #[arg(long, env = "TRADEWIND_SLEEP", conflicts_with = "command", value_parser = BoolishValueParser::new())]
     pub sleep: bool,
 
     /// Fail a task whose output is larger

@@ -2,12 +2,16 @@
 
 mod child;
 
+use std::io::{IsTerminal, stdout};
+
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use tradewind_node::args::{LogArgs, default_name};
 use tradewind_node::exit::{Fatal, HELP, INPUT, LISTEN, OK, OrExit, STOPPED, SYSTEM, USAGE};
 use tradewind_node::{Asked, Shutdown, exit, logs};
 use tradewind_proto::limits::{MESSAGE_BYTES_MAX, SLOTS_MAX};
 use tradewind_sink::args::OutputArgs;
+use tradewind_sink::output::OutputTarget;
 use tradewind_ventilator::args::PolicyArgs;
 use tradewind_ventilator::input::{self, InputPath};
 use tradewind_worker::args::{HandlerArgs, cores};
@@ -54,7 +58,7 @@ pub(crate) struct RunArgs {
     input: InputPath,
 
     /// Tasks end with a NUL, not with a newline
-    #[arg(long, short = '0', env = "TRADEWIND_NULL")]
+    #[arg(long, short = '0', env = "TRADEWIND_NULL", value_parser = BoolishValueParser::new())]
     null: bool,
 
     #[command(flatten)]
@@ -129,7 +133,10 @@ impl RunArgs {
         let (tasks_at, receipts_at, results_at) =
             (endpoint(&tasks)?, endpoint(&receipts)?, endpoint(&results)?);
 
-        let mut children = Children::new(self.logs.clone()).or_exit(SYSTEM)?;
+        let mut logs = self.logs.clone();
+        // A bar between the lines of the output would be in the way of both.
+        logs.no_progress |= self.output.output == OutputTarget::Stdout && stdout().is_terminal();
+        let mut children = Children::new(logs).or_exit(SYSTEM)?;
         let sink = [arg("--ventilator", &receipts_at), arg("--listen", &results_at)].concat();
         children.start(Role::Sink, [sink, self.sink_args()].concat(), &[results])?;
         let ventilator = [

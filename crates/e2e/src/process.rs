@@ -1,0 +1,343 @@
+//! A program that runs, and what it has said so far.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::{wait_for, wait_until};
+
+/// A program that is about to be started. Its stdin is empty and its stdout is captured, unless
+/// said otherwise.
+#[derive(Debug)]
+pub struct Start {
+    command: Command,
+    stdin: Stdin,
+    stdout: Option<Stdio>,
+}
+
+#[derive(Debug)]
+enum Stdin {
+    Given(Stdio),
+    Bytes(Vec<u8>),
+    Kept,
+}
+
+/// A program that was started. It is killed when this is dropped; if that is because the test
+/// fails, what it said is shown.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+    status: Option<ExitStatus>,
+    stdin: Option<ChildStdin>,
+    stdout: Option<Captured>,
+    stderr: Captured,
+}
+
+/// A program that has ended by itself.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub status: ExitStatus,
+    /// What it wrote to stdout, if that was captured.
+    pub stdout: Vec<u8>,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+#[derive(Debug)]
+struct Captured {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Start {
+    /// A program with this environment and nothing of Tradewind's besides.
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("TRADEWIND_") {
+                command.env_remove(name);
+            }
+        }
+        // A group of its own, as a shell makes one: the signals of a test reach nobody else.
+        command.process_group(0);
+        Self { command, stdin: Stdin::Given(Stdio::null()), stdout: None }
+    }
+
+    /// One more argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// More arguments, separated by spaces.
+    #[must_use]
+    pub fn words(self, words: &str) -> Self {
+        self.args(words.split_whitespace())
+    }
+
+    /// A variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// What stdin says.
+    #[must_use]
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Stdin::Bytes(bytes.into());
+        self
+    }
+
+    /// What stdin is.
+    #[must_use]
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.stdin = Stdin::Given(stdin.into());
+        self
+    }
+
+    /// Stdin stays open; see [`Process::stdin`].
+    #[must_use]
+    pub fn keep_stdin(mut self) -> Self {
+        self.stdin = Stdin::Kept;
+        self
+    }
+
+    /// What stdout is.
+    #[must_use]
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.stdout = Some(stdout.into());
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start(mut self) -> Process {
+        let name = format!("{:?}", self.command);
+        let (stdin, bytes, keep) = match self.stdin {
+            Stdin::Given(stdin) => (stdin, None, false),
+            Stdin::Bytes(bytes) => (Stdio::piped(), Some(bytes), false),
+            Stdin::Kept => (Stdio::piped(), None, true),
+        };
+        let is_captured = self.stdout.is_none();
+        self.command
+            .stdin(stdin)
+            .stdout(self.stdout.unwrap_or_else(Stdio::piped))
+            .stderr(Stdio::piped());
+        let mut child =
+            self.command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        // It holds the other ends of pipes that were given to the child.
+        drop(self.command);
+        let stdin = child.stdin.take();
+        let stdin = match bytes {
+            Some(bytes) => {
+                let mut stdin = stdin.expect("it is a pipe");
+                // A program that ends early need not read it all.
+                std::thread::spawn(move || stdin.write_all(&bytes));
+                None
+            }
+            None => stdin.filter(|_| keep),
+        };
+        let stdout = is_captured.then(|| Captured::of(child.stdout.take().expect("it is a pipe")));
+        let stderr = Captured::of(child.stderr.take().expect("it is a pipe"));
+        Process { child, name, status: None, stdin, stdout, stderr }
+    }
+
+    /// Starts it and waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    #[track_caller]
+    pub fn run(self) -> Ended {
+        self.start().wait()
+    }
+}
+
+impl Captured {
+    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let to = Arc::clone(&bytes);
+        let reader = std::thread::spawn(move || {
+            let mut buffer = vec![0; 64 << 10];
+            while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+                to.lock().expect("readers do not panic").extend_from_slice(&buffer[..count]);
+            }
+        });
+        Self { bytes, reader }
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
+        look(&self.bytes.lock().expect("readers do not panic"))
+    }
+
+    fn text(&self) -> String {
+        self.with(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+}
+
+impl Process {
+    /// Its id.
+    ///
+    /// # Panics
+    /// Never: ids are positive.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Its stdin, if that was kept.
+    pub fn stdin(&mut self) -> Option<&mut ChildStdin> {
+        self.stdin.as_mut()
+    }
+
+    /// The end of its input.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// How many lines it has written to stdout.
+    #[must_use]
+    pub fn stdout_lines(&self) -> usize {
+        let count = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+        self.stdout.as_ref().map_or(0, |stdout| stdout.with(count))
+    }
+
+    /// What it has written to stderr so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Waits until it has said this on stderr.
+    ///
+    /// # Panics
+    /// When it does not, or ends before.
+    #[track_caller]
+    pub fn wait_for_stderr(&mut self, text: &str) {
+        let name = self.name.clone();
+        wait_until(&format!("{name} says {text:?}"), || {
+            let is_running = self.is_running();
+            let has_said = self.stderr().contains(text);
+            assert!(has_said || is_running, "{name} ended without a word of {text:?}");
+            has_said
+        });
+    }
+
+    /// Has it not ended yet?
+    ///
+    /// # Panics
+    /// When the system does not know.
+    pub fn is_running(&mut self) -> bool {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().expect("a child can be waited for");
+        }
+        self.status.is_none()
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub fn signal(&mut self, signal: Signal) {
+        if self.is_running() {
+            let _ = kill_process(self.pid(), signal);
+        }
+    }
+
+    /// Sends a signal to it and to its children, as a terminal does for Ctrl-C.
+    pub fn signal_group(&mut self, signal: Signal) {
+        if self.is_running() {
+            let _ = kill_process_group(self.pid(), signal);
+        }
+    }
+
+    /// Ends it as a power cut would.
+    ///
+    /// # Panics
+    /// When it survives.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        let _ = wait_for("a killed process ends", || (!self.is_running()).then_some(()));
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end, or when somebody else holds on to its output.
+    #[track_caller]
+    pub fn wait(mut self) -> Ended {
+        self.stdin = None;
+        let what = format!("{} ends", self.name);
+        wait_until(&what, || !self.is_running());
+        // A pipe is at its end when the last process that has it open is gone.
+        let what = format!("all that {} has started ends", self.name);
+        wait_until(&what, || {
+            self.stderr.reader.is_finished()
+                && self.stdout.as_ref().is_none_or(|stdout| stdout.reader.is_finished())
+        });
+        let status = self.status.expect("it has ended");
+        let stdout = self.stdout.as_ref().map(|stdout| stdout.with(<[u8]>::to_vec));
+        Ended { status, stdout: stdout.unwrap_or_default(), stderr: self.stderr() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut text = format!("--- {} ({:?})\n", self.name, self.status);
+            for line in self.stderr().lines() {
+                let _ = writeln!(text, "    {line}");
+            }
+            eprint!("{text}");
+        }
+        if self.status.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Ended {
+    /// The exit code, or what a shell makes of the signal.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        self.status.code().or(self.status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
+    }
+
+    /// What it wrote to stdout, as text.
+    ///
+    /// # Panics
+    /// When it is not UTF-8.
+    #[must_use]
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("the output is text")
+    }
+
+    /// Sees to it that it ended with this code.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[must_use]
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code(), code, "{:?}, and said:\n{}", self.status, self.stderr);
+        self
+    }
+}

@@ -1,0 +1,172 @@
+//! Where a test takes place: a directory, an address and a mark of its own.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::process::{Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::system::marked;
+use crate::{Start, program, wait_until};
+
+/// Where a test takes place.
+///
+/// Every process of it, and of its processes in turn, carries a mark in its environment by which
+/// it is found: what a failed test leaves behind is killed.
+#[derive(Debug)]
+pub struct Scene {
+    dir: TempDir,
+    mark: String,
+    host: Ipv4Addr,
+}
+
+/// The name of the mark. Not one of Tradewind's, which are not passed on.
+pub(crate) const MARK_ENV: &str = "E2E_MARK";
+
+static SCENES: AtomicU8 = AtomicU8::new(1);
+
+impl Scene {
+    /// A new one.
+    ///
+    /// # Panics
+    /// When there is no room for a directory.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it makes a directory: not a default")]
+    pub fn new() -> Self {
+        let number = SCENES.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
+        // Loopback has 16 million addresses, and each has all ports: nobody can take ours.
+        let [.., high, low] = process.to_be_bytes();
+        Self {
+            dir: tempfile::tempdir().expect("a directory can be made"),
+            mark: format!("{process}-{number}"),
+            host: Ipv4Addr::new(127, high, low, number),
+        }
+    }
+
+    /// A directory that goes away with the scene.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A file in it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    /// Writes a file into it.
+    ///
+    /// # Panics
+    /// When there is no room for it.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).expect("a file can be written");
+        path
+    }
+
+    /// Reads a file in it; one that does not exist is empty.
+    #[must_use]
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap_or_default()
+    }
+
+    /// Where workers come to.
+    #[must_use]
+    pub fn tasks(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.host, 5557)
+    }
+
+    /// Where results go.
+    #[must_use]
+    pub fn results(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.host, 5558)
+    }
+
+    /// Where receipts go.
+    #[must_use]
+    pub fn receipts(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.host, 5559)
+    }
+
+    /// Any program, marked, in this scene's directory.
+    #[must_use]
+    pub fn other(&self, program: &str) -> Start {
+        Start::new(program).env(MARK_ENV, &self.mark)
+    }
+
+    /// `tradewind run`.
+    #[must_use]
+    pub fn run(&self) -> Start {
+        self.ours("tradewind").arg("run")
+    }
+
+    /// A ventilator at this scene's address.
+    #[must_use]
+    pub fn ventilator(&self) -> Start {
+        self.ours("ventilator")
+            .args(["--tasks", &endpoint(self.tasks())])
+            .args(["--receipts", &endpoint(self.receipts())])
+            .args(["--sink", &endpoint(self.results())])
+    }
+
+    /// A worker for it.
+    #[must_use]
+    pub fn worker(&self, name: &str) -> Start {
+        self.ours("worker")
+            .args(["--ventilator", &endpoint(self.tasks())])
+            .args(["--sink", &endpoint(self.results())])
+            .args(["--name", name])
+    }
+
+    /// A sink for it.
+    #[must_use]
+    pub fn sink(&self) -> Start {
+        self.ours("sink")
+            .args(["--listen", &endpoint(self.results())])
+            .args(["--ventilator", &endpoint(self.receipts())])
+    }
+
+    /// One of our programs, without arguments.
+    #[must_use]
+    pub fn ours(&self, name: &str) -> Start {
+        Start::new(program(name)).env(MARK_ENV, &self.mark)
+    }
+
+    /// How many processes of this scene there are with this in their command line.
+    #[must_use]
+    pub fn count(&self, text: &str) -> usize {
+        marked(&self.mark).iter().filter(|(_, line)| line.contains(text)).count()
+    }
+
+    /// Waits until no process of this scene is left.
+    ///
+    /// # Panics
+    /// When one stays.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        let mut left = Vec::new();
+        let is_empty = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            wait_until("no process is left", || {
+                left = marked(&self.mark);
+                left.is_empty()
+            });
+        }));
+        assert!(is_empty.is_ok(), "left behind: {left:?}");
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // What a killed worker was running goes on without it.
+        for (pid, _) in marked(&self.mark) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+fn endpoint(address: SocketAddrV4) -> String {
+    format!("tcp://{address}")
+}
