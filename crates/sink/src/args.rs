@@ -64,7 +64,12 @@ pub struct OutputArgs {
     pub format: Option<Format>,
 
     /// Records in the order of the input (the default for lines)
-    #[arg(long, env = "TRADEWIND_ORDERED", conflicts_with = "unordered", value_parser = BoolishValueParser::new())]
+    #[arg(
+        long,
+        env = "TRADEWIND_ORDERED",
+        conflicts_with = "unordered",
+        value_parser = BoolishValueParser::new()
+    )]
     pub ordered: bool,
 
     /// Records as tasks end (the default for jsonl)

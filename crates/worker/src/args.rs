@@ -88,11 +88,21 @@ pub struct HandlerArgs {
     pub stdin: bool,
 
     /// Run no command: the output is the task
-    #[arg(long, env = "TRADEWIND_ECHO", conflicts_with_all = ["sleep", "command"])]
+    #[arg(
+        long,
+        env = "TRADEWIND_ECHO",
+        conflicts_with_all = ["sleep", "command"],
+        value_parser = BoolishValueParser::new()
+    )]
     pub echo: bool,
 
     /// Run no command: the task is a number of seconds to wait
-    #[arg(long, env = "TRADEWIND_SLEEP", conflicts_with = "command", value_parser = BoolishValueParser::new())]
+    #[arg(
+        long,
+        env = "TRADEWIND_SLEEP",
+        conflicts_with = "command",
+        value_parser = BoolishValueParser::new()
+    )]
     pub sleep: bool,
 
     /// Fail a task whose output is larger
