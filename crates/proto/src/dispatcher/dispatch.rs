@@ -1,0 +1,115 @@
+//! Who gets which task next.
+
+use super::entry::State;
+use super::worker::Phase;
+use super::{Dispatcher, Transmit};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HELD_BYTES_MAX, REORDER_WINDOW_TASKS};
+use crate::message::{Limits, Task, ToWorker};
+use crate::{Seq, SessionId, Time};
+
+impl Dispatcher {
+    /// The next batch of tasks for whoever should have one.
+    pub(super) fn dispatch(&mut self, now: Time) -> Option<Transmit> {
+        if !self.sink.is_open() || self.ended.is_some() {
+            return None;
+        }
+        let first = self.next_to_dispatch()?;
+        let ready = self.workers.values().filter(|worker| worker.phase == Phase::Ready).count();
+        let (session, worker) = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.is_hungry())
+            .min_by(|(_, a), (_, b)| a.load().total_cmp(&b.load()))?;
+        let (session, lane) = (*session, worker.lane);
+
+        // When there is little left it is spread, so that nobody waits for one loaded queue.
+        let waiting = self.requeued.len() as u64 + self.fresh_room();
+        let share = waiting.div_ceil(ready as u64).max(worker.idle_slots());
+        let count = worker.free().min(share).min(BATCH_TASKS_MAX as u64);
+        let room = worker.free_bytes();
+        let (was_idle, mut bytes) = (worker.out.is_empty(), 0);
+        let mut tasks = Vec::with_capacity(count as usize);
+        let mut next = Some(first);
+        while let Some(seq) = next
+            && (tasks.len() as u64) < count
+        {
+            let index = (seq.0 - self.base.0) as usize;
+            let size = self.entries[index].payload.len() as u64;
+            let fits = bytes + size <= room.min(BATCH_BYTES_MAX as u64);
+            // A task that is larger than any bound travels alone, to a worker that holds nothing
+            // else or that has room for it.
+            let alone = tasks.is_empty() && (was_idle || size <= room);
+            if !fits && !alone {
+                break;
+            }
+            bytes += size;
+            tasks.push(self.take_for(session, seq));
+            next = self.next_to_dispatch();
+        }
+        let last = tasks.last()?.seq;
+        let worker = self.workers.get_mut(&session)?;
+        worker.out_bytes += bytes;
+        for task in &tasks {
+            worker.out.insert(task.seq);
+        }
+        worker.window.handle_dispatched(now, last);
+        let limits = Limits {
+            timeout_us: self
+                .config
+                .timeout
+                .map(|d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX)),
+            report_command: self.sink.report_command,
+        };
+        let tasks = ToWorker::Tasks { job: self.config.job, limits, tasks: tasks.into() };
+        Some(Transmit::Worker(lane, tasks))
+    }
+
+    /// Fresh tasks that may go out.
+    pub(super) fn fresh_room(&self) -> u64 {
+        let end = self.end().0.min(self.base.0 + REORDER_WINDOW_TASKS);
+        end.saturating_sub(self.fresh.0)
+    }
+
+    /// Passes over fresh tasks that nobody has to run: those that cannot be, which are given up
+    /// when their turn has come, and those that the sink has from before.
+    pub(super) fn pass_over(&mut self) {
+        while let Some(state) = self.state(self.fresh)
+            && state != State::Queued
+        {
+            if let Some(given_up) = self.given_up.get(&self.fresh).cloned() {
+                self.send_give_up(self.fresh, &given_up);
+            }
+            self.fresh = self.fresh.next();
+        }
+    }
+
+    /// The task to go out next: the lowest seq first, so that the order is held up least.
+    pub(super) fn next_to_dispatch(&mut self) -> Option<Seq> {
+        self.pass_over();
+        let fresh = (self.fresh_room() > 0).then_some(self.fresh);
+        let seq = self.requeued.first().copied().or(fresh)?;
+        // While the sink holds too much, only what it waits for may go: that is what lets it
+        // write and forget.
+        (self.sink.held_bytes < HELD_BYTES_MAX || seq == self.base).then_some(seq)
+    }
+
+    pub(super) fn take_for(&mut self, session: SessionId, seq: Seq) -> Task {
+        if seq == self.fresh {
+            self.fresh = seq.next();
+        } else {
+            self.requeued.remove(&seq);
+        }
+        let retries = self.config.retries;
+        let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
+        debug_assert_eq!(entry.state, State::Queued, "only what is queued is dispatched");
+        entry.state = State::Out(session);
+        entry.attempt = entry.attempt.next();
+        entry.since = entry.attempt;
+        Task {
+            seq,
+            attempt: entry.attempt,
+            last: entry.failures >= retries,
+            payload: entry.payload.clone(),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Who holds what: the roll call, news of workers, and what a lost worker leaves behind.
+
+use super::entry::State;
+use super::worker::Phase;
+use super::{Dispatcher, Stopped, Transmit};
+use crate::limits::{LOSSES_MAX, WORKER_TIMEOUT};
+use crate::message::{News, Status, ToSink, ToWorker};
+use crate::{Attempt, CallId, LaneId, Seq, SeqRanges, SeqSet, SessionId, Time};
+
+impl Dispatcher {
+    pub(super) fn roll_call(&mut self, session: SessionId) {
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        let (lane, call) = (worker.lane, self.next_call);
+        self.next_call = CallId(call.0 + 1);
+        worker.phase = Phase::Called;
+        worker.call = Some(call);
+        let roll_call = ToWorker::RollCall { job: self.config.job, call };
+        self.transmits.push_back(Transmit::Worker(lane, roll_call));
+        if self.stopped == Some(Stopped::Cancelled) {
+            let cancel = ToWorker::Cancel { job: self.config.job };
+            self.transmits.push_back(Transmit::Worker(lane, cancel));
+        }
+    }
+
+    pub(super) fn handle_news(&mut self, now: Time, session: SessionId, news: News) {
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        worker.heard = now;
+        match news {
+            News::Heartbeat { running, queued } => {
+                worker.running = running;
+                worker.queued = queued;
+                // A worker may retain what another's record has settled: let it forget.
+                if worker.told_below < self.base && worker.settled.is_empty() {
+                    self.to_settle.push(session);
+                }
+            }
+            News::Holding { job, call, unfinished, finished } => {
+                if job == self.config.job && worker.call.take_if(|due| *due == call).is_some() {
+                    self.handle_holding(session, &unfinished, &finished);
+                }
+            }
+            News::Returned { job, ranges } => {
+                if job == self.config.job {
+                    self.handle_returned(session, &ranges);
+                }
+            }
+            News::Reconnected => self.roll_call(session),
+            News::Draining => worker.phase = Phase::Draining,
+            News::Goodbye => {
+                let lane = worker.lane;
+                self.lose(session, false);
+                self.closes.push_back(lane);
+            }
+        }
+    }
+
+    /// A roll call's answer: the worker's account replaces ours.
+    pub(super) fn handle_holding(
+        &mut self,
+        session: SessionId,
+        unfinished: &SeqRanges,
+        finished: &SeqRanges,
+    ) {
+        let mut held = SeqSet::new();
+        for range in unfinished.as_slice().iter().chain(finished.as_slice()) {
+            held.insert_range(range.clamped(self.base, self.fresh));
+        }
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        worker.window.handle_reset();
+        let out = std::mem::replace(&mut worker.out, held.clone());
+        if worker.phase == Phase::Called {
+            worker.phase = Phase::Ready;
+        }
+        for seq in out.iter().filter(|seq| !held.contains(*seq)) {
+            self.take_back(session, seq, false);
+        }
+        for seq in held.iter() {
+            if !out.contains(seq) {
+                self.adopt(session, seq);
+            } else if let Some(entry) = self.entry(seq)
+                && entry.state == State::Out(session)
+            {
+                // What it holds may be an earlier attempt than the last that it was sent.
+                entry.since = Attempt(0);
+            }
+        }
+        // It may retain what is settled below, and what is settled above was told on a lane that
+        // may have died with it.
+        let settled: Vec<Seq> =
+            held.iter().filter(|seq| self.state(*seq) == Some(State::Settled)).collect();
+        for seq in settled {
+            self.tell_settled(session, seq);
+        }
+        if let Some(worker) = self.workers.get_mut(&session)
+            && worker.settled.is_empty()
+        {
+            self.to_settle.push(session);
+        }
+    }
+
+    /// A worker that was lost is back and has the task still: no need to run it again.
+    pub(super) fn adopt(&mut self, session: SessionId, seq: Seq) {
+        // What failed and waits for its backoff is not adopted: the worker has just not heard that
+        // its failure is known.
+        if !self.requeued.contains(&seq) {
+            return;
+        }
+        let Some(entry) = self.entry(seq) else { return };
+        entry.state = State::Out(session);
+        entry.since = Attempt(0);
+        if entry.blamed.take_if(|blamed| *blamed == session).is_some() {
+            entry.losses -= 1;
+        }
+        let bytes = entry.payload.len() as u64;
+        self.requeued.remove(&seq);
+        if let Some(worker) = self.workers.get_mut(&session) {
+            worker.out_bytes += bytes;
+        }
+    }
+
+    pub(super) fn handle_returned(&mut self, session: SessionId, ranges: &SeqRanges) {
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        worker.window.handle_reset();
+        let returned: Vec<Seq> = ranges
+            .as_slice()
+            .iter()
+            .flat_map(|range| range.clamped(Seq(0), self.fresh).seqs())
+            .filter(|seq| worker.out.remove(*seq))
+            .collect();
+        for seq in returned {
+            self.take_back(session, seq, false);
+        }
+    }
+
+    /// Takes back what a worker had. It may have died of a task, unless it said goodbye.
+    pub(super) fn lose(&mut self, session: SessionId, is_blaming: bool) {
+        let Some(worker) = self.workers.remove(&session) else { return };
+        self.sessions.remove(&worker.lane);
+        // Tasks start in the order of their seqs: only the first ones can have been running, and
+        // only what ran can have brought the worker down.
+        let slots = worker.window.slots() as usize;
+        for (place, seq) in worker.out.iter().enumerate() {
+            self.take_back(session, seq, is_blaming && place < slots);
+        }
+    }
+
+    /// Puts a task that was out back into the queue.
+    pub(super) fn take_back(&mut self, session: SessionId, seq: Seq, blamed: bool) {
+        let is_cancelled = self.stopped == Some(Stopped::Cancelled);
+        let Some(entry) = self.entry(seq) else { return };
+        if entry.state != State::Out(session) {
+            return;
+        }
+        entry.state = State::Queued;
+        if blamed {
+            entry.losses += 1;
+            entry.blamed = Some(session);
+        }
+        let losses = entry.losses;
+        let bytes = entry.payload.len() as u64;
+        self.uncharge(State::Out(session), bytes);
+        if is_cancelled {
+            self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
+        } else if losses >= LOSSES_MAX {
+            self.give_up(seq, Status::Lost, format!("its worker was lost {losses} times"));
+        } else {
+            self.requeued.insert(seq);
+        }
+    }
+
+    /// What only the old sink had in memory must come again: from the worker that retains it, or
+    /// from another one if that worker is gone.
+    pub(super) fn forget_received(&mut self) {
+        for seq in (self.base.0..self.end().0).map(Seq) {
+            let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
+            let State::Received(session) = entry.state else { continue };
+            if let Some(worker) = self.workers.get_mut(&session) {
+                entry.state = State::Out(session);
+                worker.out.insert(seq);
+                worker.out_bytes += entry.payload.len() as u64;
+            } else {
+                entry.state = State::Queued;
+                if self.stopped == Some(Stopped::Cancelled) {
+                    self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
+                } else {
+                    self.requeued.insert(seq);
+                }
+            }
+        }
+    }
+
+    pub(super) fn hear_sink(&mut self, now: Time) {
+        // Workers are heard through the sink alone: its silence is not theirs.
+        if self.sink.is_silent(now) {
+            self.workers.values_mut().for_each(|worker| worker.heard = now);
+        }
+        self.sink.heard = now;
+    }
+
+    pub(super) fn beat(&mut self, now: Time) {
+        let pings = self.sessions.keys().map(|lane| Transmit::Worker(*lane, ToWorker::Ping));
+        self.transmits.extend(pings);
+        if self.sink.is_open() {
+            self.send_sink(ToSink::Ping);
+        } else {
+            // Its hello may have come on a connection that we took for the older of two.
+            self.open_job();
+        }
+        if !self.sink.is_open() || self.sink.is_silent(now) {
+            self.workers.values_mut().for_each(|worker| worker.heard = now);
+            return;
+        }
+        let silent: Vec<(SessionId, LaneId)> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| now.since(worker.heard) > WORKER_TIMEOUT)
+            .map(|(session, worker)| (*session, worker.lane))
+            .collect();
+        for (session, lane) in silent {
+            self.lose(session, true);
+            self.closes.push_back(lane);
+        }
+    }
+}

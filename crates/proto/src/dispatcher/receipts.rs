@@ -1,0 +1,153 @@
+//! What becomes of results: received, stored, or to be tried again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::entry::State;
+use super::worker::Worker;
+use super::{Dispatcher, Transmit};
+use crate::limits::{RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
+use crate::message::{Failure, Received, ToWorker};
+use crate::{Attempt, JobId, Seq, SeqRanges, SessionId, Time};
+
+impl Dispatcher {
+    pub(super) fn handle_received(&mut self, now: Time, received: &Received) {
+        let Some(worker) = self.workers.get_mut(&received.session) else {
+            // Lost meanwhile; its result made it all the same.
+            self.mark_received(received);
+            return;
+        };
+        worker.heard = now;
+        let before = worker.out.count();
+        for range in received.ranges.as_slice() {
+            // What was never dispatched is nobody's: a peer cannot make this loop long.
+            let range = range.clamped(Seq(0), self.fresh);
+            worker.out.remove_range(range);
+        }
+        let count = before - worker.out.count();
+        let ran_max = Duration::from_micros(received.ran_us_max);
+        worker.window.handle_received(now, &received.ranges, count, ran_max);
+        worker.window.handle_result_bytes(count, received.bytes);
+        worker.done += count;
+        self.mark_received(received);
+    }
+
+    pub(super) fn mark_received(&mut self, received: &Received) {
+        for range in received.ranges.as_slice() {
+            for seq in range.clamped(self.base, self.fresh).seqs() {
+                let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
+                let old = entry.state;
+                if matches!(old, State::Out(_) | State::Queued) {
+                    entry.state = State::Received(received.session);
+                    let bytes = entry.payload.len() as u64;
+                    self.uncharge(old, bytes);
+                    if old == State::Queued {
+                        self.requeued.remove(&seq);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_stored(&mut self, stored: &SeqRanges) {
+        for range in stored.as_slice() {
+            for seq in range.clamped(self.base, self.end()).seqs() {
+                self.settle(seq);
+            }
+        }
+        while self.entries.front().is_some_and(|entry| entry.state == State::Settled) {
+            self.entries.pop_front();
+            self.base = self.base.next();
+        }
+        // A resumed job may find its very first tasks stored before they were ever dispatched.
+        self.fresh = self.fresh.max(self.base);
+    }
+
+    pub(super) fn settle(&mut self, seq: Seq) {
+        let Some(entry) = self.entry(seq) else { return };
+        let old = std::mem::replace(&mut entry.state, State::Settled);
+        let bytes = entry.payload.len() as u64;
+        entry.payload = Bytes::new();
+        match old {
+            State::Settled => return,
+            State::Queued => {
+                self.requeued.remove(&seq);
+            }
+            State::GivenUp => {
+                self.given_up.remove(&seq);
+            }
+            State::Out(session) | State::Received(session) => {
+                self.uncharge(old, bytes);
+                self.tell_settled(session, seq);
+            }
+        }
+        self.retained_bytes -= bytes;
+        self.settled += 1;
+    }
+
+    pub(super) fn tell_settled(&mut self, session: SessionId, seq: Seq) {
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        if worker.settled.is_empty() {
+            self.to_settle.push(session);
+        }
+        worker.settled.push(seq);
+    }
+
+    pub(super) fn handle_failure(&mut self, now: Time, failure: &Failure) {
+        let Failure { session, seq, attempt, ran_us } = *failure;
+        let is_requeued = self.requeued.contains(&seq);
+        let is_news = self.entry(seq).is_some_and(|entry| match entry.state {
+            State::Out(holder) => holder == session && attempt >= entry.since,
+            State::Queued => is_requeued && attempt > entry.failed,
+            State::Received(_) | State::GivenUp | State::Settled => false,
+        });
+        if !is_news && self.state(seq) == Some(State::Out(session)) {
+            // It came again, and the worker has had the task again since then.
+            return;
+        }
+        if let Some(worker) = self.workers.get_mut(&session)
+            && worker.out.remove(seq)
+        {
+            worker.heard = now;
+            worker.done += 1;
+            let one = [seq].into_iter().collect();
+            worker.window.handle_received(now, &one, 1, Duration::from_micros(ran_us));
+        }
+        // Whatever becomes of the task, this result is of no more use.
+        self.tell_settled(session, seq);
+
+        if !is_news {
+            return;
+        }
+        let backoff = self.backoff(attempt);
+        let Some(entry) = self.entry(seq) else { return };
+        let old = std::mem::replace(&mut entry.state, State::Queued);
+        if attempt > entry.failed {
+            entry.failed = attempt;
+            entry.failures += 1;
+        }
+        let bytes = entry.payload.len() as u64;
+        self.uncharge(old, bytes);
+        self.requeued.remove(&seq);
+        self.delayed.insert((now + backoff, seq));
+    }
+
+    /// Exponential, with the upper half of it left to chance.
+    pub(super) fn backoff(&mut self, attempt: Attempt) -> Duration {
+        let doublings = attempt.0.saturating_sub(1).min(16);
+        let full = (RETRY_BACKOFF_MIN * (1 << doublings)).min(RETRY_BACKOFF_MAX);
+        full.mul_f64(0.5 + 0.5 * self.rng.unit())
+    }
+}
+
+pub(super) fn settled(job: JobId, base: Seq, worker: &mut Worker) -> Transmit {
+    worker.told_below = base;
+    let mut ranges = SeqRanges::new();
+    for range in worker.settled.take().as_slice() {
+        if range.end > base {
+            ranges.push_range(range.clamped(base, range.end));
+        }
+    }
+    Transmit::Worker(worker.lane, ToWorker::Settled { job, below: base, ranges })
+}
