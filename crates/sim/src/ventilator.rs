@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Transmit};
+use tradewind_proto::limits::LOSSES_MAX;
 use tradewind_proto::message::ToWorker;
 use tradewind_proto::{JobId, LaneId, SessionId, Time};
 use tradewind_wire::encode;
@@ -35,6 +36,8 @@ impl Ventilator {
             name: "a job".to_owned(),
             retries: plan.retries,
             timeout: plan.timeout_us.map(Duration::from_micros),
+            losses_max: LOSSES_MAX,
+            halt: None,
             seed,
         });
         Self {

@@ -9,6 +9,9 @@ use tradewind_node::args::{LaneArgs, LogArgs, duration, name, payload_bytes_max}
 use tradewind_node::exit::{Fatal, HELP, OrExit, SYSTEM};
 use tradewind_node::{Inherited, Shutdown, exit, logs};
 
+use tradewind_proto::dispatcher::Halt;
+use tradewind_proto::limits::LOSSES_MAX;
+
 use crate::input::{Delimiter, InputPath};
 use crate::run::{Settings, run};
 
@@ -90,6 +93,20 @@ pub struct PolicyArgs {
     /// Stop an attempt that takes longer
     #[arg(long, env = "TRADEWIND_TIMEOUT", value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
+
+    /// Give a task up when so many workers died while they may have run it
+    #[arg(
+        long,
+        env = "TRADEWIND_MAX_LOSSES",
+        value_name = "N",
+        default_value_t = LOSSES_MAX,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub max_losses: u32,
+
+    /// End the job early, as GNU parallel does: now|soon,fail|success|done=N|N%
+    #[arg(long, env = "TRADEWIND_HALT", value_name = "WHEN,WHY")]
+    pub halt: Option<Halt>,
 }
 
 impl VentilatorArgs {
@@ -106,6 +123,8 @@ impl VentilatorArgs {
             job: self.job,
             retries: self.policy.retries,
             timeout: self.policy.timeout,
+            losses_max: self.policy.max_losses,
+            halt: self.policy.halt,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
             progress: !self.logs.no_progress && !self.logs.quiet,

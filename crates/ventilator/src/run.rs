@@ -13,7 +13,7 @@ use tradewind_node::links::{
 };
 use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Shutdown, random_id};
 use tradewind_proto::dispatcher::{
-    Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Transmit,
+    Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, Transmit,
 };
 use tradewind_proto::limits::HELD_BYTES_MAX;
 use tradewind_proto::message::{Card, Role, ToVentilator};
@@ -43,6 +43,10 @@ pub struct Settings {
     pub retries: u32,
     /// How long an attempt may take.
     pub timeout: Option<Duration>,
+    /// How many lost workers a task is allowed.
+    pub losses_max: u32,
+    /// When to end the job before its input does.
+    pub halt: Option<Halt>,
     /// The limits of connections.
     pub lanes: LaneOptions,
     /// How long to try to reach the sink.
@@ -164,6 +168,8 @@ impl Ventilator {
             name: settings.job.clone(),
             retries: settings.retries,
             timeout: settings.timeout,
+            losses_max: settings.losses_max,
+            halt: settings.halt,
             seed: random_id(),
         };
         Self {
@@ -330,6 +336,12 @@ impl Ventilator {
                 snapshot.settled
             ));
             return Ok(STOPPED);
+        }
+        if self.dispatcher.is_halted() {
+            say(&format!(
+                "halted: {} tasks have their records, the rest of the input was not run",
+                snapshot.settled
+            ));
         }
         Ok(if snapshot.failed > 0 { TASKS_FAILED } else { OK })
     }

@@ -15,11 +15,17 @@ impl Dispatcher {
         }
         let first = self.next_to_dispatch()?;
         let ready = self.workers.values().filter(|worker| worker.phase == Phase::Ready).count();
+        let avoid = self.avoided(first);
         let (session, worker) = self
             .workers
             .iter()
             .filter(|(_, worker)| worker.is_hungry())
-            .min_by(|(_, a), (_, b)| a.load().total_cmp(&b.load()))?;
+            // Whoever failed it before gets it only if nobody else has room.
+            .min_by(|(a, worker_a), (b, worker_b)| {
+                let is_avoided = |session| avoid == Some(session);
+                let order = is_avoided(**a).cmp(&is_avoided(**b));
+                order.then(worker_a.load().total_cmp(&worker_b.load()))
+            })?;
         let (session, lane) = (*session, worker.lane);
 
         // When there is little left it is spread, so that nobody waits for one loaded queue.
@@ -32,6 +38,7 @@ impl Dispatcher {
         let mut next = Some(first);
         while let Some(seq) = next
             && (tasks.len() as u64) < count
+            && (tasks.is_empty() || self.avoided(seq) != Some(session))
         {
             let index = (seq.0 - self.base.0) as usize;
             let size = self.entries[index].payload.len() as u64;
@@ -62,6 +69,11 @@ impl Dispatcher {
         };
         let tasks = ToWorker::Tasks { job: self.config.job, limits, tasks: tasks.into() };
         Some(Transmit::Worker(lane, tasks))
+    }
+
+    /// Who should rather not have this task.
+    fn avoided(&self, seq: Seq) -> Option<SessionId> {
+        self.entries.get((seq.0 - self.base.0) as usize)?.avoid
     }
 
     /// Fresh tasks that may go out.

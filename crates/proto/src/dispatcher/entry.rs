@@ -16,6 +16,8 @@ pub(super) struct Entry {
     /// The last attempt among the failures: the same one may be reported again.
     pub(super) failed: Attempt,
     pub(super) losses: u32,
+    /// Whose attempt failed last: another worker may have better luck.
+    pub(super) avoid: Option<SessionId>,
     /// The session that the last of the losses is blamed on.
     pub(super) blamed: Option<SessionId>,
 }
@@ -44,6 +46,7 @@ impl Entry {
             failures: 0,
             failed: Attempt(0),
             losses: 0,
+            avoid: None,
             blamed: None,
         }
     }

@@ -3,7 +3,7 @@
 use super::entry::State;
 use super::worker::Phase;
 use super::{Dispatcher, Stopped, Transmit};
-use crate::limits::{LOSSES_MAX, WORKER_TIMEOUT};
+use crate::limits::WORKER_TIMEOUT;
 use crate::message::{News, Status, ToSink, ToWorker};
 use crate::{Attempt, CallId, LaneId, Seq, SeqRanges, SeqSet, SessionId, Time};
 
@@ -161,7 +161,7 @@ impl Dispatcher {
         self.uncharge(State::Out(session), bytes);
         if is_cancelled {
             self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
-        } else if losses >= LOSSES_MAX {
+        } else if losses >= self.config.losses_max {
             self.give_up(seq, Status::Lost, format!("its worker was lost {losses} times"));
         } else {
             self.requeued.insert(seq);

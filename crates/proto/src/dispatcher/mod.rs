@@ -12,6 +12,7 @@
 
 mod dispatch;
 mod entry;
+mod halt;
 mod holders;
 mod receipts;
 mod rng;
@@ -36,6 +37,7 @@ use self::rng::Rng;
 use self::sink_link::SinkLink;
 use self::worker::{Phase, Worker};
 
+pub use self::halt::{Halt, HaltError, HaltLimit, HaltOn, HaltWhen, PERCENT_TASKS_MIN};
 pub use self::snapshot::{DispatcherSnapshot, WorkerSnapshot};
 
 /// What a job asks for.
@@ -49,6 +51,10 @@ pub struct DispatcherConfig {
     pub retries: u32,
     /// How long an attempt may take.
     pub timeout: Option<Duration>,
+    /// A task whose workers were lost so often gets its `lost` record.
+    pub losses_max: u32,
+    /// When to end the job before its input does.
+    pub halt: Option<Halt>,
     /// Decides the jitter of backoffs.
     pub seed: u64,
 }
@@ -99,6 +105,7 @@ pub struct Dispatcher {
     next_call: CallId,
     next_beat: Time,
     stopped: Option<Stopped>,
+    halted: bool,
     ended: Option<Ended>,
     rng: Rng,
 }
@@ -142,6 +149,7 @@ impl Dispatcher {
             next_call: CallId(0),
             next_beat: Time(0),
             stopped: None,
+            halted: false,
             ended: None,
         }
     }
@@ -217,10 +225,28 @@ impl Dispatcher {
         }
     }
 
-    /// Was the job stopped before its input ended?
+    /// Was the job stopped before its input ended, by whoever drives it?
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.stopped.is_some()
+        self.stopped.is_some() && !self.halted
+    }
+
+    /// Did enough tasks end in the way that the job was to be halted for?
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.halted
+    }
+
+    fn halt_if_due(&mut self) {
+        let Some(halt) = self.config.halt else { return };
+        if self.halted || self.stopped.is_some() || !halt.is_due(self.sink.failed, self.settled) {
+            return;
+        }
+        self.halted = true;
+        match halt.when {
+            HaltWhen::Now => self.handle_cancel(),
+            HaltWhen::Soon => self.handle_drain(),
+        }
     }
 
     /// A worker connected.
@@ -311,6 +337,7 @@ impl Dispatcher {
                 for failure in retry.0 {
                     self.handle_failure(now, &failure);
                 }
+                self.halt_if_due();
             }
             ToVentilator::Relay { session, news } => self.handle_news(now, session, news),
             ToVentilator::Complete { job } => {

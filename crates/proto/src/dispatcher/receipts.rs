@@ -123,6 +123,7 @@ impl Dispatcher {
         let backoff = self.backoff(attempt);
         let Some(entry) = self.entry(seq) else { return };
         let old = std::mem::replace(&mut entry.state, State::Queued);
+        entry.avoid = Some(session);
         if attempt > entry.failed {
             entry.failed = attempt;
             entry.failures += 1;

@@ -350,3 +350,44 @@ fn a_stranger_cannot_take_a_workers_place() {
     ring.finish_all();
     assert_eq!(ring.records(), [(0, Status::Ok, 1)]);
 }
+
+#[test]
+fn a_failed_task_goes_elsewhere_if_there_is_room() {
+    let mut ring = Ring::new(1, Order::Seq);
+    ring.join(1, 2);
+    ring.join(2, 2);
+    ring.tasks(&["a"]);
+    assert_eq!(ring.running(1), [(0, 1)]);
+    ring.finish(1, 0, failed());
+    ring.pass(10 * RETRY_BACKOFF_MIN.as_micros() as u64);
+    assert_eq!((ring.running(1), ring.running(2)), (vec![], vec![(0, 2)]));
+    // With nobody else, the same one has to do.
+    let mut ring = Ring::new(1, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    ring.finish(1, 0, failed());
+    ring.pass(10 * RETRY_BACKOFF_MIN.as_micros() as u64);
+    assert_eq!(ring.running(1), [(0, 2)]);
+}
+
+#[test]
+fn a_job_is_halted_when_enough_have_failed() {
+    for (halt, records) in [("soon,fail=2", 4), ("now,fail=2", 4), ("now,fail=9", 6)] {
+        let halt = halt.parse().expect("a halt");
+        let mut ring = Ring::halting(0, Order::Completion, Some(halt));
+        ring.join(1, 2);
+        ring.tasks(&["t"; 6]);
+        let mut ended = 0;
+        while let Some(slot) = ring.workers[&1].running.keys().next().copied() {
+            ring.finish(1, slot, failed());
+            ended += 1;
+        }
+        ring.dispatcher.handle_input_end();
+        ring.settle();
+        assert_eq!(ring.dispatcher.is_halted(), records < 6, "{halt}");
+        assert!(!ring.dispatcher.is_stopped(), "{halt}: by nobody");
+        assert!(ring.records().len() <= records && ended <= records, "{halt}: {ended} ended");
+        ring.flush();
+        ring.assert_over();
+    }
+}

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tradewind_proto::collector::{Collector, CollectorConfig, Order, Record};
-use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Transmit};
+use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Halt, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
+use tradewind_proto::limits::LOSSES_MAX;
 use tradewind_proto::message::{Card, Outcome, Role, Status, ToVentilator, ToWorker};
 use tradewind_proto::{JobId, LaneId, SessionId, Slot, Time};
 
@@ -34,8 +35,19 @@ pub(crate) struct Worker {
 
 impl Ring {
     pub(crate) fn new(retries: u32, order: Order) -> Self {
-        let config =
-            DispatcherConfig { job: JOB, name: "test".into(), retries, timeout: None, seed: 1 };
+        Self::halting(retries, order, None)
+    }
+
+    pub(crate) fn halting(retries: u32, order: Order, halt: Option<Halt>) -> Self {
+        let config = DispatcherConfig {
+            job: JOB,
+            name: "test".into(),
+            retries,
+            timeout: None,
+            losses_max: LOSSES_MAX,
+            halt,
+            seed: 1,
+        };
         let collector = CollectorConfig { session: SessionId(1000), order, report_command: false };
         let mut ring = Self {
             now: Time(1_000_000),

@@ -162,11 +162,16 @@ impl RunArgs {
     }
 
     fn ventilator_args(&self) -> Vec<std::ffi::OsString> {
+        let PolicyArgs { retries, timeout, max_losses, halt } = &self.policy;
         let mut args = arg("--input", self.input.as_os_str());
         args.extend(flag("--null", self.null));
-        args.extend(arg("--retries", self.policy.retries.to_string()));
-        if let Some(timeout) = self.policy.timeout {
+        args.extend(arg("--retries", retries.to_string()));
+        if let Some(timeout) = timeout {
             args.extend(arg("--timeout", format!("{}us", timeout.as_micros())));
+        }
+        args.extend(arg("--max-losses", max_losses.to_string()));
+        if let Some(halt) = halt {
+            args.extend(arg("--halt", halt.to_string()));
         }
         args
     }

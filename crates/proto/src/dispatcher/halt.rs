@@ -1,0 +1,146 @@
+//! When a job ends before its input does, because of how its tasks end.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Ends the job once enough tasks have ended in some way; GNU parallel's `--halt`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Halt {
+    /// What happens to tasks that run.
+    pub when: HaltWhen,
+    /// Which ends count.
+    pub on: HaltOn,
+    /// How many are enough.
+    pub limit: HaltLimit,
+}
+
+/// What happens to tasks that run when a job is halted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HaltWhen {
+    /// They are stopped.
+    Now,
+    /// They are finished.
+    Soon,
+}
+
+/// Which tasks count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HaltOn {
+    /// Those whose status is not `ok`.
+    Fail,
+    /// Those whose status is `ok`.
+    Success,
+    /// All that have ended.
+    Done,
+}
+
+/// How many tasks are enough.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HaltLimit {
+    /// So many.
+    Count(u64),
+    /// So many of a hundred that have ended, and at least [`PERCENT_TASKS_MIN`].
+    Percent(f64),
+}
+
+/// A percentage of fewer tasks says nothing.
+pub const PERCENT_TASKS_MIN: u64 = 3;
+
+/// The text is no halt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a halt is now or soon, a comma, and fail, success or done with =N or =N%, as in now,fail=1"
+)]
+pub struct HaltError;
+
+impl Halt {
+    /// Is it time?
+    pub(super) fn is_due(&self, failed: u64, done: u64) -> bool {
+        let count = match self.on {
+            HaltOn::Fail => failed,
+            HaltOn::Success => done.saturating_sub(failed),
+            HaltOn::Done => done,
+        };
+        match self.limit {
+            HaltLimit::Count(limit) => count >= limit,
+            HaltLimit::Percent(limit) => {
+                count >= PERCENT_TASKS_MIN && count as f64 * 100.0 >= limit * done as f64
+            }
+        }
+    }
+}
+
+impl FromStr for Halt {
+    type Err = HaltError;
+
+    fn from_str(text: &str) -> Result<Self, HaltError> {
+        let (when, why) = text.split_once(',').ok_or(HaltError)?;
+        let (on, limit) = why.split_once('=').unwrap_or((why, "1"));
+        let when = match when {
+            "now" => HaltWhen::Now,
+            "soon" => HaltWhen::Soon,
+            _ => return Err(HaltError),
+        };
+        let on = match on {
+            "fail" => HaltOn::Fail,
+            "success" => HaltOn::Success,
+            "done" => HaltOn::Done,
+            _ => return Err(HaltError),
+        };
+        let limit = match limit.strip_suffix('%') {
+            Some(percent) => match percent.parse() {
+                Ok(percent) if percent > 0.0 && percent <= 100.0 => HaltLimit::Percent(percent),
+                _ => return Err(HaltError),
+            },
+            None => match limit.parse() {
+                Ok(count) if count > 0 => HaltLimit::Count(count),
+                _ => return Err(HaltError),
+            },
+        };
+        Ok(Self { when, on, limit })
+    }
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let when = match self.when {
+            HaltWhen::Now => "now",
+            HaltWhen::Soon => "soon",
+        };
+        let on = match self.on {
+            HaltOn::Fail => "fail",
+            HaltOn::Success => "success",
+            HaltOn::Done => "done",
+        };
+        match self.limit {
+            HaltLimit::Count(count) => write!(f, "{when},{on}={count}"),
+            HaltLimit::Percent(percent) => write!(f, "{when},{on}={percent}%"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_halt_reads_as_it_is_written() {
+        for text in ["now,fail=1", "soon,success=3", "now,done=10%", "soon,fail=0.5%"] {
+            assert_eq!(text.parse::<Halt>().map(|halt| halt.to_string()), Ok(text.to_owned()));
+        }
+        assert_eq!("now,fail".parse::<Halt>().map(|h| h.to_string()), Ok("now,fail=1".into()));
+        for bad in ["", "now", "later,fail=1", "now,fail=0", "now,fail=101%", "now,fail=x", "2"] {
+            assert_eq!(bad.parse::<Halt>(), Err(HaltError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_halt_is_due_when_enough_have_ended() {
+        let due = |text: &str, failed, done| text.parse::<Halt>().unwrap().is_due(failed, done);
+        assert!(!due("now,fail=2", 1, 9) && due("now,fail=2", 2, 9));
+        assert!(!due("soon,success=3", 2, 4) && due("soon,success=3", 2, 5));
+        assert!(!due("now,done=5", 0, 4) && due("now,done=5", 0, 5));
+        assert!(!due("now,fail=50%", 2, 2), "too few to tell");
+        assert!(!due("now,fail=50%", 3, 7) && due("now,fail=50%", 3, 6));
+    }
+}
