@@ -32,6 +32,8 @@ pub struct Executor {
     is_sink_connected: bool,
     next_beat: Time,
     draining: bool,
+    /// When a drain gives up what still runs.
+    grace_ends: Option<Time>,
     said_goodbye: bool,
     jobs_done: u64,
     tasks_done: u64,
@@ -143,6 +145,7 @@ impl Executor {
             is_sink_connected: false,
             next_beat: Time(0),
             draining: false,
+            grace_ends: None,
             said_goodbye: false,
             jobs_done: 0,
             tasks_done: 0,
@@ -166,7 +169,7 @@ impl Executor {
                     self.drop_work();
                 }
             }
-            ToWorker::Drain => self.handle_drain(),
+            ToWorker::Drain => self.drain(),
             ToWorker::Ping => {}
             ToWorker::Done { job } => {
                 // A worker that comes late may be told of the end before it is told of the job.
@@ -239,6 +242,9 @@ impl Executor {
                 self.stops.push_back(running.stop(slot));
             }
         }
+        if self.grace_ends.take_if(|ends| *ends <= now).is_some() {
+            self.give_up_running();
+        }
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
             let running = self.running();
@@ -249,8 +255,14 @@ impl Executor {
         }
     }
 
-    /// Take no more, hand back what has not started, finish the rest.
-    pub fn handle_drain(&mut self) {
+    /// Take no more, hand back what has not started, finish the rest; what has not finished within
+    /// the grace is stopped and handed back too.
+    pub fn handle_drain(&mut self, now: Time, grace: Duration) {
+        self.grace_ends = Some(now + grace);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
         self.draining = true;
         self.say_news(News::Draining);
         self.hand_back();
@@ -310,7 +322,7 @@ impl Executor {
         let running = self.slots.iter().flatten();
         let deadlines =
             running.filter(|running| running.stopped.is_none()).filter_map(|r| r.deadline);
-        deadlines.fold(self.next_beat, Time::min)
+        deadlines.chain(self.grace_ends).fold(self.next_beat, Time::min)
     }
 
     /// Has a drain come to its end?
@@ -490,6 +502,24 @@ impl Executor {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
         let ranges: SeqRanges = self.queue.drain(..).map(|queued| queued.task.seq).collect();
         if !ranges.is_empty() {
+            self.say_news(News::Returned { job, ranges });
+        }
+    }
+
+    /// Stops what runs and hands it back, to be run elsewhere.
+    fn give_up_running(&mut self) {
+        let mut ranges = SeqRanges::new();
+        for (slot, running) in self.slots.iter_mut().enumerate() {
+            let Some(running) = running else { continue };
+            if running.stopped.is_none() {
+                running.stopped = Some(StopReason::Unwanted);
+                self.stops.push_back(running.stop(slot));
+                ranges.push(running.seq);
+            }
+        }
+        if let Some(job) = self.job.as_ref().map(|job| job.id)
+            && !ranges.is_empty()
+        {
             self.say_news(News::Returned { job, ranges });
         }
     }

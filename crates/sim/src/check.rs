@@ -168,7 +168,7 @@ impl Check {
         }
     }
 
-    /// A worker died or left.
+    /// A worker died, left, or gave up what it ran as it was leaving.
     pub(crate) fn died(&mut self, worker: usize) {
         self.clock += 1;
         if self.lost.len() <= worker {

@@ -1,5 +1,7 @@
 //! What goes wrong, as values; and how it does.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fastrand::Rng;
 use tradewind_proto::batch::Bounded;
@@ -170,6 +172,9 @@ impl Fault {
     }
 }
 
+/// What a worker that leaves has to finish its tasks. Shorter than many of them.
+const LEAVE_GRACE: Duration = Duration::from_secs(2);
+
 impl World {
     pub(crate) fn apply(&mut self, fault: Fault) {
         match fault {
@@ -188,7 +193,8 @@ impl World {
             Fault::Leave { seat, back_us } => {
                 let Some(worker) = self.seated(seat) else { return };
                 self.workers[worker].is_leaving = true;
-                self.workers[worker].executor.handle_drain();
+                let now = self.time_of(Process::Worker(worker));
+                self.workers[worker].executor.handle_drain(now, LEAVE_GRACE);
                 self.drive(Process::Worker(worker));
                 if let Some(back) = back_us {
                     self.queue.push(self.now + back, Event::Spawn(seat));

@@ -144,6 +144,9 @@ impl World {
         run.is_stopped = true;
         let slot = stop.slot.0 as usize;
         let (seq, run) = (stop.seq, run.run);
+        if me.is_leaving {
+            self.check.died(worker);
+        }
         self.trace.say(self.now, || format!("worker {worker} stops {seq}"));
         self.queue.push(self.now + grace, Event::TaskEnded { worker, slot, run });
     }

@@ -82,6 +82,9 @@ pub struct OwnedTask {
     pub payload: Bytes,
 }
 
+/// From a request to stop to the stop of what runs; as the `worker` program has it by default.
+const GRACE: Duration = Duration::from_secs(30);
+
 impl Context<'_> {
     /// The task's place in the job, from 0.
     #[must_use]
@@ -211,6 +214,7 @@ impl Worker {
             slots: self.slots,
             name,
             exit_when_done: self.exit_when_done,
+            grace: GRACE,
             runner,
             lanes: LaneOptions {
                 message_bytes_max: self.message_bytes_max,

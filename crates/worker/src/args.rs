@@ -2,11 +2,14 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{LaneArgs, LogArgs, default_name, name, payload_bytes_max, size};
+use tradewind_node::args::{
+    LaneArgs, LogArgs, default_name, duration, name, payload_bytes_max, size,
+};
 use tradewind_node::exit::{COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE};
 use tradewind_node::{Shutdown, exit, logs};
 use tradewind_proto::limits::SLOTS_MAX;
@@ -65,6 +68,16 @@ pub struct WorkerArgs {
     /// Exit when the job is over instead of waiting for the next
     #[arg(long, env = "TRADEWIND_EXIT_WHEN_DONE", value_parser = BoolishValueParser::new())]
     pub exit_when_done: bool,
+
+    /// When asked to stop: finish what runs, but not longer than this; then hand it back
+    #[arg(
+        long,
+        env = "TRADEWIND_GRACE",
+        value_name = "DURATION",
+        value_parser = duration,
+        default_value = "30s"
+    )]
+    pub grace: Duration,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
@@ -174,6 +187,7 @@ impl WorkerArgs {
             slots: self.slots.unwrap_or_else(cores),
             name,
             exit_when_done: self.exit_when_done,
+            grace: self.grace,
             runner,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,

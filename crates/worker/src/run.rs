@@ -27,6 +27,8 @@ pub struct Settings {
     pub name: String,
     /// Exit with the job.
     pub exit_when_done: bool,
+    /// When asked to stop: how long to finish what runs before it is stopped and handed back.
+    pub grace: Duration,
     /// What is done with a task.
     pub runner: Runner,
     /// The limits of connections.
@@ -86,6 +88,7 @@ pub async fn run(settings: Settings, mut shutdown: Option<Shutdown>) -> exit::Ou
             .or_exit(SYSTEM)?,
         sink: None,
         is_asked_to_stop: false,
+        grace: settings.grace,
     };
     let mut batch = Vec::with_capacity(EVENTS_MAX);
     let mut ended = Vec::new();
@@ -134,6 +137,7 @@ struct Worker {
     running: Running,
     sink: Option<(Conn, PushLane)>,
     is_asked_to_stop: bool,
+    grace: Duration,
 }
 
 impl Worker {
@@ -194,7 +198,7 @@ impl Worker {
             "stopping: handing back what has not started, finishing what runs"
         );
         self.is_asked_to_stop = true;
-        self.executor.handle_drain();
+        self.executor.handle_drain(self.clock.now(), self.grace);
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 
 mod ring;
 
+use std::time::Duration;
+
 use tradewind_proto::collector::Order;
 use tradewind_proto::executor::Executor;
 use tradewind_proto::limits::{
@@ -293,7 +295,12 @@ fn a_draining_worker_hands_back_and_leaves_when_it_is_settled() {
     ring.join(1, 1);
     ring.tasks(&["a", "b", "c"]);
     ring.finish(1, 0, ok("a"));
-    ring.workers.get_mut(&1).expect("it has joined").executor.handle_drain();
+    let now = ring.now;
+    ring.workers
+        .get_mut(&1)
+        .expect("it has joined")
+        .executor
+        .handle_drain(now, Duration::from_secs(1));
     ring.settle();
     ring.join(2, 1);
     assert!(!ring.workers[&1].executor.is_drained(), "one still runs");
@@ -390,4 +397,24 @@ fn a_job_is_halted_when_enough_have_failed() {
         ring.flush();
         ring.assert_over();
     }
+}
+
+#[test]
+fn what_outlasts_a_drains_grace_is_stopped_and_run_elsewhere() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    let now = ring.now;
+    let executor = &mut ring.workers.get_mut(&1).expect("it has joined").executor;
+    executor.handle_drain(now, Duration::from_secs(3));
+    ring.join(2, 1);
+    ring.pass(2_999_999);
+    assert_eq!(ring.workers[&1].stopped, []);
+    ring.pass(1);
+    assert_eq!(ring.workers[&1].stopped, [(0, 1)]);
+    assert_eq!(ring.running(2), [(0, 2)]);
+    ring.finish(1, 0, failed());
+    assert!(ring.workers[&1].executor.is_drained());
+    ring.finish(2, 0, ok("a"));
+    assert_eq!(ring.records(), [(0, Status::Ok, 2)]);
 }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal as Signo, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tradewind_node::PARENT_ENV;
 use tradewind_node::args::LogArgs;
 use tradewind_node::exit::{Fatal, OK, OrExit, STOPPED, SYSTEM, TASKS_FAILED, say};
+use tradewind_node::{PARENT_ENV, RELAY};
 
 /// What a child is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,9 @@ struct Process {
 /// Workers get the job's end from the ventilator; one that does not take it is not waited for
 /// longer than this.
 const WORKERS_GRACE: Duration = Duration::from_secs(5);
+
+/// When the ventilator has stopped the job, the sink may take so long to finish its output.
+const SINK_GRACE: Duration = Duration::from_secs(5);
 
 /// From the request to quit to SIGKILL. A worker gives its tasks two seconds of that.
 const QUIT_GRACE: Duration = Duration::from_secs(5);
@@ -139,6 +142,15 @@ impl Children {
                 self.quit().await;
                 return Ok(End::All { ventilator, sink });
             }
+            if self.code(Role::Ventilator) == Some(STOPPED) {
+                // Nobody will tell the sink any more; it may be waiting for a disk that is full.
+                let _ = tokio::time::timeout(SINK_GRACE, self.all_ended()).await;
+                if self.code(Role::Sink).is_none() {
+                    say("tradewind: the output could not be finished; records may be missing");
+                }
+                self.quit().await;
+                return Ok(End::All { ventilator: STOPPED, sink: STOPPED });
+            }
             self.ends.recv().await;
         }
     }
@@ -198,7 +210,7 @@ impl Children {
 
     /// Passes a request to stop on to the ventilator, who knows how.
     pub(super) fn ask_ventilator(&mut self) {
-        self.signal(Signo::TERM, |role| role == Role::Ventilator);
+        self.signal(RELAY, |role| role == Role::Ventilator);
     }
 
     /// Ends all children, the hard way if need be.
