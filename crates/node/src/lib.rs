@@ -11,9 +11,11 @@ pub mod links;
 mod listen;
 pub mod logs;
 mod progress;
+mod runtime;
 mod shutdown;
 
 pub use clock::{Clock, random_id};
 pub use listen::{Inherited, Listen};
 pub use progress::{Progress, ProgressView};
-pub use shutdown::{Asked, PARENT_ENV, Shutdown};
+pub use runtime::block_on;
+pub use shutdown::{Asked, PARENT_ENV, RELAY, Shutdown};

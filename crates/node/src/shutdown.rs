@@ -11,6 +11,10 @@ use crate::exit::{Fatal, OrExit, STOPPED, SYSTEM};
 /// one's business, and its end is ours.
 pub const PARENT_ENV: &str = "TRADEWIND_PARENT";
 
+/// What that process passes a request to stop on with. INT and TERM would not do: a terminal and
+/// `timeout` send those to the whole group, and the sink must not stop with the first of them.
+pub const RELAY: Signo = Signo::USR1;
+
 /// Asks a program to stop, and how urgently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
@@ -28,7 +32,8 @@ pub struct Shutdown {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
-    has_parent: bool,
+    /// Only if there is a parent.
+    relayed: Option<Signal>,
     asked: u32,
     last: Option<Instant>,
 }
@@ -44,15 +49,17 @@ impl Shutdown {
     /// When the system has no signals to give, or the parent has gone already.
     pub fn new() -> Result<Self, Fatal> {
         let take = |kind| signal(kind).or_exit(SYSTEM);
+        let has_parent = std::env::var_os(PARENT_ENV).is_some();
+        let relay = SignalKind::from_raw(RELAY.as_raw());
         let shutdown = Self {
             interrupt: take(SignalKind::interrupt())?,
             terminate: take(SignalKind::terminate())?,
             hangup: take(SignalKind::hangup())?,
-            has_parent: std::env::var_os(PARENT_ENV).is_some(),
+            relayed: has_parent.then(|| take(relay)).transpose()?,
             asked: 0,
             last: None,
         };
-        if shutdown.has_parent {
+        if has_parent {
             follow_parent()?;
         }
         Ok(shutdown)
@@ -61,17 +68,19 @@ impl Shutdown {
     /// Waits for the next signal. Cancel-safe.
     pub async fn asked(&mut self) -> Asked {
         loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => {
-                    // The terminal sends it to the whole group: the parent decides what it means.
-                    if self.has_parent {
-                        continue;
-                    }
-                }
-                _ = self.terminate.recv() => {}
+            let is_relayed = tokio::select! {
+                _ = self.interrupt.recv() => false,
+                _ = self.terminate.recv() => false,
+                Some(_) = recv(&mut self.relayed) => true,
                 _ = self.hangup.recv() => return Asked::Quit,
+            };
+            // The parent decides what a signal means, and has counted those that it passes on.
+            if is_relayed != self.relayed.is_some() {
+                continue;
             }
-            if self.last.replace(Instant::now()).is_some_and(|at| at.elapsed() < ONE_SIGNAL) {
+            let is_again =
+                self.last.replace(Instant::now()).is_some_and(|at| at.elapsed() < ONE_SIGNAL);
+            if is_again && !is_relayed {
                 continue;
             }
             self.asked += 1;
@@ -81,6 +90,13 @@ impl Shutdown {
                 _ => Asked::Quit,
             };
         }
+    }
+}
+
+async fn recv(signal: &mut Option<Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
     }
 }
 

@@ -4,8 +4,8 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{LaneArgs, LogArgs};
-use tradewind_node::exit::{HELP, OrExit, SYSTEM};
-use tradewind_node::{Inherited, Shutdown, exit, logs};
+use tradewind_node::exit::HELP;
+use tradewind_node::{Inherited, block_on, exit, logs};
 use tradewind_proto::collector::Order;
 
 use crate::output::{self, Format, OutputTarget};
@@ -133,10 +133,6 @@ impl SinkArgs {
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
         let settings = self.settings(Inherited::from_env());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.or_exit(SYSTEM)?.block_on(async {
-            let shutdown = Shutdown::new()?;
-            run(settings, shutdown).await
-        })
+        block_on(|shutdown| run(settings, shutdown))
     }
 }

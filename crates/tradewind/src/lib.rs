@@ -25,7 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tradewind_lanes::{Endpoint, EndpointError, LaneOptions};
 use tradewind_node::exit::{CONNECT, Fatal};
-use tradewind_node::{Shutdown, args};
+use tradewind_node::{args, block_on};
 use tradewind_proto::limits::{MESSAGE_OVERHEAD_BYTES, SLOTS_MAX};
 use tradewind_proto::message::{Outcome, Status};
 use tradewind_worker::args::cores;
@@ -222,14 +222,7 @@ impl Worker {
             },
             connect_timeout: self.connect_timeout,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Error::System(error.into()))?;
-        let ended = runtime.block_on(async {
-            let shutdown = Shutdown::new()?;
-            tradewind_worker::run(settings, Some(shutdown)).await
-        });
+        let ended = block_on(|shutdown| tradewind_worker::run(settings, shutdown));
         match ended {
             Ok(_) => Ok(()),
             Err(Fatal { code: CONNECT, error }) => Err(Error::Unreachable(error)),

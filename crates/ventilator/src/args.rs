@@ -6,8 +6,8 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{LaneArgs, LogArgs, duration, name, payload_bytes_max};
-use tradewind_node::exit::{Fatal, HELP, OrExit, SYSTEM};
-use tradewind_node::{Inherited, Shutdown, exit, logs};
+use tradewind_node::exit::{Fatal, HELP};
+use tradewind_node::{Inherited, block_on, exit, logs};
 
 use tradewind_proto::dispatcher::Halt;
 use tradewind_proto::limits::LOSSES_MAX;
@@ -138,11 +138,7 @@ impl VentilatorArgs {
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
         let settings = self.settings(Inherited::from_env());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.or_exit(SYSTEM)?.block_on(async {
-            let shutdown = Shutdown::new()?;
-            run(settings, shutdown).await
-        })
+        block_on(|shutdown| run(settings, shutdown))
     }
 }
 

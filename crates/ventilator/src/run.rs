@@ -241,11 +241,13 @@ impl Ventilator {
                     self.dispatcher.handle_sink_disconnected();
                 }
             }
-            Event::Receipts(Inward::Up { conn, .. }) => {
-                self.receipts = Some(conn);
-                self.dispatcher.handle_receipts_connected(now);
-            }
+            // Only words make a sink: whoever connects and says nothing must not displace it.
+            Event::Receipts(Inward::Up { .. }) => {}
             Event::Receipts(Inward::Message { conn, message }) => {
+                if self.receipts < Some(conn) {
+                    self.receipts = Some(conn);
+                    self.dispatcher.handle_receipts_connected(now);
+                }
                 if self.receipts == Some(conn) {
                     self.dispatcher.handle_message(now, message);
                 }

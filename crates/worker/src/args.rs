@@ -10,8 +10,8 @@ use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
     LaneArgs, LogArgs, default_name, duration, name, payload_bytes_max, size,
 };
-use tradewind_node::exit::{COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE};
-use tradewind_node::{Shutdown, exit, logs};
+use tradewind_node::exit::{COMMAND, Fatal, HELP, OrExit, USAGE};
+use tradewind_node::{block_on, exit, logs};
 use tradewind_proto::limits::SLOTS_MAX;
 
 use crate::handler::{
@@ -23,8 +23,10 @@ use crate::runner::Runner;
 const EXAMPLES: &str = "\
 Examples:
   worker --ventilator tcp://vent-host:5557 --sink tcp://sink-host:5558 -- gzip -k {}
-  worker --slots 2 --stdin -- python3 classify.py
+  worker --slots 2 --stdin -- python3 classify.py";
 
+/// What a command line may have in it, for `--help`.
+pub const REPLACEMENTS: &str = "\
 Replacement strings in COMMAND and ARG, as in GNU parallel:
   {}   the task          {.}  without extension        {#}  its number, from 1
   {/}  its basename      {/.} basename without extension  {//} its directory
@@ -32,7 +34,7 @@ Without any of these the task is appended as the last argument.";
 
 /// Run tasks
 #[derive(Args, Clone, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{HELP}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{REPLACEMENTS}\n\n{HELP}"))]
 pub struct WorkerArgs {
     /// Where the ventilator hands out tasks
     #[arg(
@@ -201,11 +203,7 @@ impl WorkerArgs {
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
         let settings = self.settings()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.or_exit(SYSTEM)?.block_on(async {
-            let shutdown = Shutdown::new()?;
-            run(settings, Some(shutdown)).await
-        })
+        block_on(|shutdown| run(settings, shutdown))
     }
 }
 

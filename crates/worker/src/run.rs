@@ -53,7 +53,7 @@ const LINGER: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When no tasks can be run.
-pub async fn run(settings: Settings, mut shutdown: Option<Shutdown>) -> exit::Outcome {
+pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let session = SessionId(random_id());
     let card =
         Card { role: Role::Worker, session, slots: settings.slots, name: settings.name.clone() };
@@ -104,7 +104,7 @@ pub async fn run(settings: Settings, mut shutdown: Option<Shutdown>) -> exit::Ou
                     worker.handle_finished(finished);
                 }
             }
-            asked = asked(&mut shutdown) => {
+            asked = shutdown.asked() => {
                 worker.handle_asked_to_stop(asked)?;
             }
             _ = events.recv_many(&mut batch, EVENTS_MAX) => {
@@ -122,13 +122,6 @@ pub async fn run(settings: Settings, mut shutdown: Option<Shutdown>) -> exit::Ou
     }
     tracing::info!(tasks = worker.executor.snapshot().tasks_done, "the worker leaves");
     Ok(OK)
-}
-
-async fn asked(shutdown: &mut Option<Shutdown>) -> Asked {
-    match shutdown {
-        Some(shutdown) => shutdown.asked().await,
-        None => std::future::pending().await,
-    }
 }
 
 struct Worker {

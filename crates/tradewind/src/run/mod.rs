@@ -8,13 +8,13 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_node::args::{LogArgs, default_name};
 use tradewind_node::exit::{Fatal, HELP, INPUT, LISTEN, OK, OrExit, STOPPED, SYSTEM, USAGE};
-use tradewind_node::{Asked, Shutdown, exit, logs};
+use tradewind_node::{Asked, Shutdown, block_on, exit, logs};
 use tradewind_proto::limits::{MESSAGE_BYTES_MAX, SLOTS_MAX};
 use tradewind_sink::args::OutputArgs;
 use tradewind_sink::output::OutputTarget;
 use tradewind_ventilator::args::PolicyArgs;
 use tradewind_ventilator::input::{self, InputPath};
-use tradewind_worker::args::{HandlerArgs, cores};
+use tradewind_worker::args::{HandlerArgs, REPLACEMENTS, cores};
 
 use self::child::{Children, End, Role, arg, flag};
 
@@ -22,16 +22,11 @@ const EXAMPLES: &str = "\
 Examples:
   find . -name '*.jpg' | tradewind run -j 8 -- convert {} {.}.png
   tradewind run --input urls.txt --output results.jsonl --retries 2 --timeout 30s -- curl -sf
-  find . -type f -print0 | tradewind run -0 -- sha256sum > sums.txt
-
-Replacement strings in COMMAND and ARG, as in GNU parallel:
-  {}   the task          {.}  without extension        {#}  its number, from 1
-  {/}  its basename      {/.} basename without extension  {//} its directory
-Without any of these the task is appended as the last argument.";
+  find . -type f -print0 | tradewind run -0 -- sha256sum > sums.txt";
 
 /// Run a command for each line of the input, on this machine
 #[derive(Args, Clone, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{HELP}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{REPLACEMENTS}\n\n{HELP}"))]
 pub(crate) struct RunArgs {
     /// Tasks to run at once, in all [default: the cores]
     #[arg(
@@ -77,11 +72,10 @@ pub(crate) struct RunArgs {
 impl RunArgs {
     pub(crate) fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "warn")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.or_exit(SYSTEM)?.block_on(self.run())
+        block_on(|shutdown| self.run(shutdown))
     }
 
-    async fn run(self) -> exit::Outcome {
+    async fn run(self, mut shutdown: Shutdown) -> exit::Outcome {
         // What is wrong with the command line is said before anything is started.
         self.handler.handler("", MESSAGE_BYTES_MAX)?;
         drop(input::open(&self.input).or_exit(INPUT)?);
@@ -91,7 +85,6 @@ impl RunArgs {
             return Err(Fatal::new(USAGE, text));
         }
 
-        let mut shutdown = Shutdown::new()?;
         let mut children = self.start(slots)?;
         loop {
             tokio::select! {
