@@ -326,10 +326,11 @@ impl Collector {
             return;
         };
         let mut ranges = SeqRanges::new();
-        let mut ran_us_max = 0;
+        let mut ran_us = Vec::with_capacity(results.len());
         let mut bytes = 0;
         for result in results {
-            let TaskResult { seq, attempt, ran_us, .. } = result;
+            let TaskResult { seq, attempt, .. } = result;
+            let took_us = result.ran_us;
             bytes += result.payload_bytes();
             if !job.can_have(seq) {
                 self.strays += 1;
@@ -342,17 +343,21 @@ impl Collector {
                 }
             } else if !result.is_final() {
                 if is_connected {
-                    self.receipt.retry.push(Failure { session, seq, attempt, ran_us });
+                    self.receipt.retry.push(Failure { session, seq, attempt, ran_us: took_us });
                 }
                 continue;
             } else {
                 job.take(order, Record { worker: worker.clone(), result });
             }
-            ran_us_max = ran_us_max.max(ran_us);
+            ran_us.push(took_us);
             ranges.push(seq);
         }
         if is_connected && !ranges.is_empty() {
-            self.receipt.received.push(Received { session, ranges, ran_us_max, bytes });
+            let ran_us_max = ran_us.iter().copied().max().unwrap_or_default();
+            let middle = ran_us.len() / 2;
+            let ran_us_median = *ran_us.select_nth_unstable(middle).1;
+            let received = Received { session, ranges, ran_us_max, ran_us_median, bytes };
+            self.receipt.received.push(received);
         }
         // A message brings at most a batch of failures and one more worker: so neither list ever
         // grows beyond what fits.

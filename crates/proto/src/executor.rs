@@ -63,8 +63,8 @@ struct Running {
     answers: Attempt,
     last: bool,
     task_bytes: u64,
+    started: Time,
     timeout: Option<Duration>,
-    deadline: Option<Time>,
     stopped: Option<StopReason>,
 }
 
@@ -171,6 +171,7 @@ impl Executor {
             }
             ToWorker::Drain => self.drain(),
             ToWorker::Ping => {}
+            ToWorker::Limits { job, limits } => self.handle_limits(job, limits),
             ToWorker::Done { job } => {
                 // A worker that comes late may be told of the end before it is told of the job.
                 if self.job.as_ref().is_none_or(|current| current.id == job) {
@@ -237,7 +238,7 @@ impl Executor {
     pub fn handle_timeout(&mut self, now: Time) {
         for (slot, running) in self.slots.iter_mut().enumerate() {
             let Some(running) = running else { continue };
-            if running.stopped.is_none() && running.deadline.is_some_and(|due| due <= now) {
+            if running.stopped.is_none() && running.deadline().is_some_and(|due| due <= now) {
                 running.stopped = Some(StopReason::TimedOut);
                 self.stops.push_back(running.stop(slot));
             }
@@ -284,8 +285,8 @@ impl Executor {
             answers: task.attempt,
             last: task.last,
             task_bytes: task.payload.len() as u64,
+            started: now,
             timeout,
-            deadline: timeout.map(|timeout| now + timeout),
             stopped: None,
         });
         Some(Start { slot, task, report_command: limits.report_command })
@@ -321,7 +322,7 @@ impl Executor {
     pub fn poll_timeout(&self) -> Time {
         let running = self.slots.iter().flatten();
         let deadlines =
-            running.filter(|running| running.stopped.is_none()).filter_map(|r| r.deadline);
+            running.filter(|running| running.stopped.is_none()).filter_map(Running::deadline);
         deadlines.chain(self.grace_ends).fold(self.next_beat, Time::min)
     }
 
@@ -410,6 +411,19 @@ impl Executor {
         }
         if !refused.is_empty() {
             self.say_news(News::Returned { job, ranges: refused });
+        }
+    }
+
+    fn handle_limits(&mut self, job: JobId, limits: Limits) {
+        if !self.is_job(job) {
+            return;
+        }
+        for queued in &mut self.queue {
+            queued.limits = limits;
+        }
+        let timeout = limits.timeout_us.map(Duration::from_micros);
+        for running in self.slots.iter_mut().flatten().filter(|running| running.job == job) {
+            running.timeout = timeout;
         }
     }
 
@@ -540,6 +554,10 @@ impl Executor {
 }
 
 impl Running {
+    fn deadline(&self) -> Option<Time> {
+        self.timeout.map(|timeout| self.started + timeout)
+    }
+
     fn stop(&self, slot: usize) -> Stop {
         Stop { slot: Slot(slot as u32), seq: self.seq, attempt: self.attempt }
     }

@@ -82,6 +82,13 @@ pub enum ToWorker<P = Bytes> {
         /// The job in question.
         job: JobId,
     },
+    /// What an attempt may take has changed, for those under way too.
+    Limits {
+        /// The job in question.
+        job: JobId,
+        /// What holds from now on.
+        limits: Limits,
+    },
 }
 
 /// What an attempt may take, and what its result should tell.
@@ -326,6 +333,8 @@ pub struct Received {
     pub ranges: SeqRanges,
     /// The longest of the run times, in microseconds.
     pub ran_us_max: u64,
+    /// The median of the run times, in microseconds.
+    pub ran_us_median: u64,
     /// Bytes of the results.
     pub bytes: u64,
 }

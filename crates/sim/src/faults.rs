@@ -340,6 +340,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
                     session,
                     ranges: ranges.clone(),
                     ran_us_max: 1,
+                    ran_us_median: 1,
                     bytes: 0,
                 }]),
                 stored: ranges,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Transmit};
+use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Timeout, Transmit};
 use tradewind_proto::limits::LOSSES_MAX;
 use tradewind_proto::message::ToWorker;
 use tradewind_proto::{JobId, LaneId, SessionId, Time};
@@ -35,7 +35,7 @@ impl Ventilator {
             job: JobId(!seed),
             name: "a job".to_owned(),
             retries: plan.retries,
-            timeout: plan.timeout_us.map(Duration::from_micros),
+            timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
             losses_max: LOSSES_MAX,
             halt: None,
             seed,

@@ -1,7 +1,5 @@
 //! The ventilator's flags.
 
-use std::time::Duration;
-
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
@@ -9,7 +7,7 @@ use tradewind_node::args::{LaneArgs, LogArgs, duration, name, payload_bytes_max}
 use tradewind_node::exit::{Fatal, HELP};
 use tradewind_node::{Inherited, block_on, exit, logs};
 
-use tradewind_proto::dispatcher::Halt;
+use tradewind_proto::dispatcher::{Halt, Timeout};
 use tradewind_proto::limits::LOSSES_MAX;
 
 use crate::input::{Delimiter, InputPath};
@@ -90,9 +88,9 @@ pub struct PolicyArgs {
     #[arg(long, env = "TRADEWIND_RETRIES", value_name = "N", default_value_t = 0)]
     pub retries: u32,
 
-    /// Stop an attempt that takes longer
-    #[arg(long, env = "TRADEWIND_TIMEOUT", value_name = "DURATION", value_parser = duration)]
-    pub timeout: Option<Duration>,
+    /// Stop an attempt that takes longer: a duration, or N% of the median so far
+    #[arg(long, env = "TRADEWIND_TIMEOUT", value_name = "DURATION|N%", value_parser = timeout)]
+    pub timeout: Option<Timeout>,
 
     /// Give a task up when so many workers died while they may have run it
     #[arg(
@@ -107,6 +105,16 @@ pub struct PolicyArgs {
     /// End the job early, as GNU parallel does: now|soon,fail|success|done=N|N%
     #[arg(long, env = "TRADEWIND_HALT", value_name = "WHEN,WHY")]
     pub halt: Option<Halt>,
+}
+
+fn timeout(text: &str) -> Result<Timeout, String> {
+    match text.strip_suffix('%') {
+        Some(percent) => match percent.parse() {
+            Ok(percent) if percent > 0.0 && percent <= 1e6 => Ok(Timeout::Percent(percent)),
+            _ => Err("a percentage is a number above 0, as in 300%".to_owned()),
+        },
+        None => duration(text).map(Timeout::After),
+    }
 }
 
 impl VentilatorArgs {

@@ -13,7 +13,7 @@ use tradewind_node::links::{
 };
 use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Shutdown, random_id};
 use tradewind_proto::dispatcher::{
-    Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, Transmit,
+    Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, Timeout, Transmit,
 };
 use tradewind_proto::limits::HELD_BYTES_MAX;
 use tradewind_proto::message::{Card, Role, ToVentilator};
@@ -42,7 +42,7 @@ pub struct Settings {
     /// How often a failed task is tried again.
     pub retries: u32,
     /// How long an attempt may take.
-    pub timeout: Option<Duration>,
+    pub timeout: Option<Timeout>,
     /// How many lost workers a task is allowed.
     pub losses_max: u32,
     /// When to end the job before its input does.

@@ -55,6 +55,7 @@ pub(crate) fn to_worker(message: ToWorker<Borrowed<'_>>, frame: &Bytes) -> ToWor
         ToWorker::Cancel { job } => ToWorker::Cancel { job },
         ToWorker::Drain => ToWorker::Drain,
         ToWorker::Ping => ToWorker::Ping,
+        ToWorker::Limits { job, limits } => ToWorker::Limits { job, limits },
         ToWorker::Done { job } => ToWorker::Done { job },
     }
 }

@@ -68,6 +68,7 @@ fn messages_to_workers_keep_their_bytes() {
     check(&ToWorker::Drain, GOLDEN[5]);
     check(&ToWorker::Ping, GOLDEN[6]);
     check(&ToWorker::Done { job }, GOLDEN[7]);
+    check(&ToWorker::Limits { job, limits }, GOLDEN[27]);
 }
 
 #[test]
@@ -108,7 +109,13 @@ fn messages_to_the_ventilator_keep_their_bytes() {
         report_command: true,
     };
     check(&hello, GOLDEN[20]);
-    let received = vec![Received { session, ranges: ranges(&[5, 6]), ran_us_max: 70, bytes: 90 }];
+    let received = vec![Received {
+        session,
+        ranges: ranges(&[5, 6]),
+        ran_us_max: 70,
+        ran_us_median: 60,
+        bytes: 90,
+    }];
     let retry = vec![Failure { session, seq: Seq(7), attempt: Attempt(1), ran_us: 80 }];
     let receipt = ToVentilator::Receipt {
         job,
@@ -214,7 +221,7 @@ fn no_bytes_make_the_decoder_panic_or_take_memory() {
 }
 
 /// What stands on the wire, message by message: a change here is a new protocol version.
-const GOLDEN: [&str; 27] = [
+const GOLDEN: [&str; 28] = [
     "017700fd080706050403020109",
     "017701fd080706050403020101fbe8030102fb2c01020103616263fb2c01020100",
     "017702fd0807060504030201040206020901",
@@ -236,10 +243,11 @@ const GOLDEN: [&str; 27] = [
     "017305fd0807060504030201",
     "017306",
     "017600fd08070605040302010301000301",
-    "017601fd08070605040302010107010502465a0104010107070150fc0000100002",
+    "017601fd08070605040302010107010502463c5a0104010107070150fc0000100002",
     "0176020705",
     "017603fd0807060504030201",
     "017604fd0807060504030201026e6f",
     "017605",
     "016301fbeeff0406686f73742d31",
+    "017708fd080706050403020101fbe80301",
 ];

@@ -60,15 +60,16 @@ impl Dispatcher {
             worker.out.insert(task.seq);
         }
         worker.window.handle_dispatched(now, last);
-        let limits = Limits {
-            timeout_us: self
-                .config
-                .timeout
-                .map(|d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX)),
-            report_command: self.sink.report_command,
-        };
+        let limits = self.limits();
         let tasks = ToWorker::Tasks { job: self.config.job, limits, tasks: tasks.into() };
         Some(Transmit::Worker(lane, tasks))
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            timeout_us: self.config.timeout.and_then(|timeout| self.run_times.limit_us(timeout)),
+            report_command: self.sink.report_command,
+        }
     }
 
     /// Who should rather not have this task.

@@ -2,7 +2,7 @@
 
 use super::entry::State;
 use super::worker::Phase;
-use super::{Dispatcher, Stopped, Transmit};
+use super::{Dispatcher, Stopped, Timeout, Transmit};
 use crate::limits::WORKER_TIMEOUT;
 use crate::message::{News, Status, ToSink, ToWorker};
 use crate::{Attempt, CallId, LaneId, Seq, SeqRanges, SeqSet, SessionId, Time};
@@ -197,7 +197,25 @@ impl Dispatcher {
         self.sink.heard = now;
     }
 
+    /// Tells workers of a timeout that has moved: what they run was handed out with an older one,
+    /// or with none.
+    fn tell_limits(&mut self) {
+        let limits = self.limits();
+        let (old, new) = (self.told_limit_us, limits.timeout_us);
+        let is_fixed = !matches!(self.config.timeout, Some(Timeout::Percent(_)));
+        let has_moved = old.is_none_or(|old| new.is_some_and(|new| new.abs_diff(old) > old / 10));
+        if is_fixed || new.is_none() || !has_moved {
+            return;
+        }
+        self.told_limit_us = new;
+        let job = self.config.job;
+        let told = self.sessions.keys();
+        let told = told.map(|lane| Transmit::Worker(*lane, ToWorker::Limits { job, limits }));
+        self.transmits.extend(told);
+    }
+
     pub(super) fn beat(&mut self, now: Time) {
+        self.tell_limits();
         let pings = self.sessions.keys().map(|lane| Transmit::Worker(*lane, ToWorker::Ping));
         self.transmits.extend(pings);
         if self.sink.is_open() {

@@ -16,12 +16,12 @@ mod halt;
 mod holders;
 mod receipts;
 mod rng;
+mod run_times;
 mod sink_link;
 mod snapshot;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -34,10 +34,12 @@ use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SessionId, Time};
 use self::entry::{Entry, State};
 use self::receipts::settled;
 use self::rng::Rng;
+use self::run_times::RunTimes;
 use self::sink_link::SinkLink;
 use self::worker::{Phase, Worker};
 
 pub use self::halt::{Halt, HaltError, HaltLimit, HaltOn, HaltWhen, PERCENT_TASKS_MIN};
+pub use self::run_times::Timeout;
 pub use self::snapshot::{DispatcherSnapshot, WorkerSnapshot};
 
 /// What a job asks for.
@@ -50,7 +52,7 @@ pub struct DispatcherConfig {
     /// How often a failed task is tried again.
     pub retries: u32,
     /// How long an attempt may take.
-    pub timeout: Option<Duration>,
+    pub timeout: Option<Timeout>,
     /// A task whose workers were lost so often gets its `lost` record.
     pub losses_max: u32,
     /// When to end the job before its input does.
@@ -106,6 +108,9 @@ pub struct Dispatcher {
     next_beat: Time,
     stopped: Option<Stopped>,
     halted: bool,
+    run_times: RunTimes,
+    /// The limit that was last told to workers, where it moves.
+    told_limit_us: Option<u64>,
     ended: Option<Ended>,
     rng: Rng,
 }
@@ -150,6 +155,8 @@ impl Dispatcher {
             next_beat: Time(0),
             stopped: None,
             halted: false,
+            run_times: RunTimes::default(),
+            told_limit_us: None,
             ended: None,
         }
     }

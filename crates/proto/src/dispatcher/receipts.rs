@@ -13,6 +13,7 @@ use crate::{Attempt, JobId, Seq, SeqRanges, SessionId, Time};
 
 impl Dispatcher {
     pub(super) fn handle_received(&mut self, now: Time, received: &Received) {
+        self.run_times.add(received.ran_us_median);
         let Some(worker) = self.workers.get_mut(&received.session) else {
             // Lost meanwhile; its result made it all the same.
             self.mark_received(received);

@@ -5,6 +5,7 @@ mod ring;
 use std::time::Duration;
 
 use tradewind_proto::collector::Order;
+use tradewind_proto::dispatcher::Timeout;
 use tradewind_proto::executor::Executor;
 use tradewind_proto::limits::{
     CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, HELD_BYTES_MAX, LOSSES_MAX, RETRY_BACKOFF_MIN,
@@ -381,7 +382,7 @@ fn a_failed_task_goes_elsewhere_if_there_is_room() {
 fn a_job_is_halted_when_enough_have_failed() {
     for (halt, records) in [("soon,fail=2", 4), ("now,fail=2", 4), ("now,fail=9", 6)] {
         let halt = halt.parse().expect("a halt");
-        let mut ring = Ring::halting(0, Order::Completion, Some(halt));
+        let mut ring = Ring::with(Order::Completion, |config| config.halt = Some(halt));
         ring.join(1, 2);
         ring.tasks(&["t"; 6]);
         let mut ended = 0;
@@ -417,4 +418,24 @@ fn what_outlasts_a_drains_grace_is_stopped_and_run_elsewhere() {
     assert!(ring.workers[&1].executor.is_drained());
     ring.finish(2, 0, ok("a"));
     assert_eq!(ring.records(), [(0, Status::Ok, 2)]);
+}
+
+#[test]
+fn a_percentage_of_the_median_stops_what_was_started_without_it() {
+    let mut ring = Ring::with(Order::Completion, |config| {
+        config.timeout = Some(Timeout::Percent(500.0));
+    });
+    ring.join(1, 2);
+    ring.tasks(&["slow", "b", "c", "d", "e"]);
+    for _ in 1..=4 {
+        ring.pass(100_000);
+        let slot = ring.workers[&1].running.iter().find(|(_, start)| start.task.seq.0 > 0);
+        let slot = *slot.expect("a quick one runs").0;
+        ring.finish_after(1, slot, 100_000, ok("x"));
+    }
+    assert_eq!(ring.workers[&1].stopped, []);
+    for _ in 0..3 {
+        ring.pass(1_000_000);
+    }
+    assert_eq!(ring.workers[&1].stopped, [(0, 1)]);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tradewind_proto::collector::{Collector, CollectorConfig, Order, Record};
-use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Halt, Transmit};
+use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
 use tradewind_proto::limits::LOSSES_MAX;
 use tradewind_proto::message::{Card, Outcome, Role, Status, ToVentilator, ToWorker};
@@ -35,19 +35,20 @@ pub(crate) struct Worker {
 
 impl Ring {
     pub(crate) fn new(retries: u32, order: Order) -> Self {
-        Self::halting(retries, order, None)
+        Self::with(order, |config| config.retries = retries)
     }
 
-    pub(crate) fn halting(retries: u32, order: Order, halt: Option<Halt>) -> Self {
-        let config = DispatcherConfig {
+    pub(crate) fn with(order: Order, change: impl FnOnce(&mut DispatcherConfig)) -> Self {
+        let mut config = DispatcherConfig {
             job: JOB,
             name: "test".into(),
-            retries,
+            retries: 0,
             timeout: None,
             losses_max: LOSSES_MAX,
-            halt,
+            halt: None,
             seed: 1,
         };
+        change(&mut config);
         let collector = CollectorConfig { session: SessionId(1000), order, report_command: false };
         let mut ring = Self {
             now: Time(1_000_000),
@@ -95,12 +96,16 @@ impl Ring {
 
     /// Ends what runs in a worker's slot.
     pub(crate) fn finish(&mut self, id: u64, slot: u32, outcome: Outcome) {
+        self.finish_after(id, slot, 10, outcome);
+    }
+
+    pub(crate) fn finish_after(&mut self, id: u64, slot: u32, ran_us: u64, outcome: Outcome) {
         let worker = self.workers.get_mut(&id).expect("the worker is there");
         worker.running.remove(&slot).expect("something runs there");
         worker.executor.handle_finished(Finished {
             slot: Slot(slot),
             started_us: 1,
-            ran_us: 10,
+            ran_us,
             outcome,
             command: Bytes::new(),
         });

@@ -9,6 +9,7 @@ use clap::builder::BoolishValueParser;
 use tradewind_node::args::{LogArgs, default_name};
 use tradewind_node::exit::{Fatal, HELP, INPUT, LISTEN, OK, OrExit, STOPPED, SYSTEM, USAGE};
 use tradewind_node::{Asked, Shutdown, block_on, exit, logs};
+use tradewind_proto::dispatcher::Timeout;
 use tradewind_proto::limits::{MESSAGE_BYTES_MAX, SLOTS_MAX};
 use tradewind_sink::args::OutputArgs;
 use tradewind_sink::output::OutputTarget;
@@ -159,8 +160,14 @@ impl RunArgs {
         let mut args = arg("--input", self.input.as_os_str());
         args.extend(flag("--null", self.null));
         args.extend(arg("--retries", retries.to_string()));
-        if let Some(timeout) = timeout {
-            args.extend(arg("--timeout", format!("{}us", timeout.as_micros())));
+        match timeout {
+            Some(Timeout::After(limit)) => {
+                args.extend(arg("--timeout", format!("{}us", limit.as_micros())));
+            }
+            Some(Timeout::Percent(percent)) => {
+                args.extend(arg("--timeout", format!("{percent}%")));
+            }
+            None => {}
         }
         args.extend(arg("--max-losses", max_losses.to_string()));
         if let Some(halt) = halt {
