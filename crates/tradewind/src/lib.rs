@@ -7,7 +7,7 @@
 //! Worker::connect("tcp://vent-host:5557", "tcp://sink-host:5558")?
 //!     .name("squares")
 //!     .slots(4)
-//!     .run(|task: &[u8], _: &Context<'_>| {
+//!     .run(|task: &[u8], _: &Context<'_>| -> Result<String, String> {
 //!         let text = std::str::from_utf8(task).map_err(|error| error.to_string())?;
 //!         let number: u64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
 //!         Ok((number * number).to_string())

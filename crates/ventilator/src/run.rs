@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
 use tradewind_node::exit::{
     self, CONNECT, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say,
@@ -68,8 +69,12 @@ const EVENTS_MAX: usize = 256;
 /// How long a lane may take to deliver the last messages of a job.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a drain waits for workers or a sink to come back. Where all programs are told to stop
+/// together, as by `docker compose down`, none will.
+const ALONE_MAX: Duration = Duration::from_secs(4);
+
 /// How long a cancelled job may take to get its last records stored.
-const CANCEL_GRACE: Duration = Duration::from_secs(10);
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
 /// Runs a job to its end.
 ///
@@ -158,7 +163,9 @@ struct Ventilator {
     receipts: Option<Conn>,
     task_bytes_max: u64,
     input_error: Option<InputError>,
-    cancelled: Option<tokio::time::Instant>,
+    cancelled: Option<Instant>,
+    /// Since when a drain has had nobody to finish it.
+    alone: Option<Instant>,
 }
 
 impl Ventilator {
@@ -181,6 +188,7 @@ impl Ventilator {
             task_bytes_max: settings.task_bytes_max,
             input_error: None,
             cancelled: None,
+            alone: None,
         }
     }
 
@@ -275,8 +283,7 @@ impl Ventilator {
             }
             Asked::Cancel => {
                 say("cancelling");
-                self.dispatcher.handle_cancel();
-                self.cancelled = Some(tokio::time::Instant::now());
+                self.cancel();
             }
             Asked::Quit => {
                 return Err(Fatal::new(STOPPED, "stopped at once; records may be missing"));
@@ -285,8 +292,25 @@ impl Ventilator {
         Ok(())
     }
 
+    fn cancel(&mut self) {
+        self.dispatcher.handle_cancel();
+        self.cancelled = Some(Instant::now());
+    }
+
+    /// Cancels a drain that nobody is left to finish.
+    fn give_up_if_alone(&mut self) {
+        let is_draining = self.dispatcher.is_stopped() && self.cancelled.is_none();
+        if !is_draining || !self.dispatcher.is_alone() {
+            self.alone = None;
+        } else if self.alone.get_or_insert_with(Instant::now).elapsed() > ALONE_MAX {
+            say("nobody is left to finish what was handed out: cancelling it");
+            self.cancel();
+        }
+    }
+
     /// Does what the dispatcher says, until it says nothing more.
     fn go_on(&mut self) -> Result<(), Fatal> {
+        self.give_up_if_alone();
         let now = self.clock.now();
         if now >= self.dispatcher.poll_timeout() {
             self.dispatcher.handle_timeout(now);

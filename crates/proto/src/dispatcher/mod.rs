@@ -238,6 +238,12 @@ impl Dispatcher {
         self.stopped.is_some() && !self.halted
     }
 
+    /// Is there nobody left to run what is out, or nobody to store its records?
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.workers.is_empty() || !self.sink.is_open()
+    }
+
     /// Did enough tasks end in the way that the job was to be halted for?
     #[must_use]
     pub fn is_halted(&self) -> bool {
