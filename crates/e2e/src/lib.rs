@@ -12,7 +12,7 @@ pub use process::{Ended, Process, Start};
 pub use records::{Record, records, summary_counts};
 pub use rustix::process::Signal;
 pub use scene::Scene;
-pub use system::{cpu_ticks, marked, memory_bytes_max};
+pub use system::{bytes_read, cpu_ticks, marked, memory_bytes_max};
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -47,6 +47,12 @@ pub fn wait_for<T>(what: &str, mut get: impl FnMut() -> Option<T>) -> T {
         assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(POLL_INTERVAL);
     }
+}
+
+/// Lets as much time pass as a person needs to press Ctrl-C again: signals that follow one another
+/// within 200 ms are taken for one, which the sender has sent twice.
+pub fn pause_between_signals() {
+    std::thread::sleep(Duration::from_millis(400));
 }
 
 /// A random number generator, whose seed is printed: set `TRADEWIND_E2E_SEED` to get it again.

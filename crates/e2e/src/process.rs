@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::{wait_for, wait_until};
+use crate::wait_until;
 
 /// A program that is about to be started. Its stdin is empty and its stdout is captured, unless
 /// said otherwise.
@@ -273,7 +273,7 @@ impl Process {
     /// When it survives.
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
-        let _ = wait_for("a killed process ends", || (!self.is_running()).then_some(()));
+        wait_until("a killed process ends", || !self.is_running());
     }
 
     /// Waits for its end.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::system::marked;
@@ -135,10 +135,17 @@ impl Scene {
         Start::new(program(name)).env(MARK_ENV, &self.mark)
     }
 
-    /// How many processes of this scene there are with this in their command line.
+    /// How many processes of this scene run this, by the beginning of their command line.
     #[must_use]
-    pub fn count(&self, text: &str) -> usize {
-        marked(&self.mark).iter().filter(|(_, line)| line.contains(text)).count()
+    pub fn count(&self, command: &str) -> usize {
+        marked(&self.mark).iter().filter(|(_, line)| line.starts_with(command)).count()
+    }
+
+    /// The processes of this scene with this in their command line.
+    #[must_use]
+    pub fn pids(&self, text: &str) -> Vec<Pid> {
+        let marked = marked(&self.mark).into_iter();
+        marked.filter(|(_, line)| line.contains(text)).map(|(pid, _)| pid).collect()
     }
 
     /// Waits until no process of this scene is left.

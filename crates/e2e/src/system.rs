@@ -43,6 +43,13 @@ pub fn cpu_ticks(pid: Pid) -> Option<u64> {
     fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().ok()).sum()
 }
 
+/// How many bytes a process has read so far, from whatever; `None` once it has ended.
+#[must_use]
+pub fn bytes_read(pid: Pid) -> Option<u64> {
+    let io = String::from_utf8(read(pid, "io")?).ok()?;
+    io.lines().find_map(|line| line.strip_prefix("rchar: "))?.parse().ok()
+}
+
 fn read(pid: Pid, file: &str) -> Option<Vec<u8>> {
     fs::read(format!("/proc/{}/{file}", pid.as_raw_pid())).ok()
 }

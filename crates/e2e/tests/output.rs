@@ -36,11 +36,12 @@ fn jsonl_has_its_documented_keys() {
     let records = records(&scene.read("out.jsonl"), 2);
     let keys = |json: &serde_json::Value| json.as_object().unwrap().keys().cloned().collect();
     let ok: BTreeSet<String> = keys(&records[0].json);
-    let wanted = ["attempt", "exit_code", "output", "seconds", "seq", "started", "status", "worker"];
+    let wanted =
+        ["attempt", "exit_code", "output", "seconds", "seq", "started", "status", "worker"];
     assert_eq!(ok, wanted.map(str::to_owned).into());
     let failed: BTreeSet<String> = keys(&records[1].json);
     assert_eq!(failed.difference(&ok).collect::<Vec<_>>(), ["error"]);
-    assert_eq!((&records[1].status[..], &records[1].error[..]), ("failed", "oh\n"));
+    assert_eq!((&records[1].status[..], &records[1].error[..]), ("failed", "oh"));
     assert_eq!(records[1].json["exit_code"], 3);
 }
 
@@ -91,7 +92,8 @@ fn a_task_is_tried_again_as_often_as_allowed() {
     // Each attempt leaves a line behind; the third finds two.
     let state = scene.dir().display().to_string();
     let script = format!("f={state}/try.$TRADEWIND_SEQ; echo >> $f; [ $(wc -l < $f) -ge {{}} ]");
-    let run = scene.run().words("--retries 2 --format jsonl -j 4").args(["--", "sh", "-c", &script]);
+    let run =
+        scene.run().words("--retries 2 --format jsonl -j 4").args(["--", "sh", "-c", &script]);
     let ended = run.input("1\n2\n3\n4\n").run().expect(1);
     let records = records(&ended.stdout, 4);
     let ends: Vec<_> = records.iter().map(|r| (&r.status[..], r.attempt)).collect();

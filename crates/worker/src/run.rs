@@ -87,6 +87,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         running: Running::new(settings.runner, settings.slots, finished_in.clone())
             .or_exit(SYSTEM)?,
         sink: None,
+        has_ventilator: false,
         is_asked_to_stop: false,
         grace: settings.grace,
     };
@@ -120,6 +121,18 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     if let Some((_, lane)) = worker.sink.take() {
         lane.close(LINGER).await;
     }
+    if worker.executor.is_drained() && worker.has_ventilator {
+        // The goodbye goes round by the sink; were our end of the lane to overtake it, that would
+        // pass for our death, and what was just on its way to us for its cause.
+        let hung_up = async {
+            while let Some(event) = events.recv().await {
+                if matches!(event, Event::Tasks(Inward::Down { .. })) {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LINGER, hung_up).await;
+    }
     tracing::info!(tasks = worker.executor.snapshot().tasks_done, "the worker leaves");
     Ok(OK)
 }
@@ -129,6 +142,7 @@ struct Worker {
     executor: Executor,
     running: Running,
     sink: Option<(Conn, PushLane)>,
+    has_ventilator: bool,
     is_asked_to_stop: bool,
     grace: Duration,
 }
@@ -143,9 +157,15 @@ impl Worker {
 
     fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
         match event {
-            Event::Tasks(Inward::Up { .. }) => tracing::info!("connected to the ventilator"),
+            Event::Tasks(Inward::Up { .. }) => {
+                tracing::info!("connected to the ventilator");
+                self.has_ventilator = true;
+            }
             Event::Tasks(Inward::Message { message, .. }) => self.executor.handle_message(message),
-            Event::Tasks(Inward::Down { .. }) => tracing::info!("lost the ventilator"),
+            Event::Tasks(Inward::Down { .. }) => {
+                tracing::info!("lost the ventilator");
+                self.has_ventilator = false;
+            }
             Event::Results(Outward::Up { conn, lane, .. }) => {
                 tracing::info!("connected to the sink");
                 self.sink = Some((conn, lane));

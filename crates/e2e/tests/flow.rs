@@ -1,0 +1,166 @@
+//! Much work, much output, uneven workers: everything flows, and nothing piles up.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use tradewind_e2e::{Process, Scene, Signal, memory_bytes_max, records, wait_for, wait_until};
+
+/// Far more than is ever held, far less than went by.
+const MEMORY_BYTES_MAX: u64 = 200 << 20;
+
+#[track_caller]
+fn assert_small(processes: &[&Process]) {
+    for process in processes {
+        let bytes = memory_bytes_max(process.pid()).expect("it is running");
+        assert!(bytes < MEMORY_BYTES_MAX, "{} MiB in {process:?}", bytes >> 20);
+    }
+}
+
+#[test]
+fn many_small_tasks_come_out_in_order() {
+    let scene = Scene::new();
+    let input: String = (0..200_000).map(|n| format!("task {n}\n")).collect();
+    let ended = scene.run().arg("--echo").input(input.clone()).run().expect(0);
+    assert!(ended.stdout == input.as_bytes(), "the output is not the input");
+    assert!(ended.stderr.contains("200000 tasks: 200000 ok"), "{}", ended.stderr);
+}
+
+/// How much the ventilator has taken, once that no longer grows.
+fn standstill(ventilator: &Process) -> u64 {
+    const STILL: Duration = Duration::from_secs(2);
+    let mut last = (0, Instant::now());
+    wait_for("the input is no longer read", || {
+        let read = tradewind_e2e::bytes_read(ventilator.pid()).expect("it is running");
+        if read != last.0 {
+            last = (read, Instant::now());
+        }
+        (read > 0 && last.1.elapsed() > STILL).then_some(read)
+    })
+}
+
+#[test]
+fn an_output_that_nobody_reads_stops_the_input() {
+    const TAKEN_BYTES_MAX: u64 = 100 << 20;
+    let scene = Scene::new();
+    for (line, payload) in [(20, "short lines"), (10_000, "long lines")] {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (lines, to_ventilator) = std::io::pipe().unwrap();
+        // Endless, and numbered: what comes out tells what was left out.
+        let format = format!("%0{line}.0f");
+        let mut feed =
+            scene.other("seq").args(["-f", &format, "1", "inf"]).stdout(to_ventilator).start();
+        let sink = scene.sink().arg("-q").stdout(writer).start();
+        let ventilator = scene.ventilator().arg("-q").stdin(lines).start();
+        let worker = scene.worker("w").words("-q --exit-when-done --echo").start();
+        let taken = standstill(&ventilator);
+        eprintln!("{payload}: {} MiB were taken", taken >> 20);
+        assert!(taken < TAKEN_BYTES_MAX, "{payload}: {taken} bytes were read ahead");
+        assert_small(&[&sink, &ventilator, &worker]);
+
+        // The end of the input, and a reader after all.
+        feed.kill();
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).unwrap();
+        let (mut count, mut torn) = (0, 0);
+        for found in text.split(|byte| *byte == b'\n').filter(|found| !found.is_empty()) {
+            count += 1;
+            let number = std::str::from_utf8(found).unwrap();
+            // The feed was killed in the middle of a line.
+            if number.len() == line {
+                assert_eq!(number.parse::<u64>().unwrap(), count, "{payload}");
+            } else {
+                torn += 1;
+            }
+        }
+        assert!(torn <= 1, "{payload}: {torn} lines are torn");
+        assert!(text.len() as u64 >= taken.saturating_sub(line as u64), "{payload}");
+        let _ = sink.wait().expect(0);
+        let _ = ventilator.wait().expect(0);
+        let _ = worker.wait().expect(0);
+    }
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn outputs_larger_than_all_memory_bounds_pass_in_order() {
+    let scene = Scene::new();
+    // 64 MiB through four slots: the earlier of a pair ends later.
+    let script =
+        "[ $(({#} % 2)) = 1 ] && sleep 0.05; head -c 1048576 /dev/zero | tr '\\0' x; echo {}";
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let sink = scene.sink().stdout(writer).start();
+    let input: String = (0..64).map(|n| format!("{n}\n")).collect();
+    let ventilator = scene.ventilator().input(input).start();
+    let worker = scene.worker("w").words("--slots 4").args(["--", "sh", "-c", script]).start();
+    let mut text = String::new();
+    let reading = std::thread::spawn(move || reader.read_to_string(&mut text).map(|_| text));
+    let numbers: Vec<usize> = reading
+        .join()
+        .unwrap()
+        .unwrap()
+        .lines()
+        .map(|line| line.trim_start_matches('x').parse().unwrap())
+        .collect();
+    assert_eq!(numbers, (0..64).collect::<Vec<_>>());
+    assert_small(&[&worker]);
+    let _ = sink.wait().expect(0);
+    let _ = ventilator.wait().expect(0);
+}
+
+#[test]
+fn a_slow_worker_gets_the_work_that_it_can_do() {
+    let scene = Scene::new();
+    let sink = scene.sink().words("--format jsonl").start();
+    let worker = |name, nap| {
+        scene.worker(name).words("-q --slots 1").args(["--", "sh", "-c", nap, "{}"]).start()
+    };
+    let workers = [
+        worker("fast1", "sleep 0.05"),
+        worker("fast2", "sleep 0.05"),
+        worker("fast3", "sleep 0.05"),
+        worker("slow", "sleep 0.5"),
+    ];
+    let mut ventilator = scene.ventilator().keep_stdin().start();
+    // Late ones would get less.
+    wait_until("all workers have joined", || {
+        ventilator.stderr().matches("worker joins").count() == workers.len()
+    });
+    let input: String = (0..310).map(|n| format!("{n}\n")).collect();
+    std::io::Write::write_all(ventilator.stdin().unwrap(), input.as_bytes()).unwrap();
+    ventilator.close_stdin();
+    let mut counts = BTreeMap::<String, u64>::new();
+    for record in records(&sink.wait().expect(0).stdout, 310) {
+        *counts.entry(record.worker).or_default() += 1;
+    }
+    eprintln!("{counts:?}");
+    // At ten times the speed each fast one does about a hundred, the slow one about ten. Starting
+    // a process takes its time too, on a busy machine: hence the width of the band.
+    let slow = counts["slow"];
+    for fast in ["fast1", "fast2", "fast3"] {
+        assert!((slow * 5..=slow * 20).contains(&counts[fast]), "{counts:?}");
+    }
+    for mut worker in workers {
+        worker.signal(Signal::TERM);
+        let _ = worker.wait().expect(0);
+    }
+    let _ = ventilator.wait().expect(0);
+}
+
+#[test]
+fn idle_programs_rest() {
+    let scene = Scene::new();
+    let sink = scene.sink().start();
+    let mut ventilator = scene.ventilator().keep_stdin().start();
+    let worker = scene.worker("w").words("--slots 4 --echo").start();
+    ventilator.wait_for_stderr("worker joins");
+    let ticks = || -> Vec<u64> {
+        let of = |process: &Process| tradewind_e2e::cpu_ticks(process.pid()).expect("it runs");
+        [&sink, &ventilator, &worker].map(of).into()
+    };
+    let (before, began) = (ticks(), Instant::now());
+    wait_until("some time has passed", || began.elapsed() > Duration::from_secs(3));
+    for (before, after) in before.into_iter().zip(ticks()) {
+        assert!(after - before < 60, "{} ticks in three seconds", after - before);
+    }
+}
