@@ -166,3 +166,21 @@ fn a_command_that_goes_on_in_the_background_holds_nobody_up() {
     let run = scene.run().args(["--", "sh", "-c", "sleep {} >/dev/null 2>&1 & echo done"]);
     assert_eq!(run.input("2\n").run().expect(0).text(), "done\n");
 }
+
+#[test]
+fn all_that_are_asked_at_once_leave_by_themselves() {
+    let scene = Scene::new();
+    let sink = scene.sink().start();
+    let worker = scene.worker("w").words("--slots 2 -- sleep").start();
+    let ventilator = scene.ventilator().input(naps(1_000, "0.1")).start();
+    wait_until("some have ended", || worker.stderr().contains("connected to the sink"));
+    let mut all = [sink, worker, ventilator];
+    for process in &mut all {
+        process.signal(Signal::TERM);
+    }
+    let [sink, worker, ventilator] = all;
+    sink.wait().expect(130);
+    ventilator.wait().expect(130);
+    worker.wait().expect(0);
+    scene.assert_nothing_left();
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
 use tradewind_node::exit::{self, CONNECT, Fatal, OK, OrExit, STOPPED, SYSTEM};
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_inward, keep_outward, send};
@@ -49,6 +50,9 @@ const EVENTS_MAX: usize = 256;
 /// How long the results' connection may take to deliver the last of them.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a worker that is to leave waits for somebody to take its results.
+const ALONE_MAX: Duration = Duration::from_secs(4);
+
 /// Runs tasks until told to stop, or until the job is over if that was asked for.
 ///
 /// # Errors
@@ -90,6 +94,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         has_ventilator: false,
         is_asked_to_stop: false,
         grace: settings.grace,
+        alone: None,
     };
     let mut batch = Vec::with_capacity(EVENTS_MAX);
     let mut ended = Vec::new();
@@ -145,6 +150,8 @@ struct Worker {
     has_ventilator: bool,
     is_asked_to_stop: bool,
     grace: Duration,
+    /// Since when it was to leave, ran nothing, and had nobody to give its results to.
+    alone: Option<Instant>,
 }
 
 impl Worker {
@@ -152,7 +159,8 @@ impl Worker {
         let is_done = exit_when_done && self.executor.snapshot().jobs_done > 0;
         // One that never had anything to do with anybody need not say goodbye.
         let is_idle = self.is_asked_to_stop && self.sink.is_none() && self.executor.is_empty();
-        is_done || is_idle || self.executor.is_drained()
+        let is_left = self.alone.is_some_and(|since| since.elapsed() > ALONE_MAX);
+        is_done || is_idle || is_left || self.executor.is_drained()
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
@@ -221,6 +229,11 @@ impl Worker {
         if now >= self.executor.poll_timeout() {
             self.executor.handle_timeout(now);
         }
+        let is_alone = self.is_asked_to_stop
+            && self.sink.is_none()
+            && !self.has_ventilator
+            && self.executor.snapshot().running == 0;
+        self.alone = is_alone.then(|| self.alone.unwrap_or_else(Instant::now));
         while let Some(stop) = self.executor.poll_stop() {
             self.running.stop(stop);
         }
