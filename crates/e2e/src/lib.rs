@@ -67,6 +67,8 @@ pub fn random() -> fastrand::Rng {
 /// One of our programs, built by `cargo build --workspace --bins`: beside the directory of the
 /// test that runs, since cargo tells a test only about the programs of its own package.
 ///
+/// An example is `examples/NAME`; `cargo test --workspace` has built it.
+///
 /// # Panics
 /// When it has not been built.
 #[must_use]

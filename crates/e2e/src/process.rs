@@ -334,7 +334,6 @@ impl Ended {
     ///
     /// # Panics
     /// When it did not.
-    #[must_use]
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code(), code, "{:?}, and said:\n{}", self.status, self.stderr);

@@ -66,6 +66,13 @@ impl Fatal {
     pub fn new(code: u8, text: impl Into<String>) -> Self {
         Self { code, error: anyhow::Error::msg(text.into()) }
     }
+
+    /// The program was told to quit at once. If it was by its parent, there is nothing to say:
+    /// that one knows.
+    pub fn quit(text: &str) -> Self {
+        let has_parent = std::env::var_os(PARENT_ENV).is_some();
+        Self::new(STOPPED, if has_parent { "" } else { text })
+    }
 }
 
 /// Says something to the user, as one whole line even when other processes write to the same
@@ -80,11 +87,10 @@ pub fn report(program: &str, outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(code) => code.into(),
         Err(Fatal { code, error }) => {
-            // Whoever told us to quit knows, and will say so if it is worth saying.
-            let is_told = code == STOPPED && std::env::var_os(PARENT_ENV).is_some();
-            if code != CLOSED && !is_told {
-                // One line, whatever the causes: they read on after a colon.
-                say(&format!("{program}: {error:#}"));
+            // One line, whatever the causes: they read on after a colon.
+            let text = format!("{error:#}");
+            if code != CLOSED && !text.is_empty() {
+                say(&format!("{program}: {text}"));
             }
             code.into()
         }

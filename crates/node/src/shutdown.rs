@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal as Signo};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::exit::{Fatal, OrExit, STOPPED, SYSTEM};
+use crate::exit::{Fatal, OrExit, SYSTEM};
 
 /// Names the process that started this one and speaks for it to the user: then Ctrl-C is that
 /// one's business, and its end is ours.
@@ -78,11 +78,11 @@ impl Shutdown {
             if is_relayed != self.relayed.is_some() {
                 continue;
             }
-            let is_again =
-                self.last.replace(Instant::now()).is_some_and(|at| at.elapsed() < ONE_SIGNAL);
+            let is_again = self.last.is_some_and(|at| at.elapsed() < ONE_SIGNAL);
             if is_again && !is_relayed {
                 continue;
             }
+            self.last = Some(Instant::now());
             self.asked += 1;
             return match self.asked {
                 1 => Asked::Drain,
@@ -107,6 +107,6 @@ fn follow_parent() -> Result<(), Fatal> {
     if parent.and_then(Pid::from_raw) == rustix::process::getppid() {
         Ok(())
     } else {
-        Err(Fatal::new(STOPPED, "the program that started this one is gone"))
+        Err(Fatal::quit("the program that started this one is gone"))
     }
 }

@@ -286,7 +286,7 @@ impl Ventilator {
                 self.cancel();
             }
             Asked::Quit => {
-                return Err(Fatal::new(STOPPED, "stopped at once; records may be missing"));
+                return Err(Fatal::quit("stopped at once; records may be missing"));
             }
         }
         Ok(())

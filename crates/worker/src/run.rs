@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
-use tradewind_node::exit::{self, CONNECT, Fatal, OK, OrExit, STOPPED, SYSTEM};
+use tradewind_node::exit::{self, CONNECT, Fatal, OK, OrExit, SYSTEM};
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_inward, keep_outward, send};
 use tradewind_node::{Asked, Clock, Shutdown, random_id};
 use tradewind_proto::SessionId;
@@ -210,7 +210,7 @@ impl Worker {
     fn handle_asked_to_stop(&mut self, asked: Asked) -> Result<(), Fatal> {
         if asked != Asked::Drain {
             // Dropping the runner stops what runs; the ventilator sees us go.
-            return Err(Fatal::new(STOPPED, "stopped at once; what ran will be run elsewhere"));
+            return Err(Fatal::quit("stopped at once; what ran will be run elsewhere"));
         }
         let snapshot = self.executor.snapshot();
         tracing::info!(

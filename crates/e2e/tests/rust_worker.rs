@@ -1,0 +1,38 @@
+//! A Rust program as a worker: the examples of the `tradewind` crate.
+
+use tradewind_e2e::{Scene, Start};
+
+fn check(example: &str, flags: &str, input: &str, output: &str) {
+    let scene = Scene::new();
+    let sink = scene.sink().start();
+    let ventilator = scene.ventilator().words(flags).input(input).start();
+    let endpoints = [scene.tasks(), scene.results()].map(|address| format!("tcp://{address}"));
+    let worker: Start = scene.ours(&format!("examples/{example}")).args(endpoints);
+    let worker = worker.start();
+    let failed = i32::from(output.is_empty());
+    ventilator.wait().expect(failed);
+    assert_eq!(sink.wait().expect(failed).text(), output, "{example}");
+    worker.wait().expect(0);
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn a_closure_runs_tasks() {
+    check("primes", "", "10\n100\n1000\n", "10 4\n100 25\n1000 168\n");
+}
+
+#[test]
+fn an_error_of_a_closure_is_its_tasks_failure() {
+    check("primes", "", "many\n", "");
+}
+
+#[test]
+fn a_closure_that_heeds_its_timeout_is_stopped() {
+    check("primes", "--timeout 200ms", "9000000000\n", "");
+}
+
+#[test]
+fn an_asynchronous_closure_runs_many_tasks_at_once() {
+    let lines: String = (0..500).map(|n| format!("{n}\n")).collect();
+    check("waits", "", &lines, &lines);
+}
