@@ -86,6 +86,8 @@ pub struct CollectorSnapshot {
 pub struct Collector {
     config: CollectorConfig,
     job: Option<Job>,
+    /// A job that the ventilator wants to open, until the output is ready for it.
+    opening: Option<Opening>,
     workers: BTreeMap<SessionId, Arc<str>>,
     is_ventilator_connected: bool,
     receipt: PendingReceipt,
@@ -94,6 +96,13 @@ pub struct Collector {
     duplicates: u64,
     strays: u64,
     nobody: Arc<str>,
+}
+
+#[derive(Debug)]
+struct Opening {
+    id: JobId,
+    name: String,
+    is_asked_for: bool,
 }
 
 #[derive(Debug)]
@@ -130,6 +139,7 @@ impl Collector {
         Self {
             config,
             job: None,
+            opening: None,
             workers: BTreeMap::new(),
             is_ventilator_connected: false,
             receipt: PendingReceipt::default(),
@@ -189,6 +199,25 @@ impl Collector {
         }
     }
 
+    /// The output is ready for the job that [`poll_open`](Self::poll_open) gave, and has these
+    /// records of it from before.
+    pub fn handle_opened(&mut self, stored: SeqSet, counts: Counts) {
+        let Some(opening) = self.opening.take() else { return };
+        let mut job = Job::new(opening.id, opening.name);
+        job.taken = stored.clone();
+        job.stored = stored;
+        job.counts = counts;
+        self.job = Some(job);
+        self.say_hello();
+    }
+
+    /// The output cannot take the job that [`poll_open`](Self::poll_open) gave.
+    pub fn handle_open_refused(&mut self, reason: String) {
+        if let Some(opening) = self.opening.take() {
+            self.say(ToVentilator::Refused { job: opening.id, reason });
+        }
+    }
+
     /// The first `count` records that were given out and not yet written are in the output now.
     pub fn handle_written(&mut self, count: usize) {
         let Some(job) = &mut self.job else { return };
@@ -222,6 +251,14 @@ impl Collector {
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         self.next_beat
+    }
+
+    /// A job for which the output is to be made ready. To be asked after each message: what
+    /// follows belongs to the job already.
+    pub fn poll_open(&mut self) -> Option<JobId> {
+        let opening = self.opening.as_mut().filter(|opening| !opening.is_asked_for)?;
+        opening.is_asked_for = true;
+        Some(opening.id)
     }
 
     /// The next records to write, in the order in which they are to be written.
@@ -309,12 +346,12 @@ impl Collector {
             Some(job) if job.id != id => {
                 let reason = format!("the sink has another job open: {} ({})", job.name, job.id);
                 self.say(ToVentilator::Refused { job: id, reason });
-                return;
             }
-            Some(_) => {}
-            None => self.job = Some(Job::new(id, name)),
+            Some(_) => self.say_hello(),
+            // It is asked again every second until the output is ready.
+            None if self.opening.as_ref().is_some_and(|opening| opening.id == id) => {}
+            None => self.opening = Some(Opening { id, name, is_asked_for: false }),
         }
-        self.say_hello();
     }
 
     fn handle_results(&mut self, id: JobId, session: SessionId, results: Vec<TaskResult>) {

@@ -47,6 +47,10 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// A worker that was not heard for so long, while the sink was, is lost.
 pub const WORKER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a new sink's roll call may take before tasks are run again that nobody seems to hold:
+/// a worker that has not answered by then is lost.
+pub const ROLL_CALL_GRACE: Duration = WORKER_TIMEOUT;
+
 /// The sink counts as unheard after so long: no worker is blamed for silence meanwhile.
 pub const SINK_SILENCE_MAX: Duration = Duration::from_secs(3);
 

@@ -77,6 +77,11 @@ pub enum Fault {
         /// For how long.
         lasts_us: u64,
     },
+    /// The sink dies and is started again.
+    RestartSink {
+        /// Nobody is told: its machine died with it.
+        is_silent: bool,
+    },
     /// The ventilator is asked to take no more.
     Drain,
     /// The ventilator is asked to stop.
@@ -159,6 +164,8 @@ impl Fault {
     pub(crate) fn is_harmless(&self) -> bool {
         match self {
             Self::Cut(link) => matches!(link, Link::Job | Link::Receipts),
+            // Workers that do not learn of it speak to nobody.
+            Self::RestartSink { is_silent } => !is_silent,
             Self::ClockJump { .. }
             | Self::Inject { .. }
             | Self::SlowNetwork { .. }
@@ -190,6 +197,7 @@ impl World {
                     self.queue.push(self.now + back, Event::Spawn(seat));
                 }
             }
+            Fault::RestartSink { is_silent } => self.restart_sink(is_silent),
             Fault::Leave { seat, back_us } => {
                 let Some(worker) = self.seated(seat) else { return };
                 self.workers[worker].is_leaving = true;

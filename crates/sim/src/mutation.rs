@@ -19,11 +19,13 @@ pub enum Mutation {
     MixPayloads,
     /// The sink writes a record twice.
     RepeatRecord,
+    /// A sink that starts again does not look at what is on its disk.
+    ForgetDisk,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::DropReceipt,
         Self::DropTasks,
         Self::RepeatTasks,
@@ -32,5 +34,6 @@ impl Mutation {
         Self::ForgetWritten,
         Self::MixPayloads,
         Self::RepeatRecord,
+        Self::ForgetDisk,
     ];
 }

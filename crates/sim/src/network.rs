@@ -109,6 +109,12 @@ impl World {
         self.queue.push(opens_at[End::Receiver as usize], Event::Opened(id, End::Receiver));
     }
 
+    /// A sink that has just started dials the ventilator, whatever the one before had.
+    pub(crate) fn redial_receipts(&mut self) {
+        *self.dialled_mut(Route::Receipts) = None;
+        self.dial_later(Route::Receipts);
+    }
+
     fn dial_later(&mut self, route: Route) {
         let backoff = self.rng.u64(5_000..1_000_000);
         self.queue.push(self.now + backoff, Event::Dial(route));

@@ -140,6 +140,7 @@ impl Plan {
         }
         if !is_calm {
             plan.disturb(&mut rng, span);
+            plan.restart_sink(&mut rng, span);
         }
         plan
     }
@@ -186,6 +187,20 @@ impl Plan {
             6..12 => self.faults.push((rng.u64(0..span), Fault::Cancel)),
             _ => {}
         }
+        self.settle_faults();
+    }
+
+    fn restart_sink(&mut self, rng: &mut Rng, span: u64) {
+        if rng.u8(0..100) < 40 {
+            for _ in 0..rng.usize(1..4) {
+                let is_silent = rng.bool();
+                self.faults.push((rng.u64(0..span.max(1)), Fault::RestartSink { is_silent }));
+            }
+            self.settle_faults();
+        }
+    }
+
+    fn settle_faults(&mut self) {
         self.faults.sort_by_key(|(at, _)| *at);
         let ends = self.faults.iter().map(|(at, fault)| at + fault.lasts_us());
         self.calm_at = ends.max().unwrap_or(0) + self.notice_us_max;

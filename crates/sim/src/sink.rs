@@ -1,9 +1,9 @@
 //! The sink's shell, and its disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use tradewind_proto::collector::{Collector, CollectorConfig};
-use tradewind_proto::{SessionId, Time};
+use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Record};
+use tradewind_proto::{SeqSet, SessionId, Time};
 use tradewind_wire::encode;
 
 use crate::event::{ConnectionId, Event, Process};
@@ -17,6 +17,13 @@ pub(crate) struct Sink {
     /// The newest connection of each worker.
     pub(crate) workers: BTreeMap<SessionId, ConnectionId>,
     pub(crate) receipts: Option<ConnectionId>,
+    /// Of the process that runs now.
+    session: u64,
+    /// Records that were given out and are not known to be on the disk.
+    given: VecDeque<Record>,
+    /// What is on the disk.
+    stored: SeqSet,
+    counts: Counts,
     /// Records that were given out and that the disk has not begun with.
     waiting: usize,
     /// Records that the disk is writing.
@@ -33,21 +40,24 @@ enum Flush {
 
 impl Sink {
     pub(crate) fn new(plan: &Plan, seed: u64) -> Self {
-        let collector = Collector::new(CollectorConfig {
-            session: SessionId(seed ^ 0x517e),
-            order: plan.order,
-            report_command: false,
-        });
         Self {
-            collector,
+            collector: collector(plan, SessionId(seed ^ 0x517e)),
+            session: seed ^ 0x517e,
             clock: Clock::default(),
             workers: BTreeMap::new(),
             receipts: None,
+            given: VecDeque::new(),
+            stored: SeqSet::new(),
+            counts: Counts::default(),
             waiting: 0,
             writing: 0,
             flush: Flush::NotYet,
         }
     }
+}
+
+fn collector(plan: &Plan, session: SessionId) -> Collector {
+    Collector::new(CollectorConfig { session, order: plan.order, report_command: false })
 }
 
 impl World {
@@ -60,11 +70,8 @@ impl World {
                     let (seq, status) = (result.seq, result.outcome.status.as_str());
                     format!("record {seq} {status}, attempt {}", result.attempt)
                 });
-                self.check.recorded(record, self.now);
-                if self.mutation == Some(Mutation::RepeatRecord) && self.rng.u8(0..100) == 0 {
-                    self.check.recorded(record, self.now);
-                }
             }
+            self.sink.given.extend(records);
         }
         self.write_on();
         for polls in 0.. {
@@ -104,11 +111,58 @@ impl World {
         if self.mutation == Some(Mutation::ForgetWritten) && self.rng.u8(0..50) == 0 {
             count -= 1;
         }
+        self.put_on_disk(count);
         self.sink.collector.handle_written(count);
         self.drive(Process::Sink);
     }
 
+    fn put_on_disk(&mut self, count: usize) {
+        let written: Vec<Record> = self.sink.given.drain(..count).collect();
+        for record in &written {
+            self.sink.stored.insert(record.result.seq);
+            self.sink.counts.add(record.result.outcome.status);
+            self.check.recorded(record, self.now);
+            if self.mutation == Some(Mutation::RepeatRecord) && self.rng.u8(0..100) == 0 {
+                self.check.recorded(record, self.now);
+            }
+        }
+    }
+
+    /// The output is ready as soon as it is asked for, with what was on the disk.
+    pub(crate) fn open_output(&mut self) {
+        if self.sink.collector.poll_open().is_some() {
+            let mut stored = self.sink.stored.clone();
+            if self.mutation == Some(Mutation::ForgetDisk) {
+                stored = SeqSet::new();
+            }
+            self.sink.collector.handle_opened(stored, self.sink.counts);
+        }
+    }
+
+    /// The sink dies and starts again. Of what it was writing some is on the disk, though nobody
+    /// was told.
+    pub(crate) fn restart_sink(&mut self, is_silent: bool) {
+        self.trace.say(self.now, || "the sink dies".to_owned());
+        let on_disk = self.rng.usize(0..=self.sink.writing.min(self.sink.given.len()));
+        self.put_on_disk(on_disk);
+        self.abandon(Process::Sink, is_silent);
+        let sink = &mut self.sink;
+        sink.session = sink.session.wrapping_add(1 << 32);
+        sink.collector = collector(&self.plan, SessionId(sink.session));
+        sink.workers.clear();
+        sink.receipts = None;
+        sink.given.clear();
+        (sink.waiting, sink.writing) = (0, 0);
+        sink.flush = Flush::NotYet;
+        self.redial_receipts();
+        self.drive(Process::Sink);
+    }
+
     pub(crate) fn handle_flushed(&mut self) {
+        // It may be what a sink has asked for that is dead.
+        if self.sink.flush != Flush::Under {
+            return;
+        }
         self.sink.flush = Flush::Done;
         self.sink.collector.handle_flushed();
         self.drive(Process::Sink);

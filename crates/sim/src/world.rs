@@ -229,6 +229,7 @@ impl World {
             Process::Sink => {
                 if let Some(message) = self.decoded(process, frame) {
                     self.sink.collector.handle_message(message);
+                    self.open_output();
                 }
             }
             Process::Worker(worker) => {

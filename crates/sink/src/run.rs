@@ -6,13 +6,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
 use tradewind_node::exit::{
-    self, CLOSED, CONNECT, Fatal, LISTEN, OK, OUTPUT, OrExit, STOPPED, SYSTEM, TASKS_FAILED, say,
+    self, CLOSED, CONNECT, Fatal, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM,
+    TASKS_FAILED, say,
 };
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_outward, send, serve_inward};
 use tradewind_node::{Clock, Listen, Progress, ProgressView, Shutdown, random_id};
-use tradewind_proto::SessionId;
-use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Order};
+use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Counts, Order};
 use tradewind_proto::message::{Card, Role, ToSink};
+use tradewind_proto::{SeqSet, SessionId};
 
 use crate::output::{self, OutputError, Record, WriterThread};
 use crate::peers::Peers;
@@ -102,7 +103,9 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
             () = tokio::time::sleep_until(due.into()) => {}
             _ = shutdown.asked() => {
                 progress.clear();
-                // What was given out to be written still is: the writer writes it as it ends.
+                // What was given out to be written still is: the writer writes it as it ends, and
+                // must not wait for us to hear of it.
+                events.close();
                 sink.writer.join();
                 let snapshot = sink.collector.snapshot();
                 say(&format!("stopped: {} records are stored", snapshot.stored.total()));
@@ -130,6 +133,10 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
             strays = snapshot.strays,
             "results that were not needed"
         );
+    }
+    if !sink.collector.is_all_stored() {
+        say("the ventilator has given the job up before all of its records were stored");
+        return Ok(REFUSED);
     }
     Ok(if snapshot.stored.not_ok() > 0 { TASKS_FAILED } else { OK })
 }
@@ -189,6 +196,10 @@ impl Sink {
                     self.opened = Some(Instant::now());
                 }
                 self.collector.handle_message(message);
+                if self.collector.poll_open().is_some() {
+                    // The output was found to be empty, or was emptied, at the start.
+                    self.collector.handle_opened(SeqSet::new(), Counts::default());
+                }
             }
             Event::Results(Inward::Down { conn }) => {
                 if let Some(session) = self.peers.remove(conn) {

@@ -1,7 +1,7 @@
 //! Who gets which task next.
 
 use super::entry::State;
-use super::worker::Phase;
+use super::worker::{Phase, Worker};
 use super::{Dispatcher, Transmit};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HELD_BYTES_MAX, REORDER_WINDOW_TASKS};
 use crate::message::{Limits, Task, ToWorker};
@@ -12,6 +12,10 @@ impl Dispatcher {
     pub(super) fn dispatch(&mut self, now: Time) -> Option<Transmit> {
         if !self.sink.is_open() || self.ended.is_some() {
             return None;
+        }
+        let is_called = |worker: &Worker| worker.phase == Phase::Called;
+        if !self.workers.values().any(is_called) {
+            self.roll_until = None;
         }
         let first = self.next_to_dispatch()?;
         let ready = self.workers.values().filter(|worker| worker.phase == Phase::Ready).count();
@@ -100,7 +104,8 @@ impl Dispatcher {
     pub(super) fn next_to_dispatch(&mut self) -> Option<Seq> {
         self.pass_over();
         let fresh = (self.fresh_room() > 0).then_some(self.fresh);
-        let seq = self.requeued.first().copied().or(fresh)?;
+        let again = self.requeued.first().copied().filter(|_| self.roll_until.is_none());
+        let seq = again.or(fresh)?;
         // While the sink holds too much, only what it waits for may go: that is what lets it
         // write and forget.
         (self.sink.held_bytes < HELD_BYTES_MAX || seq == self.base).then_some(seq)

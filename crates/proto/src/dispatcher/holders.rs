@@ -75,9 +75,10 @@ impl Dispatcher {
             self.take_back(session, seq, false);
         }
         for seq in held.iter() {
-            if !out.contains(seq) {
-                self.adopt(session, seq);
-            } else if let Some(entry) = self.entry(seq)
+            // Also what it was known to hold: another's result may have come first, and be lost
+            // with the sink that had it.
+            self.adopt(session, seq);
+            if let Some(entry) = self.entry(seq)
                 && entry.state == State::Out(session)
             {
                 // What it holds may be an earlier attempt than the last that it was sent.
@@ -107,7 +108,6 @@ impl Dispatcher {
         }
         let Some(entry) = self.entry(seq) else { return };
         entry.state = State::Out(session);
-        entry.since = Attempt(0);
         if entry.blamed.take_if(|blamed| *blamed == session).is_some() {
             entry.losses -= 1;
         }

@@ -27,9 +27,10 @@ use bytes::Bytes;
 
 use crate::limits::{
     HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS, RETAINED_BYTES_MAX,
+    ROLL_CALL_GRACE,
 };
 use crate::message::{Card, Status, ToSink, ToVentilator, ToWorker};
-use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SessionId, Time};
+use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SeqSet, SessionId, Time};
 
 use self::entry::{Entry, State};
 use self::receipts::settled;
@@ -108,6 +109,9 @@ pub struct Dispatcher {
     next_beat: Time,
     stopped: Option<Stopped>,
     halted: bool,
+    /// The sink is new: until all have answered the roll call, or this, nothing is run again. It
+    /// may be held by somebody who has not answered.
+    roll_until: Option<Time>,
     run_times: RunTimes,
     /// The limit that was last told to workers, where it moves.
     told_limit_us: Option<u64>,
@@ -155,6 +159,7 @@ impl Dispatcher {
             next_beat: Time(0),
             stopped: None,
             halted: false,
+            roll_until: None,
             run_times: RunTimes::default(),
             told_limit_us: None,
             ended: None,
@@ -377,6 +382,7 @@ impl Dispatcher {
             self.delayed.pop_first();
             self.requeue(seq);
         }
+        self.roll_until.take_if(|until| *until <= now);
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
             self.beat(now);
@@ -407,7 +413,8 @@ impl Dispatcher {
     /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        self.delayed.first().map_or(self.next_beat, |(due, _)| self.next_beat.min(*due))
+        let due = self.delayed.first().map(|(due, _)| *due).into_iter().chain(self.roll_until);
+        due.fold(self.next_beat, Time::min)
     }
 
     /// How the job ended, if it has.
@@ -508,6 +515,22 @@ impl Dispatcher {
         }
     }
 
+    /// A record that was stored, and that a sink which has these does not have.
+    fn first_lost(&self, stored: &SeqRanges) -> Option<Seq> {
+        let mut has = SeqSet::new();
+        for range in stored.as_slice() {
+            has.insert_range(*range);
+        }
+        let first = has.first_missing();
+        if first < self.base {
+            return Some(first);
+        }
+        let settled = (self.base.0..).zip(&self.entries);
+        let settled = settled.filter(|(_, entry)| entry.state == State::Settled);
+        let mut settled = settled.map(|(seq, _)| Seq(seq));
+        settled.find(|seq| !has.contains(*seq))
+    }
+
     fn handle_sink_hello(
         &mut self,
         now: Time,
@@ -515,9 +538,18 @@ impl Dispatcher {
         stored: &SeqRanges,
         report_command: bool,
     ) {
+        if let Some(seq) = self.first_lost(stored) {
+            let reason = format!(
+                "the sink no longer has the record of task {seq}: its output is not the one that \
+                 this job began with"
+            );
+            self.finish(Ended::Refused(reason));
+            return;
+        }
         let is_new = self.sink.handle_hello(now, sink, report_command);
         self.handle_stored(stored);
         if is_new {
+            self.roll_until = Some(now + ROLL_CALL_GRACE);
             self.forget_received();
         }
         self.workers.values_mut().for_each(|worker| worker.heard = now);

@@ -5,7 +5,7 @@ mod ring;
 use std::time::Duration;
 
 use tradewind_proto::collector::Order;
-use tradewind_proto::dispatcher::Timeout;
+use tradewind_proto::dispatcher::{Ended, Timeout};
 use tradewind_proto::executor::Executor;
 use tradewind_proto::limits::{
     CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, HELD_BYTES_MAX, LOSSES_MAX, RETRY_BACKOFF_MIN,
@@ -340,10 +340,7 @@ fn a_worker_that_comes_back_keeps_what_it_runs() {
 fn a_refused_job_ends() {
     let mut ring = Ring::new(0, Order::Seq);
     ring.say(ToVentilator::Refused { job: JOB, reason: "no".into() });
-    assert_eq!(
-        ring.dispatcher.ended(),
-        Some(&tradewind_proto::dispatcher::Ended::Refused("no".into()))
-    );
+    assert_eq!(ring.dispatcher.ended(), Some(&Ended::Refused("no".into())));
 }
 
 #[test]
@@ -438,4 +435,44 @@ fn a_percentage_of_the_median_stops_what_was_started_without_it() {
         ring.pass(1_000_000);
     }
     assert_eq!(ring.workers[&1].stopped, [(0, 1)]);
+}
+
+#[test]
+fn a_sink_that_comes_back_gets_what_it_lost_and_nothing_is_run_again() {
+    for order in [Order::Seq, Order::Completion] {
+        let mut ring = Ring::new(0, order);
+        ring.join(1, 4);
+        ring.tasks(&["a", "b", "c", "d", "e", "f"]);
+        ring.finish(1, 1, ok("b"));
+        ring.disk_is_stuck = true;
+        ring.finish(1, 2, ok("c"));
+        ring.finish(1, 0, ok("a"));
+        ring.disk_is_stuck = false;
+        let before = ring.records().len();
+        ring.restart_sink(order);
+        assert!(ring.records().len() > before, "{order:?}: what was not written comes again");
+        ring.finish_all();
+        ring.dispatcher.handle_input_end();
+        ring.settle();
+        let mut records = ring.records();
+        records.sort_unstable_by_key(|record| record.0);
+        assert_eq!(records, (0..6).map(|seq| (seq, Status::Ok, 1)).collect::<Vec<_>>());
+        ring.flush();
+        ring.assert_over();
+    }
+}
+
+#[test]
+fn a_sink_that_has_lost_what_it_had_stored_is_not_believed() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["a", "b"]);
+    ring.finish(1, 0, ok("a"));
+    ring.written.clear();
+    ring.restart_sink(Order::Seq);
+    let ended = ring.dispatcher.ended();
+    assert!(
+        matches!(ended, Some(Ended::Refused(reason)) if reason.contains("task 0")),
+        "{ended:?}"
+    );
 }

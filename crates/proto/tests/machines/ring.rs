@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tradewind_proto::collector::{Collector, CollectorConfig, Order, Record};
+use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Order, Record};
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
 use tradewind_proto::limits::LOSSES_MAX;
 use tradewind_proto::message::{Card, Outcome, Role, Status, ToVentilator, ToWorker};
-use tradewind_proto::{JobId, LaneId, SessionId, Slot, Time};
+use tradewind_proto::{JobId, LaneId, Seq, SeqSet, SessionId, Slot, Time};
 
 pub(crate) const JOB: JobId = JobId(77);
 
@@ -20,6 +20,8 @@ pub(crate) struct Ring {
     pub(crate) workers: BTreeMap<u64, Worker>,
     /// What was written, in the order of writing.
     pub(crate) written: Vec<Record>,
+    /// What a new sink finds in its output.
+    pub(crate) from_before: (SeqSet, Counts),
     /// Hold back what the sink says.
     pub(crate) sink_is_mute: bool,
     /// Hold back what was written: the disk is slow.
@@ -56,6 +58,7 @@ impl Ring {
             collector: Collector::new(collector),
             workers: BTreeMap::new(),
             written: Vec::new(),
+            from_before: (SeqSet::new(), Counts::default()),
             sink_is_mute: false,
             disk_is_stuck: false,
         };
@@ -126,6 +129,32 @@ impl Ring {
         panic!("it never ends");
     }
 
+    /// The sink dies, and comes back with what is in its output.
+    pub(crate) fn restart_sink(&mut self, order: Order) {
+        let mut stored = SeqSet::new();
+        let mut counts = Counts::default();
+        for (seq, status, _) in self.records() {
+            stored.insert(Seq(seq));
+            counts.add(status);
+        }
+        self.from_before = (stored, counts);
+        for worker in self.workers.values_mut() {
+            worker.executor.handle_sink_disconnected();
+        }
+        self.dispatcher.handle_sink_disconnected();
+        self.dispatcher.handle_receipts_disconnected(self.now);
+        let config = CollectorConfig { session: SessionId(1001), order, report_command: false };
+        self.collector = Collector::new(config);
+        for (id, worker) in &mut self.workers {
+            self.collector.handle_worker_connected(SessionId(*id), &format!("w{id}"));
+            worker.executor.handle_sink_connected();
+        }
+        self.dispatcher.handle_receipts_connected(self.now);
+        self.collector.handle_ventilator_connected();
+        self.dispatcher.handle_sink_connected();
+        self.settle();
+    }
+
     pub(crate) fn pass(&mut self, micros: u64) {
         self.now = Time(self.now.0 + micros);
         self.dispatcher.handle_timeout(self.now);
@@ -152,7 +181,13 @@ impl Ring {
             moved = true;
             match transmit {
                 Transmit::Worker(lane, message) => self.tell_worker(lane, message),
-                Transmit::Sink(message) => self.collector.handle_message(message),
+                Transmit::Sink(message) => {
+                    self.collector.handle_message(message);
+                    if self.collector.poll_open().is_some() {
+                        let (stored, counts) = self.from_before.clone();
+                        self.collector.handle_opened(stored, counts);
+                    }
+                }
             }
         }
         while let Some(lane) = self.dispatcher.poll_close() {
