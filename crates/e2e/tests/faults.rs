@@ -153,3 +153,22 @@ fn a_killed_worker_of_run_is_replaced() {
     assert!(records.iter().all(|record| record.status == "ok"));
     scene.assert_nothing_left();
 }
+
+#[test]
+fn a_sink_that_comes_back_without_its_records_is_refused() {
+    let scene = Scene::new();
+    let mut sink = scene.sink().start();
+    let worker = scene.worker("w").words("--slots 2 --exit-when-done");
+    let worker = worker.args(["--", "sh", "-c", "sleep {}; echo {}"]).start();
+    let ventilator = scene.ventilator().input("0.05\n".repeat(400)).words("--quiet").start();
+    // The ventilator knows of the first when there are some more.
+    wait_until("records are stored", || sink.stdout_lines() > 5);
+    sink.kill();
+    // What it had written to its stdout, nobody can read back.
+    let sink = scene.sink().start();
+    let ended = ventilator.wait().expect(7);
+    assert!(ended.stderr.contains("no longer has the record of task 0"), "{}", ended.stderr);
+    worker.wait().expect(0);
+    sink.wait().expect(7);
+    scene.assert_nothing_left();
+}
