@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HEARTBEAT_INTERVAL, SLOTS_MAX};
-use crate::message::{Exit, Limits, News, Outcome, Status, Task, TaskResult, ToSink, ToWorker};
+use crate::message::{Limits, News, Outcome, Status, Task, TaskResult, ToSink, ToWorker};
 use crate::seq_ring::SeqRing;
 use crate::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, Slot, Time};
 
@@ -594,13 +594,5 @@ fn enqueue(queue: &mut VecDeque<Queued>, queued: Queued) {
         queue[place] = queued;
     } else {
         queue.insert(place, queued);
-    }
-}
-
-impl Finished {
-    /// A handler's own word that all went well.
-    #[must_use]
-    pub fn is_ok(&self) -> bool {
-        self.outcome.status == Status::Ok && matches!(self.outcome.exit, Exit::None | Exit::Code(0))
     }
 }

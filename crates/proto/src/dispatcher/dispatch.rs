@@ -14,7 +14,7 @@ impl Dispatcher {
             return None;
         }
         let is_called = |worker: &Worker| worker.phase == Phase::Called;
-        if !self.workers.values().any(is_called) {
+        if self.roll_until.is_some() && !self.workers.values().any(is_called) {
             self.roll_until = None;
         }
         let first = self.next_to_dispatch()?;
