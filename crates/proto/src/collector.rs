@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use crate::batch::{Batch, Bounded};
 use crate::limits::{
-    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS,
+    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS, WORKERS_MAX,
 };
 use crate::message::{
-    Failure, News, Outcome, RECEIVED_MAX, Received, Status, TaskResult, ToSink, ToVentilator,
+    Failure, News, Outcome, RECEIVED_MAX, Received, Start, Status, TaskResult, ToSink, ToVentilator,
 };
-use crate::{Attempt, JobId, Seq, SeqRanges, SeqSet, SessionId, Time};
+use crate::{Attempt, JobId, Seq, SeqRanges, SeqSet, SessionId, TaskHash, Time};
 
 /// The order of the records in the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,8 @@ pub struct Collector {
     config: CollectorConfig,
     job: Option<Job>,
     /// A job that the ventilator wants to open, until the output is ready for it.
-    opening: Option<Opening>,
+    opening: Option<(Opening, bool)>,
+    inputs: VecDeque<Inputs>,
     workers: BTreeMap<SessionId, Arc<str>>,
     is_ventilator_connected: bool,
     receipt: PendingReceipt,
@@ -98,11 +99,35 @@ pub struct Collector {
     nobody: Arc<str>,
 }
 
-#[derive(Debug)]
-struct Opening {
-    id: JobId,
-    name: String,
-    is_asked_for: bool,
+/// A job that the output is to be made ready for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// What the ventilator calls it.
+    pub job: JobId,
+    /// Its name.
+    pub name: String,
+    /// What it means for the output.
+    pub start: Start,
+}
+
+/// A job as the output has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// The job that the output belongs to: another one than asked for if that is to be resumed.
+    pub job: JobId,
+    /// Tasks whose records are in the output from before.
+    pub stored: SeqSet,
+    /// How these ended.
+    pub counts: Counts,
+}
+
+/// What a resumed job's input has where there are records already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inputs {
+    /// The first task.
+    pub from: Seq,
+    /// What it is, and those that follow it.
+    pub hashes: Vec<TaskHash>,
 }
 
 #[derive(Debug)]
@@ -110,6 +135,8 @@ struct Job {
     id: JobId,
     name: String,
     total: Option<u64>,
+    /// The total is that of all the input.
+    is_whole: bool,
     /// Has a record, stored or not.
     taken: SeqSet,
     stored: SeqSet,
@@ -140,6 +167,7 @@ impl Collector {
             config,
             job: None,
             opening: None,
+            inputs: VecDeque::new(),
             workers: BTreeMap::new(),
             is_ventilator_connected: false,
             receipt: PendingReceipt::default(),
@@ -181,14 +209,22 @@ impl Collector {
                 self.handle_results(job, session, results.0);
             }
             ToSink::News { session, news } => self.handle_news(session, news),
-            ToSink::JobOpen { job, name } => self.handle_open(job, name),
-            ToSink::JobClose { job, total } => {
+            ToSink::JobOpen { job, name, start } => {
+                self.handle_open(Opening { job, name, start });
+            }
+            ToSink::JobClose { job, total, is_whole } => {
                 if let Some(current) = self.job_mut(job) {
-                    current.total = Some(total);
+                    (current.total, current.is_whole) = (Some(total), is_whole);
                 }
             }
-            ToSink::GiveUp { job, seq, attempt, status, error } => {
-                self.handle_give_up(job, seq, attempt, status, error);
+            ToSink::GiveUp { job, seq, attempt, task_hash, status, error } => {
+                let outcome = Outcome::error(status, error);
+                self.handle_give_up(job, seq, attempt, task_hash, outcome);
+            }
+            ToSink::Inputs { job, from, hashes } => {
+                if self.job_mut(job).is_some() {
+                    self.inputs.push_back(Inputs { from, hashes: hashes.0 });
+                }
             }
             ToSink::JobDone { job } => {
                 if let Some(current) = self.job_mut(job) {
@@ -201,21 +237,38 @@ impl Collector {
 
     /// The output is ready for the job that [`poll_open`](Self::poll_open) gave, and has these
     /// records of it from before.
-    pub fn handle_opened(&mut self, stored: SeqSet, counts: Counts) {
-        let Some(opening) = self.opening.take() else { return };
-        let mut job = Job::new(opening.id, opening.name);
-        job.taken = stored.clone();
-        job.stored = stored;
-        job.counts = counts;
+    pub fn handle_opened(&mut self, opened: Opened) {
+        let Some((opening, _)) = self.opening.take() else { return };
+        let mut job = Job::new(opened.job, opening.name);
+        job.taken = opened.stored.clone();
+        job.stored = opened.stored;
+        job.counts = opened.counts;
         self.job = Some(job);
         self.say_hello();
     }
 
     /// The output cannot take the job that [`poll_open`](Self::poll_open) gave.
     pub fn handle_open_refused(&mut self, reason: String) {
-        if let Some(opening) = self.opening.take() {
-            self.say(ToVentilator::Refused { job: opening.id, reason });
+        if let Some((opening, _)) = self.opening.take() {
+            self.say(ToVentilator::Refused { job: opening.job, reason });
         }
+    }
+
+    /// The input below this was [compared](Self::poll_inputs), and is what it was.
+    pub fn handle_verified(&mut self, below: Seq) {
+        let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
+        self.say(ToVentilator::Verified { job, below });
+    }
+
+    /// The input is not what it was when this task ran.
+    pub fn handle_changed(&mut self, seq: Seq) {
+        let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
+        let place = seq.0 + 1;
+        let reason = format!(
+            "the input is not the one that this job began with: task {seq}, which is number \
+             {place} of the input, was another one"
+        );
+        self.say(ToVentilator::Refused { job, reason });
     }
 
     /// The first `count` records that were given out and not yet written are in the output now.
@@ -255,10 +308,15 @@ impl Collector {
 
     /// A job for which the output is to be made ready. To be asked after each message: what
     /// follows belongs to the job already.
-    pub fn poll_open(&mut self) -> Option<JobId> {
-        let opening = self.opening.as_mut().filter(|opening| !opening.is_asked_for)?;
-        opening.is_asked_for = true;
-        Some(opening.id)
+    pub fn poll_open(&mut self) -> Option<Opening> {
+        let (opening, is_asked_for) = self.opening.as_mut()?;
+        (!std::mem::replace(is_asked_for, true)).then(|| opening.clone())
+    }
+
+    /// What to compare with what the tasks were when their records were stored; ends in
+    /// [`handle_verified`](Self::handle_verified) or [`handle_changed`](Self::handle_changed).
+    pub fn poll_inputs(&mut self) -> Option<Inputs> {
+        self.inputs.pop_front()
     }
 
     /// The next records to write, in the order in which they are to be written.
@@ -291,6 +349,14 @@ impl Collector {
     pub fn is_all_stored(&self) -> bool {
         let job = self.job.as_ref();
         job.is_some_and(|job| job.total.is_some_and(|total| job.stored.first_missing().0 >= total))
+    }
+
+    /// Is there nothing left to do for this job: neither input that was not taken, nor a task
+    /// whose record is not `ok`?
+    #[must_use]
+    pub fn is_perfect(&self) -> bool {
+        let job = self.job.as_ref().filter(|job| job.is_whole && job.counts.not_ok() == 0);
+        job.is_some() && self.is_all_stored()
     }
 
     /// Does the ventilator know that everything is stored?
@@ -332,6 +398,7 @@ impl Collector {
             job: job.id,
             sink: self.config.session,
             stored: job.stored.to_ranges(),
+            workers: Bounded(self.workers.keys().copied().take(WORKERS_MAX).collect()),
             report_command: self.config.report_command,
         };
         let complete = job.flushed.then_some(ToVentilator::Complete { job: job.id });
@@ -341,17 +408,28 @@ impl Collector {
         }
     }
 
-    fn handle_open(&mut self, id: JobId, name: String) {
-        match &self.job {
-            Some(job) if job.id != id => {
-                let reason = format!("the sink has another job open: {} ({})", job.name, job.id);
-                self.say(ToVentilator::Refused { job: id, reason });
+    fn handle_open(&mut self, opening: Opening) {
+        let reason = match (&self.job, opening.start) {
+            (Some(job), start) if job.id == opening.job || start == Start::Resume => {
+                self.say_hello();
+                return;
             }
-            Some(_) => self.say_hello(),
+            (Some(job), Start::RetryFailed) => {
+                format!("the sink is still at work on {} ({}): first resume it", job.name, job.id)
+            }
+            (Some(job), _) => {
+                format!(
+                    "the sink has another job open: {} ({}); --resume goes on with it",
+                    job.name, job.id
+                )
+            }
             // It is asked again every second until the output is ready.
-            None if self.opening.as_ref().is_some_and(|opening| opening.id == id) => {}
-            None => self.opening = Some(Opening { id, name, is_asked_for: false }),
-        }
+            (None, _) => {
+                self.opening.get_or_insert((opening, false));
+                return;
+            }
+        };
+        self.say(ToVentilator::Refused { job: opening.job, reason });
     }
 
     fn handle_results(&mut self, id: JobId, session: SessionId, results: Vec<TaskResult>) {
@@ -408,8 +486,8 @@ impl Collector {
         id: JobId,
         seq: Seq,
         attempt: Attempt,
-        status: Status,
-        error: String,
+        task_hash: TaskHash,
+        outcome: Outcome,
     ) {
         let nobody = self.nobody.clone();
         let (order, is_connected) = (self.config.order, self.is_ventilator_connected);
@@ -431,7 +509,8 @@ impl Collector {
             started_us: 0,
             ran_us: 0,
             task_bytes: 0,
-            outcome: Outcome::error(status, error),
+            task_hash,
+            outcome,
             command: bytes::Bytes::new(),
         };
         job.take(order, Record { worker: nobody, result });
@@ -466,6 +545,7 @@ impl Job {
             id,
             name,
             total: None,
+            is_whole: false,
             taken: SeqSet::new(),
             stored: SeqSet::new(),
             waiting: BTreeMap::new(),

@@ -4,15 +4,16 @@
 //! again whenever the sink may have missed it: on each new connection to the sink and at each roll
 //! call.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::batch::Bounded;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HEARTBEAT_INTERVAL, SLOTS_MAX};
 use crate::message::{Limits, News, Outcome, Status, Task, TaskResult, ToSink, ToWorker};
 use crate::seq_ring::SeqRing;
-use crate::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, Slot, Time};
+use crate::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, Slot, TaskHash, Time};
 
 /// The worker's state machine.
 #[derive(Debug)]
@@ -63,6 +64,7 @@ struct Running {
     answers: Attempt,
     last: bool,
     task_bytes: u64,
+    task_hash: TaskHash,
     started: Time,
     timeout: Option<Duration>,
     stopped: Option<StopReason>,
@@ -228,6 +230,7 @@ impl Executor {
             started_us,
             ran_us,
             task_bytes: running.task_bytes,
+            task_hash: running.task_hash,
             outcome,
             command,
         };
@@ -285,6 +288,7 @@ impl Executor {
             answers: task.attempt,
             last: task.last,
             task_bytes: task.payload.len() as u64,
+            task_hash: TaskHash::of(&task.payload),
             started: now,
             timeout,
             stopped: None,
@@ -373,14 +377,21 @@ impl Executor {
         }
         let running = self.slots.iter().flatten();
         let wanted = running.filter(|running| running.stopped != Some(StopReason::Unwanted));
-        let mut unfinished: Vec<Seq> = wanted.map(|running| running.seq).collect();
-        unfinished.extend(self.queue.iter().map(|queued| queued.task.seq));
+        let mut unfinished: Vec<(Seq, TaskHash)> =
+            wanted.map(|running| (running.seq, running.task_hash)).collect();
+        let queued = self.queue.iter().map(|queued| &queued.task);
+        unfinished.extend(queued.map(|task| (task.seq, TaskHash::of(&task.payload))));
+        let finished = self.retained.iter().map(|(seq, result)| (seq, result.task_hash));
+        let finished: Vec<(Seq, TaskHash)> = finished.collect();
+        let mut all: BTreeMap<Seq, TaskHash> = finished.iter().copied().collect();
+        all.extend(unfinished.iter().copied());
         unfinished.sort_unstable();
         self.say_news(News::Holding {
             job,
             call,
-            unfinished: unfinished.into_iter().collect(),
-            finished: self.retained.iter().map(|(seq, _)| seq).collect(),
+            unfinished: unfinished.into_iter().map(|(seq, _)| seq).collect(),
+            finished: finished.into_iter().map(|(seq, _)| seq).collect(),
+            hashes: Bounded(all.into_values().collect()),
         });
         if self.draining {
             self.say_news(News::Draining);

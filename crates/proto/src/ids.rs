@@ -49,6 +49,19 @@ id! {
     Slot(u32)
 }
 
+id! {
+    /// The CRC-32 of a task's payload: tells whether two runs of a job read the same input.
+    TaskHash(u32)
+}
+
+impl TaskHash {
+    /// The hash of this payload.
+    #[must_use]
+    pub fn of(payload: &[u8]) -> Self {
+        Self(crc32fast::hash(payload))
+    }
+}
+
 impl Seq {
     /// The seq after this one.
     #[must_use]

@@ -17,7 +17,7 @@ mod seq_set;
 mod time;
 mod window;
 
-pub use ids::{Attempt, CallId, JobId, LaneId, Seq, SessionId, Slot};
+pub use ids::{Attempt, CallId, JobId, LaneId, Seq, SessionId, Slot, TaskHash};
 pub use ranges::{SeqRange, SeqRanges};
 pub use seq_set::SeqSet;
 pub use time::Time;

@@ -72,6 +72,9 @@ pub const ERROR_BYTES_MAX: usize = 4 << 10;
 /// Bytes of a worker's or a job's name.
 pub const NAME_BYTES_MAX: usize = 100;
 
+/// Workers that a sink names to a ventilator that is new.
+pub const WORKERS_MAX: usize = 1 << 14;
+
 /// Slots of one worker.
 pub const SLOTS_MAX: u32 = 4096;
 

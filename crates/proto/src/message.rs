@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Bounded};
-use crate::limits::{REORDER_WINDOW_TASKS, SLOTS_MAX};
-use crate::{Attempt, CallId, JobId, Seq, SeqRanges, SessionId};
+use crate::limits::{RANGES_MAX, REORDER_WINDOW_TASKS, SLOTS_MAX, WORKERS_MAX};
+use crate::{Attempt, CallId, JobId, Seq, SeqRanges, SessionId, TaskHash};
 
 /// Who is calling: travels in the ZMTP identity of whoever opens a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,13 +138,17 @@ pub enum ToSink<P = Bytes> {
         job: JobId,
         /// Its name, for people.
         name: String,
+        /// What it means for the output.
+        start: Start,
     },
-    /// The end of the input is known.
+    /// No more tasks will come.
     JobClose {
         /// The job in question.
         job: JobId,
         /// How many tasks it has.
         total: u64,
+        /// That was all of the input: the job was not stopped before its end.
+        is_whole: bool,
     },
     /// Write this task's record yourself: nobody will run it (again).
     GiveUp {
@@ -154,6 +158,8 @@ pub enum ToSink<P = Bytes> {
         seq: Seq,
         /// Its last attempt, 0 if there was none.
         attempt: Attempt,
+        /// What the task was.
+        task_hash: TaskHash,
         /// How it ended.
         status: Status,
         /// Why.
@@ -166,6 +172,27 @@ pub enum ToSink<P = Bytes> {
     },
     /// Still here.
     Ping,
+    /// What a resumed job's input has where there are records already, for the sink to compare.
+    Inputs {
+        /// The job in question.
+        job: JobId,
+        /// The first task.
+        from: Seq,
+        /// What it is, and those that follow it.
+        hashes: Batch<TaskHash>,
+    },
+}
+
+/// How a job begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// It is a new job: the output must have nothing of another one.
+    #[default]
+    Anew,
+    /// It goes on with the job that the output has, if there is one.
+    Resume,
+    /// The same, and tasks whose records are not `ok` are run again.
+    RetryFailed,
 }
 
 /// What a worker tells the ventilator by way of the sink.
@@ -188,6 +215,8 @@ pub enum News {
         unfinished: SeqRanges,
         /// Has a result that is not settled.
         finished: SeqRanges,
+        /// What these tasks are, all together, ascending by seq.
+        hashes: Bounded<TaskHash, RANGES_MAX>,
     },
     /// These were not started and are handed back.
     Returned {
@@ -220,6 +249,8 @@ pub struct TaskResult<P = Bytes> {
     pub ran_us: u64,
     /// Bytes of the task's payload.
     pub task_bytes: u64,
+    /// What the task was.
+    pub task_hash: TaskHash,
     /// How it ended.
     pub outcome: Outcome<P>,
     /// The command that was run, when [`Limits::report_command`] asked for it; else empty.
@@ -272,12 +303,14 @@ pub enum Exit {
 pub enum ToVentilator {
     /// The answer to [`ToSink::JobOpen`], and the first message on every receipts lane after it.
     SinkHello {
-        /// The job that was opened.
+        /// The job that was opened: another one than asked for if that is to be resumed.
         job: JobId,
         /// This start of the sink.
         sink: SessionId,
         /// What is stored already.
         stored: SeqRanges,
+        /// The workers that are connected to it.
+        workers: Bounded<SessionId, WORKERS_MAX>,
         /// The sink keeps a joblog.
         report_command: bool,
     },
@@ -317,6 +350,13 @@ pub enum ToVentilator {
     },
     /// Still here.
     Ping,
+    /// The input was [compared](ToSink::Inputs) and is what it was.
+    Verified {
+        /// The job in question.
+        job: JobId,
+        /// Everything below this.
+        below: Seq,
+    },
 }
 
 /// Workers in one receipt.

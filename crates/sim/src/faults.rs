@@ -9,7 +9,7 @@ use tradewind_proto::limits::WORKER_TIMEOUT;
 use tradewind_proto::message::{
     News, Outcome, Received, Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
 };
-use tradewind_proto::{Attempt, JobId, Seq, SeqRange, SeqRanges, SessionId};
+use tradewind_proto::{Attempt, JobId, Seq, SeqRange, SeqRanges, SessionId, TaskHash};
 use tradewind_wire::encode;
 
 use crate::event::{Event, Instant, Process, Route};
@@ -307,6 +307,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
         started_us: 0,
         ran_us: 1,
         task_bytes: 1,
+        task_hash: TaskHash(0),
         outcome: Outcome::ok(Bytes::from_static(b"not ours")),
         command: Bytes::new(),
     };
@@ -330,12 +331,13 @@ fn stranger(process: Process, choice: u8) -> Bytes {
         }),
         Process::Sink => encode(&match choice {
             3 => ToSink::Results { job, session, results: Bounded::from(vec![result]) },
-            4 => ToSink::JobClose { job, total: 0 },
+            4 => ToSink::JobClose { job, total: 0, is_whole: true },
             5 => ToSink::JobDone { job },
             6 => ToSink::GiveUp {
                 job,
                 seq: Seq(0),
                 attempt: Attempt(1),
+                task_hash: TaskHash(0),
                 status: Status::Lost,
                 error: String::new(),
             },
@@ -359,7 +361,9 @@ fn stranger(process: Process, choice: u8) -> Bytes {
             4 => ToVentilator::Complete { job },
             5 => ToVentilator::Refused { job, reason: String::new() },
             6 => {
-                ToVentilator::SinkHello { job, sink: session, stored: ranges, report_command: true }
+                let workers = Bounded::default();
+                let sink = session;
+                ToVentilator::SinkHello { job, sink, stored: ranges, workers, report_command: true }
             }
             _ => ToVentilator::Relay { session, news: News::Returned { job, ranges } },
         }),

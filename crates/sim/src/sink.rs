@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Record};
+use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Opened, Opening, Record};
 use tradewind_proto::{SeqSet, SessionId, Time};
 use tradewind_wire::encode;
 
@@ -130,12 +130,13 @@ impl World {
 
     /// The output is ready as soon as it is asked for, with what was on the disk.
     pub(crate) fn open_output(&mut self) {
-        if self.sink.collector.poll_open().is_some() {
+        if let Some(Opening { job, .. }) = self.sink.collector.poll_open() {
             let mut stored = self.sink.stored.clone();
             if self.mutation == Some(Mutation::ForgetDisk) {
                 stored = SeqSet::new();
             }
-            self.sink.collector.handle_opened(stored, self.sink.counts);
+            let counts = self.sink.counts;
+            self.sink.collector.handle_opened(Opened { job, stored, counts });
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Timeout, Transmit};
 use tradewind_proto::limits::LOSSES_MAX;
-use tradewind_proto::message::ToWorker;
+use tradewind_proto::message::{Start, ToWorker};
 use tradewind_proto::{JobId, LaneId, SessionId, Time};
 use tradewind_wire::encode;
 
@@ -34,6 +34,7 @@ impl Ventilator {
         let dispatcher = Dispatcher::new(DispatcherConfig {
             job: JobId(!seed),
             name: "a job".to_owned(),
+            start: Start::Anew,
             retries: plan.retries,
             timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
             losses_max: LOSSES_MAX,

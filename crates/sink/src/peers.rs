@@ -44,6 +44,7 @@ impl Peers {
             ToSink::JobOpen { .. }
             | ToSink::JobClose { .. }
             | ToSink::GiveUp { .. }
+            | ToSink::Inputs { .. }
             | ToSink::JobDone { .. } => *role == Role::Ventilator,
         }
     }

@@ -11,9 +11,11 @@ use tradewind_node::exit::{
 };
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_outward, send, serve_inward};
 use tradewind_node::{Clock, Listen, Progress, ProgressView, Shutdown, random_id};
-use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Counts, Order};
+use tradewind_proto::SessionId;
+use tradewind_proto::collector::{
+    Collector, CollectorConfig, CollectorSnapshot, Opened, Opening, Order,
+};
 use tradewind_proto::message::{Card, Role, ToSink};
-use tradewind_proto::{SeqSet, SessionId};
 
 use crate::output::{self, OutputError, Record, WriterThread};
 use crate::peers::Peers;
@@ -189,16 +191,16 @@ impl Sink {
                     tracing::warn!(conn = conn.0, "a peer speaks for another: ignored");
                     return Ok(());
                 }
-                if let ToSink::JobOpen { job, name } = &message
+                if let ToSink::JobOpen { job, name, .. } = &message
                     && self.opened.is_none()
                 {
                     tracing::info!(job = %job, name, "the job is open");
                     self.opened = Some(Instant::now());
                 }
                 self.collector.handle_message(message);
-                if self.collector.poll_open().is_some() {
+                if let Some(Opening { job, .. }) = self.collector.poll_open() {
                     // The output was found to be empty, or was emptied, at the start.
-                    self.collector.handle_opened(SeqSet::new(), Counts::default());
+                    self.collector.handle_opened(Opened { job, ..Opened::default() });
                 }
             }
             Event::Results(Inward::Down { conn }) => {

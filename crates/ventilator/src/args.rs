@@ -9,6 +9,7 @@ use tradewind_node::{Inherited, block_on, exit, logs};
 
 use tradewind_proto::dispatcher::{Halt, Timeout};
 use tradewind_proto::limits::LOSSES_MAX;
+use tradewind_proto::message::Start;
 
 use crate::input::{Delimiter, InputPath};
 use crate::run::{Settings, run};
@@ -129,6 +130,7 @@ impl VentilatorArgs {
             receipts: inherited.or_endpoint(1, self.receipts),
             sink: self.sink,
             job: self.job,
+            start: Start::Anew,
             retries: self.policy.retries,
             timeout: self.policy.timeout,
             losses_max: self.policy.max_losses,

@@ -17,7 +17,7 @@ use tradewind_proto::dispatcher::{
     Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, Timeout, Transmit,
 };
 use tradewind_proto::limits::HELD_BYTES_MAX;
-use tradewind_proto::message::{Card, Role, ToVentilator};
+use tradewind_proto::message::{Card, Role, Start, ToVentilator};
 use tradewind_proto::{JobId, LaneId, SessionId};
 
 use crate::args::cannot_listen;
@@ -40,6 +40,8 @@ pub struct Settings {
     pub sink: Endpoint,
     /// The job's name.
     pub job: String,
+    /// Is it a new one?
+    pub start: Start,
     /// How often a failed task is tried again.
     pub retries: u32,
     /// How long an attempt may take.
@@ -173,6 +175,7 @@ impl Ventilator {
         let config = DispatcherConfig {
             job: JobId(random_id()),
             name: settings.job.clone(),
+            start: settings.start,
             retries: settings.retries,
             timeout: settings.timeout,
             losses_max: settings.losses_max,

@@ -68,13 +68,14 @@ pub(crate) fn to_sink(message: ToSink<Borrowed<'_>>, frame: &Bytes) -> ToSink {
             ToSink::Results { job, session, results: results.into() }
         }
         ToSink::News { session, news } => ToSink::News { session, news },
-        ToSink::JobOpen { job, name } => ToSink::JobOpen { job, name },
-        ToSink::JobClose { job, total } => ToSink::JobClose { job, total },
-        ToSink::GiveUp { job, seq, attempt, status, error } => {
-            ToSink::GiveUp { job, seq, attempt, status, error }
+        ToSink::JobOpen { job, name, start } => ToSink::JobOpen { job, name, start },
+        ToSink::JobClose { job, total, is_whole } => ToSink::JobClose { job, total, is_whole },
+        ToSink::GiveUp { job, seq, attempt, task_hash, status, error } => {
+            ToSink::GiveUp { job, seq, attempt, task_hash, status, error }
         }
         ToSink::JobDone { job } => ToSink::JobDone { job },
         ToSink::Ping => ToSink::Ping,
+        ToSink::Inputs { job, from, hashes } => ToSink::Inputs { job, from, hashes },
     }
 }
 
@@ -87,6 +88,7 @@ fn task_result(result: TaskResult<Borrowed<'_>>, frame: &Bytes) -> TaskResult {
         started_us: result.started_us,
         ran_us: result.ran_us,
         task_bytes: result.task_bytes,
+        task_hash: result.task_hash,
         outcome: Outcome { status, exit, output: output.share(frame), error },
         command: result.command.share(frame),
     }

@@ -1,10 +1,10 @@
 use bytes::Bytes;
 use tradewind_proto::limits::BATCH_TASKS_MAX;
 use tradewind_proto::message::{
-    Card, Exit, Failure, Limits, News, Outcome, Received, Role, Status, Task, TaskResult, ToSink,
-    ToVentilator, ToWorker,
+    Card, Exit, Failure, Limits, News, Outcome, Received, Role, Start, Status, Task, TaskResult,
+    ToSink, ToVentilator, ToWorker,
 };
-use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRanges, SessionId};
+use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRanges, SessionId, TaskHash};
 
 use super::*;
 
@@ -44,6 +44,7 @@ fn result() -> TaskResult {
         started_us: 1_700_000_000_000_000,
         ran_us: 250,
         task_bytes: 4,
+        task_hash: TaskHash(70_000),
         outcome: Outcome {
             status: Status::Failed,
             exit: Exit::Code(-1),
@@ -77,26 +78,37 @@ fn messages_to_the_sink_keep_their_bytes() {
     check(&ToSink::Results { job, session, results: vec![result()].into() }, GOLDEN[8]);
     let heartbeat = News::Heartbeat { running: 2, queued: 300 };
     check(&ToSink::News { session, news: heartbeat }, GOLDEN[9]);
-    let holding =
-        News::Holding { job, call: CallId(1), unfinished: ranges(&[1]), finished: ranges(&[]) };
+    let holding = News::Holding {
+        job,
+        call: CallId(1),
+        unfinished: ranges(&[1]),
+        finished: ranges(&[]),
+        hashes: vec![TaskHash(2)].into(),
+    };
     check(&ToSink::News { session, news: holding }, GOLDEN[10]);
     let returned = News::Returned { job, ranges: ranges(&[3, 4]) };
     check(&ToSink::News { session, news: returned }, GOLDEN[11]);
     check(&ToSink::News { session, news: News::Reconnected }, GOLDEN[12]);
     check(&ToSink::News { session, news: News::Draining }, GOLDEN[13]);
     check(&ToSink::News { session, news: News::Goodbye }, GOLDEN[14]);
-    check(&ToSink::JobOpen { job, name: "sums".to_owned() }, GOLDEN[15]);
-    check(&ToSink::JobClose { job, total: 1_000_000 }, GOLDEN[16]);
+    let open = |start| ToSink::JobOpen { job, name: "sums".to_owned(), start };
+    check(&open(Start::Anew), GOLDEN[15]);
+    check(&open(Start::Resume), GOLDEN[28]);
+    check(&open(Start::RetryFailed), GOLDEN[29]);
+    check(&ToSink::JobClose { job, total: 1_000_000, is_whole: true }, GOLDEN[16]);
     let give_up = ToSink::GiveUp {
         job,
         seq: Seq(8),
         attempt: Attempt(3),
+        task_hash: TaskHash(6),
         status: Status::Lost,
         error: "gone".to_owned(),
     };
     check(&give_up, GOLDEN[17]);
     check(&ToSink::JobDone { job }, GOLDEN[18]);
     check(&ToSink::Ping, GOLDEN[19]);
+    let hashes = vec![TaskHash(1), TaskHash(300)].into();
+    check(&ToSink::Inputs { job, from: Seq(5), hashes }, GOLDEN[30]);
 }
 
 #[test]
@@ -106,6 +118,7 @@ fn messages_to_the_ventilator_keep_their_bytes() {
         job,
         sink: SessionId(3),
         stored: ranges(&[0, 1, 2]),
+        workers: vec![session].into(),
         report_command: true,
     };
     check(&hello, GOLDEN[20]);
@@ -130,6 +143,7 @@ fn messages_to_the_ventilator_keep_their_bytes() {
     check(&ToVentilator::Complete { job }, GOLDEN[23]);
     check(&ToVentilator::Refused { job, reason: "no".to_owned() }, GOLDEN[24]);
     check(&ToVentilator::Ping, GOLDEN[25]);
+    check(&ToVentilator::Verified { job, below: Seq(300) }, GOLDEN[31]);
 }
 
 #[test]
@@ -221,7 +235,7 @@ fn no_bytes_make_the_decoder_panic_or_take_memory() {
 }
 
 /// What stands on the wire, message by message: a change here is a new protocol version.
-const GOLDEN: [&str; 28] = [
+const GOLDEN: [&str; 32] = [
     "017700fd080706050403020109",
     "017701fd080706050403020101fbe8030102fb2c01020103616263fb2c01020100",
     "017702fd0807060504030201040206020901",
@@ -230,19 +244,19 @@ const GOLDEN: [&str; 28] = [
     "017705",
     "017706",
     "017707fd0807060504030201",
-    "017300fd08070605040302010701050100fd00401e18240a0600fa04010101036f75740362616406747275652078",
+    "017300fd08070605040302010701050100fd00401e18240a0600fa04fc70110100010101036f75740362616406747275652078",
     "017301070002fb2c01",
-    "0173010701fd08070605040302010101010100",
+    "0173010701fd080706050403020101010101000102",
     "0173010702fd0807060504030201010302",
     "0173010703",
     "0173010704",
     "0173010705",
-    "017302fd08070605040302010473756d73",
-    "017303fd0807060504030201fc40420f00",
-    "017304fd080706050403020108030304676f6e65",
+    "017302fd08070605040302010473756d7300",
+    "017303fd0807060504030201fc40420f0001",
+    "017304fd08070605040302010803060304676f6e65",
     "017305fd0807060504030201",
     "017306",
-    "017600fd08070605040302010301000301",
+    "017600fd080706050403020103010003010701",
     "017601fd08070605040302010107010502463c5a0104010107070150fc0000100002",
     "0176020705",
     "017603fd0807060504030201",
@@ -250,4 +264,8 @@ const GOLDEN: [&str; 28] = [
     "017605",
     "016301fbeeff0406686f73742d31",
     "017708fd080706050403020101fbe80301",
+    "017302fd08070605040302010473756d7301",
+    "017302fd08070605040302010473756d7302",
+    "017307fd0807060504030201050201fb2c01",
+    "017606fd0807060504030201fb2c01",
 ];

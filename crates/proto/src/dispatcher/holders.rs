@@ -34,7 +34,7 @@ impl Dispatcher {
                     self.to_settle.push(session);
                 }
             }
-            News::Holding { job, call, unfinished, finished } => {
+            News::Holding { job, call, unfinished, finished, hashes: _ } => {
                 if job == self.config.job && worker.call.take_if(|due| *due == call).is_some() {
                     self.handle_holding(session, &unfinished, &finished);
                 }

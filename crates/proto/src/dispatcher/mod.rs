@@ -29,8 +29,8 @@ use crate::limits::{
     HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS, RETAINED_BYTES_MAX,
     ROLL_CALL_GRACE,
 };
-use crate::message::{Card, Status, ToSink, ToVentilator, ToWorker};
-use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SeqSet, SessionId, Time};
+use crate::message::{Card, Start, Status, ToSink, ToVentilator, ToWorker};
+use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SeqSet, SessionId, TaskHash, Time};
 
 use self::entry::{Entry, State};
 use self::receipts::settled;
@@ -50,6 +50,8 @@ pub struct DispatcherConfig {
     pub job: JobId,
     /// Its name, for people.
     pub name: String,
+    /// Is it a new one?
+    pub start: Start,
     /// How often a failed task is tried again.
     pub retries: u32,
     /// How long an attempt may take.
@@ -98,6 +100,8 @@ pub struct Dispatcher {
     retained_bytes: u64,
     settled: u64,
     total: Option<u64>,
+    /// The total is that of all the input.
+    is_whole: bool,
     workers: BTreeMap<SessionId, Worker>,
     sessions: BTreeMap<LaneId, SessionId>,
     sink: SinkLink,
@@ -122,6 +126,7 @@ pub struct Dispatcher {
 #[derive(Clone, Debug)]
 struct GivenUp {
     attempt: Attempt,
+    task_hash: TaskHash,
     status: Status,
     error: String,
 }
@@ -149,6 +154,7 @@ impl Dispatcher {
             retained_bytes: 0,
             settled: 0,
             total: None,
+            is_whole: false,
             workers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             sink: SinkLink::default(),
@@ -201,6 +207,7 @@ impl Dispatcher {
 
     /// There is no more input.
     pub fn handle_input_end(&mut self) {
+        self.is_whole = self.total.is_none();
         self.close_at(self.end());
     }
 
@@ -215,6 +222,7 @@ impl Dispatcher {
             for entry in self.entries.drain((self.fresh.0 - self.base.0) as usize..) {
                 self.retained_bytes -= entry.payload.len() as u64;
             }
+            self.is_whole = false;
             self.close_at(self.fresh);
         }
     }
@@ -305,9 +313,7 @@ impl Dispatcher {
         let job = self.config.job;
         self.transmits.retain(|transmit| !matches!(transmit, Transmit::Sink(_)));
         self.open_job();
-        if let Some(total) = self.total {
-            self.send_sink(ToSink::JobClose { job, total });
-        }
+        self.send_close();
         for (seq, given_up) in self.given_up.clone() {
             if seq < self.fresh {
                 self.send_give_up(seq, &given_up);
@@ -337,7 +343,7 @@ impl Dispatcher {
     pub fn handle_message(&mut self, now: Time, message: ToVentilator) {
         self.hear_sink(now);
         match message {
-            ToVentilator::SinkHello { job, sink, stored, report_command } => {
+            ToVentilator::SinkHello { job, sink, stored, workers: _, report_command } => {
                 if job == self.config.job {
                     self.handle_sink_hello(now, sink, &stored, report_command);
                 }
@@ -370,7 +376,7 @@ impl Dispatcher {
                     self.finish(Ended::Refused(reason));
                 }
             }
-            ToVentilator::Ping => {}
+            ToVentilator::Verified { .. } | ToVentilator::Ping => {}
         }
     }
 
@@ -455,17 +461,25 @@ impl Dispatcher {
 
     fn open_job(&mut self) {
         let (job, name) = (self.config.job, self.config.name.clone());
-        self.send_sink(ToSink::JobOpen { job, name });
+        self.send_sink(ToSink::JobOpen { job, name, start: self.config.start });
     }
 
     fn send_give_up(&mut self, seq: Seq, given_up: &GivenUp) {
-        let GivenUp { attempt, status, error } = given_up.clone();
-        self.send_sink(ToSink::GiveUp { job: self.config.job, seq, attempt, status, error });
+        let GivenUp { attempt, task_hash, status, error } = given_up.clone();
+        let job = self.config.job;
+        self.send_sink(ToSink::GiveUp { job, seq, attempt, task_hash, status, error });
     }
 
     fn close_at(&mut self, end: Seq) {
         self.total = Some(end.0);
-        self.send_sink(ToSink::JobClose { job: self.config.job, total: end.0 });
+        self.send_close();
+    }
+
+    fn send_close(&mut self) {
+        let (job, is_whole) = (self.config.job, self.is_whole);
+        if let Some(total) = self.total {
+            self.send_sink(ToSink::JobClose { job, total, is_whole });
+        }
     }
 
     fn end_transmits(&mut self) {
@@ -488,10 +502,10 @@ impl Dispatcher {
         let attempt = entry.attempt;
         let bytes = entry.payload.len() as u64;
         let old = std::mem::replace(&mut entry.state, State::GivenUp);
-        entry.payload = Bytes::new();
+        let task_hash = TaskHash::of(&std::mem::take(&mut entry.payload));
         self.retained_bytes -= bytes;
         self.uncharge(old, bytes);
-        let given_up = GivenUp { attempt, status, error };
+        let given_up = GivenUp { attempt, task_hash, status, error };
         if seq < self.fresh {
             self.send_give_up(seq, &given_up);
         }

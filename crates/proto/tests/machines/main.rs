@@ -206,6 +206,7 @@ fn a_result_of_another_job_or_far_away_is_no_record() {
             started_us: 0,
             ran_us: 0,
             task_bytes: 0,
+            task_hash: tradewind_proto::TaskHash(0),
             outcome: ok("forged"),
             command: bytes::Bytes::new(),
         }];

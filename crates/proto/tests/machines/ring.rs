@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Order, Record};
+use tradewind_proto::collector::{
+    Collector, CollectorConfig, Counts, Opened, Opening, Order, Record,
+};
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
 use tradewind_proto::limits::LOSSES_MAX;
-use tradewind_proto::message::{Card, Outcome, Role, Status, ToVentilator, ToWorker};
+use tradewind_proto::message::{self, Card, Outcome, Role, Status, ToVentilator, ToWorker};
 use tradewind_proto::{JobId, LaneId, Seq, SeqSet, SessionId, Slot, Time};
 
 pub(crate) const JOB: JobId = JobId(77);
@@ -44,6 +46,7 @@ impl Ring {
         let mut config = DispatcherConfig {
             job: JOB,
             name: "test".into(),
+            start: message::Start::Anew,
             retries: 0,
             timeout: None,
             losses_max: LOSSES_MAX,
@@ -183,9 +186,9 @@ impl Ring {
                 Transmit::Worker(lane, message) => self.tell_worker(lane, message),
                 Transmit::Sink(message) => {
                     self.collector.handle_message(message);
-                    if self.collector.poll_open().is_some() {
+                    if let Some(Opening { job, .. }) = self.collector.poll_open() {
                         let (stored, counts) = self.from_before.clone();
-                        self.collector.handle_opened(stored, counts);
+                        self.collector.handle_opened(Opened { job, stored, counts });
                     }
                 }
             }

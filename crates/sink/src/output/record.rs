@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tradewind_proto::message::Outcome;
-use tradewind_proto::{Attempt, Seq, collector};
+use tradewind_proto::{Attempt, Seq, TaskHash, collector};
 
 /// What is stored of a task: how its last attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Record {
     pub ran_us: u64,
     /// Bytes of the task's payload.
     pub task_bytes: u64,
+    /// What the task was.
+    pub task_hash: TaskHash,
     /// How it ended.
     pub outcome: Outcome,
     /// The command that was run, if a joblog asked for it; else empty.
@@ -37,6 +39,7 @@ impl From<collector::Record> for Record {
             started_us: result.started_us,
             ran_us: result.ran_us,
             task_bytes: result.task_bytes,
+            task_hash: result.task_hash,
             outcome: result.outcome,
             command: result.command,
         }
@@ -58,6 +61,7 @@ pub(super) mod tests {
             started_us: 1_767_323_045_678_901,
             ran_us: 1_500_000,
             task_bytes: 7,
+            task_hash: TaskHash::of(b"a task "),
             outcome: Outcome {
                 status: Status::Ok,
                 exit: Exit::Code(0),
@@ -84,6 +88,7 @@ pub(super) mod tests {
             started_us: 0,
             ran_us: 0,
             task_bytes: 0,
+            task_hash: TaskHash::of(b""),
             outcome: Outcome::error(status, error),
             command: Bytes::new(),
         }
