@@ -10,8 +10,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::batch::{Batch, Bounded};
+use crate::dispatcher::changed_input;
 use crate::limits::{
-    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS, WORKERS_MAX,
+    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS,
+    ROLL_CALL_GRACE, WORKERS_MAX,
 };
 use crate::message::{
     Failure, News, Outcome, RECEIVED_MAX, Received, Start, Status, TaskResult, ToSink, ToVentilator,
@@ -89,11 +91,16 @@ pub struct Collector {
     /// A job that the ventilator wants to open, until the output is ready for it.
     opening: Option<(Opening, bool)>,
     inputs: VecDeque<Inputs>,
+    /// The first task that is not what it was.
+    changed: Option<Seq>,
     workers: BTreeMap<SessionId, Arc<str>>,
     is_ventilator_connected: bool,
     receipt: PendingReceipt,
     transmits: VecDeque<ToVentilator>,
     next_beat: Time,
+    /// When all workers have had the time to connect.
+    settles_in: Option<Time>,
+    is_settled_in: bool,
     duplicates: u64,
     strays: u64,
     nobody: Arc<str>,
@@ -124,10 +131,10 @@ pub struct Opened {
 /// What a resumed job's input has where there are records already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inputs {
-    /// The first task.
-    pub from: Seq,
-    /// What it is, and those that follow it.
-    pub hashes: Vec<TaskHash>,
+    /// Tasks whose records are stored, ascending, and what the input says that they are.
+    pub stored: Vec<(Seq, TaskHash)>,
+    /// All below this is compared when these are.
+    pub below: Seq,
 }
 
 #[derive(Debug)]
@@ -168,11 +175,14 @@ impl Collector {
             job: None,
             opening: None,
             inputs: VecDeque::new(),
+            changed: None,
             workers: BTreeMap::new(),
             is_ventilator_connected: false,
             receipt: PendingReceipt::default(),
             transmits: VecDeque::new(),
             next_beat: Time(0),
+            settles_in: None,
+            is_settled_in: false,
             duplicates: 0,
             strays: 0,
             nobody: Arc::from(""),
@@ -223,7 +233,7 @@ impl Collector {
             }
             ToSink::Inputs { job, from, hashes } => {
                 if self.job_mut(job).is_some() {
-                    self.inputs.push_back(Inputs { from, hashes: hashes.0 });
+                    self.handle_inputs(from, hashes.0);
                 }
             }
             ToSink::JobDone { job } => {
@@ -263,12 +273,8 @@ impl Collector {
     /// The input is not what it was when this task ran.
     pub fn handle_changed(&mut self, seq: Seq) {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
-        let place = seq.0 + 1;
-        let reason = format!(
-            "the input is not the one that this job began with: task {seq}, which is number \
-             {place} of the input, was another one"
-        );
-        self.say(ToVentilator::Refused { job, reason });
+        self.changed = Some(seq);
+        self.say(ToVentilator::Refused { job, reason: changed_input(seq) });
     }
 
     /// The first `count` records that were given out and not yet written are in the output now.
@@ -294,6 +300,8 @@ impl Collector {
 
     /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
     pub fn handle_timeout(&mut self, now: Time) {
+        let settles_in = *self.settles_in.get_or_insert(now + ROLL_CALL_GRACE);
+        self.is_settled_in |= now >= settles_in;
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
             self.say(ToVentilator::Ping);
@@ -347,8 +355,7 @@ impl Collector {
     /// Are all records of the job in the output?
     #[must_use]
     pub fn is_all_stored(&self) -> bool {
-        let job = self.job.as_ref();
-        job.is_some_and(|job| job.total.is_some_and(|total| job.stored.first_missing().0 >= total))
+        self.job.as_ref().is_some_and(Job::is_all_stored)
     }
 
     /// Is there nothing left to do for this job: neither input that was not taken, nor a task
@@ -398,7 +405,7 @@ impl Collector {
             job: job.id,
             sink: self.config.session,
             stored: job.stored.to_ranges(),
-            workers: Bounded(self.workers.keys().copied().take(WORKERS_MAX).collect()),
+            workers: self.known_workers(),
             report_command: self.config.report_command,
         };
         let complete = job.flushed.then_some(ToVentilator::Complete { job: job.id });
@@ -408,9 +415,26 @@ impl Collector {
         }
     }
 
+    fn known_workers(&self) -> Option<Bounded<SessionId, WORKERS_MAX>> {
+        let sessions = self.workers.keys().copied().take(WORKERS_MAX);
+        self.is_settled_in.then(|| Bounded(sessions.collect()))
+    }
+
     fn handle_open(&mut self, opening: Opening) {
-        let reason = match (&self.job, opening.start) {
-            (Some(job), start) if job.id == opening.job || start == Start::Resume => {
+        let reason = match (&mut self.job, opening.start) {
+            (Some(job), _) if job.id == opening.job => {
+                self.say_hello();
+                return;
+            }
+            (Some(job), Start::Resume) if job.is_all_stored() && !job.is_whole => {
+                format!("the sink is about to leave {} ({}) as it was stopped", job.name, job.id)
+            }
+            (Some(job), Start::Resume) => {
+                // Another ventilator has another go at the input.
+                self.changed = None;
+                if !job.is_whole {
+                    job.total = None;
+                }
                 self.say_hello();
                 return;
             }
@@ -516,6 +540,19 @@ impl Collector {
         job.take(order, Record { worker: nobody, result });
     }
 
+    fn handle_inputs(&mut self, from: Seq, hashes: Vec<TaskHash>) {
+        let Some(job) = &self.job else { return };
+        if let Some(seq) = self.changed {
+            // The answer was lost.
+            self.handle_changed(seq);
+            return;
+        }
+        let below = Seq(from.0.saturating_add(hashes.len() as u64));
+        let tasks = (from.0..below.0).map(Seq).zip(hashes);
+        let stored = tasks.filter(|(seq, _)| job.stored.contains(*seq)).collect();
+        self.inputs.push_back(Inputs { stored, below });
+    }
+
     fn handle_news(&mut self, session: SessionId, news: News) {
         // After the receipt for what the worker said before: an account of what it holds must not
         // overtake the results that it no longer holds.
@@ -556,6 +593,10 @@ impl Job {
             flushed: false,
             done: false,
         }
+    }
+
+    fn is_all_stored(&self) -> bool {
+        self.total.is_some_and(|total| self.stored.first_missing().0 >= total)
     }
 
     /// No seq is dispatched further than the window past the lowest that is not settled, so no

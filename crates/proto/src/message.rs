@@ -309,8 +309,9 @@ pub enum ToVentilator {
         sink: SessionId,
         /// What is stored already.
         stored: SeqRanges,
-        /// The workers that are connected to it.
-        workers: Bounded<SessionId, WORKERS_MAX>,
+        /// The workers that are connected to it; none if it is so new that they may have had no
+        /// time to connect.
+        workers: Option<Bounded<SessionId, WORKERS_MAX>>,
         /// The sink keeps a joblog.
         report_command: bool,
     },

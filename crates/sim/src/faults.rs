@@ -361,7 +361,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
             4 => ToVentilator::Complete { job },
             5 => ToVentilator::Refused { job, reason: String::new() },
             6 => {
-                let workers = Bounded::default();
+                let workers = None;
                 let sink = session;
                 ToVentilator::SinkHello { job, sink, stored: ranges, workers, report_command: true }
             }

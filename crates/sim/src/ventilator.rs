@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Timeout, Transmit};
-use tradewind_proto::limits::LOSSES_MAX;
+use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE};
 use tradewind_proto::message::{Start, ToWorker};
 use tradewind_proto::{JobId, LaneId, SessionId, Time};
 use tradewind_wire::encode;
@@ -35,6 +35,7 @@ impl Ventilator {
             job: JobId(!seed),
             name: "a job".to_owned(),
             start: Start::Anew,
+            resume_wait: ROLL_CALL_GRACE,
             retries: plan.retries,
             timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
             losses_max: LOSSES_MAX,

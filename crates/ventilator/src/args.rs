@@ -1,5 +1,7 @@
 //! The ventilator's flags.
 
+use std::time::Duration;
+
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
@@ -70,6 +72,20 @@ pub struct VentilatorArgs {
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
+    pub resume: ResumeArgs,
+
+    /// How long to wait for workers that may still hold tasks, if the sink is new too
+    #[arg(
+        long,
+        env = "TRADEWIND_RESUME_WAIT",
+        value_name = "DURATION",
+        value_parser = duration,
+        default_value = "10s"
+    )]
+    pub resume_wait: Duration,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
     pub policy: PolicyArgs,
 
     #[command(flatten)]
@@ -79,6 +95,33 @@ pub struct VentilatorArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub logs: LogArgs,
+}
+
+/// Whether a job goes on.
+#[derive(Args, Clone, Debug)]
+pub struct ResumeArgs {
+    /// Go on with the job that the output has, with the same input; start anew if there is none
+    #[arg(long, env = "TRADEWIND_RESUME", value_parser = BoolishValueParser::new())]
+    pub resume: bool,
+
+    /// With --resume: run tasks again whose records are not ok
+    #[arg(
+        long,
+        env = "TRADEWIND_RETRY_FAILED",
+        requires = "resume",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub retry_failed: bool,
+}
+
+impl ResumeArgs {
+    fn start(&self) -> Start {
+        match (self.resume, self.retry_failed) {
+            (false, _) => Start::Anew,
+            (true, false) => Start::Resume,
+            (true, true) => Start::RetryFailed,
+        }
+    }
 }
 
 /// What a job allows its tasks.
@@ -130,7 +173,8 @@ impl VentilatorArgs {
             receipts: inherited.or_endpoint(1, self.receipts),
             sink: self.sink,
             job: self.job,
-            start: Start::Anew,
+            start: self.resume.start(),
+            resume_wait: self.resume_wait,
             retries: self.policy.retries,
             timeout: self.policy.timeout,
             losses_max: self.policy.max_losses,

@@ -42,6 +42,8 @@ pub struct Settings {
     pub job: String,
     /// Is it a new one?
     pub start: Start,
+    /// How long a resumed job waits for workers that a new sink does not know of yet.
+    pub resume_wait: Duration,
     /// How often a failed task is tried again.
     pub retries: u32,
     /// How long an attempt may take.
@@ -176,6 +178,7 @@ impl Ventilator {
             job: JobId(random_id()),
             name: settings.job.clone(),
             start: settings.start,
+            resume_wait: settings.resume_wait,
             retries: settings.retries,
             timeout: settings.timeout,
             losses_max: settings.losses_max,
@@ -353,6 +356,10 @@ impl Ventilator {
     fn outcome(&mut self) -> exit::Outcome {
         if let Some(Ended::Refused(reason)) = self.dispatcher.ended() {
             return Err(Fatal::new(REFUSED, format!("the job was refused: {reason}")));
+        }
+        if self.dispatcher.ended() == Some(&Ended::Untouched) {
+            say("stopped before the job went on: nothing was run, all is as it was");
+            return Ok(STOPPED);
         }
         if let Some(error) = self.input_error.take() {
             return Err(Fatal { code: INPUT, error: error.into() });

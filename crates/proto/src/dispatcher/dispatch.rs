@@ -14,7 +14,10 @@ impl Dispatcher {
             return None;
         }
         let is_called = |worker: &Worker| worker.phase == Phase::Called;
-        if self.roll_until.is_some() && !self.workers.values().any(is_called) {
+        if self.roll_until.is_some()
+            && !self.workers.values().any(is_called)
+            && self.expected.iter().all(|session| self.workers.contains_key(session))
+        {
             self.roll_until = None;
         }
         let first = self.next_to_dispatch()?;

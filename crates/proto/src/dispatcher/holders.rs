@@ -9,6 +9,10 @@ use crate::{Attempt, CallId, LaneId, Seq, SeqRanges, SeqSet, SessionId, Time};
 
 impl Dispatcher {
     pub(super) fn roll_call(&mut self, session: SessionId) {
+        if self.is_resuming() {
+            // It is called by the job's own id, and not before that is known.
+            return;
+        }
         let Some(worker) = self.workers.get_mut(&session) else { return };
         let (lane, call) = (worker.lane, self.next_call);
         self.next_call = CallId(call.0 + 1);
@@ -34,8 +38,11 @@ impl Dispatcher {
                     self.to_settle.push(session);
                 }
             }
-            News::Holding { job, call, unfinished, finished, hashes: _ } => {
-                if job == self.config.job && worker.call.take_if(|due| *due == call).is_some() {
+            News::Holding { job, call, unfinished, finished, hashes } => {
+                if job == self.config.job
+                    && worker.call.take_if(|due| *due == call).is_some()
+                    && self.is_input(&unfinished, &finished, &hashes.0)
+                {
                     self.handle_holding(session, &unfinished, &finished);
                 }
             }
@@ -108,6 +115,8 @@ impl Dispatcher {
         }
         let Some(entry) = self.entry(seq) else { return };
         entry.state = State::Out(session);
+        // An earlier ventilator may have dispatched it: the next attempt is not its first.
+        entry.attempt = entry.attempt.max(Attempt::FIRST);
         if entry.blamed.take_if(|blamed| *blamed == session).is_some() {
             entry.losses -= 1;
         }
@@ -215,6 +224,7 @@ impl Dispatcher {
     }
 
     pub(super) fn beat(&mut self, now: Time) {
+        self.end_idle_reading();
         self.tell_limits();
         let pings = self.sessions.keys().map(|lane| Transmit::Worker(*lane, ToWorker::Ping));
         self.transmits.extend(pings);

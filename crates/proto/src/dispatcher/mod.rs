@@ -15,6 +15,7 @@ mod entry;
 mod halt;
 mod holders;
 mod receipts;
+mod resume;
 mod rng;
 mod run_times;
 mod sink_link;
@@ -22,24 +23,28 @@ mod snapshot;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::batch::Bounded;
 use crate::limits::{
     HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS, RETAINED_BYTES_MAX,
-    ROLL_CALL_GRACE,
+    ROLL_CALL_GRACE, WORKERS_MAX,
 };
 use crate::message::{Card, Start, Status, ToSink, ToVentilator, ToWorker};
 use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SeqSet, SessionId, TaskHash, Time};
 
 use self::entry::{Entry, State};
 use self::receipts::settled;
+use self::resume::{Phase as ResumePhase, Resume};
 use self::rng::Rng;
 use self::run_times::RunTimes;
 use self::sink_link::SinkLink;
 use self::worker::{Phase, Worker};
 
 pub use self::halt::{Halt, HaltError, HaltLimit, HaltOn, HaltWhen, PERCENT_TASKS_MIN};
+pub(crate) use self::resume::changed_input;
 pub use self::run_times::Timeout;
 pub use self::snapshot::{DispatcherSnapshot, WorkerSnapshot};
 
@@ -52,6 +57,9 @@ pub struct DispatcherConfig {
     pub name: String,
     /// Is it a new one?
     pub start: Start,
+    /// How long a resumed job waits for workers that may hold its tasks, where the sink is too new
+    /// to know of them.
+    pub resume_wait: Duration,
     /// How often a failed task is tried again.
     pub retries: u32,
     /// How long an attempt may take.
@@ -80,6 +88,8 @@ pub enum Ended {
     Complete,
     /// The sink would not have the job.
     Refused(String),
+    /// It was stopped before it could be resumed: all is as it was.
+    Untouched,
 }
 
 /// The ventilator's state machine.
@@ -116,6 +126,10 @@ pub struct Dispatcher {
     /// The sink is new: until all have answered the roll call, or this, nothing is run again. It
     /// may be held by somebody who has not answered.
     roll_until: Option<Time>,
+    /// Workers that the sink knows, and that should have answered it too.
+    expected: BTreeSet<SessionId>,
+    /// The job goes on where another ventilator left it.
+    resume: Option<Resume>,
     run_times: RunTimes,
     /// The limit that was last told to workers, where it moves.
     told_limit_us: Option<u64>,
@@ -144,6 +158,7 @@ impl Dispatcher {
     pub fn new(config: DispatcherConfig) -> Self {
         Self {
             rng: Rng(config.seed),
+            resume: (config.start != Start::Anew).then(Resume::new),
             config,
             entries: VecDeque::new(),
             base: Seq(0),
@@ -166,6 +181,7 @@ impl Dispatcher {
             stopped: None,
             halted: false,
             roll_until: None,
+            expected: BTreeSet::new(),
             run_times: RunTimes::default(),
             told_limit_us: None,
             ended: None,
@@ -181,14 +197,25 @@ impl Dispatcher {
         }
         let ahead = self.end().0 - self.fresh.0;
         let window = self.end().0 - self.base.0;
-        let room = READ_AHEAD_TASKS_MAX.saturating_sub(ahead);
-        room.min((REORDER_WINDOW_TASKS + READ_AHEAD_TASKS_MAX).saturating_sub(window))
+        let within = (REORDER_WINDOW_TASKS + READ_AHEAD_TASKS_MAX).saturating_sub(window);
+        match self.resume.as_ref().map(|resume| resume.phase) {
+            None | Some(ResumePhase::Going) => {
+                within.min(READ_AHEAD_TASKS_MAX.saturating_sub(ahead))
+            }
+            Some(ResumePhase::Reading) => within,
+            Some(ResumePhase::Asking | ResumePhase::AskingAgain) => 0,
+        }
     }
 
     /// A task was read. More than there is [room](Self::input_room) for is allowed and costs
     /// memory; what comes after the end of input is dropped.
     pub fn handle_task(&mut self, payload: Bytes) {
         if self.total.is_some() {
+            return;
+        }
+        if self.read_again(self.end(), &payload) {
+            self.entries.push_back(Entry { state: State::Settled, ..Entry::new(Bytes::new()) });
+            self.settled += 1;
             return;
         }
         self.retained_bytes += payload.len() as u64;
@@ -201,7 +228,12 @@ impl Dispatcher {
             return;
         }
         let seq = self.end();
+        let is_stored = self.read_again(seq, b"");
         self.entries.push_back(Entry::new(Bytes::new()));
+        if is_stored {
+            self.settle(seq);
+            return;
+        }
         self.give_up(seq, Status::Failed, error);
     }
 
@@ -209,6 +241,7 @@ impl Dispatcher {
     pub fn handle_input_end(&mut self) {
         self.is_whole = self.total.is_none();
         self.close_at(self.end());
+        self.end_reading(false);
     }
 
     /// Take no more input, finish what is out.
@@ -216,21 +249,39 @@ impl Dispatcher {
         if self.stopped.is_none() {
             self.stopped = Some(Stopped::Draining);
         }
-        if self.total.is_none_or(|total| total > self.fresh.0) {
+        if self.is_resuming() {
+            self.ended.get_or_insert(Ended::Untouched);
+            return;
+        }
+        let begun = self.begun();
+        if self.total.is_none_or(|total| total > begun.0) {
             // What was read and never dispatched was not begun: the job ends before it.
-            self.given_up.split_off(&self.fresh);
-            for entry in self.entries.drain((self.fresh.0 - self.base.0) as usize..) {
+            self.given_up.split_off(&begun);
+            self.requeued.split_off(&begun);
+            for entry in self.entries.drain((begun.0 - self.base.0) as usize..) {
                 self.retained_bytes -= entry.payload.len() as u64;
             }
+            self.fresh = begun;
             self.is_whole = false;
-            self.close_at(self.fresh);
+            self.close_at(begun);
         }
+    }
+
+    /// Nothing from here on was ever dispatched.
+    fn begun(&self) -> Seq {
+        let handed_out = self.entries.range(..(self.fresh.0 - self.base.0) as usize);
+        let is_begun = |entry: &Entry| entry.state != State::Queued || entry.attempt > Attempt(0);
+        let count = handed_out.rev().skip_while(|entry| !is_begun(entry)).count();
+        Seq(self.base.0 + count as u64)
     }
 
     /// Stop: whatever has no result yet gets a cancelled record.
     pub fn handle_cancel(&mut self) {
         self.handle_drain();
         self.stopped = Some(Stopped::Cancelled);
+        if self.is_resuming() {
+            return;
+        }
         let job = self.config.job;
         for worker in self.workers.values() {
             self.transmits.push_back(Transmit::Worker(worker.lane, ToWorker::Cancel { job }));
@@ -343,13 +394,19 @@ impl Dispatcher {
     pub fn handle_message(&mut self, now: Time, message: ToVentilator) {
         self.hear_sink(now);
         match message {
-            ToVentilator::SinkHello { job, sink, stored, workers: _, report_command } => {
-                if job == self.config.job {
-                    self.handle_sink_hello(now, sink, &stored, report_command);
+            ToVentilator::SinkHello { job, sink, stored, workers, report_command } => {
+                if self.is_asking() && job == self.config.job {
+                    // There was nothing to resume: it is a new job.
+                    self.resume = None;
+                }
+                if self.is_reading_again() {
+                    self.handle_early_hello(job, &stored);
+                } else if job == self.config.job {
+                    self.handle_sink_hello(now, sink, &stored, workers, report_command);
                 }
             }
             ToVentilator::Receipt { job, received, stored, retry, held_bytes, failed } => {
-                if job != self.config.job {
+                if job != self.config.job || self.is_resuming() {
                     return;
                 }
                 self.sink.held_bytes = held_bytes;
@@ -367,16 +424,22 @@ impl Dispatcher {
             ToVentilator::Complete { job } => {
                 // Not before the end of the input: a sink that is wrong about the job must not
                 // make tasks vanish.
-                if job == self.config.job && self.total == Some(self.base.0) {
+                let is_all = self.total == Some(self.base.0) && !self.is_resuming();
+                if job == self.config.job && is_all {
                     self.finish(Ended::Complete);
                 }
             }
             ToVentilator::Refused { job, reason } => {
                 if job == self.config.job {
-                    self.finish(Ended::Refused(reason));
+                    self.refuse(reason);
                 }
             }
-            ToVentilator::Verified { .. } | ToVentilator::Ping => {}
+            ToVentilator::Verified { job, below } => {
+                if job == self.config.job {
+                    self.handle_verified(below);
+                }
+            }
+            ToVentilator::Ping => {}
         }
     }
 
@@ -400,6 +463,9 @@ impl Dispatcher {
         self.pass_over();
         if let Some(transmit) = self.transmits.pop_front() {
             return Some(transmit);
+        }
+        if let Some(inputs) = self.next_inputs() {
+            return Some(Transmit::Sink(inputs));
         }
         while let Some(session) = self.to_settle.pop() {
             let Some(worker) = self.workers.get_mut(&session) else { continue };
@@ -497,6 +563,15 @@ impl Dispatcher {
         }
     }
 
+    fn refuse(&mut self, reason: String) {
+        if self.is_resuming() {
+            // It may still be resumed: nobody is told that it is over.
+            self.ended.get_or_insert(Ended::Refused(reason));
+        } else {
+            self.finish(Ended::Refused(reason));
+        }
+    }
+
     fn give_up(&mut self, seq: Seq, status: Status, error: String) {
         let Some(entry) = self.entry(seq) else { return };
         let attempt = entry.attempt;
@@ -550,6 +625,7 @@ impl Dispatcher {
         now: Time,
         sink: SessionId,
         stored: &SeqRanges,
+        workers: Option<Bounded<SessionId, WORKERS_MAX>>,
         report_command: bool,
     ) {
         if let Some(seq) = self.first_lost(stored) {
@@ -560,8 +636,17 @@ impl Dispatcher {
             self.finish(Ended::Refused(reason));
             return;
         }
+        let is_resumed = self.is_resuming();
         let is_new = self.sink.handle_hello(now, sink, report_command);
         self.handle_stored(stored);
+        if is_resumed {
+            self.go_on(stored);
+            // A sink that has been there for a while has all workers; a new one has yet to see
+            // them.
+            let wait = workers.as_ref().map_or(self.config.resume_wait, |_| ROLL_CALL_GRACE);
+            self.roll_until = Some(now + wait);
+            self.expected = workers.into_iter().flat_map(|workers| workers.0).collect();
+        }
         if is_new {
             self.roll_until = Some(now + ROLL_CALL_GRACE);
             self.forget_received();

@@ -52,16 +52,25 @@ impl Dispatcher {
     }
 
     pub(super) fn handle_stored(&mut self, stored: &SeqRanges) {
+        self.learn_beyond(stored);
         for range in stored.as_slice() {
             for seq in range.clamped(self.base, self.end()).seqs() {
                 self.settle(seq);
             }
         }
-        while self.entries.front().is_some_and(|entry| entry.state == State::Settled) {
+        self.forget_settled();
+    }
+
+    /// Drops what is settled at the front.
+    pub(super) fn forget_settled(&mut self) {
+        let is_verified = |seq| self.resume.as_ref().is_none_or(|resume| resume.is_verified(seq));
+        while self.entries.front().is_some_and(|entry| entry.state == State::Settled)
+            && is_verified(self.base)
+        {
             self.entries.pop_front();
             self.base = self.base.next();
         }
-        // A resumed job may find its very first tasks stored before they were ever dispatched.
+        // A resumed job finds its very first tasks stored before they were ever dispatched.
         self.fresh = self.fresh.max(self.base);
     }
 
@@ -123,6 +132,8 @@ impl Dispatcher {
         }
         let backoff = self.backoff(attempt);
         let Some(entry) = self.entry(seq) else { return };
+        // It may be an attempt that an earlier ventilator counted.
+        entry.attempt = entry.attempt.max(attempt);
         let old = std::mem::replace(&mut entry.state, State::Queued);
         entry.avoid = Some(session);
         if attempt > entry.failed {

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tradewind_proto::collector::{
-    Collector, CollectorConfig, Counts, Opened, Opening, Order, Record,
+    Collector, CollectorConfig, Counts, Inputs, Opened, Opening, Order, Record,
 };
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
-use tradewind_proto::limits::LOSSES_MAX;
+use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE};
 use tradewind_proto::message::{self, Card, Outcome, Role, Status, ToVentilator, ToWorker};
 use tradewind_proto::{JobId, LaneId, Seq, SeqSet, SessionId, Slot, Time};
 
@@ -24,6 +24,8 @@ pub(crate) struct Ring {
     pub(crate) written: Vec<Record>,
     /// What a new sink finds in its output.
     pub(crate) from_before: (SeqSet, Counts),
+    /// Starts of the ventilator.
+    ventilators: u64,
     /// Hold back what the sink says.
     pub(crate) sink_is_mute: bool,
     /// Hold back what was written: the disk is slow.
@@ -43,16 +45,7 @@ impl Ring {
     }
 
     pub(crate) fn with(order: Order, change: impl FnOnce(&mut DispatcherConfig)) -> Self {
-        let mut config = DispatcherConfig {
-            job: JOB,
-            name: "test".into(),
-            start: message::Start::Anew,
-            retries: 0,
-            timeout: None,
-            losses_max: LOSSES_MAX,
-            halt: None,
-            seed: 1,
-        };
+        let mut config = config(JOB);
         change(&mut config);
         let collector = CollectorConfig { session: SessionId(1000), order, report_command: false };
         let mut ring = Self {
@@ -62,6 +55,7 @@ impl Ring {
             workers: BTreeMap::new(),
             written: Vec::new(),
             from_before: (SeqSet::new(), Counts::default()),
+            ventilators: 1,
             sink_is_mute: false,
             disk_is_stuck: false,
         };
@@ -158,6 +152,39 @@ impl Ring {
         self.settle();
     }
 
+    /// The ventilator dies, and comes back with the same input to come. Workers find it when they
+    /// [rejoin](Self::rejoin).
+    pub(crate) fn restart_ventilator(&mut self, start: message::Start) {
+        let job = JobId(JOB.0 + self.ventilators);
+        self.ventilators += 1;
+        self.dispatcher = Dispatcher::new(DispatcherConfig { start, ..config(job) });
+        self.collector.handle_ventilator_disconnected();
+        self.dispatcher.handle_sink_connected();
+        self.dispatcher.handle_receipts_connected(self.now);
+        self.collector.handle_ventilator_connected();
+        self.settle();
+    }
+
+    /// A worker that lives finds the ventilator that is new.
+    pub(crate) fn rejoin(&mut self, id: u64, slots: u32) {
+        let (session, name) = (SessionId(id), format!("w{id}"));
+        let card = Card { role: Role::Worker, session, slots, name };
+        self.dispatcher.handle_lane_opened(self.now, LaneId(id), &card);
+        self.settle();
+    }
+
+    /// Compares as the sink's shell does: with what was written.
+    fn compare(&mut self, inputs: &Inputs) {
+        let hash = |seq: &Seq| {
+            let record = self.written.iter().find(|record| record.result.seq == *seq);
+            record.map(|record| record.result.task_hash)
+        };
+        match inputs.stored.iter().find(|(seq, new)| hash(seq) != Some(*new)) {
+            Some((seq, _)) => self.collector.handle_changed(*seq),
+            None => self.collector.handle_verified(inputs.below),
+        }
+    }
+
     pub(crate) fn pass(&mut self, micros: u64) {
         self.now = Time(self.now.0 + micros);
         self.dispatcher.handle_timeout(self.now);
@@ -188,7 +215,12 @@ impl Ring {
                     self.collector.handle_message(message);
                     if let Some(Opening { job, .. }) = self.collector.poll_open() {
                         let (stored, counts) = self.from_before.clone();
+                        // An output with records in it belongs to the job that made them.
+                        let job = if counts.total() > 0 { JOB } else { job };
                         self.collector.handle_opened(Opened { job, stored, counts });
+                    }
+                    while let Some(inputs) = self.collector.poll_inputs() {
+                        self.compare(&inputs);
                     }
                 }
             }
@@ -268,5 +300,19 @@ impl Ring {
     pub(crate) fn say(&mut self, message: ToVentilator) {
         self.dispatcher.handle_message(self.now, message);
         self.settle();
+    }
+}
+
+fn config(job: JobId) -> DispatcherConfig {
+    DispatcherConfig {
+        job,
+        name: "test".into(),
+        start: message::Start::Anew,
+        resume_wait: ROLL_CALL_GRACE,
+        retries: 0,
+        timeout: None,
+        losses_max: LOSSES_MAX,
+        halt: None,
+        seed: 1,
     }
 }

@@ -13,7 +13,7 @@ use tradewind_proto::dispatcher::Timeout;
 use tradewind_proto::limits::{MESSAGE_BYTES_MAX, SLOTS_MAX};
 use tradewind_sink::args::OutputArgs;
 use tradewind_sink::output::OutputTarget;
-use tradewind_ventilator::args::PolicyArgs;
+use tradewind_ventilator::args::{PolicyArgs, ResumeArgs};
 use tradewind_ventilator::input::{self, InputPath};
 use tradewind_worker::args::{HandlerArgs, REPLACEMENTS, cores};
 
@@ -59,6 +59,9 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     handler: HandlerArgs,
+
+    #[command(flatten)]
+    resume: ResumeArgs,
 
     #[command(flatten)]
     policy: PolicyArgs,
@@ -159,6 +162,11 @@ impl RunArgs {
         let PolicyArgs { retries, timeout, max_losses, halt } = &self.policy;
         let mut args = arg("--input", self.input.as_os_str());
         args.extend(flag("--null", self.null));
+        let ResumeArgs { resume, retry_failed } = self.resume;
+        args.extend(flag("--resume", resume));
+        args.extend(flag("--retry-failed", retry_failed));
+        // All workers are new, and hold nothing.
+        args.extend(arg("--resume-wait", "0s"));
         args.extend(arg("--retries", retries.to_string()));
         match timeout {
             Some(Timeout::After(limit)) => {

@@ -1,0 +1,239 @@
+//! A job that goes on where an earlier ventilator left it.
+//!
+//! The sink says which job that is and what it has. Then the input is read again, up to where the
+//! earlier ventilator can have been: what is stored is passed over, after the sink has compared
+//! what the tasks were. Only then is the sink asked for its hello a second time, the one that
+//! counts: from here on every seq that it or a worker may speak of is known. What workers still
+//! hold is theirs; the rest waits in the queue until they have said what that is.
+
+use std::collections::VecDeque;
+
+use super::entry::State;
+use super::{Dispatcher, Ended};
+use crate::limits::{BATCH_TASKS_MAX, REORDER_WINDOW_TASKS};
+use crate::message::{Start, ToSink};
+use crate::{JobId, Seq, SeqRange, SeqRanges, SeqSet, TaskHash};
+
+#[derive(Debug)]
+pub(super) struct Resume {
+    pub(super) phase: Phase,
+    /// What the sink had stored, for tasks that were not read when it said so.
+    known: SeqSet,
+    /// No task from here on is stored, as far as is known.
+    known_end: Seq,
+    /// The sink has compared all tasks below this.
+    verified: Seq,
+    /// What the tasks from there on are, as far as they are read and below the known end.
+    unverified: VecDeque<TaskHash>,
+    /// So many of these it was sent.
+    sent: usize,
+    /// How much was read at the last beat.
+    read: Seq,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The sink has not said which job it is.
+    Asking,
+    /// The input is read up to where the earlier ventilator can have been.
+    Reading,
+    /// All is read; what the sink has now is what counts.
+    AskingAgain,
+    /// The job goes on.
+    Going,
+}
+
+impl Resume {
+    pub(super) fn new() -> Self {
+        Self {
+            phase: Phase::Asking,
+            known: SeqSet::new(),
+            known_end: Seq(0),
+            verified: Seq(0),
+            unverified: VecDeque::new(),
+            sent: 0,
+            read: Seq(0),
+        }
+    }
+
+    fn learn(&mut self, stored: &SeqRanges) {
+        for range in stored.as_slice() {
+            self.known.insert_range(*range);
+            self.known_end = self.known_end.max(range.end);
+        }
+    }
+
+    /// Did the sink have this task's record before it was read?
+    pub(super) fn is_known(&self, seq: Seq) -> bool {
+        self.known.contains(seq)
+    }
+
+    /// Has the sink compared the task, if it has to?
+    pub(super) fn is_verified(&self, seq: Seq) -> bool {
+        seq < self.verified || seq >= self.known_end
+    }
+}
+
+impl Dispatcher {
+    /// Is it not yet known where the job stands?
+    pub(super) fn is_resuming(&self) -> bool {
+        self.resume.as_ref().is_some_and(|resume| resume.phase != Phase::Going)
+    }
+
+    /// Has the sink not said yet which job it is?
+    pub(super) fn is_asking(&self) -> bool {
+        self.resume.as_ref().is_some_and(|resume| resume.phase == Phase::Asking)
+    }
+
+    /// Does the sink's hello not count yet?
+    pub(super) fn is_reading_again(&self) -> bool {
+        self.is_resuming()
+            && self.resume.as_ref().is_some_and(|resume| resume.phase != Phase::AskingAgain)
+    }
+
+    /// A task of the input was read: is its record stored already?
+    pub(super) fn read_again(&mut self, seq: Seq, payload: &[u8]) -> bool {
+        let Some(resume) = &mut self.resume else { return false };
+        if seq < resume.known_end {
+            resume.unverified.push_back(TaskHash::of(payload));
+        }
+        resume.is_known(seq)
+    }
+
+    /// The sink has stored what was not read yet.
+    pub(super) fn learn_beyond(&mut self, stored: &SeqRanges) {
+        let end = self.end();
+        let Some(resume) = &mut self.resume else { return };
+        for range in stored.as_slice().iter().filter(|range| range.end > end) {
+            let start = range.start.max(end);
+            resume.known.insert_range(SeqRange { start, end: range.end });
+        }
+    }
+
+    /// The sink's hello, before the one that counts.
+    pub(super) fn handle_early_hello(&mut self, job: JobId, stored: &SeqRanges) {
+        let Some(resume) = &mut self.resume else { return };
+        // It is asked by its own id from now on: whatever was to be dropped is dropped.
+        self.config.job = job;
+        self.config.start = Start::Anew;
+        if resume.phase == Phase::Asking {
+            resume.phase = Phase::Reading;
+            resume.learn(stored);
+        }
+        // What it was sent before may be lost.
+        resume.sent = 0;
+        self.end_reading(false);
+    }
+
+    pub(super) fn handle_verified(&mut self, below: Seq) {
+        let Some(resume) = &mut self.resume else { return };
+        while resume.verified < below && resume.sent > 0 {
+            resume.unverified.pop_front();
+            resume.sent -= 1;
+            resume.verified = resume.verified.next();
+        }
+        self.forget_settled();
+        self.end_reading(false);
+    }
+
+    /// The next part of the input for the sink to compare.
+    pub(super) fn next_inputs(&mut self) -> Option<ToSink> {
+        if !self.sink.is_connected {
+            return None;
+        }
+        let resume = self.resume.as_mut()?;
+        let count = (resume.unverified.len() - resume.sent).min(BATCH_TASKS_MAX);
+        if count == 0 || resume.phase == Phase::Asking {
+            return None;
+        }
+        let from = Seq(resume.verified.0 + resume.sent as u64);
+        let hashes: Vec<TaskHash> =
+            resume.unverified.iter().skip(resume.sent).take(count).copied().collect();
+        resume.sent += count;
+        Some(ToSink::Inputs { job: self.config.job, from, hashes: hashes.into() })
+    }
+
+    /// An input that gives nothing more for a while has given all that there was before.
+    pub(super) fn end_idle_reading(&mut self) {
+        let end = self.end();
+        let Some(resume) = &mut self.resume else { return };
+        let is_idle = std::mem::replace(&mut resume.read, end) == end;
+        self.end_reading(is_idle);
+    }
+
+    /// Asks for the hello that counts once all is read and compared.
+    pub(super) fn end_reading(&mut self, is_idle: bool) {
+        let is_read = is_idle || self.total.is_some() || self.input_room() == 0;
+        let Some(resume) = &mut self.resume else { return };
+        if let Some(total) = self.total.filter(|total| *total < resume.known_end.0) {
+            self.ended.get_or_insert(Ended::Refused(format!(
+                "the input is not the one that this job began with: it has only {total} tasks, \
+                 and there are records of later ones; give the same input, or start anew without \
+                 --resume"
+            )));
+            return;
+        }
+        if resume.phase == Phase::Reading && is_read && resume.unverified.is_empty() {
+            resume.phase = Phase::AskingAgain;
+            self.open_job();
+        }
+    }
+
+    /// The hello that counts has come: everything below `fresh` may be held by somebody.
+    pub(super) fn go_on(&mut self, stored: &SeqRanges) {
+        if let Some(resume) = &mut self.resume {
+            resume.phase = Phase::Going;
+        }
+        self.learn_beyond(stored);
+        self.fresh = self.end().min(Seq(self.base.0 + REORDER_WINDOW_TASKS)).max(self.fresh);
+        for seq in (self.base.0..self.fresh.0).map(Seq) {
+            match self.state(seq) {
+                Some(State::Queued) => {
+                    self.requeued.insert(seq);
+                }
+                Some(State::GivenUp) => {
+                    if let Some(given_up) = self.given_up.get(&seq).cloned() {
+                        self.send_give_up(seq, &given_up);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What a worker holds must be what the input says.
+    pub(super) fn is_input(
+        &mut self,
+        unfinished: &SeqRanges,
+        finished: &SeqRanges,
+        hashes: &[TaskHash],
+    ) -> bool {
+        if self.resume.is_none() {
+            return true;
+        }
+        let mut held = SeqSet::new();
+        for range in unfinished.as_slice().iter().chain(finished.as_slice()) {
+            held.insert_range(*range);
+        }
+        let differs = |(seq, hash): &(Seq, &TaskHash)| {
+            let Some(index) = seq.0.checked_sub(self.base.0) else { return false };
+            let entry = self.entries.get(index as usize);
+            let is_kept = |state| !matches!(state, State::Settled | State::GivenUp);
+            entry
+                .is_some_and(|entry| is_kept(entry.state) && TaskHash::of(&entry.payload) != **hash)
+        };
+        let Some((seq, _)) = held.iter().zip(hashes).find(differs) else { return true };
+        // The job can still be resumed with the right input: nobody is told that it is over.
+        self.ended = Some(Ended::Refused(changed_input(seq)));
+        false
+    }
+}
+
+/// Why a job cannot go on with another input.
+pub(crate) fn changed_input(seq: Seq) -> String {
+    let place = seq.0 + 1;
+    format!(
+        "the input is not the one that this job began with: number {place} of its tasks was \
+         another one (seq {seq}); give the same input, or start anew without --resume"
+    )
+}
