@@ -90,6 +90,8 @@ pub struct Collector {
     job: Option<Job>,
     /// A job that the ventilator wants to open, until the output is ready for it.
     opening: Option<(Opening, bool)>,
+    /// The job that was last asked for.
+    asked: Option<JobId>,
     inputs: VecDeque<Inputs>,
     /// The first task that is not what it was.
     changed: Option<Seq>,
@@ -174,6 +176,7 @@ impl Collector {
             config,
             job: None,
             opening: None,
+            asked: None,
             inputs: VecDeque::new(),
             changed: None,
             workers: BTreeMap::new(),
@@ -292,7 +295,7 @@ impl Collector {
 
     /// The output is flushed, after all records of the job were [stored](Self::is_all_stored).
     pub fn handle_flushed(&mut self) {
-        let Some(job) = &mut self.job else { return };
+        let Some(job) = self.job.as_mut().filter(|job| job.is_all_stored()) else { return };
         job.flushed = true;
         let id = job.id;
         self.say(ToVentilator::Complete { job: id });
@@ -402,6 +405,7 @@ impl Collector {
     fn say_hello(&mut self) {
         let Some(job) = &self.job else { return };
         let hello = ToVentilator::SinkHello {
+            asked: self.asked.unwrap_or(job.id),
             job: job.id,
             sink: self.config.session,
             stored: job.stored.to_ranges(),
@@ -421,20 +425,16 @@ impl Collector {
     }
 
     fn handle_open(&mut self, opening: Opening) {
+        self.asked = Some(opening.job);
         let reason = match (&mut self.job, opening.start) {
             (Some(job), _) if job.id == opening.job => {
                 self.say_hello();
                 return;
             }
-            (Some(job), Start::Resume) if job.is_all_stored() && !job.is_whole => {
-                format!("the sink is about to leave {} ({}) as it was stopped", job.name, job.id)
-            }
             (Some(job), Start::Resume) => {
-                // Another ventilator has another go at the input.
+                // Another ventilator has another go at the input, and will say where it ends.
                 self.changed = None;
-                if !job.is_whole {
-                    job.total = None;
-                }
+                (job.total, job.is_whole, job.flushed) = (None, false, false);
                 self.say_hello();
                 return;
             }

@@ -375,6 +375,10 @@ impl Executor {
             self.job = Some(Job { id: job, below: Seq(0), cancelled: false });
             self.drop_work();
         }
+        if let Some(current) = &mut self.job {
+            // Another ventilator may go on with what one has cancelled; this one says it again.
+            current.cancelled = false;
+        }
         let running = self.slots.iter().flatten();
         let wanted = running.filter(|running| running.stopped != Some(StopReason::Unwanted));
         let mut unfinished: Vec<(Seq, TaskHash)> =

@@ -303,7 +303,9 @@ pub enum Exit {
 pub enum ToVentilator {
     /// The answer to [`ToSink::JobOpen`], and the first message on every receipts lane after it.
     SinkHello {
-        /// The job that was opened: another one than asked for if that is to be resumed.
+        /// The job that the ventilator asked for.
+        asked: JobId,
+        /// The job that was opened: another one if that is to be resumed.
         job: JobId,
         /// This start of the sink.
         sink: SessionId,

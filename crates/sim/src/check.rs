@@ -24,6 +24,8 @@ pub(crate) struct Check {
     is_cancelled: bool,
     /// Counts what may excuse a second run.
     clock: u64,
+    /// Starts of the ventilator: each counts attempts anew.
+    starts: u64,
     /// By worker: when it was last declared lost, or died.
     lost: Vec<u64>,
     progressed: Instant,
@@ -47,12 +49,15 @@ struct History {
 
 struct Dispatch {
     worker: usize,
+    start: u64,
     attempt: Attempt,
     at: u64,
 }
 
 struct Run {
     worker: usize,
+    /// By the start of the ventilator that dispatched it.
+    start: u64,
     attempt: Attempt,
     dispatched: u64,
     end: Option<RunEnd>,
@@ -91,6 +96,7 @@ impl Check {
             is_stopped: false,
             is_cancelled: false,
             clock: 0,
+            starts: 1,
             lost: Vec::new(),
             progressed: 0,
             last_record: 0,
@@ -139,6 +145,10 @@ impl Check {
         self.progressed = now;
     }
 
+    pub(crate) fn restarted(&mut self) {
+        self.starts += 1;
+    }
+
     pub(crate) fn stopped(&mut self) {
         self.is_stopped = true;
     }
@@ -154,7 +164,12 @@ impl Check {
                 self.fail(|| format!("{} was dispatched and never read", task.seq));
                 return;
             };
-            history.dispatches.push(Dispatch { worker, attempt: task.attempt, at: self.clock });
+            history.dispatches.push(Dispatch {
+                worker,
+                start: self.starts,
+                attempt: task.attempt,
+                at: self.clock,
+            });
             if task.seq.0 >= self.first_missing + REORDER_WINDOW_TASKS {
                 let first = self.first_missing;
                 self.fail(|| format!("{} was dispatched while {first} had no record", task.seq));
@@ -207,14 +222,17 @@ impl Check {
         let is_payload = history.payload == payload;
         let is_known =
             |dispatch: &&Dispatch| dispatch.worker == worker && dispatch.attempt == attempt;
-        let dispatched = history.dispatches.iter().rev().find(is_known).map(|d| d.at);
-        let is_twice = history.runs.iter().any(|run| run.attempt == attempt);
+        let dispatch = history.dispatches.iter().rev().find(is_known);
+        let (dispatched, start) = (dispatch.map(|d| d.at), dispatch.map_or(0, |d| d.start));
+        let is_twice = history.runs.iter().any(|run| run.attempt == attempt && run.start == start);
         let has_timeout = self.has_timeout;
         let lost = &self.lost;
+        // What a cancelled ventilator has thrown away, the next one has to run again.
+        let cancelled_before = if self.is_cancelled { self.starts } else { 0 };
         let is_excused = |run: &Run| {
             let was_lost = lost.get(run.worker).is_some_and(|at| *at > run.dispatched);
             match run.end {
-                _ if was_lost => true,
+                _ if was_lost || run.start < cancelled_before => true,
                 Some(RunEnd::Failed) => true,
                 Some(RunEnd::Stopped) => has_timeout,
                 Some(RunEnd::Ok) | None => false,
@@ -226,7 +244,7 @@ impl Check {
         let needless = needless.map(|run| (run.worker, run.attempt));
         self.reruns += u64::from(!history.runs.is_empty());
         let dispatched_at = dispatched.unwrap_or_default();
-        history.runs.push(Run { worker, attempt, dispatched: dispatched_at, end: None });
+        history.runs.push(Run { worker, start, attempt, dispatched: dispatched_at, end: None });
         if !is_payload {
             self.fail(|| format!("{seq} ran with another payload than its own"));
         } else if dispatched.is_none() {
@@ -253,8 +271,9 @@ impl Check {
     ) {
         self.progressed = now;
         let runs = &mut self.tasks[seq.0 as usize].runs;
-        let is_this = |run: &&mut Run| run.worker == worker && run.attempt == attempt;
-        if let Some(run) = runs.iter_mut().find(is_this) {
+        let is_this =
+            |run: &&mut Run| run.worker == worker && run.attempt == attempt && run.end.is_none();
+        if let Some(run) = runs.iter_mut().rev().find(is_this) {
             run.end = Some(end);
         }
     }
@@ -293,7 +312,10 @@ impl Check {
             let read = self.tasks.len();
             self.fail(|| format!("the job of {read} tasks ended with {total}"));
         }
-        if self.first_missing != total || self.records != total {
+        // One that was resumed and stopped soon after may have records of what it has not read
+        // again.
+        let is_all = self.first_missing == total && self.records == total;
+        if !is_all && !(self.is_stopped && self.starts > 1 && self.first_missing >= total) {
             let records = self.records;
             self.fail(|| format!("{records} records for {total} tasks"));
         }

@@ -65,6 +65,8 @@ pub(crate) enum Event {
     Written,
     /// The sink's output is flushed.
     Flushed,
+    /// A process that died starts again.
+    Revive(Process),
     /// A worker starts in this seat.
     Spawn(usize),
     /// Something goes wrong, or is asked for: a place in the plan's list.

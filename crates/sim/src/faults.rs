@@ -77,8 +77,12 @@ pub enum Fault {
         /// For how long.
         lasts_us: u64,
     },
-    /// The sink dies and is started again.
-    RestartSink {
+    /// The ventilator or the sink dies and is started again.
+    Restart {
+        /// Which one.
+        who: Trunk,
+        /// When it is back.
+        back_us: u64,
         /// Nobody is told: its machine died with it.
         is_silent: bool,
     },
@@ -99,6 +103,15 @@ pub enum Link {
     Job,
     /// From the sink to the ventilator.
     Receipts,
+}
+
+/// The processes of which there is one each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trunk {
+    /// The ventilator.
+    Ventilator,
+    /// The sink.
+    Sink,
 }
 
 /// One of the processes.
@@ -155,6 +168,7 @@ impl Fault {
             | Self::Hang { lasts_us, .. }
             | Self::SlowNetwork { lasts_us, .. }
             | Self::SlowDisk { lasts_us } => *lasts_us,
+            Self::Restart { back_us, .. } => *back_us,
             Self::Kill { back_us, .. } | Self::Leave { back_us, .. } => back_us.unwrap_or(0),
             _ => 0,
         }
@@ -165,7 +179,7 @@ impl Fault {
         match self {
             Self::Cut(link) => matches!(link, Link::Job | Link::Receipts),
             // Workers that do not learn of it speak to nobody.
-            Self::RestartSink { is_silent } => !is_silent,
+            Self::Restart { is_silent, back_us, .. } => !is_silent && *back_us < SECOND,
             Self::ClockJump { .. }
             | Self::Inject { .. }
             | Self::SlowNetwork { .. }
@@ -197,7 +211,16 @@ impl World {
                     self.queue.push(self.now + back, Event::Spawn(seat));
                 }
             }
-            Fault::RestartSink { is_silent } => self.restart_sink(is_silent),
+            Fault::Restart { who: Trunk::Sink, back_us, is_silent } => {
+                self.kill_sink(is_silent);
+                self.queue.push(self.now + back_us, Event::Revive(Process::Sink));
+            }
+            Fault::Restart { who: Trunk::Ventilator, back_us, is_silent } => {
+                if self.ventilator.dispatcher.ended().is_none() {
+                    self.kill_ventilator(is_silent);
+                    self.queue.push(self.now + back_us, Event::Revive(Process::Ventilator));
+                }
+            }
             Fault::Leave { seat, back_us } => {
                 let Some(worker) = self.seated(seat) else { return };
                 self.workers[worker].is_leaving = true;
@@ -233,11 +256,17 @@ impl World {
             }
             Fault::SlowDisk { lasts_us } => self.slow_disk_until = self.now + lasts_us,
             Fault::Drain => {
+                if !self.ventilator.is_alive || self.ventilator.dispatcher.is_resuming() {
+                    return;
+                }
                 self.ventilator.dispatcher.handle_drain();
                 self.check.stopped();
                 self.drive(Process::Ventilator);
             }
             Fault::Cancel => {
+                if !self.ventilator.is_alive || self.ventilator.dispatcher.is_resuming() {
+                    return;
+                }
                 self.ventilator.dispatcher.handle_cancel();
                 self.check.stopped();
                 self.check.cancelled();
@@ -252,6 +281,7 @@ impl World {
             Who::Sink => Some(Process::Sink),
             Who::Seat(seat) => self.seated(seat).map(Process::Worker),
         }
+        .filter(|process| self.is_alive(*process))
     }
 
     /// The worker that lives in a seat and means to stay.
@@ -363,7 +393,14 @@ fn stranger(process: Process, choice: u8) -> Bytes {
             6 => {
                 let workers = None;
                 let sink = session;
-                ToVentilator::SinkHello { job, sink, stored: ranges, workers, report_command: true }
+                ToVentilator::SinkHello {
+                    asked: job,
+                    job,
+                    sink,
+                    stored: ranges,
+                    workers,
+                    report_command: true,
+                }
             }
             _ => ToVentilator::Relay { session, news: News::Returned { job, ranges } },
         }),

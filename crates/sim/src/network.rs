@@ -15,6 +15,8 @@ pub(crate) struct Connection {
     is_cut: bool,
     /// By end: it stands, as far as that end knows.
     is_open: [bool; 2],
+    /// By end: the process that it belonged to is dead.
+    is_orphaned: [bool; 2],
     /// By end: when it was or will be told that it stands.
     opens_at: [Instant; 2],
     last_arrival: Instant,
@@ -91,7 +93,8 @@ impl World {
         if self.dialled(route).is_some() {
             return;
         }
-        if self.is_blocked(route) {
+        let listener = route.at(route.dialling_end().other());
+        if self.is_blocked(route) || !self.is_alive(listener) {
             self.dial_later(route);
             return;
         }
@@ -101,6 +104,7 @@ impl World {
             route,
             is_cut: false,
             is_open: [false; 2],
+            is_orphaned: [false; 2],
             opens_at,
             last_arrival: 0,
         });
@@ -109,10 +113,10 @@ impl World {
         self.queue.push(opens_at[End::Receiver as usize], Event::Opened(id, End::Receiver));
     }
 
-    /// A sink that has just started dials the ventilator, whatever the one before had.
-    pub(crate) fn redial_receipts(&mut self) {
-        *self.dialled_mut(Route::Receipts) = None;
-        self.dial_later(Route::Receipts);
+    /// A process that has just started dials, whatever the one before had.
+    pub(crate) fn dial_anew(&mut self, route: Route) {
+        *self.dialled_mut(route) = None;
+        self.dial_later(route);
     }
 
     fn dial_later(&mut self, route: Route) {
@@ -126,6 +130,9 @@ impl World {
 
     pub(crate) fn handle_opened(&mut self, id: ConnectionId, end: End) {
         let route = self.connections[id].route;
+        if self.connections[id].is_orphaned[end as usize] {
+            return;
+        }
         self.connections[id].is_open[end as usize] = true;
         let process = route.at(end);
         let now = self.time_of(process);
@@ -176,6 +183,9 @@ impl World {
     /// it is.
     pub(crate) fn handle_gone(&mut self, id: ConnectionId, end: End) {
         let route = self.connections[id].route;
+        if self.connections[id].is_orphaned[end as usize] {
+            return;
+        }
         self.connections[id].is_open[end as usize] = false;
         let process = route.at(end);
         let now = self.time_of(process);
@@ -315,9 +325,10 @@ impl World {
         for id in 0..self.connections.len() {
             let route = self.connections[id].route;
             for end in [End::Sender, End::Receiver] {
-                if route.at(end) != process {
+                if route.at(end) != process || self.connections[id].is_orphaned[end as usize] {
                     continue;
                 }
+                self.connections[id].is_orphaned[end as usize] = true;
                 if self.connections[id].is_cut {
                     continue;
                 }
@@ -326,6 +337,7 @@ impl World {
                     continue;
                 }
                 self.connections[id].is_cut = true;
+                self.connections[id].is_open[end as usize] = false;
                 let notices = self.rng.u64(0..=self.plan.notice_us_max);
                 self.tell_gone(id, end.other(), self.now + notices);
             }

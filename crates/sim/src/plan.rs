@@ -3,11 +3,13 @@
 use fastrand::Rng;
 use tradewind_proto::collector::Order;
 
-pub use crate::faults::{Fault, Link, Who};
+pub use crate::faults::{Fault, Link, Trunk, Who};
 
 /// A world as the seed has it.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// What it was drawn from.
+    pub seed: u64,
     /// The order of the output.
     pub order: Order,
     /// How often a failed task is tried again.
@@ -101,6 +103,7 @@ impl Plan {
             _ => (10, 1, 2),
         };
         let mut plan = Self {
+            seed,
             order: if rng.bool() { Order::Seq } else { Order::Completion },
             retries,
             timeout_us,
@@ -140,7 +143,7 @@ impl Plan {
         }
         if !is_calm {
             plan.disturb(&mut rng, span);
-            plan.restart_sink(&mut rng, span);
+            plan.restart(&mut rng, span);
         }
         plan
     }
@@ -190,14 +193,20 @@ impl Plan {
         self.settle_faults();
     }
 
-    fn restart_sink(&mut self, rng: &mut Rng, span: u64) {
-        if rng.u8(0..100) < 40 {
+    fn restart(&mut self, rng: &mut Rng, span: u64) {
+        for who in [Trunk::Sink, Trunk::Ventilator] {
+            if rng.u8(0..100) < 60 {
+                continue;
+            }
             for _ in 0..rng.usize(1..4) {
                 let is_silent = rng.bool();
-                self.faults.push((rng.u64(0..span.max(1)), Fault::RestartSink { is_silent }));
+                let back_max = [1_000, SECOND, 15 * SECOND][rng.usize(0..3)];
+                let back_us = rng.u64(0..back_max);
+                let fault = Fault::Restart { who, back_us, is_silent };
+                self.faults.push((rng.u64(0..span.max(1)), fault));
             }
-            self.settle_faults();
         }
+        self.settle_faults();
     }
 
     fn settle_faults(&mut self) {

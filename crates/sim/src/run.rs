@@ -123,7 +123,8 @@ impl World {
     fn is_over(&self) -> bool {
         let ended = self.ventilator.dispatcher.ended().is_some();
         let mut live = (0..self.workers.len()).filter(|worker| self.workers[*worker].is_alive);
-        ended && self.sink.collector.is_done() && live.all(|worker| self.is_idle(worker))
+        let is_up = self.ventilator.is_alive && self.sink.is_alive;
+        is_up && ended && self.sink.collector.is_done() && live.all(|worker| self.is_idle(worker))
     }
 
     fn check_end(&mut self) {

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Opened, Opening, Record};
-use tradewind_proto::{SeqSet, SessionId, Time};
+use tradewind_proto::{JobId, Seq, SeqSet, SessionId, TaskHash, Time};
 use tradewind_wire::encode;
 
-use crate::event::{ConnectionId, Event, Process};
+use crate::event::{ConnectionId, Event, Process, Route};
 use crate::mutation::Mutation;
 use crate::plan::Plan;
 use crate::world::{Clock, POLLS_MAX, World};
 
 pub(crate) struct Sink {
     pub(crate) collector: Collector,
+    pub(crate) is_alive: bool,
     pub(crate) clock: Clock,
     /// The newest connection of each worker.
     pub(crate) workers: BTreeMap<SessionId, ConnectionId>,
@@ -21,8 +22,11 @@ pub(crate) struct Sink {
     session: u64,
     /// Records that were given out and are not known to be on the disk.
     given: VecDeque<Record>,
-    /// What is on the disk.
+    /// The job that the disk has records of.
+    job: Option<JobId>,
+    /// What is on the disk, and what the tasks were.
     stored: SeqSet,
+    hashes: BTreeMap<Seq, TaskHash>,
     counts: Counts,
     /// Records that were given out and that the disk has not begun with.
     waiting: usize,
@@ -42,12 +46,15 @@ impl Sink {
     pub(crate) fn new(plan: &Plan, seed: u64) -> Self {
         Self {
             collector: collector(plan, SessionId(seed ^ 0x517e)),
+            is_alive: true,
             session: seed ^ 0x517e,
             clock: Clock::default(),
             workers: BTreeMap::new(),
             receipts: None,
             given: VecDeque::new(),
+            job: None,
             stored: SeqSet::new(),
+            hashes: BTreeMap::new(),
             counts: Counts::default(),
             waiting: 0,
             writing: 0,
@@ -120,6 +127,7 @@ impl World {
         let written: Vec<Record> = self.sink.given.drain(..count).collect();
         for record in &written {
             self.sink.stored.insert(record.result.seq);
+            self.sink.hashes.insert(record.result.seq, record.result.task_hash);
             self.sink.counts.add(record.result.outcome.status);
             self.check.recorded(record, self.now);
             if self.mutation == Some(Mutation::RepeatRecord) && self.rng.u8(0..100) == 0 {
@@ -131,6 +139,7 @@ impl World {
     /// The output is ready as soon as it is asked for, with what was on the disk.
     pub(crate) fn open_output(&mut self) {
         if let Some(Opening { job, .. }) = self.sink.collector.poll_open() {
+            let job = *self.sink.job.get_or_insert(job);
             let mut stored = self.sink.stored.clone();
             if self.mutation == Some(Mutation::ForgetDisk) {
                 stored = SeqSet::new();
@@ -140,14 +149,42 @@ impl World {
         }
     }
 
-    /// The sink dies and starts again. Of what it was writing some is on the disk, though nobody
-    /// was told.
-    pub(crate) fn restart_sink(&mut self, is_silent: bool) {
+    /// Is a resumed job's input what it was?
+    pub(crate) fn compare_inputs(&mut self) {
+        while let Some(inputs) = self.sink.collector.poll_inputs() {
+            let hashes = &self.sink.hashes;
+            let differs = |(seq, hash): &&(Seq, TaskHash)| hashes.get(seq) != Some(hash);
+            match inputs.stored.iter().find(differs) {
+                Some((seq, _)) => self.sink.collector.handle_changed(*seq),
+                None => self.sink.collector.handle_verified(inputs.below),
+            }
+        }
+        // Another ventilator may have more for it.
+        if self.sink.flush == Flush::Done && !self.sink.collector.is_all_stored() {
+            self.sink.flush = Flush::NotYet;
+        }
+    }
+
+    /// The sink dies. Of what it was writing some is on the disk, though nobody was told.
+    pub(crate) fn kill_sink(&mut self, is_silent: bool) {
+        if !self.sink.is_alive {
+            return;
+        }
         self.trace.say(self.now, || "the sink dies".to_owned());
         let on_disk = self.rng.usize(0..=self.sink.writing.min(self.sink.given.len()));
         self.put_on_disk(on_disk);
         self.abandon(Process::Sink, is_silent);
+        self.sink.is_alive = false;
+    }
+
+    pub(crate) fn start_sink(&mut self) {
+        if self.sink.is_alive {
+            return;
+        }
+        self.trace.say(self.now, || "the sink starts again".to_owned());
         let sink = &mut self.sink;
+        sink.is_alive = true;
+        sink.clock.restart();
         sink.session = sink.session.wrapping_add(1 << 32);
         sink.collector = collector(&self.plan, SessionId(sink.session));
         sink.workers.clear();
@@ -155,7 +192,7 @@ impl World {
         sink.given.clear();
         (sink.waiting, sink.writing) = (0, 0);
         sink.flush = Flush::NotYet;
-        self.redial_receipts();
+        self.dial_anew(Route::Receipts);
         self.drive(Process::Sink);
     }
 
@@ -164,7 +201,9 @@ impl World {
         if self.sink.flush != Flush::Under {
             return;
         }
-        self.sink.flush = Flush::Done;
+        // Another ventilator may have more for it meanwhile.
+        let is_all = self.sink.collector.is_all_stored();
+        self.sink.flush = if is_all { Flush::Done } else { Flush::NotYet };
         self.sink.collector.handle_flushed();
         self.drive(Process::Sink);
     }

@@ -61,6 +61,7 @@ fn planted_bugs_are_found() {
 fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
     let seat = |slowness: &u64| SeatPlan { slots: 1, slowness: *slowness, joins_at: 0 };
     Plan {
+        seed: 0,
         order,
         retries: 0,
         timeout_us: None,

@@ -1,6 +1,6 @@
 //! The ventilator's shell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Timeout, Transmit};
@@ -9,12 +9,16 @@ use tradewind_proto::message::{Start, ToWorker};
 use tradewind_proto::{JobId, LaneId, SessionId, Time};
 use tradewind_wire::encode;
 
-use crate::event::{ConnectionId, End, Event, Process};
+use crate::event::{ConnectionId, End, Event, Process, Route};
 use crate::plan::{Fate, Plan};
 use crate::world::{Clock, POLLS_MAX, World};
 
 pub(crate) struct Ventilator {
     pub(crate) dispatcher: Dispatcher,
+    pub(crate) is_alive: bool,
+    /// Starts so far.
+    starts: u64,
+    was_calling_roll: bool,
     pub(crate) clock: Clock,
     /// The lanes that are up, as far as is known here.
     pub(crate) lanes: BTreeMap<SessionId, ConnectionId>,
@@ -31,19 +35,11 @@ pub(crate) struct Ventilator {
 
 impl Ventilator {
     pub(crate) fn new(plan: &Plan, seed: u64) -> Self {
-        let dispatcher = Dispatcher::new(DispatcherConfig {
-            job: JobId(!seed),
-            name: "a job".to_owned(),
-            start: Start::Anew,
-            resume_wait: ROLL_CALL_GRACE,
-            retries: plan.retries,
-            timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
-            losses_max: LOSSES_MAX,
-            halt: None,
-            seed,
-        });
         Self {
-            dispatcher,
+            dispatcher: Dispatcher::new(config(plan, seed, Start::Anew)),
+            is_alive: true,
+            starts: 1,
+            was_calling_roll: false,
             clock: Clock::default(),
             lanes: BTreeMap::new(),
             job: None,
@@ -56,7 +52,64 @@ impl Ventilator {
     }
 }
 
+fn config(plan: &Plan, seed: u64, start: Start) -> DispatcherConfig {
+    DispatcherConfig {
+        job: JobId(!seed),
+        name: "a job".to_owned(),
+        start,
+        resume_wait: ROLL_CALL_GRACE,
+        retries: plan.retries,
+        timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
+        losses_max: LOSSES_MAX,
+        halt: None,
+        seed,
+    }
+}
+
 impl World {
+    pub(crate) fn kill_ventilator(&mut self, is_silent: bool) {
+        if !self.ventilator.is_alive {
+            return;
+        }
+        self.trace.say(self.now, || "the ventilator dies".to_owned());
+        self.ventilator.is_alive = false;
+        self.abandon(Process::Ventilator, is_silent);
+    }
+
+    pub(crate) fn start_ventilator(&mut self) {
+        if self.ventilator.is_alive {
+            return;
+        }
+        self.trace.say(self.now, || "the ventilator starts again".to_owned());
+        self.check.restarted();
+        let old = &mut self.ventilator;
+        let starts = old.starts + 1;
+        let seed = self.plan.seed.wrapping_add(starts << 32);
+        let mut clock = std::mem::take(&mut old.clock);
+        clock.restart();
+        let dispatcher = Dispatcher::new(config(&self.plan, seed, Start::Resume));
+        let new = Ventilator::new(&self.plan, seed);
+        self.ventilator = Ventilator { dispatcher, starts, clock, ..new };
+        self.dial_anew(Route::Job);
+        self.queue.push(self.now, Event::Input);
+        self.drive(Process::Ventilator);
+    }
+
+    /// Workers that have not answered when the ventilator ends the roll call are as good as lost.
+    fn watch_roll_call(&mut self) {
+        let snapshot = self.ventilator.dispatcher.snapshot();
+        let is_calling = snapshot.is_calling_roll;
+        if std::mem::replace(&mut self.ventilator.was_calling_roll, is_calling) && !is_calling {
+            let ready = snapshot.workers.iter().filter(|worker| worker.is_ready);
+            let ready: BTreeSet<SessionId> = ready.map(|worker| worker.session).collect();
+            for worker in 0..self.workers.len() {
+                if !ready.contains(&self.workers[worker].session) {
+                    self.check.died(worker);
+                }
+            }
+        }
+    }
+
     pub(crate) fn read_input(&mut self) {
         self.ventilator.input_waits = false;
         let mut chunk = self.plan.input_chunk;
@@ -111,6 +164,7 @@ impl World {
             self.ventilator.input_waits = false;
             self.queue.push(self.now, Event::Input);
         }
+        self.watch_roll_call();
         Some(self.ventilator.dispatcher.poll_timeout())
     }
 

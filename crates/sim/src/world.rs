@@ -120,6 +120,8 @@ impl World {
             Event::TaskEnded { worker, slot, run } => self.handle_task_ended(worker, slot, run),
             Event::Written => self.handle_written(),
             Event::Flushed => self.handle_flushed(),
+            Event::Revive(Process::Ventilator) => self.start_ventilator(),
+            Event::Revive(_) => self.start_sink(),
             Event::Spawn(seat) => self.spawn(seat),
             Event::Fault(index) => {
                 let (_, fault) = self.plan.faults[index];
@@ -176,13 +178,14 @@ impl World {
             Event::Input => Some(Process::Ventilator),
             Event::TaskEnded { worker, .. } => Some(Process::Worker(*worker)),
             Event::Written | Event::Flushed => Some(Process::Sink),
-            Event::Resume(_) | Event::Spawn(_) | Event::Fault(_) => None,
+            Event::Resume(_) | Event::Revive(_) | Event::Spawn(_) | Event::Fault(_) => None,
         }
     }
 
     pub(crate) fn is_alive(&self, process: Process) -> bool {
         match process {
-            Process::Ventilator | Process::Sink => true,
+            Process::Ventilator => self.ventilator.is_alive,
+            Process::Sink => self.sink.is_alive,
             Process::Worker(worker) => self.workers[worker].is_alive,
         }
     }
@@ -230,6 +233,7 @@ impl World {
                 if let Some(message) = self.decoded(process, frame) {
                     self.sink.collector.handle_message(message);
                     self.open_output();
+                    self.compare_inputs();
                 }
             }
             Process::Worker(worker) => {
@@ -252,6 +256,13 @@ impl World {
             Err(error) => format!("{process:?} drops a frame: {error}"),
         });
         message.ok()
+    }
+}
+
+impl Clock {
+    /// A process that starts anew has no timers, and its machine's clock.
+    pub(crate) fn restart(&mut self) {
+        *self = Self { ahead: self.ahead, ..Self::default() };
     }
 }
 

@@ -115,6 +115,7 @@ fn messages_to_the_sink_keep_their_bytes() {
 fn messages_to_the_ventilator_keep_their_bytes() {
     let (job, session) = (JOB, SESSION);
     let hello = ToVentilator::SinkHello {
+        asked: JobId(4),
         job,
         sink: SessionId(3),
         stored: ranges(&[0, 1, 2]),
@@ -256,7 +257,7 @@ const GOLDEN: [&str; 32] = [
     "017304fd08070605040302010803060304676f6e65",
     "017305fd0807060504030201",
     "017306",
-    "017600fd08070605040302010301000301010701",
+    "01760004fd08070605040302010301000301010701",
     "017601fd08070605040302010107010502463c5a0104010107070150fc0000100002",
     "0176020705",
     "017603fd0807060504030201",

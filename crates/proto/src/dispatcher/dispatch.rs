@@ -14,11 +14,12 @@ impl Dispatcher {
             return None;
         }
         let is_called = |worker: &Worker| worker.phase == Phase::Called;
-        if self.roll_until.is_some()
+        if let Some(roll) = &self.roll
+            && !roll.is_open_ended
             && !self.workers.values().any(is_called)
-            && self.expected.iter().all(|session| self.workers.contains_key(session))
+            && roll.expected.iter().all(|session| self.workers.contains_key(session))
         {
-            self.roll_until = None;
+            self.roll = None;
         }
         let first = self.next_to_dispatch()?;
         let ready = self.workers.values().filter(|worker| worker.phase == Phase::Ready).count();
@@ -106,8 +107,8 @@ impl Dispatcher {
     /// The task to go out next: the lowest seq first, so that the order is held up least.
     pub(super) fn next_to_dispatch(&mut self) -> Option<Seq> {
         self.pass_over();
-        let fresh = (self.fresh_room() > 0).then_some(self.fresh);
-        let again = self.requeued.first().copied().filter(|_| self.roll_until.is_none());
+        let fresh = (self.fresh_room() > 0 && !self.is_fresh_held()).then_some(self.fresh);
+        let again = self.requeued.first().copied().filter(|_| self.roll.is_none());
         let seq = again.or(fresh)?;
         // While the sink holds too much, only what it waits for may go: that is what lets it
         // write and forget.

@@ -5,7 +5,7 @@ use super::worker::Phase;
 use super::{Dispatcher, Stopped, Timeout, Transmit};
 use crate::limits::WORKER_TIMEOUT;
 use crate::message::{News, Status, ToSink, ToWorker};
-use crate::{Attempt, CallId, LaneId, Seq, SeqRanges, SeqSet, SessionId, Time};
+use crate::{Attempt, CallId, LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Time};
 
 impl Dispatcher {
     pub(super) fn roll_call(&mut self, session: SessionId) {
@@ -70,8 +70,11 @@ impl Dispatcher {
     ) {
         let mut held = SeqSet::new();
         for range in unfinished.as_slice().iter().chain(finished.as_slice()) {
-            held.insert_range(range.clamped(self.base, self.fresh));
+            held.insert_range(*range);
         }
+        self.hold_ahead(session, &held);
+        held.remove_range(SeqRange { start: Seq(0), end: self.base });
+        held.remove_range(SeqRange { start: self.handed_out(), end: Seq(u64::MAX) });
         let Some(worker) = self.workers.get_mut(&session) else { return };
         worker.window.handle_reset();
         let out = std::mem::replace(&mut worker.out, held.clone());
@@ -110,7 +113,8 @@ impl Dispatcher {
     pub(super) fn adopt(&mut self, session: SessionId, seq: Seq) {
         // What failed and waits for its backoff is not adopted: the worker has just not heard that
         // its failure is known.
-        if !self.requeued.contains(&seq) {
+        let is_fresh = seq >= self.fresh && self.state(seq) == Some(State::Queued);
+        if !self.requeued.contains(&seq) && !is_fresh {
             return;
         }
         let Some(entry) = self.entry(seq) else { return };
@@ -128,12 +132,14 @@ impl Dispatcher {
     }
 
     pub(super) fn handle_returned(&mut self, session: SessionId, ranges: &SeqRanges) {
+        self.release_ahead(session, Some(ranges));
+        let end = self.handed_out();
         let Some(worker) = self.workers.get_mut(&session) else { return };
         worker.window.handle_reset();
         let returned: Vec<Seq> = ranges
             .as_slice()
             .iter()
-            .flat_map(|range| range.clamped(Seq(0), self.fresh).seqs())
+            .flat_map(|range| range.clamped(Seq(0), end).seqs())
             .filter(|seq| worker.out.remove(*seq))
             .collect();
         for seq in returned {
@@ -143,8 +149,12 @@ impl Dispatcher {
 
     /// Takes back what a worker had. It may have died of a task, unless it said goodbye.
     pub(super) fn lose(&mut self, session: SessionId, is_blaming: bool) {
+        self.release_ahead(session, None);
         let Some(worker) = self.workers.remove(&session) else { return };
         self.sessions.remove(&worker.lane);
+        if let Some(roll) = &mut self.roll {
+            roll.expected.remove(&session);
+        }
         // Tasks start in the order of their seqs: only the first ones can have been running, and
         // only what ran can have brought the worker down.
         let slots = worker.window.slots() as usize;
@@ -168,7 +178,17 @@ impl Dispatcher {
         let losses = entry.losses;
         let bytes = entry.payload.len() as u64;
         self.uncharge(State::Out(session), bytes);
-        if is_cancelled {
+        let mut others = self.workers.iter_mut();
+        if let Some((other, worker)) =
+            others.find(|(other, worker)| **other != session && worker.out.contains(seq))
+        {
+            // It was dispatched twice, and this one has it still.
+            let other = *other;
+            worker.out_bytes += bytes;
+            if let Some(entry) = self.entry(seq) {
+                (entry.state, entry.since) = (State::Out(other), Attempt(0));
+            }
+        } else if is_cancelled {
             self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
         } else if losses >= self.config.losses_max {
             self.give_up(seq, Status::Lost, format!("its worker was lost {losses} times"));

@@ -123,11 +123,11 @@ pub struct Dispatcher {
     next_beat: Time,
     stopped: Option<Stopped>,
     halted: bool,
-    /// The sink is new: until all have answered the roll call, or this, nothing is run again. It
-    /// may be held by somebody who has not answered.
-    roll_until: Option<Time>,
-    /// Workers that the sink knows, and that should have answered it too.
-    expected: BTreeSet<SessionId>,
+    /// The sink has flushed all there is.
+    is_complete: bool,
+    /// The sink is new, or this ventilator: nothing is run again that may be held by somebody who
+    /// has not answered the roll call.
+    roll: Option<Roll>,
     /// The job goes on where another ventilator left it.
     resume: Option<Resume>,
     run_times: RunTimes,
@@ -135,6 +135,16 @@ pub struct Dispatcher {
     told_limit_us: Option<u64>,
     ended: Option<Ended>,
     rng: Rng,
+}
+
+#[derive(Debug)]
+struct Roll {
+    /// Not for longer than this.
+    until: Time,
+    /// Those that should answer, as far as is known.
+    expected: BTreeSet<SessionId>,
+    /// There may be others.
+    is_open_ended: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -180,8 +190,8 @@ impl Dispatcher {
             next_beat: Time(0),
             stopped: None,
             halted: false,
-            roll_until: None,
-            expected: BTreeSet::new(),
+            is_complete: false,
+            roll: None,
             run_times: RunTimes::default(),
             told_limit_us: None,
             ended: None,
@@ -219,7 +229,9 @@ impl Dispatcher {
             return;
         }
         self.retained_bytes += payload.len() as u64;
+        let seq = self.end();
         self.entries.push_back(Entry::new(payload));
+        self.adopt_ahead(seq);
     }
 
     /// A task was read that cannot be sent anywhere: it gets a failed record.
@@ -394,13 +406,15 @@ impl Dispatcher {
     pub fn handle_message(&mut self, now: Time, message: ToVentilator) {
         self.hear_sink(now);
         match message {
-            ToVentilator::SinkHello { job, sink, stored, workers, report_command } => {
+            ToVentilator::SinkHello { asked, job, sink, stored, workers, report_command } => {
                 if self.is_asking() && job == self.config.job {
                     // There was nothing to resume: it is a new job.
                     self.resume = None;
                 }
                 if self.is_reading_again() {
-                    self.handle_early_hello(job, &stored);
+                    if job == self.config.job || (self.is_asking() && asked == self.config.job) {
+                        self.handle_early_hello(job, &stored);
+                    }
                 } else if job == self.config.job {
                     self.handle_sink_hello(now, sink, &stored, workers, report_command);
                 }
@@ -424,9 +438,13 @@ impl Dispatcher {
             ToVentilator::Complete { job } => {
                 // Not before the end of the input: a sink that is wrong about the job must not
                 // make tasks vanish.
-                let is_all = self.total == Some(self.base.0) && !self.is_resuming();
+                let is_settled = |entry: &Entry| entry.state == State::Settled;
+                let is_all = self.total == Some(self.end().0)
+                    && !self.is_resuming()
+                    && self.entries.iter().all(is_settled);
                 if job == self.config.job && is_all {
-                    self.finish(Ended::Complete);
+                    self.is_complete = true;
+                    self.finish_if_complete();
                 }
             }
             ToVentilator::Refused { job, reason } => {
@@ -451,7 +469,7 @@ impl Dispatcher {
             self.delayed.pop_first();
             self.requeue(seq);
         }
-        self.roll_until.take_if(|until| *until <= now);
+        self.roll.take_if(|roll| roll.until <= now);
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
             self.beat(now);
@@ -485,7 +503,8 @@ impl Dispatcher {
     /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        let due = self.delayed.first().map(|(due, _)| *due).into_iter().chain(self.roll_until);
+        let due = self.delayed.first().map(|(due, _)| *due).into_iter();
+        let due = due.chain(self.roll.as_ref().map(|roll| roll.until));
         due.fold(self.next_beat, Time::min)
     }
 
@@ -504,6 +523,7 @@ impl Dispatcher {
             settled: self.settled,
             failed: self.sink.failed,
             is_sink_open: self.sink.is_open(),
+            is_calling_roll: self.is_resuming() || self.roll.is_some(),
             held_bytes: self.sink.held_bytes,
             workers: self.workers.iter().map(|(session, w)| w.snapshot(*session)).collect(),
         }
@@ -560,6 +580,12 @@ impl Dispatcher {
         if self.ended.is_none() {
             self.ended = Some(ended);
             self.end_transmits();
+        }
+    }
+
+    fn finish_if_complete(&mut self) {
+        if self.is_complete && self.entries.is_empty() {
+            self.finish(Ended::Complete);
         }
     }
 
@@ -636,6 +662,7 @@ impl Dispatcher {
             self.finish(Ended::Refused(reason));
             return;
         }
+        self.compare_again();
         let is_resumed = self.is_resuming();
         let is_new = self.sink.handle_hello(now, sink, report_command);
         self.handle_stored(stored);
@@ -644,11 +671,18 @@ impl Dispatcher {
             // A sink that has been there for a while has all workers; a new one has yet to see
             // them.
             let wait = workers.as_ref().map_or(self.config.resume_wait, |_| ROLL_CALL_GRACE);
-            self.roll_until = Some(now + wait);
-            self.expected = workers.into_iter().flat_map(|workers| workers.0).collect();
+            self.roll = Some(Roll {
+                until: now + wait,
+                is_open_ended: workers.is_none(),
+                expected: workers.into_iter().flat_map(|workers| workers.0).collect(),
+            });
         }
         if is_new {
-            self.roll_until = Some(now + ROLL_CALL_GRACE);
+            self.roll = Some(Roll {
+                until: now + ROLL_CALL_GRACE,
+                is_open_ended: false,
+                expected: self.workers.keys().copied().collect(),
+            });
             self.forget_received();
         }
         self.workers.values_mut().for_each(|worker| worker.heard = now);
@@ -656,6 +690,11 @@ impl Dispatcher {
         for session in sessions {
             self.roll_call(session);
         }
+    }
+
+    /// What is from here on was never dispatched, and is nobody's.
+    fn handed_out(&self) -> Seq {
+        if self.is_resumed() { self.end() } else { self.fresh }
     }
 
     fn state(&self, seq: Seq) -> Option<State> {

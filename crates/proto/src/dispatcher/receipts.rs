@@ -14,6 +14,8 @@ use crate::{Attempt, JobId, Seq, SeqRanges, SessionId, Time};
 impl Dispatcher {
     pub(super) fn handle_received(&mut self, now: Time, received: &Received) {
         self.run_times.add(received.ran_us_median);
+        self.receive_ahead(received.session, &received.ranges);
+        let end = self.handed_out();
         let Some(worker) = self.workers.get_mut(&received.session) else {
             // Lost meanwhile; its result made it all the same.
             self.mark_received(received);
@@ -23,7 +25,7 @@ impl Dispatcher {
         let before = worker.out.count();
         for range in received.ranges.as_slice() {
             // What was never dispatched is nobody's: a peer cannot make this loop long.
-            let range = range.clamped(Seq(0), self.fresh);
+            let range = range.clamped(Seq(0), end);
             worker.out.remove_range(range);
         }
         let count = before - worker.out.count();
@@ -36,7 +38,7 @@ impl Dispatcher {
 
     pub(super) fn mark_received(&mut self, received: &Received) {
         for range in received.ranges.as_slice() {
-            for seq in range.clamped(self.base, self.fresh).seqs() {
+            for seq in range.clamped(self.base, self.handed_out()).seqs() {
                 let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
                 let old = entry.state;
                 if matches!(old, State::Out(_) | State::Queued) {
@@ -106,6 +108,7 @@ impl Dispatcher {
 
     pub(super) fn handle_failure(&mut self, now: Time, failure: &Failure) {
         let Failure { session, seq, attempt, ran_us } = *failure;
+        self.release_ahead(session, Some(&[seq].into_iter().collect()));
         let is_requeued = self.requeued.contains(&seq);
         let is_news = self.entry(seq).is_some_and(|entry| match entry.state {
             State::Out(holder) => holder == session && attempt >= entry.since,

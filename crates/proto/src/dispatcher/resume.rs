@@ -6,13 +6,13 @@
 //! counts: from here on every seq that it or a worker may speak of is known. What workers still
 //! hold is theirs; the rest waits in the queue until they have said what that is.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::entry::State;
 use super::{Dispatcher, Ended};
 use crate::limits::{BATCH_TASKS_MAX, REORDER_WINDOW_TASKS};
 use crate::message::{Start, ToSink};
-use crate::{JobId, Seq, SeqRange, SeqRanges, SeqSet, TaskHash};
+use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash};
 
 #[derive(Debug)]
 pub(super) struct Resume {
@@ -27,6 +27,8 @@ pub(super) struct Resume {
     unverified: VecDeque<TaskHash>,
     /// So many of these it was sent.
     sent: usize,
+    /// What is out or received of tasks that were not read yet.
+    ahead: BTreeMap<Seq, State>,
     /// How much was read at the last beat.
     read: Seq,
 }
@@ -52,6 +54,7 @@ impl Resume {
             verified: Seq(0),
             unverified: VecDeque::new(),
             sent: 0,
+            ahead: BTreeMap::new(),
             read: Seq(0),
         }
     }
@@ -76,8 +79,14 @@ impl Resume {
 
 impl Dispatcher {
     /// Is it not yet known where the job stands?
-    pub(super) fn is_resuming(&self) -> bool {
+    #[must_use]
+    pub fn is_resuming(&self) -> bool {
         self.resume.as_ref().is_some_and(|resume| resume.phase != Phase::Going)
+    }
+
+    /// Did another ventilator begin the job?
+    pub(super) fn is_resumed(&self) -> bool {
+        self.resume.is_some()
     }
 
     /// Has the sink not said yet which job it is?
@@ -89,6 +98,57 @@ impl Dispatcher {
     pub(super) fn is_reading_again(&self) -> bool {
         self.is_resuming()
             && self.resume.as_ref().is_some_and(|resume| resume.phase != Phase::AskingAgain)
+    }
+
+    /// A worker holds these, some of which may not have been read yet.
+    pub(super) fn hold_ahead(&mut self, session: SessionId, held: &SeqSet) {
+        let end = self.end();
+        let Some(resume) = &mut self.resume else { return };
+        resume.ahead.retain(|_, state| *state != State::Out(session));
+        let limit = Seq(end.0 + REORDER_WINDOW_TASKS);
+        let ahead = held.iter().skip_while(|seq| *seq < end).take_while(|seq| *seq < limit);
+        for seq in ahead {
+            resume.ahead.entry(seq).or_insert(State::Out(session));
+        }
+    }
+
+    /// The sink has a result of a task that was not read yet.
+    pub(super) fn receive_ahead(&mut self, session: SessionId, ranges: &SeqRanges) {
+        let end = self.end();
+        let Some(resume) = &mut self.resume else { return };
+        for (seq, state) in resume.ahead.range_mut(end..) {
+            if ranges.contains(*seq) {
+                *state = State::Received(session);
+            }
+        }
+    }
+
+    /// A worker no longer holds tasks that were not read yet: all of them, or these.
+    pub(super) fn release_ahead(&mut self, session: SessionId, ranges: Option<&SeqRanges>) {
+        let Some(resume) = &mut self.resume else { return };
+        let is_meant = |seq| ranges.is_none_or(|ranges| ranges.contains(seq));
+        resume.ahead.retain(|seq, state| *state != State::Out(session) || !is_meant(*seq));
+    }
+
+    /// The task that was just read may have been out all the time.
+    pub(super) fn adopt_ahead(&mut self, seq: Seq) {
+        let Some(state) = self.resume.as_mut().and_then(|resume| resume.ahead.remove(&seq)) else {
+            return;
+        };
+        let Some(entry) = self.entry(seq) else { return };
+        (entry.state, entry.attempt) = (state, Attempt::FIRST);
+        let bytes = entry.payload.len() as u64;
+        if let State::Out(session) = state
+            && let Some(worker) = self.workers.get_mut(&session)
+        {
+            worker.out.insert(seq);
+            worker.out_bytes += bytes;
+        }
+    }
+
+    /// Must even tasks that were never dispatched wait for the roll call? Somebody may hold them.
+    pub(super) fn is_fresh_held(&self) -> bool {
+        self.is_resumed() && self.roll.is_some()
     }
 
     /// A task of the input was read: is its record stored already?
@@ -120,9 +180,17 @@ impl Dispatcher {
             resume.phase = Phase::Reading;
             resume.learn(stored);
         }
-        // What it was sent before may be lost.
-        resume.sent = 0;
+        self.compare_again();
+        // It was said of the job by another id.
+        self.send_close();
         self.end_reading(false);
+    }
+
+    /// What the sink was sent before may be lost, or its answer.
+    pub(super) fn compare_again(&mut self) {
+        if let Some(resume) = &mut self.resume {
+            resume.sent = 0;
+        }
     }
 
     pub(super) fn handle_verified(&mut self, below: Seq) {
@@ -134,6 +202,7 @@ impl Dispatcher {
         }
         self.forget_settled();
         self.end_reading(false);
+        self.finish_if_complete();
     }
 
     /// The next part of the input for the sink to compare.
@@ -208,7 +277,7 @@ impl Dispatcher {
         finished: &SeqRanges,
         hashes: &[TaskHash],
     ) -> bool {
-        if self.resume.is_none() {
+        if !self.is_resumed() {
             return true;
         }
         let mut held = SeqSet::new();

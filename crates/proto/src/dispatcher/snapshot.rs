@@ -15,6 +15,8 @@ pub struct DispatcherSnapshot {
     pub failed: u64,
     /// Is there a sink that has opened the job?
     pub is_sink_open: bool,
+    /// Do tasks wait until workers have said what they hold?
+    pub is_calling_roll: bool,
     /// Bytes that the sink holds and has not stored.
     pub held_bytes: u64,
     /// Those that are connected.

@@ -14,6 +14,9 @@ const TASKS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// Six tasks at a worker with two slots, of which it has finished the first, and runs two.
 fn begun(order: Order) -> Ring {
     let mut ring = Ring::new(0, order);
+    // The sink has been there for long enough to know all workers.
+    ring.pass(1_000_000);
+    ring.pass(ROLL_CALL_GRACE.as_micros() as u64);
     ring.join(1, 2);
     ring.tasks(&TASKS);
     ring.finish(1, 0, ok("a"));
@@ -165,9 +168,6 @@ fn workers_that_the_sink_knows_are_waited_for() {
     let mut ring = begun(Order::Seq);
     ring.join(2, 1);
     assert_eq!(ring.running(2), [(3, 1)]);
-    // The sink has been there for long enough to know them all.
-    ring.pass(1_000_000);
-    ring.pass(ROLL_CALL_GRACE.as_micros() as u64);
     ring.restart_ventilator(Start::Resume);
     ring.rejoin(1, 2);
     ring.tasks(&TASKS);
@@ -278,5 +278,6 @@ fn a_job_that_was_complete_ends_at_once() {
     ring.tasks(&TASKS);
     end_input(&mut ring);
     assert_eq!(ring.records().len(), 6);
+    ring.flush();
     ring.assert_over();
 }
