@@ -103,6 +103,8 @@ pub struct Collector {
     /// When all workers have had the time to connect.
     settles_in: Option<Time>,
     is_settled_in: bool,
+    /// The output cannot be written.
+    is_stuck: bool,
     duplicates: u64,
     strays: u64,
     nobody: Arc<str>,
@@ -186,6 +188,7 @@ impl Collector {
             next_beat: Time(0),
             settles_in: None,
             is_settled_in: false,
+            is_stuck: false,
             duplicates: 0,
             strays: 0,
             nobody: Arc::from(""),
@@ -293,6 +296,11 @@ impl Collector {
         }
     }
 
+    /// The output cannot be written, or can be again: for whoever wonders why nothing goes on.
+    pub fn handle_stuck(&mut self, is_stuck: bool) {
+        self.is_stuck = is_stuck;
+    }
+
     /// The output is flushed, after all records of the job were [stored](Self::is_all_stored).
     pub fn handle_flushed(&mut self) {
         let Some(job) = self.job.as_mut().filter(|job| job.is_all_stored()) else { return };
@@ -307,7 +315,7 @@ impl Collector {
         self.is_settled_in |= now >= settles_in;
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
-            self.say(ToVentilator::Ping);
+            self.say(ToVentilator::Ping { is_stuck: self.is_stuck });
         }
     }
 

@@ -352,7 +352,10 @@ pub enum ToVentilator {
         reason: String,
     },
     /// Still here.
-    Ping,
+    Ping {
+        /// The output cannot be written at the moment.
+        is_stuck: bool,
+    },
     /// The input was [compared](ToSink::Inputs) and is what it was.
     Verified {
         /// The job in question.

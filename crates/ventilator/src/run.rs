@@ -16,7 +16,6 @@ use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Shutdown, ran
 use tradewind_proto::dispatcher::{
     Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, Timeout, Transmit,
 };
-use tradewind_proto::limits::HELD_BYTES_MAX;
 use tradewind_proto::message::{Card, Role, Start, ToVentilator};
 use tradewind_proto::{JobId, LaneId, SessionId};
 
@@ -388,8 +387,10 @@ fn view(snapshot: &DispatcherSnapshot) -> ProgressView {
         Some("the sink")
     } else if snapshot.workers.is_empty() {
         Some("workers")
-    } else if snapshot.held_bytes >= HELD_BYTES_MAX {
+    } else if snapshot.is_output_stuck {
         Some("the sink's output")
+    } else if snapshot.is_calling_roll {
+        Some("workers to say what they hold")
     } else {
         None
     };

@@ -143,7 +143,7 @@ fn messages_to_the_ventilator_keep_their_bytes() {
     check(&ToVentilator::Relay { session, news: News::Goodbye }, GOLDEN[22]);
     check(&ToVentilator::Complete { job }, GOLDEN[23]);
     check(&ToVentilator::Refused { job, reason: "no".to_owned() }, GOLDEN[24]);
-    check(&ToVentilator::Ping, GOLDEN[25]);
+    check(&ToVentilator::Ping { is_stuck: true }, GOLDEN[25]);
     check(&ToVentilator::Verified { job, below: Seq(300) }, GOLDEN[31]);
 }
 
@@ -262,7 +262,7 @@ const GOLDEN: [&str; 32] = [
     "0176020705",
     "017603fd0807060504030201",
     "017604fd0807060504030201026e6f",
-    "017605",
+    "01760501",
     "016301fbeeff0406686f73742d31",
     "017708fd080706050403020101fbe80301",
     "017302fd08070605040302010473756d7301",

@@ -1,11 +1,11 @@
 //! Who gets which task next.
 
-use super::entry::State;
+use super::entry::{Entry, State};
 use super::worker::{Phase, Worker};
 use super::{Dispatcher, Transmit};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HELD_BYTES_MAX, REORDER_WINDOW_TASKS};
 use crate::message::{Limits, Task, ToWorker};
-use crate::{Seq, SessionId, Time};
+use crate::{Attempt, Seq, SessionId, Time};
 
 impl Dispatcher {
     /// The next batch of tasks for whoever should have one.
@@ -92,10 +92,12 @@ impl Dispatcher {
     }
 
     /// Passes over fresh tasks that nobody has to run: those that cannot be, which are given up
-    /// when their turn has come, and those that the sink has from before.
+    /// when their turn has come, those that the sink has from before, and those that another
+    /// ventilator has dispatched.
     pub(super) fn pass_over(&mut self) {
-        while let Some(state) = self.state(self.fresh)
-            && state != State::Queued
+        let is_fresh = |entry: &Entry| entry.state == State::Queued && entry.attempt == Attempt(0);
+        while let Some(entry) = self.entries.get((self.fresh.0 - self.base.0) as usize)
+            && !is_fresh(entry)
         {
             if let Some(given_up) = self.given_up.get(&self.fresh).cloned() {
                 self.send_give_up(self.fresh, &given_up);

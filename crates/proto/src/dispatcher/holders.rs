@@ -111,13 +111,15 @@ impl Dispatcher {
 
     /// A worker that was lost is back and has the task still: no need to run it again.
     pub(super) fn adopt(&mut self, session: SessionId, seq: Seq) {
-        // What failed and waits for its backoff is not adopted: the worker has just not heard that
-        // its failure is known.
-        let is_fresh = seq >= self.fresh && self.state(seq) == Some(State::Queued);
-        if !self.requeued.contains(&seq) && !is_fresh {
+        // What failed and waits for its backoff is not adopted from the one who failed: it has just
+        // not heard that this is known.
+        let is_requeued = self.requeued.contains(&seq);
+        let Some(entry) = self.entry(seq).filter(|entry| entry.state == State::Queued) else {
+            return;
+        };
+        if !is_requeued && entry.avoid == Some(session) {
             return;
         }
-        let Some(entry) = self.entry(seq) else { return };
         entry.state = State::Out(session);
         // An earlier ventilator may have dispatched it: the next attempt is not its first.
         entry.attempt = entry.attempt.max(Attempt::FIRST);
@@ -178,16 +180,8 @@ impl Dispatcher {
         let losses = entry.losses;
         let bytes = entry.payload.len() as u64;
         self.uncharge(State::Out(session), bytes);
-        let mut others = self.workers.iter_mut();
-        if let Some((other, worker)) =
-            others.find(|(other, worker)| **other != session && worker.out.contains(seq))
-        {
-            // It was dispatched twice, and this one has it still.
-            let other = *other;
-            worker.out_bytes += bytes;
-            if let Some(entry) = self.entry(seq) {
-                (entry.state, entry.since) = (State::Out(other), Attempt(0));
-            }
+        if self.hand_over(session, seq) {
+            // Another has it still.
         } else if is_cancelled {
             self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
         } else if losses >= self.config.losses_max {
@@ -195,6 +189,18 @@ impl Dispatcher {
         } else {
             self.requeued.insert(seq);
         }
+    }
+
+    /// Leaves a task that was dispatched twice to the other one who has it, if there is one.
+    pub(super) fn hand_over(&mut self, from: SessionId, seq: Seq) -> bool {
+        let mut others = self.workers.iter_mut();
+        let other = others.find(|(session, worker)| **session != from && worker.out.contains(seq));
+        let Some((session, worker)) = other else { return false };
+        let Some(index) = seq.0.checked_sub(self.base.0) else { return false };
+        let Some(entry) = self.entries.get_mut(index as usize) else { return false };
+        (entry.state, entry.since) = (State::Out(*session), Attempt(0));
+        worker.out_bytes += entry.payload.len() as u64;
+        true
     }
 
     /// What only the old sink had in memory must come again: from the worker that retains it, or

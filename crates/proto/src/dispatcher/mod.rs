@@ -29,8 +29,8 @@ use bytes::Bytes;
 
 use crate::batch::Bounded;
 use crate::limits::{
-    HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS, RETAINED_BYTES_MAX,
-    ROLL_CALL_GRACE, WORKERS_MAX,
+    HEARTBEAT_INTERVAL, HELD_BYTES_MAX, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS,
+    RETAINED_BYTES_MAX, ROLL_CALL_GRACE, WORKERS_MAX,
 };
 use crate::message::{Card, Start, Status, ToSink, ToVentilator, ToWorker};
 use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SeqSet, SessionId, TaskHash, Time};
@@ -226,6 +226,7 @@ impl Dispatcher {
         if self.read_again(self.end(), &payload) {
             self.entries.push_back(Entry { state: State::Settled, ..Entry::new(Bytes::new()) });
             self.settled += 1;
+            self.forget_settled();
             return;
         }
         self.retained_bytes += payload.len() as u64;
@@ -244,6 +245,7 @@ impl Dispatcher {
         self.entries.push_back(Entry::new(Bytes::new()));
         if is_stored {
             self.settle(seq);
+            self.forget_settled();
             return;
         }
         self.give_up(seq, Status::Failed, error);
@@ -457,7 +459,7 @@ impl Dispatcher {
                     self.handle_verified(below);
                 }
             }
-            ToVentilator::Ping => {}
+            ToVentilator::Ping { is_stuck } => self.sink.is_stuck = is_stuck,
         }
     }
 
@@ -525,6 +527,7 @@ impl Dispatcher {
             is_sink_open: self.sink.is_open(),
             is_calling_roll: self.is_resuming() || self.roll.is_some(),
             held_bytes: self.sink.held_bytes,
+            is_output_stuck: self.sink.is_stuck || self.sink.held_bytes >= HELD_BYTES_MAX,
             workers: self.workers.iter().map(|(session, w)| w.snapshot(*session)).collect(),
         }
     }

@@ -146,6 +146,9 @@ impl Dispatcher {
         let bytes = entry.payload.len() as u64;
         self.uncharge(old, bytes);
         self.requeued.remove(&seq);
+        if self.hand_over(session, seq) {
+            return;
+        }
         self.delayed.insert((now + backoff, seq));
     }
 

@@ -234,7 +234,8 @@ impl Dispatcher {
     pub(super) fn end_reading(&mut self, is_idle: bool) {
         let is_read = is_idle || self.total.is_some() || self.input_room() == 0;
         let Some(resume) = &mut self.resume else { return };
-        if let Some(total) = self.total.filter(|total| *total < resume.known_end.0) {
+        let read = self.total.filter(|_| self.is_whole);
+        if let Some(total) = read.filter(|total| *total < resume.known_end.0) {
             self.ended.get_or_insert(Ended::Refused(format!(
                 "the input is not the one that this job began with: it has only {total} tasks, \
                  and there are records of later ones; give the same input, or start anew without \

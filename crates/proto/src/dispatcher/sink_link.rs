@@ -14,6 +14,8 @@ pub(super) struct SinkLink {
     pub(super) report_command: bool,
     pub(super) heard: Time,
     pub(super) held_bytes: u64,
+    /// It says that it cannot write.
+    pub(super) is_stuck: bool,
     pub(super) failed: u64,
 }
 
@@ -47,7 +49,7 @@ impl SinkLink {
     ) -> bool {
         self.open = true;
         self.heard = now;
-        self.held_bytes = 0;
+        (self.held_bytes, self.is_stuck) = (0, false);
         self.report_command = report_command;
         self.session.replace(session).is_some_and(|old| old != session)
     }

@@ -19,6 +19,8 @@ pub struct DispatcherSnapshot {
     pub is_calling_roll: bool,
     /// Bytes that the sink holds and has not stored.
     pub held_bytes: u64,
+    /// Is the sink's output slower than its results, or cannot be written at all?
+    pub is_output_stuck: bool,
     /// Those that are connected.
     pub workers: Vec<WorkerSnapshot>,
 }
