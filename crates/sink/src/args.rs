@@ -8,7 +8,7 @@ use tradewind_node::exit::HELP;
 use tradewind_node::{Inherited, block_on, exit, logs};
 use tradewind_proto::collector::Order;
 
-use crate::output::{self, Format, OutputTarget};
+use crate::output::{self, Format, Fsync, OutputTarget};
 use crate::run::{Settings, run};
 
 const EXAMPLES: &str = "\
@@ -83,6 +83,10 @@ pub struct OutputArgs {
     /// Replace an output that exists
     #[arg(long, env = "TRADEWIND_OVERWRITE", value_parser = BoolishValueParser::new())]
     pub overwrite: bool,
+
+    /// What is stored survives a crash of the machine: at the end, per batch, or per record
+    #[arg(long, env = "TRADEWIND_FSYNC", value_name = "WHEN", value_enum, default_value_t)]
+    pub fsync: Fsync,
 }
 
 impl OutputArgs {
@@ -104,8 +108,10 @@ impl OutputArgs {
         output::Settings {
             output: self.output.clone(),
             format: self.format(),
+            order: self.order(),
             joblog: self.joblog.clone(),
             overwrite: self.overwrite,
+            fsync: self.fsync,
         }
     }
 }

@@ -12,12 +12,10 @@ use tradewind_node::exit::{
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_outward, send, serve_inward};
 use tradewind_node::{Clock, Listen, Progress, ProgressView, Shutdown, random_id};
 use tradewind_proto::SessionId;
-use tradewind_proto::collector::{
-    Collector, CollectorConfig, CollectorSnapshot, Opened, Opening, Order,
-};
+use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Order};
 use tradewind_proto::message::{Card, Role, ToSink};
 
-use crate::output::{self, OutputError, Record, WriterThread};
+use crate::output::{self, Journal, OpenError, OutputError, Prepared, Record, WriterThread};
 use crate::peers::Peers;
 use crate::summary::summary;
 
@@ -69,12 +67,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let report_command = settings.output.joblog.is_some();
     let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
     let gate = settings.listen.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
-    let writer = output::open(&settings.output).or_exit(OUTPUT)?;
-    let to_loop = events_in.clone();
-    let writer = WriterThread::spawn(writer, move |event| {
-        let _ = to_loop.blocking_send(Event::Output(event));
-    })
-    .or_exit(SYSTEM)?;
+    let prepared = output::prepare(&settings.output).or_exit(OUTPUT)?;
     tracing::info!(
         listen = %gate.endpoint(),
         ventilator = %settings.ventilator,
@@ -86,10 +79,10 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let dialler = Dialler::new(settings.ventilator, settings.lanes, identity(&card), random_id())
         .or_exit(SYSTEM)?;
     serve_inward(gate, &[Role::Worker, Role::Ventilator], events_in.clone(), Event::Results);
-    keep_outward(dialler, settings.connect_timeout, events_in, Event::Receipts);
+    keep_outward(dialler, settings.connect_timeout, events_in.clone(), Event::Receipts);
 
     let config = CollectorConfig { session, order: settings.order, report_command };
-    let mut sink = Sink::new(config, writer);
+    let mut sink = Sink::new(config, prepared, events_in);
     let mut progress = Progress::new(settings.progress);
     let mut show = tokio::time::interval(Progress::INTERVAL);
     let mut batch = Vec::with_capacity(EVENTS_MAX);
@@ -108,7 +101,9 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
                 // What was given out to be written still is: the writer writes it as it ends, and
                 // must not wait for us to hear of it.
                 events.close();
-                sink.writer.join();
+                if let Some(writer) = sink.writer {
+                    writer.join();
+                }
                 let snapshot = sink.collector.snapshot();
                 say(&format!("stopped: {} records are stored", snapshot.stored.total()));
                 return Ok(STOPPED);
@@ -123,6 +118,12 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     progress.clear();
     if let Some((_, lane)) = sink.receipts.take() {
         lane.close(LINGER).await;
+    }
+    if let Some(error) = sink.refused {
+        return Err(Fatal { code: OUTPUT, error: error.into() });
+    }
+    if let Some(journal) = sink.journal.filter(|_| sink.collector.is_perfect()) {
+        journal.remove().or_exit(OUTPUT)?;
     }
     let snapshot = sink.collector.snapshot();
     if !settings.quiet {
@@ -146,7 +147,13 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
 struct Sink {
     clock: Clock,
     collector: Collector,
-    writer: WriterThread,
+    /// The output, until the job is known.
+    prepared: Option<Prepared>,
+    events: mpsc::Sender<Event>,
+    writer: Option<WriterThread>,
+    journal: Option<Journal>,
+    /// The output could not be opened.
+    refused: Option<OpenError>,
     peers: Peers,
     receipts: Option<(Conn, PushLane)>,
     /// When the job was opened, for the summary.
@@ -159,11 +166,15 @@ struct Sink {
 }
 
 impl Sink {
-    fn new(config: CollectorConfig, writer: WriterThread) -> Self {
+    fn new(config: CollectorConfig, prepared: Prepared, events: mpsc::Sender<Event>) -> Self {
         Self {
             clock: Clock::default(),
             collector: Collector::new(config),
-            writer,
+            prepared: Some(prepared),
+            events,
+            writer: None,
+            journal: None,
+            refused: None,
             peers: Peers::default(),
             receipts: None,
             opened: None,
@@ -174,7 +185,9 @@ impl Sink {
     }
 
     fn is_over(&self) -> bool {
-        self.collector.is_done() || self.alone.is_some_and(|since| since.elapsed() > FAREWELL)
+        self.refused.is_some()
+            || self.collector.is_done()
+            || self.alone.is_some_and(|since| since.elapsed() > FAREWELL)
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
@@ -198,9 +211,15 @@ impl Sink {
                     self.opened = Some(Instant::now());
                 }
                 self.collector.handle_message(message);
-                if let Some(Opening { job, .. }) = self.collector.poll_open() {
-                    // The output was found to be empty, or was emptied, at the start.
-                    self.collector.handle_opened(Opened { job, ..Opened::default() });
+                if let Some(opening) = self.collector.poll_open()
+                    && let Some(prepared) = self.prepared.take()
+                {
+                    let events = self.events.clone();
+                    let report = move |event| {
+                        let _ = events.blocking_send(Event::Output(event));
+                    };
+                    let writer = WriterThread::spawn(move || prepared.open(&opening), report);
+                    self.writer = Some(writer.or_exit(SYSTEM)?);
                 }
             }
             Event::Results(Inward::Down { conn }) => {
@@ -229,6 +248,14 @@ impl Sink {
 
     fn handle_output(&mut self, event: output::Event) -> Result<(), Fatal> {
         match event {
+            output::Event::Opened(continued) => {
+                self.journal = continued.journal;
+                self.collector.handle_opened(continued.opened);
+            }
+            output::Event::Refused(error) => {
+                self.collector.handle_open_refused(error.to_string());
+                self.refused = Some(error);
+            }
             output::Event::Stored { count, .. } => {
                 if self.retry.take().is_some() {
                     tracing::info!("the output goes on");
@@ -258,16 +285,18 @@ impl Sink {
         if now >= self.collector.poll_timeout() {
             self.collector.handle_timeout(now);
         }
-        while let Some(records) = self.collector.poll_write() {
-            self.writer.store(records.into_iter().map(Record::from).collect());
+        while let Some(records) = self.collector.poll_write()
+            && let Some(writer) = &self.writer
+        {
+            writer.store(records.into_iter().map(Record::from).collect());
         }
         if self.collector.is_all_stored() && !self.is_finishing {
             self.is_finishing = true;
-            self.writer.finish();
+            self.writer.iter().for_each(WriterThread::finish);
         }
         if self.retry.is_some_and(|at| at <= Instant::now()) {
             self.retry = Some(Instant::now() + RETRY_INTERVAL);
-            self.writer.retry();
+            self.writer.iter().for_each(WriterThread::retry);
         }
         while let Some(message) = self.collector.poll_transmit() {
             // A lane that is gone says so by an event of its own.

@@ -1,9 +1,12 @@
 //! How records look in the output.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Record, jsonl};
 
 /// How records look in the output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// What each task printed, with a newline added if it did not end in one.
     #[default]

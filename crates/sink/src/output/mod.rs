@@ -5,20 +5,31 @@
 //! of them once. What it promises is that a record which it calls stored has left the process, and
 //! that an error, be it in the middle of a record, neither loses nor doubles a byte.
 
+mod file;
 mod format;
+mod fsync;
+mod hashes;
 mod joblog;
+mod journal;
 mod jsonl;
 mod open;
 mod record;
+mod recover;
+mod rewrite;
 mod stream;
 mod target;
 mod thread;
 mod writer;
 
+pub use file::OpenFile;
 pub use format::Format;
-pub use open::{OpenError, OpenFile, Settings, open};
+pub use fsync::Fsync;
+pub use hashes::TaskHashes;
+pub use journal::Claim;
+pub use open::{Continued, FileOutput, Journal, OpenError, Prepared, Settings, prepare};
 pub use record::Record;
-pub use stream::{Device, OutputError};
+pub use recover::{Damage, Recovered, recover};
+pub use stream::{Device, OutputError, Place, Presence};
 pub use target::{Destination, OutputTarget, Role};
 pub use thread::{Event, WriterThread};
 pub use writer::{Output, Writer};

@@ -1,28 +1,85 @@
 //! Opening what the user named, without harm to what is there.
+//!
+//! In two steps: at the start of the program, when nothing but the names is known, and when the
+//! job is known to which the output is to belong.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{OFlags, fcntl_getfl};
+use tradewind_proto::collector::{Opened, Opening, Order};
+use tradewind_proto::message::Start;
+use tradewind_proto::{JobId, SeqSet};
 
-use super::stream::Device;
-use super::{Destination, Format, OutputTarget, Role, Writer};
+use super::file::{OpenFile, sync_directory_of};
+use super::hashes::TaskHashes;
+use super::journal::{self, Claim, Entry, Lines};
+use super::recover::{Damage, Recovered, recover_until};
+use super::rewrite::{self, Paths};
+use super::stream::{Device, Place};
+use super::{Destination, Format, Fsync, Output, OutputError, OutputTarget, Record, Role, Writer};
 
 /// What to open.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Where records go.
     pub output: OutputTarget,
     /// How they look there.
     pub format: Format,
+    /// Their order.
+    pub order: Order,
     /// Where a line about each goes.
     pub joblog: Option<OutputTarget>,
     /// Files that are not empty are replaced rather than refused.
     pub overwrite: bool,
+    /// What a crash of the machine may take away.
+    pub fsync: Fsync,
+}
+
+/// What is to be written, before the job is known. Until it is, nothing that exists is touched.
+#[derive(Debug)]
+pub struct Prepared {
+    settings: Settings,
+    output: OpenFile,
+    joblog: Option<OpenFile>,
+    /// Where the journal is or will be.
+    journal: Option<PathBuf>,
+    claim: Option<Claim>,
+}
+
+/// What was there of the job.
+#[derive(Debug)]
+pub struct Continued {
+    /// For the collector.
+    pub opened: Opened,
+    /// What the stored tasks were, if there are any.
+    pub hashes: Option<TaskHashes>,
+    /// The journal, if there is one.
+    pub journal: Option<Journal>,
+    /// So much was written and cut off, because no record is known to end with it.
+    pub cut_bytes: u64,
+}
+
+/// The journal's file, to be removed when nothing is left to do.
+#[derive(Debug)]
+pub struct Journal(PathBuf);
+
+/// The output that the user named.
+#[derive(Debug)]
+pub struct FileOutput {
+    writer: Writer<OpenFile>,
+    /// What has to be brought into the order of the input at the end.
+    reorder: Option<Reorder>,
+    /// For their locks.
+    locked: Vec<OpenFile>,
+}
+
+#[derive(Debug)]
+struct Reorder {
+    paths: Paths,
+    destination: Destination,
+    /// It is written anew, and has to be put into its place.
+    generation: Option<u64>,
 }
 
 /// Why records cannot be written where the user wants them.
@@ -60,6 +117,57 @@ pub enum OpenError {
         /// The second of the two.
         destination: Destination,
     },
+    /// Another process writes it.
+    #[error("{destination} is in use by another process")]
+    InUse {
+        /// What was to be opened.
+        destination: Destination,
+    },
+    /// It has records of another job, which is not to be resumed.
+    #[error(
+        "{destination} holds {count} records of another job, {name} ({job}); --resume goes on with \
+         it, --overwrite replaces it"
+    )]
+    OtherJob {
+        /// What was to be opened.
+        destination: Destination,
+        /// How many records it has.
+        count: u64,
+        /// What the other job is called.
+        name: String,
+        /// Its id.
+        job: JobId,
+    },
+    /// It was begun in another way.
+    #[error("{destination} was begun {how}; go on with it in the same way")]
+    Begun {
+        /// What was to be opened.
+        destination: Destination,
+        /// With which flag.
+        how: &'static str,
+    },
+    /// It is not what it was when it was written.
+    #[error("{destination} is damaged: {damage}; --overwrite replaces it")]
+    Damaged {
+        /// What is damaged.
+        destination: Destination,
+        /// In which way.
+        damage: Damage,
+    },
+    /// The records of failed tasks cannot be taken out of it.
+    #[error("--retry-failed needs {needed}")]
+    CannotRetry {
+        /// What the user can do.
+        needed: &'static str,
+    },
+    /// It cannot be written anew, without the records of tasks that run again.
+    #[error("cannot rewrite {destination}: {reason}")]
+    Rewrite {
+        /// What was to be written anew.
+        destination: Destination,
+        /// What the system says.
+        reason: io::Error,
+    },
     /// It cannot be opened for another reason.
     #[error("cannot open {destination}: {reason}")]
     Io {
@@ -70,87 +178,435 @@ pub enum OpenError {
     },
 }
 
-/// Opens the output, and the joblog if there is to be one.
+/// Opens the output, and the joblog if there is to be one, and changes nothing.
 ///
-/// Nothing that exists is touched before everything is known to be in order. A named pipe is
-/// opened when someone opens its other end.
+/// A named pipe is opened when someone opens its other end.
 ///
 /// # Errors
 ///
 /// When one of them cannot be opened or must not be written.
-pub fn open(settings: &Settings) -> Result<Writer<OpenFile>, OpenError> {
-    let output = OpenFile::open(Role::Output, &settings.output, settings.overwrite)?;
+pub fn prepare(settings: &Settings) -> Result<Prepared, OpenError> {
+    let output = open_file(Role::Output, &settings.output)?;
     let joblog = match &settings.joblog {
-        Some(target) => Some(OpenFile::open(Role::Joblog, target, settings.overwrite)?),
+        Some(target) => Some(open_file(Role::Joblog, target)?),
         None => None,
     };
-    if let Some(joblog) = &joblog
-        && output.is_same(joblog)
-    {
-        return Err(OpenError::Same { destination: joblog.destination.clone() });
-    }
-    let (output, joblog) = (output.ready()?, joblog.map(OpenFile::ready).transpose()?);
-    let named = |file: OpenFile| (file.destination.clone(), file);
-    Ok(Writer::new(settings.format, named(output), joblog.map(named)))
-}
-
-/// A file, a pipe or a terminal that is open for writing.
-#[derive(Debug)]
-pub struct OpenFile {
-    file: File,
-    destination: Destination,
-    /// Device and inode, if it is a regular file.
-    identity: Option<(u64, u64)>,
-}
-
-impl OpenFile {
-    fn open(role: Role, target: &OutputTarget, overwrite: bool) -> Result<Self, OpenError> {
-        let destination = Destination { role, target: target.clone() };
-        let opened = match target {
-            OutputTarget::Stdout => stdout(),
-            // Truncated later: it may turn out to be the wrong file.
-            OutputTarget::File(path) => {
-                OpenOptions::new().write(true).create(true).truncate(false).open(path)
-            }
-        };
-        let file = opened.map_err(|reason| OpenError::opening(&destination, reason))?;
-        let metadata =
-            file.metadata().map_err(|reason| OpenError::opening(&destination, reason))?;
-        // The shell has opened our stdout as it was told to, perhaps to append.
-        let ours = *target != OutputTarget::Stdout && metadata.is_file();
-        if ours && metadata.len() > 0 && !overwrite {
+    let journal = output.path().or_else(|| joblog.as_ref()?.path()).map(journal_of);
+    let settings = settings.clone();
+    let mut prepared = Prepared { settings, output, joblog, journal, claim: None };
+    prepared.check_names()?;
+    prepared.read_claim()?;
+    let may_hold_something = prepared.claim.is_some() || prepared.settings.overwrite;
+    for file in prepared.files() {
+        let destination = file.destination().clone();
+        let is_ours = file.path().is_some();
+        let opening = |reason| OpenError::opening(&destination, reason);
+        if !file.lock().map_err(opening)? {
+            return Err(OpenError::InUse { destination });
+        }
+        let is_empty = !is_ours || file.len().map_err(opening)? == 0;
+        if !is_empty && !may_hold_something {
             return Err(OpenError::Exists { destination });
         }
-        let identity = metadata.is_file().then(|| (metadata.dev(), metadata.ino()));
-        Ok(Self { file, destination, identity })
+    }
+    Ok(prepared)
+}
+
+/// What of a continued output is not to count, because it is to be run again.
+#[derive(Clone, Copy)]
+enum Again {
+    Nothing,
+    Cancelled,
+    NotOk,
+}
+
+impl Prepared {
+    /// Makes the output ready for a job: for a new one, or for one that it has a part of already,
+    /// which takes as long as reading it.
+    ///
+    /// # Errors
+    ///
+    /// When the output belongs to another job, when it is damaged, or cannot be read or written.
+    pub fn open(self, opening: &Opening) -> Result<(FileOutput, Continued), OpenError> {
+        let Some(journal) = self.journal.clone() else { return self.begin_unkept(opening.job) };
+        let again = match (&self.claim, opening.start) {
+            (None, _) => return self.begin(&journal, opening),
+            // A sink that was started again while the ventilator goes on.
+            (Some(claim), _) if claim.job == opening.job => Again::Nothing,
+            (Some(_), Start::Resume) => Again::Cancelled,
+            (Some(_), Start::RetryFailed) => Again::NotOk,
+            (Some(_), Start::Anew) if self.settings.overwrite => {
+                return self.begin(&journal, opening);
+            }
+            (Some(claim), Start::Anew) => {
+                return Err(OpenError::OtherJob {
+                    destination: self.named().clone(),
+                    count: count_records(&journal)?,
+                    name: claim.name.clone(),
+                    job: claim.job,
+                });
+            }
+        };
+        self.go_on(journal, again)
     }
 
-    /// Two regular files that are one, whatever their names, or standard output twice.
-    fn is_same(&self, other: &Self) -> bool {
-        match (self.identity, other.identity) {
-            (Some(identity), Some(other)) => identity == other,
-            _ => {
-                self.destination.target == OutputTarget::Stdout
-                    && other.destination.target == OutputTarget::Stdout
+    /// Where no journal can be, each start is the first.
+    fn begin_unkept(self, job: JobId) -> Result<(FileOutput, Continued), OpenError> {
+        let (output, joblog) = (self.output.into_place(None), self.joblog);
+        let joblog = joblog.map(|file| file.into_place(None));
+        let Settings { format, fsync, .. } = self.settings;
+        let writer = Writer::new(format, fsync, output, joblog, None);
+        let opened = Opened { job, ..Opened::default() };
+        let continued = Continued { opened, hashes: None, journal: None, cut_bytes: 0 };
+        Ok((FileOutput { writer, reorder: None, locked: Vec::new() }, continued))
+    }
+
+    /// Replaces whatever is there.
+    fn begin(
+        mut self,
+        path: &Path,
+        opening: &Opening,
+    ) -> Result<(FileOutput, Continued), OpenError> {
+        let destination = journal_at(path);
+        let failed = |reason| OpenError::opening(&destination, reason);
+        let mut journal = open_file(Role::Journal, &destination.target)?;
+        // An old claim must not vouch for what will be written, nor the new one for what was.
+        if journal.len().map_err(failed)? > 0 {
+            journal.cut(0).and_then(|()| journal.sync()).map_err(failed)?;
+        }
+        let generation = self.claim.as_ref().map_or(0, |claim| claim.generation);
+        self.paths(path).clean(generation).map_err(failed)?;
+        for file in self.files().filter(|file| file.path().is_some()) {
+            let destination = file.destination().clone();
+            file.cut(0).map_err(|reason| OpenError::opening(&destination, reason))?;
+        }
+        let Settings { format, order, .. } = self.settings;
+        let has_joblog = self.joblog.as_ref().is_some_and(|file| file.path().is_some());
+        let claim = Claim::new(opening.job, opening.name.clone(), format, order, has_joblog);
+        let mut text = Vec::new();
+        claim.encode(&mut text);
+        // Before the first record: whoever finds one must know whose it is.
+        journal.write_all(&text).map_err(failed)?;
+        let opened = Opened { job: opening.job, ..Opened::default() };
+        let continued = Continued {
+            opened,
+            hashes: None,
+            journal: Some(Journal(path.to_owned())),
+            cut_bytes: 0,
+        };
+        let writer = self.into_writer(journal, 0, 0)?;
+        Ok((FileOutput { writer, reorder: None, locked: Vec::new() }, continued))
+    }
+
+    fn go_on(mut self, path: PathBuf, again: Again) -> Result<(FileOutput, Continued), OpenError> {
+        self.check_flags(again)?;
+        let paths = self.paths(&path);
+        let named = self.named().clone();
+        let rewriting = |reason| OpenError::Rewrite { destination: named.clone(), reason };
+        self.settle(&paths).map_err(rewriting)?;
+
+        // Lines say not whose they are, so those after a cancelled task's go as well. What went to
+        // standard output stays there: of a cancelled task that is nothing.
+        let is_cut_short = matches!(again, Again::Cancelled)
+            && paths.output.is_some()
+            && self.settings.format == Format::Lines;
+        let is_end = |entry: &Entry| is_cut_short && entry.counts().cancelled > 0;
+        let (mut journal, mut recovered) = self.recover(&path, is_end)?;
+        let cut_bytes = self.cut(&mut journal, &recovered)?;
+
+        let dropped = match again {
+            Again::Nothing => SeqSet::new(),
+            Again::Cancelled => recovered.cancelled.clone(),
+            Again::NotOk => recovered.not_ok.clone(),
+        };
+        if !dropped.is_empty() {
+            if paths.output.is_some() {
+                rewrite::rewrite(&paths, &dropped).map_err(rewriting)?;
+                self.settle(&paths).map_err(rewriting)?;
+            } else {
+                rewrite::strike(&paths, &dropped).map_err(rewriting)?;
+            }
+            (journal, recovered) = self.recover(&path, |_| false)?;
+            self.cut(&mut journal, &recovered)?;
+        }
+
+        let hashes = self.hashes(&path, &recovered)?;
+        let opened =
+            Opened { job: recovered.claim.job, stored: recovered.stored, counts: recovered.counts };
+        // Tasks that run again are stored after those that did not.
+        let is_sorted_last = recovered.claim.ordered && self.settings.format == Format::Jsonl;
+        let reorder = (is_sorted_last && paths.output.is_some()).then_some(Reorder {
+            paths,
+            destination: named,
+            generation: None,
+        });
+        let writer = self.into_writer(journal, recovered.output_end, recovered.joblog_end)?;
+        let journal = Some(Journal(path));
+        let continued = Continued { opened, hashes: Some(hashes), journal, cut_bytes };
+        Ok((FileOutput { writer, reorder, locked: Vec::new() }, continued))
+    }
+
+    fn files(&mut self) -> impl Iterator<Item = &mut OpenFile> {
+        std::iter::once(&mut self.output).chain(&mut self.joblog)
+    }
+
+    fn paths(&self, journal: &Path) -> Paths {
+        let joblog = self.joblog.as_ref().and_then(OpenFile::path);
+        Paths {
+            output: self.output.path().map(Path::to_owned),
+            joblog: joblog.map(Path::to_owned),
+            journal: journal.to_owned(),
+        }
+    }
+
+    /// What the journal is beside.
+    fn named(&self) -> &Destination {
+        let file = match &self.joblog {
+            Some(joblog) if self.output.path().is_none() => joblog,
+            _ => &self.output,
+        };
+        file.destination()
+    }
+
+    fn check_names(&self) -> Result<(), OpenError> {
+        let Some(joblog) = &self.joblog else { return Ok(()) };
+        let is_journal = self.journal.is_some() && joblog.path() == self.journal.as_deref();
+        if self.output.is_same(joblog) || is_journal {
+            return Err(OpenError::Same { destination: joblog.destination().clone() });
+        }
+        Ok(())
+    }
+
+    fn read_claim(&mut self) -> Result<(), OpenError> {
+        let Some(path) = &self.journal else { return Ok(()) };
+        let claim = match File::open(path) {
+            Ok(file) => Claim::read(BufReader::new(file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        self.claim = claim.map_err(|reason| OpenError::opening(&journal_at(path), reason))?;
+        Ok(())
+    }
+
+    fn check_flags(&self, again: Again) -> Result<(), OpenError> {
+        let Some(claim) = &self.claim else { return Ok(()) };
+        let has_joblog = self.joblog.as_ref().is_some_and(|file| file.path().is_some());
+        let how = if claim.format != self.settings.format {
+            match claim.format {
+                Format::Lines => "with --format lines",
+                Format::Jsonl => "with --format jsonl",
+            }
+        } else if claim.ordered != (self.settings.order == Order::Seq) {
+            if claim.ordered { "with --ordered" } else { "with --unordered" }
+        } else if claim.joblog != has_joblog {
+            if claim.joblog { "with a joblog" } else { "without a joblog" }
+        } else {
+            if !matches!(again, Again::NotOk) {
+                return Ok(());
+            }
+            let needed = match (self.settings.format, self.output.path()) {
+                (Format::Lines, _) => "--format jsonl: lines do not say which task they are of",
+                (Format::Jsonl, None) => {
+                    "a file as --output: what went elsewhere cannot be taken back"
+                }
+                (Format::Jsonl, Some(_)) => return Ok(()),
+            };
+            return Err(OpenError::CannotRetry { needed });
+        };
+        Err(OpenError::Begun { destination: self.named().clone(), how })
+    }
+
+    /// Ends what an earlier start was about to do.
+    fn settle(&mut self, paths: &Paths) -> io::Result<()> {
+        for file in rewrite::settle(paths)? {
+            match file.destination().role {
+                Role::Joblog => {
+                    let old = self.joblog.take();
+                    self.joblog = old.map(|old| file.named(old.destination().clone()));
+                }
+                Role::Output | Role::Journal => {
+                    self.output = file.named(self.output.destination().clone());
+                }
             }
         }
+        Ok(())
     }
 
-    fn ready(self) -> Result<Self, OpenError> {
-        if self.destination.target != OutputTarget::Stdout && self.identity.is_some() {
-            self.file.set_len(0).map_err(|reason| OpenError::opening(&self.destination, reason))?;
+    fn recover(
+        &self,
+        path: &Path,
+        is_end: impl Fn(&Entry) -> bool,
+    ) -> Result<(OpenFile, Recovered), OpenError> {
+        let journal = open_file(Role::Journal, &journal_at(path).target)?;
+        let kept = |file: &&OpenFile| file.path().is_some();
+        let output = Some(&self.output).filter(kept).map(OpenFile::reader);
+        let joblog = self.joblog.as_ref().filter(kept).map(OpenFile::reader);
+        let recovered = recover_until(BufReader::new(journal.reader()), output, joblog, is_end);
+        let recovered = recovered.map_err(|damage| {
+            let destination = match (damage.role(), &self.joblog) {
+                (Role::Joblog, Some(joblog)) => joblog.destination().clone(),
+                (Role::Journal, _) => journal_at(path),
+                _ => self.output.destination().clone(),
+            };
+            OpenError::Damaged { destination, damage }
+        })?;
+        Ok((journal, recovered))
+    }
+
+    /// Cuts off what does not count.
+    ///
+    /// The journal first: then there are only bytes of which nobody speaks, and should this be
+    /// where we are killed, the next start cuts them off. The other way round new records could
+    /// come to stand where an entry still speaks of what was there.
+    fn cut(&mut self, journal: &mut OpenFile, to: &Recovered) -> Result<u64, OpenError> {
+        let mut cut_bytes = 0;
+        let ends = [to.journal_end, to.output_end, to.joblog_end];
+        let files = [Some(journal), Some(&mut self.output), self.joblog.as_mut()];
+        for (file, end) in files.into_iter().zip(ends) {
+            let Some(file) = file.filter(|file| file.path().is_some()) else { continue };
+            let destination = file.destination().clone();
+            let cut = |file: &mut OpenFile| {
+                let len = file.len()?;
+                file.cut(end)?;
+                if len != end {
+                    file.sync()?;
+                }
+                Ok(len.saturating_sub(end))
+            };
+            let bytes = cut(file).map_err(|reason| OpenError::opening(&destination, reason))?;
+            if destination.role != Role::Journal {
+                cut_bytes += bytes;
+            }
         }
-        Ok(self)
+        Ok(cut_bytes)
+    }
+
+    fn hashes(&self, path: &Path, recovered: &Recovered) -> Result<TaskHashes, OpenError> {
+        let destination = journal_at(path);
+        let opening = |reason| OpenError::opening(&destination, reason);
+        let file = File::open(path).map_err(opening)?.take(recovered.journal_end);
+        let mut lines = Lines::new(BufReader::new(file));
+        // The claim was read a moment ago.
+        lines.next::<Claim>().map_err(opening)?;
+        Ok(TaskHashes::new(lines, recovered.stored.clone()))
+    }
+
+    fn into_writer(
+        self,
+        journal: OpenFile,
+        output_end: u64,
+        joblog_end: u64,
+    ) -> Result<Writer<OpenFile>, OpenError> {
+        if self.settings.fsync != Fsync::None {
+            let joblog = self.joblog.as_ref();
+            for file in [Some(&self.output), joblog, Some(&journal)].into_iter().flatten() {
+                let Some(path) = file.path() else { continue };
+                sync_directory_of(path)
+                    .map_err(|reason| OpenError::opening(file.destination(), reason))?;
+            }
+        }
+        let place = |file: OpenFile, end: u64| -> Place<OpenFile> {
+            let end = file.path().is_some().then_some(end);
+            file.into_place(end)
+        };
+        let joblog = self.joblog.map(|file| place(file, joblog_end));
+        let output = place(self.output, output_end);
+        let Settings { format, fsync, .. } = self.settings;
+        Ok(Writer::new(format, fsync, output, joblog, Some(journal.into_place(None))))
     }
 }
 
-/// A handle of our own: the standard library's has a lock and a buffer.
-fn stdout() -> io::Result<File> {
-    let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    match fcntl_getfl(&file)? & OFlags::ACCMODE {
-        OFlags::RDONLY => Err(ErrorKind::PermissionDenied.into()),
-        _ => Ok(file),
+impl Journal {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
     }
+
+    /// Removes it: the output is what it was to be, and belongs to nobody from now on.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the system says.
+    pub fn remove(self) -> io::Result<()> {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Output for FileOutput {
+    fn write(&mut self, records: &[Record]) -> Result<(), OutputError> {
+        self.writer.write(records)
+    }
+
+    fn commit(&mut self) -> Result<(), OutputError> {
+        self.writer.commit()
+    }
+
+    fn sync(&mut self) -> Result<(), OutputError> {
+        self.writer.sync()
+    }
+
+    fn finish(&mut self) -> Result<(), OutputError> {
+        let Some(Reorder { paths, destination, generation }) = &mut self.reorder else {
+            return self.writer.finish();
+        };
+        let failed = |reason| OutputError::Rewrite { destination: destination.clone(), reason };
+        if generation.is_none() {
+            self.writer.finish()?;
+            if rewrite::is_in_order(paths).map_err(failed)? {
+                self.reorder = None;
+                return Ok(());
+            }
+            *generation = Some(rewrite::rewrite(paths, &SeqSet::new()).map_err(failed)?);
+        }
+        self.locked = rewrite::settle(paths).map_err(failed)?;
+        self.reorder = None;
+        Ok(())
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            output: OutputTarget::default(),
+            format: Format::default(),
+            order: Order::Seq,
+            joblog: None,
+            overwrite: false,
+            fsync: Fsync::default(),
+        }
+    }
+}
+
+fn open_file(role: Role, target: &OutputTarget) -> Result<OpenFile, OpenError> {
+    let destination = Destination { role, target: target.clone() };
+    OpenFile::open(role, target).map_err(|reason| OpenError::opening(&destination, reason))
+}
+
+fn journal_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(journal::SUFFIX);
+    name.into()
+}
+
+fn journal_at(path: &Path) -> Destination {
+    Destination { role: Role::Journal, target: OutputTarget::File(path.to_owned()) }
+}
+
+fn count_records(path: &Path) -> Result<u64, OpenError> {
+    let count = || {
+        let mut lines = Lines::new(BufReader::new(File::open(path)?));
+        lines.next::<Claim>()?;
+        let mut count = 0;
+        while let Some(Ok(entry)) = lines.next::<Entry>()? {
+            count += entry.count().unwrap_or_default();
+        }
+        Ok(count)
+    };
+    count().map_err(|reason| OpenError::opening(&journal_at(path), reason))
 }
 
 impl OpenError {
@@ -174,52 +630,21 @@ fn missing_directory(target: &OutputTarget) -> Option<PathBuf> {
     (!directory.exists()).then(|| directory.to_owned())
 }
 
-impl Write for OpenFile {
-    /// Waits where a write would fail because the descriptor does not block: that mode belongs to
-    /// the open file, and any process that shares our stdout may have left it on.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.file.write(bytes) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], None)?;
-                }
-                result => return result,
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Device for OpenFile {
-    /// Pipes and terminals keep nothing that could be synced.
-    fn sync(&mut self) -> io::Result<()> {
-        match self.identity {
-            Some(_) => self.file.sync_all(),
-            None => Ok(()),
-        }
-    }
-}
-
-#[cfg(test)]
-impl From<io::PipeWriter> for OpenFile {
-    fn from(pipe: io::PipeWriter) -> Self {
-        let file = File::from(std::os::fd::OwnedFd::from(pipe));
-        let destination = Destination { role: Role::Output, target: OutputTarget::Stdout };
-        Self { file, destination, identity: None }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::Output;
     use super::super::record::tests::record;
     use super::*;
+
+    fn opening(job: u64, start: Start) -> Opening {
+        Opening { job: JobId(job), name: "job".into(), start }
+    }
+
+    fn open(settings: &Settings) -> Result<FileOutput, OpenError> {
+        prepare(settings)?.open(&opening(1, Start::Anew)).map(|(output, _)| output)
+    }
 
     fn settings(output: &Path, joblog: Option<&Path>, overwrite: bool) -> Settings {
         Settings {

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use super::Destination;
+use super::journal::Part;
 
 /// Bytes after which records are passed on before a commit asks for it: what waits here is in
 /// memory a second time.
@@ -19,6 +20,47 @@ pub trait Device: io::Write {
     ///
     /// Whatever the system says.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Is it still where others will look for it?
+    ///
+    /// # Errors
+    ///
+    /// Whatever the system says.
+    fn presence(&mut self) -> io::Result<Presence> {
+        Ok(Presence::There)
+    }
+
+    /// Puts what was removed back to where others will look for it.
+    ///
+    /// # Errors
+    ///
+    /// When that failed. Nothing has changed then.
+    fn restore(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is where a device was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// The device.
+    There,
+    /// Nothing.
+    Removed,
+    /// Something else.
+    Replaced,
+}
+
+/// A device to write to, from where it ends.
+#[derive(Debug)]
+pub struct Place<D> {
+    /// What errors call it.
+    pub destination: Destination,
+    /// It takes the bytes.
+    pub device: D,
+    /// How many bytes it has; `None` if they cannot be read back, so that there is no use in
+    /// speaking of them in a journal.
+    pub end: Option<u64>,
 }
 
 /// Why not all could be passed on. What could not is kept.
@@ -38,21 +80,56 @@ pub enum OutputError {
         /// What the system says.
         reason: io::Error,
     },
+    /// It cannot be put into its final form.
+    #[error("cannot rewrite {destination}: {reason}")]
+    Rewrite {
+        /// What was to be written anew.
+        destination: Destination,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// Somebody removed the file.
+    #[error("{destination} was removed; it is written again")]
+    Removed {
+        /// What was being written.
+        destination: Destination,
+    },
+    /// Somebody put another file where it was.
+    #[error("{destination} was replaced by another file; move that one away")]
+    Replaced {
+        /// What was being written.
+        destination: Destination,
+    },
 }
 
 /// A device and what is still to be written to it.
 #[derive(Debug)]
 pub(super) struct Stream<D> {
-    device: D,
-    destination: Destination,
+    place: Place<D>,
     buffer: Vec<u8>,
     /// So much of the buffer is written.
     sent: usize,
+    /// So much of the buffer is in `crc`.
+    hashed: usize,
+    /// Of all bytes since the last part.
+    crc: crc32fast::Hasher,
+    /// Something was written and not synced.
+    is_dirty: bool,
+    /// It was reported as removed.
+    is_removed: bool,
 }
 
 impl<D: Device> Stream<D> {
-    pub(super) fn new(device: D, destination: Destination) -> Self {
-        Self { device, destination, buffer: Vec::new(), sent: 0 }
+    pub(super) fn new(place: Place<D>) -> Self {
+        Self {
+            place,
+            buffer: Vec::new(),
+            sent: 0,
+            hashed: 0,
+            crc: crc32fast::Hasher::new(),
+            is_dirty: false,
+            is_removed: false,
+        }
     }
 
     /// To be appended to, and nothing else.
@@ -65,29 +142,76 @@ impl<D: Device> Stream<D> {
         self.buffer.len() - self.sent >= UNSENT_BYTES_MAX
     }
 
+    /// Is it still where others will look for it? What was removed is put back, but not before
+    /// that was reported once.
+    pub(super) fn check(&mut self) -> Result<(), OutputError> {
+        let destination = || self.place.destination.clone();
+        match self.place.device.presence() {
+            Ok(Presence::There) => {}
+            Ok(Presence::Replaced) => {
+                return Err(OutputError::Replaced { destination: destination() });
+            }
+            Ok(Presence::Removed) if self.is_removed => {
+                self.place.device.restore().map_err(|error| self.error(error))?;
+                self.is_dirty = true;
+            }
+            Ok(Presence::Removed) => {
+                let error = OutputError::Removed { destination: destination() };
+                self.is_removed = true;
+                return Err(error);
+            }
+            Err(error) => return Err(self.error(error)),
+        }
+        self.is_removed = false;
+        Ok(())
+    }
+
     /// Writes everything. After an error the next call goes on where this one stopped.
     pub(super) fn drain(&mut self) -> Result<(), OutputError> {
+        self.hash();
         while self.sent < self.buffer.len() {
-            match self.device.write(&self.buffer[self.sent..]) {
+            self.is_dirty = true;
+            match self.place.device.write(&self.buffer[self.sent..]) {
                 Ok(0) => return Err(self.error(ErrorKind::WriteZero.into())),
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.error(error)),
             }
         }
-        self.sent = 0;
+        (self.sent, self.hashed) = (0, 0);
         self.buffer.clear();
         self.buffer.shrink_to(KEPT_BYTES_MAX);
         Ok(())
     }
 
+    /// What was added since the last part; to be asked when all of it is drained.
+    pub(super) fn take_part(&mut self) -> Option<Part> {
+        let end = self.place.end?;
+        let crc = std::mem::take(&mut self.crc).finalize();
+        Some(Part { end, crc })
+    }
+
     /// Makes what was drained survive a crash of the machine.
     pub(super) fn sync(&mut self) -> Result<(), OutputError> {
-        self.device.sync().map_err(|error| self.error(error))
+        if self.is_dirty {
+            self.place.device.sync().map_err(|error| self.error(error))?;
+            self.is_dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Counts each byte once, however often it takes to write it.
+    fn hash(&mut self) {
+        if let Some(end) = &mut self.place.end {
+            let new = &self.buffer[self.hashed..];
+            *end += new.len() as u64;
+            self.crc.update(new);
+            self.hashed = self.buffer.len();
+        }
     }
 
     fn error(&self, reason: io::Error) -> OutputError {
-        let destination = self.destination.clone();
+        let destination = self.place.destination.clone();
         match reason.kind() {
             ErrorKind::BrokenPipe => OutputError::Closed { destination },
             _ => OutputError::Io { destination, reason },

@@ -23,6 +23,8 @@ pub enum Role {
     Output,
     /// A line about each, for GNU parallel's readers.
     Joblog,
+    /// What is in the two, for a sink that goes on with them.
+    Journal,
 }
 
 /// What errors are about: displayed as `output "x"` or `standard output`.
@@ -64,6 +66,7 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Output => "output",
             Self::Joblog => "joblog",
+            Self::Journal => "journal",
         })
     }
 }

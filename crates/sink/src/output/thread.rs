@@ -5,7 +5,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
-use super::{Output, OutputError, Record};
+use super::{Continued, OpenError, Output, OutputError, Record};
 
 /// Records after which a commit is due although more are waiting: whoever waits for one of the
 /// first should not wait for all that come meanwhile.
@@ -14,9 +14,13 @@ const GROUP_RECORDS_MAX: usize = 16 << 10;
 /// The same in bytes of output.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 
-/// What the writer reports.
+/// What the writer reports: `C` when its output is open, `E` if it cannot be opened.
 #[derive(Debug)]
-pub enum Event {
+pub enum Event<C = Continued, E = OpenError> {
+    /// The output is open. The first event.
+    Opened(C),
+    /// It cannot be opened. The only event.
+    Refused(E),
     /// The next records, in the order in which they were given, are stored.
     Stored {
         /// How many.
@@ -37,7 +41,8 @@ pub enum Event {
 /// the fewer the commits. There is no limit to what may wait; the caller keeps one, by what was
 /// given and not reported as stored.
 ///
-/// When it is dropped, what was given is still written, without a finish, unless that fails.
+/// When it is dropped, what was given is still written and synced, without a finish, unless that
+/// fails.
 #[derive(Debug)]
 pub struct WriterThread {
     commands: Sender<Command>,
@@ -52,18 +57,25 @@ enum Command {
 }
 
 impl WriterThread {
-    /// Starts the thread. It calls `report` for each event, and drops it when it ends.
+    /// Starts the thread, which opens the output before anything else. It calls `report` for each
+    /// event, and drops it when it ends.
     ///
     /// # Errors
     ///
     /// When the system has no thread to give.
-    pub fn spawn(
-        output: impl Output + Send + 'static,
-        report: impl FnMut(Event) + Send + 'static,
+    pub fn spawn<O: Output, C, E>(
+        open: impl FnOnce() -> Result<(O, C), E> + Send + 'static,
+        mut report: impl FnMut(Event<C, E>) + Send + 'static,
     ) -> io::Result<Self> {
         let (commands, received) = channel();
-        let looped = Loop { output, report, commands: received, waiting: VecDeque::new() };
-        let thread = thread::Builder::new().name("writer".to_owned()).spawn(|| looped.run())?;
+        let run = move || match open() {
+            Ok((output, continued)) => {
+                report(Event::Opened(continued));
+                Loop { output, report, commands: received, waiting: VecDeque::new() }.run();
+            }
+            Err(error) => report(Event::Refused(error)),
+        };
+        let thread = thread::Builder::new().name("writer".to_owned()).spawn(run)?;
         Ok(Self { commands, thread })
     }
 
@@ -82,8 +94,8 @@ impl WriterThread {
         self.send(Command::Finish);
     }
 
-    /// Waits for the thread to end, which it does after [`Event::Finished`], or once it has failed
-    /// and nobody is left to retry.
+    /// Waits for the thread to end, which it does after [`Event::Finished`], or once all that was
+    /// given is written, or has failed and nobody is left to retry.
     ///
     /// # Panics
     ///
@@ -113,15 +125,27 @@ struct Loop<O, R> {
     waiting: VecDeque<Command>,
 }
 
-impl<O: Output, R: FnMut(Event)> Loop<O, R> {
-    fn run(mut self) {
+impl<O: Output, R> Loop<O, R> {
+    fn run<C, E>(mut self)
+    where
+        R: FnMut(Event<C, E>),
+    {
         // Abandoned or finished: there is nobody to tell, or they know.
         let _ = self.run_until_abandoned();
     }
 
-    fn run_until_abandoned(&mut self) -> Result<(), Abandoned> {
+    fn run_until_abandoned<C, E>(&mut self) -> Result<(), Abandoned>
+    where
+        R: FnMut(Event<C, E>),
+    {
         loop {
-            let mut next = Some(self.next()?);
+            let Ok(next) = self.next() else {
+                // The job is stopped before its end. All is written; should it not survive a crash
+                // of the machine, the next start runs it again.
+                let _ = self.output.sync();
+                return Err(Abandoned);
+            };
+            let mut next = Some(next);
             let mut group = Group::default();
             let mut finish = false;
             while let Some(command) = next.take() {
@@ -157,11 +181,14 @@ impl<O: Output, R: FnMut(Event)> Loop<O, R> {
     }
 
     /// Reports each failure and tries again each time it is told to.
-    fn retry_until_ok(
+    fn retry_until_ok<C, E>(
         &mut self,
         mut result: Result<(), OutputError>,
         again: impl Fn(&mut O) -> Result<(), OutputError>,
-    ) -> Result<(), Abandoned> {
+    ) -> Result<(), Abandoned>
+    where
+        R: FnMut(Event<C, E>),
+    {
         while let Err(error) = result {
             (self.report)(Event::Failed(error));
             loop {
@@ -213,7 +240,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::super::record::tests::record;
-    use super::super::{Destination, Format, OpenFile, OutputTarget, Role, Writer};
+    use super::super::{Destination, Format, Fsync, OpenFile, OutputTarget, Role, Writer};
     use super::*;
 
     fn destination() -> Destination {
@@ -221,15 +248,25 @@ mod tests {
     }
 
     /// Starts a thread whose events can be waited for.
+    type Event = super::Event<(), &'static str>;
+
     fn start(output: impl Output + Send + 'static) -> (WriterThread, Receiver<Event>) {
         let (sender, events) = channel();
         let report = move |event| sender.send(event).expect("the test waits for events");
-        (WriterThread::spawn(output, report).unwrap(), events)
+        let thread = WriterThread::spawn(|| Ok((output, ())), report).unwrap();
+        assert!(matches!(events.recv(), Ok(Event::Opened(()))));
+        (thread, events)
     }
 
     fn into_pipe() -> (WriterThread, Receiver<Event>, io::PipeReader) {
         let (reader, pipe) = io::pipe().unwrap();
-        let output = Writer::new(Format::Lines, (destination(), OpenFile::from(pipe)), None);
+        let output = Writer::new(
+            Format::Lines,
+            Fsync::None,
+            OpenFile::from(pipe).into_place(None),
+            None,
+            None,
+        );
         let (thread, events) = start(output);
         (thread, events, reader)
     }
@@ -259,6 +296,10 @@ mod tests {
         }
 
         fn commit(&mut self) -> Result<(), OutputError> {
+            self.maybe()
+        }
+
+        fn sync(&mut self) -> Result<(), OutputError> {
             self.maybe()
         }
 
@@ -297,6 +338,7 @@ mod tests {
                     }
                     Event::Failed(_) => thread.retry(),
                     Event::Finished => finished = true,
+                    Event::Opened(()) | Event::Refused(_) => panic!("it is open"),
                 }
             }
             thread.join();
@@ -364,5 +406,18 @@ mod tests {
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "x\n".repeat(5));
         assert!(events.iter().all(|event| matches!(event, Event::Stored { .. })));
+    }
+
+    #[test]
+    fn an_output_that_cannot_be_opened_is_reported_and_nothing_more() {
+        let (sender, events) = channel();
+        let open = || Err::<(Writer<OpenFile>, ()), _>("no");
+        let report = move |event| sender.send(event).expect("the test waits for events");
+        let thread = WriterThread::spawn(open, report).unwrap();
+        thread.store(vec![record(0, "x")]);
+        thread.finish();
+        thread.join();
+        let events: Vec<Event> = events.iter().collect();
+        assert!(matches!(events[..], [Event::Refused("no")]), "{events:?}");
     }
 }

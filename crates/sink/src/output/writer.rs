@@ -1,7 +1,14 @@
-//! Records on their way into the output and the joblog.
+//! Records on their way into the output, the joblog and the journal.
 
-use super::stream::{Device, Stream};
-use super::{Destination, Format, OutputError, Record, joblog};
+use tradewind_proto::message::Status;
+use tradewind_proto::{Seq, TaskHash};
+
+use super::journal::{Entry, Kept, Part};
+use super::stream::{Device, Place, Stream};
+use super::{Format, Fsync, OutputError, Record, joblog};
+
+/// Records after which a commit is due, so that no entry of the journal becomes long.
+const ENTRY_RECORDS_MAX: usize = 16 << 10;
 
 /// Where records are stored.
 ///
@@ -29,30 +36,92 @@ pub trait Output {
     /// # Errors
     ///
     /// When that failed. May be tried again.
+    fn sync(&mut self) -> Result<(), OutputError>;
+
+    /// The same, and no more records will come: puts them into their final form.
+    ///
+    /// # Errors
+    ///
+    /// When that failed. May be tried again.
     fn finish(&mut self) -> Result<(), OutputError>;
 }
 
-/// Writes records to one device, and a joblog to another.
+/// Writes records to one device, a joblog to another, and to a third a journal of what is in the
+/// two.
 #[derive(Debug)]
 pub struct Writer<D> {
     format: Format,
+    fsync: Fsync,
     output: Stream<D>,
     joblog: Option<Stream<D>>,
+    journal: Option<Journal<D>>,
+}
+
+#[derive(Debug)]
+struct Journal<D> {
+    stream: Stream<D>,
+    /// Records that no entry speaks of yet.
+    pending: Vec<Kept>,
+    /// Kept for its room.
+    entry: Entry,
 }
 
 impl<D: Device> Writer<D> {
-    /// Writes records in this format, and a joblog if there is a device for it.
+    /// Writes records in this format, and a joblog and a journal if there are devices for them.
+    /// The journal has its claim already.
     pub fn new(
         format: Format,
-        (destination, device): (Destination, D),
-        joblog: Option<(Destination, D)>,
+        fsync: Fsync,
+        output: Place<D>,
+        joblog: Option<Place<D>>,
+        journal: Option<Place<D>>,
     ) -> Self {
-        let joblog = joblog.map(|(destination, device)| {
-            let mut stream = Stream::new(device, destination);
-            stream.buffer().extend_from_slice(joblog::HEADER.as_bytes());
+        let joblog = joblog.map(|place| {
+            let is_new = place.end.is_none_or(|end| end == 0);
+            let mut stream = Stream::new(place);
+            if is_new {
+                stream.buffer().extend_from_slice(joblog::HEADER.as_bytes());
+            }
             stream
         });
-        Self { format, output: Stream::new(device, destination), joblog }
+        let journal = journal.map(|place| Journal {
+            stream: Stream::new(place),
+            pending: Vec::new(),
+            entry: Entry::default(),
+        });
+        Self { format, fsync, output: Stream::new(output), joblog, journal }
+    }
+
+    /// Takes a record that has its form already.
+    pub(super) fn write_encoded(
+        &mut self,
+        kept: Kept,
+        output: &[u8],
+        joblog: &[u8],
+    ) -> Result<(), OutputError> {
+        self.output.buffer().extend_from_slice(output);
+        if let Some(stream) = &mut self.joblog {
+            stream.buffer().extend_from_slice(joblog);
+        }
+        self.note(kept.seq, kept.hash, kept.status);
+        if self.is_full() { self.commit() } else { Ok(()) }
+    }
+
+    fn note(&mut self, seq: Seq, hash: TaskHash, status: Status) {
+        if let Some(journal) = &mut self.journal {
+            journal.pending.push(Kept { seq, hash, status });
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.output.is_full()
+            || self.joblog.as_ref().is_some_and(Stream::is_full)
+            || self.journal.as_ref().is_some_and(|j| j.pending.len() >= ENTRY_RECORDS_MAX)
+    }
+
+    fn streams(&mut self) -> impl Iterator<Item = &mut Stream<D>> {
+        let journal = self.journal.as_mut().map(|journal| &mut journal.stream);
+        [Some(&mut self.output), self.joblog.as_mut(), journal].into_iter().flatten()
     }
 }
 
@@ -64,9 +133,8 @@ impl<D: Device> Output for Writer<D> {
             if let Some(joblog) = &mut self.joblog {
                 joblog::encode(record, joblog.buffer());
             }
-            let is_full =
-                self.output.is_full() || self.joblog.as_ref().is_some_and(Stream::is_full);
-            if is_full && result.is_ok() {
+            self.note(record.seq, record.task_hash, record.outcome.status);
+            if (self.is_full() || self.fsync == Fsync::Record) && result.is_ok() {
                 result = self.commit();
             }
         }
@@ -74,15 +142,47 @@ impl<D: Device> Output for Writer<D> {
     }
 
     fn commit(&mut self) -> Result<(), OutputError> {
-        // What the joblog knows of is in the output, never the other way round.
+        let is_synced = self.fsync != Fsync::None;
+        self.streams().try_for_each(Stream::check)?;
+        // What the joblog knows of is in the output, never the other way round, and what the
+        // journal knows of is in both.
         self.output.drain()?;
-        self.joblog.as_mut().map_or(Ok(()), Stream::drain)
+        self.joblog.as_mut().map_or(Ok(()), Stream::drain)?;
+        if is_synced {
+            self.output.sync()?;
+            self.joblog.as_mut().map_or(Ok(()), Stream::sync)?;
+        }
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        if !journal.pending.is_empty() {
+            let parts = (self.output.take_part(), self.joblog.as_mut().and_then(Stream::take_part));
+            journal.add_entry(parts);
+        }
+        journal.stream.drain()?;
+        if is_synced { journal.stream.sync() } else { Ok(()) }
+    }
+
+    fn sync(&mut self) -> Result<(), OutputError> {
+        self.commit()?;
+        self.streams().try_for_each(Stream::sync)
     }
 
     fn finish(&mut self) -> Result<(), OutputError> {
-        self.commit()?;
-        self.output.sync()?;
-        self.joblog.as_mut().map_or(Ok(()), Stream::sync)
+        self.sync()
+    }
+}
+
+impl<D: Device> Journal<D> {
+    /// Makes one entry of all that is pending.
+    fn add_entry(&mut self, (output, joblog): (Option<Part>, Option<Part>)) {
+        let Self { stream, pending, entry } = self;
+        if !pending.is_sorted_by_key(|kept| kept.seq) {
+            pending.sort_unstable_by_key(|kept| kept.seq);
+        }
+        (entry.output, entry.joblog) = (output, joblog);
+        entry.set_records(pending);
+        entry.encode(stream.buffer());
+        pending.clear();
+        pending.shrink_to(ENTRY_RECORDS_MAX);
     }
 }
 
@@ -92,17 +192,22 @@ mod tests {
     use std::io;
     use std::rc::Rc;
 
+    use tradewind_proto::JobId;
+    use tradewind_proto::collector::Order;
+
     use super::super::record::tests::record;
-    use super::super::{OutputTarget, Role};
+    use super::super::stream::Presence;
+    use super::super::{Claim, Destination, OutputTarget, Role, recover};
     use super::*;
 
     /// A disk that is full after `room` bytes and takes at most `step` of them at a time.
-    #[derive(Clone, Default)]
+    #[derive(Clone)]
     struct Disk {
         room: Rc<Cell<usize>>,
         step: usize,
         written: Rc<RefCell<Vec<u8>>>,
         syncs: Rc<Cell<usize>>,
+        presence: Rc<Cell<Presence>>,
     }
 
     impl io::Write for Disk {
@@ -126,18 +231,45 @@ mod tests {
             self.syncs.set(self.syncs.get() + 1);
             Ok(())
         }
+
+        fn presence(&mut self) -> io::Result<Presence> {
+            Ok(self.presence.get())
+        }
+
+        fn restore(&mut self) -> io::Result<()> {
+            self.presence.set(Presence::There);
+            Ok(())
+        }
     }
 
     fn disk(room: usize, step: usize) -> Disk {
-        Disk { room: Rc::new(Cell::new(room)), step, ..Disk::default() }
+        Disk {
+            room: Rc::new(Cell::new(room)),
+            step,
+            written: Rc::default(),
+            syncs: Rc::default(),
+            presence: Rc::new(Cell::new(Presence::There)),
+        }
     }
 
-    fn named(role: Role, disk: &Disk) -> (Destination, Disk) {
-        (Destination { role, target: OutputTarget::File("x".into()) }, disk.clone())
+    fn disks(room: usize, step: usize) -> [Disk; 3] {
+        [disk(room, step), disk(room, step), disk(room, step)]
     }
 
-    fn writer(format: Format, output: &Disk, joblog: &Disk) -> Writer<Disk> {
-        Writer::new(format, named(Role::Output, output), Some(named(Role::Joblog, joblog)))
+    fn writer(format: Format, fsync: Fsync, disks: &[Disk; 3]) -> Writer<Disk> {
+        let place = |role, disk: &Disk| Place {
+            destination: Destination { role, target: OutputTarget::File("x".into()) },
+            device: disk.clone(),
+            end: Some(0),
+        };
+        let [output, joblog, journal] = disks;
+        Writer::new(
+            format,
+            fsync,
+            place(Role::Output, output),
+            Some(place(Role::Joblog, joblog)),
+            Some(place(Role::Journal, journal)),
+        )
     }
 
     fn encoded(records: &[Record], format: Format) -> (Vec<u8>, Vec<u8>) {
@@ -149,30 +281,59 @@ mod tests {
         (output, log)
     }
 
+    /// Output and joblog are those of the records, and the journal says so.
+    fn check_written(disks: &[Disk; 3], records: &[Record], format: Format) {
+        let [output, joblog, journal] = disks.each_ref().map(|disk| disk.written.borrow().clone());
+        let wanted = encoded(records, format);
+        assert_eq!(output, wanted.0);
+        assert_eq!(joblog, wanted.1);
+        let mut claimed = Vec::new();
+        Claim::new(JobId(1), "job".into(), format, Order::Seq, true).encode(&mut claimed);
+        claimed.extend_from_slice(&journal);
+        let recovered = recover(&claimed[..], Some(&output[..]), Some(&joblog[..])).unwrap();
+        assert!(recovered.stored.iter().eq(records.iter().map(|record| record.seq)));
+        assert_eq!(recovered.output_end, output.len() as u64);
+        assert_eq!(recovered.journal_end, claimed.len() as u64);
+    }
+
     #[test]
     fn wherever_a_disk_is_full_a_retry_goes_on_from_there() {
         let records: Vec<_> = (0..6).map(|seq| record(seq, format!("output {seq}"))).collect();
+        let check = |format, fsync, rooms: [usize; 3], step| {
+            let disks = rooms.map(|room| disk(room, step));
+            let mut writer = writer(format, fsync, &disks);
+            let mut errors = 0;
+            for batch in records.chunks(2) {
+                let mut result = writer.write(batch).and_then(|()| writer.commit());
+                while let Err(error) = result {
+                    assert!(matches!(error, OutputError::Io { .. }), "{error}");
+                    errors += 1;
+                    disks.iter().zip(rooms).for_each(|(disk, room)| disk.room.set(room.max(1)));
+                    result = writer.commit();
+                }
+            }
+            writer.finish().unwrap();
+            check_written(&disks, &records, format);
+            let is_enough = |(disk, room): (&Disk, usize)| disk.written.borrow().len() <= room;
+            assert_eq!(errors > 0, !disks.iter().zip(rooms).all(is_enough), "{rooms:?}, {step}");
+        };
         for format in [Format::Lines, Format::Jsonl] {
-            let wanted = encoded(&records, format);
-            let longest = wanted.0.len().max(wanted.1.len());
-            for room in 0..=longest {
-                for step in [1, 7, usize::MAX] {
-                    let disks = (disk(room, step), disk(room, step));
-                    let mut writer = writer(format, &disks.0, &disks.1);
-                    let mut errors = 0;
-                    for batch in records.chunks(2) {
-                        writer.write(batch).unwrap();
-                        while let Err(error) = writer.commit() {
-                            assert!(matches!(error, OutputError::Io { .. }), "{error}");
-                            errors += 1;
-                            disks.0.room.set(room.max(1));
-                            disks.1.room.set(room.max(1));
+            for fsync in [Fsync::None, Fsync::Batch, Fsync::Record] {
+                let large = disks(usize::MAX, usize::MAX);
+                let mut writer = writer(format, fsync, &large);
+                for batch in records.chunks(2) {
+                    writer.write(batch).unwrap();
+                    writer.commit().unwrap();
+                }
+                for (place, disk) in large.iter().enumerate() {
+                    for room in 0..=disk.written.borrow().len() {
+                        for step in [1, 7, usize::MAX] {
+                            let mut rooms = [usize::MAX; 3];
+                            rooms[place] = room;
+                            check(format, fsync, rooms, step);
+                            check(format, fsync, [room; 3], step);
                         }
                     }
-                    writer.finish().unwrap();
-                    assert_eq!(*disks.0.written.borrow(), wanted.0, "room {room}, step {step}");
-                    assert_eq!(*disks.1.written.borrow(), wanted.1, "room {room}, step {step}");
-                    assert_eq!(errors > 0, room < longest);
                 }
             }
         }
@@ -180,39 +341,90 @@ mod tests {
 
     #[test]
     fn a_commit_leaves_nothing_behind() {
-        let disks = (disk(usize::MAX, usize::MAX), disk(usize::MAX, usize::MAX));
-        let mut writer = writer(Format::Lines, &disks.0, &disks.1);
+        let disks = disks(usize::MAX, usize::MAX);
+        let mut writer = writer(Format::Lines, Fsync::None, &disks);
         for seq in 0..3 {
             writer.write(&[record(seq, "x")]).unwrap();
             writer.commit().unwrap();
-            assert_eq!(disks.0.written.borrow().len() as u64, 2 * (seq + 1));
+            assert_eq!(disks[0].written.borrow().len() as u64, 2 * (seq + 1));
+            let lines = disks[2].written.borrow().iter().filter(|byte| **byte == b'\n').count();
+            assert_eq!(lines as u64, seq + 1);
         }
-        assert_eq!((disks.0.syncs.get(), disks.1.syncs.get()), (0, 0));
+        assert_eq!(disks.each_ref().map(|disk| disk.syncs.get()), [0; 3]);
         writer.finish().unwrap();
-        assert_eq!((disks.0.syncs.get(), disks.1.syncs.get()), (1, 1));
+        assert_eq!(disks.each_ref().map(|disk| disk.syncs.get()), [1; 3]);
+    }
+
+    #[test]
+    fn what_is_to_survive_a_crash_is_synced_before_it_is_called_stored() {
+        let check = |fsync, wanted: usize| {
+            let disks = disks(usize::MAX, usize::MAX);
+            let mut writer = writer(Format::Lines, fsync, &disks);
+            for seq in [0, 10] {
+                writer
+                    .write(&[record(seq, "x"), record(seq + 1, ""), record(seq + 2, "")])
+                    .unwrap();
+                writer.commit().unwrap();
+                writer.commit().unwrap();
+            }
+            // The tasks in the middle print nothing.
+            let syncs = disks.each_ref().map(|disk| disk.syncs.get());
+            assert_eq!(syncs, [wanted.min(2), wanted, wanted], "{fsync:?}");
+        };
+        check(Fsync::None, 0);
+        check(Fsync::Batch, 2);
+        check(Fsync::Record, 6);
     }
 
     #[test]
     fn records_are_taken_even_if_passing_them_on_early_fails() {
         let records: Vec<_> =
             (0..20).map(|seq| record(seq, vec![b'a' + seq as u8; 50_000])).collect();
-        let disks = (disk(300_000, usize::MAX), disk(usize::MAX, usize::MAX));
-        let mut writer = writer(Format::Lines, &disks.0, &disks.1);
+        let disks = disks(usize::MAX, usize::MAX);
+        disks[0].room.set(300_000);
+        let mut writer = writer(Format::Lines, Fsync::None, &disks);
         writer.write(&records).unwrap_err();
         writer.commit().unwrap_err();
-        disks.0.room.set(usize::MAX);
+        disks[0].room.set(usize::MAX);
         writer.commit().unwrap();
-        let wanted = encoded(&records, Format::Lines);
-        assert_eq!(*disks.0.written.borrow(), wanted.0);
-        assert_eq!(*disks.1.written.borrow(), wanted.1);
+        check_written(&disks, &records, Format::Lines);
     }
 
     #[test]
     fn without_records_there_is_an_empty_output_and_a_joblog_with_its_header() {
-        let disks = (disk(usize::MAX, usize::MAX), disk(usize::MAX, usize::MAX));
-        writer(Format::Jsonl, &disks.0, &disks.1).finish().unwrap();
-        assert_eq!(*disks.0.written.borrow(), b"");
-        assert_eq!(*disks.1.written.borrow(), joblog::HEADER.as_bytes());
+        let disks = disks(usize::MAX, usize::MAX);
+        writer(Format::Jsonl, Fsync::Batch, &disks).finish().unwrap();
+        let [output, joblog, journal] = disks.map(|disk| disk.written.take());
+        assert_eq!((output, journal), (Vec::new(), Vec::new()));
+        assert_eq!(joblog, joblog::HEADER.as_bytes());
+    }
+
+    #[test]
+    fn what_was_removed_is_put_back_and_what_was_replaced_is_left_alone() {
+        let records: Vec<_> = (0..3).map(|seq| record(seq, "x")).collect();
+        for place in 0..3 {
+            let disks = disks(usize::MAX, usize::MAX);
+            let mut writer = writer(Format::Lines, Fsync::None, &disks);
+            writer.write(&records[..1]).unwrap();
+            writer.commit().unwrap();
+
+            disks[place].presence.set(Presence::Removed);
+            writer.write(&records[1..2]).unwrap();
+            let error = writer.commit().unwrap_err();
+            assert!(error.to_string().ends_with(" \"x\" was removed; it is written again"));
+            writer.commit().unwrap();
+            assert_eq!(disks[place].presence.get(), Presence::There);
+
+            disks[place].presence.set(Presence::Replaced);
+            writer.write(&records[2..]).unwrap();
+            for _ in 0..3 {
+                let error = writer.commit().unwrap_err().to_string();
+                assert!(error.ends_with(" was replaced by another file; move that one away"));
+            }
+            disks[place].presence.set(Presence::There);
+            writer.commit().unwrap();
+            check_written(&disks, &records, Format::Lines);
+        }
     }
 
     #[test]
@@ -233,7 +445,8 @@ mod tests {
                 }
             }
             let destination = Destination { role, target };
-            let mut writer = Writer::new(Format::Lines, (destination, Broken(kind)), None);
+            let place = Place { destination, device: Broken(kind), end: None };
+            let mut writer = Writer::new(Format::Lines, Fsync::None, place, None, None);
             writer.write(&[record(0, "x")]).unwrap();
             let error = writer.commit().unwrap_err();
             assert_eq!(error.to_string(), wanted);

@@ -185,7 +185,8 @@ impl RunArgs {
     }
 
     fn sink_args(&self) -> Vec<std::ffi::OsString> {
-        let OutputArgs { output, format, ordered, unordered, joblog, overwrite } = &self.output;
+        let OutputArgs { output, format, ordered, unordered, joblog, overwrite, fsync } =
+            &self.output;
         let mut args = arg("--output", output.as_os_str());
         if let Some(format) = format {
             args.extend(arg("--format", format.as_str()));
@@ -196,6 +197,7 @@ impl RunArgs {
         args.extend(flag("--ordered", *ordered));
         args.extend(flag("--unordered", *unordered));
         args.extend(flag("--overwrite", *overwrite));
+        args.extend(arg("--fsync", fsync.as_str()));
         args.extend(flag("--no-progress", true));
         args
     }

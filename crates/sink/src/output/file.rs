@@ -1,0 +1,252 @@
+//! Files, pipes and terminals that are written to.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl};
+
+use super::stream::{Device, Place, Presence};
+use super::{Destination, OutputTarget, Role};
+
+/// A file, a pipe or a terminal that is open for writing.
+#[derive(Debug)]
+pub struct OpenFile {
+    file: File,
+    destination: Destination,
+    /// Device and inode, if it is a regular file.
+    identity: Option<Identity>,
+    /// Where it is, if it is a regular file that we opened ourselves: the shell has opened our
+    /// stdout as it was told to, perhaps to append.
+    path: Option<PathBuf>,
+}
+
+type Identity = (u64, u64);
+
+/// Reads a file from a place on, and leaves it alone otherwise.
+#[derive(Debug)]
+pub(super) struct ReadAt<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl OpenFile {
+    /// Opens what the user named, and changes nothing but that a missing file is there.
+    ///
+    /// A named pipe is opened when someone opens its other end.
+    pub(super) fn open(role: Role, target: &OutputTarget) -> io::Result<Self> {
+        let destination = Destination { role, target: target.clone() };
+        let OutputTarget::File(path) = target else {
+            let file = stdout()?;
+            let identity = identity(&file.metadata()?);
+            return Ok(Self { file, destination, identity, path: None });
+        };
+        // Whoever opens a pipe to read from it never hears that its reader has gone.
+        let is_special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+        let file = OpenOptions::new()
+            .read(!is_special)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        let identity = identity(&file.metadata()?);
+        let path = identity.and_then(|_| resolved(path));
+        Ok(Self { file, destination, identity, path })
+    }
+
+    /// Makes an empty file of our own.
+    pub(super) fn create(role: Role, path: &Path) -> io::Result<Self> {
+        let mut file = Self::open(role, &OutputTarget::File(path.to_owned()))?;
+        file.cut(0)?;
+        Ok(file)
+    }
+
+    pub(super) fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// Where it is, if it is a regular file that we opened ourselves.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Two regular files that are one, whatever their names, or standard output twice.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self.identity, other.identity) {
+            (Some(identity), Some(other)) => identity == other,
+            _ => {
+                self.destination.target == OutputTarget::Stdout
+                    && other.destination.target == OutputTarget::Stdout
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Keeps other processes from writing it; false if one does already.
+    pub(super) fn lock(&mut self) -> io::Result<bool> {
+        if self.path.is_none() {
+            return Ok(true);
+        }
+        match self.file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            // Some network file systems have no locks.
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Who had it a moment ago may have put another in its place.
+        Ok(self.presence()? == Presence::There)
+    }
+
+    pub(super) fn reader(&self) -> ReadAt<'_> {
+        ReadAt { file: &self.file, at: 0 }
+    }
+
+    /// Cuts the file off, to go on from there.
+    pub(super) fn cut(&mut self, end: u64) -> io::Result<()> {
+        self.file.set_len(end)?;
+        self.file.seek(SeekFrom::Start(end))?;
+        Ok(())
+    }
+
+    /// Takes the place of another file.
+    pub(super) fn rename(&mut self, path: &Path) -> io::Result<()> {
+        if let Some(old) = &self.path {
+            fs::rename(old, path)?;
+        }
+        self.path = Some(path.to_owned());
+        Ok(())
+    }
+
+    /// Goes by another name in errors.
+    pub(super) fn named(self, destination: Destination) -> Self {
+        Self { destination, ..self }
+    }
+
+    /// Lets the same people have it that may have the other.
+    pub(super) fn set_permissions_of(&self, other: &Path) -> io::Result<()> {
+        self.file.set_permissions(fs::metadata(other)?.permissions())
+    }
+
+    pub(super) fn into_place(self, end: Option<u64>) -> Place<Self> {
+        Place { destination: self.destination.clone(), device: self, end }
+    }
+}
+
+/// A handle of our own: the standard library's has a lock and a buffer.
+fn stdout() -> io::Result<File> {
+    let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    match fcntl_getfl(&file)? & OFlags::ACCMODE {
+        OFlags::RDONLY => Err(ErrorKind::PermissionDenied.into()),
+        _ => Ok(file),
+    }
+}
+
+fn identity(metadata: &fs::Metadata) -> Option<Identity> {
+    metadata.is_file().then(|| (metadata.dev(), metadata.ino()))
+}
+
+/// What a link leads to: what is beside a file, or takes its place, is to be the same whatever it
+/// is called. `None` if it leads nowhere any more, as `/dev/stdout` does for a file that was
+/// removed.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    if fs::symlink_metadata(path).ok()?.is_symlink() {
+        fs::canonicalize(path).ok()
+    } else {
+        Some(path.to_owned())
+    }
+}
+
+/// Makes names that were given or taken in this file's directory survive a crash of the machine.
+pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|directory| *directory != Path::new(""));
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+impl Read for ReadAt<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(bytes, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Write for OpenFile {
+    /// Waits where a write would fail because the descriptor does not block: that mode belongs to
+    /// the open file, and any process that shares our stdout may have left it on.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.file.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], None)?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Device for OpenFile {
+    /// Pipes and terminals keep nothing that could be synced.
+    fn sync(&mut self) -> io::Result<()> {
+        match self.identity {
+            Some(_) => self.file.sync_data(),
+            None => Ok(()),
+        }
+    }
+
+    fn presence(&mut self) -> io::Result<Presence> {
+        let Some(path) = &self.path else { return Ok(Presence::There) };
+        match fs::metadata(path) {
+            Ok(metadata) if identity(&metadata) == self.identity => Ok(Presence::There),
+            Ok(_) => Ok(Presence::Replaced),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Presence::Removed),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Copies the file, which we still have although it has no name.
+    fn restore(&mut self) -> io::Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let mut copy = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        let copied = io::copy(&mut self.reader(), &mut copy)
+            .and_then(|_| copy.set_permissions(self.file.metadata()?.permissions()))
+            .and_then(|()| copy.metadata());
+        let metadata = match copied {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                // A part of it would be taken for another file.
+                fs::remove_file(path)?;
+                return Err(error);
+            }
+        };
+        let copy = Self {
+            file: copy,
+            destination: self.destination.clone(),
+            identity: identity(&metadata),
+            path: self.path.clone(),
+        };
+        *self = copy;
+        // Nobody else has it: it has been there for a moment only.
+        self.lock().map(drop)
+    }
+}
+
+#[cfg(test)]
+impl From<io::PipeWriter> for OpenFile {
+    fn from(pipe: io::PipeWriter) -> Self {
+        let file = File::from(std::os::fd::OwnedFd::from(pipe));
+        let destination = Destination { role: Role::Output, target: OutputTarget::Stdout };
+        Self { file, destination, identity: None, path: None }
+    }
+}

@@ -1,0 +1,389 @@
+//! The journal: which job an output belongs to, and which records are in it up to which byte.
+//!
+//! A text file beside the output, only ever appended to: `<CRC-32 of the JSON> <JSON>` a line. The
+//! first line is the [`Claim`]; each other one is an [`Entry`], written when the bytes that it
+//! speaks of had left the process. The truth is the output: an entry whose bytes are not there
+//! says nothing.
+
+use std::io::{self, BufRead, Read, Write};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tradewind_proto::collector::{Counts, Order};
+use tradewind_proto::message::Status;
+use tradewind_proto::{JobId, Seq, TaskHash};
+
+use super::Format;
+
+/// What the journal's name adds to that of what it is beside.
+pub(super) const SUFFIX: &str = ".tradewind";
+
+/// The only version so far.
+const VERSION: u32 = 1;
+
+/// The longest line that is read, in bytes. The longest that is written has a few hundred thousand
+/// records, none next to another.
+const LINE_BYTES_MAX: u64 = 64 << 20;
+
+/// Before the JSON: eight digits and a space.
+const PREFIX_BYTES: usize = 9;
+
+/// The first line: whose output this is, and what it looks like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The version of the journal.
+    tradewind: u32,
+    /// The job.
+    #[serde(serialize_with = "write_job", deserialize_with = "read_job")]
+    pub job: JobId,
+    /// Its name, for people.
+    pub name: String,
+    /// How records look.
+    pub format: Format,
+    /// They are in the order of the input.
+    pub ordered: bool,
+    /// There is a joblog that the journal speaks of.
+    pub joblog: bool,
+    /// How often the output was written anew: see `rewrite.rs`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) generation: u64,
+}
+
+/// What one commit added.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) output: Option<Part>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) joblog: Option<Part>,
+    /// The records, half-open and ascending.
+    pub(super) records: Vec<(u64, u64)>,
+    #[serde(default, skip_serializing_if = "NotOk::is_empty")]
+    pub(super) not_ok: NotOk,
+    /// The records' task hashes, ascending by seq: 32 bits each, little-endian, in base64.
+    hashes: String,
+}
+
+/// What a commit added to one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Part {
+    /// How long the file is with it.
+    pub(super) end: u64,
+    /// The CRC-32 of what was added.
+    pub(super) crc: u32,
+}
+
+/// The records that are not `ok`, by the words that stand in records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct NotOk {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) failed: Vec<(u64, u64)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) timed_out: Vec<(u64, u64)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) lost: Vec<(u64, u64)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) cancelled: Vec<(u64, u64)>,
+}
+
+/// What the journal keeps of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) seq: Seq,
+    pub(super) hash: TaskHash,
+    pub(super) status: Status,
+}
+
+/// A line that was not written whole, or was changed since.
+pub(super) struct BadLine;
+
+/// Reads a journal line by line.
+#[derive(Debug)]
+pub(super) struct Lines<R> {
+    reader: R,
+    line: Vec<u8>,
+    /// Where the next line begins.
+    at: u64,
+    number: u64,
+}
+
+impl Claim {
+    /// An output that is to be begun.
+    #[must_use]
+    pub fn new(job: JobId, name: String, format: Format, order: Order, joblog: bool) -> Self {
+        let ordered = order == Order::Seq;
+        Self { tradewind: VERSION, job, name, format, ordered, joblog, generation: 0 }
+    }
+
+    /// Adds its line to the end of `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        encode(self, out);
+    }
+
+    /// The journal's first line, if it is one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn read(journal: impl BufRead) -> io::Result<Option<Self>> {
+        let claim = match Lines::new(journal).next::<Self>()? {
+            Some(Ok(claim)) if claim.tradewind == VERSION => Some(claim),
+            _ => None,
+        };
+        Ok(claim)
+    }
+}
+
+impl Entry {
+    /// Makes this the entry of these records, ascending by seq.
+    pub(super) fn set_records(&mut self, records: &[Kept]) {
+        let Self { records: ranges, not_ok, hashes, .. } = self;
+        ranges.clear();
+        not_ok.clear();
+        hashes.clear();
+        let mut bytes = Vec::with_capacity(4 * records.len());
+        for Kept { seq, hash, status } in records {
+            extend(ranges, *seq);
+            if let Some(ranges) = not_ok.of(*status) {
+                extend(ranges, *seq);
+            }
+            bytes.extend_from_slice(&hash.0.to_le_bytes());
+        }
+        STANDARD.encode_string(&bytes, hashes);
+    }
+
+    /// Adds its line to the end of `out`.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        encode(self, out);
+    }
+
+    /// How many records it has, unless its ranges are none.
+    pub(super) fn count(&self) -> Option<u64> {
+        let mut before = 0;
+        self.records.iter().try_fold(0, |count, (start, end)| {
+            let is_sound = before <= *start && start < end;
+            before = *end;
+            is_sound.then(|| count + (end - start))
+        })
+    }
+
+    /// The hashes, one for each record, unless they are something else.
+    pub(super) fn hashes(&self) -> Option<Vec<TaskHash>> {
+        let bytes = STANDARD.decode(&self.hashes).ok()?;
+        let (hashes, rest) = bytes.as_chunks();
+        let is_sound = rest.is_empty() && self.count()? == hashes.len() as u64;
+        is_sound.then(|| hashes.iter().map(|hash| TaskHash(u32::from_le_bytes(*hash))).collect())
+    }
+
+    /// Its records, ascending by seq, unless something is wrong with them.
+    pub(super) fn records(&self) -> Option<Vec<Kept>> {
+        let hashes = self.hashes()?;
+        let seqs = self.records.iter().flat_map(|(start, end)| *start..*end);
+        let mut records: Vec<_> = seqs
+            .zip(hashes)
+            .map(|(seq, hash)| Kept { seq: Seq(seq), hash, status: Status::Ok })
+            .collect();
+        for (status, ranges) in self.not_ok.each() {
+            for seq in ranges.iter().flat_map(|(start, end)| *start..*end) {
+                let place = records.binary_search_by_key(&Seq(seq), |kept| kept.seq).ok()?;
+                records[place].status = status;
+            }
+        }
+        Some(records)
+    }
+
+    /// How its records ended.
+    pub(super) fn counts(&self) -> Counts {
+        let count = |ranges: &[(u64, u64)]| {
+            ranges.iter().map(|(start, end)| end.saturating_sub(*start)).sum::<u64>()
+        };
+        let mut counts = Counts {
+            ok: 0,
+            failed: count(&self.not_ok.failed),
+            timed_out: count(&self.not_ok.timed_out),
+            lost: count(&self.not_ok.lost),
+            cancelled: count(&self.not_ok.cancelled),
+        };
+        counts.ok = count(&self.records).saturating_sub(counts.not_ok());
+        counts
+    }
+}
+
+impl NotOk {
+    fn is_empty(&self) -> bool {
+        self.each().iter().all(|(_, ranges)| ranges.is_empty())
+    }
+
+    fn clear(&mut self) {
+        let Self { failed, timed_out, lost, cancelled } = self;
+        [failed, timed_out, lost, cancelled].into_iter().for_each(Vec::clear);
+    }
+
+    fn of(&mut self, status: Status) -> Option<&mut Vec<(u64, u64)>> {
+        match status {
+            Status::Ok => None,
+            Status::Failed => Some(&mut self.failed),
+            Status::TimedOut => Some(&mut self.timed_out),
+            Status::Lost => Some(&mut self.lost),
+            Status::Cancelled => Some(&mut self.cancelled),
+        }
+    }
+
+    pub(super) fn each(&self) -> [(Status, &[(u64, u64)]); 4] {
+        [
+            (Status::Failed, &self.failed),
+            (Status::TimedOut, &self.timed_out),
+            (Status::Lost, &self.lost),
+            (Status::Cancelled, &self.cancelled),
+        ]
+    }
+}
+
+impl<R: BufRead> Lines<R> {
+    pub(super) fn new(reader: R) -> Self {
+        Self { reader, line: Vec::new(), at: 0, number: 0 }
+    }
+
+    /// Where the next line begins.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Which line the last one was, from 1.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The next line.
+    pub(super) fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<Result<T, BadLine>>> {
+        self.line.clear();
+        (&mut self.reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut self.line)?;
+        if self.line.is_empty() {
+            return Ok(None);
+        }
+        self.at += self.line.len() as u64;
+        self.number += 1;
+        Ok(Some(decode(&self.line).ok_or(BadLine)))
+    }
+}
+
+fn encode(value: &impl Serialize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[b' '; PREFIX_BYTES]);
+    serde_json::to_writer(&mut *out, value)
+        .expect("writing to memory does not fail, and all keys are strings");
+    let crc = crc32fast::hash(&out[start + PREFIX_BYTES..]);
+    write!(&mut out[start..], "{crc:08x}").expect("there is room for eight digits");
+    out.push(b'\n');
+}
+
+fn decode<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
+    let (prefix, json) = line.strip_suffix(b"\n")?.split_at_checked(PREFIX_BYTES)?;
+    if prefix != format!("{:08x} ", crc32fast::hash(json)).as_bytes() {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+fn extend(ranges: &mut Vec<(u64, u64)>, seq: Seq) {
+    match ranges.last_mut() {
+        Some((_, end)) if *end == seq.0 => *end += 1,
+        _ => ranges.push((seq.0, seq.0 + 1)),
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+fn write_job<S: Serializer>(job: &JobId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(job)
+}
+
+fn read_job<'de, D: Deserializer<'de>>(deserializer: D) -> Result<JobId, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    u64::from_str_radix(&text, 16).map(JobId).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        let kept = |seq, status| Kept { seq: Seq(seq), hash: TaskHash(seq as u32 + 1), status };
+        let records = [
+            kept(0, Status::Ok),
+            kept(1, Status::Ok),
+            kept(3, Status::Failed),
+            kept(4, Status::Failed),
+            kept(9, Status::Cancelled),
+        ];
+        let mut entry = Entry { output: Some(Part { end: 1234, crc: 56 }), ..Entry::default() };
+        entry.set_records(&records);
+        assert_eq!(entry.records().unwrap(), records);
+        entry
+    }
+
+    fn encoded(encode: impl Fn(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        encode(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn lines_look_as_they_are_documented() {
+        let claim = Claim::new(
+            JobId(0x0123_4567_89ab_cdef),
+            "a \"job\"".into(),
+            Format::Jsonl,
+            Order::Completion,
+            true,
+        );
+        let line = encoded(|out| claim.encode(out));
+        assert_eq!(
+            &line[9..],
+            "{\"tradewind\":1,\"job\":\"0123456789abcdef\",\"name\":\"a \\\"job\\\"\",\
+             \"format\":\"jsonl\",\"ordered\":false,\"joblog\":true}\n"
+        );
+        assert_eq!(Claim::read(line.as_bytes()).unwrap(), Some(claim));
+        let line = encoded(|out| entry().encode(out));
+        assert_eq!(
+            &line[9..],
+            "{\"output\":{\"end\":1234,\"crc\":56},\"records\":[[0,2],[3,5],[9,10]],\
+             \"not_ok\":{\"failed\":[[3,5]],\"cancelled\":[[9,10]]},\
+             \"hashes\":\"AQAAAAIAAAAEAAAABQAAAAoAAAA=\"}\n"
+        );
+        let counts = Counts { ok: 2, failed: 2, cancelled: 1, ..Counts::default() };
+        assert_eq!(entry().counts(), counts);
+    }
+
+    #[test]
+    fn a_line_that_is_not_as_it_was_written_is_bad() {
+        let mut line = encoded(|out| entry().encode(out)).into_bytes();
+        assert_eq!(decode(&line), Some(entry()));
+        for place in 0..line.len() {
+            assert_eq!(decode::<Entry>(&line[..place]), None);
+            line[place] ^= 1;
+            assert_eq!(decode::<Entry>(&line), None, "at {place}");
+            line[place] ^= 1;
+        }
+    }
+
+    #[test]
+    fn ranges_that_are_none_are_found_out() {
+        let check = |records: &[(u64, u64)], count| {
+            let entry = Entry { records: records.to_vec(), ..Entry::default() };
+            assert_eq!(entry.count(), count, "{records:?}");
+        };
+        check(&[], Some(0));
+        check(&[(0, 1), (5, 7)], Some(3));
+        check(&[(0, u64::MAX)], Some(u64::MAX));
+        check(&[(3, 3)], None);
+        check(&[(3, 2)], None);
+        check(&[(3, 5), (4, 6)], None);
+        check(&[(3, 5), (0, 1)], None);
+    }
+}

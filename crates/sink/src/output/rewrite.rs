@@ -1,0 +1,287 @@
+//! Writing an output anew: without the records of tasks that run again, or in the order of the
+//! input after these have run.
+//!
+//! Output and joblog are written to new files beside the old ones, whose names say which
+//! generation they are, and then a new journal, whose claim says the same. All are synced. Then
+//! the new journal takes the place of the old one, in one step: that is when it has happened.
+//! [`settle`] gives the new files the names of the old ones, and does so at the next start if we
+//! are killed before. New files of a generation that the journal does not claim are left over from
+//! an attempt that came to nothing.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Take, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use tradewind_proto::message::Status;
+use tradewind_proto::{Seq, SeqSet, TaskHash};
+
+use super::file::{OpenFile, sync_directory_of};
+use super::journal::{self, Claim, Entry, Kept, Lines};
+use super::{Fsync, Output, Role, Writer, joblog};
+
+/// Where everything is. All of it is as the journal says, without a torn end.
+#[derive(Debug)]
+pub(super) struct Paths {
+    pub(super) output: Option<PathBuf>,
+    pub(super) joblog: Option<PathBuf>,
+    pub(super) journal: PathBuf,
+}
+
+/// Records that follow one another in the order of the input, or all if they are not to be in it.
+#[derive(Debug)]
+struct Run {
+    journal: u64,
+    journal_end: u64,
+    output: u64,
+    joblog: u64,
+}
+
+/// Reads a run, record by record.
+struct Cursor {
+    entries: Lines<BufReader<Take<File>>>,
+    output: BufReader<File>,
+    joblog: Option<BufReader<File>>,
+    /// The records of the entry that is being read, and how many of them are still to be read.
+    records: Vec<Kept>,
+    left: usize,
+    record: Kept,
+    line: Vec<u8>,
+    joblog_line: Vec<u8>,
+}
+
+/// Of a record in the output, whose it is.
+#[derive(Deserialize)]
+struct Line {
+    seq: u64,
+}
+
+/// Writes the output and the joblog anew, in their order, without these records, and says which
+/// generation that is; [`settle`] is to follow. The records are JSON lines.
+pub(super) fn rewrite(paths: &Paths, dropped: &SeqSet) -> io::Result<u64> {
+    let Some(output) = &paths.output else { return Err(changed("there is no output")) };
+    let mut claim = read_claim(&paths.journal)?;
+    let mut cursors = Vec::new();
+    for run in runs(paths)? {
+        let mut cursor = Cursor::open(paths, &run)?;
+        if cursor.advance()? {
+            cursors.push(cursor);
+        }
+    }
+
+    claim.generation += 1;
+    let new_file = |role, old: &Path| {
+        let new = OpenFile::create(role, &of_generation(old, claim.generation))?;
+        new.set_permissions_of(old)?;
+        Ok::<_, io::Error>(new.into_place(Some(0)))
+    };
+    let new_output = new_file(Role::Output, output)?;
+    let new_joblog = paths.joblog.as_ref().map(|path| new_file(Role::Joblog, path)).transpose()?;
+    let mut new_journal = OpenFile::create(Role::Journal, &unfinished(&paths.journal))?;
+    let mut text = Vec::new();
+    claim.encode(&mut text);
+    new_journal.write_all(&text)?;
+    let new_journal = Some(new_journal.into_place(None));
+    let mut writer = Writer::new(claim.format, Fsync::None, new_output, new_joblog, new_journal);
+
+    while let Some(first) = (0..cursors.len()).min_by_key(|place| cursors[*place].record.seq) {
+        let cursor = &mut cursors[first];
+        if !dropped.contains(cursor.record.seq) {
+            writer
+                .write_encoded(cursor.record, &cursor.line, &cursor.joblog_line)
+                .map_err(io::Error::other)?;
+        }
+        if !cursor.advance()? {
+            cursors.swap_remove(first);
+        }
+    }
+    writer.sync().map_err(io::Error::other)?;
+    paths.sync_directories()?;
+    fs::rename(unfinished(&paths.journal), &paths.journal)?;
+    Ok(claim.generation)
+}
+
+/// Takes these records out of the journal, and leaves everything else as it is.
+pub(super) fn strike(paths: &Paths, struck: &SeqSet) -> io::Result<()> {
+    let mut lines = Lines::new(BufReader::new(File::open(&paths.journal)?));
+    let claim = next_claim(&mut lines)?;
+    let mut new = OpenFile::create(Role::Journal, &unfinished(&paths.journal))?;
+    let mut text = Vec::new();
+    claim.encode(&mut text);
+    while let Some(mut entry) = next_entry(&mut lines)? {
+        let mut records = records_of(&entry)?;
+        records.retain(|kept| !struck.contains(kept.seq));
+        entry.set_records(&records);
+        entry.encode(&mut text);
+        new.write_all(&text)?;
+        text.clear();
+    }
+    new.write_all(&text)?;
+    super::Device::sync(&mut new)?;
+    fs::rename(unfinished(&paths.journal), &paths.journal)?;
+    paths.sync_directories()
+}
+
+/// Gives the files of the generation that the journal claims the names they are to have, unless
+/// they have them, and removes what else is left over. The files that have new names come back
+/// locked.
+pub(super) fn settle(paths: &Paths) -> io::Result<Vec<OpenFile>> {
+    let generation = read_claim(&paths.journal)?.generation;
+    let mut files = Vec::new();
+    let named = [(Role::Output, &paths.output), (Role::Joblog, &paths.joblog)];
+    for (role, path) in named {
+        let Some(path) = path else { continue };
+        let new = of_generation(path, generation);
+        if generation == 0 || !new.try_exists()? {
+            continue;
+        }
+        let mut file = OpenFile::open(role, &super::OutputTarget::File(new))?;
+        if !file.lock()? {
+            return Err(ErrorKind::ResourceBusy.into());
+        }
+        file.rename(path)?;
+        files.push(file);
+    }
+    if !files.is_empty() {
+        paths.sync_directories()?;
+    }
+    paths.clean(generation + 1)?;
+    Ok(files)
+}
+
+/// Are all records in the order of the input, if they are to be?
+pub(super) fn is_in_order(paths: &Paths) -> io::Result<bool> {
+    Ok(runs(paths)?.len() <= 1)
+}
+
+impl Paths {
+    /// Removes what may be left over of this generation, and an unfinished journal.
+    pub(super) fn clean(&self, generation: u64) -> io::Result<()> {
+        let files = [&self.output, &self.joblog].into_iter().flatten();
+        let mut leftovers: Vec<_> = files.map(|path| of_generation(path, generation)).collect();
+        leftovers.push(unfinished(&self.journal));
+        for path in leftovers {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_directories(&self) -> io::Result<()> {
+        sync_directory_of(&self.journal)?;
+        self.joblog.as_deref().map_or(Ok(()), sync_directory_of)
+    }
+}
+
+fn of_generation(path: &Path, generation: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!("{}.{generation}", journal::SUFFIX));
+    name.into()
+}
+
+fn unfinished(journal: &Path) -> PathBuf {
+    let mut name = journal.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+/// Finds out where the order begins anew: a job that goes on has its own entries.
+fn runs(paths: &Paths) -> io::Result<Vec<Run>> {
+    let mut lines = Lines::new(BufReader::new(File::open(&paths.journal)?));
+    let claim = next_claim(&mut lines)?;
+    let (mut at, mut output, mut joblog) = (lines.at(), 0, 0);
+    let mut runs: Vec<Run> = Vec::new();
+    let mut below = 0;
+    while let Some(entry) = next_entry(&mut lines)? {
+        if let (Some((first, _)), Some((_, end))) = (entry.records.first(), entry.records.last()) {
+            if runs.is_empty() || (claim.ordered && *first < below) {
+                runs.push(Run { journal: at, journal_end: at, output, joblog });
+            }
+            below = *end;
+        }
+        at = lines.at();
+        if let Some(run) = runs.last_mut() {
+            run.journal_end = at;
+        }
+        output = entry.output.map_or(output, |part| part.end);
+        joblog = entry.joblog.map_or(joblog, |part| part.end);
+    }
+    Ok(runs)
+}
+
+impl Cursor {
+    fn open(paths: &Paths, run: &Run) -> io::Result<Self> {
+        let open = |path: &Path, at: u64| {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(at))?;
+            Ok::<_, io::Error>(file)
+        };
+        let Some(output) = &paths.output else { return Err(changed("there is no output")) };
+        let journal = open(&paths.journal, run.journal)?.take(run.journal_end - run.journal);
+        let joblog_at = if run.joblog == 0 { joblog::HEADER.len() as u64 } else { run.joblog };
+        let joblog = paths.joblog.as_ref().map(|path| open(path, joblog_at)).transpose()?;
+        Ok(Self {
+            entries: Lines::new(BufReader::new(journal)),
+            output: BufReader::new(open(output, run.output)?),
+            joblog: joblog.map(BufReader::new),
+            records: Vec::new(),
+            left: 0,
+            record: Kept { seq: Seq(0), hash: TaskHash(0), status: Status::Ok },
+            line: Vec::new(),
+            joblog_line: Vec::new(),
+        })
+    }
+
+    /// Reads the next record; false if there is none.
+    fn advance(&mut self) -> io::Result<bool> {
+        while self.left == 0 {
+            let Some(entry) = next_entry(&mut self.entries)? else { return Ok(false) };
+            self.records = records_of(&entry)?;
+            self.left = self.records.len();
+        }
+        self.left -= 1;
+        read_line(&mut self.output, &mut self.line)?;
+        let Line { seq } = serde_json::from_slice(&self.line)?;
+        let place = self.records.binary_search_by_key(&Seq(seq), |kept| kept.seq);
+        let place = place.map_err(|_| changed("the journal has no such record"))?;
+        self.record = self.records[place];
+        if let Some(joblog) = &mut self.joblog {
+            read_line(joblog, &mut self.joblog_line)?;
+            // The joblog counts from 1.
+            let column = self.joblog_line.split(|byte| *byte == b'\t').next().unwrap_or_default();
+            if column != (seq + 1).to_string().as_bytes() {
+                return Err(changed("the joblog has another order than the output"));
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<()> {
+    line.clear();
+    reader.read_until(b'\n', line)?;
+    if line.ends_with(b"\n") { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
+}
+
+fn read_claim(journal: &Path) -> io::Result<Claim> {
+    next_claim(&mut Lines::new(BufReader::new(File::open(journal)?)))
+}
+
+fn next_claim(lines: &mut Lines<impl BufRead>) -> io::Result<Claim> {
+    let Some(Ok(claim)) = lines.next()? else { return Err(changed("the journal has changed")) };
+    Ok(claim)
+}
+
+fn next_entry(lines: &mut Lines<impl BufRead>) -> io::Result<Option<Entry>> {
+    lines.next()?.transpose().map_err(|_| changed("the journal has changed"))
+}
+
+fn records_of(entry: &Entry) -> io::Result<Vec<Kept>> {
+    entry.records().ok_or_else(|| changed("the journal has changed"))
+}
+
+fn changed(what: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what)
+}
