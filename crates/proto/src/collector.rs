@@ -369,12 +369,10 @@ impl Collector {
         self.job.as_ref().is_some_and(Job::is_all_stored)
     }
 
-    /// Is there nothing left to do for this job: neither input that was not taken, nor a task
-    /// whose record is not `ok`?
+    /// Is all of the input stored: was the job not stopped before its end?
     #[must_use]
-    pub fn is_perfect(&self) -> bool {
-        let job = self.job.as_ref().filter(|job| job.is_whole && job.counts.not_ok() == 0);
-        job.is_some() && self.is_all_stored()
+    pub fn is_whole(&self) -> bool {
+        self.job.as_ref().is_some_and(|job| job.is_whole && job.is_all_stored())
     }
 
     /// Does the ventilator know that everything is stored?

@@ -10,12 +10,15 @@ use tradewind_node::exit::{
     TASKS_FAILED, say,
 };
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_outward, send, serve_inward};
-use tradewind_node::{Clock, Listen, Progress, ProgressView, Shutdown, random_id};
+use tradewind_node::{Clock, Listen, PARENT_ENV, Progress, ProgressView, Shutdown, random_id};
 use tradewind_proto::SessionId;
-use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Order};
+use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Inputs, Order};
 use tradewind_proto::message::{Card, Role, ToSink};
 
-use crate::output::{self, Journal, OpenError, OutputError, Prepared, Record, WriterThread};
+use crate::output::{
+    self, Format, Journal, OpenError, OutputError, OutputTarget, Prepared, Record, TaskHashes,
+    WriterThread,
+};
 use crate::peers::Peers;
 use crate::summary::summary;
 
@@ -101,12 +104,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
                 // What was given out to be written still is: the writer writes it as it ends, and
                 // must not wait for us to hear of it.
                 events.close();
-                if let Some(writer) = sink.writer {
-                    writer.join();
-                }
-                let snapshot = sink.collector.snapshot();
-                say(&format!("stopped: {} records are stored", snapshot.stored.total()));
-                return Ok(STOPPED);
+                return Ok(sink.stop());
             }
             _ = show.tick(), if !progress.is_off() => {
                 progress.show(&view(&sink.collector.snapshot()));
@@ -119,16 +117,26 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     if let Some((_, lane)) = sink.receipts.take() {
         lane.close(LINGER).await;
     }
-    if let Some(error) = sink.refused {
-        return Err(Fatal { code: OUTPUT, error: error.into() });
-    }
-    if let Some(journal) = sink.journal.filter(|_| sink.collector.is_perfect()) {
-        journal.remove().or_exit(OUTPUT)?;
+    if let Some(refused) = sink.refused {
+        return Err(refused.fatal());
     }
     let snapshot = sink.collector.snapshot();
     if !settings.quiet {
         let took = sink.opened.map_or(Duration::ZERO, |opened| opened.elapsed());
         say(&summary(&snapshot.stored, took));
+    }
+    let is_retriable = settings.output.format == Format::Jsonl
+        && settings.output.output != OutputTarget::Stdout
+        && snapshot.stored.not_ok() > 0;
+    if let Some(journal) = sink.journal {
+        if !sink.collector.is_whole() {
+            say_unless(settings.quiet, "to go on with it: the same again with --resume");
+        } else if is_retriable {
+            let how = "the same again with --resume --retry-failed";
+            say_unless(settings.quiet, &format!("to run what is not ok again: {how}"));
+        } else {
+            journal.remove().or_exit(OUTPUT)?;
+        }
     }
     if snapshot.duplicates + snapshot.strays > 0 {
         tracing::info!(
@@ -144,6 +152,31 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     Ok(if snapshot.stored.not_ok() > 0 { TASKS_FAILED } else { OK })
 }
 
+fn say_unless(is_quiet: bool, line: &str) {
+    if !is_quiet {
+        say(line);
+    }
+}
+
+/// The output could not be opened.
+struct Refused {
+    error: OpenError,
+    since: Instant,
+    /// The ventilator has heard of it, and says so.
+    is_said: bool,
+}
+
+impl Refused {
+    fn fatal(self) -> Fatal {
+        // Two programs that speak for one need not say it twice.
+        let is_one = std::env::var_os(PARENT_ENV).is_some();
+        if self.is_said && is_one {
+            return Fatal::new(OUTPUT, "");
+        }
+        Fatal { code: OUTPUT, error: self.error.into() }
+    }
+}
+
 struct Sink {
     clock: Clock,
     collector: Collector,
@@ -152,13 +185,16 @@ struct Sink {
     events: mpsc::Sender<Event>,
     writer: Option<WriterThread>,
     journal: Option<Journal>,
-    /// The output could not be opened.
-    refused: Option<OpenError>,
+    /// What the stored tasks were, while a resumed job's input is compared.
+    hashes: Option<TaskHashes>,
+    refused: Option<Refused>,
     peers: Peers,
     receipts: Option<(Conn, PushLane)>,
     /// When the job was opened, for the summary.
     opened: Option<Instant>,
     is_finishing: bool,
+    /// Finishes that the writer has been asked for and has not reported.
+    finishes: u32,
     /// Since when everything is stored and there is no ventilator to tell.
     alone: Option<Instant>,
     /// The output failed, and is tried again then.
@@ -174,18 +210,21 @@ impl Sink {
             events,
             writer: None,
             journal: None,
+            hashes: None,
             refused: None,
             peers: Peers::default(),
             receipts: None,
             opened: None,
             is_finishing: false,
+            finishes: 0,
             alone: None,
             retry: None,
         }
     }
 
     fn is_over(&self) -> bool {
-        self.refused.is_some()
+        let is_refused = |refused: &Refused| refused.is_said || refused.since.elapsed() > LINGER;
+        self.refused.as_ref().is_some_and(is_refused)
             || self.collector.is_done()
             || self.alone.is_some_and(|since| since.elapsed() > FAREWELL)
     }
@@ -221,6 +260,9 @@ impl Sink {
                     let writer = WriterThread::spawn(move || prepared.open(&opening), report);
                     self.writer = Some(writer.or_exit(SYSTEM)?);
                 }
+                while let Some(inputs) = self.collector.poll_inputs() {
+                    self.compare(&inputs)?;
+                }
             }
             Event::Results(Inward::Down { conn }) => {
                 if let Some(session) = self.peers.remove(conn) {
@@ -235,6 +277,9 @@ impl Sink {
                 if self.receipts.as_ref().is_some_and(|(current, _)| *current == conn) {
                     self.receipts = None;
                     self.collector.handle_ventilator_disconnected();
+                    if let Some(refused) = &mut self.refused {
+                        refused.is_said = true;
+                    }
                 }
             }
             Event::Results(Inward::GaveUp { reason })
@@ -246,23 +291,63 @@ impl Sink {
         Ok(())
     }
 
+    /// Is a resumed job's input what it was?
+    fn compare(&mut self, inputs: &Inputs) -> Result<(), Fatal> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        for (seq, hash) in &inputs.stored {
+            let hashes = match self.hashes.take().filter(|hashes| hashes.next() <= *seq) {
+                Some(hashes) => hashes,
+                // For the first time, or again.
+                None => journal.hashes().or_exit(OUTPUT)?,
+            };
+            if self.hashes.insert(hashes).get(*seq).or_exit(OUTPUT)? != Some(*hash) {
+                self.collector.handle_changed(*seq);
+                return Ok(());
+            }
+        }
+        self.collector.handle_verified(inputs.below);
+        Ok(())
+    }
+
+    /// Leaves everything in order, to go on from there.
+    fn stop(self) -> u8 {
+        if let Some(writer) = self.writer {
+            writer.join();
+        }
+        let stored = self.collector.snapshot().stored.total();
+        let how = if self.journal.is_some() { "; start it again to go on" } else { "" };
+        say(&format!("stopped: {stored} records are stored{how}"));
+        STOPPED
+    }
+
     fn handle_output(&mut self, event: output::Event) -> Result<(), Fatal> {
         match event {
             output::Event::Opened(continued) => {
+                let stored = continued.opened.counts.total();
+                if stored > 0 {
+                    let cut_bytes = continued.cut_bytes;
+                    tracing::info!(stored, cut_bytes, "goes on with what the output has");
+                }
                 self.journal = continued.journal;
                 self.collector.handle_opened(continued.opened);
             }
             output::Event::Refused(error) => {
                 self.collector.handle_open_refused(error.to_string());
-                self.refused = Some(error);
+                self.refused = Some(Refused { error, since: Instant::now(), is_said: false });
             }
             output::Event::Stored { count, .. } => {
                 if self.retry.take().is_some() {
                     tracing::info!("the output goes on");
+                    self.collector.handle_stuck(false);
                 }
                 self.collector.handle_written(count);
             }
-            output::Event::Finished => self.collector.handle_flushed(),
+            output::Event::Finished => {
+                self.finishes -= 1;
+                if self.finishes == 0 {
+                    self.collector.handle_flushed();
+                }
+            }
             output::Event::Failed(error @ OutputError::Closed { .. }) => {
                 // Whoever read the output has seen enough, as `head` does.
                 return Err(Fatal { code: CLOSED, error: error.into() });
@@ -271,7 +356,8 @@ impl Sink {
                 // Nothing is acknowledged meanwhile, so nothing is lost: the job stands still
                 // until there is room.
                 if self.retry.is_none() {
-                    tracing::error!("{error}; waiting until it can be written");
+                    tracing::error!("{error}; nothing is acknowledged until that is done");
+                    self.collector.handle_stuck(true);
                 }
                 self.retry = Some(Instant::now() + RETRY_INTERVAL);
             }
@@ -290,9 +376,15 @@ impl Sink {
         {
             writer.store(records.into_iter().map(Record::from).collect());
         }
-        if self.collector.is_all_stored() && !self.is_finishing {
-            self.is_finishing = true;
-            self.writer.iter().for_each(WriterThread::finish);
+        // A ventilator that goes on where another one stopped may have more.
+        let was_finishing =
+            std::mem::replace(&mut self.is_finishing, self.collector.is_all_stored());
+        if self.is_finishing
+            && !was_finishing
+            && let Some(writer) = &self.writer
+        {
+            self.finishes += 1;
+            writer.finish(self.collector.is_whole());
         }
         if self.retry.is_some_and(|at| at <= Instant::now()) {
             self.retry = Some(Instant::now() + RETRY_INTERVAL);

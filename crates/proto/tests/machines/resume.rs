@@ -245,7 +245,7 @@ fn a_drain_after_a_resume_runs_only_what_was_begun() {
     let seqs: Vec<u64> = ring.records().iter().map(|record| record.0).collect();
     // The window of the worker is its two slots: what it holds is finished, no more is begun.
     assert_eq!(seqs, [0, 1, 2]);
-    assert!(!ring.collector.is_perfect(), "there is something left to resume");
+    assert!(!ring.collector.is_whole(), "there is something left to resume");
     ring.flush();
     ring.assert_over();
 }

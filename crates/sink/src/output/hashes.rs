@@ -4,21 +4,22 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Take};
+use std::io::{self, BufReader, ErrorKind};
 
-use tradewind_proto::{Seq, SeqSet, TaskHash};
+use tradewind_proto::{Seq, TaskHash};
 
 use super::journal::{Entry, Lines};
 
-/// What tasks were when their records were stored before this start: to be asked in ascending
-/// order of seq.
+/// What tasks were when their records were stored: to be asked in ascending order of seq, and for
+/// none that is not stored.
 ///
 /// The journal is read forward as needed. What is in memory are the entries between the one that
 /// was asked for and the last one read: as many as the records are out of order.
 #[derive(Debug)]
 pub struct TaskHashes {
-    stored: SeqSet,
-    lines: Lines<BufReader<Take<File>>>,
+    lines: Lines<BufReader<File>>,
+    /// The lowest seq that may be asked for.
+    next: Seq,
     ahead: BinaryHeap<Reverse<Block>>,
 }
 
@@ -35,19 +36,23 @@ struct Block {
 
 impl TaskHashes {
     /// Reads a journal from its second line on.
-    pub(super) fn new(lines: Lines<BufReader<Take<File>>>, stored: SeqSet) -> Self {
-        Self { stored, lines, ahead: BinaryHeap::new() }
+    pub(super) fn new(lines: Lines<BufReader<File>>) -> Self {
+        Self { lines, next: Seq(0), ahead: BinaryHeap::new() }
     }
 
-    /// What this task was; `None` if its record was not stored before this start.
+    /// The lowest seq that may be asked for.
+    #[must_use]
+    pub fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// What this task was; `None` if it is not in the journal.
     ///
     /// # Errors
     ///
     /// When the journal cannot be read, or is no longer what it was at the start.
     pub fn get(&mut self, seq: Seq) -> io::Result<Option<TaskHash>> {
-        if !self.stored.contains(seq) {
-            return Ok(None);
-        }
+        self.next = seq.next();
         loop {
             if let Some(mut first) = self.ahead.peek_mut() {
                 if first.0.next == seq.0 {
@@ -61,7 +66,11 @@ impl TaskHashes {
                 }
             }
             let changed = || io::Error::new(ErrorKind::InvalidData, "the journal has changed");
-            let Some(Ok(entry)) = self.lines.next::<Entry>()? else { return Err(changed()) };
+            let entry = match self.lines.next::<Entry>()? {
+                Some(Ok(entry)) => entry,
+                Some(Err(_)) => return Err(changed()),
+                None => return Ok(None),
+            };
             let hashes = entry.hashes().ok_or_else(changed)?;
             if let Some(&(next, _)) = entry.records.first() {
                 let records = entry.records;
@@ -111,7 +120,7 @@ impl Eq for Block {}
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Seek, Write};
+    use std::io::{Seek, Write};
 
     use tradewind_proto::message::Status;
 
@@ -131,8 +140,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&text).unwrap();
         file.rewind().unwrap();
-        let lines = Lines::new(BufReader::new(file.take(text.len() as u64)));
-        TaskHashes::new(lines, entries.iter().flatten().copied().map(Seq).collect())
+        TaskHashes::new(Lines::new(BufReader::new(file)))
     }
 
     #[test]
@@ -150,11 +158,12 @@ mod tests {
                 }
             }
             let mut hashes = hashes(&entries);
-            for seq in (0..62).filter(|_| random.u8(..3) > 0) {
-                let wanted = stored.contains(&seq).then_some(TaskHash(seq as u32 + 1));
+            for seq in stored.into_iter().filter(|_| random.u8(..3) > 0) {
+                let wanted = Some(TaskHash(seq as u32 + 1));
                 assert_eq!(hashes.get(Seq(seq)).unwrap(), wanted);
-                assert_eq!(hashes.get(Seq(seq)).unwrap(), wanted, "asked again");
+                assert_eq!(hashes.next(), Seq(seq + 1));
             }
+            assert_eq!(hashes.get(Seq(60)).unwrap(), None, "nobody has stored it");
         }
     }
 

@@ -4,7 +4,7 @@
 //! job is known to which the output is to belong.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use tradewind_proto::collector::{Opened, Opening, Order};
@@ -52,8 +52,6 @@ pub struct Prepared {
 pub struct Continued {
     /// For the collector.
     pub opened: Opened,
-    /// What the stored tasks were, if there are any.
-    pub hashes: Option<TaskHashes>,
     /// The journal, if there is one.
     pub journal: Option<Journal>,
     /// So much was written and cut off, because no record is known to end with it.
@@ -70,6 +68,7 @@ pub struct FileOutput {
     writer: Writer<OpenFile>,
     /// What has to be brought into the order of the input at the end.
     reorder: Option<Reorder>,
+    is_reordered: bool,
     /// For their locks.
     locked: Vec<OpenFile>,
 }
@@ -257,8 +256,11 @@ impl Prepared {
         let Settings { format, fsync, .. } = self.settings;
         let writer = Writer::new(format, fsync, output, joblog, None);
         let opened = Opened { job, ..Opened::default() };
-        let continued = Continued { opened, hashes: None, journal: None, cut_bytes: 0 };
-        Ok((FileOutput { writer, reorder: None, locked: Vec::new() }, continued))
+        let continued = Continued { opened, journal: None, cut_bytes: 0 };
+        Ok((
+            FileOutput { writer, reorder: None, is_reordered: false, locked: Vec::new() },
+            continued,
+        ))
     }
 
     /// Replaces whatever is there.
@@ -288,14 +290,12 @@ impl Prepared {
         // Before the first record: whoever finds one must know whose it is.
         journal.write_all(&text).map_err(failed)?;
         let opened = Opened { job: opening.job, ..Opened::default() };
-        let continued = Continued {
-            opened,
-            hashes: None,
-            journal: Some(Journal(path.to_owned())),
-            cut_bytes: 0,
-        };
+        let continued = Continued { opened, journal: Some(Journal(path.to_owned())), cut_bytes: 0 };
         let writer = self.into_writer(journal, 0, 0)?;
-        Ok((FileOutput { writer, reorder: None, locked: Vec::new() }, continued))
+        Ok((
+            FileOutput { writer, reorder: None, is_reordered: false, locked: Vec::new() },
+            continued,
+        ))
     }
 
     fn go_on(mut self, path: PathBuf, again: Again) -> Result<(FileOutput, Continued), OpenError> {
@@ -330,7 +330,6 @@ impl Prepared {
             self.cut(&mut journal, &recovered)?;
         }
 
-        let hashes = self.hashes(&path, &recovered)?;
         let opened =
             Opened { job: recovered.claim.job, stored: recovered.stored, counts: recovered.counts };
         // Tasks that run again are stored after those that did not.
@@ -342,8 +341,8 @@ impl Prepared {
         });
         let writer = self.into_writer(journal, recovered.output_end, recovered.joblog_end)?;
         let journal = Some(Journal(path));
-        let continued = Continued { opened, hashes: Some(hashes), journal, cut_bytes };
-        Ok((FileOutput { writer, reorder, locked: Vec::new() }, continued))
+        let continued = Continued { opened, journal, cut_bytes };
+        Ok((FileOutput { writer, reorder, is_reordered: false, locked: Vec::new() }, continued))
     }
 
     fn files(&mut self) -> impl Iterator<Item = &mut OpenFile> {
@@ -481,16 +480,6 @@ impl Prepared {
         Ok(cut_bytes)
     }
 
-    fn hashes(&self, path: &Path, recovered: &Recovered) -> Result<TaskHashes, OpenError> {
-        let destination = journal_at(path);
-        let opening = |reason| OpenError::opening(&destination, reason);
-        let file = File::open(path).map_err(opening)?.take(recovered.journal_end);
-        let mut lines = Lines::new(BufReader::new(file));
-        // The claim was read a moment ago.
-        lines.next::<Claim>().map_err(opening)?;
-        Ok(TaskHashes::new(lines, recovered.stored.clone()))
-    }
-
     fn into_writer(
         self,
         journal: OpenFile,
@@ -523,6 +512,17 @@ impl Journal {
         &self.0
     }
 
+    /// What the tasks were whose records are stored by now.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the system says.
+    pub fn hashes(&self) -> io::Result<TaskHashes> {
+        let mut lines = Lines::new(BufReader::new(File::open(&self.0)?));
+        lines.next::<Claim>()?;
+        Ok(TaskHashes::new(lines))
+    }
+
     /// Removes it: the output is what it was to be, and belongs to nobody from now on.
     ///
     /// # Errors
@@ -549,13 +549,19 @@ impl Output for FileOutput {
         self.writer.sync()
     }
 
-    fn finish(&mut self) -> Result<(), OutputError> {
-        let Some(Reorder { paths, destination, generation }) = &mut self.reorder else {
-            return self.writer.finish();
+    fn finish(&mut self, is_whole: bool) -> Result<(), OutputError> {
+        if self.is_reordered {
+            return Ok(());
+        }
+        // What may still be added to is put into order when it is whole.
+        let Some(Reorder { paths, destination, generation }) =
+            self.reorder.as_mut().filter(|_| is_whole)
+        else {
+            return self.writer.finish(is_whole);
         };
         let failed = |reason| OutputError::Rewrite { destination: destination.clone(), reason };
         if generation.is_none() {
-            self.writer.finish()?;
+            self.writer.finish(is_whole)?;
             if rewrite::is_in_order(paths).map_err(failed)? {
                 self.reorder = None;
                 return Ok(());
@@ -564,6 +570,7 @@ impl Output for FileOutput {
         }
         self.locked = rewrite::settle(paths).map_err(failed)?;
         self.reorder = None;
+        self.is_reordered = true;
         Ok(())
     }
 }
@@ -665,7 +672,7 @@ mod tests {
         writer.commit().unwrap();
         assert_eq!(fs::read_to_string(&output).unwrap(), "a\nb\n");
         assert_eq!(fs::read_to_string(&joblog).unwrap().lines().count(), 3);
-        writer.finish().unwrap();
+        writer.finish(true).unwrap();
     }
 
     #[test]
@@ -685,7 +692,7 @@ mod tests {
 
         let mut writer = open(&settings(&full, None, true)).unwrap();
         writer.write(&[record(0, "x")]).unwrap();
-        writer.finish().unwrap();
+        writer.finish(true).unwrap();
         assert_eq!(fs::read_to_string(&full).unwrap(), "x\n");
     }
 

@@ -53,7 +53,7 @@ pub struct WriterThread {
 enum Command {
     Store(Vec<Record>),
     Retry,
-    Finish,
+    Finish { is_whole: bool },
 }
 
 impl WriterThread {
@@ -89,9 +89,10 @@ impl WriterThread {
         self.send(Command::Retry);
     }
 
-    /// Says that no more records will come.
-    pub fn finish(&self) {
-        self.send(Command::Finish);
+    /// Says that no more records will come, unless somebody goes on with a job that was stopped
+    /// before its end: then it is not whole.
+    pub fn finish(&self, is_whole: bool) {
+        self.send(Command::Finish { is_whole });
     }
 
     /// Waits for the thread to end, which it does after [`Event::Finished`], or once all that was
@@ -147,7 +148,7 @@ impl<O: Output, R> Loop<O, R> {
             };
             let mut next = Some(next);
             let mut group = Group::default();
-            let mut finish = false;
+            let mut finish = None;
             while let Some(command) = next.take() {
                 match command {
                     Command::Store(batch) => {
@@ -156,8 +157,8 @@ impl<O: Output, R> Loop<O, R> {
                         self.retry_until_ok(written, O::commit)?;
                     }
                     Command::Retry => {}
-                    Command::Finish => {
-                        finish = true;
+                    Command::Finish { is_whole } => {
+                        finish = Some(is_whole);
                         break;
                     }
                 }
@@ -171,11 +172,10 @@ impl<O: Output, R> Loop<O, R> {
                 self.retry_until_ok(committed, O::commit)?;
                 (self.report)(Event::Stored { count: group.count, recycled: group.recycled });
             }
-            if finish {
-                let finished = self.output.finish();
-                self.retry_until_ok(finished, O::finish)?;
+            if let Some(is_whole) = finish {
+                let finished = self.output.finish(is_whole);
+                self.retry_until_ok(finished, |output| output.finish(is_whole))?;
                 (self.report)(Event::Finished);
-                return Ok(());
             }
         }
     }
@@ -303,7 +303,7 @@ mod tests {
             self.maybe()
         }
 
-        fn finish(&mut self) -> Result<(), OutputError> {
+        fn finish(&mut self, _: bool) -> Result<(), OutputError> {
             self.maybe()
         }
     }
@@ -326,7 +326,7 @@ mod tests {
                 thread.store((given..given + count).map(|seq| record(seq, "x")).collect());
                 given += count;
             }
-            thread.finish();
+            thread.finish(true);
             let (mut reported, mut finished) = (0, false);
             for event in &events {
                 assert!(!finished, "there is nothing after the finish");
@@ -356,7 +356,7 @@ mod tests {
         for seq in 0..50 {
             thread.store(vec![record(seq, &output)]);
         }
-        thread.finish();
+        thread.finish(true);
         events.try_recv().expect_err("nothing can be stored yet");
 
         let mut text = String::new();
@@ -392,7 +392,7 @@ mod tests {
         thread.store(vec![record(0, "x")]);
         assert!(matches!(events.recv(), Ok(Event::Failed(OutputError::Closed { .. }))));
         thread.store(vec![record(1, "x")]);
-        thread.finish();
+        thread.finish(true);
         thread.join();
         assert!(events.recv().is_err(), "it is said once, and nobody is left to retry");
     }
@@ -415,7 +415,7 @@ mod tests {
         let report = move |event| sender.send(event).expect("the test waits for events");
         let thread = WriterThread::spawn(open, report).unwrap();
         thread.store(vec![record(0, "x")]);
-        thread.finish();
+        thread.finish(true);
         thread.join();
         let events: Vec<Event> = events.iter().collect();
         assert!(matches!(events[..], [Event::Refused("no")]), "{events:?}");

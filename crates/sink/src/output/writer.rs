@@ -43,7 +43,7 @@ pub trait Output {
     /// # Errors
     ///
     /// When that failed. May be tried again.
-    fn finish(&mut self) -> Result<(), OutputError>;
+    fn finish(&mut self, is_whole: bool) -> Result<(), OutputError>;
 }
 
 /// Writes records to one device, a joblog to another, and to a third a journal of what is in the
@@ -166,7 +166,7 @@ impl<D: Device> Output for Writer<D> {
         self.streams().try_for_each(Stream::sync)
     }
 
-    fn finish(&mut self) -> Result<(), OutputError> {
+    fn finish(&mut self, is_whole: bool) -> Result<(), OutputError> {
         self.sync()
     }
 }
@@ -312,7 +312,7 @@ mod tests {
                     result = writer.commit();
                 }
             }
-            writer.finish().unwrap();
+            writer.finish(true).unwrap();
             check_written(&disks, &records, format);
             let is_enough = |(disk, room): (&Disk, usize)| disk.written.borrow().len() <= room;
             assert_eq!(errors > 0, !disks.iter().zip(rooms).all(is_enough), "{rooms:?}, {step}");
@@ -351,7 +351,7 @@ mod tests {
             assert_eq!(lines as u64, seq + 1);
         }
         assert_eq!(disks.each_ref().map(|disk| disk.syncs.get()), [0; 3]);
-        writer.finish().unwrap();
+        writer.finish(true).unwrap();
         assert_eq!(disks.each_ref().map(|disk| disk.syncs.get()), [1; 3]);
     }
 
@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn without_records_there_is_an_empty_output_and_a_joblog_with_its_header() {
         let disks = disks(usize::MAX, usize::MAX);
-        writer(Format::Jsonl, Fsync::Batch, &disks).finish().unwrap();
+        writer(Format::Jsonl, Fsync::Batch, &disks).finish(true).unwrap();
         let [output, joblog, journal] = disks.map(|disk| disk.written.take());
         assert_eq!((output, journal), (Vec::new(), Vec::new()));
         assert_eq!(joblog, joblog::HEADER.as_bytes());
