@@ -299,7 +299,10 @@ impl Prepared {
     }
 
     fn go_on(mut self, path: PathBuf, again: Again) -> Result<(FileOutput, Continued), OpenError> {
-        self.check_flags(again)?;
+        self.check_flags()?;
+        if matches!(again, Again::NotOk) {
+            self.check_retry()?;
+        }
         let paths = self.paths(&path);
         let named = self.named().clone();
         let rewriting = |reason| OpenError::Rewrite { destination: named.clone(), reason };
@@ -387,32 +390,33 @@ impl Prepared {
         Ok(())
     }
 
-    fn check_flags(&self, again: Again) -> Result<(), OpenError> {
+    /// Is the output gone on with in the way it was begun?
+    fn check_flags(&self) -> Result<(), OpenError> {
         let Some(claim) = &self.claim else { return Ok(()) };
+        let Settings { format, order, .. } = self.settings;
         let has_joblog = self.joblog.as_ref().is_some_and(|file| file.path().is_some());
-        let how = if claim.format != self.settings.format {
-            match claim.format {
+        let how = match claim {
+            _ if claim.format != format => match claim.format {
                 Format::Lines => "with --format lines",
                 Format::Jsonl => "with --format jsonl",
-            }
-        } else if claim.ordered != (self.settings.order == Order::Seq) {
-            if claim.ordered { "with --ordered" } else { "with --unordered" }
-        } else if claim.joblog != has_joblog {
-            if claim.joblog { "with a joblog" } else { "without a joblog" }
-        } else {
-            if !matches!(again, Again::NotOk) {
-                return Ok(());
-            }
-            let needed = match (self.settings.format, self.output.path()) {
-                (Format::Lines, _) => "--format jsonl: lines do not say which task they are of",
-                (Format::Jsonl, None) => {
-                    "a file as --output: what went elsewhere cannot be taken back"
-                }
-                (Format::Jsonl, Some(_)) => return Ok(()),
-            };
-            return Err(OpenError::CannotRetry { needed });
+            },
+            _ if claim.ordered && order != Order::Seq => "with --ordered",
+            _ if !claim.ordered && order == Order::Seq => "with --unordered",
+            _ if claim.joblog && !has_joblog => "with a joblog",
+            _ if !claim.joblog && has_joblog => "without a joblog",
+            _ => return Ok(()),
         };
         Err(OpenError::Begun { destination: self.named().clone(), how })
+    }
+
+    /// Can the records of tasks that failed be taken out?
+    fn check_retry(&self) -> Result<(), OpenError> {
+        let needed = match (self.settings.format, self.output.path()) {
+            (Format::Lines, _) => "--format jsonl: lines do not say which task they are of",
+            (Format::Jsonl, None) => "a file as --output: what went elsewhere cannot be taken back",
+            (Format::Jsonl, Some(_)) => return Ok(()),
+        };
+        Err(OpenError::CannotRetry { needed })
     }
 
     /// Ends what an earlier start was about to do.
@@ -642,6 +646,9 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
+    use tradewind_proto::message::Status;
+    use tradewind_proto::{Seq, TaskHash};
+
     use super::super::record::tests::record;
     use super::*;
 
@@ -751,5 +758,381 @@ mod tests {
             let wanted = format!("no permission to write output {:?}", file.path());
             assert_eq!(error.to_string(), wanted);
         }
+    }
+
+    /// An output in a directory of its own, and what is done to it by one start after another.
+    struct Scene {
+        dir: tempfile::TempDir,
+        settings: Settings,
+    }
+
+    impl Scene {
+        fn new(format: Format, order: Order) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name| dir.path().join(name);
+            let settings =
+                Settings { format, order, ..settings(&at("out"), Some(&at("log")), false) };
+            Self { dir, settings }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn text(&self, name: &str) -> String {
+            fs::read_to_string(self.at(name)).unwrap()
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(self.dir.path()).unwrap();
+            let mut names: Vec<_> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+
+        /// The seqs in the output, which is JSON lines, and in the joblog.
+        fn seqs(&self) -> Vec<u64> {
+            let of = |line: &str| {
+                serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap()
+            };
+            let seqs: Vec<_> = self.text("out").lines().map(of).collect();
+            assert_eq!(self.logged(), seqs);
+            seqs
+        }
+
+        fn logged(&self) -> Vec<u64> {
+            let log = self.text("log");
+            let first = |line: &str| line.split('\t').next().unwrap().parse::<u64>().unwrap() - 1;
+            log.lines().skip(1).map(first).collect()
+        }
+
+        fn open(&self, opening: &Opening) -> Result<(FileOutput, Continued), OpenError> {
+            prepare(&self.settings)?.open(opening)
+        }
+
+        /// Opens it for the job, stores these, a commit each, and is killed.
+        fn store(&self, job: u64, start: Start, records: &[Record]) -> Continued {
+            let (mut output, continued) = self.open(&opening(job, start)).unwrap();
+            for record in records {
+                output.write(std::slice::from_ref(record)).unwrap();
+                output.commit().unwrap();
+            }
+            continued
+        }
+
+        fn refused(&self, job: u64, start: Start) -> String {
+            let before = self.names();
+            let error = self.open(&opening(job, start)).unwrap_err().to_string();
+            assert_eq!(self.names(), before);
+            error.replace(self.dir.path().to_str().unwrap(), "%")
+        }
+    }
+
+    fn of_status(seq: u64, status: Status) -> Record {
+        let mut record = record(seq, format!("{seq}\n"));
+        record.outcome.status = status;
+        record.task_hash = TaskHash(seq as u32 + 100);
+        record
+    }
+
+    fn ok(seqs: impl IntoIterator<Item = u64>) -> Vec<Record> {
+        seqs.into_iter().map(|seq| of_status(seq, Status::Ok)).collect()
+    }
+
+    /// Seqs 0 to 9: 2 and 7 failed, 5 was cancelled.
+    fn mixed() -> Vec<Record> {
+        let mut records = ok(0..10);
+        records[2] = of_status(2, Status::Failed);
+        records[5] = of_status(5, Status::Cancelled);
+        records[7] = of_status(7, Status::TimedOut);
+        records
+    }
+
+    fn stored(continued: &Continued) -> Vec<u64> {
+        continued.opened.stored.iter().map(|seq| seq.0).collect()
+    }
+
+    #[test]
+    fn a_sink_that_starts_again_goes_on_with_what_is_there() {
+        for (format, fsync) in [(Format::Lines, Fsync::None), (Format::Jsonl, Fsync::Batch)] {
+            let mut scene = Scene::new(format, Order::Seq);
+            scene.settings.fsync = fsync;
+            let first = scene.store(1, Start::Anew, &ok(0..3));
+            assert_eq!((stored(&first), first.hashes.is_none()), (vec![], true));
+            // It was killed while it wrote.
+            for name in ["out", "log", "out.tradewind"] {
+                let text = scene.text(name) + "half a li";
+                fs::write(scene.at(name), text).unwrap();
+            }
+            // Even --overwrite does not make it a new job.
+            scene.settings.overwrite = true;
+            let mut second = scene.store(1, Start::Anew, &ok(3..5));
+            assert_eq!(stored(&second), [0, 1, 2]);
+            assert_eq!((second.opened.counts.ok, second.cut_bytes), (3, 18));
+            let hashes = second.hashes.as_mut().unwrap();
+            assert_eq!(hashes.get(Seq(1)).unwrap(), Some(TaskHash(101)));
+            assert_eq!(hashes.get(Seq(3)).unwrap(), None);
+
+            let (mut output, third) = scene.open(&opening(1, Start::Resume)).unwrap();
+            output.finish().unwrap();
+            assert_eq!(stored(&third), [0, 1, 2, 3, 4]);
+            let mut wanted = Vec::new();
+            ok(0..5).iter().for_each(|record| format.encode(record, &mut wanted));
+            assert_eq!(scene.text("out").as_bytes(), wanted);
+            assert_eq!(scene.logged(), [0, 1, 2, 3, 4]);
+            assert_eq!(scene.names(), ["log", "out", "out.tradewind"]);
+            let journal = third.journal.unwrap();
+            assert_eq!(journal.path(), scene.at("out.tradewind"));
+            journal.remove().unwrap();
+            assert_eq!(scene.names(), ["log", "out"]);
+        }
+    }
+
+    #[test]
+    fn another_job_is_resumed_or_replaced_only_on_demand() {
+        let mut scene = Scene::new(Format::Lines, Order::Seq);
+        scene.store(1, Start::Anew, &ok(0..3));
+        assert_eq!(
+            scene.refused(2, Start::Anew),
+            "output \"%/out\" holds 3 records of another job, job (0000000000000001); --resume goes \
+             on with it, --overwrite replaces it"
+        );
+        let resumed = scene.store(3, Start::Resume, &ok(3..4));
+        assert_eq!((resumed.opened.job, stored(&resumed).len()), (JobId(1), 3));
+        assert_eq!(scene.text("out"), "0\n1\n2\n3\n");
+
+        scene.settings.overwrite = true;
+        let replaced = scene.store(4, Start::Anew, &ok(0..1));
+        assert_eq!((replaced.opened.job, stored(&replaced).len()), (JobId(4), 0));
+        assert_eq!((scene.text("out").as_str(), scene.logged()), ("0\n", vec![0]));
+        assert_eq!(stored(&scene.store(4, Start::Anew, &[])), [0]);
+    }
+
+    #[test]
+    fn an_output_is_gone_on_with_in_the_way_it_was_begun() {
+        let check = |change: fn(&mut Settings), wanted: &str| {
+            let mut scene = Scene::new(Format::Jsonl, Order::Seq);
+            scene.store(1, Start::Anew, &ok(0..3));
+            change(&mut scene.settings);
+            let error = scene.refused(1, Start::Anew);
+            let wanted =
+                format!("output \"%/out\" was begun {wanted}; go on with it in the same way");
+            assert_eq!(error, wanted);
+        };
+        check(|settings| settings.format = Format::Lines, "with --format jsonl");
+        check(|settings| settings.order = Order::Completion, "with --ordered");
+        check(|settings| settings.joblog = None, "with a joblog");
+    }
+
+    #[test]
+    fn damage_is_refused_and_nothing_is_changed() {
+        let scene = Scene::new(Format::Jsonl, Order::Seq);
+        scene.store(1, Start::Anew, &ok(0..5));
+        let check = |name: &str, line: usize, wanted: &str| {
+            let good = scene.text(name);
+            let at = good.split_inclusive('\n').take(line - 1).map(str::len).sum::<usize>() + 3;
+            let mut bad = good.clone().into_bytes();
+            bad[at] ^= 1;
+            fs::write(scene.at(name), &bad).unwrap();
+            let error = scene.refused(1, Start::Resume);
+            assert_eq!(fs::read(scene.at(name)).unwrap(), bad);
+            fs::write(scene.at(name), good).unwrap();
+            let wanted = format!("{wanted}; --overwrite replaces it");
+            assert_eq!(error, wanted);
+        };
+        let line = scene.text("out").find('\n').unwrap() + 1;
+        check(
+            "out",
+            2,
+            &format!(
+                "output \"%/out\" is damaged: bytes {line} to {} are not as they were written",
+                2 * line
+            ),
+        );
+        check(
+            "out.tradewind",
+            3,
+            "journal \"%/out.tradewind\" is damaged: line 3 is not as it was written",
+        );
+        check("log", 1, "joblog \"%/log\" is damaged: it is not what the journal speaks of");
+        assert_eq!(stored(&scene.store(1, Start::Resume, &[])).len(), 5);
+    }
+
+    #[test]
+    fn no_two_sinks_write_one_file() {
+        let mut scene = Scene::new(Format::Lines, Order::Seq);
+        let (output, _) = scene.open(&opening(1, Start::Anew)).unwrap();
+        assert_eq!(scene.refused(1, Start::Anew), "output \"%/out\" is in use by another process");
+        scene.settings.output = OutputTarget::File("/dev/null".into());
+        assert_eq!(scene.refused(1, Start::Anew), "joblog \"%/log\" is in use by another process");
+        drop(output);
+        scene.settings.output = OutputTarget::File(scene.at("out"));
+        scene.store(1, Start::Anew, &[]);
+    }
+
+    #[test]
+    fn what_is_removed_meanwhile_is_written_again() {
+        let scene = Scene::new(Format::Jsonl, Order::Seq);
+        let (mut output, _) = scene.open(&opening(1, Start::Anew)).unwrap();
+        for (seq, name) in (0..).zip(["out", "log", "out.tradewind"]) {
+            output.write(&ok([2 * seq])).unwrap();
+            output.commit().unwrap();
+            fs::remove_file(scene.at(name)).unwrap();
+            output.write(&ok([2 * seq + 1])).unwrap();
+            assert!(matches!(output.commit(), Err(OutputError::Removed { .. })));
+            output.commit().unwrap();
+            assert_eq!(scene.seqs(), (0..2 * seq + 2).collect::<Vec<_>>());
+        }
+        fs::rename(scene.at("out"), scene.at("moved")).unwrap();
+        fs::write(scene.at("out"), "precious").unwrap();
+        output.write(&ok([6])).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(output.commit(), Err(OutputError::Replaced { .. })));
+        }
+        assert_eq!(scene.text("out"), "precious");
+        fs::rename(scene.at("moved"), scene.at("out")).unwrap();
+        output.finish().unwrap();
+        drop(output);
+        assert_eq!(stored(&scene.store(1, Start::Resume, &[])).len(), 7);
+    }
+
+    #[test]
+    fn tasks_that_failed_run_again_and_the_output_has_one_record_of_each() {
+        let check = |order, start, again: &[u64], wanted: &[u64]| {
+            let scene = Scene::new(Format::Jsonl, order);
+            scene.store(1, Start::Anew, &mixed());
+            let mut resumed = scene.store(2, start, &ok(again.iter().copied().take(1)));
+            let kept: Vec<_> = (0..10).filter(|seq| !again.contains(seq)).collect();
+            assert_eq!((stored(&resumed), resumed.opened.job), (kept.clone(), JobId(1)));
+            assert_eq!(resumed.opened.counts.total(), kept.len() as u64);
+            assert_eq!(resumed.opened.counts.cancelled, 0);
+            let hashes = resumed.hashes.as_mut().unwrap();
+            for seq in 0..10 {
+                let hash = kept.contains(&seq).then_some(TaskHash(seq as u32 + 100));
+                assert_eq!(hashes.get(Seq(seq)).unwrap(), hash);
+            }
+
+            // The sink dies once more.
+            let (mut output, continued) = scene.open(&opening(1, start)).unwrap();
+            assert_eq!(stored(&continued).len(), kept.len() + 1);
+            output.write(&ok(again.iter().copied().skip(1))).unwrap();
+            if order == Order::Seq {
+                let obstacle = scene.at("out.tradewind.2");
+                fs::create_dir(&obstacle).unwrap();
+                assert!(matches!(output.finish(), Err(OutputError::Rewrite { .. })));
+                fs::remove_dir(obstacle).unwrap();
+            }
+            output.finish().unwrap();
+            drop(output);
+            assert_eq!(scene.seqs(), wanted);
+            assert_eq!(scene.names(), ["log", "out", "out.tradewind"]);
+            let last = scene.store(1, Start::Resume, &[]);
+            assert_eq!(stored(&last), (0..10).collect::<Vec<_>>());
+        };
+        let (seq, completion) = (Order::Seq, Order::Completion);
+        let all: Vec<_> = (0..10).collect();
+        check(seq, Start::RetryFailed, &[2, 5, 7], &all);
+        check(seq, Start::Resume, &[5], &all);
+        check(completion, Start::RetryFailed, &[2, 5, 7], &[0, 1, 3, 4, 6, 8, 9, 2, 5, 7]);
+        check(completion, Start::Resume, &[5], &[0, 1, 2, 3, 4, 6, 7, 8, 9, 5]);
+    }
+
+    #[test]
+    fn the_records_of_all_tasks_may_go() {
+        let scene = Scene::new(Format::Jsonl, Order::Seq);
+        let failed: Vec<_> = (0..3).map(|seq| of_status(seq, Status::Lost)).collect();
+        scene.store(1, Start::Anew, &failed);
+        let resumed = scene.store(2, Start::RetryFailed, &ok(0..3));
+        assert!(stored(&resumed).is_empty());
+        assert_eq!(scene.seqs(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn lines_go_on_before_the_first_cancelled_task() {
+        let scene = Scene::new(Format::Lines, Order::Seq);
+        scene.store(1, Start::Anew, &mixed());
+        assert_eq!(
+            scene.refused(2, Start::RetryFailed),
+            "--retry-failed needs --format jsonl: lines do not say which task they are of"
+        );
+        let resumed = scene.store(2, Start::Resume, &ok(5..10));
+        assert_eq!(stored(&resumed), [0, 1, 2, 3, 4]);
+        assert_eq!(scene.text("out"), "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+        assert_eq!(scene.logged(), (0..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_cannot_be_read_back_goes_on_by_its_joblog() {
+        let mut scene = Scene::new(Format::Jsonl, Order::Completion);
+        scene.settings.output = OutputTarget::File("/dev/null".into());
+        scene.store(1, Start::Anew, &mixed());
+        assert_eq!(scene.names(), ["log", "log.tradewind"]);
+        assert_eq!(
+            scene.refused(2, Start::RetryFailed),
+            "--retry-failed needs a file as --output: what went elsewhere cannot be taken back"
+        );
+        let resumed = scene.store(2, Start::Resume, &ok([5]));
+        assert_eq!(stored(&resumed), [0, 1, 2, 3, 4, 6, 7, 8, 9]);
+        assert_eq!(scene.logged(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 5]);
+        let again = scene.store(1, Start::Resume, &[]);
+        assert_eq!(stored(&again), (0..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn wherever_a_rewrite_is_stopped_the_next_start_finds_the_old_or_the_new_output() {
+        let check = |stop: fn(&Scene, &Paths)| {
+            let scene = Scene::new(Format::Jsonl, Order::Seq);
+            scene.store(1, Start::Anew, &mixed());
+            let paths = Paths {
+                output: Some(scene.at("out")),
+                joblog: Some(scene.at("log")),
+                journal: scene.at("out.tradewind"),
+            };
+            stop(&scene, &paths);
+            let found = stored(&scene.store(1, Start::Resume, &[]));
+            let (old, new) = ((0..10).collect::<Vec<_>>(), vec![0, 1, 3, 4, 5, 6, 7, 8, 9]);
+            assert!(found == old || found == new, "{found:?}");
+            assert_eq!(scene.seqs(), found);
+            assert_eq!(scene.names(), ["log", "out", "out.tradewind"]);
+
+            let retried = scene.store(2, Start::RetryFailed, &ok([2, 5, 7]));
+            assert_eq!(stored(&retried), [0, 1, 3, 4, 6, 8, 9]);
+            let (mut output, _) = scene.open(&opening(1, Start::Resume)).unwrap();
+            output.finish().unwrap();
+            assert_eq!(scene.seqs(), old);
+        };
+        check(|scene, _| fs::write(scene.at("out.tradewind.1"), "half").unwrap());
+        check(|scene, _| {
+            fs::write(scene.at("out.tradewind.1"), "whole").unwrap();
+            fs::write(scene.at("log.tradewind.1"), "half").unwrap();
+            fs::write(scene.at("out.tradewind.new"), "half").unwrap();
+        });
+        check(|_, paths| rewritten(paths));
+        check(|scene, paths| {
+            rewritten(paths);
+            fs::rename(scene.at("out.tradewind.1"), scene.at("out")).unwrap();
+        });
+        check(|scene, paths| {
+            rewritten(paths);
+            fs::rename(scene.at("out.tradewind.1"), scene.at("out")).unwrap();
+            fs::rename(scene.at("log.tradewind.1"), scene.at("log")).unwrap();
+        });
+    }
+
+    fn rewritten(paths: &Paths) {
+        rewrite::rewrite(paths, &[Seq(2)].into_iter().collect()).unwrap();
+    }
+
+    #[test]
+    fn a_link_is_followed_and_stays_one() {
+        let mut scene = Scene::new(Format::Jsonl, Order::Seq);
+        std::os::unix::fs::symlink(scene.at("out"), scene.at("link")).unwrap();
+        scene.settings.output = OutputTarget::File(scene.at("link"));
+        scene.store(1, Start::Anew, &mixed());
+        scene.store(2, Start::RetryFailed, &ok([2, 5, 7]));
+        assert_eq!(scene.names(), ["link", "log", "out", "out.tradewind"]);
+        assert!(fs::symlink_metadata(scene.at("link")).unwrap().is_symlink());
+        assert_eq!(scene.seqs().len(), 10);
     }
 }

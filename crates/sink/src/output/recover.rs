@@ -244,3 +244,291 @@ impl<R: Read> Checked<R> {
         Ok(Some(false))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use tradewind_proto::JobId;
+    use tradewind_proto::collector::Order;
+    use tradewind_proto::message::{Exit, Outcome};
+
+    use super::super::record::tests::record;
+    use super::super::{
+        Destination, Device, Format, Fsync, Output, OutputTarget, Place, Record, Writer, joblog,
+    };
+    use super::*;
+
+    /// Output, joblog and journal.
+    type Bytes = [Vec<u8>; 3];
+
+    /// What was written to which of them.
+    type Writes = Vec<(usize, Vec<u8>)>;
+
+    /// Notes what is written where, in which order.
+    #[derive(Clone)]
+    struct Disk {
+        which: usize,
+        log: Rc<RefCell<Writes>>,
+    }
+
+    impl io::Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.log.borrow_mut().push((self.which, bytes.to_vec()));
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Device for Disk {
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn records(count: u64) -> Vec<Record> {
+        let of = |seq: u64| {
+            let mut record = record(seq, "x".repeat(seq as usize % 4));
+            if seq % 5 == 2 {
+                let status =
+                    [Status::Failed, Status::Cancelled, Status::TimedOut][seq as usize % 3];
+                record.outcome = Outcome { exit: Exit::Code(1), ..Outcome::error(status, "no") };
+            }
+            record
+        };
+        (0..count).map(of).collect()
+    }
+
+    fn claimed(format: Format) -> Bytes {
+        let mut journal = Vec::new();
+        Claim::new(JobId(1), "job".into(), format, Order::Completion, true).encode(&mut journal);
+        [Vec::new(), Vec::new(), journal]
+    }
+
+    /// Goes on after what is there, and says what is written in which order.
+    fn write(format: Format, there: &Bytes, groups: &[Vec<Record>]) -> Writes {
+        let log = Rc::default();
+        let place = |which: usize, role| Place {
+            destination: Destination { role, target: OutputTarget::Stdout },
+            device: Disk { which, log: Rc::clone(&log) },
+            end: Some(there[which].len() as u64),
+        };
+        let [output, joblog, journal] =
+            [place(0, Role::Output), place(1, Role::Joblog), place(2, Role::Journal)];
+        let mut writer = Writer::new(format, Fsync::None, output, Some(joblog), Some(journal));
+        for group in groups {
+            writer.write(group).unwrap();
+            writer.commit().unwrap();
+        }
+        writer.finish().unwrap();
+        log.take()
+    }
+
+    fn apply(bytes: &mut Bytes, writes: Writes) {
+        writes.into_iter().for_each(|(which, written)| bytes[which].extend(written));
+    }
+
+    fn groups(records: &[Record], random: &mut fastrand::Rng) -> Vec<Vec<Record>> {
+        let mut groups = Vec::new();
+        let mut rest = records;
+        while !rest.is_empty() {
+            let (group, others) = rest.split_at(random.usize(1..6).min(rest.len()));
+            groups.push(group.to_vec());
+            rest = others;
+        }
+        groups
+    }
+
+    fn read([output, joblog, journal]: &Bytes) -> Result<Recovered, Damage> {
+        recover(&journal[..], Some(&output[..]), Some(&joblog[..]))
+    }
+
+    fn cut(bytes: &mut Bytes, to: &Recovered) {
+        let ends = [to.output_end, to.joblog_end, to.journal_end];
+        for (bytes, end) in bytes.iter_mut().zip(ends) {
+            assert!(end <= bytes.len() as u64, "no more counts than there is");
+            bytes.truncate(end as usize);
+        }
+    }
+
+    /// What was found is what there is, no more and no less; going on from there gives all of it.
+    fn check_found(format: Format, mut bytes: Bytes, found: &Recovered, written: &[Record]) {
+        cut(&mut bytes, found);
+        let is_stored = |record: &&Record| found.stored.contains(record.seq);
+        let stored: Vec<Record> = written.iter().filter(is_stored).cloned().collect();
+        let missing: Vec<Record> = written.iter().filter(|r| !is_stored(r)).cloned().collect();
+        assert_eq!(found.stored.count(), stored.len() as u64);
+        let mut counts = Counts::default();
+        stored.iter().for_each(|record| counts.add(record.outcome.status));
+        assert_eq!(found.counts, counts);
+        assert_eq!(found.not_ok.count(), counts.not_ok());
+        assert_eq!(found.cancelled.count(), counts.cancelled);
+        check_files(format, &bytes, &stored);
+
+        let more = write(format, &bytes, std::slice::from_ref(&missing));
+        apply(&mut bytes, more);
+        let all = [stored, missing].concat();
+        check_files(format, &bytes, &all);
+        let found = read(&bytes).unwrap();
+        assert_eq!(found.stored.count(), all.len() as u64);
+        assert_eq!(found.output_end, bytes[0].len() as u64);
+    }
+
+    fn check_files(format: Format, [output, joblog, _]: &Bytes, records: &[Record]) {
+        let (mut wanted, mut log) = (Vec::new(), joblog::HEADER.as_bytes().to_vec());
+        for record in records {
+            format.encode(record, &mut wanted);
+            joblog::encode(record, &mut log);
+        }
+        assert_eq!(output.escape_ascii().to_string(), wanted.escape_ascii().to_string());
+        // The header comes with the first record.
+        if !(joblog.is_empty() && records.is_empty()) {
+            assert_eq!(joblog.escape_ascii().to_string(), log.escape_ascii().to_string());
+        }
+    }
+
+    /// Some dozens of records, in whole groups.
+    fn example(format: Format) -> (Bytes, Vec<Record>) {
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut records = records(30);
+        random.shuffle(&mut records);
+        let mut bytes = claimed(format);
+        let writes = write(format, &bytes, &groups(&records, &mut random));
+        apply(&mut bytes, writes);
+        (bytes, records)
+    }
+
+    const FORMATS: [Format; 2] = [Format::Lines, Format::Jsonl];
+
+    #[test]
+    fn what_was_written_whole_is_found_whole() {
+        for format in FORMATS {
+            let (bytes, records) = example(format);
+            let found = read(&bytes).unwrap();
+            assert_eq!(found.stored.count(), records.len() as u64);
+            assert_eq!(found.journal_end, bytes[2].len() as u64);
+            check_found(format, bytes, &found, &records);
+        }
+    }
+
+    #[test]
+    fn wherever_a_file_ends_the_records_before_are_found() {
+        for format in FORMATS {
+            let (bytes, records) = example(format);
+            let first_line = 1 + bytes[2].iter().position(|byte| *byte == b'\n').unwrap();
+            for which in 0..3 {
+                for end in 0..bytes[which].len() {
+                    let mut bytes = bytes.clone();
+                    bytes[which].truncate(end);
+                    match read(&bytes) {
+                        Ok(found) => {
+                            assert!(found.stored.count() < records.len() as u64 || which < 2);
+                            check_found(format, bytes, &found, &records);
+                        }
+                        Err(damage) => {
+                            assert!(which == 2 && end < first_line, "{damage}");
+                            assert!(matches!(damage, Damage::Claim));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_that_was_changed_is_never_taken_for_a_record() {
+        for format in FORMATS {
+            let (bytes, records) = example(format);
+            for which in 0..3 {
+                let mut damages = 0;
+                for place in 0..bytes[which].len() {
+                    let mut bytes = bytes.clone();
+                    bytes[which][place] ^= 1 << (place % 8);
+                    match read(&bytes) {
+                        Ok(found) => check_found(format, bytes, &found, &records),
+                        Err(_) => damages += 1,
+                    }
+                }
+                assert!(
+                    damages > bytes[which].len() / 2,
+                    "only the end of file {which} may be torn"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn damage_says_where_it_is() {
+        let (bytes, _) = example(Format::Jsonl);
+        let check = |which: usize, place: usize, role, wanted: &str| {
+            let mut bytes = bytes.clone();
+            bytes[which][place] ^= 1;
+            let damage = read(&bytes).unwrap_err();
+            assert_eq!((damage.role(), damage.to_string()), (role, wanted.to_owned()));
+        };
+        let line_2 = 3 + bytes[2].iter().position(|byte| *byte == b'\n').unwrap();
+        check(2, 0, Role::Journal, "line 1 is not as it was written");
+        check(2, line_2, Role::Journal, "line 2 is not as it was written");
+        check(0, 0, Role::Output, "it is not what the journal speaks of");
+        check(1, 0, Role::Joblog, "it is not what the journal speaks of");
+        let mut lines = Lines::new(&bytes[2][..]);
+        assert!(matches!(lines.next::<Claim>(), Ok(Some(Ok(_)))));
+        let mut end = || match lines.next::<Entry>() {
+            Ok(Some(Ok(entry))) => entry.output.unwrap().end,
+            _ => panic!("a good journal"),
+        };
+        let (from, to) = (end(), end());
+        let wanted = format!("bytes {from} to {to} are not as they were written");
+        check(0, to as usize - 1, Role::Output, &wanted);
+    }
+
+    #[test]
+    fn a_record_that_is_there_twice_is_damage() {
+        let (mut bytes, records) = example(Format::Jsonl);
+        let writes = write(Format::Jsonl, &bytes, &[records[3..4].to_vec()]);
+        apply(&mut bytes, writes);
+        assert!(matches!(read(&bytes), Err(Damage::Line { .. })));
+    }
+
+    #[test]
+    fn wherever_the_sink_is_killed_again_and_again_the_output_becomes_what_it_should() {
+        let seed = fastrand::u64(..);
+        eprintln!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..300 {
+            let format = FORMATS[random.usize(..2)];
+            let mut bytes = claimed(format);
+            let records = records(random.u64(..40));
+            let mut order: Vec<Record> = Vec::new();
+            loop {
+                let found = read(&bytes).unwrap();
+                cut(&mut bytes, &found);
+                order.retain(|record| found.stored.contains(record.seq));
+                assert_eq!(order.len() as u64, found.stored.count());
+                check_files(format, &bytes, &order);
+                let mut missing = records.clone();
+                missing.retain(|record| !found.stored.contains(record.seq));
+                random.shuffle(&mut missing);
+                let writes = write(format, &bytes, &groups(&missing, &mut random));
+                let total: usize = writes.iter().map(|(_, bytes)| bytes.len()).sum();
+                let mut room = if random.u8(..4) == 0 { total } else { random.usize(..=total) };
+                let is_killed = room < total;
+                for (which, written) in writes {
+                    let count = room.min(written.len());
+                    bytes[which].extend_from_slice(&written[..count]);
+                    room -= count;
+                }
+                order.append(&mut missing);
+                if !is_killed {
+                    break;
+                }
+            }
+            check_files(format, &bytes, &order);
+            assert_eq!(read(&bytes).unwrap().stored.count(), records.len() as u64);
+        }
+    }
+}

@@ -409,6 +409,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_without_a_finish_is_synced() {
+        struct Noted(Arc<Mutex<Vec<&'static str>>>);
+
+        impl Noted {
+            fn note(&self, what: &'static str) -> Result<(), OutputError> {
+                self.0.lock().unwrap().push(what);
+                Ok(())
+            }
+        }
+
+        impl Output for Noted {
+            fn write(&mut self, _: &[Record]) -> Result<(), OutputError> {
+                self.note("write")
+            }
+
+            fn commit(&mut self) -> Result<(), OutputError> {
+                self.note("commit")
+            }
+
+            fn sync(&mut self) -> Result<(), OutputError> {
+                self.note("sync")
+            }
+
+            fn finish(&mut self) -> Result<(), OutputError> {
+                self.note("finish")
+            }
+        }
+
+        let noted = Arc::default();
+        let (thread, events) = start(Noted(Arc::clone(&noted)));
+        thread.store(vec![record(0, "x")]);
+        thread.join();
+        assert!(matches!(events.recv(), Ok(Event::Stored { count: 1, .. })));
+        assert_eq!(*noted.lock().unwrap(), ["write", "commit", "sync"]);
+    }
+
+    #[test]
     fn an_output_that_cannot_be_opened_is_reported_and_nothing_more() {
         let (sender, events) = channel();
         let open = || Err::<(Writer<OpenFile>, ()), _>("no");
