@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -69,6 +70,12 @@ impl Start {
         // A group of its own, as a shell makes one: the signals of a test reach nobody else.
         command.process_group(0);
         Self { command, stdin: Stdin::Given(Stdio::null()), stdout: None }
+    }
+
+    /// Where it runs.
+    pub(crate) fn at(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
     }
 
     /// One more argument.

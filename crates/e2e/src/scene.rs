@@ -94,7 +94,7 @@ impl Scene {
     /// Any program, marked, in this scene's directory.
     #[must_use]
     pub fn other(&self, program: &str) -> Start {
-        Start::new(program).env(MARK_ENV, &self.mark)
+        Start::new(program).at(self.dir()).env(MARK_ENV, &self.mark)
     }
 
     /// `tradewind run`.
@@ -129,10 +129,10 @@ impl Scene {
             .args(["--ventilator", &endpoint(self.receipts())])
     }
 
-    /// One of our programs, without arguments.
+    /// One of our programs, in this scene's directory, without arguments.
     #[must_use]
     pub fn ours(&self, name: &str) -> Start {
-        Start::new(program(name)).env(MARK_ENV, &self.mark)
+        Start::new(program(name)).at(self.dir()).env(MARK_ENV, &self.mark)
     }
 
     /// How many processes of this scene run this, by the beginning of their command line.

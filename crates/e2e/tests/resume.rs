@@ -127,7 +127,9 @@ fn a_ventilator_that_is_killed_goes_on_with_resume() {
         ventilator = resumed();
     }
     ventilator.wait().expect(0);
-    workers.map(|worker| worker.wait().expect(0));
+    for worker in workers {
+        worker.wait().expect(0);
+    }
     sink.wait().expect(0);
     let seqs: Vec<u64> = String::from_utf8(scene.read("out.jsonl"))
         .expect("it is text")
@@ -220,7 +222,7 @@ fn another_input_is_refused_with_the_first_place_where_it_differs() {
     assert!(ended.stderr.contains("number 3 of its tasks was another one"), "{}", ended.stderr);
     assert_eq!(scene.read("out.jsonl"), before, "nothing was touched");
     noted_run(&scene, "--resume").run().expect(0);
-    records(&scene.read("out.jsonl"), COUNT);
+    let _ = records(&scene.read("out.jsonl"), COUNT);
 }
 
 #[test]
@@ -234,7 +236,7 @@ fn an_output_with_something_in_it_is_not_for_a_new_job() {
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{}", ended.stderr);
     assert_eq!(scene.read("out.jsonl"), before);
     noted_run(&scene, "--overwrite").run().expect(0);
-    records(&scene.read("out.jsonl"), COUNT);
+    let _ = records(&scene.read("out.jsonl"), COUNT);
     // It is complete, and there is no journal: nobody can tell whose it is.
     let ended = noted_run(&scene, "").run().expect(4);
     assert!(ended.stderr.contains("exists already"), "{}", ended.stderr);
@@ -313,7 +315,7 @@ fn a_sink_that_is_stopped_is_waited_for() {
     ventilator.wait().expect(0);
     worker.wait().expect(0);
     sink.wait().expect(0);
-    records(&scene.read("out.jsonl"), COUNT);
+    let _ = records(&scene.read("out.jsonl"), COUNT);
     assert_each_ran_once(&scene, COUNT);
 }
 
@@ -331,7 +333,7 @@ fn an_output_that_is_removed_is_written_again() {
     worker.wait().expect(0);
     let ended = sink.wait().expect(0);
     assert_eq!(ended.stderr.matches("was removed").count(), 2, "{}", ended.stderr);
-    records(&scene.read("out.jsonl"), COUNT);
+    let _ = records(&scene.read("out.jsonl"), COUNT);
     assert_eq!(lines(&scene, "log"), COUNT as usize + 1);
     assert_each_ran_once(&scene, COUNT);
 }
@@ -351,7 +353,7 @@ fn an_output_that_was_replaced_is_not_touched() {
     ventilator.wait().expect(0);
     worker.wait().expect(0);
     sink.wait().expect(0);
-    records(&scene.read("out.jsonl"), COUNT);
+    let _ = records(&scene.read("out.jsonl"), COUNT);
     assert_each_ran_once(&scene, COUNT);
 }
 

@@ -61,6 +61,8 @@ pub(crate) enum Event {
     Input,
     /// A task's own process ended.
     TaskEnded { worker: usize, slot: usize, run: u64 },
+    /// The sink's output is ready for a job.
+    OutputOpened,
     /// The sink's disk has done what it was given.
     Written,
     /// The sink's output is flushed.

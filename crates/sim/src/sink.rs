@@ -30,6 +30,7 @@ pub(crate) struct Sink {
     counts: Counts,
     /// Records that were given out and that the disk has not begun with.
     waiting: usize,
+    opening: Option<Opening>,
     /// Records that the disk is writing.
     writing: usize,
     flush: Flush,
@@ -57,6 +58,7 @@ impl Sink {
             hashes: BTreeMap::new(),
             counts: Counts::default(),
             waiting: 0,
+            opening: None,
             writing: 0,
             flush: Flush::NotYet,
         }
@@ -136,9 +138,19 @@ impl World {
         }
     }
 
-    /// The output is ready as soon as it is asked for, with what was on the disk.
+    /// Reading back what was on the disk takes a while.
     pub(crate) fn open_output(&mut self) {
-        if let Some(Opening { job, .. }) = self.sink.collector.poll_open() {
+        if let Some(opening) = self.sink.collector.poll_open() {
+            self.sink.opening = Some(opening);
+            let (least, most) = self.plan.write_us;
+            let takes = 5 * self.rng.u64(least..=most);
+            self.queue.push(self.now + takes, Event::OutputOpened);
+        }
+    }
+
+    pub(crate) fn handle_output_opened(&mut self) {
+        // What the sink before this one asked for comes to nobody.
+        if let Some(Opening { job, .. }) = self.sink.opening.take() {
             let job = *self.sink.job.get_or_insert(job);
             let mut stored = self.sink.stored.clone();
             if self.mutation == Some(Mutation::ForgetDisk) {
@@ -146,6 +158,7 @@ impl World {
             }
             let counts = self.sink.counts;
             self.sink.collector.handle_opened(Opened { job, stored, counts });
+            self.drive(Process::Sink);
         }
     }
 
@@ -190,7 +203,7 @@ impl World {
         sink.workers.clear();
         sink.receipts = None;
         sink.given.clear();
-        (sink.waiting, sink.writing) = (0, 0);
+        (sink.waiting, sink.writing, sink.opening) = (0, 0, None);
         sink.flush = Flush::NotYet;
         self.dial_anew(Route::Receipts);
         self.drive(Process::Sink);

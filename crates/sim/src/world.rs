@@ -118,6 +118,7 @@ impl World {
             Event::Resume(process) => self.resume(process),
             Event::Input => self.read_input(),
             Event::TaskEnded { worker, slot, run } => self.handle_task_ended(worker, slot, run),
+            Event::OutputOpened => self.handle_output_opened(),
             Event::Written => self.handle_written(),
             Event::Flushed => self.handle_flushed(),
             Event::Revive(Process::Ventilator) => self.start_ventilator(),
@@ -177,7 +178,7 @@ impl World {
             Event::Injected(process, _) | Event::Wake(process) => Some(*process),
             Event::Input => Some(Process::Ventilator),
             Event::TaskEnded { worker, .. } => Some(Process::Worker(*worker)),
-            Event::Written | Event::Flushed => Some(Process::Sink),
+            Event::OutputOpened | Event::Written | Event::Flushed => Some(Process::Sink),
             Event::Resume(_) | Event::Revive(_) | Event::Spawn(_) | Event::Fault(_) => None,
         }
     }

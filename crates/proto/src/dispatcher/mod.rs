@@ -378,12 +378,7 @@ impl Dispatcher {
         let job = self.config.job;
         self.transmits.retain(|transmit| !matches!(transmit, Transmit::Sink(_)));
         self.open_job();
-        self.send_close();
-        for (seq, given_up) in self.given_up.clone() {
-            if seq < self.fresh {
-                self.send_give_up(seq, &given_up);
-            }
-        }
+        self.say_again();
         if self.ended.is_some() {
             self.send_sink(ToSink::JobDone { job });
         }
@@ -553,6 +548,16 @@ impl Dispatcher {
         self.send_sink(ToSink::JobOpen { job, name, start: self.config.start });
     }
 
+    /// What a sink may not have heard, or not taken in while its output was being made ready.
+    fn say_again(&mut self) {
+        self.send_close();
+        for (seq, given_up) in self.given_up.clone() {
+            if seq < self.fresh {
+                self.send_give_up(seq, &given_up);
+            }
+        }
+    }
+
     fn send_give_up(&mut self, seq: Seq, given_up: &GivenUp) {
         let GivenUp { attempt, task_hash, status, error } = given_up.clone();
         let job = self.config.job;
@@ -688,6 +693,7 @@ impl Dispatcher {
             });
             self.forget_received();
         }
+        self.say_again();
         self.workers.values_mut().for_each(|worker| worker.heard = now);
         let sessions: Vec<SessionId> = self.workers.keys().copied().collect();
         for session in sessions {

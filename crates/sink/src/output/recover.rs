@@ -324,7 +324,7 @@ mod tests {
             writer.write(group).unwrap();
             writer.commit().unwrap();
         }
-        writer.finish().unwrap();
+        writer.finish(true).unwrap();
         log.take()
     }
 

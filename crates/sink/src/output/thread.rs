@@ -31,7 +31,7 @@ pub enum Event<C = Continued, E = OpenError> {
     /// Not all could be written. Nothing is lost and nothing more is reported until
     /// [`WriterThread::retry`].
     Failed(OutputError),
-    /// All records are stored and the output is finished. The last event.
+    /// All records are stored and the output is finished.
     Finished,
 }
 
@@ -327,9 +327,8 @@ mod tests {
                 given += count;
             }
             thread.finish(true);
-            let (mut reported, mut finished) = (0, false);
+            let mut reported = 0;
             for event in &events {
-                assert!(!finished, "there is nothing after the finish");
                 match event {
                     Event::Stored { count, recycled } => {
                         assert!(count > 0 && recycled.is_empty());
@@ -337,12 +336,12 @@ mod tests {
                         assert!(stored.lock().unwrap().len() >= reported);
                     }
                     Event::Failed(_) => thread.retry(),
-                    Event::Finished => finished = true,
+                    Event::Finished => break,
                     Event::Opened(()) | Event::Refused(_) => panic!("it is open"),
                 }
             }
             thread.join();
-            assert!(finished);
+            assert!(events.recv().is_err(), "there is nothing after the finish");
             assert_eq!(reported as u64, given);
             assert_eq!(*stored.lock().unwrap(), (0..given).collect::<Vec<_>>());
         }
@@ -359,11 +358,12 @@ mod tests {
         thread.finish(true);
         events.try_recv().expect_err("nothing can be stored yet");
 
+        let joined = std::thread::spawn(move || thread.join());
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert!(text.lines().all(|line| line == output));
         assert_eq!(text.lines().count(), 50);
-        thread.join();
+        joined.join().unwrap();
         let mut events: Vec<_> = events.iter().collect();
         assert!(matches!(events.pop(), Some(Event::Finished)));
         let counts = events.iter().map(|event| match event {
@@ -432,7 +432,7 @@ mod tests {
                 self.note("sync")
             }
 
-            fn finish(&mut self) -> Result<(), OutputError> {
+            fn finish(&mut self, _: bool) -> Result<(), OutputError> {
                 self.note("finish")
             }
         }

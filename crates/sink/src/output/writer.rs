@@ -38,7 +38,8 @@ pub trait Output {
     /// When that failed. May be tried again.
     fn sync(&mut self) -> Result<(), OutputError>;
 
-    /// The same, and no more records will come: puts them into their final form.
+    /// The same, and no more records will come: puts them into their final form, if the job is
+    /// whole and not just stopped.
     ///
     /// # Errors
     ///
@@ -166,7 +167,7 @@ impl<D: Device> Output for Writer<D> {
         self.streams().try_for_each(Stream::sync)
     }
 
-    fn finish(&mut self, is_whole: bool) -> Result<(), OutputError> {
+    fn finish(&mut self, _: bool) -> Result<(), OutputError> {
         self.sync()
     }
 }
