@@ -200,7 +200,7 @@ fn a_run_that_is_killed_goes_on_with_resume() {
     for flags in ["--unordered", "--ordered"] {
         let scene = Scene::new();
         killed_run(&scene, flags);
-        noted_run(&scene, flags).arg("--resume").run().expect(0);
+        noted_run(&scene, &format!("{flags} --resume")).run().expect(0);
         let records = records(&scene.read("out.jsonl"), COUNT);
         assert!(records.iter().all(|record| record.status == "ok"));
         // What was running when it was killed was run again, and nothing else.

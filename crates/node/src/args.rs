@@ -56,16 +56,28 @@ impl LaneArgs {
 /// # Errors
 /// When it is neither.
 pub fn duration(text: &str) -> Result<Duration, String> {
+    match duration_or_zero(text) {
+        Ok(duration) if duration.is_zero() => {
+            Err("a duration is a number of seconds above 0, or like 300ms, 2m, 1h".to_owned())
+        }
+        parsed => parsed,
+    }
+}
+
+/// The same, but it may be 0.
+///
+/// # Errors
+/// When it is neither.
+pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
     let is_plain = text.chars().all(|c| c.is_ascii_digit() || c == '.');
     let parsed = if is_plain {
         text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     } else {
         humantime::parse_duration(text).ok()
     };
-    match parsed {
-        Some(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("a duration is a number of seconds above 0, or like 300ms, 2m, 1h".to_owned()),
-    }
+    parsed.ok_or_else(|| {
+        "a duration is a number of seconds above 0, or like 300ms, 2m, 1h".to_owned()
+    })
 }
 
 /// A number of bytes, or with a unit as in `64KiB`, `16M`, `1G`; all units are powers of 1024.

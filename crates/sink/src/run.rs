@@ -316,7 +316,9 @@ impl Sink {
         }
         let stored = self.collector.snapshot().stored.total();
         let how = if self.journal.is_some() { "; start it again to go on" } else { "" };
-        say(&format!("stopped: {stored} records are stored{how}"));
+        if std::env::var_os(PARENT_ENV).is_none() {
+            say(&format!("stopped: {stored} records are stored{how}"));
+        }
         STOPPED
     }
 

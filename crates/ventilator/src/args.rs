@@ -5,7 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{LaneArgs, LogArgs, duration, name, payload_bytes_max};
+use tradewind_node::args::{
+    LaneArgs, LogArgs, duration, duration_or_zero, name, payload_bytes_max,
+};
 use tradewind_node::exit::{Fatal, HELP};
 use tradewind_node::{Inherited, block_on, exit, logs};
 
@@ -79,7 +81,7 @@ pub struct VentilatorArgs {
         long,
         env = "TRADEWIND_RESUME_WAIT",
         value_name = "DURATION",
-        value_parser = duration,
+        value_parser = duration_or_zero,
         default_value = "10s"
     )]
     pub resume_wait: Duration,

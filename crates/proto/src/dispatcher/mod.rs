@@ -375,13 +375,9 @@ impl Dispatcher {
     /// Our connection to the sink stands.
     pub fn handle_sink_connected(&mut self) {
         self.sink.reset_outgoing(true);
-        let job = self.config.job;
         self.transmits.retain(|transmit| !matches!(transmit, Transmit::Sink(_)));
         self.open_job();
         self.say_again();
-        if self.ended.is_some() {
-            self.send_sink(ToSink::JobDone { job });
-        }
     }
 
     /// Our connection to the sink is gone.
@@ -555,6 +551,9 @@ impl Dispatcher {
             if seq < self.fresh {
                 self.send_give_up(seq, &given_up);
             }
+        }
+        if self.ended.is_some() && !self.is_resuming() {
+            self.send_sink(ToSink::JobDone { job: self.config.job });
         }
     }
 
