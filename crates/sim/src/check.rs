@@ -315,7 +315,8 @@ impl Check {
         // One that was resumed and stopped soon after may have records of what it has not read
         // again.
         let is_all = self.first_missing == total && self.records == total;
-        if !is_all && !(self.is_stopped && self.starts > 1 && self.first_missing >= total) {
+        let is_cut_short = self.is_stopped && self.starts > 1 && self.first_missing >= total;
+        if !is_all && !is_cut_short {
             let records = self.records;
             self.fail(|| format!("{records} records for {total} tasks"));
         }

@@ -10,6 +10,7 @@
 //! do, it is one more [`Fault`](plan::Fault) beside the death of a worker.
 
 mod check;
+mod disk;
 mod event;
 mod faults;
 mod mutation;

@@ -21,11 +21,19 @@ pub enum Mutation {
     RepeatRecord,
     /// A sink that starts again does not look at what is on its disk.
     ForgetDisk,
+    /// A sink that starts again does not cut off what was being written.
+    KeepTornTail,
+    /// The sink says that records are stored before they are.
+    EarlyReceipt,
+    /// The ventilator is not told that a lane is gone: what the worker had is not queued again.
+    ForgetLoss,
+    /// What came a second time is written a second time.
+    ForgetDuplicates,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::DropReceipt,
         Self::DropTasks,
         Self::RepeatTasks,
@@ -35,5 +43,9 @@ impl Mutation {
         Self::MixPayloads,
         Self::RepeatRecord,
         Self::ForgetDisk,
+        Self::KeepTornTail,
+        Self::EarlyReceipt,
+        Self::ForgetLoss,
+        Self::ForgetDuplicates,
     ];
 }

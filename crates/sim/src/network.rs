@@ -203,7 +203,9 @@ impl World {
                     self.ventilator.lanes.remove(&session);
                     self.declared_lost(worker);
                 }
-                self.ventilator.dispatcher.handle_lane_gone(LaneId(id as u64));
+                if self.mutation != Some(Mutation::ForgetLoss) {
+                    self.ventilator.dispatcher.handle_lane_gone(LaneId(id as u64));
+                }
             }
             (Route::Tasks(_), End::Receiver) | (Route::Job, End::Receiver) => {}
             (Route::Results(worker), End::Sender) => {

@@ -2,6 +2,7 @@
 
 use fastrand::Rng;
 use tradewind_proto::collector::Order;
+use tradewind_sink::output::Format;
 
 pub use crate::faults::{Fault, Link, Trunk, Who};
 
@@ -12,6 +13,10 @@ pub struct Plan {
     pub seed: u64,
     /// The order of the output.
     pub order: Order,
+    /// How records look in it.
+    pub format: Format,
+    /// What counts as stored is synced: `--fsync batch`.
+    pub is_synced: bool,
     /// How often a failed task is tried again.
     pub retries: u32,
     /// How long an attempt may take, in microseconds.
@@ -105,6 +110,8 @@ impl Plan {
         let mut plan = Self {
             seed,
             order: if rng.bool() { Order::Seq } else { Order::Completion },
+            format: if seed % 4 < 2 { Format::Jsonl } else { Format::Lines },
+            is_synced: seed.is_multiple_of(2),
             retries,
             timeout_us,
             tasks: Vec::with_capacity(tasks),

@@ -134,6 +134,9 @@ impl World {
             self.check.fail(|| format!("the job ended as {ended:?}"));
         }
         self.check.complete(total.unwrap_or(u64::MAX));
+        if let Some(problem) = self.judge_output() {
+            self.check.fail(|| problem);
+        }
         if self.plan.is_fair {
             self.check_fair();
         }

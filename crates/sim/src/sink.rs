@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Opened, Opening, Record};
-use tradewind_proto::{JobId, Seq, SeqSet, SessionId, TaskHash, Time};
+use tradewind_proto::collector::{Collector, CollectorConfig, Opening, Record};
+use tradewind_proto::message::{TaskResult, ToSink};
+use tradewind_proto::{Seq, SessionId, TaskHash, Time};
 use tradewind_wire::encode;
 
+use crate::disk::Disk;
 use crate::event::{ConnectionId, Event, Process, Route};
 use crate::mutation::Mutation;
 use crate::plan::Plan;
@@ -22,12 +24,7 @@ pub(crate) struct Sink {
     session: u64,
     /// Records that were given out and are not known to be on the disk.
     given: VecDeque<Record>,
-    /// The job that the disk has records of.
-    job: Option<JobId>,
-    /// What is on the disk, and what the tasks were.
-    stored: SeqSet,
-    hashes: BTreeMap<Seq, TaskHash>,
-    counts: Counts,
+    disk: Disk,
     /// Records that were given out and that the disk has not begun with.
     waiting: usize,
     opening: Option<Opening>,
@@ -53,10 +50,7 @@ impl Sink {
             workers: BTreeMap::new(),
             receipts: None,
             given: VecDeque::new(),
-            job: None,
-            stored: SeqSet::new(),
-            hashes: BTreeMap::new(),
-            counts: Counts::default(),
+            disk: Disk::new(plan),
             waiting: 0,
             opening: None,
             writing: 0,
@@ -108,6 +102,9 @@ impl World {
         let takes = self.rng.u64(least..=most);
         if self.sink.waiting > 0 {
             self.sink.writing = std::mem::take(&mut self.sink.waiting);
+            if self.mutation == Some(Mutation::EarlyReceipt) {
+                self.sink.collector.handle_written(self.sink.writing);
+            }
             self.queue.push(self.now + takes, Event::Written);
         } else if self.sink.collector.is_all_stored() {
             self.sink.flush = Flush::Under;
@@ -120,17 +117,33 @@ impl World {
         if self.mutation == Some(Mutation::ForgetWritten) && self.rng.u8(0..50) == 0 {
             count -= 1;
         }
-        self.put_on_disk(count);
-        self.sink.collector.handle_written(count);
+        let records: Vec<Record> = self.sink.given.drain(..count).collect();
+        self.sink.disk.store(&records);
+        self.note_records(&records);
+        if self.mutation != Some(Mutation::EarlyReceipt) {
+            self.sink.collector.handle_written(count);
+        }
         self.drive(Process::Sink);
     }
 
-    fn put_on_disk(&mut self, count: usize) {
-        let written: Vec<Record> = self.sink.given.drain(..count).collect();
-        for record in &written {
-            self.sink.stored.insert(record.result.seq);
-            self.sink.hashes.insert(record.result.seq, record.result.task_hash);
-            self.sink.counts.add(record.result.outcome.status);
+    /// For [`Mutation::ForgetDuplicates`].
+    pub(crate) fn write_duplicates(&mut self, message: &ToSink) {
+        let (true, ToSink::Results { results, .. }) =
+            (self.mutation == Some(Mutation::ForgetDuplicates), message)
+        else {
+            return;
+        };
+        let is_again = |result: &&TaskResult| {
+            result.is_final() && self.sink.disk.hash(result.seq) == Some(result.task_hash)
+        };
+        let again = results.0.iter().filter(is_again).cloned();
+        let records: Vec<Record> =
+            again.map(|result| Record { worker: "again".into(), result }).collect();
+        self.note_records(&records);
+    }
+
+    fn note_records(&mut self, records: &[Record]) {
+        for record in records {
             self.check.recorded(record, self.now);
             if self.mutation == Some(Mutation::RepeatRecord) && self.rng.u8(0..100) == 0 {
                 self.check.recorded(record, self.now);
@@ -148,16 +161,18 @@ impl World {
         }
     }
 
+    /// What is wrong with the output, now that the job is over?
+    pub(crate) fn judge_output(&self) -> Option<String> {
+        self.sink.disk.judge()
+    }
+
     pub(crate) fn handle_output_opened(&mut self) {
         // What the sink before this one asked for comes to nobody.
-        if let Some(Opening { job, .. }) = self.sink.opening.take() {
-            let job = *self.sink.job.get_or_insert(job);
-            let mut stored = self.sink.stored.clone();
-            if self.mutation == Some(Mutation::ForgetDisk) {
-                stored = SeqSet::new();
+        if let Some(opening) = self.sink.opening.take() {
+            match self.sink.disk.open(&opening, &self.plan, self.mutation) {
+                Ok(opened) => self.sink.collector.handle_opened(opened),
+                Err(problem) => self.check.fail(|| problem),
             }
-            let counts = self.sink.counts;
-            self.sink.collector.handle_opened(Opened { job, stored, counts });
             self.drive(Process::Sink);
         }
     }
@@ -165,8 +180,8 @@ impl World {
     /// Is a resumed job's input what it was?
     pub(crate) fn compare_inputs(&mut self) {
         while let Some(inputs) = self.sink.collector.poll_inputs() {
-            let hashes = &self.sink.hashes;
-            let differs = |(seq, hash): &&(Seq, TaskHash)| hashes.get(seq) != Some(hash);
+            let disk = &self.sink.disk;
+            let differs = |(seq, hash): &&(Seq, TaskHash)| disk.hash(*seq) != Some(*hash);
             match inputs.stored.iter().find(differs) {
                 Some((seq, _)) => self.sink.collector.handle_changed(*seq),
                 None => self.sink.collector.handle_verified(inputs.below),
@@ -184,8 +199,12 @@ impl World {
             return;
         }
         self.trace.say(self.now, || "the sink dies".to_owned());
-        let on_disk = self.rng.usize(0..=self.sink.writing.min(self.sink.given.len()));
-        self.put_on_disk(on_disk);
+        let count = self.sink.writing.min(self.sink.given.len());
+        let records: Vec<Record> = self.sink.given.drain(..count).collect();
+        match self.sink.disk.crash(&records, is_silent, &mut self.rng) {
+            Ok(made_it) => self.note_records(&records[..made_it]),
+            Err(problem) => self.check.fail(|| problem),
+        }
         self.abandon(Process::Sink, is_silent);
         self.sink.is_alive = false;
     }

@@ -1,5 +1,7 @@
 use tradewind_proto::collector::Order;
 
+use tradewind_sink::output::Format;
+
 use crate::plan::{Fate, Fault, Link, Plan, SeatPlan, TaskPlan};
 use crate::run::run_plan;
 use crate::{Mutation, Options, Report, run};
@@ -63,6 +65,8 @@ fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
     Plan {
         seed: 0,
         order,
+        format: Format::Jsonl,
+        is_synced: true,
         retries: 0,
         timeout_us: None,
         tasks,

@@ -232,6 +232,7 @@ impl World {
             }
             Process::Sink => {
                 if let Some(message) = self.decoded(process, frame) {
+                    self.write_duplicates(&message);
                     self.sink.collector.handle_message(message);
                     self.open_output();
                     self.compare_inputs();
