@@ -3,11 +3,14 @@
 //!
 //! Knows no type of theirs and no message: what it knows of them is in `--help`.
 
+pub mod chaos;
+mod namespaces;
 mod process;
 mod records;
 mod scene;
 mod system;
 
+pub use namespaces::Namespaces;
 pub use process::{Ended, Process, Start};
 pub use records::{Record, records, summary_counts};
 pub use rustix::process::Signal;
@@ -64,8 +67,8 @@ pub fn random() -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-/// One of our programs, built by `cargo build --workspace --bins`: beside the directory of the
-/// test that runs, since cargo tells a test only about the programs of its own package.
+/// One of our programs, built by `cargo build --workspace --bins`: beside the program that runs, or
+/// the directory of the test that runs, since cargo tells a test only about its own package's.
 ///
 /// An example is `examples/NAME`; `cargo test --workspace` has built it.
 ///
@@ -73,8 +76,10 @@ pub fn random() -> fastrand::Rng {
 /// When it has not been built.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let profile = test.ancestors().nth(2).expect("cargo puts tests into PROFILE/deps");
+    let ours = std::env::current_exe().expect("a program has a path");
+    let dir = ours.parent().expect("a program is in a directory");
+    let is_test = dir.ends_with("deps");
+    let profile = if is_test { dir.parent().expect("it is PROFILE/deps") } else { dir };
     let program = profile.join(name);
     assert!(program.exists(), "{program:?} is missing: run `cargo build --workspace --bins` first");
     program

@@ -13,13 +13,14 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::wait_until;
 
-/// A program that is about to be started. Its stdin is empty and its stdout is captured, unless
+/// A program that is about to be started. Its stdin is empty and what it writes is captured, unless
 /// said otherwise.
 #[derive(Debug)]
 pub struct Start {
     command: Command,
     stdin: Stdin,
     stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
 }
 
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub struct Process {
     status: Option<ExitStatus>,
     stdin: Option<ChildStdin>,
     stdout: Option<Captured>,
-    stderr: Captured,
+    stderr: Option<Captured>,
 }
 
 /// A program that has ended by itself.
@@ -48,7 +49,7 @@ pub struct Ended {
     pub status: ExitStatus,
     /// What it wrote to stdout, if that was captured.
     pub stdout: Vec<u8>,
-    /// What it wrote to stderr.
+    /// What it wrote to stderr, if that was captured.
     pub stderr: String,
 }
 
@@ -69,13 +70,7 @@ impl Start {
         }
         // A group of its own, as a shell makes one: the signals of a test reach nobody else.
         command.process_group(0);
-        Self { command, stdin: Stdin::Given(Stdio::null()), stdout: None }
-    }
-
-    /// Where it runs.
-    pub(crate) fn at(mut self, dir: &Path) -> Self {
-        self.command.current_dir(dir);
-        self
+        Self { command, stdin: Stdin::Given(Stdio::null()), stdout: None, stderr: None }
     }
 
     /// One more argument.
@@ -96,6 +91,12 @@ impl Start {
     #[must_use]
     pub fn words(self, words: &str) -> Self {
         self.args(words.split_whitespace())
+    }
+
+    /// Where it runs.
+    pub(crate) fn dir(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
     }
 
     /// A variable of the environment.
@@ -133,6 +134,13 @@ impl Start {
         self
     }
 
+    /// What stderr is.
+    #[must_use]
+    pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.stderr = Some(stderr.into());
+        self
+    }
+
     /// Starts it.
     ///
     /// # Panics
@@ -145,11 +153,10 @@ impl Start {
             Stdin::Bytes(bytes) => (Stdio::piped(), Some(bytes), false),
             Stdin::Kept => (Stdio::piped(), None, true),
         };
-        let is_captured = self.stdout.is_none();
         self.command
             .stdin(stdin)
             .stdout(self.stdout.unwrap_or_else(Stdio::piped))
-            .stderr(Stdio::piped());
+            .stderr(self.stderr.unwrap_or_else(Stdio::piped));
         let mut child =
             self.command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         // It holds the other ends of pipes that were given to the child.
@@ -164,8 +171,8 @@ impl Start {
             }
             None => stdin.filter(|_| keep),
         };
-        let stdout = is_captured.then(|| Captured::of(child.stdout.take().expect("it is a pipe")));
-        let stderr = Captured::of(child.stderr.take().expect("it is a pipe"));
+        let stdout = child.stdout.take().map(Captured::of);
+        let stderr = child.stderr.take().map(Captured::of);
         Process { child, name, status: None, stdin, stdout, stderr }
     }
 
@@ -228,10 +235,10 @@ impl Process {
         self.stdout.as_ref().map_or(0, |stdout| stdout.with(count))
     }
 
-    /// What it has written to stderr so far.
+    /// What it has written to stderr so far, if that is captured.
     #[must_use]
     pub fn stderr(&self) -> String {
-        self.stderr.text()
+        self.stderr.as_ref().map(Captured::text).unwrap_or_default()
     }
 
     /// Waits until it has said this on stderr.
@@ -258,6 +265,15 @@ impl Process {
             self.status = self.child.try_wait().expect("a child can be waited for");
         }
         self.status.is_none()
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Panics
+    /// When the system does not know.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.is_running();
+        self.status
     }
 
     /// Sends it a signal, unless it has ended.
@@ -295,8 +311,8 @@ impl Process {
         // A pipe is at its end when the last process that has it open is gone.
         let what = format!("all that {} has started ends", self.name);
         wait_until(&what, || {
-            self.stderr.reader.is_finished()
-                && self.stdout.as_ref().is_none_or(|stdout| stdout.reader.is_finished())
+            let mut readers = self.stdout.iter().chain(&self.stderr);
+            readers.all(|captured| captured.reader.is_finished())
         });
         let status = self.status.expect("it has ended");
         let stdout = self.stdout.as_ref().map(|stdout| stdout.with(<[u8]>::to_vec));

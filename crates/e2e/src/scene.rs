@@ -1,5 +1,6 @@
 //! Where a test takes place: a directory, an address and a mark of its own.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::namespaces::Namespaces;
 use crate::system::marked;
 use crate::{Start, program, wait_until};
 
@@ -18,8 +20,21 @@ use crate::{Start, program, wait_until};
 pub struct Scene {
     dir: TempDir,
     mark: String,
-    host: Ipv4Addr,
+    network: Network,
 }
+
+/// Where its programs find one another.
+#[derive(Debug)]
+enum Network {
+    /// All at one address.
+    Loopback(Ipv4Addr),
+    /// Each in a namespace of its own.
+    Namespaces(Namespaces),
+}
+
+const VENTILATOR: usize = 0;
+const SINK: usize = 1;
+const FIRST_WORKER: usize = 2;
 
 /// The name of the mark. Not one of Tradewind's, which are not passed on.
 pub(crate) const MARK_ENV: &str = "E2E_MARK";
@@ -41,8 +56,26 @@ impl Scene {
         Self {
             dir: tempfile::tempdir().expect("a directory can be made"),
             mark: format!("{process}-{number}"),
-            host: Ipv4Addr::new(127, high, low, number),
+            network: Network::Loopback(Ipv4Addr::new(127, high, low, number)),
         }
+    }
+
+    /// One whose programs run in network namespaces: the ventilator, the sink and so many workers.
+    ///
+    /// # Errors
+    /// When there can be none: they take root.
+    ///
+    /// # Panics
+    /// When there is no room for a directory.
+    pub fn with_namespaces(workers: usize) -> io::Result<Self> {
+        let mut scene = Self::new();
+        scene.network = Network::Namespaces(Namespaces::new(FIRST_WORKER + workers)?);
+        Ok(scene)
+    }
+
+    /// Leaves the directory where it is when the scene is gone.
+    pub fn keep_dir(&mut self) {
+        self.dir.disable_cleanup(true);
     }
 
     /// A directory that goes away with the scene.
@@ -76,25 +109,25 @@ impl Scene {
     /// Where workers come to.
     #[must_use]
     pub fn tasks(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.host, 5557)
+        SocketAddrV4::new(self.host(VENTILATOR), 5557)
     }
 
     /// Where results go.
     #[must_use]
     pub fn results(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.host, 5558)
+        SocketAddrV4::new(self.host(SINK), 5558)
     }
 
     /// Where receipts go.
     #[must_use]
     pub fn receipts(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.host, 5559)
+        SocketAddrV4::new(self.host(VENTILATOR), 5559)
     }
 
     /// Any program, marked, in this scene's directory.
     #[must_use]
     pub fn other(&self, program: &str) -> Start {
-        Start::new(program).at(self.dir()).env(MARK_ENV, &self.mark)
+        Start::new(program).dir(self.dir()).env(MARK_ENV, &self.mark)
     }
 
     /// `tradewind run`.
@@ -106,7 +139,7 @@ impl Scene {
     /// A ventilator at this scene's address.
     #[must_use]
     pub fn ventilator(&self) -> Start {
-        self.ours("ventilator")
+        self.ours_at(VENTILATOR, "ventilator")
             .args(["--tasks", &endpoint(self.tasks())])
             .args(["--receipts", &endpoint(self.receipts())])
             .args(["--sink", &endpoint(self.results())])
@@ -115,7 +148,13 @@ impl Scene {
     /// A worker for it.
     #[must_use]
     pub fn worker(&self, name: &str) -> Start {
-        self.ours("worker")
+        self.worker_at(0, name)
+    }
+
+    /// A worker in one of the places that [`Scene::with_namespaces`] has made for workers.
+    #[must_use]
+    pub fn worker_at(&self, place: usize, name: &str) -> Start {
+        self.ours_at(FIRST_WORKER + place, "worker")
             .args(["--ventilator", &endpoint(self.tasks())])
             .args(["--sink", &endpoint(self.results())])
             .args(["--name", name])
@@ -124,7 +163,7 @@ impl Scene {
     /// A sink for it.
     #[must_use]
     pub fn sink(&self) -> Start {
-        self.ours("sink")
+        self.ours_at(SINK, "sink")
             .args(["--listen", &endpoint(self.results())])
             .args(["--ventilator", &endpoint(self.receipts())])
     }
@@ -132,7 +171,56 @@ impl Scene {
     /// One of our programs, in this scene's directory, without arguments.
     #[must_use]
     pub fn ours(&self, name: &str) -> Start {
-        Start::new(program(name)).at(self.dir()).env(MARK_ENV, &self.mark)
+        Start::new(program(name)).dir(self.dir()).env(MARK_ENV, &self.mark)
+    }
+
+    /// Cuts the ventilator off, or lets it be reached again.
+    ///
+    /// # Panics
+    /// When the scene has no namespaces.
+    pub fn cut_ventilator(&self, is_cut: bool) {
+        self.cut(VENTILATOR, is_cut);
+    }
+
+    /// Cuts the sink off, or lets it be reached again.
+    ///
+    /// # Panics
+    /// When the scene has no namespaces.
+    pub fn cut_sink(&self, is_cut: bool) {
+        self.cut(SINK, is_cut);
+    }
+
+    /// Cuts the worker in this place off, or lets it reach the others again.
+    ///
+    /// # Panics
+    /// When the scene has no namespaces.
+    pub fn cut_worker(&self, place: usize, is_cut: bool) {
+        self.cut(FIRST_WORKER + place, is_cut);
+    }
+
+    fn cut(&self, node: usize, is_cut: bool) {
+        let Network::Namespaces(namespaces) = &self.network else {
+            panic!("loopback cannot be cut");
+        };
+        namespaces.set_cut(node, is_cut).expect("a link of our own can be switched");
+    }
+
+    fn host(&self, node: usize) -> Ipv4Addr {
+        match &self.network {
+            Network::Loopback(host) => *host,
+            Network::Namespaces(namespaces) => namespaces.address(node),
+        }
+    }
+
+    /// One of our programs where this node is.
+    fn ours_at(&self, node: usize, name: &str) -> Start {
+        match &self.network {
+            Network::Loopback(_) => self.ours(name),
+            // `ip` becomes the program: they have the same id.
+            Network::Namespaces(namespaces) => {
+                self.other("ip").args(["netns", "exec", &namespaces.name(node)]).arg(program(name))
+            }
+        }
     }
 
     /// How many processes of this scene run this, by the beginning of their command line.
