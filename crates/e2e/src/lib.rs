@@ -41,13 +41,26 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 /// # Panics
 /// When there is nothing in time.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut get: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, get: impl FnMut() -> Option<T>) -> T {
+    wait_for_as_long_as(PATIENCE, what, get)
+}
+
+/// Waits for something that takes a while by its nature.
+///
+/// # Panics
+/// When it does not come in that time.
+#[track_caller]
+pub fn wait_for_as_long_as<T>(
+    patience: Duration,
+    what: &str,
+    mut get: impl FnMut() -> Option<T>,
+) -> T {
     let began = Instant::now();
     loop {
         if let Some(got) = get() {
             return got;
         }
-        assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
+        assert!(began.elapsed() < patience, "waited {patience:?} in vain: {what}");
         std::thread::sleep(POLL_INTERVAL);
     }
 }

@@ -1,8 +1,9 @@
 //! A sink or a ventilator that dies, or is stopped, and goes on where it was.
 
-use std::time::Duration;
-
-use tradewind_e2e::{Process, Scene, Signal, Start, pause_between_signals, records, wait_until};
+use tradewind_e2e::{
+    PATIENCE, Process, Scene, Signal, Start, pause_between_signals, records, wait_for_as_long_as,
+    wait_until,
+};
 
 /// Notes each run of a task in the scene's `runs`, takes a moment, and says what it was.
 const NOTED: &str = "echo {} >> runs; sleep 0.02; echo {}";
@@ -166,11 +167,9 @@ fn a_long_task_outlives_the_ventilator_and_the_sink() {
     sink.kill();
     sink = scene.sink().words(flags).start();
     ventilator = resumed();
-    // It takes a minute, and so may what comes after it.
-    wait_until("the task has run for a while", || {
-        worker.stderr().matches("connected to the sink").count() == 3
+    wait_for_as_long_as(2 * PATIENCE, "the long task ends", || {
+        (lines(&scene, "out.jsonl") == 1).then_some(())
     });
-    std::thread::park_timeout(Duration::from_secs(30));
     ventilator.wait().expect(0);
     worker.wait().expect(0);
     sink.wait().expect(0);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
-use tradewind_node::exit::{self, CONNECT, Fatal, OK, OrExit, SYSTEM};
+use tradewind_node::exit::{self, CONNECT, Fatal, OK, OrExit, SYSTEM, say};
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_inward, keep_outward, send};
 use tradewind_node::{Asked, Clock, Shutdown, random_id};
 use tradewind_proto::SessionId;
@@ -138,7 +138,11 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         };
         let _ = tokio::time::timeout(LINGER, hung_up).await;
     }
-    tracing::info!(tasks = worker.executor.snapshot().tasks_done, "the worker leaves");
+    let tasks = worker.executor.snapshot().tasks_done;
+    tracing::info!(tasks, "the worker leaves");
+    if worker.is_asked_to_stop {
+        say(&format!("stopped: {tasks} tasks ended here, what had not is handed back"));
+    }
     Ok(OK)
 }
 
