@@ -166,3 +166,45 @@ fn a_hello_on_the_connection_that_seemed_older_is_asked_for_again() {
 fn one_short_task_does_not_fill_a_queue_with_long_ones() {
     check_seed(2110);
 }
+
+#[test]
+fn workers_of_a_cancelled_job_work_for_the_one_who_resumes_it() {
+    check_seed(846);
+}
+
+#[test]
+fn a_hello_of_another_job_is_not_taken_for_the_one_to_resume() {
+    check_seed(101);
+    check_seed(361);
+}
+
+#[test]
+fn what_is_held_of_an_input_that_is_read_later_is_not_run_again() {
+    check_seed(1);
+    check_seed(15_886);
+    check_seed(25_069);
+}
+
+#[test]
+fn an_end_that_was_reached_while_the_input_was_compared_is_not_missed() {
+    check_seed(14_651);
+    check_seed(100_164);
+}
+
+#[test]
+fn what_two_workers_hold_is_left_to_the_other() {
+    check_seed(15_712);
+    check_seed(140_653);
+    check_seed(162_824);
+}
+
+#[test]
+fn a_drain_of_a_resumed_job_is_no_changed_input() {
+    check_seed(190_980);
+}
+
+#[test]
+fn the_end_is_said_again_to_a_sink_whose_output_was_being_read_back() {
+    check_seed(603);
+    check_seed(3_199);
+}
