@@ -183,6 +183,7 @@ fn what_is_held_of_an_input_that_is_read_later_is_not_run_again() {
     check_seed(1);
     check_seed(15_886);
     check_seed(25_069);
+    check_seed(803_430);
 }
 
 #[test]

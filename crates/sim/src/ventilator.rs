@@ -126,6 +126,7 @@ impl World {
                 break;
             }
             self.ventilator.read += 1;
+            self.check.progressed(self.now);
             chunk -= 1;
             if task.fate == Fate::Unfit {
                 self.ventilator.dispatcher.handle_unfit_task("unfit".to_owned());

@@ -28,9 +28,18 @@ pub(super) struct Resume {
     /// So many of these it was sent.
     sent: usize,
     /// What is out or received of tasks that were not read yet.
-    ahead: BTreeMap<Seq, State>,
+    ahead: BTreeMap<(Seq, SessionId), Ahead>,
     /// How much was read at the last beat.
     read: Seq,
+}
+
+/// What became of a task that was not read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ahead {
+    /// A worker has it.
+    Out,
+    /// The sink has that worker's result.
+    Received,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,21 +113,20 @@ impl Dispatcher {
     pub(super) fn hold_ahead(&mut self, session: SessionId, held: &SeqSet) {
         let end = self.end();
         let Some(resume) = &mut self.resume else { return };
-        resume.ahead.retain(|_, state| *state != State::Out(session));
+        resume.ahead.retain(|(_, holder), state| *holder != session || *state == Ahead::Received);
         let limit = Seq(end.0 + REORDER_WINDOW_TASKS);
         let ahead = held.iter().skip_while(|seq| *seq < end).take_while(|seq| *seq < limit);
         for seq in ahead {
-            resume.ahead.entry(seq).or_insert(State::Out(session));
+            resume.ahead.entry((seq, session)).or_insert(Ahead::Out);
         }
     }
 
     /// The sink has a result of a task that was not read yet.
     pub(super) fn receive_ahead(&mut self, session: SessionId, ranges: &SeqRanges) {
-        let end = self.end();
         let Some(resume) = &mut self.resume else { return };
-        for (seq, state) in resume.ahead.range_mut(end..) {
-            if ranges.contains(*seq) {
-                *state = State::Received(session);
+        for ((seq, holder), state) in &mut resume.ahead {
+            if *holder == session && ranges.contains(*seq) {
+                *state = Ahead::Received;
             }
         }
     }
@@ -127,22 +135,38 @@ impl Dispatcher {
     pub(super) fn release_ahead(&mut self, session: SessionId, ranges: Option<&SeqRanges>) {
         let Some(resume) = &mut self.resume else { return };
         let is_meant = |seq| ranges.is_none_or(|ranges| ranges.contains(seq));
-        resume.ahead.retain(|seq, state| *state != State::Out(session) || !is_meant(*seq));
+        resume.ahead.retain(|(seq, holder), state| {
+            *holder != session || *state == Ahead::Received || !is_meant(*seq)
+        });
     }
 
-    /// The task that was just read may have been out all the time.
+    /// The task that was just read may have been out all the time, at more than one worker.
     pub(super) fn adopt_ahead(&mut self, seq: Seq) {
-        let Some(state) = self.resume.as_mut().and_then(|resume| resume.ahead.remove(&seq)) else {
-            return;
-        };
-        let Some(entry) = self.entry(seq) else { return };
-        (entry.state, entry.attempt) = (state, Attempt::FIRST);
-        let bytes = entry.payload.len() as u64;
-        if let State::Out(session) = state
-            && let Some(worker) = self.workers.get_mut(&session)
-        {
+        let Some(resume) = &mut self.resume else { return };
+        let of_it = (seq, SessionId(0))..=(seq, SessionId(u64::MAX));
+        let holders: Vec<(SessionId, Ahead)> =
+            resume.ahead.range(of_it).map(|((_, holder), state)| (*holder, *state)).collect();
+        for (session, state) in holders {
+            resume.ahead.remove(&(seq, session));
+            let index = (seq.0 - self.base.0) as usize;
+            let Some(entry) = self.entries.get_mut(index) else { return };
+            let is_first = entry.attempt == Attempt(0);
+            entry.attempt = Attempt::FIRST;
+            if state == Ahead::Received {
+                if let State::Out(other) = entry.state
+                    && let Some(worker) = self.workers.get_mut(&other)
+                {
+                    worker.out_bytes -= entry.payload.len() as u64;
+                }
+                entry.state = State::Received(session);
+                continue;
+            }
+            let Some(worker) = self.workers.get_mut(&session) else { continue };
             worker.out.insert(seq);
-            worker.out_bytes += bytes;
+            if is_first {
+                entry.state = State::Out(session);
+                worker.out_bytes += entry.payload.len() as u64;
+            }
         }
     }
 
