@@ -1,13 +1,15 @@
 //! Network namespaces joined by a bridge: machines that can be cut off from one another.
 //!
 //! Takes root and iproute2. Names carry the id of the process that made them, so that what a killed
-//! one has left behind is known and removed.
+//! one has left behind, and what still runs in it, is known and removed.
 
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How the name of everything made here begins.
 const PREFIX: &str = "twchaos";
@@ -107,7 +109,11 @@ fn port(node: usize) -> String {
 fn remove_stale() -> io::Result<()> {
     let is_alive = |id: u32| Path::new(&format!("/proc/{id}")).exists();
     for name in stale(&ip(&["netns", "list"])?, is_alive) {
-        // Another one of us may be at it too.
+        // Another one of us may be at it too, so nothing of this need succeed.
+        let ids = ip(&["netns", "pids", name]).unwrap_or_default();
+        for id in ids.lines().filter_map(|id| Pid::from_raw(id.parse().ok()?)) {
+            let _ = kill_process(id, Signal::KILL);
+        }
         let _ = ip(&["netns", "delete", name]);
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! `scripts/chaos` runs long ones.
 
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tradewind_e2e::chaos::{Format, Options, Plan, Role, Round, Work, one_by_one};
 use tradewind_e2e::{PATIENCE, random};
@@ -22,6 +23,8 @@ fn each_of_these_is_killed(roles: &[Role], format: Format) {
         retries: 1,
         format,
         has_fsync: random.bool(),
+        // So long it waits each time; whatever is run twice for that has one record all the same.
+        resume_wait: Duration::from_millis(200),
         workers: 2,
         slots: 2,
         faults: one_by_one(&mut random, roles, KILLS, RECORDS_BETWEEN),
@@ -29,8 +32,10 @@ fn each_of_these_is_killed(roles: &[Role], format: Format) {
     eprintln!("{plan}");
     let interrupted = AtomicBool::new(false);
     let options = Options { has_namespaces: false, patience: PATIENCE, interrupted: &interrupted };
-    let (tally, result) = Round::new(&plan, options).expect("there is room for it").run();
-    let report = result.unwrap_or_else(|failure| panic!("{failure}"));
+    let round = Round::new(&plan, options).expect("there is room for it");
+    let dir = round.dir();
+    let (tally, result) = round.run();
+    let report = result.unwrap_or_else(|failure| panic!("{failure}; see {}", dir.display()));
     assert_eq!(report.verdict.records, TASKS);
     for role in Role::ALL {
         let kills = if roles.contains(&role) { KILLS as u64 } else { 0 };

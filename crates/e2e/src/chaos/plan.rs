@@ -22,6 +22,8 @@ pub struct Plan {
     pub format: Format,
     /// Does the sink bring each batch to the disk?
     pub has_fsync: bool,
+    /// How long a resumed ventilator waits for workers if the sink is new too.
+    pub resume_wait: Duration,
     /// How many workers there are.
     pub workers: usize,
     /// How many tasks each of them runs at once.
@@ -111,6 +113,8 @@ impl Plan {
             retries,
             format,
             has_fsync: random.bool(),
+            // The default and, so that more is done under faults, less.
+            resume_wait: Duration::from_millis([10_000, 1_000, 0][random.usize(..3)]),
             workers,
             slots,
             faults: schedule(random, &tempo),
@@ -230,8 +234,8 @@ impl fmt::Display for Plan {
         let fsync = if self.has_fsync { ", fsync batch" } else { "" };
         write!(
             f,
-            "{} tasks ({work}), {format}{fsync}, {} × {} slots",
-            self.tasks, self.workers, self.slots
+            "{} tasks ({work}), {format}{fsync}, {} × {} slots, resume wait {:?}",
+            self.tasks, self.workers, self.slots, self.resume_wait
         )
     }
 }
@@ -266,6 +270,8 @@ mod tests {
             "fsync",
             "1 × ",
             "4 × ",
+            "wait 10s",
+            "wait 0ns",
             "× 1 slots",
             "× 4 slots",
         ] {

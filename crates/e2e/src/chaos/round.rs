@@ -275,7 +275,10 @@ impl<'a> Round<'a> {
         // Times add up: a fault that is late does not make the later ones later still.
         match fault.after {
             Gap::Time(gap) => self.last_fault += gap,
-            Gap::Records(_) => self.last_records = self.growth.lines(),
+            Gap::Records(_) => {
+                self.last_fault = Instant::now();
+                self.last_records = self.growth.lines();
+            }
         }
         let can_suffer = |place: &Place| place.role == fault.role && place.can_suffer(fault.kind);
         let able: Vec<usize> =
@@ -354,8 +357,10 @@ impl<'a> Round<'a> {
     }
 
     fn check_deadline(&mut self) -> Result<(), Failure> {
-        let Some(since) = self.calm_since else { return Ok(()) };
-        let calm = since.elapsed();
+        let next = self.plan.faults.get(self.next_fault);
+        let is_waited_for = next.is_some_and(|fault| matches!(fault.after, Gap::Records(_)));
+        let since = self.calm_since.or(is_waited_for.then_some(self.last_fault));
+        let Some(calm) = since.map(|since| since.elapsed()) else { return Ok(()) };
         if calm < self.options.patience + self.plan.time_alone() {
             return Ok(());
         }
@@ -444,7 +449,8 @@ fn start(scene: &Scene, plan: &Plan, place: &Place) -> Start {
         Role::Ventilator => scene
             .ventilator()
             .words("--no-progress --resume --input in --max-losses 1000000")
-            .args(["--retries", &plan.retries.to_string()]),
+            .args(["--retries", &plan.retries.to_string()])
+            .args(["--resume-wait", &format!("{}ms", plan.resume_wait.as_millis())]),
         Role::Sink => {
             let (output, flags) = plan.format.flags();
             let fsync = if plan.has_fsync { "batch" } else { "none" };
