@@ -144,6 +144,24 @@ fn a_ventilator_that_is_killed_goes_on_with_resume() {
 }
 
 #[test]
+fn a_ventilator_goes_on_beside_a_sink_without_a_journal() {
+    let scene = Scene::new();
+    scene.file("in", numbers(COUNT));
+    let sink = scene.sink().start();
+    let worker = noted(&scene, "w").start();
+    let resumed = || scene.ventilator().words("--quiet --input in --resume").start();
+    let mut ventilator = resumed();
+    wait_until("records are stored", || sink.stdout_lines() > 40);
+    ventilator.kill();
+    resumed().wait().expect(0);
+    worker.wait().expect(0);
+    let ended = sink.wait().expect(0);
+    assert_eq!(ended.text(), numbers(COUNT));
+    assert_eq!(ended.stderr.matches("there is no journal").count(), 1, "{}", ended.stderr);
+    assert_each_ran_once(&scene, COUNT);
+}
+
+#[test]
 fn a_long_task_outlives_the_ventilator_and_the_sink() {
     let scene = Scene::new();
     let flags = "--output out.jsonl";

@@ -105,8 +105,8 @@ impl Dispatcher {
 
     /// Does the sink's hello not count yet?
     pub(super) fn is_reading_again(&self) -> bool {
-        self.is_resuming()
-            && self.resume.as_ref().is_some_and(|resume| resume.phase != Phase::AskingAgain)
+        let phase = self.resume.as_ref().map(|resume| resume.phase);
+        matches!(phase, Some(Phase::Asking | Phase::Reading))
     }
 
     /// A worker holds these, some of which may not have been read yet.
