@@ -18,7 +18,7 @@ use crate::limits::{
 use crate::message::{
     Failure, News, Outcome, RECEIVED_MAX, Received, Start, Status, TaskResult, ToSink, ToVentilator,
 };
-use crate::{Attempt, JobId, Seq, SeqRanges, SeqSet, SessionId, TaskHash, Time};
+use crate::{Attempt, JobId, Payload, Seq, SeqRanges, SeqSet, SessionId, TaskHash, Time};
 
 /// The order of the records in the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -541,7 +541,7 @@ impl Collector {
             task_bytes: 0,
             task_hash,
             outcome,
-            command: bytes::Bytes::new(),
+            command: Payload::new(),
         };
         job.take(order, Record { worker: nobody, result });
     }

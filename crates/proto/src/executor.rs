@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
+use crate::Payload;
 
 use crate::batch::Bounded;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HEARTBEAT_INTERVAL, SLOTS_MAX};
@@ -111,7 +111,7 @@ pub struct Finished {
     /// How it ended.
     pub outcome: Outcome,
     /// The command, if the start asked for it.
-    pub command: Bytes,
+    pub command: Payload,
 }
 
 /// A worker as its executor sees it.

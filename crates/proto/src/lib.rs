@@ -11,6 +11,7 @@ pub mod executor;
 mod ids;
 pub mod limits;
 pub mod message;
+mod payload;
 mod ranges;
 mod seq_ring;
 mod seq_set;
@@ -18,6 +19,7 @@ mod time;
 mod window;
 
 pub use ids::{Attempt, CallId, JobId, LaneId, Seq, SessionId, Slot, TaskHash};
+pub use payload::Payload;
 pub use ranges::{SeqRange, SeqRanges};
 pub use seq_set::SeqSet;
 pub use time::Time;

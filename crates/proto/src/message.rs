@@ -1,9 +1,9 @@
 //! What the three say to one another.
 //!
-//! `P` is what a payload is: `Bytes` in the machines, a slice of the received frame while a
+//! `P` is what a payload is: `Payload` in the machines, a slice of the received frame while a
 //! message is being decoded.
 
-use bytes::Bytes;
+use crate::Payload;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Bounded};
@@ -36,7 +36,7 @@ pub enum Role {
 
 /// From the ventilator to a worker, over the worker's lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ToWorker<P = Bytes> {
+pub enum ToWorker<P = Payload> {
     /// Say what you hold ([`News::Holding`]) and push again what you retain. Comes first on every
     /// lane, and again when the sink is new.
     RollCall {
@@ -102,7 +102,7 @@ pub struct Limits {
 
 /// A task as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task<P = Bytes> {
+pub struct Task<P = Payload> {
     /// Its place in the job.
     pub seq: Seq,
     /// Which run this is.
@@ -115,7 +115,7 @@ pub struct Task<P = Bytes> {
 
 /// To the sink, from workers and from the ventilator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ToSink<P = Bytes> {
+pub enum ToSink<P = Payload> {
     /// A worker's results.
     Results {
         /// The job they belong to.
@@ -236,7 +236,7 @@ pub enum News {
 
 /// How one attempt of one task ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskResult<P = Bytes> {
+pub struct TaskResult<P = Payload> {
     /// The task.
     pub seq: Seq,
     /// Which run this was.
@@ -259,7 +259,7 @@ pub struct TaskResult<P = Bytes> {
 
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome<P = Bytes> {
+pub struct Outcome<P = Payload> {
     /// How it ended.
     pub status: Status,
     /// How its process ended, if it had one.

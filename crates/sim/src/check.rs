@@ -1,6 +1,6 @@
 //! The promise, checked at every step by an account of its own.
 
-use bytes::Bytes;
+use tradewind_proto::Payload;
 use tradewind_proto::collector::{Order, Record};
 use tradewind_proto::limits::{CREDIT_TASKS_MAX, LOSSES_MAX, REORDER_WINDOW_TASKS};
 use tradewind_proto::message::{Status, Task};
@@ -39,7 +39,7 @@ pub(crate) struct Check {
 
 struct History {
     plan: TaskPlan,
-    payload: Bytes,
+    payload: Payload,
     dispatches: Vec<Dispatch>,
     runs: Vec<Run>,
     /// How often a worker that it was dispatched to was declared lost.
@@ -116,7 +116,7 @@ impl Check {
         self.violation.as_deref()
     }
 
-    pub(crate) fn payload(&self, seq: usize) -> Bytes {
+    pub(crate) fn payload(&self, seq: usize) -> Payload {
         self.tasks[seq].payload.clone()
     }
 
@@ -211,7 +211,7 @@ impl Check {
         worker: usize,
         seq: Seq,
         attempt: Attempt,
-        payload: &Bytes,
+        payload: &Payload,
         now: Instant,
     ) {
         self.progressed = now;
@@ -219,7 +219,7 @@ impl Check {
             self.fail(|| format!("{seq} started and was never read"));
             return;
         };
-        let is_payload = history.payload == payload;
+        let is_payload = history.payload == *payload;
         let is_known =
             |dispatch: &&Dispatch| dispatch.worker == worker && dispatch.attempt == attempt;
         let dispatch = history.dispatches.iter().rev().find(is_known);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use tradewind_proto::Payload;
 use tradewind_proto::batch::Bounded;
 use tradewind_proto::limits::WORKER_TIMEOUT;
 use tradewind_proto::message::{
@@ -338,15 +339,11 @@ fn stranger(process: Process, choice: u8) -> Bytes {
         ran_us: 1,
         task_bytes: 1,
         task_hash: TaskHash(0),
-        outcome: Outcome::ok(Bytes::from_static(b"not ours")),
-        command: Bytes::new(),
+        outcome: Outcome::ok(Payload::from(b"not ours")),
+        command: Payload::new(),
     };
-    let task = Task {
-        seq: Seq(0),
-        attempt: Attempt(9),
-        last: true,
-        payload: Bytes::from_static(b"not ours"),
-    };
+    let task =
+        Task { seq: Seq(0), attempt: Attempt(9), last: true, payload: Payload::from(b"not ours") };
     match process {
         Process::Worker(_) => encode(&match choice {
             3 => ToWorker::Tasks {

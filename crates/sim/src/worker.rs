@@ -1,6 +1,7 @@
 //! A worker's shell, and the processes of its tasks.
 
 use bytes::Bytes;
+use tradewind_proto::Payload;
 use tradewind_proto::executor::{Executor, Finished, Start, Stop};
 use tradewind_proto::message::{Exit, Outcome, Status};
 use tradewind_proto::{Attempt, Seq, SessionId, Slot, Time};
@@ -37,7 +38,7 @@ struct Run {
     run: u64,
     seq: Seq,
     attempt: Attempt,
-    payload: Bytes,
+    payload: Payload,
     started: Instant,
     is_stopped: bool,
 }
@@ -183,7 +184,7 @@ impl World {
             started_us: run.started,
             ran_us: self.now - run.started,
             outcome,
-            command: Bytes::new(),
+            command: Payload::new(),
         });
         self.drive(Process::Worker(worker));
     }
@@ -217,7 +218,7 @@ impl World {
 }
 
 /// What a task writes: made of its payload, so that no two tasks write the same.
-pub(crate) fn output(payload: &Bytes, length: usize) -> Bytes {
+pub(crate) fn output(payload: &Payload, length: usize) -> Payload {
     let mut output = payload.to_vec();
     output.resize(payload.len() + length, b'.');
     output.into()

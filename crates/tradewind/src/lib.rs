@@ -190,7 +190,8 @@ impl Worker {
         let bytes_max = self.output_bytes_max();
         let handler = move |task: Task| -> tradewind_worker::OutcomeFuture {
             let Task { seq, attempt, payload, .. } = task;
-            let result = handler(OwnedTask { seq: seq.0, attempt: attempt.0, payload });
+            let result =
+                handler(OwnedTask { seq: seq.0, attempt: attempt.0, payload: payload.into() });
             Box::pin(async move { outcome(result.await, bytes_max) })
         };
         self.block_on(Runner::Async(Arc::new(handler)))

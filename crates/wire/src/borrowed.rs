@@ -1,11 +1,12 @@
-//! Payloads while a message is being decoded: slices of the frame, turned into [`Bytes`] that
-//! share its memory.
+//! Payloads while a message is being decoded: slices of the frame, turned into [`Payload`]s that
+//! share its memory where they are long.
 
 use std::fmt;
 
 use bytes::Bytes;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
+use tradewind_proto::Payload;
 use tradewind_proto::message::{Outcome, Task, TaskResult, ToSink, ToWorker};
 
 /// A payload that has not left the frame.
@@ -32,8 +33,8 @@ impl<'de> Deserialize<'de> for Borrowed<'de> {
 }
 
 impl Borrowed<'_> {
-    fn share(&self, frame: &Bytes) -> Bytes {
-        frame.slice_ref(self.0)
+    fn share(&self, frame: &Bytes) -> Payload {
+        Payload::part_of(frame, self.0)
     }
 }
 

@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use tradewind_proto::Payload;
 use tradewind_proto::limits::BATCH_TASKS_MAX;
 use tradewind_proto::message::{
     Card, Exit, Failure, Limits, News, Outcome, Received, Role, Start, Status, Task, TaskResult,
@@ -33,7 +34,7 @@ fn ranges(seqs: &[u64]) -> SeqRanges {
 }
 
 fn task(payload: &'static [u8]) -> Task {
-    Task { seq: Seq(300), attempt: Attempt(2), last: true, payload: Bytes::from_static(payload) }
+    Task { seq: Seq(300), attempt: Attempt(2), last: true, payload: Payload::from(payload) }
 }
 
 fn result() -> TaskResult {
@@ -48,10 +49,10 @@ fn result() -> TaskResult {
         outcome: Outcome {
             status: Status::Failed,
             exit: Exit::Code(-1),
-            output: Bytes::from_static(b"out"),
+            output: Payload::from(b"out"),
             error: "bad".to_owned(),
         },
-        command: Bytes::from_static(b"true x"),
+        command: Payload::from(b"true x"),
     }
 }
 

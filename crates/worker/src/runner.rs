@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 use tradewind_node::Clock;
+use tradewind_proto::Payload;
 use tradewind_proto::Slot;
 use tradewind_proto::executor::{Start, Stop};
 use tradewind_proto::message::{Outcome, Status};
@@ -122,5 +122,5 @@ impl Futures {
 
 fn finished(slot: Slot, task: &Task, started_us: u64, ran_us: u64, outcome: Outcome) -> Finished {
     let Task { seq, attempt, .. } = *task;
-    Finished { slot, seq, attempt, started_us, ran_us, outcome, command: Bytes::new() }
+    Finished { slot, seq, attempt, started_us, ran_us, outcome, command: Payload::new() }
 }

@@ -1,12 +1,12 @@
 //! What the dispatcher knows of a task.
 
-use bytes::Bytes;
+use crate::Payload;
 
 use crate::{Attempt, SessionId};
 
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) payload: Bytes,
+    pub(super) payload: Payload,
     pub(super) state: State,
     /// The attempt that was dispatched last; 0 before the first.
     pub(super) attempt: Attempt,
@@ -37,7 +37,7 @@ pub(super) enum State {
 }
 
 impl Entry {
-    pub(super) fn new(payload: Bytes) -> Self {
+    pub(super) fn new(payload: Payload) -> Self {
         Self {
             payload,
             state: State::Queued,

@@ -25,7 +25,7 @@ mod worker;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
+use crate::Payload;
 
 use crate::batch::Bounded;
 use crate::limits::{
@@ -219,12 +219,12 @@ impl Dispatcher {
 
     /// A task was read. More than there is [room](Self::input_room) for is allowed and costs
     /// memory; what comes after the end of input is dropped.
-    pub fn handle_task(&mut self, payload: Bytes) {
+    pub fn handle_task(&mut self, payload: Payload) {
         if self.total.is_some() {
             return;
         }
         if self.read_again(self.end(), &payload) {
-            self.entries.push_back(Entry { state: State::Settled, ..Entry::new(Bytes::new()) });
+            self.entries.push_back(Entry { state: State::Settled, ..Entry::new(Payload::new()) });
             self.settled += 1;
             self.forget_settled();
             return;
@@ -242,7 +242,7 @@ impl Dispatcher {
         }
         let seq = self.end();
         let is_stored = self.read_again(seq, b"");
-        self.entries.push_back(Entry::new(Bytes::new()));
+        self.entries.push_back(Entry::new(Payload::new()));
         if is_stored {
             self.settle(seq);
             self.forget_settled();

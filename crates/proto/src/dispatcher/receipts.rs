@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use crate::Payload;
 
 use super::entry::State;
 use super::worker::Worker;
@@ -80,7 +80,7 @@ impl Dispatcher {
         let Some(entry) = self.entry(seq) else { return };
         let old = std::mem::replace(&mut entry.state, State::Settled);
         let bytes = entry.payload.len() as u64;
-        entry.payload = Bytes::new();
+        entry.payload = Payload::new();
         match old {
             State::Settled => return,
             State::Queued => {

@@ -5,6 +5,7 @@ mod ring;
 
 use std::time::Duration;
 
+use tradewind_proto::Payload;
 use tradewind_proto::collector::Order;
 use tradewind_proto::dispatcher::{Ended, Timeout};
 use tradewind_proto::executor::Executor;
@@ -17,7 +18,7 @@ use tradewind_proto::{LaneId, SessionId};
 use crate::ring::{JOB, Ring};
 
 fn ok(output: &'static str) -> Outcome {
-    Outcome::ok(bytes::Bytes::from_static(output.as_bytes()))
+    Outcome::ok(Payload::from(output.as_bytes()))
 }
 
 fn failed() -> Outcome {
@@ -77,7 +78,7 @@ fn a_window_never_exceeds_its_bound() {
     ring.join(1, 1);
     for _ in 0..40 {
         while ring.dispatcher.input_room() > 0 {
-            ring.dispatcher.handle_task(bytes::Bytes::from_static(b"t"));
+            ring.dispatcher.handle_task(Payload::from(b"t"));
         }
         ring.settle();
         let worker = &ring.dispatcher.snapshot().workers[0];
@@ -209,7 +210,7 @@ fn a_result_of_another_job_or_far_away_is_no_record() {
             task_bytes: 0,
             task_hash: tradewind_proto::TaskHash(0),
             outcome: ok("forged"),
-            command: bytes::Bytes::new(),
+            command: Payload::new(),
         }];
         let session = SessionId(5);
         ring.collector.handle_message(ToSink::Results { job, session, results: results.into() });
@@ -237,7 +238,7 @@ fn a_full_sink_is_given_only_what_it_waits_for() {
     ring.join(1, 2);
     ring.tasks(&["t"; 50]);
     // Seq 0 runs on; what comes after it piles up at the sink.
-    let large = bytes::Bytes::from(vec![0; 1 << 20]);
+    let large = Payload::from(vec![0; 1 << 20]);
     let mut ended = 0;
     while let Some(slot) = ring.workers[&1]
         .running

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use tradewind_proto::Payload;
 use tradewind_proto::collector::{
     Collector, CollectorConfig, Counts, Inputs, Opened, Opening, Order, Record,
 };
@@ -68,7 +68,7 @@ impl Ring {
 
     pub(crate) fn tasks(&mut self, tasks: &[&'static str]) {
         for task in tasks {
-            self.dispatcher.handle_task(Bytes::from_static(task.as_bytes()));
+            self.dispatcher.handle_task(Payload::from(task.as_bytes()));
         }
         self.settle();
     }
@@ -107,7 +107,7 @@ impl Ring {
             started_us: 1,
             ran_us,
             outcome,
-            command: Bytes::new(),
+            command: Payload::new(),
         });
         self.settle();
     }

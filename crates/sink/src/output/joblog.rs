@@ -72,7 +72,7 @@ fn escape(text: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
+    use tradewind_proto::Payload;
 
     use super::super::record::tests::{ended, never_ran, record};
     use super::*;
@@ -116,7 +116,7 @@ mod tests {
     fn no_name_or_command_can_make_another_line_or_column() {
         let mut record = record(0, "");
         record.worker = "a\tb\nc".into();
-        record.command = Bytes::from_static(b"printf 'a\\tb'\n\techo \xff\r\n");
+        record.command = Payload::from(b"printf 'a\\tb'\n\techo \xff\r\n");
         check(
             &record,
             "1\ta\\tb\\nc\t1767323045.679\t     1.500\t7\t0\t0\t0\tprintf 'a\\tb'\\n\\techo \u{fffd}\\r\\n",

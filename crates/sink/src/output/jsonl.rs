@@ -103,8 +103,8 @@ impl Formatter for Plain {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use serde_json::{Value, json};
+    use tradewind_proto::Payload;
     use tradewind_proto::message::Status;
 
     use super::super::record::tests::{ended, never_ran, record};
@@ -196,7 +196,7 @@ mod tests {
 
         let output: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
         let mut record = record(0, "");
-        record.outcome.output = Bytes::from(output.clone());
+        record.outcome.output = Payload::from(output.clone());
         let parsed: Value = serde_json::from_str(&encoded(&record)).expect("good JSON");
         let text = parsed["output_base64"].as_str().expect("not UTF-8");
         assert_eq!(STANDARD.decode(text).expect("good base64"), output);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use tradewind_proto::Payload;
 use tradewind_proto::message::Outcome;
 use tradewind_proto::{Attempt, Seq, TaskHash, collector};
 
@@ -26,7 +26,7 @@ pub struct Record {
     /// How it ended.
     pub outcome: Outcome,
     /// The command that was run, if a joblog asked for it; else empty.
-    pub command: Bytes,
+    pub command: Payload,
 }
 
 impl From<collector::Record> for Record {
@@ -65,17 +65,17 @@ pub(super) mod tests {
             outcome: Outcome {
                 status: Status::Ok,
                 exit: Exit::Code(0),
-                output: Bytes::copy_from_slice(output.as_ref()),
+                output: Payload::from(output.as_ref().to_vec()),
                 error: String::new(),
             },
-            command: Bytes::from_static(b"echo hi"),
+            command: Payload::from(b"echo hi"),
         }
     }
 
     /// The same, but it ended in another way.
     pub(in crate::output) fn ended(status: Status, exit: Exit, error: &str) -> Record {
         let mut record = record(3, "");
-        record.outcome = Outcome { status, exit, output: Bytes::new(), error: error.to_owned() };
+        record.outcome = Outcome { status, exit, output: Payload::new(), error: error.to_owned() };
         record
     }
 
@@ -90,7 +90,7 @@ pub(super) mod tests {
             task_bytes: 0,
             task_hash: TaskHash::of(b""),
             outcome: Outcome::error(status, error),
-            command: Bytes::new(),
+            command: Payload::new(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read};
 
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter, memrchr};
+use tradewind_proto::Payload;
 
 use super::{Chunk, InputError, InputPath, Item, Source};
 
@@ -111,7 +112,7 @@ impl<R: Read> LineSource<R> {
         for end in memchr_iter(self.delimiter, &self.lines).take(CHUNK_TASKS_MAX) {
             chunk.push(match end - start {
                 length if length > self.task_bytes_max => Item::TooLarge { bytes: length as u64 },
-                _ => Item::Task(self.lines.slice(start..end)),
+                _ => Item::Task(Payload::part_of(&self.lines, &self.lines[start..end])),
             });
             start = end + 1;
         }
@@ -158,7 +159,7 @@ impl Begun {
     fn end(self) -> Item {
         match self {
             // The vector grew by doubling: what it has to spare would live as long as the task.
-            Self::Kept(line) => Item::Task(Bytes::from(line.into_boxed_slice())),
+            Self::Kept(line) => Item::Task(Bytes::from(line.into_boxed_slice()).into()),
             Self::Skipped(bytes) => Item::TooLarge { bytes },
         }
     }
@@ -216,7 +217,7 @@ mod tests {
     }
 
     fn task(text: impl AsRef<[u8]>) -> Item {
-        Item::Task(Bytes::copy_from_slice(text.as_ref()))
+        Item::Task(text.as_ref().to_vec().into())
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What every kind of input gives: chunks of tasks.
 
-use bytes::Bytes;
+use tradewind_proto::Payload;
 
 use super::InputError;
 
@@ -15,7 +15,7 @@ pub trait Source {
 
 /// Tasks that were read together, in the order of the input.
 ///
-/// They are slices of one buffer, which lives until the last of them is dropped.
+/// The long ones are slices of one buffer, which lives until the last of them is dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
     items: Vec<Item>,
@@ -26,16 +26,13 @@ pub struct Chunk {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// The task's payload.
-    Task(Bytes),
+    Task(Payload),
     /// The task was longer than a task may be, and was skipped.
     TooLarge {
         /// Its length.
         bytes: u64,
     },
 }
-
-// Tens of thousands of these wait for dispatch.
-const _: () = assert!(size_of::<Item>() == size_of::<Bytes>());
 
 impl Chunk {
     /// An empty chunk with room for so many tasks.

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use bytes::Bytes;
 use rustix::io::Errno;
+use tradewind_proto::Payload;
 use tradewind_proto::limits::{ERROR_BYTES_MAX, OUTPUT_BYTES_MAX};
 use tradewind_proto::message::{Exit, Outcome, Status};
 
@@ -114,7 +114,7 @@ impl CommandHandler {
 }
 
 impl BlockingHandler for CommandHandler {
-    fn run(&self, task: &Task, stop: &StopSignal) -> Outcome<Bytes> {
+    fn run(&self, task: &Task, stop: &StopSignal) -> Outcome {
         let failed = |error: String| Outcome::error(Status::Failed, error);
         if stop.is_stopped() {
             return failed(STOPPED.to_owned());
@@ -139,12 +139,12 @@ impl BlockingHandler for CommandHandler {
         }
     }
 
-    fn command(&self, task: &Task) -> Bytes {
+    fn command(&self, task: &Task) -> Payload {
         self.template.quote(&task.payload, task.seq).into()
     }
 }
 
-fn outcome(ended: Ended, output_bytes_max: u64) -> Outcome<Bytes> {
+fn outcome(ended: Ended, output_bytes_max: u64) -> Outcome {
     let exit = match (ended.status.code(), ended.status.signal()) {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),

@@ -14,7 +14,7 @@ mod stop;
 mod tail;
 mod template;
 
-use bytes::Bytes;
+use tradewind_proto::Payload;
 use tradewind_proto::message::{Outcome, Status};
 use tradewind_proto::{Attempt, Seq};
 
@@ -36,33 +36,33 @@ pub struct Task {
     /// Which run this is.
     pub attempt: Attempt,
     /// What the user's input said.
-    pub payload: Bytes,
+    pub payload: Payload,
     /// [`Finished::command`] is wanted.
     pub report_command: bool,
 }
 
 /// Something that runs tasks, one at a time on each of several threads.
 ///
-/// Every `Fn(&Task, &StopSignal) -> Outcome<Bytes>` that can be shared between threads is one.
+/// Every `Fn(&Task, &StopSignal) -> Outcome` that can be shared between threads is one.
 pub trait BlockingHandler: Send + Sync {
     /// Runs a task to its end; soon after `stop` is raised, it should have ended.
     ///
     /// The outcome says what happened, not why: one that was stopped has failed. Panicking fails
     /// the task as well.
-    fn run(&self, task: &Task, stop: &StopSignal) -> Outcome<Bytes>;
+    fn run(&self, task: &Task, stop: &StopSignal) -> Outcome;
 
     /// What is run for this task, as a shell would take it; empty if that makes no sense.
-    fn command(&self, task: &Task) -> Bytes {
+    fn command(&self, task: &Task) -> Payload {
         let _ = task;
-        Bytes::new()
+        Payload::new()
     }
 }
 
 impl<F> BlockingHandler for F
 where
-    F: Fn(&Task, &StopSignal) -> Outcome<Bytes> + Send + Sync,
+    F: Fn(&Task, &StopSignal) -> Outcome + Send + Sync,
 {
-    fn run(&self, task: &Task, stop: &StopSignal) -> Outcome<Bytes> {
+    fn run(&self, task: &Task, stop: &StopSignal) -> Outcome {
         self(task, stop)
     }
 }
@@ -79,7 +79,7 @@ pub enum Handler {
 }
 
 impl BlockingHandler for Handler {
-    fn run(&self, task: &Task, stop: &StopSignal) -> Outcome<Bytes> {
+    fn run(&self, task: &Task, stop: &StopSignal) -> Outcome {
         match self {
             Self::Echo if stop.is_stopped() => Outcome::error(Status::Failed, STOPPED),
             Self::Echo => Outcome::ok(task.payload.clone()),
@@ -88,9 +88,9 @@ impl BlockingHandler for Handler {
         }
     }
 
-    fn command(&self, task: &Task) -> Bytes {
+    fn command(&self, task: &Task) -> Payload {
         match self {
-            Self::Echo | Self::Sleep => Bytes::new(),
+            Self::Echo | Self::Sleep => Payload::new(),
             Self::Command(handler) => handler.command(task),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use tradewind_proto::Payload;
 use tradewind_proto::message::{Outcome, Status};
 
 use super::{STOPPED, StopSignal};
@@ -13,7 +13,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// How much of a task that is no number is repeated in its error.
 const NAMED_BYTES_MAX: usize = 100;
 
-pub(super) fn run(payload: &[u8], stop: &StopSignal) -> Outcome<Bytes> {
+pub(super) fn run(payload: &[u8], stop: &StopSignal) -> Outcome {
     let Some(duration) = parse(payload) else {
         let named = String::from_utf8_lossy(&payload[..payload.len().min(NAMED_BYTES_MAX)]);
         let error = format!("not a number of seconds to sleep, such as 0.25: {named:?}");
@@ -22,7 +22,7 @@ pub(super) fn run(payload: &[u8], stop: &StopSignal) -> Outcome<Bytes> {
     if stop.wait_timeout(duration) {
         return Outcome::error(Status::Failed, STOPPED);
     }
-    Outcome::ok(Bytes::new())
+    Outcome::ok(Payload::new())
 }
 
 /// Plain decimals only: `str::parse` would take `1e9`, `-0` and `inf` too.
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn sleep_ends_by_itself_or_when_stopped() {
         let stop = StopSignal::new().unwrap();
-        assert_eq!(run(b"0.001", &stop), Outcome::ok(Bytes::new()));
+        assert_eq!(run(b"0.001", &stop), Outcome::ok(Payload::new()));
         stop.raise();
         assert_eq!(run(b"31622400", &stop), Outcome::error(Status::Failed, STOPPED));
     }

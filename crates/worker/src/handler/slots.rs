@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use tradewind_proto::Payload;
 use tradewind_proto::message::{Outcome, Status};
 use tradewind_proto::{Attempt, Seq, Slot};
 
@@ -36,9 +36,9 @@ pub struct Finished {
     /// How long it ran, in microseconds.
     pub ran_us: u64,
     /// How it ended.
-    pub outcome: Outcome<Bytes>,
+    pub outcome: Outcome,
     /// What was run, as a shell would take it, if the task asked for it; else empty.
-    pub command: Bytes,
+    pub command: Payload,
 }
 
 struct Shared {
@@ -215,7 +215,7 @@ impl Shared {
             let command = catch_unwind(AssertUnwindSafe(|| self.handler.command(task)));
             command.unwrap_or_default()
         } else {
-            Bytes::new()
+            Payload::new()
         };
         let Task { seq, attempt, .. } = *task;
         Finished { slot, seq, attempt, started_us, ran_us, outcome, command }
@@ -229,7 +229,7 @@ impl Shared {
             started_us: now_us(),
             ran_us: 0,
             outcome: Outcome::error(Status::Failed, error),
-            command: Bytes::new(),
+            command: Payload::new(),
         });
     }
 }

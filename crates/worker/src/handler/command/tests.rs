@@ -19,35 +19,35 @@ fn handler(input: Input, args: &[&str]) -> CommandHandler {
     CommandHandler::new(Template::parse(args, input).unwrap(), CommandOptions::default())
 }
 
-fn run(handler: &CommandHandler, payload: impl Into<Bytes>) -> Outcome<Bytes> {
+fn run(handler: &CommandHandler, payload: impl Into<Payload>) -> Outcome {
     let task =
         Task { seq: Seq(6), attempt: Attempt(2), payload: payload.into(), report_command: false };
     handler.run(&task, &StopSignal::new().unwrap())
 }
 
-fn outcome(status: Status, exit: Exit, output: &str, error: &str) -> Outcome<Bytes> {
+fn outcome(status: Status, exit: Exit, output: &str, error: &str) -> Outcome {
     Outcome { status, exit, output: output.to_owned().into(), error: error.to_owned() }
 }
 
-fn ok(output: &str) -> Outcome<Bytes> {
+fn ok(output: &str) -> Outcome {
     outcome(Status::Ok, Exit::Code(0), output, "")
 }
 
-fn failed(code: i32, output: &str, error: &str) -> Outcome<Bytes> {
+fn failed(code: i32, output: &str, error: &str) -> Outcome {
     outcome(Status::Failed, Exit::Code(code), output, error)
 }
 
-fn not_run(error: &str) -> Outcome<Bytes> {
+fn not_run(error: &str) -> Outcome {
     outcome(Status::Failed, Exit::None, "", error)
 }
 
 #[track_caller]
-fn check(args: &[&str], payload: &'static str, expected: &Outcome<Bytes>) {
+fn check(args: &[&str], payload: &'static str, expected: &Outcome) {
     assert_eq!(run(&handler(Input::Argument, args), payload), *expected);
 }
 
 #[track_caller]
-fn check_stdin(args: &[&str], payload: &'static [u8], expected: &Outcome<Bytes>) {
+fn check_stdin(args: &[&str], payload: &'static [u8], expected: &Outcome) {
     assert_eq!(run(&handler(Input::Stdin, args), payload), *expected);
 }
 
@@ -102,8 +102,8 @@ fn task_on_stdin_is_any_bytes() {
 
 #[test]
 fn large_task_does_not_deadlock() {
-    let large = Bytes::from(vec![b'x'; 10 << 20]);
-    let check = |args: &[&str], expected: &Outcome<Bytes>| {
+    let large = Payload::from(vec![b'x'; 10 << 20]);
+    let check = |args: &[&str], expected: &Outcome| {
         assert!(run(&handler(Input::Stdin, args), large.clone()) == *expected, "{args:?}");
     };
     check(&["wc", "-c"], &ok("10485760\n"));
@@ -222,7 +222,7 @@ fn wait_for_pid(file: &Path) -> Pid {
 /// Runs a script and stops it once it has written its pid to the file that is its task; then
 /// nobody may be left of its group.
 #[track_caller]
-fn check_stopped(script: &str, grace: Duration, expected: &Outcome<Bytes>) {
+fn check_stopped(script: &str, grace: Duration, expected: &Outcome) {
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("pid");
     let template = Template::parse(["sh", "-c", script, "sh", "{}"], Input::Argument).unwrap();
@@ -294,7 +294,7 @@ fn stop_that_comes_first_starts_nothing() {
     let stop = StopSignal::new().unwrap();
     stop.raise();
     let task =
-        Task { seq: Seq(0), attempt: Attempt(1), payload: Bytes::new(), report_command: false };
+        Task { seq: Seq(0), attempt: Attempt(1), payload: Payload::new(), report_command: false };
     let sleep = handler(Input::Argument, &["sleep", "1000"]);
     assert_eq!(sleep.run(&task, &stop), not_run("stopped"));
 }

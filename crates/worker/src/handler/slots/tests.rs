@@ -20,7 +20,7 @@ fn slots(count: u32, handler: impl BlockingHandler + 'static) -> (Slots, Receive
 }
 
 fn task(seq: u64, payload: &'static str) -> Task {
-    let payload = Bytes::from_static(payload.as_bytes());
+    let payload = Payload::from(payload.as_bytes());
     Task { seq: Seq(seq), attempt: Attempt::FIRST, payload, report_command: false }
 }
 
@@ -39,7 +39,7 @@ fn task_comes_back_with_its_slot_and_its_output() {
     slots.start(Slot(2), task(7, "hello"));
     let finished = receive(&receiver);
     assert_eq!((finished.slot, finished.seq, finished.attempt), (Slot(2), Seq(7), Attempt(1)));
-    assert_eq!(finished.outcome, Outcome::ok(Bytes::from_static(b"hello")));
+    assert_eq!(finished.outcome, Outcome::ok(Payload::from(b"hello")));
     assert!(finished.started_us > 0);
     slots.shutdown();
     assert!(receiver.try_recv().is_err(), "nothing else has ended");
@@ -48,7 +48,7 @@ fn task_comes_back_with_its_slot_and_its_output() {
 #[test]
 fn threads_are_started_when_they_are_needed() {
     let (slots, receiver) = slots(4096, |_: &Task, _: &StopSignal| {
-        Outcome::ok(Bytes::from(thread::current().name().unwrap_or_default().to_owned()))
+        Outcome::ok(Payload::from(thread::current().name().unwrap_or_default().to_owned()))
     });
     for _ in 0..3 {
         slots.start(Slot(4095), task(0, ""));
@@ -72,7 +72,7 @@ fn command_is_reported_when_asked_for() {
 fn panic_is_a_failure_of_its_task_only() {
     let (slots, receiver) = slots(1, |task: &Task, _: &StopSignal| {
         assert!(task.seq != Seq(0), "{}", "no good ".repeat(1_000));
-        Outcome::ok(Bytes::new())
+        Outcome::ok(Payload::new())
     });
     slots.start(Slot(0), task(0, ""));
     let outcome = receive(&receiver).outcome;

@@ -1,0 +1,162 @@
+//! A task's bytes, or its output.
+
+use std::fmt;
+use std::ops::Deref;
+
+use bytes::Bytes;
+use serde::{Serialize, Serializer};
+
+/// Bytes that many may hold.
+///
+/// Short ones are kept in place: to count references to a buffer costs more than to copy them,
+/// most of all where two threads do so, and a task that lives long would keep alive all that was
+/// read together with it.
+#[derive(Clone)]
+pub struct Payload(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Short { len: u8, bytes: [u8; SHORT_BYTES_MAX] },
+    Shared(Bytes),
+}
+
+/// What fits beside the pointers of [`Bytes`] without making the whole larger.
+const SHORT_BYTES_MAX: usize = 23;
+
+impl Payload {
+    /// No bytes.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Repr::Short { len: 0, bytes: [0; SHORT_BYTES_MAX] })
+    }
+
+    /// A part of a buffer, which is shared if the part is too long to be copied.
+    ///
+    /// # Panics
+    ///
+    /// When it is not a part of it.
+    #[must_use]
+    pub fn part_of(buffer: &Bytes, part: &[u8]) -> Self {
+        Self::short(part).unwrap_or_else(|| Self(Repr::Shared(buffer.slice_ref(part))))
+    }
+
+    #[inline]
+    fn short(part: &[u8]) -> Option<Self> {
+        let mut bytes = [0; SHORT_BYTES_MAX];
+        bytes.get_mut(..part.len())?.copy_from_slice(part);
+        Some(Self(Repr::Short { len: part.len() as u8, bytes }))
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Short { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Self::short(&bytes).unwrap_or(Self(Repr::Shared(bytes)))
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl From<String> for Payload {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<&'static [u8]> for Payload {
+    fn from(bytes: &'static [u8]) -> Self {
+        Bytes::from_static(bytes).into()
+    }
+}
+
+impl<const N: usize> From<&'static [u8; N]> for Payload {
+    fn from(bytes: &'static [u8; N]) -> Self {
+        bytes[..].into()
+    }
+}
+
+impl From<&'static str> for Payload {
+    fn from(text: &'static str) -> Self {
+        text.as_bytes().into()
+    }
+}
+
+impl From<Payload> for Bytes {
+    fn from(payload: Payload) -> Self {
+        match payload.0 {
+            Repr::Short { .. } => Self::copy_from_slice(&payload),
+            Repr::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Payload {
+    fn eq(&self, other: &T) -> bool {
+        **self == *other.as_ref()
+    }
+}
+
+impl Eq for Payload {}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b\"{}\"", self.escape_ascii())
+    }
+}
+
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_its_length_it_holds_what_it_was_given() {
+        for length in 0..=64 {
+            let buffer = Bytes::from((0..100 + length).collect::<Vec<u8>>());
+            let part = &buffer[7..7 + usize::from(length)];
+            let payload = Payload::part_of(&buffer, part);
+            assert_eq!(&*payload, part);
+            assert_eq!(payload, Payload::from(part.to_vec()));
+            assert_eq!(&Bytes::from(payload.clone())[..], part);
+            let is_shared = payload.as_ptr() == part.as_ptr();
+            assert_eq!(is_shared, part.len() > SHORT_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn it_is_no_larger_than_a_shared_buffer() {
+        assert_eq!(size_of::<Payload>(), size_of::<Bytes>());
+    }
+}
