@@ -18,7 +18,7 @@ use crate::limits::{
 use crate::message::{
     Failure, News, Outcome, RECEIVED_MAX, Received, Start, Status, TaskResult, ToSink, ToVentilator,
 };
-use crate::{Attempt, JobId, Payload, Seq, SeqRanges, SeqSet, SessionId, TaskHash, Time};
+use crate::{Attempt, JobId, Payload, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash, Time};
 
 /// The order of the records in the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +40,23 @@ pub struct CollectorConfig {
     pub report_command: bool,
 }
 
-/// A task's one record.
+/// Records that are written one after the other. They travel together as they came, so that
+/// nobody has to touch each of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// The name of the worker that made it; empty if none did.
+pub struct Records {
+    /// The name of the worker that made them; empty if none did.
     pub worker: Arc<str>,
+    /// How the tasks ended.
+    pub results: Vec<TaskResult>,
+}
+
+/// A task's one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The name of the worker that made it; empty if none did.
+    pub worker: &'a str,
     /// How it ended.
-    pub result: TaskResult,
+    pub result: &'a TaskResult,
 }
 
 /// How many records there are of each status.
@@ -151,16 +161,24 @@ struct Job {
     /// Has a record, stored or not.
     taken: SeqSet,
     stored: SeqSet,
-    /// Records that wait for one before them.
-    waiting: BTreeMap<Seq, Record>,
+    /// Records that wait for one before them, by their first seq; each list without gaps.
+    waiting: BTreeMap<Seq, (Records, Writing)>,
     /// Records whose turn has come.
-    ready: VecDeque<Record>,
-    /// The seqs and bytes of what was given out to be written, in that order.
-    writing: VecDeque<(Seq, u64, Status)>,
+    ready: Vec<(Records, Writing)>,
+    /// What was given out to be written, in that order.
+    writing: VecDeque<Writing>,
     held_bytes: u64,
     counts: Counts,
     flushed: bool,
     done: bool,
+}
+
+/// What remains to be known of records while they are written.
+#[derive(Debug, Default)]
+struct Writing {
+    seqs: SeqRanges,
+    held_bytes: u64,
+    counts: Counts,
 }
 
 #[derive(Debug, Default)]
@@ -283,15 +301,18 @@ impl Collector {
         self.say(ToVentilator::Refused { job, reason: changed_input(seq) });
     }
 
-    /// The first `count` records that were given out and not yet written are in the output now.
+    /// The first `count` lists of records that were given out and not yet written are in the
+    /// output now.
     pub fn handle_written(&mut self, count: usize) {
         let Some(job) = &mut self.job else { return };
-        for (seq, bytes, status) in job.writing.drain(..count) {
-            job.held_bytes -= bytes;
-            job.counts.add(status);
-            job.stored.insert(seq);
-            if self.is_ventilator_connected {
-                self.receipt.stored.push(seq);
+        for written in job.writing.drain(..count) {
+            job.held_bytes -= written.held_bytes;
+            job.counts.add_all(&written.counts);
+            for range in written.seqs.as_slice() {
+                job.stored.insert_range(*range);
+                if self.is_ventilator_connected {
+                    self.receipt.stored.push_range(*range);
+                }
             }
         }
     }
@@ -339,16 +360,13 @@ impl Collector {
     }
 
     /// The next records to write, in the order in which they are to be written.
-    pub fn poll_write(&mut self) -> Option<Vec<Record>> {
+    pub fn poll_write(&mut self) -> Option<Vec<Records>> {
         let job = self.job.as_mut()?;
         if job.ready.is_empty() {
             return None;
         }
-        let records: Vec<Record> = std::mem::take(&mut job.ready).into();
-        job.writing.extend(records.iter().map(|record| {
-            let result = &record.result;
-            (result.seq, result.held_bytes(), result.outcome.status)
-        }));
+        let (records, writing) = job.ready.drain(..).unzip::<_, _, Vec<_>, Vec<_>>();
+        job.writing.extend(writing);
         Some(records)
     }
 
@@ -470,32 +488,46 @@ impl Collector {
             self.strays += results.len() as u64;
             return;
         };
+        let bytes = results.iter().map(TaskResult::payload_bytes).sum();
+        let mut ran_us: Vec<u64> = Vec::with_capacity(results.len());
         let mut ranges = SeqRanges::new();
-        let mut ran_us = Vec::with_capacity(results.len());
-        let mut bytes = 0;
-        for result in results {
-            let TaskResult { seq, attempt, .. } = result;
-            let took_us = result.ran_us;
-            bytes += result.payload_bytes();
-            if !job.can_have(seq) {
-                self.strays += 1;
-                continue;
-            }
-            if job.taken.contains(seq) {
-                self.duplicates += 1;
-                if job.stored.contains(seq) && is_connected {
-                    self.receipt.stored.push(seq);
+        if let Some(range) = job.all_new(&results) {
+            // As nearly always: nothing is to be decided about any one of them.
+            ran_us.extend(results.iter().map(|result| result.ran_us));
+            ranges.push_range(range);
+            job.taken.insert_range(range);
+            job.put(order, Records { worker, results });
+        } else {
+            let mut run = Vec::new();
+            for result in results {
+                let TaskResult { seq, attempt, .. } = result;
+                let took_us = result.ran_us;
+                if !job.can_have(seq) {
+                    self.strays += 1;
+                    continue;
                 }
-            } else if !result.is_final() {
-                if is_connected {
-                    self.receipt.retry.push(Failure { session, seq, attempt, ran_us: took_us });
+                if job.taken.contains(seq) {
+                    self.duplicates += 1;
+                    if job.stored.contains(seq) && is_connected {
+                        self.receipt.stored.push(seq);
+                    }
+                } else if !result.is_final() {
+                    if is_connected {
+                        self.receipt.retry.push(Failure { session, seq, attempt, ran_us: took_us });
+                    }
+                    continue;
+                } else {
+                    if run.last().is_some_and(|last: &TaskResult| last.seq.next() != seq) {
+                        let results = std::mem::take(&mut run);
+                        job.put(order, Records { worker: worker.clone(), results });
+                    }
+                    job.taken.insert(seq);
+                    run.push(result);
                 }
-                continue;
-            } else {
-                job.take(order, Record { worker: worker.clone(), result });
+                ran_us.push(took_us);
+                ranges.push(seq);
             }
-            ran_us.push(took_us);
-            ranges.push(seq);
+            job.put(order, Records { worker, results: run });
         }
         if is_connected && !ranges.is_empty() {
             let ran_us_max = ran_us.iter().copied().max().unwrap_or_default();
@@ -543,7 +575,8 @@ impl Collector {
             outcome,
             command: Payload::new(),
         };
-        job.take(order, Record { worker: nobody, result });
+        job.taken.insert(seq);
+        job.put(order, Records { worker: nobody, results: vec![result] });
     }
 
     fn handle_inputs(&mut self, from: Seq, hashes: Vec<TaskHash>) {
@@ -592,7 +625,7 @@ impl Job {
             taken: SeqSet::new(),
             stored: SeqSet::new(),
             waiting: BTreeMap::new(),
-            ready: VecDeque::new(),
+            ready: Vec::new(),
             writing: VecDeque::new(),
             held_bytes: 0,
             counts: Counts::default(),
@@ -613,28 +646,49 @@ impl Job {
         seq.0 < end.min(self.total.unwrap_or(u64::MAX))
     }
 
-    /// Makes a result the record of its seq.
-    fn take(&mut self, order: Order, mut record: Record) {
-        let seq = record.result.seq;
-        truncate(&mut record.result.outcome.error, ERROR_BYTES_MAX);
-        self.taken.insert(seq);
-        self.held_bytes += record.result.held_bytes();
-        if order == Order::Completion {
-            self.ready.push_back(record);
-            return;
+    /// The seqs of these results, if there is no gap between them and each is to become the
+    /// record of its seq.
+    fn all_new(&self, results: &[TaskResult]) -> Option<SeqRange> {
+        let (first, last) = (results.first()?.seq, results.last()?.seq);
+        if first > last || !self.can_have(last) {
+            return None;
         }
+        let range = SeqRange { start: first, end: last.next() };
+        let is_whole = range.seqs().eq(results.iter().map(|result| result.seq))
+            && results.iter().all(TaskResult::is_final);
+        (is_whole && self.taken.is_free(range)).then_some(range)
+    }
+
+    /// Makes results the records of their seqs, which have no gap between them and are taken.
+    fn put(&mut self, order: Order, mut records: Records) {
+        let Some(first) = records.results.first().map(|result| result.seq) else { return };
+        let mut writing = Writing::default();
+        for result in &mut records.results {
+            truncate(&mut result.outcome.error, ERROR_BYTES_MAX);
+            writing.seqs.push(result.seq);
+            writing.held_bytes += result.held_bytes();
+            writing.counts.add(result.outcome.status);
+        }
+        self.held_bytes += writing.held_bytes;
         // `taken` has no gap below the first seq that is missing: all of that may be written.
         let due = self.taken.first_missing();
-        if seq < due && self.waiting.is_empty() {
-            self.ready.push_back(record);
+        if order == Order::Completion || (first < due && self.waiting.is_empty()) {
+            self.ready.push((records, writing));
             return;
         }
-        self.waiting.insert(seq, record);
+        self.waiting.insert(first, (records, writing));
         while let Some(first) = self.waiting.first_entry()
             && *first.key() < due
         {
-            self.ready.push_back(first.remove());
+            self.ready.push(first.remove());
         }
+    }
+}
+
+impl Records {
+    /// One by one.
+    pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
+        self.results.iter().map(|result| Record { worker: &self.worker, result })
     }
 }
 
@@ -656,6 +710,15 @@ impl Counts {
             Status::Cancelled => &mut self.cancelled,
         };
         *count += 1;
+    }
+
+    /// Counts what others have counted.
+    pub fn add_all(&mut self, others: &Self) {
+        self.ok += others.ok;
+        self.failed += others.failed;
+        self.timed_out += others.timed_out;
+        self.lost += others.lost;
+        self.cancelled += others.cancelled;
     }
 
     /// All records.

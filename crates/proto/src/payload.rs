@@ -16,8 +16,16 @@ pub struct Payload(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    Short { len: u8, bytes: [u8; SHORT_BYTES_MAX] },
+    Short(Short),
     Shared(Bytes),
+}
+
+/// Aligned, so that it is copied by words.
+#[derive(Clone, Copy)]
+#[repr(align(8))]
+struct Short {
+    bytes: [u8; SHORT_BYTES_MAX],
+    len: u8,
 }
 
 /// What fits beside the pointers of [`Bytes`] without making the whole larger.
@@ -27,7 +35,7 @@ impl Payload {
     /// No bytes.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Repr::Short { len: 0, bytes: [0; SHORT_BYTES_MAX] })
+        Self(Repr::Short(Short { bytes: [0; SHORT_BYTES_MAX], len: 0 }))
     }
 
     /// A part of a buffer, which is shared if the part is too long to be copied.
@@ -44,7 +52,7 @@ impl Payload {
     fn short(part: &[u8]) -> Option<Self> {
         let mut bytes = [0; SHORT_BYTES_MAX];
         bytes.get_mut(..part.len())?.copy_from_slice(part);
-        Some(Self(Repr::Short { len: part.len() as u8, bytes }))
+        Some(Self(Repr::Short(Short { bytes, len: part.len() as u8 })))
     }
 }
 
@@ -54,7 +62,7 @@ impl Deref for Payload {
     #[inline]
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Repr::Short { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Short(Short { bytes, len }) => &bytes[..usize::from(*len)],
             Repr::Shared(bytes) => bytes,
         }
     }
@@ -111,7 +119,7 @@ impl From<&'static str> for Payload {
 impl From<Payload> for Bytes {
     fn from(payload: Payload) -> Self {
         match payload.0 {
-            Repr::Short { .. } => Self::copy_from_slice(&payload),
+            Repr::Short(_) => Self::copy_from_slice(&payload),
             Repr::Shared(bytes) => bytes,
         }
     }

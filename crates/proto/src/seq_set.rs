@@ -37,6 +37,12 @@ impl SeqSet {
         self.ranges.range(..=seq.0).next_back().is_some_and(|(_, end)| seq.0 < *end)
     }
 
+    /// Is none of these in the set?
+    #[must_use]
+    pub fn is_free(&self, range: SeqRange) -> bool {
+        self.ranges.range(..range.end.0).next_back().is_none_or(|(_, end)| *end <= range.start.0)
+    }
+
     /// The lowest seq that is not in the set.
     #[must_use]
     pub fn first_missing(&self) -> Seq {
@@ -172,6 +178,9 @@ mod tests {
                 }
                 assert_eq!(set.count(), naive.len() as u64, "seed {seed}");
                 assert_eq!(set.contains(Seq(seq)), naive.contains(&seq), "seed {seed}");
+                let free = SeqRange { start: Seq(seq), end: Seq(seq + rng.u64(0..8)) };
+                let is_free = !free.seqs().any(|seq| naive.contains(&seq.0));
+                assert_eq!(free.count() == 0 || set.is_free(free), is_free, "seed {seed}");
                 let missing = (0..).find(|seq| !naive.contains(seq));
                 assert_eq!(Some(set.first_missing().0), missing, "seed {seed}");
                 assert!(set.iter().map(|seq| seq.0).eq(naive.iter().copied()), "seed {seed}");

@@ -278,7 +278,7 @@ impl Check {
         }
     }
 
-    pub(crate) fn recorded(&mut self, record: &Record, now: Instant) {
+    pub(crate) fn recorded(&mut self, record: Record<'_>, now: Instant) {
         self.progressed = now;
         self.last_record = now;
         self.records += 1;
@@ -325,8 +325,8 @@ impl Check {
 
 impl History {
     /// What is wrong with a record?
-    fn judge(&self, record: &Record, retries: u32, is_cancelled: bool) -> Option<String> {
-        let result = &record.result;
+    fn judge(&self, record: Record<'_>, retries: u32, is_cancelled: bool) -> Option<String> {
+        let result = record.result;
         let ended = |end| self.runs.iter().filter(move |run| run.end == Some(end)).count();
         let failures = (ended(RunEnd::Failed) + ended(RunEnd::Stopped)) as u32;
         let status = result.outcome.status;

@@ -7,13 +7,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use fastrand::Rng;
-use tradewind_proto::collector::{Counts, Opened, Opening, Record};
+use tradewind_proto::collector::{Counts, Opened, Opening, Records};
+use tradewind_proto::message::TaskResult;
 use tradewind_proto::{Seq, SeqSet, TaskHash};
 use tradewind_sink::output::{
-    self, Claim, Destination, Device, Format, Fsync, Output, OutputTarget, Place, Role, Writer,
-    recover,
+    Claim, Destination, Device, Format, Fsync, Output, OutputTarget, Place, Role, Writer, recover,
 };
 
 use crate::mutation::Mutation;
@@ -25,8 +26,8 @@ pub(crate) struct Disk {
     files: Rc<RefCell<Files>>,
     /// Of the process that runs now.
     writer: Option<Writer<File>>,
-    /// Every record, in the order of writing.
-    written: Vec<output::Record>,
+    /// Every record, one by one, in the order of writing.
+    written: Vec<Records>,
     /// What the tasks were whose records are on the disk.
     hashes: BTreeMap<Seq, TaskHash>,
 }
@@ -108,22 +109,26 @@ impl Disk {
     }
 
     /// Writes records and commits them.
-    pub(crate) fn store(&mut self, records: &[Record]) {
+    pub(crate) fn store(&mut self, records: &[Records]) {
         let Some(writer) = &mut self.writer else { return };
         self.files.borrow_mut().log.clear();
-        let records: Vec<output::Record> =
-            records.iter().cloned().map(output::Record::from).collect();
-        let stored = writer.write(&records).and_then(|()| writer.commit());
+        let stored = writer.write(records).and_then(|()| writer.commit());
         stored.expect("the disk of the simulator is never full");
-        self.hashes.extend(records.iter().map(|record| (record.seq, record.task_hash)));
-        self.written.extend(records);
+        for Records { worker, results } in records {
+            self.hashes.extend(results.iter().map(|result| (result.seq, result.task_hash)));
+            let one = |result: &TaskResult| Records {
+                worker: Arc::clone(worker),
+                results: vec![result.clone()],
+            };
+            self.written.extend(results.iter().map(one));
+        }
     }
 
     /// The process dies while it stores these records, or its machine does; gives those that made
     /// it all the same.
     pub(crate) fn crash(
         &mut self,
-        records: &[Record],
+        records: &[Records],
         is_machine: bool,
         rng: &mut Rng,
     ) -> Result<usize, String> {
@@ -145,13 +150,13 @@ impl Disk {
         }
         let recovered = recover(&journal[..], Some(&output[..]), None::<&[u8]>)
             .map_err(|damage| format!("the output is damaged: {damage}"))?;
-        let is_stored = |record: &&output::Record| recovered.stored.contains(record.seq);
+        let is_stored = |record: &&Records| recovered.stored.contains(record.results[0].seq);
         if let Some(lost) = self.written[..before].iter().find(|record| !is_stored(record)) {
-            return Err(format!("the disk has lost the record of {}", lost.seq));
+            return Err(format!("the disk has lost the record of {}", lost.results[0].seq));
         }
         let made_it = self.written[before..].iter().take_while(is_stored).count();
         for record in self.written.drain(before + made_it..) {
-            self.hashes.remove(&record.seq);
+            self.hashes.remove(&record.results[0].seq);
         }
         Ok(made_it)
     }
@@ -163,7 +168,8 @@ impl Disk {
     /// What is wrong with the output, now that the job is over?
     pub(crate) fn judge(&self) -> Option<String> {
         let mut wanted = Vec::new();
-        self.written.iter().for_each(|record| self.format.encode(record, &mut wanted));
+        let records = self.written.iter().flat_map(Records::iter);
+        records.for_each(|record| self.format.encode(record, &mut wanted));
         let [output, journal] = &self.files.borrow().bytes;
         if *output != wanted {
             return Some("the output is not what was written".to_owned());
@@ -173,9 +179,10 @@ impl Disk {
         }
         match recover(&journal[..], Some(&output[..]), None::<&[u8]>) {
             Ok(recovered) => {
-                let all: SeqSet = self.written.iter().map(|record| record.seq).collect();
+                let all: SeqSet = self.written.iter().map(|record| record.results[0].seq).collect();
                 let mut counts = Counts::default();
-                self.written.iter().for_each(|record| counts.add(record.outcome.status));
+                let statuses = self.written.iter().map(|record| record.results[0].outcome.status);
+                statuses.for_each(|status| counts.add(status));
                 let is_all = recovered.stored == all && recovered.counts == counts;
                 (!is_all).then(|| "the journal does not speak of all that was written".to_owned())
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tradewind_proto::collector::{Collector, CollectorConfig, Opening, Record};
+use tradewind_proto::collector::{Collector, CollectorConfig, Opening, Record, Records};
 use tradewind_proto::message::{TaskResult, ToSink};
 use tradewind_proto::{Seq, SessionId, TaskHash, Time};
 use tradewind_wire::encode;
@@ -22,13 +22,13 @@ pub(crate) struct Sink {
     pub(crate) receipts: Option<ConnectionId>,
     /// Of the process that runs now.
     session: u64,
-    /// Records that were given out and are not known to be on the disk.
-    given: VecDeque<Record>,
+    /// Lists of records that were given out and are not known to be on the disk.
+    given: VecDeque<Records>,
     disk: Disk,
-    /// Records that were given out and that the disk has not begun with.
+    /// Lists of records that were given out and that the disk has not begun with.
     waiting: usize,
     opening: Option<Opening>,
-    /// Records that the disk is writing.
+    /// Lists of records that the disk is writing.
     writing: usize,
     flush: Flush,
 }
@@ -67,9 +67,9 @@ impl World {
     pub(crate) fn drive_sink(&mut self) -> Option<Time> {
         while let Some(records) = self.sink.collector.poll_write() {
             self.sink.waiting += records.len();
-            for record in &records {
+            for record in records.iter().flat_map(Records::iter) {
                 self.trace.say(self.now, || {
-                    let result = &record.result;
+                    let result = record.result;
                     let (seq, status) = (result.seq, result.outcome.status.as_str());
                     format!("record {seq} {status}, attempt {}", result.attempt)
                 });
@@ -117,9 +117,9 @@ impl World {
         if self.mutation == Some(Mutation::ForgetWritten) && self.rng.u8(0..50) == 0 {
             count -= 1;
         }
-        let records: Vec<Record> = self.sink.given.drain(..count).collect();
+        let records: Vec<Records> = self.sink.given.drain(..count).collect();
         self.sink.disk.store(&records);
-        self.note_records(&records);
+        self.note_records(records.iter().flat_map(Records::iter));
         if self.mutation != Some(Mutation::EarlyReceipt) {
             self.sink.collector.handle_written(count);
         }
@@ -137,12 +137,11 @@ impl World {
             result.is_final() && self.sink.disk.hash(result.seq) == Some(result.task_hash)
         };
         let again = results.0.iter().filter(is_again).cloned();
-        let records: Vec<Record> =
-            again.map(|result| Record { worker: "again".into(), result }).collect();
-        self.note_records(&records);
+        let records = Records { worker: "again".into(), results: again.collect() };
+        self.note_records(records.iter());
     }
 
-    fn note_records(&mut self, records: &[Record]) {
+    fn note_records<'a>(&mut self, records: impl Iterator<Item = Record<'a>>) {
         for record in records {
             self.check.recorded(record, self.now);
             if self.mutation == Some(Mutation::RepeatRecord) && self.rng.u8(0..100) == 0 {
@@ -200,9 +199,11 @@ impl World {
         }
         self.trace.say(self.now, || "the sink dies".to_owned());
         let count = self.sink.writing.min(self.sink.given.len());
-        let records: Vec<Record> = self.sink.given.drain(..count).collect();
+        let records: Vec<Records> = self.sink.given.drain(..count).collect();
         match self.sink.disk.crash(&records, is_silent, &mut self.rng) {
-            Ok(made_it) => self.note_records(&records[..made_it]),
+            Ok(made_it) => {
+                self.note_records(records.iter().flat_map(Records::iter).take(made_it));
+            }
             Err(problem) => self.check.fail(|| problem),
         }
         self.abandon(Process::Sink, is_silent);

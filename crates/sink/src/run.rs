@@ -16,8 +16,7 @@ use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, 
 use tradewind_proto::message::{Card, Role, ToSink};
 
 use crate::output::{
-    self, Format, Journal, OpenError, OutputError, OutputTarget, Prepared, Record, TaskHashes,
-    WriterThread,
+    self, Format, Journal, OpenError, OutputError, OutputTarget, Prepared, TaskHashes, WriterThread,
 };
 use crate::peers::Peers;
 use crate::summary::summary;
@@ -347,7 +346,7 @@ impl Sink {
                 self.collector.handle_open_refused(error.to_string());
                 self.refused = Some(Refused { error, since: Instant::now(), is_said: false });
             }
-            output::Event::Stored { count, .. } => {
+            output::Event::Stored { count } => {
                 if self.retry.take().is_some() {
                     tracing::info!("the output goes on");
                     self.collector.handle_stuck(false);
@@ -386,7 +385,7 @@ impl Sink {
         while let Some(records) = self.collector.poll_write()
             && let Some(writer) = &self.writer
         {
-            writer.store(records.into_iter().map(Record::from).collect());
+            writer.store(records);
         }
         // A ventilator that goes on where another one stopped may have more.
         let was_finishing =

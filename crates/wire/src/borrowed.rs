@@ -10,7 +10,15 @@ use tradewind_proto::Payload;
 use tradewind_proto::message::{Outcome, Task, TaskResult, ToSink, ToWorker};
 
 /// A payload that has not left the frame.
-pub(crate) struct Borrowed<'a>(&'a [u8]);
+///
+/// It takes the room of a [`Payload`]: a list of the one becomes a list of the other in place.
+#[derive(Default)]
+pub(crate) struct Borrowed<'a> {
+    bytes: &'a [u8],
+    _room: [usize; 2],
+}
+
+const _: () = assert!(size_of::<Borrowed<'_>>() == size_of::<Payload>());
 
 impl<'de> Deserialize<'de> for Borrowed<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -24,7 +32,7 @@ impl<'de> Deserialize<'de> for Borrowed<'de> {
             }
 
             fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
-                Ok(Borrowed(bytes))
+                Ok(Borrowed { bytes, _room: [0; 2] })
             }
         }
 
@@ -34,7 +42,7 @@ impl<'de> Deserialize<'de> for Borrowed<'de> {
 
 impl Borrowed<'_> {
     fn share(&self, frame: &Bytes) -> Payload {
-        Payload::part_of(frame, self.0)
+        Payload::part_of(frame, self.bytes)
     }
 }
 

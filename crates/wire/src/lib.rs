@@ -16,7 +16,7 @@ use tradewind_proto::message::{Card, Role, ToSink, ToVentilator, ToWorker};
 use crate::borrowed::Borrowed;
 
 /// The protocol's version. Both ends of a lane must have the same one.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Bytes of the largest frame that this codec reads, whatever a lane lets through.
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
@@ -63,6 +63,12 @@ pub trait Message: Sized {
     /// The channel's mark in the header.
     const CHANNEL: u8;
 
+    /// About how many bytes the frame will have, or a few more: a frame that grows is copied each
+    /// time.
+    fn bytes_hint(&self) -> usize {
+        256
+    }
+
     /// Writes the body.
     fn encode_body(&self, frame: &mut Vec<u8>);
 
@@ -75,7 +81,7 @@ pub trait Message: Sized {
 
 /// Puts a message into a frame.
 pub fn encode<M: Message>(message: &M) -> Bytes {
-    let mut frame = Vec::with_capacity(256);
+    let mut frame = Vec::with_capacity(message.bytes_hint());
     frame.extend_from_slice(&[VERSION, M::CHANNEL]);
     message.encode_body(&mut frame);
     frame.into()
@@ -96,6 +102,14 @@ pub fn decode<M: Message>(frame: &Bytes) -> Result<M, DecodeError> {
     }
 }
 
+/// What a list takes whose elements have so many bytes of payload.
+fn hint<T>(list: &[T], payload_bytes: impl Fn(&T) -> usize) -> usize {
+    64 + list.iter().map(|element| payload_bytes(element) + ELEMENT_BYTES).sum::<usize>()
+}
+
+/// What a task or a result takes beside its payload, as long as its numbers are not large.
+const ELEMENT_BYTES: usize = 48;
+
 fn write<T: Serialize>(body: &T, frame: &mut Vec<u8>) {
     bincode::serde::encode_into_std_write(body, frame, CONFIG)
         .expect("messages hold nothing that bincode cannot write, and memory does not fail");
@@ -113,6 +127,13 @@ fn read<'a, T: Deserialize<'a>>(frame: &'a Bytes, at: usize) -> Result<T, Decode
 impl Message for ToWorker {
     const CHANNEL: u8 = b'w';
 
+    fn bytes_hint(&self) -> usize {
+        match self {
+            Self::Tasks { tasks, .. } => hint(&tasks.0, |task| task.payload.len()),
+            _ => 256,
+        }
+    }
+
     fn encode_body(&self, frame: &mut Vec<u8>) {
         write(self, frame);
     }
@@ -125,6 +146,15 @@ impl Message for ToWorker {
 
 impl Message for ToSink {
     const CHANNEL: u8 = b's';
+
+    fn bytes_hint(&self) -> usize {
+        match self {
+            Self::Results { results, .. } => {
+                hint(&results.0, |result| result.payload_bytes() as usize)
+            }
+            _ => 256,
+        }
+    }
 
     fn encode_body(&self, frame: &mut Vec<u8>) {
         write(self, frame);

@@ -77,6 +77,13 @@ fn messages_to_workers_keep_their_bytes() {
 fn messages_to_the_sink_keep_their_bytes() {
     let (job, session) = (JOB, SESSION);
     check(&ToSink::Results { job, session, results: vec![result()].into() }, GOLDEN[8]);
+    let plain = |exit| TaskResult {
+        outcome: Outcome { exit, ..Outcome::ok(Payload::from(b"out")) },
+        command: Payload::new(),
+        ..result()
+    };
+    let results = vec![plain(Exit::None), plain(Exit::Code(0))].into();
+    check(&ToSink::Results { job, session, results }, GOLDEN[32]);
     let heartbeat = News::Heartbeat { running: 2, queued: 300 };
     check(&ToSink::News { session, news: heartbeat }, GOLDEN[9]);
     let holding = News::Holding {
@@ -181,8 +188,46 @@ fn every_status_and_exit_keeps_its_number() {
 }
 
 #[test]
-fn payloads_share_the_frames_memory() {
-    let tasks = vec![task(b"a payload")];
+fn any_mixture_of_fields_survives() {
+    let statuses = [Status::Ok, Status::Failed, Status::TimedOut, Status::Lost, Status::Cancelled];
+    let exits = [Exit::None, Exit::Code(0), Exit::Code(3), Exit::Signal(9)];
+    for (status, exit) in statuses.into_iter().flat_map(|s| exits.map(|e| (s, e))) {
+        for choice in 0..16 {
+            let has = |bit: u32| choice & 1 << bit != 0;
+            let result = TaskResult {
+                attempt: Attempt(if has(0) { 1 } else { 7 }),
+                last: has(1),
+                command: if has(2) { Payload::from(b"cmd") } else { Payload::new() },
+                outcome: Outcome {
+                    status,
+                    exit,
+                    output: Payload::from(b"out"),
+                    error: if has(3) { "bad".to_owned() } else { String::new() },
+                },
+                ..result()
+            };
+            let message =
+                ToSink::Results { job: JOB, session: SESSION, results: vec![result].into() };
+            assert_eq!(decode::<ToSink>(&encode(&message)).unwrap(), message);
+        }
+    }
+}
+
+#[test]
+fn fields_that_nobody_knows_are_refused() {
+    let tasks = vec![task(b"abc")].into();
+    let frame = encode(&ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks });
+    let mut frame = frame.to_vec();
+    // The byte before the task's seq, its attempt and its payload.
+    let head = frame.len() - 9;
+    assert_eq!(frame[head], 3);
+    frame[head] |= 1 << 2;
+    assert!(decode::<ToWorker>(&frame.into()).is_err());
+}
+
+#[test]
+fn long_payloads_share_the_frames_memory() {
+    let tasks = vec![task(b"a payload that is too long to be copied")];
     let frame =
         encode(&ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks: tasks.into() });
     let Ok(ToWorker::Tasks { tasks, .. }) = decode(&frame) else { panic!("tasks decode") };
@@ -237,37 +282,38 @@ fn no_bytes_make_the_decoder_panic_or_take_memory() {
 }
 
 /// What stands on the wire, message by message: a change here is a new protocol version.
-const GOLDEN: [&str; 32] = [
-    "027700fd080706050403020109",
-    "027701fd080706050403020101fbe8030102fb2c01020103616263fb2c01020100",
-    "027702fd0807060504030201040206020901",
-    "027703fd0807060504030201",
-    "027704fd0807060504030201",
-    "027705",
-    "027706",
-    "027707fd0807060504030201",
-    "027300fd08070605040302010701050100fd00401e18240a0600fa04fc70110100010101036f75740362616406747275652078",
-    "027301070002fb2c01",
-    "0273010701fd080706050403020101010101000102",
-    "0273010702fd0807060504030201010302",
-    "0273010703",
-    "0273010704",
-    "0273010705",
-    "027302fd08070605040302010473756d7300",
-    "027303fd0807060504030201fc40420f0001",
-    "027304fd08070605040302010803060304676f6e65",
-    "027305fd0807060504030201",
-    "027306",
-    "02760004fd08070605040302010301000301010701",
-    "027601fd08070605040302010107010502463c5a0104010107070150fc0000100002",
-    "0276020705",
-    "027603fd0807060504030201",
-    "027604fd0807060504030201026e6f",
-    "02760501",
-    "026301fbeeff0406686f73742d31",
-    "027708fd080706050403020101fbe80301",
-    "027302fd08070605040302010473756d7301",
-    "027302fd08070605040302010473756d7302",
-    "027307fd0807060504030201050201fb2c01",
-    "027606fd0807060504030201fb2c01",
+const GOLDEN: [&str; 33] = [
+    "037700fd080706050403020109",
+    "037701fd080706050403020101fbe803010203fb2c01020361626303fb2c010200",
+    "037702fd0807060504030201040206020901",
+    "037703fd0807060504030201",
+    "037704fd0807060504030201",
+    "037705",
+    "037706",
+    "037707fd0807060504030201",
+    "037300fd080706050403020107011805fd00401e18240a0600fa04fc70110100036f75740101010362616406747275652078",
+    "037301070002fb2c01",
+    "0373010701fd080706050403020101010101000102",
+    "0373010702fd0807060504030201010302",
+    "0373010703",
+    "0373010704",
+    "0373010705",
+    "037302fd08070605040302010473756d7300",
+    "037303fd0807060504030201fc40420f0001",
+    "037304fd08070605040302010803060304676f6e65",
+    "037305fd0807060504030201",
+    "037306",
+    "03760004fd08070605040302010301000301010701",
+    "037601fd08070605040302010107010502463c5a0104010107070150fc0000100002",
+    "0376020705",
+    "037603fd0807060504030201",
+    "037604fd0807060504030201026e6f",
+    "03760501",
+    "036301fbeeff0406686f73742d31",
+    "037708fd080706050403020101fbe80301",
+    "037302fd08070605040302010473756d7301",
+    "037302fd08070605040302010473756d7302",
+    "037307fd0807060504030201050201fb2c01",
+    "037606fd0807060504030201fb2c01",
+    "037300fd080706050403020107020005fd00401e18240a0600fa04fc70110100036f75740405fd00401e18240a0600fa04fc70110100036f7574",
 ];

@@ -244,10 +244,11 @@ impl Worker {
         // Tasks that end in the loop are run a batch at a time, so that their results are on the
         // way while the next batch is run.
         let mut ended = 0;
+        let now_us = self.clock.unix_us();
         while ended < BATCH_TASKS_MAX
             && let Some(start) = self.executor.poll_start(now)
         {
-            if let Some(finished) = self.running.start(&self.clock, start) {
+            if let Some(finished) = self.running.start(&self.clock, now_us, start) {
                 self.handle_finished(finished);
                 ended += 1;
             }

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 use tradewind_proto::Payload;
 use tradewind_proto::collector::{
-    Collector, CollectorConfig, Counts, Inputs, Opened, Opening, Order, Record,
+    Collector, CollectorConfig, Counts, Inputs, Opened, Opening, Order,
 };
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
 use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE};
-use tradewind_proto::message::{self, Card, Outcome, Role, Status, ToVentilator, ToWorker};
+use tradewind_proto::message::{
+    self, Card, Outcome, Role, Status, TaskResult, ToVentilator, ToWorker,
+};
 use tradewind_proto::{JobId, LaneId, Seq, SeqSet, SessionId, Slot, Time};
 
 pub(crate) const JOB: JobId = JobId(77);
@@ -21,7 +23,7 @@ pub(crate) struct Ring {
     pub(crate) collector: Collector,
     pub(crate) workers: BTreeMap<u64, Worker>,
     /// What was written, in the order of writing.
-    pub(crate) written: Vec<Record>,
+    pub(crate) written: Vec<TaskResult>,
     /// What a new sink finds in its output.
     pub(crate) from_before: (SeqSet, Counts),
     /// Starts of the ventilator.
@@ -176,8 +178,8 @@ impl Ring {
     /// Compares as the sink's shell does: with what was written.
     fn compare(&mut self, inputs: &Inputs) {
         let hash = |seq: &Seq| {
-            let record = self.written.iter().find(|record| record.result.seq == *seq);
-            record.map(|record| record.result.task_hash)
+            let record = self.written.iter().find(|record| record.seq == *seq);
+            record.map(|record| record.task_hash)
         };
         match inputs.stored.iter().find(|(seq, new)| hash(seq) != Some(*new)) {
             Some((seq, _)) => self.collector.handle_changed(*seq),
@@ -247,7 +249,7 @@ impl Ring {
         {
             moved = true;
             let count = records.len();
-            self.written.extend(records);
+            self.written.extend(records.into_iter().flat_map(|records| records.results));
             self.collector.handle_written(count);
         }
         while !self.sink_is_mute
@@ -274,10 +276,7 @@ impl Ring {
 
     /// Seqs, statuses and attempts of the records, as they were written.
     pub(crate) fn records(&self) -> Vec<(u64, Status, u32)> {
-        let about = |record: &Record| {
-            let result = &record.result;
-            (result.seq.0, result.outcome.status, result.attempt.0)
-        };
+        let about = |result: &TaskResult| (result.seq.0, result.outcome.status, result.attempt.0);
         self.written.iter().map(about).collect()
     }
 

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Record, jsonl};
+use tradewind_proto::collector::Record;
+
+use super::jsonl;
 
 /// How records look in the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -26,9 +28,9 @@ impl Format {
     }
 
     /// Adds a record to the end of `out`.
-    pub fn encode(self, record: &Record, out: &mut Vec<u8>) {
+    pub fn encode(self, record: Record<'_>, out: &mut Vec<u8>) {
         match self {
-            Self::Lines => lines(&record.outcome.output, out),
+            Self::Lines => lines(&record.result.outcome.output, out),
             Self::Jsonl => jsonl::encode(record, out),
         }
     }
@@ -44,7 +46,7 @@ fn lines(output: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::record;
+    use super::super::examples::record;
     use super::*;
 
     #[test]
@@ -52,7 +54,9 @@ mod tests {
         let check = |outputs: &[&[u8]], wanted: &[u8]| {
             let mut out = Vec::new();
             for output in outputs {
-                Format::Lines.encode(&record(0, output), &mut out);
+                for record in record(0, output).iter() {
+                    Format::Lines.encode(record, &mut out);
+                }
             }
             assert_eq!(out, wanted, "{outputs:?}");
         };

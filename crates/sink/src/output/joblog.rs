@@ -12,9 +12,8 @@
 
 use std::io::Write;
 
+use tradewind_proto::collector::Record;
 use tradewind_proto::message::{Exit, Status};
-
-use super::Record;
 
 /// The first line.
 pub(super) const HEADER: &str =
@@ -24,22 +23,23 @@ pub(super) const HEADER: &str =
 const SIGTERM: i32 = 15;
 
 /// Adds a record's line to the end of `out`.
-pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
-    let (exitval, signal) = ended(record.outcome.status, record.outcome.exit);
+pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
+    let Record { worker, result } = record;
+    let (exitval, signal) = ended(result.outcome.status, result.outcome.exit);
     // Theirs counts from 1.
-    write_text(out, format_args!("{}\t", record.seq.0.saturating_add(1)));
-    escape(record.worker.as_bytes(), out);
+    write_text(out, format_args!("{}\t", result.seq.0.saturating_add(1)));
+    escape(worker.as_bytes(), out);
     write_text(
         out,
         format_args!(
             "\t{started:.3}\t{ran:10.3}\t{send}\t{receive}\t{exitval}\t{signal}\t",
-            started = record.started_us as f64 / 1e6,
-            ran = record.ran_us as f64 / 1e6,
-            send = record.task_bytes,
-            receive = record.outcome.output.len(),
+            started = result.started_us as f64 / 1e6,
+            ran = result.ran_us as f64 / 1e6,
+            send = result.task_bytes,
+            receive = result.outcome.output.len(),
         ),
     );
-    escape(&record.command, out);
+    escape(&result.command, out);
     out.push(b'\n');
 }
 
@@ -73,13 +73,14 @@ fn escape(text: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use tradewind_proto::Payload;
+    use tradewind_proto::collector::Records;
 
-    use super::super::record::tests::{ended, never_ran, record};
+    use super::super::examples::{ended, never_ran, record, with};
     use super::*;
 
-    fn check(record: &Record, wanted: &str) {
+    fn check(records: &Records, wanted: &str) {
         let mut out = Vec::new();
-        encode(record, &mut out);
+        records.iter().for_each(|record| encode(record, &mut out));
         assert_eq!(String::from_utf8_lossy(&out), format!("{wanted}\n"));
     }
 
@@ -87,7 +88,7 @@ mod tests {
     fn a_record_has_the_columns_that_parallel_writes() {
         check(&record(0, "hi\n"), "1\tw1\t1767323045.679\t     1.500\t7\t3\t0\t0\techo hi");
         check(&never_ran(Status::Lost, "lost 3 workers"), "5\t\t0.000\t     0.000\t0\t0\t-1\t0\t");
-        let long = Record { ran_us: 1_234_567_890_123, ..record(9, "") };
+        let long = with(record(9, ""), |result| result.ran_us = 1_234_567_890_123);
         check(&long, "10\tw1\t1767323045.679\t1234567.890\t7\t0\t0\t0\techo hi");
     }
 
@@ -116,7 +117,7 @@ mod tests {
     fn no_name_or_command_can_make_another_line_or_column() {
         let mut record = record(0, "");
         record.worker = "a\tb\nc".into();
-        record.command = Payload::from(b"printf 'a\\tb'\n\techo \xff\r\n");
+        record.results[0].command = Payload::from(b"printf 'a\\tb'\n\techo \xff\r\n");
         check(
             &record,
             "1\ta\\tb\\nc\t1767323045.679\t     1.500\t7\t0\t0\t0\tprintf 'a\\tb'\\n\\techo \u{fffd}\\r\\n",

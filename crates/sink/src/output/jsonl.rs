@@ -8,9 +8,8 @@ use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter};
+use tradewind_proto::collector::Record;
 use tradewind_proto::message::Exit;
-
-use super::Record;
 
 /// The last microsecond of the year 9999: RFC 3339 has no room for a later one, a worker's clock
 /// may say anything.
@@ -37,8 +36,9 @@ struct Line<'a> {
 }
 
 /// Adds a record to the end of `out`.
-pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
-    let outcome = &record.outcome;
+pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
+    let Record { worker, result } = record;
+    let outcome = &result.outcome;
     let (exit_code, signal) = match outcome.exit {
         Exit::None => (None, None),
         Exit::Code(code) => (Some(code), None),
@@ -49,12 +49,12 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
         Err(_) => (None, Some(Base64(&outcome.output))),
     };
     let line = Line {
-        seq: record.seq.0,
+        seq: result.seq.0,
         status: outcome.status.as_str(),
-        attempt: record.attempt.0,
-        worker: &record.worker,
-        started: (record.started_us != 0).then_some(Started(record.started_us)),
-        seconds: record.ran_us as f64 / 1e6,
+        attempt: result.attempt.0,
+        worker,
+        started: (result.started_us != 0).then_some(Started(result.started_us)),
+        seconds: result.ran_us as f64 / 1e6,
         exit_code,
         signal,
         output,
@@ -105,20 +105,21 @@ impl Formatter for Plain {
 mod tests {
     use serde_json::{Value, json};
     use tradewind_proto::Payload;
+    use tradewind_proto::collector::Records;
     use tradewind_proto::message::Status;
 
-    use super::super::record::tests::{ended, never_ran, record};
+    use super::super::examples::{ended, never_ran, record, with};
     use super::*;
 
-    fn encoded(record: &Record) -> String {
+    fn encoded(records: &Records) -> String {
         let mut out = Vec::new();
-        encode(record, &mut out);
+        records.iter().for_each(|record| encode(record, &mut out));
         String::from_utf8(out).expect("JSON is UTF-8")
     }
 
     #[test]
     fn each_record_is_one_line_with_its_keys_in_order() {
-        let check = |record: Record, wanted: &str| {
+        let check = |record: Records, wanted: &str| {
             assert_eq!(encoded(&record), format!("{{{wanted}}}\n"));
         };
         check(
@@ -145,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_is_parsed_back_is_what_was_stored() {
-        let check = |key: &str, record: Record, wanted: Value| {
+        let check = |key: &str, record: Records, wanted: Value| {
             let line = encoded(&record);
             assert_eq!(line.matches('\n').count(), 1, "{line}");
             let parsed: Value = serde_json::from_str(&line).expect("good JSON");
@@ -154,7 +155,7 @@ mod tests {
         let text = "tab\t quote\" backslash\\ newline\n\r bell\x07 nul\0 \u{2028} π 🦀";
         check("output", record(0, text), json!(text));
         check("error", ended(Status::Failed, Exit::None, text), json!(text));
-        check("worker", Record { worker: text.into(), ..record(0, "") }, json!(text));
+        check("worker", Records { worker: text.into(), ..record(0, "") }, json!(text));
         check("seq", record(u64::MAX, ""), json!(u64::MAX));
         check("output_base64", record(0, b"\x80"), json!("gA=="));
         check("output", record(0, b"\x80"), Value::Null);
@@ -163,7 +164,7 @@ mod tests {
     #[test]
     fn seconds_are_plain_decimals() {
         let check = |ran_us: u64, wanted: &str| {
-            let line = encoded(&Record { ran_us, ..record(0, "") });
+            let line = encoded(&with(record(0, ""), |result| result.ran_us = ran_us));
             assert!(line.contains(&format!("\"seconds\":{wanted},\"")), "{line}");
         };
         check(0, "0.0");
@@ -181,7 +182,7 @@ mod tests {
     #[test]
     fn any_start_time_has_its_text() {
         let check = |started_us: u64, wanted: &str| {
-            let line = encoded(&Record { started_us, ..record(0, "") });
+            let line = encoded(&with(record(0, ""), |result| result.started_us = started_us));
             assert!(line.contains(&format!("\"started\":\"{wanted}\"")), "{line}");
         };
         check(1, "1970-01-01T00:00:00.000001Z");
@@ -196,7 +197,7 @@ mod tests {
 
         let output: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
         let mut record = record(0, "");
-        record.outcome.output = Payload::from(output.clone());
+        record.results[0].outcome.output = Payload::from(output.clone());
         let parsed: Value = serde_json::from_str(&encoded(&record)).expect("good JSON");
         let text = parsed["output_base64"].as_str().expect("not UTF-8");
         assert_eq!(STANDARD.decode(text).expect("good base64"), output);

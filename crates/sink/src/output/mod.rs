@@ -5,6 +5,8 @@
 //! of them once. What it promises is that a record which it calls stored has left the process, and
 //! that an error, be it in the middle of a record, neither loses nor doubles a byte.
 
+#[cfg(test)]
+mod examples;
 mod file;
 mod format;
 mod fsync;
@@ -13,7 +15,6 @@ mod joblog;
 mod journal;
 mod jsonl;
 mod open;
-mod record;
 mod recover;
 mod rewrite;
 mod stream;
@@ -27,7 +28,6 @@ pub use fsync::Fsync;
 pub use hashes::TaskHashes;
 pub use journal::Claim;
 pub use open::{Continued, FileOutput, Journal, OpenError, Prepared, Settings, prepare};
-pub use record::Record;
 pub use recover::{Damage, Recovered, recover};
 pub use stream::{Device, OutputError, Place, Presence};
 pub use target::{Destination, OutputTarget, Role};

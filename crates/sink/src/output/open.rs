@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use tradewind_proto::collector::Records;
 use tradewind_proto::collector::{Opened, Opening, Order};
 use tradewind_proto::message::Start;
 use tradewind_proto::{JobId, SeqSet};
@@ -17,7 +18,7 @@ use super::journal::{self, Claim, Entry, Lines};
 use super::recover::{Damage, Recovered, recover_until};
 use super::rewrite::{self, Paths};
 use super::stream::{Device, Place};
-use super::{Destination, Format, Fsync, Output, OutputError, OutputTarget, Record, Role, Writer};
+use super::{Destination, Format, Fsync, Output, OutputError, OutputTarget, Role, Writer};
 
 /// What to open.
 #[derive(Clone, Debug)]
@@ -541,7 +542,7 @@ impl Journal {
 }
 
 impl Output for FileOutput {
-    fn write(&mut self, records: &[Record]) -> Result<(), OutputError> {
+    fn write(&mut self, records: &[Records]) -> Result<(), OutputError> {
         self.writer.write(records)
     }
 
@@ -649,7 +650,7 @@ mod tests {
     use tradewind_proto::message::Status;
     use tradewind_proto::{Seq, TaskHash};
 
-    use super::super::record::tests::record;
+    use super::super::examples::record;
     use super::*;
 
     fn opening(job: u64, start: Start) -> Opening {
@@ -812,7 +813,7 @@ mod tests {
         }
 
         /// Opens it for the job, stores these, a commit each, and is killed.
-        fn store(&self, job: u64, start: Start, records: &[Record]) -> Continued {
+        fn store(&self, job: u64, start: Start, records: &[Records]) -> Continued {
             let (mut output, continued) = self.open(&opening(job, start)).unwrap();
             for record in records {
                 output.write(std::slice::from_ref(record)).unwrap();
@@ -829,19 +830,19 @@ mod tests {
         }
     }
 
-    fn of_status(seq: u64, status: Status) -> Record {
+    fn of_status(seq: u64, status: Status) -> Records {
         let mut record = record(seq, format!("{seq}\n"));
-        record.outcome.status = status;
-        record.task_hash = TaskHash(seq as u32 + 100);
+        record.results[0].outcome.status = status;
+        record.results[0].task_hash = TaskHash(seq as u32 + 100);
         record
     }
 
-    fn ok(seqs: impl IntoIterator<Item = u64>) -> Vec<Record> {
+    fn ok(seqs: impl IntoIterator<Item = u64>) -> Vec<Records> {
         seqs.into_iter().map(|seq| of_status(seq, Status::Ok)).collect()
     }
 
     /// Seqs 0 to 9: 2 and 7 failed, 5 was cancelled.
-    fn mixed() -> Vec<Record> {
+    fn mixed() -> Vec<Records> {
         let mut records = ok(0..10);
         records[2] = of_status(2, Status::Failed);
         records[5] = of_status(5, Status::Cancelled);
@@ -878,7 +879,10 @@ mod tests {
             output.finish(true).unwrap();
             assert_eq!(stored(&third), [0, 1, 2, 3, 4]);
             let mut wanted = Vec::new();
-            ok(0..5).iter().for_each(|record| format.encode(record, &mut wanted));
+            ok(0..5)
+                .iter()
+                .flat_map(Records::iter)
+                .for_each(|record| format.encode(record, &mut wanted));
             assert_eq!(scene.text("out").as_bytes(), wanted);
             assert_eq!(scene.logged(), [0, 1, 2, 3, 4]);
             assert_eq!(scene.names(), ["log", "out", "out.tradewind"]);

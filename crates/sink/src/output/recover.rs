@@ -254,11 +254,12 @@ mod tests {
     use tradewind_proto::collector::Order;
     use tradewind_proto::message::{Exit, Outcome};
 
-    use super::super::record::tests::record;
+    use super::super::examples::record;
     use super::super::{
-        Destination, Device, Format, Fsync, Output, OutputTarget, Place, Record, Writer, joblog,
+        Destination, Device, Format, Fsync, Output, OutputTarget, Place, Writer, joblog,
     };
     use super::*;
+    use tradewind_proto::collector::Records;
 
     /// Output, joblog and journal.
     type Bytes = [Vec<u8>; 3];
@@ -290,13 +291,14 @@ mod tests {
         }
     }
 
-    fn records(count: u64) -> Vec<Record> {
+    fn records(count: u64) -> Vec<Records> {
         let of = |seq: u64| {
             let mut record = record(seq, "x".repeat(seq as usize % 4));
             if seq % 5 == 2 {
                 let status =
                     [Status::Failed, Status::Cancelled, Status::TimedOut][seq as usize % 3];
-                record.outcome = Outcome { exit: Exit::Code(1), ..Outcome::error(status, "no") };
+                record.results[0].outcome =
+                    Outcome { exit: Exit::Code(1), ..Outcome::error(status, "no") };
             }
             record
         };
@@ -310,7 +312,7 @@ mod tests {
     }
 
     /// Goes on after what is there, and says what is written in which order.
-    fn write(format: Format, there: &Bytes, groups: &[Vec<Record>]) -> Writes {
+    fn write(format: Format, there: &Bytes, groups: &[Vec<Records>]) -> Writes {
         let log = Rc::default();
         let place = |which: usize, role| Place {
             destination: Destination { role, target: OutputTarget::Stdout },
@@ -332,7 +334,7 @@ mod tests {
         writes.into_iter().for_each(|(which, written)| bytes[which].extend(written));
     }
 
-    fn groups(records: &[Record], random: &mut fastrand::Rng) -> Vec<Vec<Record>> {
+    fn groups(records: &[Records], random: &mut fastrand::Rng) -> Vec<Vec<Records>> {
         let mut groups = Vec::new();
         let mut rest = records;
         while !rest.is_empty() {
@@ -356,14 +358,14 @@ mod tests {
     }
 
     /// What was found is what there is, no more and no less; going on from there gives all of it.
-    fn check_found(format: Format, mut bytes: Bytes, found: &Recovered, written: &[Record]) {
+    fn check_found(format: Format, mut bytes: Bytes, found: &Recovered, written: &[Records]) {
         cut(&mut bytes, found);
-        let is_stored = |record: &&Record| found.stored.contains(record.seq);
-        let stored: Vec<Record> = written.iter().filter(is_stored).cloned().collect();
-        let missing: Vec<Record> = written.iter().filter(|r| !is_stored(r)).cloned().collect();
+        let is_stored = |record: &&Records| found.stored.contains(record.results[0].seq);
+        let stored: Vec<Records> = written.iter().filter(is_stored).cloned().collect();
+        let missing: Vec<Records> = written.iter().filter(|r| !is_stored(r)).cloned().collect();
         assert_eq!(found.stored.count(), stored.len() as u64);
         let mut counts = Counts::default();
-        stored.iter().for_each(|record| counts.add(record.outcome.status));
+        stored.iter().for_each(|record| counts.add(record.results[0].outcome.status));
         assert_eq!(found.counts, counts);
         assert_eq!(found.not_ok.count(), counts.not_ok());
         assert_eq!(found.cancelled.count(), counts.cancelled);
@@ -378,9 +380,9 @@ mod tests {
         assert_eq!(found.output_end, bytes[0].len() as u64);
     }
 
-    fn check_files(format: Format, [output, joblog, _]: &Bytes, records: &[Record]) {
+    fn check_files(format: Format, [output, joblog, _]: &Bytes, records: &[Records]) {
         let (mut wanted, mut log) = (Vec::new(), joblog::HEADER.as_bytes().to_vec());
-        for record in records {
+        for record in records.iter().flat_map(Records::iter) {
             format.encode(record, &mut wanted);
             joblog::encode(record, &mut log);
         }
@@ -392,7 +394,7 @@ mod tests {
     }
 
     /// Some dozens of records, in whole groups.
-    fn example(format: Format) -> (Bytes, Vec<Record>) {
+    fn example(format: Format) -> (Bytes, Vec<Records>) {
         let mut random = fastrand::Rng::with_seed(5);
         let mut records = records(30);
         random.shuffle(&mut records);
@@ -503,15 +505,15 @@ mod tests {
             let format = FORMATS[random.usize(..2)];
             let mut bytes = claimed(format);
             let records = records(random.u64(..40));
-            let mut order: Vec<Record> = Vec::new();
+            let mut order: Vec<Records> = Vec::new();
             loop {
                 let found = read(&bytes).unwrap();
                 cut(&mut bytes, &found);
-                order.retain(|record| found.stored.contains(record.seq));
+                order.retain(|record| found.stored.contains(record.results[0].seq));
                 assert_eq!(order.len() as u64, found.stored.count());
                 check_files(format, &bytes, &order);
                 let mut missing = records.clone();
-                missing.retain(|record| !found.stored.contains(record.seq));
+                missing.retain(|record| !found.stored.contains(record.results[0].seq));
                 random.shuffle(&mut missing);
                 let writes = write(format, &bytes, &groups(&missing, &mut random));
                 let total: usize = writes.iter().map(|(_, bytes)| bytes.len()).sum();

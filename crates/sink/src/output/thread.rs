@@ -5,7 +5,9 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
-use super::{Continued, OpenError, Output, OutputError, Record};
+use tradewind_proto::collector::Records;
+
+use super::{Continued, OpenError, Output, OutputError};
 
 /// Records after which a commit is due although more are waiting: whoever waits for one of the
 /// first should not wait for all that come meanwhile.
@@ -23,10 +25,8 @@ pub enum Event<C = Continued, E = OpenError> {
     Refused(E),
     /// The next records, in the order in which they were given, are stored.
     Stored {
-        /// How many.
+        /// How many lists of them.
         count: usize,
-        /// An empty list with room, to be filled again.
-        recycled: Vec<Record>,
     },
     /// Not all could be written. Nothing is lost and nothing more is reported until
     /// [`WriterThread::retry`].
@@ -51,7 +51,7 @@ pub struct WriterThread {
 
 #[derive(Debug)]
 enum Command {
-    Store(Vec<Record>),
+    Store(Vec<Records>),
     Retry,
     Finish { is_whole: bool },
 }
@@ -80,7 +80,7 @@ impl WriterThread {
     }
 
     /// Stores records after all that were given before.
-    pub fn store(&self, records: Vec<Record>) {
+    pub fn store(&self, records: Vec<Records>) {
         self.send(Command::Store(records));
     }
 
@@ -153,7 +153,7 @@ impl<O: Output, R> Loop<O, R> {
                 match command {
                     Command::Store(batch) => {
                         let written = self.output.write(&batch);
-                        group.add(batch);
+                        group.add(&batch);
                         self.retry_until_ok(written, O::commit)?;
                     }
                     Command::Retry => {}
@@ -170,7 +170,7 @@ impl<O: Output, R> Loop<O, R> {
             if group.count > 0 {
                 let committed = self.output.commit();
                 self.retry_until_ok(committed, O::commit)?;
-                (self.report)(Event::Stored { count: group.count, recycled: group.recycled });
+                (self.report)(Event::Stored { count: group.count });
             }
             if let Some(is_whole) = finish {
                 let finished = self.output.finish(is_whole);
@@ -213,24 +213,23 @@ impl<O: Output, R> Loop<O, R> {
 /// Batches that are committed together.
 #[derive(Default)]
 struct Group {
+    /// Lists of records.
     count: usize,
+    records: usize,
     bytes: usize,
-    recycled: Vec<Record>,
 }
 
 impl Group {
-    /// The records themselves can go: what is written is the output's to keep.
-    fn add(&mut self, mut batch: Vec<Record>) {
+    fn add(&mut self, batch: &[Records]) {
         self.count += batch.len();
-        self.bytes += batch.iter().map(|record| record.outcome.output.len()).sum::<usize>();
-        batch.clear();
-        if batch.capacity() > self.recycled.capacity() {
-            self.recycled = batch;
+        for Records { results, .. } in batch {
+            self.records += results.len();
+            self.bytes += results.iter().map(|result| result.outcome.output.len()).sum::<usize>();
         }
     }
 
     fn is_full(&self) -> bool {
-        self.count >= GROUP_RECORDS_MAX || self.bytes >= GROUP_BYTES_MAX
+        self.records >= GROUP_RECORDS_MAX || self.bytes >= GROUP_BYTES_MAX
     }
 }
 
@@ -239,7 +238,7 @@ mod tests {
     use std::io::Read;
     use std::sync::{Arc, Mutex};
 
-    use super::super::record::tests::record;
+    use super::super::examples::record;
     use super::super::{Destination, Format, Fsync, OpenFile, OutputTarget, Role, Writer};
     use super::*;
 
@@ -290,8 +289,8 @@ mod tests {
     }
 
     impl Output for Flaky {
-        fn write(&mut self, records: &[Record]) -> Result<(), OutputError> {
-            self.taken.extend(records.iter().map(|record| record.seq.0));
+        fn write(&mut self, records: &[Records]) -> Result<(), OutputError> {
+            self.taken.extend(records.iter().map(|record| record.results[0].seq.0));
             if self.random.bool() { self.maybe() } else { Ok(()) }
         }
 
@@ -330,8 +329,8 @@ mod tests {
             let mut reported = 0;
             for event in &events {
                 match event {
-                    Event::Stored { count, recycled } => {
-                        assert!(count > 0 && recycled.is_empty());
+                    Event::Stored { count } => {
+                        assert!(count > 0);
                         reported += count;
                         assert!(stored.lock().unwrap().len() >= reported);
                     }
@@ -420,7 +419,7 @@ mod tests {
         }
 
         impl Output for Noted {
-            fn write(&mut self, _: &[Record]) -> Result<(), OutputError> {
+            fn write(&mut self, _: &[Records]) -> Result<(), OutputError> {
                 self.note("write")
             }
 

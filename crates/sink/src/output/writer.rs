@@ -1,11 +1,12 @@
 //! Records on their way into the output, the joblog and the journal.
 
-use tradewind_proto::message::Status;
+use tradewind_proto::collector::Records;
+use tradewind_proto::message::{Status, TaskResult};
 use tradewind_proto::{Seq, TaskHash};
 
 use super::journal::{Entry, Kept, Part};
 use super::stream::{Device, Place, Stream};
-use super::{Format, Fsync, OutputError, Record, joblog};
+use super::{Format, Fsync, OutputError, joblog};
 
 /// Records after which a commit is due, so that no entry of the journal becomes long.
 const ENTRY_RECORDS_MAX: usize = 16 << 10;
@@ -22,7 +23,7 @@ pub trait Output {
     /// # Errors
     ///
     /// When some of what was taken had to be passed on, and could not be.
-    fn write(&mut self, records: &[Record]) -> Result<(), OutputError>;
+    fn write(&mut self, records: &[Records]) -> Result<(), OutputError>;
 
     /// Passes on all that was taken.
     ///
@@ -127,14 +128,15 @@ impl<D: Device> Writer<D> {
 }
 
 impl<D: Device> Output for Writer<D> {
-    fn write(&mut self, records: &[Record]) -> Result<(), OutputError> {
+    fn write(&mut self, records: &[Records]) -> Result<(), OutputError> {
         let mut result = Ok(());
-        for record in records {
+        for record in records.iter().flat_map(Records::iter) {
             self.format.encode(record, self.output.buffer());
             if let Some(joblog) = &mut self.joblog {
                 joblog::encode(record, joblog.buffer());
             }
-            self.note(record.seq, record.task_hash, record.outcome.status);
+            let TaskResult { seq, task_hash, outcome, .. } = record.result;
+            self.note(*seq, *task_hash, outcome.status);
             if (self.is_full() || self.fsync == Fsync::Record) && result.is_ok() {
                 result = self.commit();
             }
@@ -196,7 +198,7 @@ mod tests {
     use tradewind_proto::JobId;
     use tradewind_proto::collector::Order;
 
-    use super::super::record::tests::record;
+    use super::super::examples::record;
     use super::super::stream::Presence;
     use super::super::{Claim, Destination, OutputTarget, Role, recover};
     use super::*;
@@ -273,9 +275,9 @@ mod tests {
         )
     }
 
-    fn encoded(records: &[Record], format: Format) -> (Vec<u8>, Vec<u8>) {
+    fn encoded(records: &[Records], format: Format) -> (Vec<u8>, Vec<u8>) {
         let (mut output, mut log) = (Vec::new(), joblog::HEADER.as_bytes().to_vec());
-        for record in records {
+        for record in records.iter().flat_map(Records::iter) {
             format.encode(record, &mut output);
             joblog::encode(record, &mut log);
         }
@@ -283,7 +285,7 @@ mod tests {
     }
 
     /// Output and joblog are those of the records, and the journal says so.
-    fn check_written(disks: &[Disk; 3], records: &[Record], format: Format) {
+    fn check_written(disks: &[Disk; 3], records: &[Records], format: Format) {
         let [output, joblog, journal] = disks.each_ref().map(|disk| disk.written.borrow().clone());
         let wanted = encoded(records, format);
         assert_eq!(output, wanted.0);
@@ -292,7 +294,7 @@ mod tests {
         Claim::new(JobId(1), "job".into(), format, Order::Seq, true).encode(&mut claimed);
         claimed.extend_from_slice(&journal);
         let recovered = recover(&claimed[..], Some(&output[..]), Some(&joblog[..])).unwrap();
-        assert!(recovered.stored.iter().eq(records.iter().map(|record| record.seq)));
+        assert!(recovered.stored.iter().eq(records.iter().map(|record| record.results[0].seq)));
         assert_eq!(recovered.output_end, output.len() as u64);
         assert_eq!(recovered.journal_end, claimed.len() as u64);
     }

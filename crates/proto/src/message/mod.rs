@@ -3,12 +3,13 @@
 //! `P` is what a payload is: `Payload` in the machines, a slice of the received frame while a
 //! message is being decoded.
 
-use crate::Payload;
+mod compact;
+
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Bounded};
 use crate::limits::{RANGES_MAX, REORDER_WINDOW_TASKS, SLOTS_MAX, WORKERS_MAX};
-use crate::{Attempt, CallId, JobId, Seq, SeqRanges, SessionId, TaskHash};
+use crate::{Attempt, CallId, JobId, Payload, Seq, SeqRanges, SessionId, TaskHash};
 
 /// Who is calling: travels in the ZMTP identity of whoever opens a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +102,7 @@ pub struct Limits {
 }
 
 /// A task as it travels.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task<P = Payload> {
     /// Its place in the job.
     pub seq: Seq,
@@ -115,6 +116,10 @@ pub struct Task<P = Payload> {
 
 /// To the sink, from workers and from the ventilator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(
+    serialize = "P: Serialize + AsRef<[u8]>",
+    deserialize = "P: Deserialize<'de> + Default"
+))]
 pub enum ToSink<P = Payload> {
     /// A worker's results.
     Results {
@@ -235,7 +240,7 @@ pub enum News {
 }
 
 /// How one attempt of one task ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskResult<P = Payload> {
     /// The task.
     pub seq: Seq,
@@ -258,7 +263,7 @@ pub struct TaskResult<P = Payload> {
 }
 
 /// What came of an attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome<P = Payload> {
     /// How it ended.
     pub status: Status,

@@ -1,0 +1,59 @@
+//! Records for tests.
+
+use tradewind_proto::collector::Records;
+use tradewind_proto::message::{Exit, Outcome, Status, TaskResult};
+use tradewind_proto::{Attempt, Payload, Seq, TaskHash};
+
+/// A record like most: `seq` printed `output` and exited with 0.
+pub(in crate::output) fn record(seq: u64, output: impl AsRef<[u8]>) -> Records {
+    let result = TaskResult {
+        seq: Seq(seq),
+        attempt: Attempt::FIRST,
+        last: false,
+        started_us: 1_767_323_045_678_901,
+        ran_us: 1_500_000,
+        task_bytes: 7,
+        task_hash: TaskHash::of(b"a task "),
+        outcome: Outcome {
+            status: Status::Ok,
+            exit: Exit::Code(0),
+            output: Payload::from(output.as_ref().to_vec()),
+            error: String::new(),
+        },
+        command: Payload::from(b"echo hi"),
+    };
+    Records { worker: "w1".into(), results: vec![result] }
+}
+
+/// The same, but it ended in another way.
+pub(in crate::output) fn ended(status: Status, exit: Exit, error: &str) -> Records {
+    let mut record = record(3, "");
+    record.results[0].outcome =
+        Outcome { status, exit, output: Payload::new(), error: error.to_owned() };
+    record
+}
+
+/// Nobody ever ran it.
+pub(in crate::output) fn never_ran(status: Status, error: &str) -> Records {
+    let result = TaskResult {
+        seq: Seq(4),
+        attempt: Attempt(0),
+        last: true,
+        started_us: 0,
+        ran_us: 0,
+        task_bytes: 0,
+        task_hash: TaskHash::of(b""),
+        outcome: Outcome::error(status, error),
+        command: Payload::new(),
+    };
+    Records { worker: "".into(), results: vec![result] }
+}
+
+/// The same but for what is changed in it.
+pub(in crate::output) fn with(
+    mut record: Records,
+    change: impl FnOnce(&mut TaskResult),
+) -> Records {
+    change(&mut record.results[0]);
+    record
+}
