@@ -65,7 +65,7 @@ fn messages_to_workers_keep_their_bytes() {
     check(&ToWorker::Tasks { job, limits, tasks: tasks.into() }, GOLDEN[1]);
     let settled = ToWorker::Settled { job, below: Seq(4), ranges: ranges(&[6, 7, 9]) };
     check(&settled, GOLDEN[2]);
-    check(&ToWorker::Recall { job }, GOLDEN[3]);
+    check(&ToWorker::Recall { job, call: CallId(9), keep: 300 }, GOLDEN[3]);
     check(&ToWorker::Cancel { job }, GOLDEN[4]);
     check(&ToWorker::Drain, GOLDEN[5]);
     check(&ToWorker::Ping, GOLDEN[6]);
@@ -83,7 +83,7 @@ fn messages_to_the_sink_keep_their_bytes() {
         ..result()
     };
     let results = vec![plain(Exit::None), plain(Exit::Code(0))].into();
-    check(&ToSink::Results { job, session, results }, GOLDEN[32]);
+    check(&ToSink::Results { job, session, results }, GOLDEN[33]);
     let heartbeat = News::Heartbeat { running: 2, queued: 300 };
     check(&ToSink::News { session, news: heartbeat }, GOLDEN[9]);
     let holding = News::Holding {
@@ -96,6 +96,8 @@ fn messages_to_the_sink_keep_their_bytes() {
     check(&ToSink::News { session, news: holding }, GOLDEN[10]);
     let returned = News::Returned { job, ranges: ranges(&[3, 4]) };
     check(&ToSink::News { session, news: returned }, GOLDEN[11]);
+    let recalled = News::Recalled { job, call: CallId(9), ranges: ranges(&[3, 4]) };
+    check(&ToSink::News { session, news: recalled }, GOLDEN[32]);
     check(&ToSink::News { session, news: News::Reconnected }, GOLDEN[12]);
     check(&ToSink::News { session, news: News::Draining }, GOLDEN[13]);
     check(&ToSink::News { session, news: News::Goodbye }, GOLDEN[14]);
@@ -136,6 +138,7 @@ fn messages_to_the_ventilator_keep_their_bytes() {
         ranges: ranges(&[5, 6]),
         ran_us_max: 70,
         ran_us_median: 60,
+        ran_us_mean: 65,
         bytes: 90,
     }];
     let retry = vec![Failure { session, seq: Seq(7), attempt: Attempt(1), ran_us: 80 }];
@@ -282,11 +285,11 @@ fn no_bytes_make_the_decoder_panic_or_take_memory() {
 }
 
 /// What stands on the wire, message by message: a change here is a new protocol version.
-const GOLDEN: [&str; 33] = [
+const GOLDEN: [&str; 34] = [
     "037700fd080706050403020109",
     "037701fd080706050403020101fbe803010203fb2c01020361626303fb2c010200",
     "037702fd0807060504030201040206020901",
-    "037703fd0807060504030201",
+    "037703fd080706050403020109fb2c01",
     "037704fd0807060504030201",
     "037705",
     "037706",
@@ -304,7 +307,7 @@ const GOLDEN: [&str; 33] = [
     "037305fd0807060504030201",
     "037306",
     "03760004fd08070605040302010301000301010701",
-    "037601fd08070605040302010107010502463c5a0104010107070150fc0000100002",
+    "037601fd08070605040302010107010502463c415a0104010107070150fc0000100002",
     "0376020705",
     "037603fd0807060504030201",
     "037604fd0807060504030201026e6f",
@@ -315,5 +318,6 @@ const GOLDEN: [&str; 33] = [
     "037302fd08070605040302010473756d7302",
     "037307fd0807060504030201050201fb2c01",
     "037606fd0807060504030201fb2c01",
+    "0373010706fd080706050403020109010302",
     "037300fd080706050403020107020005fd00401e18240a0600fa04fc70110100036f75740405fd00401e18240a0600fa04fc70110100036f7574",
 ];
