@@ -5,7 +5,7 @@ use super::worker::{Phase, Worker};
 use super::{Dispatcher, Transmit};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HELD_BYTES_MAX, REORDER_WINDOW_TASKS};
 use crate::message::{Limits, Task, ToWorker};
-use crate::{Attempt, Seq, SessionId, Time};
+use crate::{Seq, SeqRanges, SessionId, Time};
 
 impl Dispatcher {
     /// The next batch of tasks for whoever should have one.
@@ -54,7 +54,12 @@ impl Dispatcher {
         let room = worker.free_bytes();
         let (was_idle, mut bytes) = (worker.out.is_empty(), 0);
         let mut tasks = Vec::with_capacity(count as usize);
+        let mut seqs = SeqRanges::new();
         let mut next = Some(first);
+        // As nearly always: one fresh task comes after the other.
+        let is_plain = self.requeued.is_empty()
+            && !self.is_fresh_held()
+            && self.sink.held_bytes < HELD_BYTES_MAX;
         while let Some(seq) = next
             && (tasks.len() as u64) < count
             && (tasks.is_empty() || self.avoided(seq) != Some(session))
@@ -70,13 +75,18 @@ impl Dispatcher {
             }
             bytes += size;
             tasks.push(self.take_for(session, seq));
-            next = self.next_to_dispatch();
+            seqs.push(seq);
+            next = if is_plain && self.is_fresh() {
+                Some(self.fresh)
+            } else {
+                self.next_to_dispatch()
+            };
         }
         let last = tasks.last()?.seq;
         let worker = self.workers.get_mut(&session)?;
         worker.out_bytes += bytes;
-        for task in &tasks {
-            worker.out.insert(task.seq);
+        for range in seqs.as_slice() {
+            worker.out.insert_range(*range);
         }
         worker.window.handle_dispatched(now, last);
         if was_idle {
@@ -102,6 +112,13 @@ impl Dispatcher {
         }
     }
 
+    /// May the lowest seq that was never dispatched be, as far as it is concerned itself?
+    fn is_fresh(&self) -> bool {
+        let index = (self.fresh.0 - self.base.0) as usize;
+        index < REORDER_WINDOW_TASKS as usize
+            && self.entries.get(index).is_some_and(Entry::is_fresh)
+    }
+
     /// Who should rather not have this task.
     fn avoided(&self, seq: Seq) -> Option<SessionId> {
         self.entries.get((seq.0 - self.base.0) as usize)?.avoid
@@ -117,9 +134,8 @@ impl Dispatcher {
     /// when their turn has come, those that the sink has from before, and those that another
     /// ventilator has dispatched.
     pub(super) fn pass_over(&mut self) {
-        let is_fresh = |entry: &Entry| entry.state == State::Queued && entry.attempt == Attempt(0);
         while let Some(entry) = self.entries.get((self.fresh.0 - self.base.0) as usize)
-            && !is_fresh(entry)
+            && !entry.is_fresh()
         {
             if let Some(given_up) = self.given_up.get(&self.fresh).cloned() {
                 self.send_give_up(self.fresh, &given_up);

@@ -50,4 +50,9 @@ impl Entry {
             blamed: None,
         }
     }
+
+    /// It was never dispatched, and still can be.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.state == State::Queued && self.attempt == Attempt(0)
+    }
 }

@@ -106,7 +106,7 @@ impl Dispatcher {
         let settled: Vec<Seq> =
             held.iter().filter(|seq| self.state(*seq) == Some(State::Settled)).collect();
         for seq in settled {
-            self.tell_settled(session, seq);
+            self.tell_settled(session, SeqRange::one(seq));
         }
         if let Some(worker) = self.workers.get_mut(&session)
             && worker.settled.is_empty()

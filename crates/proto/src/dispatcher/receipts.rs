@@ -9,7 +9,7 @@ use super::worker::Worker;
 use super::{Dispatcher, Transmit};
 use crate::limits::{RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
 use crate::message::{Failure, Received, ToWorker};
-use crate::{Attempt, JobId, Seq, SeqRanges, SessionId, Time};
+use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SessionId, Time};
 
 impl Dispatcher {
     pub(super) fn handle_received(&mut self, now: Time, received: &Received) {
@@ -41,29 +41,68 @@ impl Dispatcher {
 
     pub(super) fn mark_received(&mut self, received: &Received) {
         for range in received.ranges.as_slice() {
+            // Those that one worker had are taken off its account together.
+            let (mut of, mut bytes) = (State::Settled, 0);
             for seq in range.clamped(self.base, self.handed_out()).seqs() {
                 let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
                 let old = entry.state;
-                if matches!(old, State::Out(_) | State::Queued) {
-                    entry.state = State::Received(received.session);
-                    let bytes = entry.payload.len() as u64;
-                    self.uncharge(old, bytes);
-                    if old == State::Queued {
+                match old {
+                    State::Out(_) => {}
+                    State::Queued => {
                         self.requeued.remove(&seq);
                     }
+                    State::Received(_) | State::GivenUp | State::Settled => continue,
                 }
+                entry.state = State::Received(received.session);
+                let its_bytes = entry.payload.len() as u64;
+                if old != of {
+                    self.uncharge(of, bytes);
+                    (of, bytes) = (old, 0);
+                }
+                bytes += its_bytes;
             }
+            self.uncharge(of, bytes);
         }
     }
 
     pub(super) fn handle_stored(&mut self, stored: &SeqRanges) {
         self.learn_beyond(stored);
         for range in stored.as_slice() {
-            for seq in range.clamped(self.base, self.end()).seqs() {
-                self.settle(seq);
-            }
+            self.settle_range(range.clamped(self.base, self.end()));
         }
         self.forget_settled();
+    }
+
+    /// Settles each seq of a range; what one worker has is taken off its account, and told it,
+    /// together.
+    fn settle_range(&mut self, range: SeqRange) {
+        let (mut of, mut bytes) = (State::Settled, 0);
+        let mut run = SeqRange { start: range.start, end: range.start };
+        for seq in range.seqs() {
+            let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
+            if !matches!(entry.state, State::Out(_) | State::Received(_)) {
+                self.settle(seq);
+                continue;
+            }
+            let old = std::mem::replace(&mut entry.state, State::Settled);
+            let payload = std::mem::take(&mut entry.payload);
+            if old != of || seq != run.end {
+                self.settle_run(of, run, bytes);
+                (of, run, bytes) = (old, SeqRange { start: seq, end: seq }, 0);
+            }
+            run.end = seq.next();
+            bytes += payload.len() as u64;
+        }
+        self.settle_run(of, run, bytes);
+    }
+
+    /// What remains to be done for these, all in the same state until now.
+    fn settle_run(&mut self, of: State, run: SeqRange, bytes: u64) {
+        let (State::Out(session) | State::Received(session)) = of else { return };
+        self.uncharge(of, bytes);
+        self.tell_settled(session, run);
+        self.retained_bytes -= bytes;
+        self.settled += run.count();
     }
 
     /// Drops what is settled at the front.
@@ -94,19 +133,19 @@ impl Dispatcher {
             }
             State::Out(session) | State::Received(session) => {
                 self.uncharge(old, bytes);
-                self.tell_settled(session, seq);
+                self.tell_settled(session, SeqRange::one(seq));
             }
         }
         self.retained_bytes -= bytes;
         self.settled += 1;
     }
 
-    pub(super) fn tell_settled(&mut self, session: SessionId, seq: Seq) {
+    pub(super) fn tell_settled(&mut self, session: SessionId, range: SeqRange) {
         let Some(worker) = self.workers.get_mut(&session) else { return };
         if worker.settled.is_empty() {
             self.to_settle.push(session);
         }
-        worker.settled.push(seq);
+        worker.settled.push_range(range);
     }
 
     pub(super) fn handle_failure(&mut self, now: Time, failure: &Failure) {
@@ -133,7 +172,7 @@ impl Dispatcher {
             self.tail.handle_received(now);
         }
         // Whatever becomes of the task, this result is of no more use.
-        self.tell_settled(session, seq);
+        self.tell_settled(session, SeqRange::one(seq));
 
         if !is_news {
             return;
