@@ -178,6 +178,10 @@ pub(crate) fn peer_identity(identity: Bytes) -> Result<Option<PeerIdentity>, Zmq
 /// Longest path of a Unix socket that every Unix takes, its closing zero not counted.
 const SOCKET_PATH_BYTES_MAX: usize = 103;
 
+/// Where Linux keeps files in memory. On a disk each lane would cost a few milliseconds, for a name
+/// that exists for an instant.
+const MEMORY_DIR: &str = "/dev/shm";
+
 /// A listener, and the only connection it will ever have: when this returns, its name is gone from the
 /// disk. The directory that only we may enter kept everybody else out while it was there.
 fn private_pair(dir: Option<&Path>) -> io::Result<(UnixListener, UnixStream)> {
@@ -188,7 +192,10 @@ fn private_pair(dir: Option<&Path>) -> io::Result<(UnixListener, UnixStream)> {
     let in_dir = |dir: &Path| private.tempdir_in(dir);
 
     let system = std::env::temp_dir();
-    let mut dir = in_dir(dir.unwrap_or(&system))?;
+    let mut dir = match dir {
+        Some(dir) => in_dir(dir)?,
+        None => in_dir(Path::new(MEMORY_DIR)).or_else(|_| in_dir(&system))?,
+    };
     let socket_in = |dir: &Path| dir.join("s");
     if socket_in(dir.path()).as_os_str().as_bytes().len() > SOCKET_PATH_BYTES_MAX {
         dir = in_dir(Path::new("/tmp"))?;

@@ -21,8 +21,8 @@ pub struct LaneOptions {
     /// connection counts as broken (`TCP_USER_TIMEOUT`). It finds a cut-off peer while there is data in
     /// flight, when keepalive is silent.
     pub unacked_max: Duration,
-    /// Where the private directories for Unix sockets are made, each for an instant. The system's
-    /// temporary directory if `None`.
+    /// Where the private directories for Unix sockets are made, each for an instant.
+    /// `/dev/shm`, or else the system's temporary directory, if `None`.
     pub socket_dir: Option<PathBuf>,
 }
 

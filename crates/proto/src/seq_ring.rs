@@ -1,4 +1,4 @@
-//! A dense table of what is known about the seqs of a window that moves up.
+//! A table of what is known about the seqs of a window that moves up.
 
 use std::collections::VecDeque;
 
@@ -6,17 +6,30 @@ use crate::Seq;
 
 /// Values by seq, from a base upwards.
 ///
-/// Memory is the distance between the base and the highest seq: the reorder window bounds it.
+/// They lie in pages, and a page is there only while it has values: one of a thousand workers holds
+/// a few batches, far apart.
 #[derive(Debug)]
 pub(crate) struct SeqRing<T> {
     base: Seq,
-    slots: VecDeque<Option<T>>,
+    /// The first of them has the base.
+    pages: VecDeque<Option<Page<T>>>,
+    /// An empty page, for the next that is needed.
+    spare: Option<Page<T>>,
     count: usize,
 }
 
+#[derive(Debug)]
+struct Page<T> {
+    slots: Box<[Option<T>]>,
+    count: usize,
+}
+
+/// Seqs on a page. Batches are mostly larger.
+const PAGE_SEQS: u64 = 128;
+
 impl<T> SeqRing<T> {
     pub(crate) fn new() -> Self {
-        Self { base: Seq(0), slots: VecDeque::new(), count: 0 }
+        Self { base: Seq(0), pages: VecDeque::new(), spare: None, count: 0 }
     }
 
     /// How many values there are.
@@ -24,53 +37,83 @@ impl<T> SeqRing<T> {
         self.count
     }
 
-    /// The seq after the highest that has a place.
+    /// No seq from here on has a value.
     pub(crate) fn end(&self) -> Seq {
-        Seq(self.base.0 + self.slots.len() as u64)
+        Seq((self.first_page() + self.pages.len() as u64) * PAGE_SEQS)
     }
 
-    fn index(&self, seq: Seq) -> Option<usize> {
-        usize::try_from(seq.0.checked_sub(self.base.0)?).ok()
+    fn first_page(&self) -> u64 {
+        self.base.0 / PAGE_SEQS
+    }
+
+    /// Its page, from the first, and its place there; nothing below the base.
+    fn place(&self, seq: Seq) -> Option<(usize, usize)> {
+        let page = (seq.0 / PAGE_SEQS).checked_sub(self.first_page())?;
+        (seq >= self.base).then_some((page as usize, (seq.0 % PAGE_SEQS) as usize))
     }
 
     pub(crate) fn get(&self, seq: Seq) -> Option<&T> {
-        self.slots.get(self.index(seq)?)?.as_ref()
+        let (page, slot) = self.place(seq)?;
+        self.pages.get(page)?.as_ref()?.slots[slot].as_ref()
     }
 
     /// Puts a value at `seq` and gives the one that was there. A seq below the base is ignored:
     /// whoever moved the base has done with it.
     pub(crate) fn insert(&mut self, seq: Seq, value: T) -> Option<T> {
-        let index = self.index(seq)?;
-        if index >= self.slots.len() {
-            self.slots.resize_with(index, || None);
-            self.slots.push_back(Some(value));
-            self.count += 1;
-            return None;
+        let (page, slot) = self.place(seq)?;
+        if page >= self.pages.len() {
+            self.pages.resize_with(page + 1, || None);
         }
-        let old = self.slots[index].replace(value);
-        self.count += usize::from(old.is_none());
+        let page =
+            self.pages[page].get_or_insert_with(|| self.spare.take().unwrap_or_else(Page::new));
+        let old = page.slots[slot].replace(value);
+        if old.is_none() {
+            page.count += 1;
+            self.count += 1;
+        }
         old
     }
 
     pub(crate) fn remove(&mut self, seq: Seq) -> Option<T> {
-        let index = self.index(seq)?;
-        let old = self.slots.get_mut(index)?.take();
-        self.count -= usize::from(old.is_some());
-        old
+        let (place, slot) = self.place(seq)?;
+        let page = self.pages.get_mut(place)?.as_mut()?;
+        let old = page.slots[slot].take()?;
+        page.count -= 1;
+        self.count -= 1;
+        if page.count == 0 {
+            self.spare = self.pages[place].take();
+        }
+        Some(old)
     }
 
     /// Forgets everything below `seq`.
     pub(crate) fn advance_to(&mut self, seq: Seq) {
-        let Some(distance) = self.index(seq) else { return };
-        let gone = self.slots.drain(..distance.min(self.slots.len()));
-        self.count -= gone.filter(Option::is_some).count();
+        let Some((page, slot)) = self.place(seq) else { return };
+        for gone in self.pages.drain(..page.min(self.pages.len())).flatten() {
+            self.count -= gone.count;
+        }
         self.base = seq;
+        if let Some(place) = self.pages.front_mut()
+            && let Some(page) = place
+        {
+            let gone = page.slots[..slot].iter_mut().filter_map(Option::take).count();
+            page.count -= gone;
+            self.count -= gone;
+            if page.count == 0 {
+                self.spare = place.take();
+            }
+        }
     }
 
     /// All values with their seqs, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Seq, &T)> {
-        let base = self.base.0;
-        (base..).zip(&self.slots).filter_map(|(seq, slot)| Some((Seq(seq), slot.as_ref()?)))
+        let pages = (self.first_page()..).zip(&self.pages);
+        pages.filter_map(|(number, page)| Some((number, page.as_ref()?))).flat_map(
+            |(number, page)| {
+                let slots = (number * PAGE_SEQS..).zip(&page.slots);
+                slots.filter_map(|(seq, slot)| Some((Seq(seq), slot.as_ref()?)))
+            },
+        )
     }
 
     /// Forgets everything and begins at 0 again.
@@ -79,9 +122,46 @@ impl<T> SeqRing<T> {
     }
 }
 
+impl<T> Page<T> {
+    fn new() -> Self {
+        Self { slots: (0..PAGE_SEQS).map(|_| None).collect(), count: 0 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    #[test]
+    fn behaves_like_a_map_that_forgets_what_is_low() {
+        for seed in 0..100 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (mut ring, mut naive, mut base) = (SeqRing::new(), BTreeMap::new(), 0);
+            for value in 0..500 {
+                let seq = base + rng.u64(0..5 * PAGE_SEQS);
+                match rng.u8(0..20) {
+                    0 => {
+                        base += rng.u64(0..3 * PAGE_SEQS);
+                        ring.advance_to(Seq(base));
+                        naive = naive.split_off(&base);
+                    }
+                    1..10 => assert_eq!(ring.remove(Seq(seq)), naive.remove(&seq), "seed {seed}"),
+                    _ => assert_eq!(ring.insert(Seq(seq), value), naive.insert(seq, value)),
+                }
+                assert_eq!(ring.count(), naive.len(), "seed {seed}");
+                assert_eq!(ring.get(Seq(seq)), naive.get(&seq), "seed {seed}");
+                assert!(naive.keys().all(|seq| Seq(*seq) < ring.end()), "seed {seed}");
+                let all = ring.iter().map(|(seq, value)| (seq.0, *value));
+                assert!(all.eq(naive.iter().map(|(s, v)| (*s, *v))), "seed {seed}");
+                if let Some(below) = base.checked_sub(1) {
+                    assert_eq!(ring.insert(Seq(below), value), None, "seed {seed}");
+                    assert_eq!(ring.get(Seq(below)), None, "seed {seed}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn values_come_and_go_while_the_base_moves() {

@@ -5,7 +5,7 @@
 //! the way of one task from its dispatch to its receipt: everything that the worker finished in
 //! that time, over that time, is its rate (Little's law). A worker that is starved by its window
 //! therefore sees it grow by a factor each round, as in TCP's slow start, until the worker itself
-//! is what limits it.
+//! is what limits it. What it would get through by the time that its tasks take is a lower bound.
 
 use std::time::Duration;
 
@@ -47,6 +47,9 @@ const GROWTH_MAX: u64 = 2;
 /// A round shorter than this says nothing: the clock counts microseconds.
 const ROUND_MIN: Duration = Duration::from_micros(20);
 
+/// What takes no time by a clock of microseconds takes some.
+const RAN_MIN: Duration = Duration::from_micros(1);
+
 impl Window {
     pub(crate) fn new(slots: u32) -> Self {
         let slots = u64::from(slots.max(1));
@@ -84,6 +87,7 @@ impl Window {
         ranges: &SeqRanges,
         count: u64,
         ran_max: Duration,
+        ran_usual: Option<Duration>,
     ) {
         let Some(round) = &mut self.round else { return };
         round.received += count;
@@ -102,6 +106,12 @@ impl Window {
         self.rate = Some(rate);
         // Twice the travel, so that the window still grows where the target is small beside it.
         let queued = rate * (QUEUED_WORK_TARGET + 2 * travel).as_secs_f64();
+        // By what its tasks themselves take: where many share a few cores, the rate is low because
+        // batches are small.
+        let by_run_time = ran_usual.map_or(0.0, |ran| {
+            self.slots as f64 * QUEUED_WORK_TARGET.as_secs_f64() / ran.max(RAN_MIN).as_secs_f64()
+        });
+        let queued = queued.max(by_run_time);
         // At most twice as many, so that a single short task among long ones does not fill a queue
         // that others would have shared.
         let size = (self.slots + queued as u64).min(GROWTH_MAX * self.size);
@@ -141,7 +151,7 @@ mod tests {
             let runs = size.div_ceil(u64::from(slots));
             let busy = Duration::from_secs_f64(task.as_secs_f64() * runs as f64);
             now = now + busy + travel;
-            window.handle_received(now, &[Seq(seq)].into_iter().collect(), size, task);
+            window.handle_received(now, &[Seq(seq)].into_iter().collect(), size, task, Some(task));
         }
         window.size()
     }

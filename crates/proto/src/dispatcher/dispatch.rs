@@ -102,7 +102,8 @@ impl Dispatcher {
     fn even_share(&self, worker: &Worker) -> u64 {
         let ready = self.workers.values().filter(|worker| worker.phase == Phase::Ready).count();
         let waiting = self.requeued.len() as u64 + self.fresh_room();
-        waiting.div_ceil(ready as u64).max(worker.idle_slots())
+        let share = waiting.div_ceil(ready as u64);
+        share.max(worker.idle_slots()).max(worker.pace.least_worth())
     }
 
     pub(super) fn limits(&self) -> Limits {

@@ -30,10 +30,11 @@ impl Dispatcher {
         }
         let count = before - worker.out.count();
         let ran_max = Duration::from_micros(received.ran_us_max);
-        worker.window.handle_received(now, &received.ranges, count, ran_max);
+        worker.pace.add(count, received.ran_us_mean, &mut self.tail.spread);
+        let usual = worker.pace.usual();
+        worker.window.handle_received(now, &received.ranges, count, ran_max, usual);
         worker.window.handle_result_bytes(count, received.bytes);
         worker.done += count;
-        worker.pace.add(count, received.ran_us_mean, &mut self.tail.spread);
         worker.moved = now;
         self.tail.handle_received(now);
         self.mark_received(received);
@@ -167,7 +168,8 @@ impl Dispatcher {
             worker.heard = now;
             worker.done += 1;
             let one = [seq].into_iter().collect();
-            worker.window.handle_received(now, &one, 1, Duration::from_micros(ran_us));
+            let (ran, usual) = (Duration::from_micros(ran_us), worker.pace.usual());
+            worker.window.handle_received(now, &one, 1, ran, usual);
             worker.moved = now;
             self.tail.handle_received(now);
         }

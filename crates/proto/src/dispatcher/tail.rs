@@ -41,6 +41,9 @@ const SPREAD_BATCHES: f64 = 64.0;
 /// The travel time of a task and its receipt, before it is known.
 const TRAVEL_UNKNOWN: Duration = Duration::from_millis(1);
 
+/// Less work than this is not worth a message of its own.
+const WORTH_MIN: Duration = Duration::from_millis(1);
+
 /// Two recalls from a worker are so far apart, and four times the travel time.
 const RECALL_GAP: Duration = Duration::from_millis(1);
 
@@ -78,6 +81,16 @@ impl Pace {
     /// The faster one first; one that nobody knows is tried before all.
     pub(super) fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.us.total_cmp(&other.us)
+    }
+
+    /// The time a task takes, once there is something to go by.
+    pub(super) fn usual(&self) -> Option<Duration> {
+        self.us().map(|us| Duration::from_micros(us as u64))
+    }
+
+    /// Tasks that are so little work together that to share them out would cost more.
+    pub(super) fn least_worth(&self) -> u64 {
+        self.us().map_or(0, |us| (WORTH_MIN.as_micros() as f64 / us) as u64)
     }
 
     /// Microseconds a task, once there is something to go by.
@@ -179,7 +192,8 @@ impl Left {
     pub(super) fn room(&self, worker: &Worker) -> u64 {
         let rate = self.rate(worker);
         let share = self.part * (self.waiting + self.out) * rate / self.rate;
-        (share as u64).max(in_reach(worker, rate)).min(worker.window.size())
+        let least = in_reach(worker, rate).max(worker.pace.least_worth());
+        (share as u64).max(least).min(worker.window.size())
     }
 
     /// Until when the worker gets nothing more, because the others will sooner be through with all
@@ -324,7 +338,7 @@ impl Dispatcher {
             let usual = Duration::from_micros(left.us(worker) as u64);
             let queued = Duration::from_micros(((out - slots) as f64 / own) as u64);
             let wait = if silent > usual { queued + silent } else { queued };
-            let worth = 2 * travel(worker);
+            let worth = WORTH_MIN.max(2 * travel(worker));
             let due = if wait > worth { now } else { worker.moved + usual.max(worth) + worth };
             let due = due.max(worker.recall_min);
             if due <= now {
