@@ -1,0 +1,93 @@
+//! The sink's part: results in, records out, stored in, receipts out.
+
+use tradewind_proto::collector::{Collector, CollectorConfig, Opened, Opening, Order};
+use tradewind_proto::message::{Start, ToSink, ToVentilator};
+use tradewind_proto::{SeqRange, SessionId};
+
+use super::made::{BATCH, JOB, SHARE, range, results, session, time};
+
+/// One worker, whose results come in order.
+pub(crate) fn collector(tasks: u64) {
+    let starts = (0..tasks).step_by(BATCH as usize);
+    run(1, starts.map(|start| (0, range(start, BATCH.min(tasks - start)))));
+}
+
+/// A hundred workers, whose batches are smaller and come in any order.
+pub(crate) fn collector_of_100(tasks: u64) {
+    /// Batches that overtake one another.
+    const SHUFFLED: u64 = 64;
+    /// Has no divisor in common with the number of them.
+    const STEP: u64 = 37;
+    let rounds = tasks.div_ceil(SHARE * SHUFFLED);
+    let batches = (0..rounds * SHUFFLED).map(|place| {
+        let (round, place) = (place / SHUFFLED, place % SHUFFLED);
+        let start = (round * SHUFFLED + place * STEP % SHUFFLED) * SHARE;
+        (place % 100, range(start, SHARE.min(tasks.saturating_sub(start))))
+    });
+    run(100, batches.filter(|(_, batch)| batch.count() > 0));
+}
+
+fn run(workers: u64, batches: impl Iterator<Item = (u64, SeqRange)>) {
+    let mut sink = Sink::new(workers);
+    let mut waiting = 0;
+    for (worker, batch) in batches {
+        let (session, results) = (session(worker), results(batch).into());
+        sink.collector.handle_message(ToSink::Results { job: JOB, session, results });
+        sink.given += batch.count();
+        waiting += batch.count();
+        // The sink's loop takes what waits before it goes on.
+        if waiting >= BATCH {
+            waiting = 0;
+            sink.go_on();
+        }
+    }
+    // What is written now is told by the next receipt.
+    sink.go_on();
+    sink.go_on();
+    assert_eq!(sink.collector.snapshot().stored.total(), sink.given, "every task has its record");
+    assert_eq!(sink.told, sink.given, "the ventilator knows");
+}
+
+/// A collector, its writer, and what the ventilator was told.
+struct Sink {
+    collector: Collector,
+    given: u64,
+    /// Lists of records that are being written.
+    writing: usize,
+    told: u64,
+}
+
+impl Sink {
+    fn new(workers: u64) -> Self {
+        let config =
+            CollectorConfig { session: SessionId(1), order: Order::Seq, report_command: false };
+        let mut collector = Collector::new(config);
+        collector.handle_ventilator_connected();
+        let open = ToSink::JobOpen { job: JOB, name: String::new(), start: Start::Anew };
+        collector.handle_message(open);
+        let Opening { job, .. } = collector.poll_open().expect("the job is to be opened");
+        collector.handle_opened(Opened { job, ..Opened::default() });
+        for worker in 0..workers {
+            collector.handle_worker_connected(session(worker), "worker");
+        }
+        Self { collector, given: 0, writing: 0, told: 0 }
+    }
+
+    /// Does what the collector says, as the sink's loop does. What it gave out before is written
+    /// meanwhile.
+    fn go_on(&mut self) {
+        let now = time(self.given);
+        if now >= self.collector.poll_timeout() {
+            self.collector.handle_timeout(now);
+        }
+        self.collector.handle_written(std::mem::take(&mut self.writing));
+        while let Some(records) = self.collector.poll_write() {
+            self.writing += records.len();
+        }
+        while let Some(message) = self.collector.poll_transmit() {
+            if let ToVentilator::Receipt { stored, .. } = message {
+                self.told += stored.count();
+            }
+        }
+    }
+}

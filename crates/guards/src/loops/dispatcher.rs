@@ -1,0 +1,145 @@
+//! The ventilator's part: tasks in, batches out, receipts in, settled out.
+
+use std::collections::VecDeque;
+
+use tradewind_proto::batch::Bounded;
+use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Transmit};
+use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE};
+use tradewind_proto::message::{Card, News, Received, Role, Start, ToVentilator, ToWorker};
+use tradewind_proto::{LaneId, SeqRanges, SessionId};
+
+use super::made::{BATCH, JOB, PAYLOAD_BYTES, payload, session, time};
+
+/// One worker.
+pub(crate) fn dispatcher(tasks: u64) {
+    run(tasks, 1);
+}
+
+/// A hundred workers.
+pub(crate) fn dispatcher_of_100(tasks: u64) {
+    run(tasks, 100);
+}
+
+fn run(tasks: u64, workers: u64) {
+    let mut ventilator = Ventilator::new(workers);
+    let mut read = 0;
+    while ventilator.stored < tasks {
+        while read < tasks && ventilator.dispatcher.input_room() > 0 {
+            let count = BATCH.min(tasks - read);
+            (0..count).for_each(|_| ventilator.dispatcher.handle_task(payload()));
+            read += count;
+        }
+        ventilator.go_on();
+        ventilator.answer();
+    }
+    ventilator.go_on();
+    assert_eq!(ventilator.dispatcher.snapshot().settled, tasks, "every task was dispatched");
+}
+
+/// A dispatcher, and what everybody else makes of what it says.
+struct Ventilator {
+    dispatcher: Dispatcher,
+    /// Batches under way, with their workers.
+    out: VecDeque<(SessionId, SeqRanges)>,
+    /// What the sink has received and not yet written.
+    received: SeqRanges,
+    done: u64,
+    stored: u64,
+}
+
+impl Ventilator {
+    fn new(workers: u64) -> Self {
+        let mut dispatcher = Dispatcher::new(DispatcherConfig {
+            job: JOB,
+            name: String::new(),
+            start: Start::Anew,
+            resume_wait: ROLL_CALL_GRACE,
+            retries: 0,
+            timeout: None,
+            losses_max: LOSSES_MAX,
+            halt: None,
+            seed: 1,
+        });
+        dispatcher.handle_sink_connected();
+        dispatcher.handle_receipts_connected(time(0));
+        let hello = ToVentilator::SinkHello {
+            asked: JOB,
+            job: JOB,
+            sink: SessionId(1),
+            stored: SeqRanges::new(),
+            workers: None,
+            report_command: false,
+        };
+        dispatcher.handle_message(time(0), hello);
+        for worker in 0..workers {
+            let card = Card {
+                role: Role::Worker,
+                session: session(worker),
+                slots: 1,
+                name: String::new(),
+            };
+            dispatcher.handle_lane_opened(time(0), LaneId(worker), &card);
+        }
+        let (out, received) = (VecDeque::new(), SeqRanges::new());
+        Self { dispatcher, out, received, done: 0, stored: 0 }
+    }
+
+    /// Does what the dispatcher says, as the ventilator's loop does.
+    fn go_on(&mut self) {
+        let now = time(self.done);
+        if now >= self.dispatcher.poll_timeout() {
+            self.dispatcher.handle_timeout(now);
+        }
+        while let Some(transmit) = self.dispatcher.poll_transmit(now) {
+            let Transmit::Worker(LaneId(worker), message) = transmit else { continue };
+            let session = session(worker);
+            match message {
+                ToWorker::Tasks { tasks, .. } => {
+                    self.out.push_back((session, tasks.0.iter().map(|task| task.seq).collect()));
+                }
+                ToWorker::RollCall { job, call } => {
+                    let (unfinished, finished) = (SeqRanges::new(), SeqRanges::new());
+                    let hashes = Bounded::default();
+                    let news = News::Holding { job, call, unfinished, finished, hashes };
+                    let relay = ToVentilator::Relay { session, news };
+                    self.dispatcher.handle_message(now, relay);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The oldest batches are done, about a full one together; what was done before them is
+    /// stored.
+    fn answer(&mut self) {
+        let stored = self.received.take();
+        let mut received = Vec::new();
+        let mut count = 0;
+        while count < BATCH
+            && let Some((session, ranges)) = self.out.pop_front()
+        {
+            count += ranges.count();
+            ranges.as_slice().iter().for_each(|range| self.received.push_range(*range));
+            let bytes = ranges.count() * PAYLOAD_BYTES as u64;
+            received.push(Received {
+                session,
+                ranges,
+                ran_us_max: 0,
+                ran_us_median: 0,
+                ran_us_mean: 0,
+                bytes,
+            });
+        }
+        self.done += count;
+        self.stored += stored.count();
+        let receipt = ToVentilator::Receipt {
+            job: JOB,
+            received: Bounded(received),
+            stored,
+            retry: Bounded::default(),
+            held_bytes: 0,
+            failed: 0,
+        };
+        self.dispatcher.handle_message(time(self.done), receipt);
+    }
+}

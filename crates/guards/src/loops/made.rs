@@ -1,0 +1,71 @@
+//! Messages as their senders make them.
+
+use std::time::Duration;
+
+use tradewind_proto::limits::BATCH_TASKS_MAX;
+use tradewind_proto::message::{Limits, Outcome, Task, TaskResult, ToWorker};
+use tradewind_proto::{Attempt, JobId, Payload, Seq, SeqRange, SessionId, TaskHash, Time};
+
+pub(super) const JOB: JobId = JobId(0x7472_6164_6577_696e);
+
+/// Tasks in a batch that is full.
+pub(super) const BATCH: u64 = BATCH_TASKS_MAX as u64;
+
+/// Tasks in a batch when a hundred workers share the work: about as many as the dispatcher sends.
+pub(super) const SHARE: u64 = BATCH / 8;
+
+/// Bytes of a payload.
+pub(super) const PAYLOAD_BYTES: usize = 16;
+
+/// When attempts start.
+pub(super) const STARTED_US: u64 = 1_767_323_045_678_901;
+
+/// Time that passes for each task: all workers together get through a million a second.
+const TASK_TIME: Duration = Duration::from_micros(1);
+
+/// The clock after so many tasks.
+pub(super) fn time(tasks: u64) -> Time {
+    Time(1_000_000) + TASK_TIME * u32::try_from(tasks).expect("a run is shorter than an hour")
+}
+
+/// The session of a worker.
+pub(super) fn session(worker: u64) -> SessionId {
+    // Sessions are random, so that their order is not the order of joining.
+    SessionId(worker.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// The seqs from `start` on.
+pub(super) fn range(start: u64, count: u64) -> SeqRange {
+    SeqRange { start: Seq(start), end: Seq(start + count) }
+}
+
+/// A payload like all others.
+pub(super) fn payload() -> Payload {
+    Payload::from(&[b'x'; PAYLOAD_BYTES])
+}
+
+/// A batch of tasks for a worker.
+pub(super) fn tasks(range: SeqRange) -> ToWorker {
+    let task = |seq| Task { seq, attempt: Attempt::FIRST, last: true, payload: payload() };
+    let tasks: Vec<Task> = range.seqs().map(task).collect();
+    ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks: tasks.into() }
+}
+
+/// A batch of a worker's results.
+pub(super) fn results(range: SeqRange) -> Vec<TaskResult> {
+    range.seqs().map(result).collect()
+}
+
+fn result(seq: Seq) -> TaskResult {
+    TaskResult {
+        seq,
+        attempt: Attempt::FIRST,
+        last: true,
+        started_us: STARTED_US,
+        ran_us: 10,
+        task_bytes: PAYLOAD_BYTES as u64,
+        task_hash: TaskHash(0x1234_5678),
+        outcome: Outcome::ok(payload()),
+        command: Payload::new(),
+    }
+}
