@@ -1,0 +1,4 @@
+//! Who is measured: each module knows how one of them is started.
+
+pub(crate) mod bare;
+pub(crate) mod tradewind;
