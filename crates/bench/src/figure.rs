@@ -11,7 +11,8 @@ pub(crate) struct Figure {
     pub(crate) workload: char,
     pub(crate) name: String,
     pub(crate) unit: Unit,
-    /// The first is ours, which the others are compared with.
+    /// Whether the first is ours and the others are compared with it.
+    pub(crate) is_race: bool,
     pub(crate) series: Vec<Series>,
 }
 
@@ -74,8 +75,14 @@ pub(crate) struct Outcome {
 }
 
 impl Figure {
+    /// Ours beside others.
     pub(crate) fn new(workload: char, name: impl Into<String>, unit: Unit) -> Self {
-        Self { workload, name: name.into(), unit, series: Vec::new() }
+        Self { workload, name: name.into(), unit, is_race: true, series: Vec::new() }
+    }
+
+    /// Several things of ours.
+    pub(crate) fn of_ours(workload: char, name: impl Into<String>, unit: Unit) -> Self {
+        Self { is_race: false, ..Self::new(workload, name, unit) }
     }
 
     /// What it was of a program.
@@ -99,6 +106,11 @@ impl Figure {
 }
 
 impl Series {
+    /// Measured once.
+    pub(crate) fn once(who: &str, value: f64) -> Self {
+        Self { who: who.to_owned(), values: vec![Some(value)], skipped: None }
+    }
+
     pub(crate) fn spread(&self) -> Option<Spread> {
         Spread::of(self.values.iter().flatten().copied())
     }

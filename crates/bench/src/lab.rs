@@ -68,7 +68,11 @@ impl Lab {
 
     /// One of Tradewind's programs, or this one: `cargo build` puts them side by side.
     pub(crate) fn ours(&self, name: &str) -> Program {
-        Program::new(self.programs.join(name))
+        Program::new(self.program(name))
+    }
+
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -65,11 +66,6 @@ impl Program {
 
     pub(crate) fn dir(mut self, dir: &Path) -> Self {
         self.command.current_dir(dir);
-        self
-    }
-
-    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
-        self.command.env(name, value);
         self
     }
 
@@ -143,12 +139,8 @@ impl Running {
     /// Waits until it has ended, and leaves it to be asked how.
     pub(crate) fn wait(&self, patience: Duration) -> Result<()> {
         let pidfd = pidfd_open(self.pid(), PidfdFlags::empty())?;
-        let timeout = Timespec::try_from(patience)?;
-        let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout))?;
-        if ended == 0 {
-            bail!("{} did not end in {patience:?}: {}", self.name, tail(&self.said()));
-        }
-        Ok(())
+        wait_readable(&pidfd, patience)
+            .with_context(|| format!("{} does not end: {}", self.name, tail(&self.said())))
     }
 
     /// The processor time that it and those of its children that have ended have used so far.
@@ -158,6 +150,18 @@ impl Running {
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let ticks = fields.split_ascii_whitespace().skip(11).take(4);
         TICK * ticks.filter_map(|ticks| ticks.parse::<u32>().ok()).sum()
+    }
+
+    /// The same, of it alone and to the nanosecond; only as long as it runs.
+    pub(crate) fn cpu_exact(&self) -> Duration {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid().as_raw_pid())) else {
+            return Duration::ZERO;
+        };
+        let threads = threads.flatten().map(|thread| thread.path().join("schedstat"));
+        let stats = threads.filter_map(|path| fs::read_to_string(path).ok());
+        // The first number is the time on a processor.
+        let times = stats.filter_map(|stat| stat.split(' ').next()?.parse().ok());
+        times.map(Duration::from_nanos).sum()
     }
 
     /// The most memory that it ever had; `None` once it has ended.
@@ -216,6 +220,15 @@ pub(crate) fn watch_memory(all: &[&Running]) -> Result<Vec<u64>> {
         }
         thread::sleep(WATCH_INTERVAL);
     }
+}
+
+/// Waits until there is something to read.
+pub(crate) fn wait_readable(fd: impl AsFd, patience: Duration) -> Result<()> {
+    let timeout = Timespec::try_from(patience)?;
+    if poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout))? == 0 {
+        bail!("waited {patience:?} in vain");
+    }
+    Ok(())
 }
 
 fn read_all(file: &File) -> String {

@@ -1,4 +1,5 @@
 //! Who is measured: each module knows how one of them is started.
 
 pub(crate) mod bare;
+pub(crate) mod shell;
 pub(crate) mod tradewind;

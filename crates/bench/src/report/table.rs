@@ -64,22 +64,28 @@ fn title(figure: &Figure) -> String {
 }
 
 fn figure_rows(figure: &Figure) -> Vec<Vec<String>> {
-    let ours = figure.series.first().map(|series| series.who.as_str()).unwrap_or_default();
-    let head = ["", "median", "spread", &format!("{ours} ÷ this")].map(str::to_owned).to_vec();
+    let mut head = vec![String::new(), "median".into(), "spread".into()];
+    if let Some(ours) = figure.series.first().filter(|_| figure.is_race) {
+        head.push(format!("{} ÷ this", ours.who));
+    }
     let rows = figure.series.iter().enumerate().map(|(index, series)| {
-        let ratio = (index > 0).then(|| figure.ratio_to(&series.who)).flatten();
-        figure_row(figure, series, ratio.map(self::ratio).unwrap_or_default())
+        let mut row = figure_row(figure, series);
+        if figure.is_race {
+            let ratio = (index > 0).then(|| figure.ratio_to(&series.who)).flatten();
+            row.push(ratio.map(self::ratio).unwrap_or_default());
+        }
+        row
     });
     std::iter::once(head).chain(rows).collect()
 }
 
-fn figure_row(figure: &Figure, series: &Series, ratio: String) -> Vec<String> {
+fn figure_row(figure: &Figure, series: &Series) -> Vec<String> {
     let skipped = series.skipped.as_ref().map(|reason| format!("skipped: {reason}"));
     let (median, spread) = match series.spread() {
         Some(spread) => (number(spread.median, figure.unit), range(spread, figure.unit)),
         None => (String::new(), String::new()),
     };
-    vec![series.who.clone(), median, skipped.unwrap_or(spread), ratio]
+    vec![series.who.clone(), median, skipped.unwrap_or(spread)]
 }
 
 fn target_row(target: &Target) -> Vec<String> {

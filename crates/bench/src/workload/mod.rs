@@ -1,7 +1,13 @@
 //! What is measured: a module for each workload, under the letter that it has in the table.
 
+mod commands;
 mod echo;
 mod input;
+mod latency;
+mod memory;
+mod schedule;
+mod start;
+mod uneven;
 
 use anyhow::{Result, bail};
 
@@ -11,7 +17,14 @@ use crate::lab::Lab;
 type Measure = fn(&Lab) -> Result<Outcome>;
 
 /// All, in the order of the table.
-pub(crate) const ALL: [(char, Measure); 1] = [('E', echo::measure)];
+pub(crate) const ALL: [(char, Measure); 6] = [
+    ('E', echo::measure),
+    ('C', commands::measure),
+    ('U', uneven::measure),
+    ('L', latency::measure),
+    ('S', start::measure),
+    ('M', memory::measure),
+];
 
 /// Those with these letters.
 pub(crate) fn chosen(letters: &[char]) -> Result<Vec<(char, Measure)>> {
