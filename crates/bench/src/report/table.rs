@@ -68,7 +68,10 @@ fn figure_rows(figure: &Figure) -> Vec<Vec<String>> {
     if let Some(ours) = figure.series.first().filter(|_| figure.is_race) {
         head.push(format!("{} ÷ this", ours.who));
     }
-    let rows = figure.series.iter().enumerate().map(|(index, series)| {
+    // What was not measured of a program, on purpose, has no row.
+    let is_told = |series: &Series| series.spread().is_some() || series.skipped.is_some();
+    let told = figure.series.iter().enumerate().filter(|(_, series)| is_told(series));
+    let rows = told.map(|(index, series)| {
         let mut row = figure_row(figure, series);
         if figure.is_race {
             let ratio = (index > 0).then(|| figure.ratio_to(&series.who)).flatten();

@@ -33,8 +33,12 @@ pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {
             let args = ["run", "--quiet", "-j", "2", "--", COMMAND];
             rate(lab, lab.ours("tradewind").args(args), &input)
         }),
-        Contestant::new(XARGS, || rate(lab, shell::xargs(JOBS, COMMAND)?, &input)),
-        Contestant::new(PARALLEL, || rate(lab, shell::parallel(JOBS, COMMAND)?, &fewer)),
+        Contestant::with(XARGS, shell::installed("xargs"), |_| {
+            rate(lab, shell::xargs(JOBS, COMMAND)?, &input)
+        }),
+        Contestant::with(PARALLEL, shell::installed("parallel"), |_| {
+            rate(lab, shell::parallel(JOBS, COMMAND)?, &fewer)
+        }),
     ];
     let figures = interleave(lab, figures, contestants);
     let mut outcome = Outcome::default();

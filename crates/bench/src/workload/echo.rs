@@ -9,6 +9,9 @@ use super::input::Input;
 use crate::figure::{Bound, Figure, Outcome, Unit};
 use crate::lab::{Lab, Place};
 use crate::peer::bare::{Bare, Work};
+use crate::peer::beanstalkd::Beanstalkd;
+use crate::peer::celery::Celery;
+use crate::peer::dask::Dask;
 use crate::peer::tradewind;
 use crate::process::Running;
 use crate::rounds::{Contestant, interleave};
@@ -18,11 +21,16 @@ const OURS_TWO: &str = "Tradewind, 2 workers";
 const LIBZMQ: &str = "libzmq in C, 1 worker";
 const LIBZMQ_TWO: &str = "libzmq in C, 2 workers";
 const CRATE: &str = "zeromq crate, 1 worker";
+const BEANSTALKD: &str = "beanstalkd, 1 worker";
+const CELERY: &str = "Celery with Redis, 1 worker";
+const DASK: &str = "Dask, 1 worker";
 
 const NOTE: &str = "E: from the start of the first of three processes to the end of the last (of a \
     bare pipeline: to the end of its sink). Tradewind has all guarantees on and its ordered output \
     is compared with the input; bare pipelines send one message a task, keep nothing and know no \
-    order. Processor time is that of all processes.";
+    order. beanstalkd is up before its producer, worker and consumer are started; Celery and Dask \
+    are timed from the first task sent to the last result received, with a worker that is up. The \
+    slower a program is, the fewer tasks it gets. Processor time is that of all processes.";
 
 pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {
     let mut outcome = small(lab)?;
@@ -35,8 +43,10 @@ pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {
 fn small(lab: &Lab) -> Result<Outcome> {
     let place = lab.place()?;
     let input = Input::write(&place, "tasks", lab.count(4_000_000, 1_000_000), 16)?;
-    // The slower one gets fewer.
+    // The slower a program is, the fewer it gets.
     let fewer = Input::write(&place, "fewer", lab.count(1_000_000, 500_000), 16)?;
+    let few = Input::write(&place, "few", lab.count(50_000, 20_000), 16)?;
+    let fewest = Input::write(&place, "fewest", lab.count(2000, 1000), 16)?;
     let figures = vec![
         Figure::new('E', "no-op tasks of 16 bytes", Unit::TasksPerSecond),
         Figure::new('E', "no-op tasks of 16 bytes, processor time a task", Unit::Microseconds),
@@ -51,6 +61,19 @@ fn small(lab: &Lab) -> Result<Outcome> {
             Ok(theirs(lab, bare, &input, 2)?.a_task(&input))
         }),
         Contestant::new(CRATE, || Ok(theirs(lab, &Bare::Crate, &fewer, 1)?.a_task(&fewer))),
+        Contestant::with(BEANSTALKD, Beanstalkd::find(), |peer| {
+            brokered(lab, &few, |place, input, output| {
+                peer.run(lab, place, input, few.tasks, output, &[Work::Echo])
+            })
+        }),
+        Contestant::with(CELERY, Celery::find(lab), |peer| {
+            brokered(lab, &fewest, |place, input, output| peer.echo(lab, place, input, output))
+        }),
+        Contestant::with(DASK, Dask::find(lab), |peer| {
+            brokered(lab, &fewest, |place, input, output| {
+                peer.run(lab, place, input, output, &[Work::Echo])
+            })
+        }),
     ];
     let figures = interleave(lab, figures, contestants);
     let rates = &figures[0];
@@ -120,6 +143,19 @@ fn theirs(lab: &Lab, bare: &Bare, input: &Input, workers: usize) -> Result<Cost>
         bare.run(lab, place, &input.path, input.tasks, output, &work)
     };
     timed(lab, job, |output| input.expect_as_long(output))
+}
+
+/// A rate alone: these time themselves.
+fn brokered(
+    lab: &Lab,
+    input: &Input,
+    job: impl FnOnce(&Place, &Path, &Path) -> Result<Duration>,
+) -> Result<Vec<f64>> {
+    let place = lab.place()?;
+    let output = place.path("output");
+    let time = job(&place, &input.path, &output)?;
+    input.expect_as_long(&output)?;
+    Ok(vec![input.tasks as f64 / time.as_secs_f64()])
 }
 
 fn timed(

@@ -55,8 +55,12 @@ fn first_result(lab: &Lab) -> Result<Outcome> {
         Contestant::new(RUN_ECHO, || tradewind(&["--echo"])),
         Contestant::new(RUN_COMMAND, || tradewind(&["--", "echo"])),
         Contestant::with(LIBZMQ, Bare::libzmq(lab), |bare| bare_first_byte(lab, bare, &input)),
-        Contestant::new(XARGS, || first_byte(&input, || shell::xargs(2, "echo"))),
-        Contestant::new(PARALLEL, || first_byte(&input, || shell::parallel(2, "echo"))),
+        Contestant::with(XARGS, shell::installed("xargs"), |_| {
+            first_byte(&input, || shell::xargs(2, "echo"))
+        }),
+        Contestant::with(PARALLEL, shell::installed("parallel"), |_| {
+            first_byte(&input, || shell::parallel(2, "echo"))
+        }),
     ];
     let figures = interleave(lab, figures, contestants);
     let mut outcome = Outcome::default();
