@@ -40,6 +40,13 @@ impl Machine {
         }
     }
 
+    /// One of which nothing is known.
+    #[cfg(test)]
+    pub(crate) fn unknown() -> Self {
+        let (cpu, kernel, date) = (String::new(), String::new(), String::new());
+        Self { cpu, cores: 0, memory_gib: 0.0, kernel, date, load: 0.0, versions: Vec::new() }
+    }
+
     /// One line.
     pub(crate) fn summary(&self) -> String {
         let Self { cpu, cores, memory_gib, kernel, .. } = self;

@@ -1,6 +1,9 @@
 //! What was measured, for readers: text, markdown, JSON and pictures.
 
+mod axis;
+mod bars;
 mod number;
+mod svg;
 mod table;
 
 use std::fs;
@@ -31,5 +34,6 @@ pub(crate) fn write_files(dir: &Path, machine: &Machine, outcome: &Outcome) -> R
     };
     write("bench.json", &serde_json::to_string_pretty(&Document { machine, outcome })?)?;
     write("bench.txt", &text(machine, outcome))?;
-    write("bench.md", &table::markdown(machine, outcome))
+    write("bench.md", &table::markdown(machine, outcome))?;
+    write("bench.svg", &bars::picture(machine, outcome))
 }

@@ -7,7 +7,7 @@ use crate::stats::Spread;
 pub(crate) fn number(value: f64, unit: Unit) -> String {
     match unit {
         Unit::TasksPerSecond => format!("{}/s", thousands(value)),
-        Unit::Times => digits(value),
+        Unit::Times => thousands(value),
         _ => format!("{} {}", digits(value), unit.symbol()),
     }
 }
@@ -21,14 +21,19 @@ pub(super) fn thousands(value: f64) -> String {
     }
 }
 
-/// From the least to the most.
+/// From the least to the most; nothing if that is the same.
 pub(super) fn range(spread: Spread, unit: Unit) -> String {
+    if spread.min == spread.max {
+        return String::new();
+    }
     format!("{} – {}", number(spread.min, unit), number(spread.max, unit))
 }
 
-pub(super) fn ratio(spread: Spread) -> String {
-    let Spread { median, min, max } = spread;
-    format!("{} ({} – {})", digits(median), digits(min), digits(max))
+/// The one in the middle and, in parentheses, from the least to the most.
+pub(super) fn with_range(spread: Spread, unit: Unit) -> String {
+    let range = range(spread, unit);
+    let median = number(spread.median, unit);
+    if range.is_empty() { median } else { format!("{median} ({range})") }
 }
 
 pub(super) fn bound(bound: Bound, unit: Unit) -> String {
@@ -53,6 +58,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_range_is_shown_if_there_is_one() {
+        for (min, max, expected) in [(1.0, 3.0, "2.00 (1.00 – 3.00)"), (2.0, 2.0, "2.00")] {
+            assert_eq!(with_range(Spread { median: 2.0, min, max }, Unit::Times), expected);
+        }
+    }
+
+    #[test]
     fn numbers_have_three_digits() {
         for (value, unit, expected) in [
             (2_412_345.0, Unit::TasksPerSecond, "2.41 M/s"),
@@ -61,6 +73,7 @@ mod tests {
             (99.96, Unit::Milliseconds, "100 ms"),
             (9.996, Unit::Milliseconds, "10.0 ms"),
             (1.0349, Unit::Times, "1.03"),
+            (12_340.0, Unit::Times, "12.3 k"),
             (0.0123, Unit::PercentOfCore, "0.012 % of a core"),
             (0.0, Unit::PercentOfCore, "0 % of a core"),
         ] {

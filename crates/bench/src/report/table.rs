@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
-use super::number::{bound, number, range, ratio};
-use crate::figure::{Figure, Outcome, Series, Target};
+use super::number::{bound, number, range, with_range};
+use crate::figure::{Figure, Outcome, Series, Target, Unit};
 use crate::machine::Machine;
 
 const TARGET_COLUMNS: [&str; 5] = ["", "target", "bound", "figure", ""];
+
+const TEXT_COLUMNS: usize = 100;
 
 /// For a terminal.
 pub(crate) fn text(machine: &Machine, outcome: &Outcome) -> String {
@@ -22,9 +24,8 @@ pub(crate) fn text(machine: &Machine, outcome: &Outcome) -> String {
             .collect();
         text += &aligned(&rows);
     }
-    text += "\n";
     for note in &outcome.notes {
-        let _ = writeln!(text, "{note}");
+        let _ = write!(text, "\n{}", wrapped(note));
     }
     text
 }
@@ -75,7 +76,7 @@ fn figure_rows(figure: &Figure) -> Vec<Vec<String>> {
         let mut row = figure_row(figure, series);
         if figure.is_race {
             let ratio = (index > 0).then(|| figure.ratio_to(&series.who)).flatten();
-            row.push(ratio.map(self::ratio).unwrap_or_default());
+            row.push(ratio.map(|ratio| with_range(ratio, Unit::Times)).unwrap_or_default());
         }
         row
     });
@@ -92,9 +93,7 @@ fn figure_row(figure: &Figure, series: &Series) -> Vec<String> {
 }
 
 fn target_row(target: &Target) -> Vec<String> {
-    let figure = target.figure.map(|figure| {
-        format!("{} ({})", number(figure.median, target.unit), range(figure, target.unit))
-    });
+    let figure = target.figure.map(|figure| with_range(figure, target.unit));
     let verdict = match target.is_met() {
         Some(true) => "met",
         Some(false) => "missed",
@@ -128,6 +127,22 @@ fn aligned(rows: &[Vec<String>]) -> String {
     text
 }
 
+fn wrapped(note: &str) -> String {
+    let mut text = String::new();
+    let mut column = 0;
+    for word in note.split_whitespace() {
+        let width = word.chars().count();
+        if column > 0 {
+            let is_full = column + 1 + width > TEXT_COLUMNS;
+            text.push(if is_full { '\n' } else { ' ' });
+            column = if is_full { 0 } else { column + 1 };
+        }
+        text += word;
+        column += width;
+    }
+    text + "\n"
+}
+
 fn piped(rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
@@ -137,4 +152,34 @@ fn piped(rows: &[Vec<String>]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_under_each_other() {
+        let rows = [vec!["a", "µs", "x"], vec!["long", "1", ""]];
+        let rows = rows.map(|row| row.into_iter().map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(aligned(&rows), "  a     µs  x\n  long  1\n");
+        assert_eq!(piped(&rows), "| a | µs | x |\n| --- | --- | --- |\n| long | 1 |  |\n");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_told_with_its_reason() {
+        let mut figure = Figure::new('E', "speed", Unit::TasksPerSecond);
+        figure.series = vec![
+            Series { who: "ours".into(), values: vec![Some(4.0), Some(6.0)], skipped: None },
+            Series { who: "theirs".into(), values: vec![Some(2.0), Some(2.0)], skipped: None },
+            Series { who: "gone".into(), values: vec![None; 2], skipped: Some("not here".into()) },
+            Series { who: "untold".into(), values: vec![None; 2], skipped: None },
+        ];
+        let rows = figure_rows(&figure);
+        assert_eq!(rows.len(), 4);
+        assert_eq!(rows[0], ["", "median", "spread", "ours ÷ this"]);
+        assert_eq!(rows[1], ["ours", "5.00/s", "4.00/s – 6.00/s", ""]);
+        assert_eq!(rows[2], ["theirs", "2.00/s", "", "2.50 (2.00 – 3.00)"]);
+        assert_eq!(rows[3], ["gone", "", "skipped: not here", ""]);
+    }
 }
