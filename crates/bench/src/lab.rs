@@ -1,0 +1,95 @@
+//! Where it is measured: what is there to be started, addresses and scratch directories.
+
+use std::cell::Cell;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::process::Program;
+
+/// What a measurement has at hand.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    /// How often each is measured.
+    pub(crate) rounds: usize,
+    /// Less work.
+    pub(crate) is_quick: bool,
+    /// The C pipeline, if it could be compiled.
+    pub(crate) pipeline: Option<PathBuf>,
+    /// A Python that has Celery and Dask, if that could be had.
+    pub(crate) python: Option<PathBuf>,
+    programs: PathBuf,
+    scratch: TempDir,
+    places: Cell<u8>,
+}
+
+/// Where one run takes place: a directory and an address that no other run has.
+#[derive(Debug)]
+pub(crate) struct Place {
+    dir: TempDir,
+    host: Ipv4Addr,
+}
+
+impl Lab {
+    pub(crate) fn new(
+        rounds: usize,
+        is_quick: bool,
+        pipeline: Option<PathBuf>,
+        python: Option<PathBuf>,
+    ) -> Result<Self> {
+        let ours = std::env::current_exe().context("cannot find this program")?;
+        let programs = ours.parent().context("this program is in no directory")?.to_owned();
+        let scratch = tempfile::Builder::new().prefix("tradewind-bench-").tempdir()?;
+        Ok(Self { rounds, is_quick, pipeline, python, programs, scratch, places: Cell::new(0) })
+    }
+
+    /// Where scratch files are.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// So many in full, or so many when it is to be quick.
+    pub(crate) fn count(&self, full: u64, quick: u64) -> u64 {
+        if self.is_quick { quick } else { full }
+    }
+
+    /// A place for the next run.
+    pub(crate) fn place(&self) -> Result<Place> {
+        let number = self.places.get() % 250 + 1;
+        self.places.set(number);
+        // Loopback has 16 million addresses, and each has all ports: these are nobody else's.
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let dir =
+            tempfile::tempdir_in(self.scratch()).context("cannot make a scratch directory")?;
+        Ok(Place { dir, host: Ipv4Addr::new(127, high, low, number) })
+    }
+
+    /// One of Tradewind's programs, or this one: `cargo build` puts them side by side.
+    pub(crate) fn ours(&self, name: &str) -> Program {
+        Program::new(self.program(name))
+    }
+
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+}
+
+impl Place {
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    pub(crate) fn address(&self, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(self.host, port)
+    }
+
+    pub(crate) fn endpoint(&self, port: u16) -> String {
+        format!("tcp://{}", self.address(port))
+    }
+}

@@ -1,0 +1,46 @@
+//! Tradewind and its peers on the same work, in turn, in one run.
+//!
+//! Absolute times on shared machines drift, so what counts is the ratio of two programs in the
+//! same round. Knows nothing of Tradewind but its command lines.
+
+mod args;
+mod figure;
+mod lab;
+mod machine;
+mod peer;
+mod process;
+mod report;
+mod role;
+mod rounds;
+mod stats;
+mod tidy;
+mod workload;
+
+use std::io::Write;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::args::{Args, Command};
+use crate::figure::Outcome;
+use crate::lab::Lab;
+use crate::machine::Machine;
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if let Some(Command::Role(role)) = args.command {
+        return role::run(role);
+    }
+    let workloads = workload::chosen(&args.only)?;
+    let lab = Lab::new(args.rounds(), args.quick, args.pipeline, args.python)?;
+    tidy::on_signals(lab.scratch())?;
+    let machine = Machine::look(&lab);
+    let mut outcome = Outcome::default();
+    for (_, measure) in workloads {
+        outcome.merge(measure(&lab)?);
+    }
+    let text = report::text(&machine, &outcome);
+    report::write_files(&args.out, &machine, &outcome)?;
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}

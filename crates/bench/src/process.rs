@@ -1,0 +1,251 @@
+//! Programs that are started, watched and ended.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::tidy;
+
+/// How long anything may take before it is called stuck.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+const WATCH_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How much of what a failed program said is shown.
+const SAID_BYTES_MAX: usize = 2000;
+
+/// The kernel counts processor time in hundredths of a second.
+const TICK: Duration = Duration::from_millis(10);
+
+/// A program that is about to be started. It reads nothing and what it prints is not kept, unless
+/// asked for.
+#[derive(Debug)]
+pub(crate) struct Program {
+    command: Command,
+    is_silent: bool,
+}
+
+/// A program that runs. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    name: String,
+    child: Child,
+    stderr: Option<File>,
+}
+
+impl Program {
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("TRADEWIND_") {
+                command.env_remove(name);
+            }
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self { command, is_silent: false }
+    }
+
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    pub(crate) fn dir(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.command.stdin(stdin);
+        self
+    }
+
+    pub(crate) fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.command.stdout(stdout);
+        self
+    }
+
+    /// Does not keep what it says on stderr: of a crowd that would be too many files.
+    pub(crate) fn silent(mut self) -> Self {
+        self.is_silent = true;
+        self
+    }
+
+    pub(crate) fn start(mut self) -> Result<Running> {
+        let name = self.command.get_program().to_string_lossy().into_owned();
+        let stderr = if self.is_silent {
+            self.command.stderr(Stdio::null());
+            None
+        } else {
+            let file = tempfile::tempfile().context("cannot make a scratch file")?;
+            self.command.stderr(file.try_clone()?);
+            Some(file)
+        };
+        let child =
+            tidy::spawn(&mut self.command).with_context(|| format!("cannot start {name}"))?;
+        Ok(Running { name, child, stderr })
+    }
+
+    /// Starts it, waits for its end, and gives what it printed.
+    pub(crate) fn output(self) -> Result<String> {
+        let printed = tempfile::tempfile().context("cannot make a scratch file")?;
+        self.stdout(printed.try_clone()?).start()?.finish()?;
+        Ok(read_all(&printed))
+    }
+}
+
+impl Running {
+    /// Its stdin, if that is a pipe.
+    pub(crate) fn take_stdin(&mut self) -> Result<ChildStdin> {
+        self.child.stdin.take().context("its stdin is not a pipe")
+    }
+
+    /// Its stdout, if that is a pipe.
+    pub(crate) fn take_stdout(&mut self) -> Result<ChildStdout> {
+        self.child.stdout.take().context("its stdout is not a pipe")
+    }
+
+    /// What it has said on stderr so far.
+    pub(crate) fn said(&self) -> String {
+        self.stderr.as_ref().map(read_all).unwrap_or_default()
+    }
+
+    /// Waits for its end, which has to be a good one, and gives the processor time that it and
+    /// its children took.
+    pub(crate) fn finish(mut self) -> Result<Duration> {
+        self.wait(PATIENCE)?;
+        let cpu = self.cpu();
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("{} ended with {status}: {}", self.name, tail(&self.said()));
+        }
+        Ok(cpu)
+    }
+
+    /// Waits until it has ended, and leaves it to be asked how.
+    pub(crate) fn wait(&self, patience: Duration) -> Result<()> {
+        let pidfd = pidfd_open(self.pid(), PidfdFlags::empty())?;
+        wait_readable(&pidfd, patience)
+            .with_context(|| format!("{} does not end: {}", self.name, tail(&self.said())))
+    }
+
+    /// The processor time that it and those of its children that have ended have used so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        // pid (name) state ..., see proc_pid_stat(5): utime is field 14, then stime, cutime, cstime.
+        let stat = self.proc("stat");
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let ticks = fields.split_ascii_whitespace().skip(11).take(4);
+        TICK * ticks.filter_map(|ticks| ticks.parse::<u32>().ok()).sum()
+    }
+
+    /// The same, of it alone and to the nanosecond; only as long as it runs.
+    pub(crate) fn cpu_exact(&self) -> Duration {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid().as_raw_pid())) else {
+            return Duration::ZERO;
+        };
+        let threads = threads.flatten().map(|thread| thread.path().join("schedstat"));
+        let stats = threads.filter_map(|path| fs::read_to_string(path).ok());
+        // The first number is the time on a processor.
+        let times = stats.filter_map(|stat| stat.split(' ').next()?.parse().ok());
+        times.map(Duration::from_nanos).sum()
+    }
+
+    /// The most memory that it ever had; `None` once it has ended.
+    pub(crate) fn memory_bytes_max(&self) -> Option<u64> {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+        Some(kib << 10)
+    }
+
+    /// Waits until it says this on stderr for the nth time.
+    pub(crate) fn wait_until_said(&self, text: &str, times: usize) -> Result<()> {
+        let began = Instant::now();
+        while self.said().matches(text).count() < times {
+            if began.elapsed() > PATIENCE {
+                bail!("{} did not say {text:?} {times} times", self.name);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn proc(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.pid().as_raw_pid());
+        fs::read_to_string(path).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        tidy::end(&mut self.child);
+    }
+}
+
+/// Waits until all have ended, and gives the most memory that each had, as far as that was seen.
+pub(crate) fn watch_memory(all: &[&Running]) -> Result<Vec<u64>> {
+    let mut peaks = vec![0; all.len()];
+    let began = Instant::now();
+    loop {
+        let mut are_gone = true;
+        for (peak, running) in peaks.iter_mut().zip(all) {
+            if let Some(bytes) = running.memory_bytes_max() {
+                are_gone = false;
+                *peak = bytes.max(*peak);
+            }
+        }
+        if are_gone {
+            return Ok(peaks);
+        }
+        if began.elapsed() > PATIENCE {
+            bail!("not all have ended in {PATIENCE:?}");
+        }
+        thread::sleep(WATCH_INTERVAL);
+    }
+}
+
+/// Waits until there is something to read.
+pub(crate) fn wait_readable(fd: impl AsFd, patience: Duration) -> Result<()> {
+    let timeout = Timespec::try_from(patience)?;
+    if poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout))? == 0 {
+        bail!("waited {patience:?} in vain");
+    }
+    Ok(())
+}
+
+fn read_all(file: &File) -> String {
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    // Without the position, which is the program's too.
+    let read = file.read_at(&mut bytes, 0).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..read]).into_owned()
+}
+
+fn tail(said: &str) -> &str {
+    let start = said.len().saturating_sub(SAID_BYTES_MAX);
+    let start = (start..=said.len()).find(|at| said.is_char_boundary(*at)).unwrap_or(0);
+    said[start..].trim()
+}

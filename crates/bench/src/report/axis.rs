@@ -1,0 +1,99 @@
+//! From values to places on paper.
+
+/// A range of values and the length that it takes on paper.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Axis {
+    is_log: bool,
+    min: f64,
+    max: f64,
+    length: f64,
+}
+
+/// Above this the smaller values could not be told apart on a linear axis.
+const LINEAR_RATIO_MAX: f64 = 30.0;
+
+impl Axis {
+    /// For bars: from zero, or, if the values differ too much for that, logarithmic from below the
+    /// smallest.
+    pub(super) fn of_bars(values: &[f64], length: f64) -> Self {
+        let (min, max) = bounds(values);
+        if min > 0.0 && max / min > LINEAR_RATIO_MAX {
+            return Self { is_log: true, min: power_below(min / 1.5), max, length };
+        }
+        Self { is_log: false, min: 0.0, max: if max > 0.0 { max } else { 1.0 }, length }
+    }
+
+    /// Logarithmic, from a power of ten to a power of ten.
+    pub(super) fn log(values: &[f64], length: f64) -> Self {
+        let (min, max) = bounds(values);
+        let (min, max) = (power_below(min), power_below(max * 9.999));
+        Self { is_log: true, min, max: max.max(min * 10.0), length }
+    }
+
+    pub(super) fn is_log(&self) -> bool {
+        self.is_log
+    }
+
+    /// How far along a value is.
+    pub(super) fn at(&self, value: f64) -> f64 {
+        let share = if self.is_log {
+            (value.max(self.min) / self.min).log10() / (self.max / self.min).log10()
+        } else {
+            (value - self.min) / (self.max - self.min)
+        };
+        share.clamp(0.0, 1.0) * self.length
+    }
+
+    /// The powers of ten on it.
+    pub(super) fn powers(&self) -> impl Iterator<Item = f64> + use<> {
+        let max = self.max * 1.001;
+        std::iter::successors(Some(self.min), |power| Some(power * 10.0))
+            .take_while(move |power| *power <= max)
+    }
+}
+
+fn bounds(values: &[f64]) -> (f64, f64) {
+    let min = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let max = values.iter().copied().fold(0.0, f64::max);
+    (if min.is_finite() { min } else { 0.0 }, max)
+}
+
+fn power_below(value: f64) -> f64 {
+    if value > 0.0 { 10f64.powf(value.log10().floor()) } else { 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_begin_at_zero_if_they_can() {
+        let near = Axis::of_bars(&[10.0, 20.0], 100.0);
+        assert!(!near.is_log());
+        assert_eq!((near.at(0.0), near.at(10.0), near.at(20.0)), (0.0, 50.0, 100.0));
+        let far = Axis::of_bars(&[30.0, 10_000.0], 100.0);
+        assert!(far.is_log());
+        assert!((far.at(10.0), far.at(10_000.0)) == (0.0, 100.0));
+        assert!((far.at(100.0) - 100.0 / 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nothing_and_zero_have_a_place() {
+        for values in [&[][..], &[0.0][..], &[0.0, 5.0][..]] {
+            assert_eq!(Axis::of_bars(values, 100.0).at(0.0), 0.0, "{values:?}");
+        }
+        assert_eq!(Axis::log(&[], 100.0).at(1.0), 0.0);
+    }
+
+    #[test]
+    fn a_log_axis_ends_at_powers() {
+        for (values, expected) in [
+            (&[20.0, 3000.0][..], &[10.0, 100.0, 1000.0, 10_000.0][..]),
+            (&[10.0, 1000.0], &[10.0, 100.0, 1000.0]),
+            (&[5.0], &[1.0, 10.0]),
+        ] {
+            let powers: Vec<f64> = Axis::log(values, 1.0).powers().collect();
+            assert_eq!(powers, expected, "{values:?}");
+        }
+    }
+}

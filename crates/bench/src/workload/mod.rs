@@ -1,0 +1,36 @@
+//! What is measured: a module for each workload, under the letter that it has in the table.
+
+mod commands;
+mod echo;
+mod input;
+mod latency;
+mod memory;
+mod schedule;
+mod start;
+mod uneven;
+
+use anyhow::{Result, bail};
+
+use crate::figure::Outcome;
+use crate::lab::Lab;
+
+type Measure = fn(&Lab) -> Result<Outcome>;
+
+/// All, in the order of the table.
+pub(crate) const ALL: [(char, Measure); 6] = [
+    ('E', echo::measure),
+    ('C', commands::measure),
+    ('U', uneven::measure),
+    ('L', latency::measure),
+    ('S', start::measure),
+    ('M', memory::measure),
+];
+
+/// Those with these letters.
+pub(crate) fn chosen(letters: &[char]) -> Result<Vec<(char, Measure)>> {
+    if let Some(letter) = letters.iter().find(|letter| !ALL.iter().any(|(l, _)| l == *letter)) {
+        bail!("there is no workload {letter}");
+    }
+    let is_chosen = |letter: char| letters.is_empty() || letters.contains(&letter);
+    Ok(ALL.into_iter().filter(|(letter, _)| is_chosen(*letter)).collect())
+}
