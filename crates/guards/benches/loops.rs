@@ -2,10 +2,6 @@
 
 use tradewind_guards::{LOOPS, Loop, TASKS};
 
-/// As in the programs.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() {
     divan::main();
 }

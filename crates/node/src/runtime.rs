@@ -11,6 +11,20 @@ pub fn block_on<F>(program: impl FnOnce(Shutdown) -> F) -> Outcome
 where
     F: Future<Output = Outcome>,
 {
+    teach_allocator();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.or_exit(SYSTEM)?.block_on(async { program(Shutdown::new()?).await })
 }
+
+/// Makes glibc keep the memory of a batch for the next one.
+///
+/// It gives a large block back to the system as soon as it is freed, and pays for it again with
+/// page faults, until it has seen a block of that size come and go: then it raises the threshold,
+/// and that for giving back the end of the heap to twice as much (mallopt(3),
+/// `M_MMAP_THRESHOLD`). Other allocators do not mind.
+fn teach_allocator() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BYTES)));
+}
+
+/// The lists of some dozens of batches.
+const KEPT_BYTES: usize = 4 << 20;

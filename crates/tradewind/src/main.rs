@@ -12,11 +12,6 @@ use tradewind_worker::WorkerArgs;
 
 use crate::run::RunArgs;
 
-/// Lists of results are allocated on one thread and freed on another, thousands of times a second;
-/// the C library gives their memory back to the system each time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// A pile of tasks, some machines, and one record for each task
 #[derive(Parser)]
 #[command(name = "tradewind", version)]
