@@ -2,6 +2,7 @@
 
 mod resume;
 mod ring;
+mod uneven;
 
 use std::time::Duration;
 

@@ -302,7 +302,7 @@ impl Ring {
     }
 }
 
-fn config(job: JobId) -> DispatcherConfig {
+pub(crate) fn config(job: JobId) -> DispatcherConfig {
     DispatcherConfig {
         job,
         name: "test".into(),

@@ -1,0 +1,344 @@
+//! Work that is shared out unevenly by nature: how close to the bound does a job come?
+//!
+//! The machines run in virtual time, over links that take a while. What a task takes at a worker
+//! is given, and nobody is told.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tradewind_proto::collector::{Collector, CollectorConfig, Opened, Opening, Order};
+use tradewind_proto::dispatcher::{Dispatcher, Transmit};
+use tradewind_proto::executor::{Executor, Finished};
+use tradewind_proto::message::{Card, Outcome, Role, ToSink, ToVentilator, ToWorker};
+use tradewind_proto::{LaneId, SeqSet, SessionId, Slot, Time};
+
+use crate::ring::{JOB, config};
+
+/// A job, and who is there to do it.
+#[derive(Clone)]
+pub(crate) struct Scene {
+    /// How long each task takes where the slowness is 1.
+    pub(crate) tasks: Vec<Duration>,
+    /// Slots and slowness.
+    pub(crate) workers: Vec<(u32, u32)>,
+    /// The input is read to its end at once.
+    pub(crate) is_end_known: bool,
+    /// How long a message travels.
+    pub(crate) hop: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done {
+    /// When all was stored.
+    pub(crate) makespan: Duration,
+    /// Tasks that were dispatched more than once.
+    pub(crate) moved: u64,
+    /// Messages to workers that ask for tasks back.
+    pub(crate) recalls: u64,
+}
+
+impl Scene {
+    /// Tasks of lognormal length.
+    pub(crate) fn lognormal(seed: u64, count: usize, median: Duration, sigma: f64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut normal = || {
+            let (a, b): (f64, f64) = (1.0 - rng.f64(), rng.f64());
+            (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+        };
+        let tasks = (0..count).map(|_| median.mul_f64((sigma * normal()).exp())).collect();
+        let hop = Duration::from_micros(100);
+        Self { tasks, workers: vec![(1, 1); 4], is_end_known: true, hop }
+    }
+
+    /// The same work with the last worker so many times slower.
+    pub(crate) fn with_slow_worker(mut self, slowness: u32) -> Self {
+        self.workers.last_mut().expect("there are workers").1 = slowness;
+        self
+    }
+
+    pub(crate) fn with_slots(mut self, slots: u32) -> Self {
+        self.workers.iter_mut().for_each(|worker| worker.0 = slots);
+        self
+    }
+
+    pub(crate) fn with_open_input(mut self) -> Self {
+        self.is_end_known = false;
+        self
+    }
+
+    /// Nobody can be faster than this.
+    pub(crate) fn bound(&self) -> Duration {
+        let speed: f64 = self.workers.iter().map(|(k, slow)| f64::from(*k) / f64::from(*slow)).sum();
+        let sum: Duration = self.tasks.iter().sum();
+        let fastest = self.workers.iter().map(|(_, slow)| *slow).min().expect("there are workers");
+        let longest = self.tasks.iter().max().expect("there are tasks");
+        sum.div_f64(speed).max(*longest * fastest)
+    }
+
+    /// What a schedule takes that gives the next task to whoever is idle first, at once: all that
+    /// can be had by someone who knows neither what tasks take nor how fast workers are.
+    pub(crate) fn greedy(&self) -> Duration {
+        self.list(|free, _| free)
+    }
+
+    /// The same with the next task going to whoever will have done it first: by someone who knows
+    /// both.
+    pub(crate) fn foresighted(&self) -> Duration {
+        self.list(|free, takes| free + takes)
+    }
+
+    fn list(&self, key: impl Fn(Duration, Duration) -> Duration) -> Duration {
+        let slots = self.workers.iter().flat_map(|(k, slow)| vec![*slow; *k as usize]);
+        let mut slots: Vec<(Duration, u32)> = slots.map(|slow| (Duration::ZERO, slow)).collect();
+        for task in &self.tasks {
+            let slot = slots.iter_mut().min_by_key(|(free, slow)| key(*free, *task * *slow));
+            let slot = slot.expect("there are slots");
+            slot.0 += *task * slot.1;
+        }
+        slots.into_iter().map(|(free, _)| free).max().expect("there are slots")
+    }
+
+    /// Runs the job.
+    pub(crate) fn run(&self) -> Done {
+        let mut world = World::new(self);
+        world.play();
+        let makespan = world.stored_at.since(world.began);
+        Done { makespan, moved: world.moved, recalls: world.recalls }
+    }
+}
+
+struct World<'a> {
+    scene: &'a Scene,
+    now: Time,
+    began: Time,
+    stored_at: Time,
+    moved: u64,
+    recalls: u64,
+    dispatcher: Dispatcher,
+    collector: Collector,
+    executors: Vec<Executor>,
+    events: BinaryHeap<Reverse<(Time, u64, usize)>>,
+    messages: Vec<Option<Event>>,
+}
+
+enum Event {
+    Worker(usize, ToWorker),
+    Sink(ToSink),
+    Ventilator(ToVentilator),
+    Ended { worker: usize, slot: Slot, ran: Duration },
+    Wake,
+}
+
+impl<'a> World<'a> {
+    fn new(scene: &'a Scene) -> Self {
+        let sink =
+            CollectorConfig { session: SessionId(1000), order: Order::Seq, report_command: false };
+        let executor = |(id, (slots, _)): (usize, &(u32, u32))| {
+            let mut executor = Executor::new(SessionId(id as u64), *slots);
+            executor.handle_sink_connected();
+            executor
+        };
+        let mut world = Self {
+            scene,
+            now: Time(1_000_000),
+            began: Time(0),
+            stored_at: Time(0),
+            moved: 0,
+            recalls: 0,
+            dispatcher: Dispatcher::new(config(JOB)),
+            collector: Collector::new(sink),
+            executors: scene.workers.iter().enumerate().map(executor).collect(),
+            events: BinaryHeap::new(),
+            messages: Vec::new(),
+        };
+        world.dispatcher.handle_sink_connected();
+        world.dispatcher.handle_receipts_connected(world.now);
+        world.collector.handle_ventilator_connected();
+        for (id, (slots, _)) in scene.workers.iter().enumerate() {
+            let session = SessionId(id as u64);
+            let name = format!("w{id}");
+            world.collector.handle_worker_connected(session, &name);
+            let card = Card { role: Role::Worker, session, slots: *slots, name };
+            world.dispatcher.handle_lane_opened(world.now, LaneId(id as u64), &card);
+        }
+        world
+    }
+
+    fn play(&mut self) {
+        self.drive();
+        // Everybody is there and known when the work comes.
+        let joined = self.now + 20 * self.scene.hop;
+        self.push(joined, Event::Wake);
+        while self.now < joined {
+            self.step();
+        }
+        self.began = self.now;
+        for seq in 0..self.scene.tasks.len() {
+            assert!(self.dispatcher.input_room() > 0, "the harness reads all at once");
+            self.dispatcher.handle_task(Bytes::copy_from_slice(&(seq as u64).to_le_bytes()));
+        }
+        if self.scene.is_end_known {
+            self.dispatcher.handle_input_end();
+        }
+        self.drive();
+        let total = self.scene.tasks.len() as u64;
+        while self.collector.snapshot().stored.total() < total {
+            self.step();
+        }
+        self.stored_at = self.now;
+    }
+
+    fn push(&mut self, at: Time, event: Event) {
+        self.events.push(Reverse((at, self.messages.len() as u64, self.messages.len())));
+        self.messages.push(Some(event));
+    }
+
+    fn step(&mut self) {
+        let Some(Reverse((at, _, index))) = self.events.pop() else { panic!("nothing goes on") };
+        self.now = at;
+        match self.messages[index].take().expect("an event happens once") {
+            Event::Worker(id, message) => self.executors[id].handle_message(message),
+            Event::Sink(message) => self.collector.handle_message(message),
+            Event::Ventilator(message) => self.dispatcher.handle_message(self.now, message),
+            Event::Ended { worker, slot, ran } => {
+                self.executors[worker].handle_finished(Finished {
+                    slot,
+                    started_us: 1,
+                    ran_us: ran.as_micros() as u64,
+                    outcome: Outcome::ok(Bytes::new()),
+                    command: Bytes::new(),
+                });
+            }
+            Event::Wake => {}
+        }
+        self.drive();
+    }
+
+    /// Lets everybody say what there is to say.
+    fn drive(&mut self) {
+        let arrives = self.now + self.scene.hop;
+        if self.dispatcher.poll_timeout() <= self.now {
+            self.dispatcher.handle_timeout(self.now);
+        }
+        while let Some(transmit) = self.dispatcher.poll_transmit(self.now) {
+            let event = match transmit {
+                Transmit::Worker(lane, message) => {
+                    match &message {
+                        ToWorker::Tasks { tasks, .. } => {
+                            let again = tasks.0.iter().filter(|task| task.attempt.0 > 1);
+                            self.moved += again.count() as u64;
+                        }
+                        ToWorker::Recall { .. } => self.recalls += 1,
+                        _ => {}
+                    }
+                    Event::Worker(lane.0 as usize, message)
+                }
+                Transmit::Sink(message) => Event::Sink(message),
+            };
+            self.push(arrives, event);
+        }
+        for id in 0..self.executors.len() {
+            let executor = &mut self.executors[id];
+            if executor.poll_timeout() <= self.now {
+                executor.handle_timeout(self.now);
+            }
+            while let Some(start) = self.executors[id].poll_start(self.now) {
+                let seq = u64::from_le_bytes(start.task.payload[..].try_into().expect("a number"));
+                let ran = self.scene.tasks[seq as usize] * self.scene.workers[id].1;
+                let ended = Event::Ended { worker: id, slot: start.slot, ran };
+                self.push(self.now + ran, ended);
+            }
+            while let Some(message) = self.executors[id].poll_transmit() {
+                self.push(arrives, Event::Sink(message));
+            }
+        }
+        if self.collector.poll_timeout() <= self.now {
+            self.collector.handle_timeout(self.now);
+        }
+        if let Some(Opening { job, .. }) = self.collector.poll_open() {
+            let opened = Opened { job, stored: SeqSet::new(), counts: Default::default() };
+            self.collector.handle_opened(opened);
+        }
+        while let Some(records) = self.collector.poll_write() {
+            self.collector.handle_written(records.len());
+        }
+        while let Some(message) = self.collector.poll_transmit() {
+            self.push(arrives, Event::Ventilator(message));
+        }
+        self.wake_in_time();
+    }
+
+    fn wake_in_time(&mut self) {
+        let due = self.executors.iter().map(Executor::poll_timeout);
+        let due = due.chain([self.dispatcher.poll_timeout(), self.collector.poll_timeout()]);
+        let due = due.min().expect("somebody has a timer");
+        assert!(due > self.now, "a timer that is due was handled");
+        let next = self.events.peek().map(|Reverse((at, _, _))| *at);
+        if next.is_none_or(|next| due < next) {
+            self.push(due, Event::Wake);
+        }
+    }
+}
+
+const MS: Duration = Duration::from_millis(1);
+const US: Duration = Duration::from_micros(1);
+
+/// `cargo test -p tradewind-proto --release --test machines table -- --ignored --nocapture`
+#[test]
+#[ignore = "prints a table, asserts nothing"]
+fn table_of_ratios() {
+    type Make = Box<dyn Fn(u64, f64) -> Scene>;
+    let base = |count, median| -> Make {
+        Box::new(move |seed, sigma| Scene::lognormal(seed, count, median, sigma))
+    };
+    let mut cases: Vec<(String, Make)> = Vec::new();
+    for (name, count, median) in [
+        ("200 x 50 ms", 200, 50 * MS),
+        ("200 x 10 ms", 200, 10 * MS),
+        ("2,000 x 2 ms", 2_000, 2 * MS),
+        ("20,000 x 100 us", 20_000, 100 * US),
+    ] {
+        cases.push((name.to_owned(), base(count, median)));
+        for slowness in [2, 3, 10] {
+            let make = base(count, median);
+            let make = move |seed, sigma| make(seed, sigma).with_slow_worker(slowness);
+            cases.push((format!("{name}, one {slowness} x slower"), Box::new(make)));
+        }
+        let make = base(4 * count.min(5_000), median);
+        let make = move |seed, sigma| make(seed, sigma).with_slots(4);
+        cases.push((format!("{name}, x 4, four slots"), Box::new(make)));
+        let make = base(4 * count.min(5_000), median);
+        let make = move |seed, sigma| make(seed, sigma).with_slots(4).with_slow_worker(10);
+        cases.push((format!("{name}, x 4, four slots, one 10 x slower"), Box::new(make)));
+    }
+    println!("{:<50} sigma | known: mean   max | open: mean   max | greedy: mean  max | best  | recalls moved", "");
+    for (name, make) in &cases {
+        for sigma in [0.5, 1.0] {
+            let seeds = 0..20;
+            let scenes: Vec<Scene> = seeds.map(|seed| make(seed, sigma)).collect();
+            let stats = |ratio: &dyn Fn(&Scene) -> f64| {
+                let all: Vec<f64> = scenes.iter().map(ratio).collect();
+                (all.iter().sum::<f64>() / all.len() as f64, all.iter().copied().fold(0.0, f64::max))
+            };
+            let over = |scene: &Scene, took: Duration| took.div_duration_f64(scene.bound());
+            let (mut recalls, mut moved) = (0, 0);
+            let known = stats(&|scene| over(scene, scene.run().makespan));
+            let open = stats(&|scene| over(scene, scene.clone().with_open_input().run().makespan));
+            for scene in &scenes {
+                let done = scene.run();
+                recalls += done.recalls;
+                moved += done.moved;
+            }
+            let greedy = stats(&|scene| over(scene, scene.greedy()));
+            let best = stats(&|scene| over(scene, scene.foresighted()));
+            let per = |count: u64| count as f64 / scenes.len() as f64;
+            println!(
+                "{name:<50} {sigma:>5} | {:>11.3} {:>5.3} | {:>10.3} {:>5.3} | {:>12.3} {:>5.3} | {:.3} | {:>7.1} {:>5.1}",
+                known.0, known.1, open.0, open.1, greedy.0, greedy.1, best.0, per(recalls), per(moved)
+            );
+        }
+    }
+}
