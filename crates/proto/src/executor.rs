@@ -160,9 +160,10 @@ impl Executor {
             ToWorker::RollCall { job, call } => self.handle_roll_call(job, call),
             ToWorker::Tasks { job, limits, tasks } => self.handle_tasks(job, limits, tasks.0),
             ToWorker::Settled { job, below, ranges } => self.handle_settled(job, below, &ranges),
-            ToWorker::Recall { job } => {
+            ToWorker::Recall { job, call, keep } => {
                 if self.is_job(job) {
-                    self.hand_back();
+                    let ranges = self.take_unstarted(keep);
+                    self.say_news(News::Recalled { job, call, ranges });
                 }
             }
             ToWorker::Cancel { job } => {
@@ -529,10 +530,16 @@ impl Executor {
     /// Hands back what has not started.
     fn hand_back(&mut self) {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
-        let ranges: SeqRanges = self.queue.drain(..).map(|queued| queued.task.seq).collect();
+        let ranges = self.take_unstarted(0);
         if !ranges.is_empty() {
             self.say_news(News::Returned { job, ranges });
         }
+    }
+
+    /// Takes what has not started out of the queue, but for the first ones.
+    fn take_unstarted(&mut self, keep: u64) -> SeqRanges {
+        let keep = self.queue.len().min(usize::try_from(keep).unwrap_or(usize::MAX));
+        self.queue.drain(keep..).map(|queued| queued.task.seq).collect()
     }
 
     /// Stops what runs and hands it back, to be run elsewhere.

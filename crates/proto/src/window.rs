@@ -69,6 +69,11 @@ impl Window {
         self.rate
     }
 
+    /// How long a task and its receipt travel, at the least, once that is known.
+    pub(crate) fn travel(&self) -> Option<Duration> {
+        self.travel_min
+    }
+
     pub(crate) fn handle_dispatched(&mut self, now: Time, last: Seq) {
         self.round.get_or_insert(Round { probe: last, began: now, received: 0 });
     }

@@ -10,7 +10,7 @@ use tradewind_proto::limits::WORKER_TIMEOUT;
 use tradewind_proto::message::{
     News, Outcome, Received, Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
 };
-use tradewind_proto::{Attempt, JobId, Seq, SeqRange, SeqRanges, SessionId, TaskHash};
+use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, TaskHash};
 use tradewind_wire::encode;
 
 use crate::event::{Event, Instant, Process, Route};
@@ -353,7 +353,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
             },
             4 => ToWorker::Settled { job, below: Seq(u64::MAX), ranges },
             5 => ToWorker::Cancel { job },
-            6 => ToWorker::Recall { job },
+            6 => ToWorker::Recall { job, call: CallId(0), keep: 0 },
             _ => ToWorker::Done { job: JobId(0x0bad) },
         }),
         Process::Sink => encode(&match choice {
@@ -378,6 +378,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
                     ranges: ranges.clone(),
                     ran_us_max: 1,
                     ran_us_median: 1,
+                    ran_us_mean: u64::MAX,
                     bytes: 0,
                 }]),
                 stored: ranges,

@@ -60,7 +60,7 @@ pub(crate) fn to_worker(message: ToWorker<Borrowed<'_>>, frame: &Bytes) -> ToWor
         }
         ToWorker::RollCall { job, call } => ToWorker::RollCall { job, call },
         ToWorker::Settled { job, below, ranges } => ToWorker::Settled { job, below, ranges },
-        ToWorker::Recall { job } => ToWorker::Recall { job },
+        ToWorker::Recall { job, call, keep } => ToWorker::Recall { job, call, keep },
         ToWorker::Cancel { job } => ToWorker::Cancel { job },
         ToWorker::Drain => ToWorker::Drain,
         ToWorker::Ping => ToWorker::Ping,

@@ -21,25 +21,40 @@ impl Dispatcher {
         {
             self.roll = None;
         }
-        let first = self.next_to_dispatch()?;
+        let Some(first) = self.next_to_dispatch() else { return self.recall(now) };
         let ready = self.workers.values().filter(|worker| worker.phase == Phase::Ready).count();
         let avoid = self.avoided(first);
-        let (session, worker) = self
+        let left = self.left(now);
+        let room = |worker: &Worker| match &left {
+            Some(left) => left.room(worker),
+            None => worker.window.size(),
+        };
+        // What failed elsewhere is better run late than there again.
+        let is_held = |worker: &Worker| {
+            avoid.is_none() && left.as_ref().is_some_and(|left| left.held_until(worker).is_some())
+        };
+        let next = self
             .workers
             .iter()
-            .filter(|(_, worker)| worker.is_hungry())
+            .filter(|(_, worker)| worker.is_hungry(room(worker)) && !is_held(worker))
             // Whoever failed it before gets it only if nobody else has room.
             .min_by(|(a, worker_a), (b, worker_b)| {
                 let is_avoided = |session| avoid == Some(session);
                 let order = is_avoided(**a).cmp(&is_avoided(**b));
-                order.then(worker_a.load().total_cmp(&worker_b.load()))
-            })?;
+                let order = order.then(worker_a.load().total_cmp(&worker_b.load()));
+                order.then(worker_a.pace.us().unwrap_or(0.0).total_cmp(&worker_b.pace.us().unwrap_or(0.0)))
+            });
+        let Some((session, worker)) = next else {
+            self.look_when_held(left.as_ref());
+            return None;
+        };
         let (session, lane) = (*session, worker.lane);
 
         // When there is little left it is spread, so that nobody waits for one loaded queue.
         let waiting = self.requeued.len() as u64 + self.fresh_room();
         let share = waiting.div_ceil(ready as u64).max(worker.idle_slots());
-        let count = worker.free().min(share).min(BATCH_TASKS_MAX as u64);
+        let share = if left.is_some() { u64::MAX } else { share };
+        let count = worker.free(room(worker)).min(share).min(BATCH_TASKS_MAX as u64);
         let room = worker.free_bytes();
         let (was_idle, mut bytes) = (worker.out.is_empty(), 0);
         let mut tasks = Vec::with_capacity(count as usize);
@@ -68,6 +83,10 @@ impl Dispatcher {
             worker.out.insert(task.seq);
         }
         worker.window.handle_dispatched(now, last);
+        if was_idle {
+            worker.moved = now;
+        }
+        self.handle_dispatched(now);
         let limits = self.limits();
         let tasks = ToWorker::Tasks { job: self.config.job, limits, tasks: tasks.into() };
         Some(Transmit::Worker(lane, tasks))

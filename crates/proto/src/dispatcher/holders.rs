@@ -18,6 +18,7 @@ impl Dispatcher {
         self.next_call = CallId(call.0 + 1);
         worker.phase = Phase::Called;
         worker.call = Some(call);
+        worker.recall = None;
         let roll_call = ToWorker::RollCall { job: self.config.job, call };
         self.transmits.push_back(Transmit::Worker(lane, roll_call));
         if self.stopped == Some(Stopped::Cancelled) {
@@ -49,6 +50,11 @@ impl Dispatcher {
             News::Returned { job, ranges } => {
                 if job == self.config.job {
                     self.handle_returned(session, &ranges);
+                }
+            }
+            News::Recalled { job, call, ranges } => {
+                if job == self.config.job {
+                    self.handle_recalled(session, call, &ranges);
                 }
             }
             News::Reconnected => self.roll_call(session),

@@ -20,6 +20,7 @@ mod rng;
 mod run_times;
 mod sink_link;
 mod snapshot;
+mod tail;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,6 +42,7 @@ use self::resume::{Phase as ResumePhase, Resume};
 use self::rng::Rng;
 use self::run_times::RunTimes;
 use self::sink_link::SinkLink;
+use self::tail::Tail;
 use self::worker::{Phase, Worker};
 
 pub use self::halt::{Halt, HaltError, HaltLimit, HaltOn, HaltWhen, PERCENT_TASKS_MIN};
@@ -131,6 +133,7 @@ pub struct Dispatcher {
     /// The job goes on where another ventilator left it.
     resume: Option<Resume>,
     run_times: RunTimes,
+    tail: Tail,
     /// The limit that was last told to workers, where it moves.
     told_limit_us: Option<u64>,
     ended: Option<Ended>,
@@ -193,6 +196,7 @@ impl Dispatcher {
             is_complete: false,
             roll: None,
             run_times: RunTimes::default(),
+            tail: Tail::default(),
             told_limit_us: None,
             ended: None,
         }
@@ -348,6 +352,7 @@ impl Dispatcher {
             let old = std::mem::replace(&mut worker.lane, lane);
             worker.phase = Phase::Called;
             worker.call = None;
+            worker.recall = None;
             worker.heard = now;
             worker.window.handle_reset();
             worker.told_below = Seq(0);
@@ -463,6 +468,7 @@ impl Dispatcher {
             self.requeue(seq);
         }
         self.roll.take_if(|roll| roll.until <= now);
+        self.tail.handle_timeout(now);
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
             self.beat(now);
@@ -497,7 +503,7 @@ impl Dispatcher {
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         let due = self.delayed.first().map(|(due, _)| *due).into_iter();
-        let due = due.chain(self.roll.as_ref().map(|roll| roll.until));
+        let due = due.chain(self.roll.as_ref().map(|roll| roll.until)).chain(self.tail.look());
         due.fold(self.next_beat, Time::min)
     }
 

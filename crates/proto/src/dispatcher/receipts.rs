@@ -33,6 +33,9 @@ impl Dispatcher {
         worker.window.handle_received(now, &received.ranges, count, ran_max);
         worker.window.handle_result_bytes(count, received.bytes);
         worker.done += count;
+        worker.pace.add(count, received.ran_us_mean, &mut self.tail.spread);
+        worker.moved = now;
+        self.tail.handle_moved(now);
         self.mark_received(received);
     }
 
@@ -126,6 +129,9 @@ impl Dispatcher {
             worker.done += 1;
             let one = [seq].into_iter().collect();
             worker.window.handle_received(now, &one, 1, Duration::from_micros(ran_us));
+            worker.pace.add(1, ran_us, &mut self.tail.spread);
+            worker.moved = now;
+            self.tail.handle_moved(now);
         }
         // Whatever becomes of the task, this result is of no more use.
         self.tell_settled(session, seq);

@@ -1,6 +1,7 @@
 //! What the dispatcher knows of a worker.
 
 use super::snapshot::WorkerSnapshot;
+use super::tail::Pace;
 use crate::limits::CREDIT_BYTES_MAX;
 use crate::message::Card;
 use crate::window::Window;
@@ -14,6 +15,14 @@ pub(super) struct Worker {
     /// The call that it has not answered. Answers to earlier ones are out of date.
     pub(super) call: Option<CallId>,
     pub(super) window: Window,
+    /// How long a task takes here.
+    pub(super) pace: Pace,
+    /// The recall that it has not answered.
+    pub(super) recall: Option<CallId>,
+    /// Nothing more is recalled before.
+    pub(super) recall_min: Time,
+    /// When it last had a result, or a task after having had none.
+    pub(super) moved: Time,
     /// What it was given and the sink has not received from it.
     pub(super) out: SeqSet,
     /// Payload bytes of what it alone answers for.
@@ -45,6 +54,10 @@ impl Worker {
             phase: Phase::Called,
             call: None,
             window: Window::new(card.slots),
+            pace: Pace::default(),
+            recall: None,
+            recall_min: now,
+            moved: now,
             out: SeqSet::new(),
             out_bytes: 0,
             settled: SeqRanges::new(),
@@ -56,9 +69,9 @@ impl Worker {
         }
     }
 
-    /// Tasks it may still be given.
-    pub(super) fn free(&self) -> u64 {
-        self.window.size().saturating_sub(self.out.count())
+    /// Tasks it may still be given, if it may hold so many.
+    pub(super) fn free(&self, room: u64) -> u64 {
+        room.saturating_sub(self.out.count())
     }
 
     /// Payload bytes it may still be given.
@@ -70,13 +83,14 @@ impl Worker {
         self.window.slots().saturating_sub(self.out.count())
     }
 
-    /// Should it be given tasks now?
+    /// Should it be given tasks now, if it may hold so many?
     ///
     /// With all slots busy there is no hurry: it waits until an eighth of its window is free, or
     /// batches would become as small as the receipts that freed them.
-    pub(super) fn is_hungry(&self) -> bool {
-        let is_worthwhile = self.idle_slots() > 0 || self.free() * 8 >= self.window.size();
-        self.phase == Phase::Ready && self.free() > 0 && self.free_bytes() > 0 && is_worthwhile
+    pub(super) fn is_hungry(&self, room: u64) -> bool {
+        let free = self.free(room);
+        let is_worthwhile = self.idle_slots() > 0 || free * 8 >= room;
+        self.phase == Phase::Ready && free > 0 && self.free_bytes() > 0 && is_worthwhile
     }
 
     /// Tasks per slot.

@@ -64,10 +64,14 @@ pub enum ToWorker<P = Payload> {
         /// These above it are too.
         ranges: SeqRanges,
     },
-    /// Hand back what has not started.
+    /// Hand back what has not started, and say so ([`News::Recalled`]), be it nothing.
     Recall {
         /// The job in question.
         job: JobId,
+        /// Which call this is, to be repeated in the answer.
+        call: CallId,
+        /// So many of those that would start first it may keep.
+        keep: u64,
     },
     /// Stop the job's tasks, running ones too.
     Cancel {
@@ -223,7 +227,7 @@ pub enum News {
         /// What these tasks are, all together, ascending by seq.
         hashes: Bounded<TaskHash, RANGES_MAX>,
     },
-    /// These were not started and are handed back.
+    /// These are handed back because the worker leaves, or because nobody wants them any more.
     Returned {
         /// The job they belong to.
         job: JobId,
@@ -237,6 +241,15 @@ pub enum News {
     Draining,
     /// The worker leaves of its own accord and holds nothing.
     Goodbye,
+    /// The answer to a recall: these were not started and are handed back.
+    Recalled {
+        /// The job it was called for.
+        job: JobId,
+        /// Which call this answers.
+        call: CallId,
+        /// The tasks.
+        ranges: SeqRanges,
+    },
 }
 
 /// How one attempt of one task ended.
@@ -386,6 +399,8 @@ pub struct Received {
     pub ran_us_max: u64,
     /// The median of the run times, in microseconds.
     pub ran_us_median: u64,
+    /// The mean of the run times, in microseconds.
+    pub ran_us_mean: u64,
     /// Bytes of the results.
     pub bytes: u64,
 }

@@ -40,6 +40,11 @@ pub(crate) struct Done {
     pub(crate) recalls: u64,
 }
 
+/// What the machines are told.
+fn whole_us(time: Duration) -> Duration {
+    Duration::from_micros(time.as_micros() as u64)
+}
+
 impl Scene {
     /// Tasks of lognormal length.
     pub(crate) fn lognormal(seed: u64, count: usize, median: Duration, sigma: f64) -> Self {
@@ -48,7 +53,7 @@ impl Scene {
             let (a, b): (f64, f64) = (1.0 - rng.f64(), rng.f64());
             (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
         };
-        let tasks = (0..count).map(|_| median.mul_f64((sigma * normal()).exp())).collect();
+        let tasks = (0..count).map(|_| whole_us(median.mul_f64((sigma * normal()).exp()))).collect();
         let hop = Duration::from_micros(100);
         Self { tasks, workers: vec![(1, 1); 4], is_end_known: true, hop }
     }
@@ -317,7 +322,8 @@ fn table_of_ratios() {
     println!("{:<50} sigma | known: mean   max | open: mean   max | greedy: mean  max | best  | recalls moved", "");
     for (name, make) in &cases {
         for sigma in [0.5, 1.0] {
-            let seeds = 0..20;
+            let seeds = 0..std::env::var("SEEDS").map_or(20, |s| s.parse().unwrap());
+            if !name.contains(&std::env::var("ONLY").unwrap_or_default()) { continue; }
             let scenes: Vec<Scene> = seeds.map(|seed| make(seed, sigma)).collect();
             let stats = |ratio: &dyn Fn(&Scene) -> f64| {
                 let all: Vec<f64> = scenes.iter().map(ratio).collect();

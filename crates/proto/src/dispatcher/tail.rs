@@ -1,0 +1,347 @@
+//! Who gets how much when little is left, and who gives back what.
+//!
+//! While much waits, every worker gets what its window has room for. When what waits is so little
+//! that it matters who gets it, a worker holds no more than its share, by its speed, of all that is
+//! left; one that is much slower than the others gets nothing that they would sooner be through
+//! with; and when nothing waits and somebody runs dry, those whose queues are longer than their
+//! share are asked to hand back the rest.
+//!
+//! All of it goes by estimates, so none of it is final: whoever waits for something that does not
+//! come is looked at again ([`Tail::look`]).
+
+use std::time::Duration;
+
+use super::worker::{Phase, Worker};
+use super::{Dispatcher, Stopped, Transmit};
+use crate::limits::HELD_BYTES_MAX;
+use crate::message::ToWorker;
+use crate::{CallId, SeqRanges, SessionId, Time};
+
+/// Tasks that wait beyond which there is no hurry to share them out finely.
+const WAITING_MAX: u64 = 1 << 14;
+
+/// Near the known end of the input a worker holds at most this part of its share, so that there is
+/// something left to even out with.
+const PART_NEAR_END: f64 = 0.5;
+
+/// A worker is slow if its tasks take so many times as long as the others'. What is less can be
+/// chance, and would gain little.
+const SLOW_MIN: f64 = 2.0;
+
+/// A slow worker's next task is expected to take longer than its tasks do on the average, by so many
+/// standard deviations: to wait for it costs everybody's time, to leave it idle only its own.
+const SLOW_DEVIATIONS: f64 = 2.0;
+
+/// The weight of the latest results in a worker's pace, in tasks.
+const PACE_TASKS: f64 = 32.0;
+
+/// The weight of the latest results in the spread, in batches.
+const SPREAD_BATCHES: f64 = 64.0;
+
+/// The travel time of a task and its receipt, before it is known.
+const TRAVEL_UNKNOWN: Duration = Duration::from_millis(1);
+
+/// Two recalls from a worker are so far apart, and four times the travel time.
+const RECALL_GAP: Duration = Duration::from_millis(1);
+
+/// Nothing is recalled before so long after the last task went out, unless the input has ended:
+/// more may be on its way.
+const DRY_MIN: Duration = Duration::from_millis(1);
+
+/// Looking for something to recall costs about a microsecond for a hundred workers: so long is
+/// waited for each of them before the next look.
+const LOOK_GAP: Duration = Duration::from_micros(1);
+
+/// How long a task takes at a worker.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    us: f64,
+    tasks: f64,
+}
+
+impl Pace {
+    /// So many tasks took so long each.
+    pub(super) fn add(&mut self, count: u64, mean_us: u64, spread: &mut Spread) {
+        if count == 0 {
+            return;
+        }
+        if let Some(us) = self.us() {
+            spread.add(count, mean_us as f64 / us);
+        }
+        self.tasks += count as f64;
+        // What takes no time by a clock of microseconds takes some.
+        let newest = mean_us.max(1) as f64;
+        self.us += (newest - self.us) * (count as f64 / self.tasks);
+        self.tasks = self.tasks.min(PACE_TASKS);
+    }
+
+    /// Microseconds a task, once there is something to go by.
+    pub(super) fn us(&self) -> Option<f64> {
+        (self.tasks > 0.0).then_some(self.us)
+    }
+}
+
+/// How much tasks differ from one another, whoever runs them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spread {
+    variance: f64,
+    batches: f64,
+}
+
+impl Spread {
+    /// So many tasks took so many times as long as is usual.
+    fn add(&mut self, count: u64, ratio: f64) {
+        self.batches += 1.0;
+        let newest = (ratio - 1.0).powi(2) * count as f64;
+        self.variance += (newest - self.variance) / self.batches;
+        self.batches = self.batches.min(SPREAD_BATCHES);
+    }
+
+    /// The standard deviation, in parts of the mean.
+    fn deviation(&self) -> f64 {
+        self.variance.sqrt()
+    }
+}
+
+/// When to look again, and whether there is anything to recall.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    pub(super) spread: Spread,
+    /// When a result came or a task went out last.
+    moved: Time,
+    /// Nothing has waited since then.
+    dry: Option<Time>,
+    /// The next look for something to recall, at the earliest.
+    look_min: Time,
+    /// Somebody waits, and at this time it may have been for too long.
+    look: Option<Time>,
+}
+
+impl Tail {
+    pub(super) fn handle_moved(&mut self, now: Time) {
+        self.moved = now;
+    }
+
+    /// What it was time for is decided anew with whatever is polled next.
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        self.look.take_if(|look| *look <= now);
+    }
+
+    /// When to decide anew, if nothing happens before.
+    pub(super) fn look(&self) -> Option<Time> {
+        self.look
+    }
+
+    fn look_at(&mut self, at: Time) {
+        self.look = Some(self.look.map_or(at, |look| look.min(at)));
+    }
+}
+
+/// All that is left, and who is there to do it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left {
+    now: Time,
+    moved: Time,
+    /// Tasks that wait.
+    waiting: f64,
+    /// Tasks that are out, and so many of them that run.
+    out: f64,
+    running: f64,
+    slots: f64,
+    /// Tasks a microsecond.
+    rate: f64,
+    /// Microseconds a task, where a worker's own pace is not known.
+    us: f64,
+    part: f64,
+    deviation: f64,
+}
+
+impl Left {
+    fn us(&self, worker: &Worker) -> f64 {
+        worker.pace.us().unwrap_or(self.us)
+    }
+
+    fn rate(&self, worker: &Worker) -> f64 {
+        worker.window.slots() as f64 / self.us(worker)
+    }
+
+    /// Tasks that the worker may hold.
+    pub(super) fn room(&self, worker: &Worker) -> u64 {
+        let rate = self.rate(worker);
+        let share = self.part * (self.waiting + self.out) * rate / self.rate;
+        (share as u64).max(in_reach(worker, rate)).min(worker.window.size())
+    }
+
+    /// Until when the worker gets nothing more, because the others will sooner be through with all
+    /// that is left than this one with its next task. Not for longer than it would take if they
+    /// do not move.
+    pub(super) fn held_until(&self, worker: &Worker) -> Option<Time> {
+        let us = worker.pace.us()?;
+        let running = running(worker);
+        let (rate, slots) = (self.rate - self.rate(worker), self.slots - worker.window.slots() as f64);
+        if slots < 1.0 || us * rate < SLOW_MIN * slots {
+            return None;
+        }
+        let left = self.waiting + self.out - running - (self.running - running) / 2.0;
+        let others_us = left / rate + slots / rate / 2.0;
+        let until = self.moved + Duration::from_micros(us as u64);
+        (us * (1.0 + SLOW_DEVIATIONS * self.deviation) > others_us && self.now < until).then_some(until)
+    }
+}
+
+fn running(worker: &Worker) -> f64 {
+    worker.out.count().min(worker.window.slots()) as f64
+}
+
+fn travel(worker: &Worker) -> Duration {
+    worker.window.travel().unwrap_or(TRAVEL_UNKNOWN)
+}
+
+/// Tasks that the worker needs to be busy until more can have come.
+fn in_reach(worker: &Worker, rate: f64) -> u64 {
+    worker.window.slots() + (rate * travel(worker).as_micros() as f64) as u64
+}
+
+impl Dispatcher {
+    /// What is left, if it is so little that it matters who gets it.
+    pub(super) fn left(&self, now: Time) -> Option<Left> {
+        let waiting = self.requeued.len() as u64 + (self.end().0 - self.fresh.0);
+        if waiting > WAITING_MAX {
+            return None;
+        }
+        let (mut out, mut running_sum, mut slots, mut ready) = (0, 0.0, 0, 0_u32);
+        let (mut known_slots, mut known_rate) = (0.0, 0.0);
+        for worker in self.workers.values().filter(|worker| worker.phase == Phase::Ready) {
+            ready += 1;
+            out += worker.out.count();
+            running_sum += running(worker);
+            slots += worker.window.slots();
+            if let Some(us) = worker.pace.us() {
+                known_slots += worker.window.slots() as f64;
+                known_rate += worker.window.slots() as f64 / us;
+            }
+        }
+        if ready < 2 {
+            return None;
+        }
+        let us = if known_rate > 0.0 { known_slots / known_rate } else { 1.0 };
+        Some(Left {
+            now,
+            moved: self.tail.moved,
+            waiting: waiting as f64,
+            out: out as f64,
+            running: running_sum,
+            slots: slots as f64,
+            rate: known_rate + (slots as f64 - known_slots) / us,
+            us,
+            deviation: self.tail.spread.deviation(),
+            part: if self.total.is_some() { PART_NEAR_END } else { 1.0 },
+        })
+    }
+
+    /// Something waits, and nobody may have it now: whoever is held back may later.
+    pub(super) fn look_when_held(&mut self, left: Option<&Left>) {
+        let Some(left) = left else { return };
+        let idle = self.workers.values().filter(|w| w.phase == Phase::Ready && w.idle_slots() > 0);
+        self.tail.look = idle.filter_map(|worker| left.held_until(worker)).min();
+    }
+
+    pub(super) fn handle_dispatched(&mut self, now: Time) {
+        self.tail.handle_moved(now);
+        (self.tail.dry, self.tail.look) = (None, None);
+    }
+
+    /// When nothing waits: asks those whose queues are longer than their share to hand back the
+    /// rest, for those who run dry.
+    pub(super) fn recall(&mut self, now: Time) -> Option<Transmit> {
+        let dry = *self.tail.dry.get_or_insert(now);
+        let is_held = self.sink.held_bytes >= HELD_BYTES_MAX || self.roll.is_some();
+        if self.workers.len() < 2 || is_held || self.stopped == Some(Stopped::Cancelled) {
+            self.tail.look = None;
+            return None;
+        }
+        let due = if self.total.is_some() { now } else { dry + DRY_MIN };
+        let due = due.max(self.tail.look_min);
+        if now < due {
+            // Whoever has settled everything has nothing to look for.
+            self.tail.look = (self.settled < self.end().0).then_some(due);
+            return None;
+        }
+        self.tail.look = None;
+        self.tail.look_min = now + LOOK_GAP * self.workers.len() as u32;
+        let recalls = self.recalls(now);
+        for (session, keep) in recalls {
+            let call = self.next_call;
+            self.next_call = CallId(call.0 + 1);
+            let Some(worker) = self.workers.get_mut(&session) else { continue };
+            worker.recall = Some(call);
+            worker.recall_min = now + RECALL_GAP + 4 * travel(worker);
+            let recall = ToWorker::Recall { job: self.config.job, call, keep };
+            self.transmits.push_back(Transmit::Worker(worker.lane, recall));
+        }
+        self.transmits.pop_front()
+    }
+
+    /// Who should hand back what it has not started, but for so many.
+    fn recalls(&mut self, now: Time) -> Vec<(SessionId, u64)> {
+        let Some(left) = self.left(now) else { return Vec::new() };
+        let ready = self.workers.iter().filter(|(_, worker)| worker.phase == Phase::Ready);
+        // Those that are held back have no share.
+        let (mut rate, mut is_dry, mut is_queued) = (0.0, false, false);
+        for (_, worker) in ready.clone() {
+            let has_more = worker.out.count() > worker.window.slots();
+            is_queued |= has_more;
+            if left.held_until(worker).is_none() {
+                let own = left.rate(worker);
+                rate += own;
+                is_dry |= worker.out.count() < in_reach(worker, own);
+            }
+        }
+        if !is_dry || !is_queued {
+            return Vec::new();
+        }
+        let (mut recalls, mut look) = (Vec::new(), None::<Time>);
+        for (session, worker) in ready {
+            let (slots, out) = (worker.window.slots(), worker.out.count());
+            let own = left.rate(worker);
+            let share = if left.held_until(worker).is_some() {
+                slots
+            } else {
+                ((left.out * own / rate) as u64).max(in_reach(worker, own))
+            };
+            if out <= share {
+                continue;
+            }
+            // What runs may take as long again as it has, whatever is usual.
+            let silent = now.since(worker.moved);
+            let usual = Duration::from_micros(left.us(worker) as u64);
+            let queued = Duration::from_micros(((out - slots) as f64 / own) as u64);
+            let wait = if silent > usual { queued + silent } else { queued };
+            let worth = 2 * travel(worker);
+            if worker.recall.is_some() {
+                continue;
+            }
+            let due = if wait > worth { now } else { worker.moved + usual.max(worth) + worth };
+            let due = due.max(worker.recall_min);
+            if due <= now {
+                recalls.push((*session, share - slots));
+            } else {
+                look = Some(look.map_or(due, |look| look.min(due)));
+            }
+        }
+        if let Some(look) = look {
+            self.tail.look_at(look);
+        }
+        recalls
+    }
+
+    pub(super) fn handle_recalled(&mut self, session: SessionId, call: CallId, ranges: &SeqRanges) {
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        // What came on an old connection may be of a recall before, and the worker may have been
+        // given the same tasks again since then.
+        if worker.recall.take_if(|due| *due == call).is_some() {
+            self.handle_returned(session, ranges);
+        }
+    }
+}
+
