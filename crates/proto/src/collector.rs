@@ -533,7 +533,7 @@ impl Collector {
             let ran_us_max = ran_us.iter().copied().max().unwrap_or_default();
             let middle = ran_us.len() / 2;
             let ran_us_median = *ran_us.select_nth_unstable(middle).1;
-            let ran_us_mean = 
+            let ran_us_mean =
                 ran_us.iter().fold(0, |sum: u64, us| sum.saturating_add(*us)) / ran_us.len() as u64;
             let received =
                 Received { session, ranges, ran_us_max, ran_us_median, ran_us_mean, bytes };

@@ -22,7 +22,6 @@ impl Dispatcher {
             self.roll = None;
         }
         let Some(first) = self.next_to_dispatch() else { return self.recall(now) };
-        let ready = self.workers.values().filter(|worker| worker.phase == Phase::Ready).count();
         let avoid = self.avoided(first);
         let left = self.left(now);
         let room = |worker: &Worker| match &left {
@@ -42,7 +41,7 @@ impl Dispatcher {
                 let is_avoided = |session| avoid == Some(session);
                 let order = is_avoided(**a).cmp(&is_avoided(**b));
                 let order = order.then(worker_a.load().total_cmp(&worker_b.load()));
-                order.then(worker_a.pace.us().unwrap_or(0.0).total_cmp(&worker_b.pace.us().unwrap_or(0.0)))
+                order.then(worker_a.pace.cmp(&worker_b.pace))
             });
         let Some((session, worker)) = next else {
             self.look_when_held(left.as_ref());
@@ -50,10 +49,7 @@ impl Dispatcher {
         };
         let (session, lane) = (*session, worker.lane);
 
-        // When there is little left it is spread, so that nobody waits for one loaded queue.
-        let waiting = self.requeued.len() as u64 + self.fresh_room();
-        let share = waiting.div_ceil(ready as u64).max(worker.idle_slots());
-        let share = if left.is_some() { u64::MAX } else { share };
+        let share = if left.is_some() { u64::MAX } else { self.even_share(worker) };
         let count = worker.free(room(worker)).min(share).min(BATCH_TASKS_MAX as u64);
         let room = worker.free_bytes();
         let (was_idle, mut bytes) = (worker.out.is_empty(), 0);
@@ -86,10 +82,17 @@ impl Dispatcher {
         if was_idle {
             worker.moved = now;
         }
-        self.handle_dispatched(now);
+        self.tail.handle_dispatched(now);
         let limits = self.limits();
         let tasks = ToWorker::Tasks { job: self.config.job, limits, tasks: tasks.into() };
         Some(Transmit::Worker(lane, tasks))
+    }
+
+    /// Much may wait of which little may go out yet: nobody gets all of that.
+    fn even_share(&self, worker: &Worker) -> u64 {
+        let ready = self.workers.values().filter(|worker| worker.phase == Phase::Ready).count();
+        let waiting = self.requeued.len() as u64 + self.fresh_room();
+        waiting.div_ceil(ready as u64).max(worker.idle_slots())
     }
 
     pub(super) fn limits(&self) -> Limits {

@@ -35,7 +35,7 @@ impl Dispatcher {
         worker.done += count;
         worker.pace.add(count, received.ran_us_mean, &mut self.tail.spread);
         worker.moved = now;
-        self.tail.handle_moved(now);
+        self.tail.handle_received(now);
         self.mark_received(received);
     }
 
@@ -129,9 +129,8 @@ impl Dispatcher {
             worker.done += 1;
             let one = [seq].into_iter().collect();
             worker.window.handle_received(now, &one, 1, Duration::from_micros(ran_us));
-            worker.pace.add(1, ran_us, &mut self.tail.spread);
             worker.moved = now;
-            self.tail.handle_moved(now);
+            self.tail.handle_received(now);
         }
         // Whatever becomes of the task, this result is of no more use.
         self.tell_settled(session, seq);

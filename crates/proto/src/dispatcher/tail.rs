@@ -52,7 +52,7 @@ const DRY_MIN: Duration = Duration::from_millis(1);
 /// waited for each of them before the next look.
 const LOOK_GAP: Duration = Duration::from_micros(1);
 
-/// How long a task takes at a worker.
+/// How long a task takes at a worker. Failed attempts that are tried again say nothing of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
     us: f64,
@@ -73,6 +73,11 @@ impl Pace {
         let newest = mean_us.max(1) as f64;
         self.us += (newest - self.us) * (count as f64 / self.tasks);
         self.tasks = self.tasks.min(PACE_TASKS);
+    }
+
+    /// The faster one first; one that nobody knows is tried before all.
+    pub(super) fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.us.total_cmp(&other.us)
     }
 
     /// Microseconds a task, once there is something to go by.
@@ -118,8 +123,13 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    pub(super) fn handle_moved(&mut self, now: Time) {
+    pub(super) fn handle_received(&mut self, now: Time) {
         self.moved = now;
+    }
+
+    pub(super) fn handle_dispatched(&mut self, now: Time) {
+        self.moved = now;
+        (self.dry, self.look) = (None, None);
     }
 
     /// What it was time for is decided anew with whatever is polled next.
@@ -178,14 +188,16 @@ impl Left {
     pub(super) fn held_until(&self, worker: &Worker) -> Option<Time> {
         let us = worker.pace.us()?;
         let running = running(worker);
-        let (rate, slots) = (self.rate - self.rate(worker), self.slots - worker.window.slots() as f64);
+        let (rate, slots) =
+            (self.rate - self.rate(worker), self.slots - worker.window.slots() as f64);
         if slots < 1.0 || us * rate < SLOW_MIN * slots {
             return None;
         }
         let left = self.waiting + self.out - running - (self.running - running) / 2.0;
         let others_us = left / rate + slots / rate / 2.0;
         let until = self.moved + Duration::from_micros(us as u64);
-        (us * (1.0 + SLOW_DEVIATIONS * self.deviation) > others_us && self.now < until).then_some(until)
+        (us * (1.0 + SLOW_DEVIATIONS * self.deviation) > others_us && self.now < until)
+            .then_some(until)
     }
 }
 
@@ -246,11 +258,6 @@ impl Dispatcher {
         self.tail.look = idle.filter_map(|worker| left.held_until(worker)).min();
     }
 
-    pub(super) fn handle_dispatched(&mut self, now: Time) {
-        self.tail.handle_moved(now);
-        (self.tail.dry, self.tail.look) = (None, None);
-    }
-
     /// When nothing waits: asks those whose queues are longer than their share to hand back the
     /// rest, for those who run dry.
     pub(super) fn recall(&mut self, now: Time) -> Option<Transmit> {
@@ -289,12 +296,12 @@ impl Dispatcher {
         // Those that are held back have no share.
         let (mut rate, mut is_dry, mut is_queued) = (0.0, false, false);
         for (_, worker) in ready.clone() {
-            let has_more = worker.out.count() > worker.window.slots();
-            is_queued |= has_more;
+            is_queued |= worker.out.count() > worker.window.slots();
             if left.held_until(worker).is_none() {
                 let own = left.rate(worker);
                 rate += own;
-                is_dry |= worker.out.count() < in_reach(worker, own);
+                let room = in_reach(worker, own).min(worker.window.size());
+                is_dry |= worker.free(room) > 0 && worker.free_bytes() > 0;
             }
         }
         if !is_dry || !is_queued {
@@ -309,7 +316,7 @@ impl Dispatcher {
             } else {
                 ((left.out * own / rate) as u64).max(in_reach(worker, own))
             };
-            if out <= share {
+            if out <= share || worker.recall.is_some() {
                 continue;
             }
             // What runs may take as long again as it has, whatever is usual.
@@ -318,9 +325,6 @@ impl Dispatcher {
             let queued = Duration::from_micros(((out - slots) as f64 / own) as u64);
             let wait = if silent > usual { queued + silent } else { queued };
             let worth = 2 * travel(worker);
-            if worker.recall.is_some() {
-                continue;
-            }
             let due = if wait > worth { now } else { worker.moved + usual.max(worth) + worth };
             let due = due.max(worker.recall_min);
             if due <= now {
@@ -344,4 +348,3 @@ impl Dispatcher {
         }
     }
 }
-

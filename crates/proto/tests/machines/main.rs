@@ -13,8 +13,8 @@ use tradewind_proto::executor::Executor;
 use tradewind_proto::limits::{
     CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, HELD_BYTES_MAX, LOSSES_MAX, RETRY_BACKOFF_MIN,
 };
-use tradewind_proto::message::{Exit, News, Outcome, Status, ToSink, ToVentilator};
-use tradewind_proto::{LaneId, SessionId};
+use tradewind_proto::message::{Exit, News, Outcome, Status, Task, ToSink, ToVentilator, ToWorker};
+use tradewind_proto::{Attempt, CallId, LaneId, Seq, SessionId, Time};
 
 use crate::ring::{JOB, Ring};
 
@@ -92,6 +92,139 @@ fn a_window_never_exceeds_its_bound() {
             ended += 1;
         }
     }
+}
+
+/// Worker 1 takes a millisecond for a task and worker 2 a second; one task waits that both could
+/// have, and worker 1 is at another.
+fn a_slow_worker_and_a_task_that_waits() -> Ring {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.join(2, 1);
+    ring.tasks(&["t"; 2]);
+    for _ in 0..10 {
+        ring.tasks(&["t"]);
+        ring.now = Time(ring.now.0 + 1_000);
+        ring.finish_after(1, 0, 1_000, ok("t"));
+    }
+    ring.now = Time(ring.now.0 + 1_000_000);
+    ring.finish_after(2, 0, 1_000_000, ok("t"));
+    assert_eq!((ring.running(1).len(), ring.running(2).len()), (1, 0));
+    ring.tasks(&["t"]);
+    ring
+}
+
+#[test]
+fn a_task_is_kept_for_those_who_will_sooner_have_done_it() {
+    let mut ring = a_slow_worker_and_a_task_that_waits();
+    assert_eq!(ring.running(2), []);
+    ring.finish(1, 0, ok("t"));
+    assert_eq!((ring.running(1), ring.running(2)), (vec![(12, 1)], vec![]));
+    // With more than they get through in that time it is another matter.
+    ring.tasks(&["t"; 2_000]);
+    assert_eq!(ring.running(2).len(), 1);
+}
+
+#[test]
+fn a_slow_worker_gets_what_is_left_when_the_faster_ones_are_gone() {
+    let mut ring = a_slow_worker_and_a_task_that_waits();
+    ring.kill(1);
+    assert_eq!(ring.running(2), [(11, 2)]);
+}
+
+#[test]
+fn a_slow_worker_gets_what_is_left_when_the_faster_ones_do_not_move() {
+    let mut ring = a_slow_worker_and_a_task_that_waits();
+    let due = ring.dispatcher.poll_timeout();
+    assert!(due <= Time(ring.now.0 + 1_000_000), "somebody looks again");
+    ring.pass(500_000);
+    assert_eq!(ring.running(2), []);
+    ring.pass(600_000);
+    assert_eq!(ring.running(2), [(12, 1)]);
+}
+
+#[test]
+fn what_failed_elsewhere_is_tried_by_a_slow_worker() {
+    let mut ring = Ring::new(1, Order::Seq);
+    ring.join(1, 1);
+    ring.join(2, 1);
+    ring.tasks(&["t"; 2]);
+    ring.finish_after(1, 0, 1_000, ok("t"));
+    ring.finish_after(2, 0, 1_000_000, ok("t"));
+    ring.tasks(&["t"]);
+    assert_eq!(ring.running(1), [(2, 1)]);
+    ring.finish(1, 0, failed());
+    ring.pass(RETRY_BACKOFF_MIN.as_micros() as u64);
+    assert_eq!((ring.running(1), ring.running(2)), (vec![], vec![(2, 2)]));
+}
+
+/// Worker 1 has a queue of what is left, and nobody else is there yet.
+fn a_queue_of_all_that_is_left() -> Ring {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["t"; 40]);
+    while ring.dispatcher.snapshot().workers[0].out < 8 {
+        ring.now = Time(ring.now.0 + 5_000);
+        ring.finish_after(1, 0, 5_000, ok("t"));
+    }
+    while ring.dispatcher.snapshot().read > ring.records().len() as u64 + 8 {
+        ring.now = Time(ring.now.0 + 5_000);
+        ring.finish_after(1, 0, 5_000, ok("t"));
+    }
+    ring
+}
+
+#[test]
+fn a_queue_is_shared_with_a_worker_that_comes_late() {
+    let mut ring = a_queue_of_all_that_is_left();
+    let held = |ring: &Ring, id: u64| ring.workers[&id].executor.snapshot();
+    assert_eq!((held(&ring, 1).running, held(&ring, 1).queued), (1, 7));
+    ring.join(2, 1);
+    ring.pass(1_000);
+    // One half each, of which the ventilator keeps what worker 2 does not run yet.
+    assert_eq!((held(&ring, 1).running, held(&ring, 1).queued), (1, 3));
+    assert_eq!(ring.running(2), [(36, 2)]);
+    ring.finish_all();
+    let seqs: Vec<u64> = ring.records().iter().map(|record| record.0).collect();
+    assert!(seqs.into_iter().eq(0..40));
+}
+
+#[test]
+fn an_answer_to_a_recall_that_was_answered_takes_nothing_back() {
+    let mut ring = a_queue_of_all_that_is_left();
+    ring.join(2, 1);
+    ring.pass(1_000);
+    let held = |ring: &Ring| -> Vec<u64> {
+        ring.dispatcher.snapshot().workers.iter().map(|worker| worker.out).collect()
+    };
+    assert_eq!(held(&ring), [4, 1]);
+    for call in 0..10 {
+        let ranges = (0..40).map(Seq).collect();
+        let news = News::Recalled { job: JOB, call: CallId(call), ranges };
+        ring.say(ToVentilator::Relay { session: SessionId(1), news });
+    }
+    assert_eq!(held(&ring), [4, 1]);
+}
+
+#[test]
+fn a_recall_is_answered_and_leaves_what_would_start_first() {
+    let mut executor = Executor::new(SessionId(1), 1);
+    executor.handle_sink_connected();
+    executor.handle_message(ToWorker::RollCall { job: JOB, call: CallId(0) });
+    let task =
+        |seq| Task { seq: Seq(seq), attempt: Attempt(1), last: true, payload: Default::default() };
+    let tasks: Vec<Task> = (0..5).map(task).collect();
+    let limits = Default::default();
+    executor.handle_message(ToWorker::Tasks { job: JOB, limits, tasks: tasks.into() });
+    assert!(executor.poll_start(Time(0)).is_some());
+    while executor.poll_transmit().is_some() {}
+    for (keep, returned) in [(1, vec![Seq(2), Seq(3), Seq(4)]), (1, vec![]), (0, vec![Seq(1)])] {
+        executor.handle_message(ToWorker::Recall { job: JOB, call: CallId(7), keep });
+        let ranges = returned.into_iter().collect();
+        let news = News::Recalled { job: JOB, call: CallId(7), ranges };
+        let session = SessionId(1);
+        assert_eq!(executor.poll_transmit(), Some(ToSink::News { session, news }));
+    }
+    assert_eq!(executor.snapshot().running, 1);
 }
 
 #[test]
