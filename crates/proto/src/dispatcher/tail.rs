@@ -11,11 +11,12 @@
 
 use std::time::Duration;
 
+use super::entry::State;
 use super::worker::{Phase, Worker};
 use super::{Dispatcher, Stopped, Transmit};
 use crate::limits::HELD_BYTES_MAX;
 use crate::message::ToWorker;
-use crate::{CallId, SeqRanges, SessionId, Time};
+use crate::{Attempt, CallId, SeqRanges, SessionId, Time};
 
 /// Tasks that wait beyond which there is no hurry to share them out finely.
 const WAITING_MAX: u64 = 1 << 14;
@@ -343,8 +344,20 @@ impl Dispatcher {
         let Some(worker) = self.workers.get_mut(&session) else { return };
         // What came on an old connection may be of a recall before, and the worker may have been
         // given the same tasks again since then.
-        if worker.recall.take_if(|due| *due == call).is_some() {
-            self.handle_returned(session, ranges);
+        if worker.recall.take_if(|due| *due == call).is_none() {
+            return;
         }
+        for range in ranges.as_slice() {
+            for seq in range.clamped(self.base, self.handed_out()).seqs() {
+                // What was only moved was not attempted, unless somebody else did before.
+                if let Some(entry) = self.entry(seq)
+                    && entry.state == State::Out(session)
+                    && entry.since == entry.attempt
+                {
+                    entry.attempt = Attempt(entry.attempt.0.saturating_sub(1));
+                }
+            }
+        }
+        self.handle_returned(session, ranges);
     }
 }

@@ -182,7 +182,8 @@ fn a_queue_is_shared_with_a_worker_that_comes_late() {
     ring.pass(1_000);
     // One half each, of which the ventilator keeps what worker 2 does not run yet.
     assert_eq!((held(&ring, 1).running, held(&ring, 1).queued), (1, 3));
-    assert_eq!(ring.running(2), [(36, 2)]);
+    // It was moved, not attempted before.
+    assert_eq!(ring.running(2), [(36, 1)]);
     ring.finish_all();
     let seqs: Vec<u64> = ring.records().iter().map(|record| record.0).collect();
     assert!(seqs.into_iter().eq(0..40));

@@ -7,12 +7,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tradewind_proto::collector::{Collector, CollectorConfig, Opened, Opening, Order};
 use tradewind_proto::dispatcher::{Dispatcher, Transmit};
 use tradewind_proto::executor::{Executor, Finished};
 use tradewind_proto::message::{Card, Outcome, Role, ToSink, ToVentilator, ToWorker};
-use tradewind_proto::{LaneId, SeqSet, SessionId, Slot, Time};
+use tradewind_proto::{LaneId, Payload, SeqSet, SessionId, Slot, Time};
 
 use crate::ring::{JOB, config};
 
@@ -124,6 +123,7 @@ struct World<'a> {
     stored_at: Time,
     moved: u64,
     recalls: u64,
+    dispatched: SeqSet,
     dispatcher: Dispatcher,
     collector: Collector,
     executors: Vec<Executor>,
@@ -155,6 +155,7 @@ impl<'a> World<'a> {
             stored_at: Time(0),
             moved: 0,
             recalls: 0,
+            dispatched: SeqSet::new(),
             dispatcher: Dispatcher::new(config(JOB)),
             collector: Collector::new(sink),
             executors: scene.workers.iter().enumerate().map(executor).collect(),
@@ -185,7 +186,7 @@ impl<'a> World<'a> {
         self.began = self.now;
         for seq in 0..self.scene.tasks.len() {
             assert!(self.dispatcher.input_room() > 0, "the harness reads all at once");
-            self.dispatcher.handle_task(Bytes::copy_from_slice(&(seq as u64).to_le_bytes()));
+            self.dispatcher.handle_task(Payload::from((seq as u64).to_le_bytes().to_vec()));
         }
         if self.scene.is_end_known {
             self.dispatcher.handle_input_end();
@@ -215,8 +216,8 @@ impl<'a> World<'a> {
                     slot,
                     started_us: 1,
                     ran_us: ran.as_micros() as u64,
-                    outcome: Outcome::ok(Bytes::new()),
-                    command: Bytes::new(),
+                    outcome: Outcome::ok(Payload::new()),
+                    command: Payload::new(),
                 });
             }
             Event::Wake => {}
@@ -235,8 +236,9 @@ impl<'a> World<'a> {
                 Transmit::Worker(lane, message) => {
                     match &message {
                         ToWorker::Tasks { tasks, .. } => {
-                            let again = tasks.0.iter().filter(|task| task.attempt.0 > 1);
-                            self.moved += again.count() as u64;
+                            for task in &tasks.0 {
+                                self.moved += u64::from(!self.dispatched.insert(task.seq));
+                            }
                         }
                         ToWorker::Recall { .. } => self.recalls += 1,
                         _ => {}
