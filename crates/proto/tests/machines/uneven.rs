@@ -372,6 +372,24 @@ fn what_is_queued_behind_a_long_task_goes_to_whoever_is_idle() {
 }
 
 #[test]
+fn two_long_tasks_do_not_follow_each_other_where_all_were_short() {
+    for seed in 0..20 {
+        for short in 0..10 {
+            let mut scene = Scene::lognormal(seed, 300, MS, 0.5);
+            // What is short beside the way there is not worth asking for, as far as anybody knows.
+            (scene.workers, scene.hop) = (vec![(1, 1); 2], MS);
+            scene.tasks[299 - short] = 500 * MS;
+            scene.tasks.push(400 * MS);
+            scene.is_end_known = seed % 2 == 0;
+            let others: Duration = scene.tasks[..300 - short].iter().sum();
+            let most = (others - 500 * MS) / 2 + 500 * MS + 60 * MS;
+            let done = scene.run();
+            assert!(done.makespan < most, "seed {seed}, {short} between: {done:?}, {most:?}");
+        }
+    }
+}
+
+#[test]
 fn recalls_are_few_and_move_few() {
     for seed in 0..20 {
         for scene in [
