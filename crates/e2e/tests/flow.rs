@@ -148,6 +148,33 @@ fn a_slow_worker_gets_the_work_that_it_can_do() {
 }
 
 #[test]
+fn what_waits_behind_a_long_task_is_run_by_a_worker_that_comes_late() {
+    let scene = Scene::new();
+    let dir = scene.dir().display().to_string();
+    // The last task but one ends when the last has run, which is queued behind it.
+    let script = format!(
+        "cd {dir}; case {{}} in wait) touch began; until [ -e made ]; do sleep 0.01; done;; \
+         make) touch made;; esac; echo {{}}"
+    );
+    let worker = |name| {
+        let words = "-q --slots 1 --exit-when-done";
+        scene.worker(name).words(words).args(["--", "sh", "-c", &script]).start()
+    };
+    let sink = scene.sink().words("--format jsonl").start();
+    let early = worker("early");
+    let input = format!("{}wait\nmake\n", "short\n".repeat(100));
+    let ventilator = scene.ventilator().input(input).start();
+    wait_until("the long task runs", || scene.path("began").exists());
+    let late = worker("late");
+    let records = records(&sink.wait().expect(0).stdout, 102);
+    assert_eq!(records[101].worker, "late");
+    assert!(records.iter().all(|record| record.attempt == 1), "nothing was begun twice");
+    for process in [ventilator, early, late] {
+        let _ = process.wait().expect(0);
+    }
+}
+
+#[test]
 fn idle_programs_rest() {
     let scene = Scene::new();
     let sink = scene.sink().start();

@@ -508,7 +508,7 @@ impl Executor {
     }
 
     fn next_results(&mut self) -> Option<Vec<TaskResult>> {
-        let mut results = Vec::new();
+        let mut results = Vec::with_capacity(self.unsent.len().min(BATCH_TASKS_MAX));
         let mut bytes = 0;
         while let Some(seq) = self.unsent.front().copied() {
             let Some(result) = self.retained.get(seq) else {

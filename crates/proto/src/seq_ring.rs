@@ -13,8 +13,8 @@ pub(crate) struct SeqRing<T> {
     base: Seq,
     /// The first of them has the base.
     pages: VecDeque<Option<Page<T>>>,
-    /// An empty page, for the next that is needed.
-    spare: Option<Page<T>>,
+    /// Empty pages, for the next that are needed.
+    spare: Vec<Page<T>>,
     count: usize,
 }
 
@@ -24,12 +24,15 @@ struct Page<T> {
     count: usize,
 }
 
+/// Pages that are kept for later: those of two batches.
+const SPARE_PAGES_MAX: usize = 16;
+
 /// Seqs on a page. Batches are mostly larger.
 const PAGE_SEQS: u64 = 128;
 
 impl<T> SeqRing<T> {
     pub(crate) fn new() -> Self {
-        Self { base: Seq(0), pages: VecDeque::new(), spare: None, count: 0 }
+        Self { base: Seq(0), pages: VecDeque::new(), spare: Vec::new(), count: 0 }
     }
 
     /// How many values there are.
@@ -65,7 +68,7 @@ impl<T> SeqRing<T> {
             self.pages.resize_with(page + 1, || None);
         }
         let page =
-            self.pages[page].get_or_insert_with(|| self.spare.take().unwrap_or_else(Page::new));
+            self.pages[page].get_or_insert_with(|| self.spare.pop().unwrap_or_else(Page::new));
         let old = page.slots[slot].replace(value);
         if old.is_none() {
             page.count += 1;
@@ -81,7 +84,8 @@ impl<T> SeqRing<T> {
         page.count -= 1;
         self.count -= 1;
         if page.count == 0 {
-            self.spare = self.pages[place].take();
+            let empty = self.pages[place].take();
+            self.keep(empty);
         }
         Some(old)
     }
@@ -89,8 +93,13 @@ impl<T> SeqRing<T> {
     /// Forgets everything below `seq`.
     pub(crate) fn advance_to(&mut self, seq: Seq) {
         let Some((page, slot)) = self.place(seq) else { return };
-        for gone in self.pages.drain(..page.min(self.pages.len())).flatten() {
-            self.count -= gone.count;
+        for _ in 0..page.min(self.pages.len()) {
+            if let Some(mut gone) = self.pages.pop_front().flatten() {
+                self.count -= gone.count;
+                gone.slots.fill_with(|| None);
+                gone.count = 0;
+                self.keep(Some(gone));
+            }
         }
         self.base = seq;
         if let Some(place) = self.pages.front_mut()
@@ -100,8 +109,15 @@ impl<T> SeqRing<T> {
             page.count -= gone;
             self.count -= gone;
             if page.count == 0 {
-                self.spare = place.take();
+                let empty = place.take();
+                self.keep(empty);
             }
+        }
+    }
+
+    fn keep(&mut self, empty: Option<Page<T>>) {
+        if self.spare.len() < SPARE_PAGES_MAX {
+            self.spare.extend(empty);
         }
     }
 

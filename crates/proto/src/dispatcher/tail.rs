@@ -11,11 +11,12 @@
 
 use std::time::Duration;
 
+use super::entry::State;
 use super::worker::{Phase, Worker};
 use super::{Dispatcher, Stopped, Transmit};
 use crate::limits::HELD_BYTES_MAX;
 use crate::message::ToWorker;
-use crate::{CallId, SeqRanges, SessionId, Time};
+use crate::{Attempt, CallId, SeqRanges, SessionId, Time};
 
 /// Tasks that wait beyond which there is no hurry to share them out finely.
 const WAITING_MAX: u64 = 1 << 14;
@@ -181,7 +182,7 @@ pub(super) struct Left {
 
 impl Left {
     fn us(&self, worker: &Worker) -> f64 {
-        worker.pace.us().unwrap_or(self.us)
+        us_now(worker, self.now, worker.pace.us().unwrap_or(self.us))
     }
 
     fn rate(&self, worker: &Worker) -> f64 {
@@ -215,6 +216,12 @@ impl Left {
     }
 }
 
+/// Microseconds a task: as usual, unless what runs takes longer. It may take as long again.
+fn us_now(worker: &Worker, now: Time, usual_us: f64) -> f64 {
+    let silent = if worker.out.is_empty() { Duration::ZERO } else { now.since(worker.moved) };
+    usual_us.max(silent.as_micros() as f64)
+}
+
 fn running(worker: &Worker) -> f64 {
     worker.out.count().min(worker.window.slots()) as f64
 }
@@ -244,7 +251,7 @@ impl Dispatcher {
             slots += worker.window.slots();
             if let Some(us) = worker.pace.us() {
                 known_slots += worker.window.slots() as f64;
-                known_rate += worker.window.slots() as f64 / us;
+                known_rate += worker.window.slots() as f64 / us_now(worker, now, us);
             }
         }
         if ready < 2 {
@@ -324,28 +331,25 @@ impl Dispatcher {
         let (mut recalls, mut look) = (Vec::new(), None::<Time>);
         for (session, worker) in ready {
             let (slots, out) = (worker.window.slots(), worker.out.count());
+            if out <= slots || worker.recall.is_some() {
+                continue;
+            }
             let own = left.rate(worker);
             let share = if left.held_until(worker).is_some() {
                 slots
             } else {
                 ((left.out * own / rate) as u64).max(in_reach(worker, own))
             };
-            if out <= share || worker.recall.is_some() {
+            let wait = Duration::from_micros(((out - slots) as f64 / own) as u64);
+            let worth = WORTH_MIN.max(2 * travel(worker));
+            if out > share && wait > worth && now >= worker.recall_min {
+                recalls.push((*session, share - slots));
                 continue;
             }
-            // What runs may take as long again as it has, whatever is usual.
-            let silent = now.since(worker.moved);
-            let usual = Duration::from_micros(left.us(worker) as u64);
-            let queued = Duration::from_micros(((out - slots) as f64 / own) as u64);
-            let wait = if silent > usual { queued + silent } else { queued };
-            let worth = WORTH_MIN.max(2 * travel(worker));
-            let due = if wait > worth { now } else { worker.moved + usual.max(worth) + worth };
-            let due = due.max(worker.recall_min);
-            if due <= now {
-                recalls.push((*session, share - slots));
-            } else {
-                look = Some(look.map_or(due, |look| look.min(due)));
-            }
+            // What runs may turn out to take long.
+            let us = Duration::from_micros(left.us(worker) as u64);
+            let due = (worker.moved + 2 * us.max(worth)).max(worker.recall_min);
+            look = Some(look.map_or(due, |look| look.min(due)));
         }
         if let Some(look) = look {
             self.tail.look_at(look);
@@ -357,8 +361,20 @@ impl Dispatcher {
         let Some(worker) = self.workers.get_mut(&session) else { return };
         // What came on an old connection may be of a recall before, and the worker may have been
         // given the same tasks again since then.
-        if worker.recall.take_if(|due| *due == call).is_some() {
-            self.handle_returned(session, ranges);
+        if worker.recall.take_if(|due| *due == call).is_none() {
+            return;
         }
+        for range in ranges.as_slice() {
+            for seq in range.clamped(self.base, self.handed_out()).seqs() {
+                // What was only moved was not attempted, unless somebody else did before.
+                if let Some(entry) = self.entry(seq)
+                    && entry.state == State::Out(session)
+                    && entry.since == entry.attempt
+                {
+                    entry.attempt = Attempt(entry.attempt.0.saturating_sub(1));
+                }
+            }
+        }
+        self.handle_returned(session, ranges);
     }
 }

@@ -7,12 +7,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use tradewind_proto::Payload;
 use tradewind_proto::collector::{Collector, CollectorConfig, Opened, Opening, Order};
 use tradewind_proto::dispatcher::{Dispatcher, Transmit};
 use tradewind_proto::executor::{Executor, Finished};
 use tradewind_proto::message::{Card, Outcome, Role, ToSink, ToVentilator, ToWorker};
-use tradewind_proto::{LaneId, SeqSet, SessionId, Slot, Time};
+use tradewind_proto::{LaneId, Payload, SeqSet, SessionId, Slot, Time};
 
 use crate::ring::{JOB, config};
 
@@ -124,6 +123,7 @@ struct World<'a> {
     stored_at: Time,
     moved: u64,
     recalls: u64,
+    dispatched: SeqSet,
     dispatcher: Dispatcher,
     collector: Collector,
     executors: Vec<Executor>,
@@ -155,6 +155,7 @@ impl<'a> World<'a> {
             stored_at: Time(0),
             moved: 0,
             recalls: 0,
+            dispatched: SeqSet::new(),
             dispatcher: Dispatcher::new(config(JOB)),
             collector: Collector::new(sink),
             executors: scene.workers.iter().enumerate().map(executor).collect(),
@@ -185,7 +186,7 @@ impl<'a> World<'a> {
         self.began = self.now;
         for seq in 0..self.scene.tasks.len() {
             assert!(self.dispatcher.input_room() > 0, "the harness reads all at once");
-            self.dispatcher.handle_task((seq as u64).to_le_bytes().to_vec().into());
+            self.dispatcher.handle_task(Payload::from((seq as u64).to_le_bytes().to_vec()));
         }
         if self.scene.is_end_known {
             self.dispatcher.handle_input_end();
@@ -235,8 +236,9 @@ impl<'a> World<'a> {
                 Transmit::Worker(lane, message) => {
                     match &message {
                         ToWorker::Tasks { tasks, .. } => {
-                            let again = tasks.0.iter().filter(|task| task.attempt.0 > 1);
-                            self.moved += again.count() as u64;
+                            for task in &tasks.0 {
+                                self.moved += u64::from(!self.dispatched.insert(task.seq));
+                            }
                         }
                         ToWorker::Recall { .. } => self.recalls += 1,
                         _ => {}
@@ -366,6 +368,24 @@ fn what_is_queued_behind_a_long_task_goes_to_whoever_is_idle() {
         assert!(done.recalls > 0 && done.moved > 0, "{done:?}");
         // All but the long task is done while it runs.
         assert!(done.makespan < scene.greedy() + 20 * MS, "{done:?}");
+    }
+}
+
+#[test]
+fn two_long_tasks_do_not_follow_each_other_where_all_were_short() {
+    for seed in 0..20 {
+        for short in 0..10 {
+            let mut scene = Scene::lognormal(seed, 300, MS, 0.5);
+            // What is short beside the way there is not worth asking for, as far as anybody knows.
+            (scene.workers, scene.hop) = (vec![(1, 1); 2], MS);
+            scene.tasks[299 - short] = 500 * MS;
+            scene.tasks.push(400 * MS);
+            scene.is_end_known = seed % 2 == 0;
+            let others: Duration = scene.tasks[..300 - short].iter().sum();
+            let most = (others - 500 * MS) / 2 + 500 * MS + 60 * MS;
+            let done = scene.run();
+            assert!(done.makespan < most, "seed {seed}, {short} between: {done:?}, {most:?}");
+        }
     }
 }
 
