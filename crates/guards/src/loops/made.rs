@@ -11,7 +11,8 @@ pub(super) const JOB: JobId = JobId(0x7472_6164_6577_696e);
 /// Tasks in a batch that is full.
 pub(super) const BATCH: u64 = BATCH_TASKS_MAX as u64;
 
-/// Tasks in a batch when a hundred workers share the work: about as many as the dispatcher sends.
+/// Tasks in a batch when a hundred workers share the work: fewer, so that what is done once for
+/// each batch counts for more.
 pub(super) const SHARE: u64 = BATCH / 8;
 
 /// Bytes of a payload.
