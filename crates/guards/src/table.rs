@@ -53,8 +53,8 @@ const BYTES_MARGIN: f64 = 1.1;
 pub const LOOPS: [Loop; 15] = [
     known("dispatcher", loops::dispatcher, 366.7, 6.00, 48.5),
     known("dispatcher-of-100", loops::dispatcher_of_100, 432.8, 19.46, 49.4),
-    known("executor", loops::executor, 848.8, 18.00, 484.5),
-    known("executor-of-100", loops::executor_of_100, 881.8, 64.00, 347.8),
+    known("executor", loops::executor, 692.4, 3.00, 200.1),
+    known("executor-of-100", loops::executor_of_100, 721.7, 24.00, 200.5),
     known("collector", loops::collector, 151.9, 8.00, 160.8),
     known("collector-of-100", loops::collector_of_100, 180.1, 37.12, 164.0),
     known("encode-tasks", loops::encode_tasks, 141.7, 2.00, 64.1),

@@ -446,11 +446,8 @@ impl Executor {
     fn handle_settled(&mut self, job: JobId, below: Seq, ranges: &SeqRanges) {
         let Some(current) = self.job.as_mut().filter(|current| current.id == job) else { return };
         current.below = current.below.max(below);
-        let end = self.retained.end();
         for range in ranges.as_slice() {
-            for seq in range.clamped(Seq(0), end).seqs() {
-                self.retained.remove(seq);
-            }
+            self.retained.remove_range(*range);
         }
         self.retained.advance_to(below);
         self.drop_settled(below, ranges);

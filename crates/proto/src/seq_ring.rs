@@ -1,8 +1,9 @@
 //! A table of what is known about the seqs of a window that moves up.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
-use crate::Seq;
+use crate::{Seq, SeqRange};
 
 /// Values by seq, from a base upwards.
 ///
@@ -90,14 +91,35 @@ impl<T> SeqRing<T> {
         Some(old)
     }
 
+    /// Forgets everything in a range.
+    pub(crate) fn remove_range(&mut self, range: SeqRange) {
+        let range = range.clamped(self.base, self.end());
+        let mut start = range.start;
+        while start < range.end
+            && let Some((place, from)) = self.place(start)
+        {
+            let end = range.end.min(Seq((start.0 / PAGE_SEQS + 1) * PAGE_SEQS));
+            let to = from + (end.0 - start.0) as usize;
+            if let Some(page) = &mut self.pages[place] {
+                let held = page.count;
+                page.clear(from..to);
+                self.count -= held - page.count;
+                if page.count == 0 {
+                    let empty = self.pages[place].take();
+                    self.keep(empty);
+                }
+            }
+            start = end;
+        }
+    }
+
     /// Forgets everything below `seq`.
     pub(crate) fn advance_to(&mut self, seq: Seq) {
         let Some((page, slot)) = self.place(seq) else { return };
         for _ in 0..page.min(self.pages.len()) {
             if let Some(mut gone) = self.pages.pop_front().flatten() {
                 self.count -= gone.count;
-                gone.slots.fill_with(|| None);
-                gone.count = 0;
+                gone.clear(0..PAGE_SEQS as usize);
                 self.keep(Some(gone));
             }
         }
@@ -105,9 +127,9 @@ impl<T> SeqRing<T> {
         if let Some(place) = self.pages.front_mut()
             && let Some(page) = place
         {
-            let gone = page.slots[..slot].iter_mut().filter_map(Option::take).count();
-            page.count -= gone;
-            self.count -= gone;
+            let held = page.count;
+            page.clear(0..slot);
+            self.count -= held - page.count;
             if page.count == 0 {
                 let empty = place.take();
                 self.keep(empty);
@@ -142,6 +164,13 @@ impl<T> Page<T> {
     fn new() -> Self {
         Self { slots: (0..PAGE_SEQS).map(|_| None).collect(), count: 0 }
     }
+
+    fn clear(&mut self, slots: Range<usize>) {
+        for slot in &mut self.slots[slots] {
+            self.count -= usize::from(slot.is_some());
+            *slot = None;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +192,12 @@ mod tests {
                         ring.advance_to(Seq(base));
                         naive = naive.split_off(&base);
                     }
-                    1..10 => assert_eq!(ring.remove(Seq(seq)), naive.remove(&seq), "seed {seed}"),
+                    1 => {
+                        let end = Seq(seq + rng.u64(0..3 * PAGE_SEQS));
+                        ring.remove_range(SeqRange { start: Seq(seq), end });
+                        naive.retain(|other, _| !(seq..end.0).contains(other));
+                    }
+                    2..10 => assert_eq!(ring.remove(Seq(seq)), naive.remove(&seq), "seed {seed}"),
                     _ => assert_eq!(ring.insert(Seq(seq), value), naive.insert(seq, value)),
                 }
                 assert_eq!(ring.count(), naive.len(), "seed {seed}");
