@@ -172,7 +172,7 @@ pub(super) struct Left {
     out: f64,
     running: f64,
     slots: f64,
-    /// Tasks a microsecond.
+    /// Tasks a microsecond, usually.
     rate: f64,
     /// Microseconds a task, where a worker's own pace is not known.
     us: f64,
@@ -185,6 +185,7 @@ impl Left {
         us_now(worker, self.now, worker.pace.us().unwrap_or(self.us))
     }
 
+    /// Tasks a microsecond that the worker gets through as things are.
     fn rate(&self, worker: &Worker) -> f64 {
         worker.window.slots() as f64 / self.us(worker)
     }
@@ -202,9 +203,8 @@ impl Left {
     /// do not move.
     pub(super) fn held_until(&self, worker: &Worker) -> Option<Time> {
         let us = worker.pace.us()?;
-        let running = running(worker);
-        let (rate, slots) =
-            (self.rate - self.rate(worker), self.slots - worker.window.slots() as f64);
+        let (own_slots, running) = (worker.window.slots() as f64, running(worker));
+        let (rate, slots) = (self.rate - own_slots / us, self.slots - own_slots);
         if slots < 1.0 || us * rate < SLOW_MIN * slots {
             return None;
         }
@@ -251,7 +251,7 @@ impl Dispatcher {
             slots += worker.window.slots();
             if let Some(us) = worker.pace.us() {
                 known_slots += worker.window.slots() as f64;
-                known_rate += worker.window.slots() as f64 / us_now(worker, now, us);
+                known_rate += worker.window.slots() as f64 / us;
             }
         }
         if ready < 2 {
