@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// These workloads alone.
     #[arg(long, value_name = "LETTERS", value_delimiter = ',')]
     pub(crate) only: Vec<char>,
+    /// Instead, Tradewind's throughput and memory as tasks, their size and workers grow.
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) growth: bool,
     /// Where the table, the numbers and the pictures go.
     #[arg(long, value_name = "DIR", default_value = "target/bench/results")]
     pub(crate) out: PathBuf,

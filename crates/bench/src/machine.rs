@@ -28,7 +28,7 @@ impl Machine {
         Self {
             cpu: proc_value("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into()),
             cores: thread::available_parallelism().map_or(0, usize::from),
-            memory_gib: memory_gib(),
+            memory_gib: memory_bytes("MemTotal") as f64 / f64::from(1 << 30),
             kernel: read("/proc/sys/kernel/osrelease"),
             date: first_line("date", &["-u", "+%F %H:%M UTC"]).unwrap_or_default(),
             load: read("/proc/loadavg")
@@ -93,10 +93,14 @@ fn zeromq_crate() -> Option<String> {
     rest.split('"').next().map(str::to_owned)
 }
 
-fn memory_gib() -> f64 {
-    let total = proc_value("/proc/meminfo", "MemTotal").unwrap_or_default();
-    let kib: f64 = word(&total, 0).parse().unwrap_or(0.0);
-    kib / f64::from(1 << 20)
+/// What programs could still get without swapping.
+pub(crate) fn memory_available_bytes() -> u64 {
+    memory_bytes("MemAvailable")
+}
+
+fn memory_bytes(name: &str) -> u64 {
+    let value = proc_value("/proc/meminfo", name).unwrap_or_default();
+    word(&value, 0).parse::<u64>().unwrap_or(0) << 10
 }
 
 fn proc_value(file: &str, name: &str) -> Option<String> {

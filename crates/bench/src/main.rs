@@ -4,6 +4,7 @@
 //! same round. Knows nothing of Tradewind but its command lines.
 
 mod args;
+mod curve;
 mod figure;
 mod lab;
 mod machine;
@@ -14,6 +15,7 @@ mod role;
 mod rounds;
 mod stats;
 mod tidy;
+mod watch;
 mod workload;
 
 use std::io::Write;
@@ -33,14 +35,18 @@ fn main() -> Result<()> {
     }
     let workloads = workload::chosen(&args.only)?;
     let lab = Lab::new(args.rounds(), args.quick, args.pipeline, args.python)?;
-    tidy::on_signals(lab.scratch())?;
+    tidy::prepare(lab.scratch())?;
     let machine = Machine::look(&lab);
+    let mut out = std::io::stdout();
+    if args.growth {
+        let curves = workload::growth::measure(&lab)?;
+        let text = report::write_growth(&args.out, &machine, &curves)?;
+        return Ok(out.write_all(text.as_bytes())?);
+    }
     let mut outcome = Outcome::default();
     for (_, measure) in workloads {
         outcome.merge(measure(&lab)?);
     }
-    let text = report::text(&machine, &outcome);
-    report::write_files(&args.out, &machine, &outcome)?;
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    let text = report::write_comparison(&args.out, &machine, &outcome)?;
+    Ok(out.write_all(text.as_bytes())?)
 }

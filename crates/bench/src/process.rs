@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -13,12 +14,17 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::machine::memory_available_bytes;
 use crate::tidy;
 
 /// How long anything may take before it is called stuck.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
-const WATCH_INTERVAL: Duration = Duration::from_millis(10);
+/// How often the machine's memory is looked at while something is waited for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Where a measurement is given up instead.
+const AVAILABLE_BYTES_MIN: u64 = 1 << 30;
 
 /// How much of what a failed program said is shown.
 const SAID_BYTES_MAX: usize = 2000;
@@ -91,7 +97,8 @@ impl Program {
     }
 
     pub(crate) fn start(mut self) -> Result<Running> {
-        let name = self.command.get_program().to_string_lossy().into_owned();
+        let program = Path::new(self.command.get_program());
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let stderr = if self.is_silent {
             self.command.stderr(Stdio::null());
             None
@@ -169,27 +176,20 @@ impl Running {
         times.map(Duration::from_nanos).sum()
     }
 
-    /// The most memory that it ever had; `None` once it has ended.
-    pub(crate) fn memory_bytes_max(&self) -> Option<u64> {
-        let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
-        Some(kib << 10)
-    }
-
     /// Waits until it says this on stderr for the nth time.
     pub(crate) fn wait_until_said(&self, text: &str, times: usize) -> Result<()> {
         let began = Instant::now();
         while self.said().matches(text).count() < times {
             if began.elapsed() > PATIENCE {
-                bail!("{} did not say {text:?} {times} times", self.name);
+                bail!("{} did not say {text:?} {times} times: {}", self.name, tail(&self.said()));
             }
+            leave_memory_to_others()?;
             thread::sleep(Duration::from_millis(2));
         }
         Ok(())
     }
 
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
@@ -205,26 +205,43 @@ impl Drop for Running {
     }
 }
 
-/// Waits until all have ended, and gives the most memory that each had, as far as that was seen.
-pub(crate) fn watch_memory(all: &[&Running]) -> Result<Vec<u64>> {
-    let mut peaks = vec![0; all.len()];
+/// Waits until all have ended, each well, and gives the processor time that they took. If one ends
+/// badly, the others are not waited for.
+pub(crate) fn finish_all(mut all: Vec<Running>) -> Result<Duration> {
+    let mut cpu = Duration::ZERO;
     let began = Instant::now();
-    loop {
-        let mut are_gone = true;
-        for (peak, running) in peaks.iter_mut().zip(all) {
-            if let Some(bytes) = running.memory_bytes_max() {
-                are_gone = false;
-                *peak = bytes.max(*peak);
-            }
-        }
-        if are_gone {
-            return Ok(peaks);
+    while !all.is_empty() {
+        let ended = wait_for_any(&all)?;
+        for index in ended.into_iter().rev() {
+            cpu += all.swap_remove(index).finish()?;
         }
         if began.elapsed() > PATIENCE {
-            bail!("not all have ended in {PATIENCE:?}");
+            let names: Vec<_> = all.iter().map(|running| running.name.as_str()).collect();
+            bail!("{} did not end in {PATIENCE:?}", names.join(", "));
         }
-        thread::sleep(WATCH_INTERVAL);
+        leave_memory_to_others()?;
     }
+    Ok(cpu)
+}
+
+/// Waits a moment for any of them to end, and says which ones have.
+fn wait_for_any(all: &[Running]) -> Result<Vec<usize>> {
+    let pidfds: io::Result<Vec<OwnedFd>> =
+        all.iter().map(|running| Ok(pidfd_open(running.pid(), PidfdFlags::empty())?)).collect();
+    let pidfds = pidfds?;
+    let mut polled: Vec<_> = pidfds.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
+    poll(&mut polled, Some(&Timespec::try_from(LOOK_INTERVAL)?))?;
+    let ended = polled.iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty());
+    Ok(ended.map(|(index, _)| index).collect())
+}
+
+/// A thousand workers may be more than the machine has room for.
+fn leave_memory_to_others() -> Result<()> {
+    let available = memory_available_bytes();
+    if available < AVAILABLE_BYTES_MIN {
+        bail!("the machine has only {} MiB of memory left", available >> 20);
+    }
+    Ok(())
 }
 
 /// Waits until there is something to read.

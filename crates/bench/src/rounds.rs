@@ -6,6 +6,9 @@ use crate::figure::{Figure, Series};
 use crate::lab::Lab;
 use crate::report::number;
 
+/// The table has room for so much of a reason.
+const REASON_CHARS_MAX: usize = 60;
+
 /// A program that takes part.
 pub(crate) struct Contestant<'a> {
     who: String,
@@ -61,7 +64,7 @@ pub(crate) fn interleave(
                 Err(error) => {
                     eprintln!("{turn}: failed: {error:#}");
                     for figure in &mut figures {
-                        figure.series[index].skipped = Some(format!("failed: {error:#}"));
+                        figure.series[index].skipped = Some(format!("failed: {}", brief(&error)));
                     }
                     contestant.run = Err(error);
                 }
@@ -69,6 +72,16 @@ pub(crate) fn interleave(
         }
     }
     figures
+}
+
+/// For a cell of the table.
+fn brief(error: &anyhow::Error) -> String {
+    let said = format!("{error:#}");
+    let line = said.lines().next().unwrap_or_default();
+    if line.chars().count() <= REASON_CHARS_MAX {
+        return line.to_owned();
+    }
+    line.chars().take(REASON_CHARS_MAX).chain("...".chars()).collect()
 }
 
 impl Contestant<'_> {

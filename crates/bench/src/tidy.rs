@@ -15,6 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// As a shell says it of Ctrl-C.
 const EXIT_INTERRUPTED: i32 = 130;
 
+/// From -1000 to 1000, which is the first to be killed; children have it too.
+const OOM_SCORE: &str = "500";
+
 static ALL: Mutex<Belongings> = Mutex::new(Belongings { groups: BTreeSet::new(), scratch: None });
 
 struct Belongings {
@@ -23,9 +26,12 @@ struct Belongings {
     scratch: Option<PathBuf>,
 }
 
-/// From now on a signal ends what [`spawn`] has started, and then this program.
-pub(crate) fn on_signals(scratch: &Path) -> Result<()> {
+/// From now on a signal ends what [`spawn`] has started, and then this program; and if memory runs
+/// out, these are the first to go.
+pub(crate) fn prepare(scratch: &Path) -> Result<()> {
     lock().scratch = Some(scratch.to_owned());
+    // Should a thousand workers be too many for this machine, they go, not what else runs here.
+    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _entered = runtime.enter();

@@ -30,6 +30,13 @@ impl Axis {
         Self { is_log: true, min, max: max.max(min * 10.0), length }
     }
 
+    /// From zero to a round number.
+    pub(super) fn linear(values: &[f64], length: f64) -> Self {
+        let (_, max) = bounds(values);
+        let step = round_step(max);
+        Self { is_log: false, min: 0.0, max: step * (max / step).ceil().max(1.0), length }
+    }
+
     pub(super) fn is_log(&self) -> bool {
         self.is_log
     }
@@ -44,11 +51,12 @@ impl Axis {
         share.clamp(0.0, 1.0) * self.length
     }
 
-    /// The powers of ten on it.
-    pub(super) fn powers(&self) -> impl Iterator<Item = f64> + use<> {
-        let max = self.max * 1.001;
-        std::iter::successors(Some(self.min), |power| Some(power * 10.0))
-            .take_while(move |power| *power <= max)
+    /// Round numbers on it; powers of ten if it is logarithmic.
+    pub(super) fn ticks(&self) -> impl Iterator<Item = f64> + use<> {
+        let Self { is_log, min, max, .. } = *self;
+        let step = round_step(max);
+        let next = move |tick: &f64| Some(if is_log { tick * 10.0 } else { tick + step });
+        std::iter::successors(Some(min), next).take_while(move |tick| *tick <= max * 1.001)
     }
 }
 
@@ -56,6 +64,13 @@ fn bounds(values: &[f64]) -> (f64, f64) {
     let min = values.iter().copied().fold(f64::INFINITY, f64::min);
     let max = values.iter().copied().fold(0.0, f64::max);
     (if min.is_finite() { min } else { 0.0 }, max)
+}
+
+/// One, two or five times a power of ten, so that three to six of them reach a value.
+fn round_step(max: f64) -> f64 {
+    let power = power_below(max / 3.0);
+    let steps = [5.0, 2.0, 1.0].map(|times| times * power);
+    steps.into_iter().find(|step| step * 2.5 <= max).unwrap_or(power)
 }
 
 fn power_below(value: f64) -> f64 {
@@ -92,8 +107,22 @@ mod tests {
             (&[10.0, 1000.0], &[10.0, 100.0, 1000.0]),
             (&[5.0], &[1.0, 10.0]),
         ] {
-            let powers: Vec<f64> = Axis::log(values, 1.0).powers().collect();
-            assert_eq!(powers, expected, "{values:?}");
+            let ticks: Vec<f64> = Axis::log(values, 1.0).ticks().collect();
+            assert_eq!(ticks, expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_linear_axis_has_a_few_round_ticks() {
+        for (max, expected) in [
+            (58.0, &[0.0, 20.0, 40.0, 60.0][..]),
+            (104.0, &[0.0, 20.0, 40.0, 60.0, 80.0, 100.0, 120.0]),
+            (20.0, &[0.0, 5.0, 10.0, 15.0, 20.0]),
+            (1.0, &[0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        ] {
+            let ticks: Vec<f64> = Axis::linear(&[max], 1.0).ticks().collect();
+            assert_eq!(ticks.len(), expected.len(), "{max}: {ticks:?}");
+            assert!(ticks.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{ticks:?}");
         }
     }
 }

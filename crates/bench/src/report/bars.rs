@@ -58,7 +58,7 @@ fn panel(svg: &mut Svg, figure: &Figure, (left, top): (f64, f64)) -> f64 {
     let bottom = top + HEADING_HEIGHT + rows.len() as f64 * ROW_HEIGHT;
     svg.text((left + PANEL_WIDTH, top + 14.0), Anchor::End, SMALL, &about);
     if axis.is_log() {
-        for power in axis.powers() {
+        for power in axis.ticks() {
             let x = bars_left + axis.at(power);
             svg.line(&[(x, top + HEADING_HEIGHT), (x, bottom)], 1.0, GRID);
         }

@@ -3,11 +3,15 @@
 use crate::figure::{Bound, Unit};
 use crate::stats::Spread;
 
+const KIB: f64 = 1024.0;
+const MIB: f64 = KIB * KIB;
+
 /// With its unit and three digits that say something.
 pub(crate) fn number(value: f64, unit: Unit) -> String {
     match unit {
         Unit::TasksPerSecond => format!("{}/s", thousands(value)),
         Unit::Times => thousands(value),
+        Unit::PercentOfCore => format!("{} %", digits(value)),
         _ => format!("{} {}", digits(value), unit.symbol()),
     }
 }
@@ -15,9 +19,19 @@ pub(crate) fn number(value: f64, unit: Unit) -> String {
 /// A number as in 2.41 M.
 pub(super) fn thousands(value: f64) -> String {
     match value {
-        1e6.. => format!("{} M", digits(value / 1e6)),
+        // Not 1000 k.
+        999.5e3.. => format!("{} M", digits(value / 1e6)),
         1e4.. => format!("{} k", digits(value / 1e3)),
         _ => digits(value),
+    }
+}
+
+/// A number of bytes that is a power of two.
+pub(super) fn size(bytes: f64) -> String {
+    match bytes {
+        MIB.. => format!("{} MiB", bytes / MIB),
+        KIB.. => format!("{} KiB", bytes / KIB),
+        _ => format!("{bytes} B"),
     }
 }
 
@@ -69,13 +83,14 @@ mod tests {
         for (value, unit, expected) in [
             (2_412_345.0, Unit::TasksPerSecond, "2.41 M/s"),
             (24_100.0, Unit::TasksPerSecond, "24.1 k/s"),
+            (999_900.0, Unit::TasksPerSecond, "1.00 M/s"),
             (812.4, Unit::TasksPerSecond, "812/s"),
             (99.96, Unit::Milliseconds, "100 ms"),
             (9.996, Unit::Milliseconds, "10.0 ms"),
             (1.0349, Unit::Times, "1.03"),
             (12_340.0, Unit::Times, "12.3 k"),
-            (0.0123, Unit::PercentOfCore, "0.012 % of a core"),
-            (0.0, Unit::PercentOfCore, "0 % of a core"),
+            (0.0123, Unit::PercentOfCore, "0.012 %"),
+            (0.0, Unit::PercentOfCore, "0 %"),
         ] {
             assert_eq!(number(value, unit), expected);
         }

@@ -2,16 +2,24 @@
 
 use std::fmt::Write;
 
-use super::number::{bound, number, range, with_range};
+use super::number::{bound, number, range, size, thousands, with_range};
+use crate::curve::{Curves, Point};
 use crate::figure::{Figure, Outcome, Series, Target, Unit};
 use crate::machine::Machine;
+use crate::stats::Spread;
 
 const TARGET_COLUMNS: [&str; 5] = ["", "target", "bound", "figure", ""];
+
+const GROWTH_NOTE: &str = "Echo tasks, of 16 bytes and for one worker unless it says otherwise, \
+    ordered output, all on this machine. Time is from the first \
+    byte written to the stdin of a ventilator that all workers have joined to the end of the \
+    ventilator and the sink; memory is the most that a process had at a time, of the workers the \
+    largest of four.";
 
 const TEXT_COLUMNS: usize = 100;
 
 /// For a terminal.
-pub(crate) fn text(machine: &Machine, outcome: &Outcome) -> String {
+pub(super) fn text(machine: &Machine, outcome: &Outcome) -> String {
     let mut text = header(machine).join("\n") + "\n";
     for figure in &outcome.figures {
         let _ = write!(text, "\n{}\n", title(figure));
@@ -49,6 +57,46 @@ pub(super) fn markdown(machine: &Machine, outcome: &Outcome) -> String {
         let _ = writeln!(text, "- {note}");
     }
     text
+}
+
+/// For a terminal.
+pub(super) fn growth_text(machine: &Machine, growth: &[Curves]) -> String {
+    let mut text = header(machine).join("\n") + "\n";
+    for curves in growth {
+        let _ = write!(text, "\nby {}\n{}", curves.name, aligned(&growth_rows(curves)));
+    }
+    text + "\n" + &wrapped(GROWTH_NOTE)
+}
+
+/// For a README.
+pub(super) fn growth_markdown(machine: &Machine, growth: &[Curves]) -> String {
+    let mut text = header(machine).join("  \n") + "\n";
+    for curves in growth {
+        let _ = write!(text, "\nBy {}:\n\n{}", curves.name, piped(&growth_rows(curves)));
+    }
+    format!("{text}\n{GROWTH_NOTE}\n")
+}
+
+fn growth_rows(curves: &Curves) -> Vec<Vec<String>> {
+    let head = [curves.unit, "tasks", "tasks/s", "MB/s", "ventilator", "worker", "sink"];
+    let memory = |spread: Option<Spread>| {
+        spread.map(|mib| number(mib.median, Unit::Mebibytes)).unwrap_or_default()
+    };
+    let row = |point: &Point| {
+        let rate = point.rate.map(|rate| with_range(rate, Unit::TasksPerSecond));
+        let bytes = point.megabytes_a_second().map(|mb| number(mb, Unit::MegabytesPerSecond));
+        vec![
+            if curves.has_sizes() { size(point.at) } else { thousands(point.at) },
+            thousands(point.tasks as f64),
+            rate.unwrap_or_default(),
+            bytes.unwrap_or_default(),
+            memory(point.ventilator_mib),
+            memory(point.worker_mib),
+            memory(point.sink_mib),
+        ]
+    };
+    let head = head.map(str::to_owned).to_vec();
+    std::iter::once(head).chain(curves.points.iter().map(row)).collect()
 }
 
 fn header(machine: &Machine) -> Vec<String> {

@@ -13,7 +13,7 @@ use crate::peer::beanstalkd::Beanstalkd;
 use crate::peer::celery::Celery;
 use crate::peer::dask::Dask;
 use crate::peer::tradewind;
-use crate::process::Running;
+use crate::process::finish_all;
 use crate::rounds::{Contestant, interleave};
 
 const OURS: &str = "Tradewind, 1 worker";
@@ -132,7 +132,7 @@ fn ours(lab: &Lab, input: &Input, workers: usize) -> Result<Cost> {
     let workers = std::iter::repeat_n(echo, workers);
     let job = |place: &Place, output: &Path| {
         let ring = tradewind::start_ring(lab, place, &input.path, output, workers)?;
-        ring.into_iter().map(Running::finish).sum()
+        finish_all(ring)
     };
     timed(lab, job, |output| input.expect_same(output))
 }

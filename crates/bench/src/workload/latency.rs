@@ -16,7 +16,7 @@ use crate::stats::percentile;
 
 const OURS: &str = "Tradewind";
 const LIBZMQ: &str = "libzmq in C";
-const LIBZMQ_INSIDE: &str = "libzmq in C, both ends in one process";
+const LIBZMQ_INSIDE: &str = "libzmq in C, without the pipes";
 const CRATE: &str = "zeromq crate";
 
 const TASK: &[u8] = b"0123456789abcdef\n";
@@ -25,8 +25,8 @@ const TASK: &[u8] = b"0123456789abcdef\n";
 const WARMUP: usize = 200;
 
 const NOTE: &str = "L: a line is written to the ventilator's stdin, and the next one only when it has \
-    come out of the sink's stdout: two pipes and two hops over TCP. With both ends in one process \
-    there are no pipes.";
+    come out of the sink's stdout: two pipes and two hops over TCP. Without the pipes: ventilator \
+    and sink are one process, which does nothing else.";
 
 pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {
     let count = lab.count(5000, 2000) as usize;

@@ -10,9 +10,10 @@ use super::input::Input;
 use crate::figure::{Bound, Figure, Outcome, Series, Unit};
 use crate::lab::{Lab, Place};
 use crate::peer::tradewind;
-use crate::process::{Running, watch_memory};
+use crate::process::{Running, finish_all};
 use crate::rounds::{Contestant, interleave};
 use crate::stats::Spread;
+use crate::watch::MemoryWatch;
 
 const SINK: &str = "sink";
 const WORKER: &str = "worker";
@@ -85,10 +86,9 @@ fn peaks(lab: &Lab, tasks: u64, task_bytes: usize, workers: &[&[&str]]) -> Resul
     let input = Input::write(&place, "tasks", tasks, task_bytes)?;
     let output = place.path("output");
     let ring = tradewind::start_ring(lab, &place, &input.path, &output, workers.iter().copied())?;
-    let peaks = watch_memory(&ring.iter().collect::<Vec<_>>())?;
-    for running in ring {
-        running.finish()?;
-    }
+    let watch = MemoryWatch::start(&ring);
+    finish_all(ring)?;
+    let peaks = watch.peaks();
     input.expect_same(&output)?;
     let mib: Vec<f64> = peaks.iter().map(|bytes| *bytes as f64 / f64::from(1 << 20)).collect();
     let [sink, workers @ .., ventilator] = &mib[..] else { unreachable!("three or more") };

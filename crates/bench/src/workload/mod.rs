@@ -2,6 +2,8 @@
 
 mod commands;
 mod echo;
+mod gathered;
+pub(crate) mod growth;
 mod input;
 mod latency;
 mod memory;

@@ -1,19 +1,18 @@
 //! S: how soon the first result is there, and how a thousand workers come and work.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::path::Path;
+use std::io::Read;
 use std::process::Stdio;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::gathered::Gathered;
 use super::input::Input;
 use crate::figure::{Bound, Figure, Outcome, Unit};
-use crate::lab::{Lab, Place};
+use crate::lab::Lab;
 use crate::peer::bare::{Bare, Work};
-use crate::peer::{shell, tradewind};
+use crate::peer::shell;
 use crate::process::{PATIENCE, Program, Running, wait_readable};
 use crate::rounds::{Contestant, interleave};
 use crate::stats::Spread;
@@ -25,8 +24,8 @@ const XARGS: &str = "xargs -n 1 echo";
 const PARALLEL: &str = "parallel echo";
 
 const CROWD: usize = 1000;
-const JOINED: &str = "1,000 workers";
-const ALONE: &str = "1 worker";
+const JOINED: &str = "Tradewind, 1,000 workers";
+const ALONE: &str = "Tradewind, 1 worker";
 
 /// How often a start is repeated in a round, which takes the one in the middle.
 const STARTS: usize = 5;
@@ -35,7 +34,7 @@ const NOTE: &str = "S: the first result is there when the first byte of it can b
     A thousand `worker --echo`, each a process, have joined when the ventilator and the sink have \
     said so of all, from the start of the first; ventilator and sink are up by then. The job is \
     then written to the ventilator's stdin; its rate is from the first byte written to the end of \
-    the sink.";
+    the ventilator and the sink.";
 
 pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {
     let mut outcome = first_result(lab)?;
@@ -130,41 +129,8 @@ fn crowd(lab: &Lab) -> Result<Outcome> {
 
 /// Tasks a second, and how many seconds the joining took.
 fn join_and_work(lab: &Lab, input: &Input, workers: usize) -> Result<Vec<f64>> {
-    let place: Place = lab.place()?;
-    let output = place.path("output");
-    let (sink, mut ventilator, joined, _crowd) = gathered(lab, &place, &output, workers)?;
-    let mut to = ventilator.take_stdin()?;
-    let began = Instant::now();
-    let writer = {
-        let mut tasks = File::open(&input.path)?;
-        thread::spawn(move || std::io::copy(&mut tasks, &mut to).map(|_| to.flush()))
-    };
-    sink.finish()?;
-    let took = began.elapsed();
-    ventilator.finish()?;
-    // It has ended with the pipe.
-    let _ = writer.join();
-    input.expect_same(&output)?;
-    Ok(vec![input.tasks as f64 / took.as_secs_f64(), joined.as_secs_f64()])
-}
-
-/// Sink, ventilator, how long the joining took, and the workers.
-fn gathered(
-    lab: &Lab,
-    place: &Place,
-    output: &Path,
-    workers: usize,
-) -> Result<(Running, Running, Duration, Vec<Running>)> {
-    let sink = tradewind::sink(lab, place, output).args(["--log", "debug"]).start()?;
-    let ventilator = tradewind::ventilator(lab, place, "-")
-        .args(["--no-progress", "--log", "info"])
-        .stdin(Stdio::piped())
-        .start()?;
-    sink.wait_until_said("role=Ventilator", 1)?;
-    let began = Instant::now();
-    let crowd = (0..workers).map(|_| tradewind::worker(lab, place).arg("--echo").silent().start());
-    let crowd: Vec<Running> = crowd.collect::<Result<_>>()?;
-    ventilator.wait_until_said("worker joins", workers)?;
-    sink.wait_until_said("role=Worker", workers)?;
-    Ok((sink, ventilator, began.elapsed(), crowd))
+    let gathered = Gathered::start(lab, workers)?;
+    let joining = gathered.joining.as_secs_f64();
+    let job = gathered.work(input)?;
+    Ok(vec![input.tasks as f64 / job.time.as_secs_f64(), joining])
 }

@@ -13,7 +13,7 @@ use crate::peer::bare::{Bare, Work};
 use crate::peer::beanstalkd::Beanstalkd;
 use crate::peer::dask::Dask;
 use crate::peer::{shell, tradewind};
-use crate::process::Program;
+use crate::process::{Program, finish_all};
 use crate::rounds::{Contestant, interleave};
 
 const OURS: &str = "Tradewind";
@@ -99,9 +99,7 @@ impl<'a> Race<'a> {
         let began = Instant::now();
         let output = place.path("output");
         let ring = tradewind::start_ring(self.lab, place, self.input, &output, workers)?;
-        for running in ring {
-            running.finish()?;
-        }
+        finish_all(ring)?;
         Ok(began.elapsed())
     }
 
