@@ -78,6 +78,7 @@ impl Dispatcher {
         for range in unfinished.as_slice().iter().chain(finished.as_slice()) {
             held.insert_range(*range);
         }
+        self.is_doubled |= !held.is_empty();
         self.hold_ahead(session, &held);
         held.remove_range(SeqRange { start: Seq(0), end: self.base });
         held.remove_range(SeqRange { start: self.handed_out(), end: Seq(u64::MAX) });
@@ -199,6 +200,9 @@ impl Dispatcher {
 
     /// Leaves a task that was dispatched twice to the other one who has it, if there is one.
     pub(super) fn hand_over(&mut self, from: SessionId, seq: Seq) -> bool {
+        if !self.is_doubled {
+            return false;
+        }
         let mut others = self.workers.iter_mut();
         let other = others.find(|(session, worker)| **session != from && worker.out.contains(seq));
         let Some((session, worker)) = other else { return false };

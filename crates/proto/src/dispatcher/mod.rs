@@ -132,6 +132,8 @@ pub struct Dispatcher {
     roll: Option<Roll>,
     /// The job goes on where another ventilator left it.
     resume: Option<Resume>,
+    /// A worker may hold what another one has as well: it has said so itself, after a roll call.
+    is_doubled: bool,
     run_times: RunTimes,
     tail: Tail,
     /// The limit that was last told to workers, where it moves.
@@ -195,6 +197,7 @@ impl Dispatcher {
             halted: false,
             is_complete: false,
             roll: None,
+            is_doubled: false,
             run_times: RunTimes::default(),
             tail: Tail::default(),
             told_limit_us: None,

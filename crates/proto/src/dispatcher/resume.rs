@@ -163,6 +163,7 @@ impl Dispatcher {
             }
             let Some(worker) = self.workers.get_mut(&session) else { continue };
             worker.out.insert(seq);
+            self.is_doubled = true;
             if is_first {
                 entry.state = State::Out(session);
                 worker.out_bytes += entry.payload.len() as u64;

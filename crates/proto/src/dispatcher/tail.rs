@@ -45,6 +45,13 @@ const TRAVEL_UNKNOWN: Duration = Duration::from_millis(1);
 /// Less work than this is not worth a message of its own.
 const WORTH_MIN: Duration = Duration::from_millis(1);
 
+/// A task that takes less is short: it comes and goes with many others.
+const SHORT_MAX: Duration = Duration::from_micros(100);
+
+/// A worker with short tasks may be silent for so long, and is not slow: it waits for others who
+/// share its cores.
+const SILENCE_MIN: Duration = Duration::from_millis(100);
+
 /// Two recalls from a worker are so far apart, and four times the travel time.
 const RECALL_GAP: Duration = Duration::from_millis(1);
 
@@ -219,7 +226,12 @@ impl Left {
 /// Microseconds a task: as usual, unless what runs takes longer. It may take as long again.
 fn us_now(worker: &Worker, now: Time, usual_us: f64) -> f64 {
     let silent = if worker.out.is_empty() { Duration::ZERO } else { now.since(worker.moved) };
-    usual_us.max(silent.as_micros() as f64)
+    if silent < silence_min(usual_us) { usual_us } else { usual_us.max(silent.as_micros() as f64) }
+}
+
+/// A worker may be silent for so long, whatever its tasks take.
+fn silence_min(usual_us: f64) -> Duration {
+    if usual_us < SHORT_MAX.as_micros() as f64 { SILENCE_MIN } else { Duration::ZERO }
 }
 
 fn running(worker: &Worker) -> f64 {
@@ -348,7 +360,9 @@ impl Dispatcher {
             }
             // What runs may turn out to take long.
             let us = Duration::from_micros(left.us(worker) as u64);
-            let due = (worker.moved + 2 * us.max(worth)).max(worker.recall_min);
+            let silence_min = silence_min(us.as_micros() as f64);
+            let due = worker.moved + silence_min.max(2 * us.max(worth));
+            let due = due.max(worker.recall_min);
             look = Some(look.map_or(due, |look| look.min(due)));
         }
         if let Some(look) = look {
