@@ -63,8 +63,13 @@ impl Window {
     /// Tasks the worker may hold. Beyond its slots, their results must not be more than fits into
     /// its share of the sink's memory: nobody can call them back.
     pub(crate) fn size(&self) -> u64 {
+        self.size_or(0)
+    }
+
+    /// The same, with no less than so many queued if their results allow it.
+    pub(crate) fn size_or(&self, least: u64) -> u64 {
         let results = CREDIT_BYTES_MAX as f64 / self.result_bytes.max(1.0);
-        self.size.min(self.slots + results as u64)
+        self.size.max(self.slots + least).min(self.slots + results as u64)
     }
 
     /// Tasks a second, once there is something to go by.

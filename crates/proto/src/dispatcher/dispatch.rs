@@ -24,9 +24,10 @@ impl Dispatcher {
         let Some(first) = self.next_to_dispatch() else { return self.recall(now) };
         let avoid = self.avoided(first);
         let left = self.left(now);
+        let least = self.tail.least_worth();
         let room = |worker: &Worker| match &left {
             Some(left) => left.room(worker),
-            None => worker.window.size(),
+            None => worker.window(least),
         };
         // What failed elsewhere is better run late than there again.
         let is_held = |worker: &Worker| {
@@ -103,7 +104,7 @@ impl Dispatcher {
         let ready = self.workers.values().filter(|worker| worker.phase == Phase::Ready).count();
         let waiting = self.requeued.len() as u64 + self.fresh_room();
         let share = waiting.div_ceil(ready as u64);
-        share.max(worker.idle_slots()).max(worker.pace.least_worth())
+        share.max(worker.idle_slots()).max(self.tail.least_worth())
     }
 
     pub(super) fn limits(&self) -> Limits {

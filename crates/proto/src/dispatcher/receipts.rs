@@ -34,6 +34,7 @@ impl Dispatcher {
         let usual = worker.pace.usual();
         worker.window.handle_received(now, &received.ranges, count, ran_max, usual);
         worker.window.handle_result_bytes(count, received.bytes);
+        self.tail.handle_results(count, received.ran_us_mean, received.bytes);
         worker.done += count;
         worker.moved = now;
         self.tail.handle_received(now);

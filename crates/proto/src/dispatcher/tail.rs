@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::entry::State;
 use super::worker::{Phase, Worker};
 use super::{Dispatcher, Stopped, Transmit};
-use crate::limits::HELD_BYTES_MAX;
+use crate::limits::{CREDIT_BYTES_MAX, HELD_BYTES_MAX};
 use crate::message::ToWorker;
 use crate::{Attempt, CallId, SeqRanges, SessionId, Time};
 
@@ -38,6 +38,9 @@ const PACE_TASKS: f64 = 32.0;
 
 /// The weight of the latest results in the spread, in batches.
 const SPREAD_BATCHES: f64 = 64.0;
+
+/// The weight of the latest results in their size, where that falls.
+const RESULT_GAIN: f64 = 0.1;
 
 /// The travel time of a task and its receipt, before it is known.
 const TRAVEL_UNKNOWN: Duration = Duration::from_millis(1);
@@ -96,9 +99,11 @@ impl Pace {
         self.us().map(|us| Duration::from_micros(us as u64))
     }
 
-    /// Tasks that are so little work together that to share them out would cost more.
-    pub(super) fn least_worth(&self) -> u64 {
-        self.us().map_or(0, |us| (WORTH_MIN.as_micros() as f64 / us) as u64)
+    /// Tasks that are so little work together that to share them out would cost more. A few short
+    /// ones are no reason to believe it.
+    pub(super) fn least_worth(&self) -> Option<u64> {
+        let is_known = self.tasks >= PACE_TASKS;
+        is_known.then(|| (WORTH_MIN.as_micros() as f64 / self.us) as u64)
     }
 
     /// Microseconds a task, once there is something to go by.
@@ -133,6 +138,10 @@ impl Spread {
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     pub(super) spread: Spread,
+    /// How long a task takes, whoever runs it.
+    pace: Pace,
+    /// Bytes of its result.
+    result_bytes: f64,
     /// When a result came or a task went out last.
     moved: Time,
     /// Nothing has waited since then.
@@ -146,6 +155,20 @@ pub(super) struct Tail {
 impl Tail {
     pub(super) fn handle_received(&mut self, now: Time) {
         self.moved = now;
+    }
+
+    /// So many tasks took so long each, and their results have so many bytes together.
+    pub(super) fn handle_results(&mut self, count: u64, mean_us: u64, bytes: u64) {
+        self.pace.add(count, mean_us, &mut Spread::default());
+        let each = bytes as f64 / count.max(1) as f64;
+        self.result_bytes = each.max(self.result_bytes + RESULT_GAIN * (each - self.result_bytes));
+    }
+
+    /// Tasks that are so little work together that to share them out would cost more, as long as
+    /// their results are small.
+    pub(super) fn least_worth(&self) -> u64 {
+        let results = CREDIT_BYTES_MAX as f64 / self.result_bytes.max(1.0);
+        self.pace.least_worth().unwrap_or(0).min(results as u64)
     }
 
     pub(super) fn handle_dispatched(&mut self, now: Time) {
@@ -185,6 +208,8 @@ pub(super) struct Left {
     us: f64,
     part: f64,
     deviation: f64,
+    /// Tasks that are not worth sharing out.
+    least: u64,
 }
 
 impl Left {
@@ -201,8 +226,8 @@ impl Left {
     pub(super) fn room(&self, worker: &Worker) -> u64 {
         let rate = self.rate(worker);
         let share = self.part * (self.waiting + self.out) * rate / self.rate;
-        let least = in_reach(worker, rate).max(worker.pace.least_worth());
-        (share as u64).max(least).min(worker.window.size())
+        let least = in_reach(worker, rate).max(self.least);
+        (share as u64).max(least).min(worker.window(self.least))
     }
 
     /// Until when the worker gets nothing more, because the others will sooner be through with all
@@ -280,6 +305,7 @@ impl Dispatcher {
             rate: known_rate + (slots as f64 - known_slots) / us,
             us,
             deviation: self.tail.spread.deviation(),
+            least: self.tail.least_worth(),
             part: if self.total.is_some() { PART_NEAR_END } else { 1.0 },
         })
     }
@@ -333,7 +359,7 @@ impl Dispatcher {
             if left.held_until(worker).is_none() {
                 let own = left.rate(worker);
                 rate += own;
-                let room = in_reach(worker, own).min(worker.window.size());
+                let room = in_reach(worker, own).min(worker.window(left.least));
                 is_dry |= worker.free(room) > 0 && worker.free_bytes() > 0;
             }
         }

@@ -69,6 +69,12 @@ impl Worker {
         }
     }
 
+    /// Tasks that it may hold: what its window says, and no less than what is worth a message.
+    /// `least` is that for whoever has not shown yet what a task takes there.
+    pub(super) fn window(&self, least: u64) -> u64 {
+        self.window.size_or(self.pace.least_worth().unwrap_or(least))
+    }
+
     /// Tasks it may still be given, if it may hold so many.
     pub(super) fn free(&self, room: u64) -> u64 {
         room.saturating_sub(self.out.count())
