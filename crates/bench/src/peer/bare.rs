@@ -83,9 +83,10 @@ impl Bare {
         workers: &[Work],
     ) -> Result<Duration> {
         let sink = self.sink(lab, place, count, output).start()?;
-        let workers = workers.iter().map(|work| self.worker(lab, place, *work).start());
-        let mut others: Vec<Running> = workers.collect::<Result<_>>()?;
-        others.push(self.ventilator(lab, place, input, others.len()).start()?);
+        let mut others = vec![self.ventilator(lab, place, input, workers.len()).start()?];
+        for work in workers {
+            others.push(self.worker(lab, place, *work).start()?);
+        }
         let cpu = sink.finish()?;
         Ok(others.iter().map(Running::cpu).sum::<Duration>() + cpu)
     }

@@ -6,11 +6,14 @@ use std::future::{self, Future};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time;
 use zeromq::{PullSocket, PushSocket, Socket, SocketEvent, SocketRecv, SocketSend};
 
 /// Lines that wait between the thread that reads stdin and the socket.
@@ -39,8 +42,10 @@ pub(super) fn ventilator(tasks: &str, input: &Path, workers: usize) -> Result<()
 pub(super) fn worker(tasks: &str, results: &str) -> Result<()> {
     block_on(async {
         let mut to = PushSocket::new();
+        wait_until_up(results).await;
         to.connect(results).await?;
         let mut from = PullSocket::new();
+        wait_until_up(tasks).await;
         from.connect(tasks).await?;
         loop {
             to.send(from.recv().await?).await?;
@@ -82,6 +87,15 @@ async fn wait_for(socket: &mut PushSocket, tasks: &str, mut workers: usize) -> R
         }
     }
     Ok(())
+}
+
+/// Of three programs that start at once one may dial too early; the socket would then pause for
+/// 50 ms, which would be a good part of a short run.
+async fn wait_until_up(endpoint: &str) {
+    let address = endpoint.trim_start_matches("tcp://");
+    while TcpStream::connect(address).await.is_err() {
+        time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Reading stdin would hold the runtime up.

@@ -87,8 +87,8 @@ fn bare_first_byte(lab: &Lab, bare: &Bare, input: &Input) -> Result<Vec<f64>> {
         let place = lab.place()?;
         let began = Instant::now();
         let mut sink = bare.sink(lab, &place, 0, "-").stdout(Stdio::piped()).start()?;
-        let _worker = bare.worker(lab, &place, Work::Echo).start()?;
         let _ventilator = bare.ventilator(lab, &place, &input.path, 1).start()?;
+        let _worker = bare.worker(lab, &place, Work::Echo).start()?;
         read_byte(&mut sink)?;
         Ok(began.elapsed())
     })

@@ -39,7 +39,7 @@ pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     for (speeds, name, at_most) in [
         (EQUAL, "uneven tasks, time ÷ the least possible", 1.03),
-        (ONE_SLOW, "uneven tasks and one worker ten times slower, time ÷ the least possible", 1.05),
+        (ONE_SLOW, "uneven, one worker ten times slower, time ÷ the least possible", 1.05),
     ] {
         let race = Race { lab, sleeps: &sleeps, input: &input, speeds };
         let figures = vec![Figure::new('U', name, Unit::Times)];
