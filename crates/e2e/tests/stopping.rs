@@ -118,6 +118,37 @@ fn hangup_ends_all_of_it() {
     scene.assert_nothing_left();
 }
 
+/// A worker with short tasks has some on deck, which begin without anybody being asked.
+#[test]
+fn what_is_on_deck_when_a_worker_leaves_is_begun_once() {
+    const TASKS: usize = 3_000;
+    let scene = Scene::new();
+    let sink = scene.sink().words("--format jsonl").start();
+    let ventilator = scene.ventilator().input(naps(TASKS, "")).start();
+    let begun = scene.path("begun");
+    let command = format!("echo $TRADEWIND_SEQ >> {}", begun.display());
+    let worker = |name| {
+        let worker = scene.worker(name).words("--slots 2 --exit-when-done");
+        worker.args(["--", "sh", "-c", &command]).start()
+    };
+    let mut leaves = worker("leaves");
+    wait_until("its tasks are known to be short", || sink.stdout_lines() >= TASKS / 10);
+    leaves.signal(Signal::TERM);
+    let _ = leaves.wait().expect(0);
+    let has_left = sink.stdout_lines();
+    assert!(has_left < TASKS, "something is left for another");
+    let _ = worker("stays").wait().expect(0);
+    let _ = ventilator.wait().expect(0);
+    let ended = sink.wait().expect(0);
+    let records = records(&ended.stdout, TASKS as u64);
+    assert!(records.iter().all(|record| record.status == "ok"));
+    let text = String::from_utf8(scene.read("begun")).unwrap();
+    let mut seqs: Vec<usize> = text.lines().map(|line| line.parse().unwrap()).collect();
+    seqs.sort();
+    assert!(seqs.into_iter().eq(0..TASKS), "each has begun once");
+    scene.assert_nothing_left();
+}
+
 #[test]
 fn a_worker_that_is_asked_to_leave_finishes_what_it_runs() {
     let scene = Scene::new();

@@ -20,8 +20,14 @@ impl Clock {
     /// The time now.
     #[must_use]
     pub fn now(&self) -> Time {
+        self.time(Instant::now())
+    }
+
+    /// An instant, as machines count.
+    #[must_use]
+    pub fn time(&self, instant: Instant) -> Time {
         // Micros of a u64 last for half a million years.
-        Time(self.origin.elapsed().as_micros() as u64)
+        Time(instant.saturating_duration_since(self.origin).as_micros() as u64)
     }
 
     /// When a machine's deadline comes, for a runtime to wait for.

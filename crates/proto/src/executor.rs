@@ -202,6 +202,24 @@ impl Executor {
         self.news.clear();
     }
 
+    /// A free slot has begun a task, the one with this seq of those that [wait](Self::waiting),
+    /// without being told to.
+    pub fn handle_begun(&mut self, began: Time, slot: Slot, seq: Seq) {
+        let place = self.queue.partition_point(|queued| queued.task.seq < seq);
+        let is_queued = self.queue.get(place).is_some_and(|queued| queued.task.seq == seq);
+        // It is the one that was freed last.
+        let free = self.free_slots.iter().rposition(|free| *free == slot);
+        let (true, Some(free), Some(job)) = (is_queued, free, &self.job) else {
+            debug_assert!(false, "{seq:?} was not waiting, or {slot:?} was not free");
+            return;
+        };
+        let job = job.id;
+        self.free_slots.swap_remove(free);
+        if let Some(queued) = self.queue.remove(place) {
+            self.begin(job, slot, &queued, began);
+        }
+    }
+
     /// A task that was started has ended.
     pub fn handle_finished(&mut self, finished: Finished) {
         let Finished { slot, started_us, ran_us, mut outcome, command } = finished;
@@ -280,21 +298,17 @@ impl Executor {
             return None;
         }
         let slot = self.free_slots.pop()?;
-        let Queued { task, limits } = self.queue.pop_front()?;
-        let timeout = limits.timeout_us.map(Duration::from_micros);
-        self.slots[slot.0 as usize] = Some(Running {
-            job,
-            seq: task.seq,
-            attempt: task.attempt,
-            answers: task.attempt,
-            last: task.last,
-            task_bytes: task.payload.len() as u64,
-            task_hash: TaskHash::of(&task.payload),
-            started: now,
-            timeout,
-            stopped: None,
-        });
+        let queued = self.queue.pop_front()?;
+        self.begin(job, slot, &queued, now);
+        let Queued { task, limits } = queued;
         Some(Start { slot, task, report_command: limits.report_command })
+    }
+
+    /// What waits for a slot, in the order in which it is to start. A slot that has ended a task
+    /// may begin the next of these, if that is [said](Self::handle_begun) right after the end, and
+    /// before anything else is heard.
+    pub fn waiting(&self) -> impl Iterator<Item = (&Task, Limits)> {
+        self.queue.iter().map(|queued| (&queued.task, queued.limits))
     }
 
     /// The next task to stop.
@@ -302,15 +316,24 @@ impl Executor {
         self.stops.pop_front()
     }
 
+    /// The next message for the sink, of those that cannot wait for results.
+    pub fn poll_news(&mut self) -> Option<ToSink> {
+        if !self.is_sink_connected {
+            return None;
+        }
+        let news = self.news.pop_front()?;
+        Some(ToSink::News { session: self.session, news })
+    }
+
     /// The next message for the sink.
     pub fn poll_transmit(&mut self) -> Option<ToSink> {
         if !self.is_sink_connected {
             return None;
         }
-        let session = self.session;
-        if let Some(news) = self.news.pop_front() {
-            return Some(ToSink::News { session, news });
+        if let Some(news) = self.poll_news() {
+            return Some(news);
         }
+        let session = self.session;
         if let Some(results) = self.next_results() {
             let job = self.job.as_ref()?.id;
             return Some(ToSink::Results { job, session, results: results.into() });
@@ -353,6 +376,22 @@ impl Executor {
             tasks_done: self.tasks_done,
             jobs_done: self.jobs_done,
         }
+    }
+
+    fn begin(&mut self, job: JobId, slot: Slot, queued: &Queued, began: Time) {
+        let Queued { task, limits } = queued;
+        self.slots[slot.0 as usize] = Some(Running {
+            job,
+            seq: task.seq,
+            attempt: task.attempt,
+            answers: task.attempt,
+            last: task.last,
+            task_bytes: task.payload.len() as u64,
+            task_hash: TaskHash::of(&task.payload),
+            started: began,
+            timeout: limits.timeout_us.map(Duration::from_micros),
+            stopped: None,
+        });
     }
 
     fn running(&self) -> u32 {

@@ -8,12 +8,12 @@ use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
 use tradewind_node::exit::{self, CONNECT, Fatal, OK, OrExit, SYSTEM, say};
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_inward, keep_outward, send};
 use tradewind_node::{Asked, Clock, Shutdown, random_id};
-use tradewind_proto::SessionId;
 use tradewind_proto::executor::{self, Executor};
 use tradewind_proto::limits::BATCH_TASKS_MAX;
 use tradewind_proto::message::{Card, Role, ToWorker};
+use tradewind_proto::{Attempt, SessionId, Time};
 
-use crate::handler::Finished;
+use crate::handler::{Deck, Finished};
 use crate::runner::{Runner, Running};
 
 /// What a worker was told to do.
@@ -47,6 +47,9 @@ enum Event {
 /// Events that wait for the loop. What fills it up waits in the sockets.
 const EVENTS_MAX: usize = 256;
 
+/// How often a worker with short tasks sees what has ended, and sends the results.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
 /// How long the results' connection may take to deliver the last of them.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -66,10 +69,6 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         Dialler::new(endpoint, settings.lanes.clone(), identity(&card), random_id()).or_exit(SYSTEM)
     };
     let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
-    // Unbounded, since a slot's thread must never wait for the loop, which may be waiting for the
-    // thread to end. It never holds more than there are slots. This end of it stays open: not
-    // every runner keeps one.
-    let (finished_in, mut finished) = mpsc::unbounded_channel();
     keep_inward(
         dialler(&settings.ventilator)?,
         settings.connect_timeout,
@@ -88,8 +87,10 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let mut worker = Worker {
         clock: Clock::default(),
         executor: Executor::new(session, settings.slots),
-        running: Running::new(settings.runner, settings.slots, finished_in.clone())
-            .or_exit(SYSTEM)?,
+        running: Running::new(settings.runner, settings.slots).or_exit(SYSTEM)?,
+        look_at: None,
+        ended: 0,
+        is_urgent: false,
         sink: None,
         has_ventilator: false,
         is_asked_to_stop: false,
@@ -97,23 +98,21 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         alone: None,
     };
     let mut batch = Vec::with_capacity(EVENTS_MAX);
-    let mut ended = Vec::new();
     let mut has_more = false;
 
     while !worker.is_over(settings.exit_when_done) {
-        let due = worker.clock.instant(worker.executor.poll_timeout());
+        let due = worker.clock.instant(worker.poll_timeout());
         tokio::select! {
             // In this order: what has ended first frees a slot, then come new tasks.
             biased;
-            _ = finished.recv_many(&mut ended, EVENTS_MAX) => {
-                for finished in ended.drain(..) {
-                    worker.handle_finished(finished);
-                }
-            }
+            () = worker.running.called() => {}
             asked = shutdown.asked() => {
+                worker.withdraw();
                 worker.handle_asked_to_stop(asked)?;
             }
             _ = events.recv_many(&mut batch, EVENTS_MAX) => {
+                // What is said now may be about tasks that lie on deck.
+                worker.withdraw();
                 for event in batch.drain(..) {
                     worker.handle_event(event)?;
                 }
@@ -150,6 +149,12 @@ struct Worker {
     clock: Clock,
     executor: Executor,
     running: Running,
+    /// While tasks are short: when to see what has ended. The slots do not call for it.
+    look_at: Option<Time>,
+    /// Tasks that have ended since the last look.
+    ended: usize,
+    /// One of these must be known of at once.
+    is_urgent: bool,
     sink: Option<(Conn, PushLane)>,
     has_ventilator: bool,
     is_asked_to_stop: bool,
@@ -165,6 +170,11 @@ impl Worker {
         let is_idle = self.is_asked_to_stop && self.sink.is_none() && self.executor.is_empty();
         let is_left = self.alone.is_some_and(|since| since.elapsed() > ALONE_MAX);
         is_done || is_idle || is_left || self.executor.is_drained()
+    }
+
+    fn poll_timeout(&self) -> Time {
+        let due = self.executor.poll_timeout();
+        self.look_at.map_or(due, |look_at| due.min(look_at))
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
@@ -200,8 +210,23 @@ impl Worker {
         Ok(())
     }
 
+    /// Hears of what has ended, and of what slots have begun instead.
+    fn take_finished(&mut self) {
+        for finished in self.running.take_finished() {
+            self.ended += 1;
+            self.is_urgent |= finished.attempt != Attempt::FIRST;
+            self.handle_finished(finished);
+        }
+    }
+
+    /// After this the executor knows what has begun, and nothing more begins by itself.
+    fn withdraw(&mut self) {
+        self.running.withdraw();
+        self.take_finished();
+    }
+
     fn handle_finished(&mut self, finished: Finished) {
-        let Finished { slot, started_us, ran_us, outcome, command, .. } = finished;
+        let Finished { slot, started_us, ran_us, outcome, command, next, .. } = finished;
         self.executor.handle_finished(executor::Finished {
             slot,
             started_us,
@@ -209,6 +234,9 @@ impl Worker {
             outcome,
             command,
         });
+        if let Some(begun) = next {
+            self.executor.handle_begun(self.clock.time(begun.at), slot, begun.seq);
+        }
     }
 
     fn handle_asked_to_stop(&mut self, asked: Asked) -> Result<(), Fatal> {
@@ -230,6 +258,7 @@ impl Worker {
     /// Does what the executor says; true if there is more to do at once.
     fn go_on(&mut self) -> bool {
         let now = self.clock.now();
+        self.take_finished();
         if now >= self.executor.poll_timeout() {
             self.executor.handle_timeout(now);
         }
@@ -241,10 +270,11 @@ impl Worker {
         while let Some(stop) = self.executor.poll_stop() {
             self.running.stop(stop);
         }
-        // Tasks that end in the loop are run a batch at a time, so that their results are on the
-        // way while the next batch is run.
-        let mut ended = 0;
         let now_us = self.clock.unix_us();
+        let is_look = self.look_at.is_none_or(|look_at| look_at <= now);
+        // Tasks that end in the loop are run a batch at a time, so that their results are on the way
+        // while the next batch is run.
+        let mut ended = 0;
         while ended < BATCH_TASKS_MAX
             && let Some(start) = self.executor.poll_start(now)
         {
@@ -253,10 +283,21 @@ impl Worker {
                 ended += 1;
             }
         }
-        while let Some(message) = self.executor.poll_transmit() {
+        if is_look {
+            self.look_at = (self.ended > 0).then(|| now + LOOK_INTERVAL);
+            self.ended = 0;
+        }
+        let deck = self.running.lay_out(self.executor.waiting(), self.look_at.is_some());
+        // As long as the slots have enough to do, nobody waits for results: a few in one message
+        // cost hardly more than one.
+        let may_wait = !is_look && deck == Deck::Full && !self.is_urgent;
+        while let Some(message) =
+            if may_wait { self.executor.poll_news() } else { self.executor.poll_transmit() }
+        {
             // A lane that is gone says so by an event of its own.
             let _ = self.sink.as_mut().map(|(_, lane)| send(lane, &message));
         }
-        ended == BATCH_TASKS_MAX
+        self.is_urgent = false;
+        ended == BATCH_TASKS_MAX || deck == Deck::Behind
     }
 }

@@ -5,15 +5,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tradewind_node::Clock;
-use tradewind_proto::Payload;
-use tradewind_proto::Slot;
 use tradewind_proto::executor::{Start, Stop};
-use tradewind_proto::message::{Outcome, Status};
+use tradewind_proto::message::{self, Limits, Outcome, Status};
+use tradewind_proto::{Payload, Slot};
 
-use crate::handler::{BlockingHandler, Finished, Slots, StopSignal, Task};
+use crate::handler::{BlockingHandler, Deck, Finished, Slots, StopSignal, Task};
 
 /// What an asynchronous handler returns.
 pub type OutcomeFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -32,7 +32,7 @@ pub enum Runner {
 /// A runner at work.
 pub(crate) enum Running {
     Inline { handler: Arc<dyn BlockingHandler>, stop: StopSignal },
-    Threads(Slots),
+    Threads { slots: Slots, called: Arc<Notify> },
     Async(Futures),
 }
 
@@ -40,25 +40,72 @@ pub(crate) enum Running {
 pub(crate) struct Futures {
     handler: Arc<dyn Fn(Task) -> OutcomeFuture + Send + Sync>,
     running: HashMap<Slot, (Task, u64, Instant, JoinHandle<()>)>,
-    finished: UnboundedSender<Finished>,
+    // Never holds more than there are slots.
+    finished_in: UnboundedSender<Finished>,
+    finished: UnboundedReceiver<Finished>,
+    /// What was received and not taken yet.
+    ended: Vec<Finished>,
 }
 
 impl Running {
-    pub(crate) fn new(
-        runner: Runner,
-        slots: u32,
-        finished: UnboundedSender<Finished>,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn new(runner: Runner, slots: u32) -> std::io::Result<Self> {
         Ok(match runner {
             Runner::Inline(handler) => Self::Inline { handler, stop: StopSignal::new()? },
-            Runner::Threads(handler) => Self::Threads(Slots::new(slots, handler, move |done| {
-                // The loop is gone only when the process is about to be.
-                let _ = finished.send(done);
-            })),
+            Runner::Threads(handler) => {
+                let called = Arc::new(Notify::new());
+                let call = Arc::clone(&called);
+                let slots = Slots::new(slots, handler, move || call.notify_one());
+                Self::Threads { slots, called }
+            }
             Runner::Async(handler) => {
-                Self::Async(Futures { handler, running: HashMap::new(), finished })
+                let (finished_in, finished) = mpsc::unbounded_channel();
+                let (running, ended) = (HashMap::new(), Vec::new());
+                Self::Async(Futures { handler, running, finished_in, finished, ended })
             }
         })
+    }
+
+    /// Waits until there is something to [take](Self::take_finished).
+    pub(crate) async fn called(&mut self) {
+        match self {
+            Self::Inline { .. } => std::future::pending().await,
+            Self::Threads { called, .. } => called.notified().await,
+            Self::Async(Futures { finished, ended, .. }) => {
+                finished.recv_many(ended, usize::MAX).await;
+            }
+        }
+    }
+
+    /// What has ended, in this order.
+    pub(crate) fn take_finished(&mut self) -> Vec<Finished> {
+        match self {
+            Self::Inline { .. } => Vec::new(),
+            Self::Threads { slots, .. } => slots.take_finished(),
+            Self::Async(futures) => std::mem::take(&mut futures.ended),
+        }
+    }
+
+    /// Says what waits, for slots to go on with; see [`Slots::lay_out`].
+    pub(crate) fn lay_out<'a>(
+        &mut self,
+        waiting: impl Iterator<Item = (&'a message::Task, Limits)>,
+        is_watched: bool,
+    ) -> Deck {
+        match self {
+            Self::Threads { slots, .. } => {
+                let tasks = waiting
+                    .map(|(task, limits)| task_for_slot(task.clone(), limits.report_command));
+                slots.lay_out(tasks, is_watched)
+            }
+            Self::Inline { .. } | Self::Async(_) => Deck::Low,
+        }
+    }
+
+    /// Takes back what was laid out and has not begun.
+    pub(crate) fn withdraw(&mut self) {
+        if let Self::Threads { slots, .. } = self {
+            slots.withdraw();
+        }
     }
 
     /// Runs a task; gives its end if that is now.
@@ -66,14 +113,13 @@ impl Running {
     /// What ends at once has started at `now_us`: to ask the clock would take longer than it does.
     pub(crate) fn start(&mut self, clock: &Clock, now_us: u64, start: Start) -> Option<Finished> {
         let Start { slot, task, report_command } = start;
-        let task =
-            Task { seq: task.seq, attempt: task.attempt, payload: task.payload, report_command };
+        let task = task_for_slot(task, report_command);
         match self {
             Self::Inline { handler, stop } => {
                 let outcome = handler.run(&task, stop);
                 Some(finished(slot, &task, now_us, 0, outcome))
             }
-            Self::Threads(slots) => {
+            Self::Threads { slots, .. } => {
                 slots.start(slot, task);
                 None
             }
@@ -87,7 +133,7 @@ impl Running {
     pub(crate) fn stop(&mut self, stop: Stop) {
         match self {
             Self::Inline { .. } => {}
-            Self::Threads(slots) => slots.stop(stop.slot, stop.seq, stop.attempt),
+            Self::Threads { slots, .. } => slots.stop(stop.slot, stop.seq, stop.attempt),
             Self::Async(futures) => futures.stop(stop),
         }
     }
@@ -97,7 +143,7 @@ impl Futures {
     fn start(&mut self, clock: &Clock, slot: Slot, task: Task) {
         let (started_us, began) = (clock.unix_us(), Instant::now());
         let future = (self.handler)(task.clone());
-        let done = self.finished.clone();
+        let done = self.finished_in.clone();
         let about = task.clone();
         let handle = tokio::spawn(async move {
             // A panic must be that task's failure, not the slot's end.
@@ -118,11 +164,17 @@ impl Futures {
         handle.abort();
         let outcome = Outcome::error(Status::Failed, "stopped");
         let ran_us = began.elapsed().as_micros() as u64;
-        let _ = self.finished.send(finished(stop.slot, task, *started_us, ran_us, outcome));
+        let _ = self.finished_in.send(finished(stop.slot, task, *started_us, ran_us, outcome));
     }
+}
+
+fn task_for_slot(task: message::Task, report_command: bool) -> Task {
+    let message::Task { seq, attempt, payload, .. } = task;
+    Task { seq, attempt, payload, report_command }
 }
 
 fn finished(slot: Slot, task: &Task, started_us: u64, ran_us: u64, outcome: Outcome) -> Finished {
     let Task { seq, attempt, .. } = *task;
-    Finished { slot, seq, attempt, started_us, ran_us, outcome, command: Payload::new() }
+    let command = Payload::new();
+    Finished { slot, seq, attempt, started_us, ran_us, outcome, command, next: None }
 }

@@ -1,5 +1,6 @@
 //! The three machines against one another: one behaviour a test, and nothing else happened.
 
+mod executor;
 mod resume;
 mod ring;
 mod uneven;

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -14,7 +16,7 @@ use tradewind_proto::Payload;
 use tradewind_proto::limits::{ERROR_BYTES_MAX, OUTPUT_BYTES_MAX};
 use tradewind_proto::message::{Exit, Outcome, Status};
 
-use super::process::{Ended, supervise};
+use super::process::{Ended, Spawned, supervise};
 use super::program;
 use super::template::{Input, Template};
 use super::{BlockingHandler, STOPPED, StopSignal, Task};
@@ -34,6 +36,8 @@ pub struct CommandHandler {
     template: Template,
     /// The file to run, found once instead of each time.
     program: Option<PathBuf>,
+    /// What commands have for stdin, opened once as well; a system without it says so each time.
+    nothing: Option<Arc<File>>,
     options: CommandOptions,
 }
 
@@ -60,19 +64,25 @@ impl CommandHandler {
     #[must_use]
     pub fn new(template: Template, options: CommandOptions) -> Self {
         let program = template.program().and_then(|program| program::find(program).ok());
-        Self { template, program, options }
+        let nothing = File::open("/dev/null").ok().map(Arc::new);
+        Self { template, program, nothing, options }
     }
 
-    fn spawn(&self, words: &[Cow<'_, OsStr>], task: &Task) -> io::Result<Child> {
+    fn spawn(&self, words: &[Cow<'_, OsStr>], task: &Task) -> io::Result<Spawned> {
         let (word, args) = words.split_first().expect("a template has a command");
         let mut command = match &self.program {
             Some(program) => Command::new(program),
             None => Command::new(word),
         };
         let stdin = match self.template.input() {
-            Input::Argument => Stdio::null(),
+            Input::Argument => match &self.nothing {
+                Some(nothing) => nothing.try_clone()?.into(),
+                None => Stdio::null(),
+            },
             Input::Stdin => Stdio::piped(),
         };
+        let (stdout, stdout_end) = io::pipe()?;
+        let (stderr, stderr_end) = io::pipe()?;
         command
             .arg0(word)
             .args(args)
@@ -83,9 +93,10 @@ impl CommandHandler {
             // copy the worker's page tables.
             .process_group(0)
             .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
+            .stdout(stdout_end)
+            .stderr(stderr_end);
+        let child = command.spawn()?;
+        Ok(Spawned { child, stdout: stdout.into(), stderr: stderr.into(), ends: command })
     }
 
     /// Does not give up at once where trying again may help.
@@ -94,7 +105,7 @@ impl CommandHandler {
         words: &[Cow<'_, OsStr>],
         task: &Task,
         stop: &StopSignal,
-    ) -> io::Result<Child> {
+    ) -> io::Result<Spawned> {
         for delay_ms in RETRY_DELAYS_MS {
             match self.spawn(words, task) {
                 // At the limit of processes, or the file is still being written.
@@ -123,8 +134,8 @@ impl BlockingHandler for CommandHandler {
         if words.iter().any(|word| word.as_bytes().contains(&0)) {
             return failed("the task has a NUL byte and cannot be an argument: use --stdin".into());
         }
-        let child = match self.spawn_patiently(&words, task, stop) {
-            Ok(child) => child,
+        let spawned = match self.spawn_patiently(&words, task, stop) {
+            Ok(spawned) => spawned,
             Err(error) => return failed(explain(&words, &error)),
         };
         let input = match self.template.input() {
@@ -133,7 +144,7 @@ impl BlockingHandler for CommandHandler {
         };
         let limit = self.options.output_bytes_max;
         let output_bytes_max = usize::try_from(limit).unwrap_or(usize::MAX);
-        match supervise(child, input, output_bytes_max, self.options.grace, stop) {
+        match supervise(spawned, input, output_bytes_max, self.options.grace, stop) {
             Ok(ended) => outcome(ended, limit),
             Err(error) => failed(format!("failed to look after the command: {error}")),
         }

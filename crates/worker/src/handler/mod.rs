@@ -21,7 +21,7 @@ use tradewind_proto::{Attempt, Seq};
 pub use command::{CommandHandler, CommandOptions, STOP_GRACE};
 pub use program::{ProgramError, check_program};
 pub use quote::COMMAND_BYTES_MAX;
-pub use slots::{Finished, Slots};
+pub use slots::{Begun, Deck, Finished, Slots};
 pub use stop::StopSignal;
 pub use template::{Input, MissingCommand, Template};
 

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -26,6 +26,17 @@ const OTHERS_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Far enough away, and no clock overflows.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A command that was started, and our ends of what it writes to.
+#[derive(Debug)]
+pub(super) struct Spawned {
+    pub(super) child: Child,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    /// Has the other ends of these too. As long as it does, the pipes do not hang up, which would
+    /// wake us twice for each command, only to wait for its end after all.
+    pub(super) ends: Command,
+}
 
 /// How a command ended and what it wrote.
 #[derive(Debug)]
@@ -49,26 +60,25 @@ enum Stopping {
     Killed,
 }
 
-/// Runs `child` to its end. `input` goes to its stdin if that is a pipe.
+/// Runs a command to its end. `input` goes to its stdin if that is a pipe.
 pub(super) fn supervise(
-    mut child: Child,
+    spawned: Spawned,
     input: &[u8],
     stdout_bytes_max: usize,
     grace: Duration,
     stop: &StopSignal,
 ) -> io::Result<Ended> {
+    let Spawned { mut child, stdout, stderr, ends } = spawned;
     let stdin = child.stdin.take().map(OwnedFd::from);
-    let stdout = child.stdout.take().map(OwnedFd::from);
-    let stderr = child.stderr.take().map(OwnedFd::from);
     let group = Group::new(child)?;
     let mut streams = Streams {
         stdin: None,
         input,
-        stdout,
+        stdout: Some(stdout),
         output: Vec::new(),
         output_bytes_max: stdout_bytes_max,
         exceeded: false,
-        stderr,
+        stderr: Some(stderr),
         tail: Tail::default(),
     };
     if let Some(stdin) = stdin {
@@ -124,6 +134,7 @@ pub(super) fn supervise(
         }
     }
     streams.drain()?;
+    drop(ends);
     let status = group.reap()?;
     Ok(Ended {
         status,

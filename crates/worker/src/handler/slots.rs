@@ -1,6 +1,11 @@
 //! A thread for each slot, that runs one task after another.
+//!
+//! A slot that is free is told what to run. What comes after that lies on the deck, for whichever
+//! slot is done first: its thread goes on at once, and whoever gives out the tasks hears of it
+//! later. It can take back what lies there, until a slot has begun it.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,24 +13,29 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tradewind_proto::Payload;
 use tradewind_proto::message::{Outcome, Status};
-use tradewind_proto::{Attempt, Seq, Slot};
+use tradewind_proto::{Attempt, Payload, Seq, Slot};
 
 use super::{BlockingHandler, StopSignal, Task, tail};
 
+/// Tasks on deck, at most.
+const DECK_TASKS_MAX: usize = 32;
+
+/// With fewer than these left on deck, every end of a task is called at once.
+const DECK_TASKS_MIN: usize = 8;
+
 /// A worker's slots. A slot's thread is started when it gets its first task.
 ///
-/// Dropping them stops what runs and waits for it.
+/// Dropping them stops what runs and waits for it. What lies on deck never starts then.
 pub struct Slots {
     shared: Arc<Shared>,
-    threads: Vec<Mutex<Option<SlotThread>>>,
+    threads: Vec<Option<SlotThread>>,
 }
 
 /// A task that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// Where it ran; this slot is free again.
+    /// Where it ran; this slot is free again, or has gone on with `next`.
     pub slot: Slot,
     /// The task.
     pub seq: Seq,
@@ -39,11 +49,36 @@ pub struct Finished {
     pub outcome: Outcome,
     /// What was run, as a shell would take it, if the task asked for it; else empty.
     pub command: Payload,
+    /// What the slot has taken from the deck.
+    pub next: Option<Begun>,
+}
+
+/// A task that a slot has taken from the deck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The task.
+    pub seq: Seq,
+    /// Which run of it.
+    pub attempt: Attempt,
+    /// When.
+    pub at: Instant,
+}
+
+/// What came of [`Slots::lay_out`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deck {
+    /// There is enough for a while: nobody calls for more.
+    Full,
+    /// Every end of a task is called.
+    Low,
+    /// Nothing was laid out: something has ended that must be [taken](Slots::take_finished) first.
+    Behind,
 }
 
 struct Shared {
     handler: Arc<dyn BlockingHandler>,
-    finished: Box<dyn Fn(Finished) + Send + Sync>,
+    call: Box<dyn Fn() + Send + Sync>,
+    state: Mutex<State>,
 }
 
 struct SlotThread {
@@ -51,100 +86,166 @@ struct SlotThread {
     thread: JoinHandle<()>,
 }
 
-/// What a slot's thread shares with whoever gives it work.
+/// A slot's own.
 struct Desk {
-    state: Mutex<State>,
+    /// Something has changed for this slot.
     changed: Condvar,
     stop: StopSignal,
 }
 
-#[derive(Default)]
 struct State {
+    /// By slot.
+    places: Vec<Place>,
+    /// How many of them have a task. All of them, or there is nothing on deck.
+    busy: usize,
+    /// What slots take when they are done, in this order.
+    deck: VecDeque<Task>,
+    /// What has ended and was not taken yet, in this order.
+    finished: Vec<Finished>,
+    /// Somebody looks after the slots without being called, as long as there is enough on deck.
+    is_watched: bool,
+    closing: bool,
+}
+
+#[derive(Clone, Default)]
+struct Place {
     /// Waits to be picked up.
     next: Option<Task>,
     /// What was started and has not ended, picked up or not: what a stop may be meant for.
     current: Option<(Seq, Attempt)>,
-    closing: bool,
 }
 
 impl Slots {
-    /// `finished` is called once for each task that was started, on the slot's thread. It must
-    /// not drop the `Slots`.
+    /// `call` is called on a slot's thread when there is something to
+    /// [take](Self::take_finished), but not for each task that has ended, and not while somebody
+    /// looks by themselves, as they said in [`lay_out`](Self::lay_out).
     pub fn new(
         slots: u32,
         handler: Arc<dyn BlockingHandler>,
-        finished: impl Fn(Finished) + Send + Sync + 'static,
+        call: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        let shared = Shared { handler, finished: Box::new(finished) };
-        let threads = (0..slots).map(|_| Mutex::default()).collect();
+        let state = State {
+            places: vec![Place::default(); slots as usize],
+            busy: 0,
+            deck: VecDeque::with_capacity(DECK_TASKS_MAX),
+            finished: Vec::new(),
+            is_watched: false,
+            closing: false,
+        };
+        let shared = Shared { handler, call: Box::new(call), state: Mutex::new(state) };
+        let threads = (0..slots).map(|_| None).collect();
         Self { shared: Arc::new(shared), threads }
     }
 
     /// Runs a task in a free slot. Does not wait for anything.
     ///
-    /// If the slot's thread cannot be started, the task has failed: then `finished` is called
-    /// from here.
+    /// If the slot's thread cannot be started, the task has failed.
     ///
     /// # Panics
     ///
     /// If there is no such slot, or it has a task that has not finished.
-    pub fn start(&self, slot: Slot, task: Task) {
-        let mut thread = lock(&self.threads[slot.0 as usize]);
+    pub fn start(&mut self, slot: Slot, task: Task) {
+        let thread = &mut self.threads[slot.0 as usize];
         if thread.is_none() {
             match SlotThread::spawn(slot, &self.shared) {
                 Ok(new) => *thread = Some(new),
                 Err(error) => {
-                    drop(thread);
                     let error = format!("failed to start a thread for the task: {error}");
                     return self.shared.refuse(slot, &task, error);
                 }
             }
         }
         let desk = &thread.as_ref().expect("the thread was started above").desk;
-        let mut state = lock(&desk.state);
-        assert!(state.current.is_none(), "slot {} is not free", slot.0);
-        state.current = Some((task.seq, task.attempt));
-        state.next = Some(task);
+        let mut state = self.shared.lock();
+        let place = &mut state.places[slot.0 as usize];
+        assert!(place.current.is_none(), "slot {} is not free", slot.0);
+        place.current = Some((task.seq, task.attempt));
+        place.next = Some(task);
+        state.busy += 1;
         drop(state);
         desk.changed.notify_one();
     }
 
+    /// Puts tasks on deck, if all slots have one. `waiting` is all that wait, in the order in
+    /// which they are to start: those that lie on deck already, and more.
+    ///
+    /// A task that was given to somebody before may be what killed them. Whoever dies of it must not
+    /// leave behind what has ended unnoticed, or that would be blamed: such a task is never put on
+    /// deck, and its end is called at once.
+    ///
+    /// With `is_watched` the caller says that they will look after the slots soon, called or not.
+    pub fn lay_out(&mut self, waiting: impl Iterator<Item = Task>, is_watched: bool) -> Deck {
+        let mut state = self.shared.lock();
+        let is_behind = !state.finished.is_empty();
+        if is_behind && (!is_watched || state.busy < state.places.len()) {
+            return Deck::Behind;
+        }
+        if state.busy == state.places.len() {
+            let begun = state.finished.iter().filter(|finished| finished.next.is_some()).count();
+            let room = DECK_TASKS_MAX - state.deck.len();
+            let known = begun + state.deck.len();
+            let next = waiting.skip(known).take_while(|task| task.attempt == Attempt::FIRST);
+            state.deck.extend(next.take(room));
+        }
+        state.is_watched = is_watched;
+        if state.deck.len() >= DECK_TASKS_MIN { Deck::Full } else { Deck::Low }
+    }
+
+    /// Takes back what lies on deck. What has been begun of it is among what is
+    /// [taken](Self::take_finished) next; none of the rest will be.
+    pub fn withdraw(&mut self) {
+        self.shared.lock().deck.clear();
+    }
+
+    /// What has ended, in this order; each task that was started once.
+    #[must_use]
+    pub fn take_finished(&mut self) -> Vec<Finished> {
+        std::mem::take(&mut self.shared.lock().finished)
+    }
+
     /// Stops what runs in a slot, if it is this attempt of this task and has not ended by itself.
-    /// Does not wait for the end, which `finished` reports as usual.
-    pub fn stop(&self, slot: Slot, seq: Seq, attempt: Attempt) {
-        let thread = self.threads.get(slot.0 as usize).map(lock);
-        if let Some(SlotThread { desk, .. }) = thread.as_deref().and_then(Option::as_ref) {
-            let state = lock(&desk.state);
-            if state.current == Some((seq, attempt)) {
+    /// Does not wait for the end, which is reported as usual.
+    pub fn stop(&mut self, slot: Slot, seq: Seq, attempt: Attempt) {
+        let thread = self.threads.get(slot.0 as usize);
+        if let Some(SlotThread { desk, .. }) = thread.and_then(Option::as_ref) {
+            let state = self.shared.lock();
+            if state.places[slot.0 as usize].current == Some((seq, attempt)) {
                 desk.stop.raise();
             }
         }
     }
 
-    /// Stops what runs and waits until it has ended and was reported. A handler that does not
-    /// heed its [`StopSignal`] is waited for all the same.
-    pub fn shutdown(self) {
-        drop(self);
+    /// Stops what runs and gives what has ended by then. A handler that does not heed its
+    /// [`StopSignal`] is waited for all the same.
+    #[must_use]
+    pub fn shutdown(mut self) -> Vec<Finished> {
+        self.close();
+        self.take_finished()
+    }
+
+    fn close(&mut self) {
+        let mut state = self.shared.lock();
+        state.closing = true;
+        state.deck.clear();
+        // First all of them, then wait: their graces run side by side.
+        for (place, thread) in state.places.iter().zip(&self.threads) {
+            let Some(SlotThread { desk, .. }) = thread else { continue };
+            if place.current.is_some() {
+                desk.stop.raise();
+            }
+            desk.changed.notify_one();
+        }
+        drop(state);
+        for SlotThread { thread, .. } in self.threads.iter_mut().filter_map(Option::take) {
+            // It has panicked only if `call` has: that is said already.
+            let _ = thread.join();
+        }
     }
 }
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        let threads: Vec<_> =
-            self.threads.iter().filter_map(|thread| lock(thread).take()).collect();
-        // First all of them, then wait: their graces run side by side.
-        for SlotThread { desk, .. } in &threads {
-            let mut state = lock(&desk.state);
-            state.closing = true;
-            if state.current.is_some() {
-                desk.stop.raise();
-            }
-            desk.changed.notify_one();
-        }
-        for SlotThread { thread, .. } in threads {
-            // It has panicked only if `finished` has: that is said already.
-            let _ = thread.join();
-        }
+        self.close();
     }
 }
 
@@ -156,19 +257,14 @@ impl fmt::Debug for Slots {
 
 impl SlotThread {
     fn spawn(slot: Slot, shared: &Arc<Shared>) -> io::Result<Self> {
-        let desk = Arc::new(Desk {
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            stop: StopSignal::new()?,
-        });
+        let desk = Arc::new(Desk { changed: Condvar::new(), stop: StopSignal::new()? });
         let thread = thread::Builder::new().name(format!("slot-{}", slot.0)).spawn({
             let desk = Arc::clone(&desk);
             let shared = Arc::clone(shared);
             move || {
-                while let Some(task) = desk.next() {
-                    let finished = shared.run(slot, &task, &desk.stop);
-                    desk.clear();
-                    (shared.finished)(finished);
+                let mut next = None;
+                while let Some(task) = next.or_else(|| shared.wait(slot, &desk)) {
+                    next = shared.finish(shared.run(slot, &task, &desk.stop), &desk);
                 }
             }
         })?;
@@ -176,30 +272,26 @@ impl SlotThread {
     }
 }
 
-impl Desk {
+impl Shared {
+    /// No state is ever left half changed, and dropping must not panic.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for a task; `None` when there will be no more.
-    fn next(&self) -> Option<Task> {
-        let mut state = lock(&self.state);
+    fn wait(&self, slot: Slot, desk: &Desk) -> Option<Task> {
+        let mut state = self.lock();
         loop {
-            if let Some(task) = state.next.take() {
+            if let Some(task) = state.places[slot.0 as usize].next.take() {
                 return Some(task);
             }
             if state.closing {
                 return None;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = desk.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// From here on a stop for the task that has ended comes too late.
-    fn clear(&self) {
-        let mut state = lock(&self.state);
-        state.current = None;
-        self.stop.clear();
-    }
-}
-
-impl Shared {
     fn run(&self, slot: Slot, task: &Task, stop: &StopSignal) -> Finished {
         let started_us = now_us();
         let started = Instant::now();
@@ -218,11 +310,32 @@ impl Shared {
             Payload::new()
         };
         let Task { seq, attempt, .. } = *task;
-        Finished { slot, seq, attempt, started_us, ran_us, outcome, command }
+        Finished { slot, seq, attempt, started_us, ran_us, outcome, command, next: None }
+    }
+
+    /// Hands over what has ended, and takes from the deck what the slot goes on with. From here on
+    /// a stop for the former comes too late, and one for the latter in time.
+    fn finish(&self, mut finished: Finished, desk: &Desk) -> Option<Task> {
+        let mut state = self.lock();
+        desk.stop.clear();
+        let next = state.deck.pop_front();
+        let about = next.as_ref().map(|task| (task.seq, task.attempt));
+        finished.next = about.map(|(seq, attempt)| Begun { seq, attempt, at: Instant::now() });
+        state.places[finished.slot.0 as usize].current = about;
+        state.busy -= usize::from(next.is_none());
+        let is_awaited = state.is_watched
+            && state.deck.len() >= DECK_TASKS_MIN
+            && finished.attempt == Attempt::FIRST;
+        state.finished.push(finished);
+        drop(state);
+        if !is_awaited {
+            (self.call)();
+        }
+        next
     }
 
     fn refuse(&self, slot: Slot, task: &Task, error: String) {
-        (self.finished)(Finished {
+        self.lock().finished.push(Finished {
             slot,
             seq: task.seq,
             attempt: task.attempt,
@@ -230,13 +343,10 @@ impl Shared {
             ran_us: 0,
             outcome: Outcome::error(Status::Failed, error),
             command: Payload::new(),
+            next: None,
         });
+        (self.call)();
     }
-}
-
-/// No state is ever left half changed, and dropping must not panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn now_us() -> u64 {
