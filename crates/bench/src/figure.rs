@@ -107,6 +107,7 @@ impl Figure {
 
 impl Series {
     /// Measured once.
+    #[cfg(test)]
     pub(crate) fn once(who: &str, value: f64) -> Self {
         Self { who: who.to_owned(), values: vec![Some(value)], skipped: None }
     }

@@ -33,7 +33,7 @@ const NOTE: &str = "U: 200 sleeps of lognormal length (sigma 1), always the same
     queue can do that does not know the lengths.";
 
 pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {
-    let sleeps = Sleeps::lognormal(lab.count(16, 8) as f64);
+    let sleeps = Sleeps::lognormal(lab.count(12, 8) as f64);
     let place = lab.place()?;
     let input = sleeps.write(&place)?;
     let mut outcome = Outcome::default();
