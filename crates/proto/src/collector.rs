@@ -72,6 +72,8 @@ pub struct Counts {
     pub lost: u64,
     /// `cancelled`
     pub cancelled: u64,
+    /// `skipped`
+    pub skipped: u64,
 }
 
 /// A sink as its collector sees it.
@@ -711,6 +713,7 @@ impl Counts {
             Status::TimedOut => &mut self.timed_out,
             Status::Lost => &mut self.lost,
             Status::Cancelled => &mut self.cancelled,
+            Status::Skipped => &mut self.skipped,
         };
         *count += 1;
     }
@@ -722,15 +725,16 @@ impl Counts {
         self.timed_out += others.timed_out;
         self.lost += others.lost;
         self.cancelled += others.cancelled;
+        self.skipped += others.skipped;
     }
 
     /// All records.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.ok + self.not_ok()
+        self.ok + self.skipped + self.not_ok()
     }
 
-    /// Records whose status is not `ok`.
+    /// Records of tasks that did not do what they should.
     #[must_use]
     pub fn not_ok(&self) -> u64 {
         self.failed + self.timed_out + self.lost + self.cancelled

@@ -232,7 +232,7 @@ impl Executor {
         match running.stopped {
             Some(StopReason::Unwanted) => return,
             // It may have ended well just before it was stopped.
-            Some(StopReason::TimedOut) if outcome.status != Status::Ok => {
+            Some(StopReason::TimedOut) if !outcome.status.is_success() => {
                 let limit = running.timeout.unwrap_or_default();
                 outcome.status = Status::TimedOut;
                 outcome.error = format!("timed out after {limit:?}");

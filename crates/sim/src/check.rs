@@ -340,6 +340,8 @@ impl History {
             Status::TimedOut => ended(RunEnd::Stopped) > 0 && failures > retries,
             Status::Lost => self.losses >= LOSSES_MAX,
             Status::Cancelled => is_cancelled,
+            // No handler of the simulation says so.
+            Status::Skipped => false,
         };
         let Self { losses, .. } = self;
         (!is_fine).then(|| {

@@ -177,14 +177,24 @@ fn cards_keep_their_bytes() {
     }
 }
 
+/// In the order of their numbers.
+const STATUSES: [Status; 6] = [
+    Status::Ok,
+    Status::Failed,
+    Status::TimedOut,
+    Status::Lost,
+    Status::Cancelled,
+    Status::Skipped,
+];
+
 #[test]
 fn every_status_and_exit_keeps_its_number() {
-    let statuses = [Status::Ok, Status::Failed, Status::TimedOut, Status::Lost, Status::Cancelled];
+    let statuses = STATUSES;
     let exits = [Exit::None, Exit::Code(300), Exit::Signal(9)];
     let encoded = |body: Vec<u8>| body.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let mut body = Vec::new();
     write(&statuses, &mut body);
-    assert_eq!(encoded(body), "0001020304");
+    assert_eq!(encoded(body), "000102030405");
     let mut body = Vec::new();
     write(&exits, &mut body);
     assert_eq!(encoded(body), "0001fb58020212");
@@ -192,7 +202,7 @@ fn every_status_and_exit_keeps_its_number() {
 
 #[test]
 fn any_mixture_of_fields_survives() {
-    let statuses = [Status::Ok, Status::Failed, Status::TimedOut, Status::Lost, Status::Cancelled];
+    let statuses = STATUSES;
     let exits = [Exit::None, Exit::Code(0), Exit::Code(3), Exit::Signal(9)];
     for (status, exit) in statuses.into_iter().flat_map(|s| exits.map(|e| (s, e))) {
         for choice in 0..16 {

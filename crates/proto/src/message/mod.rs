@@ -302,6 +302,8 @@ pub enum Status {
     Lost,
     /// The job was cancelled first.
     Cancelled,
+    /// Its handler said that nothing more is to be done about it: later stages do not see it.
+    Skipped,
 }
 
 /// How a task's process ended.
@@ -419,6 +421,12 @@ pub struct Failure {
 }
 
 impl Status {
+    /// Did the handler do what it should? Such a task is not tried again.
+    #[must_use]
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Ok | Self::Skipped)
+    }
+
     /// The word that stands in records.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -428,6 +436,7 @@ impl Status {
             Self::TimedOut => "timed_out",
             Self::Lost => "lost",
             Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
         }
     }
 }
@@ -435,7 +444,7 @@ impl Status {
 impl<P> TaskResult<P> {
     /// Is this the task's record, or will there be another attempt?
     pub fn is_final(&self) -> bool {
-        self.last || self.outcome.status == Status::Ok
+        self.last || self.outcome.status.is_success()
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use tradewind_proto::collector::Record;
+use tradewind_proto::message::Status;
 
 use super::jsonl;
 
@@ -30,6 +31,8 @@ impl Format {
     /// Adds a record to the end of `out`.
     pub fn encode(self, record: Record<'_>, out: &mut Vec<u8>) {
         match self {
+            // What a filter drops is not there.
+            Self::Lines if record.result.outcome.status == Status::Skipped => {}
             Self::Lines => lines(&record.result.outcome.output, out),
             Self::Jsonl => jsonl::encode(record, out),
         }

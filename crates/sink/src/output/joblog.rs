@@ -48,8 +48,8 @@ fn ended(status: Status, exit: Exit) -> (i32, i32) {
         (Status::TimedOut, Exit::Signal(signal)) => (-1, signal),
         (Status::TimedOut, _) => (-1, SIGTERM),
         (_, Exit::Signal(signal)) => (0, signal),
-        (Status::Ok, Exit::None) => (0, 0),
-        (Status::Ok, Exit::Code(code)) => (code, 0),
+        (Status::Ok | Status::Skipped, Exit::None) => (0, 0),
+        (Status::Ok | Status::Skipped, Exit::Code(code)) => (code, 0),
         (_, Exit::None | Exit::Code(0)) => (-1, 0),
         (_, Exit::Code(code)) => (code, 0),
     }
@@ -101,6 +101,8 @@ mod tests {
         };
         check(Status::Ok, Exit::None, 0, 0);
         check(Status::Ok, Exit::Code(0), 0, 0);
+        check(Status::Skipped, Exit::None, 0, 0);
+        check(Status::Skipped, Exit::Code(99), 99, 0);
         check(Status::Failed, Exit::Code(3), 3, 0);
         check(Status::Failed, Exit::Code(0), -1, 0);
         check(Status::Failed, Exit::Signal(11), 0, 11);

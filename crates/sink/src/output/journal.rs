@@ -87,6 +87,8 @@ pub(super) struct NotOk {
     pub(super) lost: Vec<(u64, u64)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) cancelled: Vec<(u64, u64)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) skipped: Vec<(u64, u64)>,
 }
 
 /// What the journal keeps of a record.
@@ -206,8 +208,9 @@ impl Entry {
             timed_out: count(&self.not_ok.timed_out),
             lost: count(&self.not_ok.lost),
             cancelled: count(&self.not_ok.cancelled),
+            skipped: count(&self.not_ok.skipped),
         };
-        counts.ok = count(&self.records).saturating_sub(counts.not_ok());
+        counts.ok = count(&self.records).saturating_sub(counts.total());
         counts
     }
 }
@@ -218,8 +221,8 @@ impl NotOk {
     }
 
     fn clear(&mut self) {
-        let Self { failed, timed_out, lost, cancelled } = self;
-        [failed, timed_out, lost, cancelled].into_iter().for_each(Vec::clear);
+        let Self { failed, timed_out, lost, cancelled, skipped } = self;
+        [failed, timed_out, lost, cancelled, skipped].into_iter().for_each(Vec::clear);
     }
 
     fn of(&mut self, status: Status) -> Option<&mut Vec<(u64, u64)>> {
@@ -229,15 +232,17 @@ impl NotOk {
             Status::TimedOut => Some(&mut self.timed_out),
             Status::Lost => Some(&mut self.lost),
             Status::Cancelled => Some(&mut self.cancelled),
+            Status::Skipped => Some(&mut self.skipped),
         }
     }
 
-    pub(super) fn each(&self) -> [(Status, &[(u64, u64)]); 4] {
+    pub(super) fn each(&self) -> [(Status, &[(u64, u64)]); 5] {
         [
             (Status::Failed, &self.failed),
             (Status::TimedOut, &self.timed_out),
             (Status::Lost, &self.lost),
             (Status::Cancelled, &self.cancelled),
+            (Status::Skipped, &self.skipped),
         ]
     }
 }

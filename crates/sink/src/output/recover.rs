@@ -165,17 +165,14 @@ impl Recovered {
             return None;
         }
         for (status, ranges) in entry.not_ok.each() {
-            insert(&mut self.not_ok, ranges);
+            if !status.is_success() {
+                insert(&mut self.not_ok, ranges);
+            }
             if status == Status::Cancelled {
                 insert(&mut self.cancelled, ranges);
             }
         }
-        let Counts { ok, failed, timed_out, lost, cancelled } = entry.counts();
-        self.counts.ok += ok;
-        self.counts.failed += failed;
-        self.counts.timed_out += timed_out;
-        self.counts.lost += lost;
-        self.counts.cancelled += cancelled;
+        self.counts.add_all(&entry.counts());
         Some(())
     }
 }
