@@ -5,7 +5,10 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::LaneOptions;
-use tradewind_proto::limits::{MESSAGE_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, NAME_BYTES_MAX};
+use tradewind_proto::dispatcher::Timeout;
+use tradewind_proto::limits::{
+    LOSSES_MAX, MESSAGE_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, NAME_BYTES_MAX,
+};
 
 /// Flags of every program.
 #[derive(Args, Clone, Debug)]
@@ -49,6 +52,29 @@ impl LaneArgs {
     pub fn options(&self) -> LaneOptions {
         LaneOptions { message_bytes_max: self.message_max, ..LaneOptions::default() }
     }
+}
+
+/// What a task may take before it counts as failed.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "What a task may take")]
+pub struct AttemptArgs {
+    /// Try a failed task again so many times
+    #[arg(long, env = "TRADEWIND_RETRIES", value_name = "N", default_value_t = 0)]
+    pub retries: u32,
+
+    /// Stop an attempt that takes longer: a duration, or N% of the median so far
+    #[arg(long, env = "TRADEWIND_TIMEOUT", value_name = "DURATION|N%", value_parser = timeout)]
+    pub timeout: Option<Timeout>,
+
+    /// Give a task up when so many workers died while they may have run it
+    #[arg(
+        long,
+        env = "TRADEWIND_MAX_LOSSES",
+        value_name = "N",
+        default_value_t = LOSSES_MAX,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub max_losses: u32,
 }
 
 /// A duration: a number of seconds, or with a unit as in `300ms`, `2m`, `1h 30m`.
@@ -122,6 +148,16 @@ pub fn name(text: &str) -> Result<String, String> {
         return Err("a name holds no control characters".to_owned());
     }
     Ok(text.to_owned())
+}
+
+fn timeout(text: &str) -> Result<Timeout, String> {
+    match text.strip_suffix('%') {
+        Some(percent) => match percent.parse() {
+            Ok(percent) if percent > 0.0 && percent <= 1e6 => Ok(Timeout::Percent(percent)),
+            _ => Err("a percentage is a number above 0, as in 300%".to_owned()),
+        },
+        None => duration(text).map(Timeout::After),
+    }
 }
 
 /// This machine's name and this process's id: a worker's name if it was given none.

@@ -2,17 +2,20 @@
 //!
 //! What the three programs have in common around their machines: the clock, ids, connections that
 //! are kept up and speak in messages, flags, logs, progress, signals and exit codes. This crate
-//! knows the messages but none of the machines' decisions, and no role's crate.
+//! carries messages to the machines and knows none of their decisions, and no role's crate.
 
 pub mod args;
 mod clock;
+pub mod downstream;
 pub mod exit;
 pub mod links;
 mod listen;
 pub mod logs;
+mod peers;
 mod progress;
 mod runtime;
 mod shutdown;
+pub mod upstream;
 
 pub use clock::{Clock, random_id};
 pub use listen::{Inherited, Listen};

@@ -46,6 +46,8 @@ pub struct CollectorConfig {
 pub struct Records {
     /// The name of the worker that made them; empty if none did.
     pub worker: Arc<str>,
+    /// The stage that the tasks ended in; empty if it has no name.
+    pub stage: Arc<str>,
     /// How the tasks ended.
     pub results: Vec<TaskResult>,
 }
@@ -55,6 +57,8 @@ pub struct Records {
 pub struct Record<'a> {
     /// The name of the worker that made it; empty if none did.
     pub worker: &'a str,
+    /// The stage that the task ended in; empty if it has no name.
+    pub stage: &'a str,
     /// How it ended.
     pub result: &'a TaskResult,
 }
@@ -120,6 +124,17 @@ pub struct Collector {
     duplicates: u64,
     strays: u64,
     nobody: Arc<str>,
+    /// What is known from further down, if the records are not written here but handed on.
+    beyond: Option<Beyond>,
+}
+
+/// What a relay's collector is told of what becomes of the results that it handed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beyond {
+    /// Bytes that the relay keeps, and that are not stored.
+    pub held_bytes: u64,
+    /// Records stored so far of tasks that did not do what they should.
+    pub failed: u64,
 }
 
 /// A job that the output is to be made ready for.
@@ -131,6 +146,10 @@ pub struct Opening {
     pub name: String,
     /// What it means for the output.
     pub start: Start,
+    /// The stage whose results come; empty if it has no name.
+    pub stage: String,
+    /// None of its tasks was ever handed out.
+    pub is_untouched: bool,
 }
 
 /// A job as the output has it.
@@ -157,6 +176,7 @@ pub struct Inputs {
 struct Job {
     id: JobId,
     name: String,
+    stage: Arc<str>,
     total: Option<u64>,
     /// The total is that of all the input.
     is_whole: bool,
@@ -212,7 +232,17 @@ impl Collector {
             duplicates: 0,
             strays: 0,
             nobody: Arc::from(""),
+            beyond: None,
         }
+    }
+
+    /// The collector of a relay: nothing is written here. What [`poll_write`](Self::poll_write)
+    /// gives is handed on, as [`handle_handed_on`](Self::handle_handed_on) says, and is stored when
+    /// [`handle_stored`](Self::handle_stored) says so.
+    #[must_use]
+    pub fn relay(session: SessionId) -> Self {
+        let config = CollectorConfig { session, order: Order::Completion, report_command: false };
+        Self { beyond: Some(Beyond::default()), ..Self::new(config) }
     }
 
     /// A worker connected; its name will stand in its records.
@@ -245,8 +275,8 @@ impl Collector {
                 self.handle_results(job, session, results.0);
             }
             ToSink::News { session, news } => self.handle_news(session, news),
-            ToSink::JobOpen { job, name, start } => {
-                self.handle_open(Opening { job, name, start });
+            ToSink::JobOpen { job, name, start, stage, is_untouched } => {
+                self.handle_open(Opening { job, name, start, stage, is_untouched });
             }
             ToSink::JobClose { job, total, is_whole } => {
                 if let Some(current) = self.job_mut(job) {
@@ -267,7 +297,11 @@ impl Collector {
                     current.done = true;
                 }
             }
-            ToSink::Ping => {}
+            ToSink::Passed { job, stage, worker, results } => {
+                self.handle_passed(job, &stage, &worker, results.0);
+            }
+            // What has no result is given up one by one, and what has is written.
+            ToSink::Cancel { .. } | ToSink::Ping => {}
         }
     }
 
@@ -275,7 +309,7 @@ impl Collector {
     /// records of it from before.
     pub fn handle_opened(&mut self, opened: Opened) {
         let Some((opening, _)) = self.opening.take() else { return };
-        let mut job = Job::new(opened.job, opening.name);
+        let mut job = Job::new(opened.job, opening.name, &opening.stage);
         job.taken = opened.stored.clone();
         job.stored = opened.stored;
         job.counts = opened.counts;
@@ -316,6 +350,49 @@ impl Collector {
                     self.receipt.stored.push_range(*range);
                 }
             }
+        }
+    }
+
+    /// The first `count` lists of records that were given out are somebody else's to keep now.
+    pub fn handle_handed_on(&mut self, count: usize) {
+        let Some(job) = &mut self.job else { return };
+        for handed_on in job.writing.drain(..count) {
+            job.held_bytes -= handed_on.held_bytes;
+        }
+    }
+
+    /// These records are in the output, far from here.
+    pub fn handle_stored(&mut self, stored: &SeqRanges) {
+        let Some(job) = &mut self.job else { return };
+        let before = job.stored.count();
+        for range in stored.as_slice() {
+            job.taken.insert_range(*range);
+            job.stored.insert_range(*range);
+            if self.is_ventilator_connected {
+                self.receipt.stored.push_range(*range);
+            }
+        }
+        job.counts.ok += job.stored.count() - before;
+    }
+
+    /// How things stand further down.
+    pub fn handle_beyond(&mut self, beyond: Beyond, is_stuck: bool, report_command: bool) {
+        self.beyond = Some(beyond);
+        self.is_stuck = is_stuck;
+        self.config.report_command = report_command;
+    }
+
+    /// Says hello again: what the ventilator has said meanwhile may have been lost further down.
+    pub fn handle_opened_again(&mut self) {
+        self.say_hello();
+    }
+
+    /// The job cannot go on, says whoever is to store its records.
+    pub fn handle_refused(&mut self, reason: String) {
+        if self.opening.is_some() {
+            self.handle_open_refused(reason);
+        } else if let Some(job) = self.job.as_ref().map(|job| job.id) {
+            self.say(ToVentilator::Refused { job, reason });
         }
     }
 
@@ -361,6 +438,12 @@ impl Collector {
         self.inputs.pop_front()
     }
 
+    /// The job, once it is open.
+    #[must_use]
+    pub fn job(&self) -> Option<JobId> {
+        self.job.as_ref().map(|job| job.id)
+    }
+
     /// The next records to write, in the order in which they are to be written.
     pub fn poll_write(&mut self) -> Option<Vec<Records>> {
         let job = self.job.as_mut()?;
@@ -387,6 +470,13 @@ impl Collector {
     #[must_use]
     pub fn is_all_stored(&self) -> bool {
         self.job.as_ref().is_some_and(Job::is_all_stored)
+    }
+
+    /// Has every task of the job its record, stored or not?
+    #[must_use]
+    pub fn is_all_taken(&self) -> bool {
+        let is_all = |job: &Job| job.total.is_some_and(|end| job.taken.first_missing().0 >= end);
+        self.job.as_ref().is_some_and(is_all)
     }
 
     /// Is all of the input stored: was the job not stopped before its end?
@@ -475,6 +565,11 @@ impl Collector {
             }
             // It is asked again every second until the output is ready.
             (None, _) => {
+                let is_other = |(old, _): &mut (Opening, bool)| old.job != opening.job;
+                if self.beyond.is_some() {
+                    // Whoever asked for another one is gone.
+                    self.opening.take_if(is_other);
+                }
                 self.opening.get_or_insert((opening, false));
                 return;
             }
@@ -498,9 +593,11 @@ impl Collector {
             ran_us.extend(results.iter().map(|result| result.ran_us));
             ranges.push_range(range);
             job.taken.insert_range(range);
-            job.put(order, Records { worker, results });
+            let stage = job.stage.clone();
+            job.put(order, Records { worker, stage, results });
         } else {
             let mut run = Vec::new();
+            let stage = job.stage.clone();
             for result in results {
                 let TaskResult { seq, attempt, .. } = result;
                 let took_us = result.ran_us;
@@ -521,7 +618,8 @@ impl Collector {
                 } else {
                     if run.last().is_some_and(|last: &TaskResult| last.seq.next() != seq) {
                         let results = std::mem::take(&mut run);
-                        job.put(order, Records { worker: worker.clone(), results });
+                        let (worker, stage) = (worker.clone(), stage.clone());
+                        job.put(order, Records { worker, stage, results });
                     }
                     job.taken.insert(seq);
                     run.push(result);
@@ -529,7 +627,7 @@ impl Collector {
                 ran_us.push(took_us);
                 ranges.push(seq);
             }
-            job.put(order, Records { worker, results: run });
+            job.put(order, Records { worker, stage, results: run });
         }
         if is_connected && !ranges.is_empty() {
             let ran_us_max = ran_us.iter().copied().max().unwrap_or_default();
@@ -556,19 +654,8 @@ impl Collector {
         task_hash: TaskHash,
         outcome: Outcome,
     ) {
-        let nobody = self.nobody.clone();
-        let (order, is_connected) = (self.config.order, self.is_ventilator_connected);
-        let Some(job) = self.job.as_mut().filter(|job| job.id == id) else { return };
-        if !job.can_have(seq) {
-            self.strays += 1;
-            return;
-        }
-        if job.taken.contains(seq) {
-            if job.stored.contains(seq) && is_connected {
-                self.receipt.stored.push(seq);
-            }
-            return;
-        }
+        let worker = self.nobody.clone();
+        let Some(stage) = self.job_mut(id).map(|job| job.stage.clone()) else { return };
         let result = TaskResult {
             seq,
             attempt,
@@ -580,8 +667,35 @@ impl Collector {
             outcome,
             command: Payload::new(),
         };
-        job.taken.insert(seq);
-        job.put(order, Records { worker: nobody, results: vec![result] });
+        self.take(&worker, &stage, result);
+    }
+
+    /// Records of an earlier stage. That they came is answered when they are stored.
+    fn handle_passed(&mut self, id: JobId, stage: &str, worker: &str, results: Vec<TaskResult>) {
+        if self.job_mut(id).is_none() {
+            self.strays += results.len() as u64;
+            return;
+        }
+        let (worker, stage) = (Arc::from(worker), Arc::from(stage));
+        for result in results {
+            self.take(&worker, &stage, result);
+        }
+    }
+
+    /// Makes a result the record of its seq, if that has none.
+    fn take(&mut self, worker: &Arc<str>, stage: &Arc<str>, result: TaskResult) {
+        let Some(job) = &mut self.job else { return };
+        let seq = result.seq;
+        if !job.can_have(seq) {
+            self.strays += 1;
+        } else if !job.taken.insert(seq) {
+            if job.stored.contains(seq) && self.is_ventilator_connected {
+                self.receipt.stored.push(seq);
+            }
+        } else {
+            let (worker, stage) = (worker.clone(), stage.clone());
+            job.put(self.config.order, Records { worker, stage, results: vec![result] });
+        }
     }
 
     fn handle_inputs(&mut self, from: Seq, hashes: Vec<TaskHash>) {
@@ -614,17 +728,18 @@ impl Collector {
             received: Bounded(received),
             stored,
             retry: Batch::from(retry),
-            held_bytes: job.held_bytes,
-            failed: job.counts.not_ok(),
+            held_bytes: job.held_bytes + self.beyond.map_or(0, |beyond| beyond.held_bytes),
+            failed: self.beyond.map_or(job.counts.not_ok(), |beyond| beyond.failed),
         });
     }
 }
 
 impl Job {
-    fn new(id: JobId, name: String) -> Self {
+    fn new(id: JobId, name: String, stage: &str) -> Self {
         Self {
             id,
             name,
+            stage: Arc::from(stage),
             total: None,
             is_whole: false,
             taken: SeqSet::new(),
@@ -693,7 +808,8 @@ impl Job {
 impl Records {
     /// One by one.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
-        self.results.iter().map(|result| Record { worker: &self.worker, result })
+        let Self { worker, stage, results } = self;
+        results.iter().map(|result| Record { worker, stage, result })
     }
 }
 

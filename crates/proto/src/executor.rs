@@ -387,7 +387,7 @@ impl Executor {
             answers: task.attempt,
             last: task.last,
             task_bytes: task.payload.len() as u64,
-            task_hash: TaskHash::of(&task.payload),
+            task_hash: task.hash(),
             started: began,
             timeout: limits.timeout_us.map(Duration::from_micros),
             stopped: None,
@@ -424,7 +424,7 @@ impl Executor {
         let mut unfinished: Vec<(Seq, TaskHash)> =
             wanted.map(|running| (running.seq, running.task_hash)).collect();
         let queued = self.queue.iter().map(|queued| &queued.task);
-        unfinished.extend(queued.map(|task| (task.seq, TaskHash::of(&task.payload))));
+        unfinished.extend(queued.map(|task| (task.seq, task.hash())));
         let finished = self.retained.iter().map(|(seq, result)| (seq, result.task_hash));
         let finished: Vec<(Seq, TaskHash)> = finished.collect();
         let mut all: BTreeMap<Seq, TaskHash> = finished.iter().copied().collect();

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod message;
 mod payload;
 mod ranges;
+pub mod relay;
 mod seq_ring;
 mod seq_set;
 mod time;

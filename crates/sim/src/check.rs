@@ -8,6 +8,7 @@ use tradewind_proto::{Attempt, Seq};
 
 use crate::event::Instant;
 use crate::plan::{Fate, Plan, TaskPlan};
+use crate::ventilator::stage_name;
 use crate::worker::output;
 
 pub(crate) struct Check {
@@ -24,8 +25,8 @@ pub(crate) struct Check {
     is_cancelled: bool,
     /// Counts what may excuse a second run.
     clock: u64,
-    /// Starts of the ventilator: each counts attempts anew.
-    starts: u64,
+    /// By stage, starts of its ventilator or relay: each counts attempts anew.
+    starts: Vec<u64>,
     /// By worker: when it was last declared lost, or died.
     lost: Vec<u64>,
     progressed: Instant,
@@ -39,12 +40,17 @@ pub(crate) struct Check {
 
 struct History {
     plan: TaskPlan,
+    stages: Vec<StageHistory>,
+    record: Option<Status>,
+}
+
+/// What happened to a task in one stage.
+struct StageHistory {
     payload: Payload,
     dispatches: Vec<Dispatch>,
     runs: Vec<Run>,
     /// How often a worker that it was dispatched to was declared lost.
     losses: u32,
-    record: Option<Status>,
 }
 
 struct Dispatch {
@@ -73,17 +79,22 @@ pub(crate) enum RunEnd {
 
 impl Check {
     pub(crate) fn new(plan: &Plan) -> Self {
+        let stages = plan.stages;
         let history = |(seq, plan): (usize, &TaskPlan)| {
             let mut payload = format!("task {seq} ").into_bytes();
             payload.resize(payload.len() + plan.payload_bytes, b'-');
-            History {
-                plan: *plan,
-                payload: payload.into(),
+            let first: Payload = payload.into();
+            let payloads = std::iter::successors(Some(first), |payload| {
+                Some(output(payload, plan.output_bytes))
+            });
+            let stage = |payload| StageHistory {
+                payload,
                 dispatches: Vec::new(),
                 runs: Vec::new(),
                 losses: 0,
-                record: None,
-            }
+            };
+            let stages = payloads.map(stage).take(stages).collect();
+            History { plan: *plan, stages, record: None }
         };
         Self {
             order: plan.order,
@@ -96,7 +107,7 @@ impl Check {
             is_stopped: false,
             is_cancelled: false,
             clock: 0,
-            starts: 1,
+            starts: vec![1; stages],
             lost: Vec::new(),
             progressed: 0,
             last_record: 0,
@@ -116,8 +127,8 @@ impl Check {
         self.violation.as_deref()
     }
 
-    pub(crate) fn payload(&self, seq: usize) -> Payload {
-        self.tasks[seq].payload.clone()
+    pub(crate) fn payload(&self, seq: usize, stage: usize) -> Payload {
+        self.tasks[seq].stages[stage].payload.clone()
     }
 
     pub(crate) fn records(&self) -> u64 {
@@ -145,8 +156,8 @@ impl Check {
         self.progressed = now;
     }
 
-    pub(crate) fn restarted(&mut self) {
-        self.starts += 1;
+    pub(crate) fn restarted(&mut self, stage: usize) {
+        self.starts[stage] += 1;
     }
 
     pub(crate) fn stopped(&mut self) {
@@ -157,16 +168,16 @@ impl Check {
         self.is_cancelled = true;
     }
 
-    pub(crate) fn dispatched(&mut self, worker: usize, tasks: &[Task]) {
+    pub(crate) fn dispatched(&mut self, worker: usize, stage: usize, tasks: &[Task]) {
         self.clock += 1;
         for task in tasks {
             let Some(history) = self.tasks.get_mut(task.seq.0 as usize) else {
                 self.fail(|| format!("{} was dispatched and never read", task.seq));
                 return;
             };
-            history.dispatches.push(Dispatch {
+            history.stages[stage].dispatches.push(Dispatch {
                 worker,
-                start: self.starts,
+                start: self.starts[stage],
                 attempt: task.attempt,
                 at: self.clock,
             });
@@ -200,8 +211,10 @@ impl Check {
         }
         for history in &mut self.tasks {
             let was_there = |dispatch: &Dispatch| dispatch.worker == worker;
-            if history.record.is_none() && history.dispatches.iter().any(was_there) {
-                history.losses += 1;
+            for stage in &mut history.stages {
+                if history.record.is_none() && stage.dispatches.iter().any(was_there) {
+                    stage.losses += 1;
+                }
             }
         }
     }
@@ -209,6 +222,7 @@ impl Check {
     pub(crate) fn started(
         &mut self,
         worker: usize,
+        stage: usize,
         seq: Seq,
         attempt: Attempt,
         payload: &Payload,
@@ -219,6 +233,7 @@ impl Check {
             self.fail(|| format!("{seq} started and was never read"));
             return;
         };
+        let history = &mut history.stages[stage];
         let is_payload = history.payload == *payload;
         let is_known =
             |dispatch: &&Dispatch| dispatch.worker == worker && dispatch.attempt == attempt;
@@ -228,7 +243,7 @@ impl Check {
         let has_timeout = self.has_timeout;
         let lost = &self.lost;
         // What a cancelled ventilator has thrown away, the next one has to run again.
-        let cancelled_before = if self.is_cancelled { self.starts } else { 0 };
+        let cancelled_before = if self.is_cancelled { self.starts[stage] } else { 0 };
         let is_excused = |run: &Run| {
             let was_lost = lost.get(run.worker).is_some_and(|at| *at > run.dispatched);
             match run.end {
@@ -264,13 +279,14 @@ impl Check {
     pub(crate) fn ended(
         &mut self,
         worker: usize,
+        stage: usize,
         seq: Seq,
         attempt: Attempt,
         end: RunEnd,
         now: Instant,
     ) {
         self.progressed = now;
-        let runs = &mut self.tasks[seq.0 as usize].runs;
+        let runs = &mut self.tasks[seq.0 as usize].stages[stage].runs;
         let is_this =
             |run: &&mut Run| run.worker == worker && run.attempt == attempt && run.end.is_none();
         if let Some(run) = runs.iter_mut().rev().find(is_this) {
@@ -315,7 +331,7 @@ impl Check {
         // One that was resumed and stopped soon after may have records of what it has not read
         // again.
         let is_all = self.first_missing == total && self.records == total;
-        let is_cut_short = self.is_stopped && self.starts > 1 && self.first_missing >= total;
+        let is_cut_short = self.is_stopped && self.starts[0] > 1 && self.first_missing >= total;
         if !is_all && !is_cut_short {
             let records = self.records;
             self.fail(|| format!("{records} records for {total} tasks"));
@@ -327,23 +343,28 @@ impl History {
     /// What is wrong with a record?
     fn judge(&self, record: Record<'_>, retries: u32, is_cancelled: bool) -> Option<String> {
         let result = record.result;
-        let ended = |end| self.runs.iter().filter(move |run| run.end == Some(end)).count();
+        let place = (0..self.stages.len()).find(|place| stage_name(*place) == record.stage);
+        let Some(place) = place else {
+            return Some(format!("it ended in a stage called {:?}", record.stage));
+        };
+        let StageHistory { payload, runs, losses, .. } = &self.stages[place];
+        let ended = |end| runs.iter().filter(move |run| run.end == Some(end)).count();
         let failures = (ended(RunEnd::Failed) + ended(RunEnd::Stopped)) as u32;
         let status = result.outcome.status;
+        let fate = self.plan.fate_in(place);
         let is_fine = match status {
             Status::Ok => {
-                let output = output(&self.payload, self.plan.output_bytes);
-                ended(RunEnd::Ok) > 0 && result.outcome.output == output
+                let output = output(payload, self.plan.output_bytes);
+                let is_last = place + 1 == self.stages.len();
+                is_last && ended(RunEnd::Ok) > 0 && result.outcome.output == output
             }
-            Status::Failed if self.plan.fate == Fate::Unfit => result.attempt == Attempt(0),
+            Status::Failed if fate == Fate::Unfit => result.attempt == Attempt(0),
             Status::Failed => ended(RunEnd::Failed) > 0 && failures > retries,
             Status::TimedOut => ended(RunEnd::Stopped) > 0 && failures > retries,
-            Status::Lost => self.losses >= LOSSES_MAX,
+            Status::Lost => *losses >= LOSSES_MAX,
             Status::Cancelled => is_cancelled,
-            // No handler of the simulation says so.
-            Status::Skipped => false,
+            Status::Skipped => fate == Fate::Skips && ended(RunEnd::Ok) > 0,
         };
-        let Self { losses, .. } = self;
         (!is_fine).then(|| {
             format!(
                 "{status:?} with attempt {}, after {failures} failures of {} and {losses} losses",

@@ -114,10 +114,11 @@ impl Disk {
         self.files.borrow_mut().log.clear();
         let stored = writer.write(records).and_then(|()| writer.commit());
         stored.expect("the disk of the simulator is never full");
-        for Records { worker, results } in records {
+        for Records { worker, stage, results } in records {
             self.hashes.extend(results.iter().map(|result| (result.seq, result.task_hash)));
             let one = |result: &TaskResult| Records {
                 worker: Arc::clone(worker),
+                stage: Arc::clone(stage),
                 results: vec![result.clone()],
             };
             self.written.extend(results.iter().map(one));

@@ -13,21 +13,45 @@ pub(crate) type Instant = u64;
 pub(crate) enum Process {
     Ventilator,
     Sink,
+    /// Between the stage of this number and the next.
+    Relay(usize),
     /// One start of a worker.
     Worker(usize),
 }
 
-/// Who dials whom, and for what.
+/// One of a job's stages, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stage {
+    pub(crate) index: usize,
+    pub(crate) is_last: bool,
+}
+
+impl Stage {
+    /// Who hands out its tasks.
+    pub(crate) fn hub(self) -> Process {
+        match self.index.checked_sub(1) {
+            Some(relay) => Process::Relay(relay),
+            None => Process::Ventilator,
+        }
+    }
+
+    /// Who collects its results.
+    pub(crate) fn collector(self) -> Process {
+        if self.is_last { Process::Sink } else { Process::Relay(self.index) }
+    }
+}
+
+/// Who dials whom, and for what; the ventilator and the sink may be relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     /// A worker dials the ventilator and is sent tasks.
-    Tasks(usize),
+    Tasks(usize, Stage),
     /// A worker dials the sink and sends results.
-    Results(usize),
+    Results(usize, Stage),
     /// The ventilator dials the sink and opens the job.
-    Job,
+    Job(Stage),
     /// The sink dials the ventilator and sends receipts.
-    Receipts,
+    Receipts(Stage),
 }
 
 /// An end of a connection, by what it does with data.

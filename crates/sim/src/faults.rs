@@ -100,17 +100,19 @@ pub enum Link {
     Tasks(usize),
     /// From the worker in this seat to the sink.
     Results(usize),
-    /// From the ventilator to the sink.
-    Job,
-    /// From the sink to the ventilator.
-    Receipts,
+    /// From the ventilator of this stage to its sink.
+    Job(usize),
+    /// From the sink of this stage to its ventilator.
+    Receipts(usize),
 }
 
-/// The processes of which there is one each.
+/// The processes that are not workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trunk {
     /// The ventilator.
     Ventilator,
+    /// The relay after this stage.
+    Relay(usize),
     /// The sink.
     Sink,
 }
@@ -124,6 +126,8 @@ pub enum Who {
     Sink,
     /// The worker in this seat.
     Seat(usize),
+    /// The relay after this stage.
+    Relay(usize),
 }
 
 const SECOND: u64 = 1_000_000;
@@ -134,8 +138,8 @@ impl Fault {
     pub(crate) fn draw(kind: u8, rng: &mut Rng, seats: usize, span: u64) -> Self {
         let seat = rng.usize(0..seats);
         let link = match rng.u8(0..6) {
-            0 => Link::Job,
-            1 => Link::Receipts,
+            0 => Link::Job(0),
+            1 => Link::Receipts(0),
             2 | 3 => Link::Tasks(seat),
             _ => Link::Results(seat),
         };
@@ -162,6 +166,26 @@ impl Fault {
         }
     }
 
+    /// In a job of several stages, what was meant for the only one may happen in any.
+    pub(crate) fn move_to_stages(&mut self, rng: &mut Rng, stages: usize) {
+        match self {
+            Self::Cut(Link::Job(stage) | Link::Receipts(stage))
+            | Self::Partition { link: Link::Job(stage) | Link::Receipts(stage), .. } => {
+                *stage = rng.usize(0..stages);
+            }
+            Self::Hang { who, .. } | Self::ClockJump { who, .. } | Self::Inject { who, .. }
+                if rng.u8(0..4) == 0 =>
+            {
+                *who = Who::Relay(rng.usize(0..stages - 1));
+            }
+            // One in each stage always comes back.
+            Self::Kill { seat, back_us, .. } | Self::Leave { seat, back_us } if *seat < stages => {
+                back_us.get_or_insert(SECOND);
+            }
+            _ => {}
+        }
+    }
+
     /// How long it lasts.
     pub(crate) fn lasts_us(&self) -> u64 {
         match self {
@@ -178,7 +202,7 @@ impl Fault {
     /// Gives no reason to declare any worker lost.
     pub(crate) fn is_harmless(&self) -> bool {
         match self {
-            Self::Cut(link) => matches!(link, Link::Job | Link::Receipts),
+            Self::Cut(link) => matches!(link, Link::Job(_) | Link::Receipts(_)),
             // Workers that do not learn of it speak to nobody.
             Self::Restart { is_silent, back_us, .. } => !is_silent && *back_us < SECOND,
             Self::ClockJump { .. }
@@ -221,6 +245,10 @@ impl World {
                     self.kill_ventilator(is_silent);
                     self.queue.push(self.now + back_us, Event::Revive(Process::Ventilator));
                 }
+            }
+            Fault::Restart { who: Trunk::Relay(relay), back_us, is_silent } => {
+                self.kill_relay(relay, is_silent);
+                self.queue.push(self.now + back_us, Event::Revive(Process::Relay(relay)));
             }
             Fault::Leave { seat, back_us } => {
                 let Some(worker) = self.seated(seat) else { return };
@@ -281,6 +309,7 @@ impl World {
             Who::Ventilator => Some(Process::Ventilator),
             Who::Sink => Some(Process::Sink),
             Who::Seat(seat) => self.seated(seat).map(Process::Worker),
+            Who::Relay(relay) => Some(Process::Relay(relay)),
         }
         .filter(|process| self.is_alive(*process))
     }
@@ -293,10 +322,14 @@ impl World {
 
     fn cut_route(&mut self, link: Link) {
         let route = match link {
-            Link::Tasks(seat) => self.seated(seat).map(Route::Tasks),
-            Link::Results(seat) => self.seated(seat).map(Route::Results),
-            Link::Job => Some(Route::Job),
-            Link::Receipts => Some(Route::Receipts),
+            Link::Tasks(seat) => {
+                self.seated(seat).map(|worker| Route::Tasks(worker, self.workers[worker].stage))
+            }
+            Link::Results(seat) => {
+                self.seated(seat).map(|worker| Route::Results(worker, self.workers[worker].stage))
+            }
+            Link::Job(stage) => Some(Route::Job(self.plan.stage(stage))),
+            Link::Receipts(stage) => Some(Route::Receipts(self.plan.stage(stage))),
         };
         let connection = route.and_then(|route| self.dialled(route));
         if let Some(connection) = connection {
@@ -308,7 +341,7 @@ impl World {
         let blocked = match link {
             Link::Tasks(seat) => &mut self.blocked_tasks[seat],
             Link::Results(seat) => &mut self.blocked_results[seat],
-            Link::Job | Link::Receipts => &mut self.blocked_trunk,
+            Link::Job(stage) | Link::Receipts(stage) => &mut self.blocked_trunk[stage],
         };
         *blocked = (*blocked).max(until);
     }
@@ -342,8 +375,14 @@ fn stranger(process: Process, choice: u8) -> Bytes {
         outcome: Outcome::ok(Payload::from(b"not ours")),
         command: Payload::new(),
     };
-    let task =
-        Task { seq: Seq(0), attempt: Attempt(9), last: true, payload: Payload::from(b"not ours") };
+    let task = Task {
+        seq: Seq(0),
+        attempt: Attempt(9),
+        last: true,
+        payload: Payload::from(b"not ours"),
+        origin: None,
+    };
+    let is_receipt = choice.is_multiple_of(2);
     match process {
         Process::Worker(_) => encode(&match choice {
             3 => ToWorker::Tasks {
@@ -356,7 +395,8 @@ fn stranger(process: Process, choice: u8) -> Bytes {
             6 => ToWorker::Recall { job, call: CallId(0), keep: 0 },
             _ => ToWorker::Done { job: JobId(0x0bad) },
         }),
-        Process::Sink => encode(&match choice {
+        Process::Relay(_) if is_receipt => stranger(Process::Ventilator, choice),
+        Process::Sink | Process::Relay(_) => encode(&match choice {
             3 => ToSink::Results { job, session, results: Bounded::from(vec![result]) },
             4 => ToSink::JobClose { job, total: 0, is_whole: true },
             5 => ToSink::JobDone { job },

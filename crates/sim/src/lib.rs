@@ -16,6 +16,7 @@ mod faults;
 mod mutation;
 mod network;
 pub mod plan;
+mod relay;
 mod run;
 mod sink;
 mod ventilator;

@@ -25,22 +25,20 @@ pub(crate) struct Connection {
 impl Route {
     pub(crate) fn at(self, end: End) -> Process {
         match (self, end) {
-            (Self::Tasks(worker), End::Receiver) | (Self::Results(worker), End::Sender) => {
+            (Self::Tasks(worker, _), End::Receiver) | (Self::Results(worker, _), End::Sender) => {
                 Process::Worker(worker)
             }
-            (Self::Tasks(_) | Self::Job, End::Sender) | (Self::Receipts, End::Receiver) => {
-                Process::Ventilator
-            }
-            (Self::Results(_) | Self::Job, End::Receiver) | (Self::Receipts, End::Sender) => {
-                Process::Sink
-            }
+            (Self::Tasks(_, stage) | Self::Job(stage), End::Sender)
+            | (Self::Receipts(stage), End::Receiver) => stage.hub(),
+            (Self::Results(_, stage) | Self::Job(stage), End::Receiver)
+            | (Self::Receipts(stage), End::Sender) => stage.collector(),
         }
     }
 
     pub(crate) fn dialling_end(self) -> End {
         match self {
-            Self::Tasks(_) => End::Receiver,
-            Self::Results(_) | Self::Job | Self::Receipts => End::Sender,
+            Self::Tasks(..) => End::Receiver,
+            Self::Results(..) | Self::Job(_) | Self::Receipts(_) => End::Sender,
         }
     }
 
@@ -69,19 +67,19 @@ impl World {
     fn is_blocked(&self, route: Route) -> bool {
         self.now
             < match route {
-                Route::Tasks(worker) => self.blocked_tasks[self.workers[worker].seat],
-                Route::Results(worker) => self.blocked_results[self.workers[worker].seat],
-                Route::Job | Route::Receipts => self.blocked_trunk,
+                Route::Tasks(worker, _) => self.blocked_tasks[self.workers[worker].seat],
+                Route::Results(worker, _) => self.blocked_results[self.workers[worker].seat],
+                Route::Job(stage) | Route::Receipts(stage) => self.blocked_trunk[stage.index],
             }
     }
 
     /// The connection that the dialler of a route has or is about to have.
     fn dialled_mut(&mut self, route: Route) -> &mut Option<ConnectionId> {
         match route {
-            Route::Tasks(worker) => &mut self.workers[worker].lane,
-            Route::Results(worker) => &mut self.workers[worker].results,
-            Route::Job => &mut self.ventilator.job,
-            Route::Receipts => &mut self.sink.receipts,
+            Route::Tasks(worker, _) => &mut self.workers[worker].lane,
+            Route::Results(worker, _) => &mut self.workers[worker].results,
+            Route::Job(stage) => &mut self.hub(stage.hub()).job,
+            Route::Receipts(stage) => &mut self.desk(stage.collector()).receipts,
         }
     }
 
@@ -137,43 +135,44 @@ impl World {
         let process = route.at(end);
         let now = self.time_of(process);
         match (route, end) {
-            (Route::Tasks(worker), End::Sender) => {
+            (Route::Tasks(worker, _), End::Sender) => {
                 let worker = &self.workers[worker];
-                let card = Card {
-                    role: Role::Worker,
-                    session: worker.session,
-                    slots: worker.slots,
-                    name: worker.name(),
-                };
+                let session = worker.session;
+                let card =
+                    Card { role: Role::Worker, session, slots: worker.slots, name: worker.name() };
                 let card = tradewind_wire::decode(&tradewind_wire::encode(&card))
                     .expect("an honest card decodes");
-                self.ventilator.lanes.insert(worker.session, id);
+                self.hub(process).lanes.insert(session, id);
                 let lane = LaneId(id as u64);
-                self.ventilator.dispatcher.handle_lane_opened(now, lane, &card);
+                self.dispatcher(process).handle_lane_opened(now, lane, &card);
             }
-            (Route::Tasks(worker), End::Receiver) => self.repeat_tasks(worker),
-            (Route::Results(worker), End::Sender) => {
+            (Route::Tasks(worker, _), End::Receiver) => self.repeat_tasks(worker),
+            (Route::Results(worker, _), End::Sender) => {
                 let is_first = !std::mem::replace(&mut self.workers[worker].was_connected, true);
                 if is_first || self.mutation != Some(Mutation::ForgetSinkConnected) {
                     self.workers[worker].executor.handle_sink_connected();
                 }
             }
-            (Route::Results(worker), End::Receiver) => {
+            (Route::Results(worker, _), End::Receiver) => {
                 let worker = &self.workers[worker];
-                self.sink.workers.insert(worker.session, id);
-                self.sink.collector.handle_worker_connected(worker.session, &worker.name());
+                let (session, name) = (worker.session, worker.name());
+                self.desk(process).workers.insert(session, id);
+                self.collector(process).handle_worker_connected(session, &name);
             }
-            (Route::Job, End::Sender) => {
-                let is_first = !std::mem::replace(&mut self.ventilator.was_connected, true);
+            (Route::Job(_), End::Sender) => {
+                let was_connected = &mut self.hub(process).was_connected;
+                let is_first = !std::mem::replace(was_connected, true);
                 if is_first || self.mutation != Some(Mutation::ForgetJobConnected) {
-                    self.ventilator.dispatcher.handle_sink_connected();
+                    self.dispatcher(process).handle_sink_connected();
                 }
             }
-            (Route::Job, End::Receiver) => {}
-            (Route::Receipts, End::Sender) => self.sink.collector.handle_ventilator_connected(),
-            (Route::Receipts, End::Receiver) => {
-                self.ventilator.receipts = Some(id);
-                self.ventilator.dispatcher.handle_receipts_connected(now);
+            (Route::Job(_), End::Receiver) => {}
+            (Route::Receipts(_), End::Sender) => {
+                self.collector(process).handle_ventilator_connected();
+            }
+            (Route::Receipts(_), End::Receiver) => {
+                self.hub(process).receipts = Some(id);
+                self.dispatcher(process).handle_receipts_connected(now);
             }
         }
         self.drive(process);
@@ -197,33 +196,35 @@ impl World {
             self.dial_later(route);
         }
         match (route, end) {
-            (Route::Tasks(worker), End::Sender) => {
+            (Route::Tasks(worker, _), End::Sender) => {
                 let session = self.workers[worker].session;
-                if self.ventilator.lanes.get(&session) == Some(&id) {
-                    self.ventilator.lanes.remove(&session);
+                if self.hub(process).lanes.get(&session) == Some(&id) {
+                    self.hub(process).lanes.remove(&session);
                     self.declared_lost(worker);
                 }
                 if self.mutation != Some(Mutation::ForgetLoss) {
-                    self.ventilator.dispatcher.handle_lane_gone(LaneId(id as u64));
+                    self.dispatcher(process).handle_lane_gone(LaneId(id as u64));
                 }
             }
-            (Route::Tasks(_), End::Receiver) | (Route::Job, End::Receiver) => {}
-            (Route::Results(worker), End::Sender) => {
+            (Route::Tasks(..) | Route::Job(_), End::Receiver) => {}
+            (Route::Results(worker, _), End::Sender) => {
                 self.workers[worker].executor.handle_sink_disconnected();
             }
-            (Route::Results(worker), End::Receiver) => {
+            (Route::Results(worker, _), End::Receiver) => {
                 let session = self.workers[worker].session;
-                if self.sink.workers.get(&session) == Some(&id) {
-                    self.sink.workers.remove(&session);
-                    self.sink.collector.handle_worker_disconnected(session);
+                if self.desk(process).workers.get(&session) == Some(&id) {
+                    self.desk(process).workers.remove(&session);
+                    self.collector(process).handle_worker_disconnected(session);
                 }
             }
-            (Route::Job, End::Sender) => self.ventilator.dispatcher.handle_sink_disconnected(),
-            (Route::Receipts, End::Sender) => self.sink.collector.handle_ventilator_disconnected(),
-            (Route::Receipts, End::Receiver) => {
-                if self.ventilator.receipts == Some(id) {
-                    self.ventilator.receipts = None;
-                    self.ventilator.dispatcher.handle_receipts_disconnected(now);
+            (Route::Job(_), End::Sender) => self.dispatcher(process).handle_sink_disconnected(),
+            (Route::Receipts(_), End::Sender) => {
+                self.collector(process).handle_ventilator_disconnected();
+            }
+            (Route::Receipts(_), End::Receiver) => {
+                if self.hub(process).receipts == Some(id) {
+                    self.hub(process).receipts = None;
+                    self.dispatcher(process).handle_receipts_disconnected(now);
                 }
             }
         }
@@ -252,7 +253,7 @@ impl World {
         if self.is_dropped(route, frame) {
             return;
         }
-        if let Route::Tasks(worker) = route
+        if let Route::Tasks(worker, _) = route
             && self.mutation == Some(Mutation::RepeatTasks)
             && self.workers[worker].repeated.is_none()
             && frame.get(2) == Some(&1)
@@ -266,10 +267,12 @@ impl World {
     fn is_dropped(&mut self, route: Route, frame: &Bytes) -> bool {
         match self.mutation {
             Some(Mutation::DropReceipt) => {
-                route == Route::Receipts && frame.get(2) == Some(&1) && self.rng.u8(0..50) == 0
+                matches!(route, Route::Receipts(_))
+                    && frame.get(2) == Some(&1)
+                    && self.rng.u8(0..50) == 0
             }
             Some(Mutation::DropTasks) => {
-                matches!(route, Route::Tasks(_))
+                matches!(route, Route::Tasks(..))
                     && frame.get(2) == Some(&1)
                     && self.rng.u8(0..50) == 0
             }

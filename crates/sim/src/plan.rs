@@ -4,6 +4,8 @@ use fastrand::Rng;
 use tradewind_proto::collector::Order;
 use tradewind_sink::output::Format;
 
+use crate::event::Stage;
+
 pub use crate::faults::{Fault, Link, Trunk, Who};
 
 /// A world as the seed has it.
@@ -27,7 +29,9 @@ pub struct Plan {
     pub input_chunk: u64,
     /// The wait between two chunks of input, in microseconds.
     pub input_gap_us: u64,
-    /// Where workers run, one at a time in each.
+    /// How many stages there are.
+    pub stages: usize,
+    /// Where workers run, one at a time in each; there is one in each stage that always comes back.
     pub seats: Vec<SeatPlan>,
     /// The shortest and the longest way of a message, in microseconds.
     pub delay_us: (u64, u64),
@@ -56,6 +60,8 @@ pub struct TaskPlan {
     pub run_us: u64,
     /// What comes of it.
     pub fate: Fate,
+    /// In which stage; it ends well in all others.
+    pub fate_stage: usize,
 }
 
 /// What comes of a task.
@@ -67,6 +73,8 @@ pub enum Fate {
     Unfit,
     /// Kills the worker that runs it.
     Poison,
+    /// Its handler says that it ends there.
+    Skips,
 }
 
 /// A place where a worker runs.
@@ -74,6 +82,8 @@ pub enum Fate {
 pub struct SeatPlan {
     /// Tasks at once.
     pub slots: u32,
+    /// The stage that it works in.
+    pub stage: usize,
     /// How much longer than planned its tasks take.
     pub slowness: u64,
     /// When its first worker starts, in microseconds.
@@ -81,6 +91,17 @@ pub struct SeatPlan {
 }
 
 const SECOND: u64 = 1_000_000;
+
+/// So many worlds of a hundred have relays.
+const MANY_STAGES_PERCENT: u8 = 40;
+
+impl TaskPlan {
+    /// What comes of it in a stage.
+    #[must_use]
+    pub fn fate_in(&self, stage: usize) -> Fate {
+        if stage == self.fate_stage { self.fate } else { Fate::FailsUpTo(0) }
+    }
+}
 
 impl Plan {
     /// The world of this seed.
@@ -117,6 +138,7 @@ impl Plan {
             tasks: Vec::with_capacity(tasks),
             input_chunk: rng.u64(1..64),
             input_gap_us: 0,
+            stages: 1,
             seats: Vec::new(),
             delay_us: if rng.bool() { (30, 300) } else { (200, 20_000) },
             write_us: if rng.bool() { (20, 200) } else { (500, 20_000) },
@@ -139,6 +161,7 @@ impl Plan {
                 output_bytes: rng.usize(0..bytes_max),
                 run_us: rng.u64(1..=run_us_max),
                 fate,
+                fate_stage: 0,
             });
         }
         plan.seat(&mut rng);
@@ -152,7 +175,56 @@ impl Plan {
             plan.disturb(&mut rng, span);
             plan.restart(&mut rng, span);
         }
+        // By dice of its own, so that worlds of one stage are what they were before there were more.
+        let mut rng = Rng::with_seed(seed ^ 0x57a6_e500);
+        if rng.u8(0..100) < MANY_STAGES_PERCENT {
+            plan.add_stages(&mut rng, span, is_calm);
+        }
         plan
+    }
+
+    /// A stage by its number.
+    pub(crate) fn stage(&self, index: usize) -> Stage {
+        Stage { index, is_last: index + 1 == self.stages }
+    }
+
+    fn add_stages(&mut self, rng: &mut Rng, span: u64, is_calm: bool) {
+        self.is_fair = false;
+        self.stages = rng.usize(2..=3);
+        while self.seats.len() < self.stages {
+            let (slots, joins_at) = (rng.u32(1..=4), rng.u64(0..1_000));
+            self.seats.push(SeatPlan { stage: 0, slots, slowness: 1, joins_at });
+        }
+        for (place, seat) in self.seats.iter_mut().enumerate() {
+            seat.stage = if place < self.stages { place } else { rng.usize(0..self.stages) };
+        }
+        let skips = [0, 10, 60][rng.usize(0..3)];
+        for task in &mut self.tasks {
+            if task.fate == Fate::Unfit {
+                continue;
+            }
+            task.fate_stage = rng.usize(0..self.stages);
+            if rng.u8(0..100) < skips {
+                task.fate = Fate::Skips;
+            }
+        }
+        for (_, fault) in &mut self.faults {
+            fault.move_to_stages(rng, self.stages);
+        }
+        for relay in 0..self.stages - 1 {
+            if is_calm || rng.u8(0..100) < 40 {
+                continue;
+            }
+            for _ in 0..rng.usize(1..4) {
+                let is_silent = rng.bool();
+                let back_max = [1_000, SECOND, 15 * SECOND][rng.usize(0..3)];
+                let (who, back_us) = (Trunk::Relay(relay), rng.u64(0..back_max));
+                let fault = Fault::Restart { who, back_us, is_silent };
+                self.faults.push((rng.u64(0..(2 * span).max(1)), fault));
+            }
+        }
+        self.settle_faults();
+        self.is_safe &= is_calm;
     }
 
     /// How long perfect sharing would take, in microseconds.
@@ -175,6 +247,7 @@ impl Plan {
         let late_max = [1, 1_000, 5 * SECOND][rng.usize(0..3)];
         for _ in 0..rng.usize(1..=6) {
             self.seats.push(SeatPlan {
+                stage: 0,
                 slots: if rng.bool() { 1 } else { rng.u32(1..=8) },
                 slowness: if rng.bool() { 1 } else { rng.u64(1..=4) },
                 joins_at: if self.is_fair { 0 } else { rng.u64(0..late_max) },

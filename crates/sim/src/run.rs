@@ -9,6 +9,7 @@ use crate::check::Check;
 use crate::event::Queue;
 use crate::mutation::Mutation;
 use crate::plan::Plan;
+use crate::relay::RelayNode;
 use crate::sink::Sink;
 use crate::ventilator::Ventilator;
 use crate::world::{Trace, World};
@@ -87,10 +88,11 @@ impl World {
             connections: Vec::new(),
             ventilator: Ventilator::new(&plan, seed),
             sink: Sink::new(&plan, seed),
+            relays: (0..plan.stages - 1).map(|place| RelayNode::new(&plan, place, 0)).collect(),
             workers: Vec::new(),
             blocked_tasks: vec![0; seats],
             blocked_results: vec![0; seats],
-            blocked_trunk: 0,
+            blocked_trunk: vec![0; plan.stages],
             slow_network: (0, 0),
             slow_disk_until: 0,
             trace: Trace { lines: options.trace.then(Vec::new), ..Trace::default() },
@@ -102,13 +104,17 @@ impl World {
         let plan = format!("{:?}", Summary(&self.plan));
         self.trace.say(0, || plan);
         self.start();
-        let longest = self.plan.run_us_max() + self.plan.input_gap_us;
+        let longest = self.plan.run_us_max() * self.plan.stages as u64 + self.plan.input_gap_us;
         while self.check.violation().is_none() && !self.is_over() && self.step() {
             let last = self.check.last_progress().max(self.plan.calm_at);
             if self.now > last + PATIENCE_US + longest {
                 let records = self.check.records();
                 let state = self.ventilator.dispatcher.snapshot();
-                self.check.fail(|| format!("nothing goes on after {records} records: {state:?}"));
+                let relays: Vec<_> =
+                    self.relays.iter().map(|node| node.relay.downstream().snapshot()).collect();
+                self.check.fail(|| {
+                    format!("nothing goes on after {records} records: {state:?}, {relays:?}")
+                });
             }
             if self.trace.events > EVENTS_MAX {
                 self.check.fail(|| "the world never ends".to_owned());
@@ -124,7 +130,12 @@ impl World {
         let ended = self.ventilator.dispatcher.ended().is_some();
         let mut live = (0..self.workers.len()).filter(|worker| self.workers[*worker].is_alive);
         let is_up = self.ventilator.is_alive && self.sink.is_alive;
-        is_up && ended && self.sink.collector.is_done() && live.all(|worker| self.is_idle(worker))
+        let is_relayed = self.relays.iter().all(|relay| relay.is_alive && relay.is_over());
+        is_up
+            && is_relayed
+            && ended
+            && self.sink.collector.is_done()
+            && live.all(|worker| self.is_idle(worker))
     }
 
     fn check_end(&mut self) {
@@ -167,6 +178,7 @@ impl std::fmt::Debug for Summary<'_> {
             .field("tasks", &plan.tasks.len())
             .field("retries", &plan.retries)
             .field("timeout_us", &plan.timeout_us)
+            .field("stages", &plan.stages)
             .field("seats", &plan.seats)
             .field("delay_us", &plan.delay_us)
             .field("notice_us_max", &plan.notice_us_max)

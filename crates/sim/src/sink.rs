@@ -17,9 +17,7 @@ pub(crate) struct Sink {
     pub(crate) collector: Collector,
     pub(crate) is_alive: bool,
     pub(crate) clock: Clock,
-    /// The newest connection of each worker.
-    pub(crate) workers: BTreeMap<SessionId, ConnectionId>,
-    pub(crate) receipts: Option<ConnectionId>,
+    pub(crate) desk: Desk,
     /// Of the process that runs now.
     session: u64,
     /// Lists of records that were given out and are not known to be on the disk.
@@ -31,6 +29,14 @@ pub(crate) struct Sink {
     /// Lists of records that the disk is writing.
     writing: usize,
     flush: Flush,
+}
+
+/// The connections of whoever collects results.
+#[derive(Default)]
+pub(crate) struct Desk {
+    /// The newest connection of each worker.
+    pub(crate) workers: BTreeMap<SessionId, ConnectionId>,
+    pub(crate) receipts: Option<ConnectionId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +53,7 @@ impl Sink {
             is_alive: true,
             session: seed ^ 0x517e,
             clock: Clock::default(),
-            workers: BTreeMap::new(),
-            receipts: None,
+            desk: Desk::default(),
             given: VecDeque::new(),
             disk: Disk::new(plan),
             waiting: 0,
@@ -77,17 +82,38 @@ impl World {
             self.sink.given.extend(records);
         }
         self.write_on();
+        self.drive_desk(Process::Sink);
+        Some(self.sink.collector.poll_timeout())
+    }
+
+    /// Sends what a collector says.
+    pub(crate) fn drive_desk(&mut self, process: Process) {
         for polls in 0.. {
             if polls == POLLS_MAX {
                 self.check.fail(|| "the collector never stops talking".to_owned());
-                return None;
+                return;
             }
-            let Some(message) = self.sink.collector.poll_transmit() else { break };
-            if let Some(id) = self.sink.receipts {
+            let Some(message) = self.collector(process).poll_transmit() else { break };
+            if let Some(id) = self.desk(process).receipts {
                 self.send(id, encode(&message));
             }
         }
-        Some(self.sink.collector.poll_timeout())
+    }
+
+    /// The connections of a process that collects results.
+    pub(crate) fn desk(&mut self, process: Process) -> &mut Desk {
+        match process {
+            Process::Relay(relay) => &mut self.relays[relay].desk,
+            _ => &mut self.sink.desk,
+        }
+    }
+
+    /// The machine of a process that collects results.
+    pub(crate) fn collector(&mut self, process: Process) -> &mut Collector {
+        match process {
+            Process::Relay(relay) => self.relays[relay].relay.upstream_mut(),
+            _ => &mut self.sink.collector,
+        }
     }
 
     /// One group commit at a time; or the flush, when there is nothing left to write.
@@ -137,7 +163,8 @@ impl World {
             result.is_final() && self.sink.disk.hash(result.seq) == Some(result.task_hash)
         };
         let again = results.0.iter().filter(is_again).cloned();
-        let records = Records { worker: "again".into(), results: again.collect() };
+        let records =
+            Records { worker: "again".into(), stage: "".into(), results: again.collect() };
         self.note_records(records.iter());
     }
 
@@ -220,12 +247,11 @@ impl World {
         sink.clock.restart();
         sink.session = sink.session.wrapping_add(1 << 32);
         sink.collector = collector(&self.plan, SessionId(sink.session));
-        sink.workers.clear();
-        sink.receipts = None;
+        sink.desk = Desk::default();
         sink.given.clear();
         (sink.waiting, sink.writing, sink.opening) = (0, 0, None);
         sink.flush = Flush::NotYet;
-        self.dial_anew(Route::Receipts);
+        self.dial_anew(Route::Receipts(self.plan.stage(self.plan.stages - 1)));
         self.drive(Process::Sink);
     }
 

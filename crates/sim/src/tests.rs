@@ -61,8 +61,9 @@ fn planted_bugs_are_found() {
 
 /// A world without faults, with workers of one slot each.
 fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
-    let seat = |slowness: &u64| SeatPlan { slots: 1, slowness: *slowness, joins_at: 0 };
+    let seat = |slowness: &u64| SeatPlan { slots: 1, stage: 0, slowness: *slowness, joins_at: 0 };
     Plan {
+        stages: 1,
         seed: 0,
         order,
         format: Format::Jsonl,
@@ -84,7 +85,7 @@ fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
 }
 
 fn task(run_us: u64) -> TaskPlan {
-    TaskPlan { payload_bytes: 0, output_bytes: 0, run_us, fate: Fate::FailsUpTo(0) }
+    TaskPlan { payload_bytes: 0, output_bytes: 0, run_us, fate: Fate::FailsUpTo(0), fate_stage: 0 }
 }
 
 #[test]

@@ -18,19 +18,25 @@ pub(crate) struct Ventilator {
     pub(crate) is_alive: bool,
     /// Starts so far.
     starts: u64,
-    was_calling_roll: bool,
     pub(crate) clock: Clock,
+    pub(crate) hub: Hub,
+    /// Tasks read so far.
+    read: usize,
+    input_ended: bool,
+    /// There was no room for the next task.
+    input_waits: bool,
+}
+
+/// The connections of whoever hands out tasks.
+#[derive(Default)]
+pub(crate) struct Hub {
     /// The lanes that are up, as far as is known here.
     pub(crate) lanes: BTreeMap<SessionId, ConnectionId>,
     pub(crate) job: Option<ConnectionId>,
     pub(crate) was_connected: bool,
     /// The newest connection of the sink.
     pub(crate) receipts: Option<ConnectionId>,
-    /// Tasks read so far.
-    read: usize,
-    input_ended: bool,
-    /// There was no room for the next task.
-    input_waits: bool,
+    was_calling_roll: bool,
 }
 
 impl Ventilator {
@@ -39,12 +45,8 @@ impl Ventilator {
             dispatcher: Dispatcher::new(config(plan, seed, Start::Anew)),
             is_alive: true,
             starts: 1,
-            was_calling_roll: false,
             clock: Clock::default(),
-            lanes: BTreeMap::new(),
-            job: None,
-            was_connected: false,
-            receipts: None,
+            hub: Hub::default(),
             read: 0,
             input_ended: false,
             input_waits: false,
@@ -56,6 +58,7 @@ fn config(plan: &Plan, seed: u64, start: Start) -> DispatcherConfig {
     DispatcherConfig {
         job: JobId(!seed),
         name: "a job".to_owned(),
+        stage: stage_name(0),
         start,
         resume_wait: ROLL_CALL_GRACE,
         retries: plan.retries,
@@ -64,6 +67,11 @@ fn config(plan: &Plan, seed: u64, start: Start) -> DispatcherConfig {
         halt: None,
         seed,
     }
+}
+
+/// What a stage is called.
+pub(crate) fn stage_name(index: usize) -> String {
+    format!("stage-{index}")
 }
 
 impl World {
@@ -81,7 +89,7 @@ impl World {
             return;
         }
         self.trace.say(self.now, || "the ventilator starts again".to_owned());
-        self.check.restarted();
+        self.check.restarted(0);
         let old = &mut self.ventilator;
         let starts = old.starts + 1;
         let seed = self.plan.seed.wrapping_add(starts << 32);
@@ -90,20 +98,21 @@ impl World {
         let dispatcher = Dispatcher::new(config(&self.plan, seed, Start::Resume));
         let new = Ventilator::new(&self.plan, seed);
         self.ventilator = Ventilator { dispatcher, starts, clock, ..new };
-        self.dial_anew(Route::Job);
+        self.dial_anew(Route::Job(self.plan.stage(0)));
         self.queue.push(self.now, Event::Input);
         self.drive(Process::Ventilator);
     }
 
     /// Workers that have not answered when the ventilator ends the roll call are as good as lost.
-    fn watch_roll_call(&mut self) {
-        let snapshot = self.ventilator.dispatcher.snapshot();
+    fn watch_roll_call(&mut self, hub: Process) {
+        let snapshot = self.dispatcher(hub).snapshot();
         let is_calling = snapshot.is_calling_roll;
-        if std::mem::replace(&mut self.ventilator.was_calling_roll, is_calling) && !is_calling {
+        if std::mem::replace(&mut self.hub(hub).was_calling_roll, is_calling) && !is_calling {
             let ready = snapshot.workers.iter().filter(|worker| worker.is_ready);
             let ready: BTreeSet<SessionId> = ready.map(|worker| worker.session).collect();
             for worker in 0..self.workers.len() {
-                if !ready.contains(&self.workers[worker].session) {
+                let is_its = self.workers[worker].stage.hub() == hub;
+                if is_its && !ready.contains(&self.workers[worker].session) {
                     self.check.died(worker);
                 }
             }
@@ -131,7 +140,7 @@ impl World {
             if task.fate == Fate::Unfit {
                 self.ventilator.dispatcher.handle_unfit_task("unfit".to_owned());
             } else {
-                self.ventilator.dispatcher.handle_task(self.check.payload(seq));
+                self.ventilator.dispatcher.handle_task(self.check.payload(seq, 0));
             }
         }
         if chunk == 0 {
@@ -141,51 +150,72 @@ impl World {
     }
 
     pub(crate) fn drive_ventilator(&mut self) -> Option<Time> {
-        let now = self.time_of(Process::Ventilator);
+        self.drive_hub(Process::Ventilator);
+        if self.ventilator.input_waits && self.ventilator.dispatcher.input_room() > 0 {
+            self.ventilator.input_waits = false;
+            self.queue.push(self.now, Event::Input);
+        }
+        Some(self.ventilator.dispatcher.poll_timeout())
+    }
+
+    /// Does what a dispatcher says.
+    pub(crate) fn drive_hub(&mut self, hub: Process) {
+        let now = self.time_of(hub);
         for polls in 0.. {
             if polls == POLLS_MAX {
                 self.check.fail(|| "the dispatcher never stops talking".to_owned());
-                return None;
+                return;
             }
-            let Some(transmit) = self.ventilator.dispatcher.poll_transmit(now) else { break };
-            self.trace.say(self.now, || format!("ventilator says {transmit:?}"));
+            let Some(transmit) = self.dispatcher(hub).poll_transmit(now) else { break };
+            self.trace.say(self.now, || format!("{hub:?} says {transmit:?}"));
             match transmit {
                 Transmit::Worker(lane, message) => self.send_to_worker(lane, &message),
                 Transmit::Sink(message) => {
-                    if let Some(id) = self.ventilator.job {
+                    if let Some(id) = self.hub(hub).job {
                         self.send(id, encode(&message));
                     }
                 }
             }
         }
-        while let Some(lane) = self.ventilator.dispatcher.poll_close() {
-            self.close_lane(lane);
+        while let Some(lane) = self.dispatcher(hub).poll_close() {
+            self.close_lane(hub, lane);
         }
-        if self.ventilator.input_waits && self.ventilator.dispatcher.input_room() > 0 {
-            self.ventilator.input_waits = false;
-            self.queue.push(self.now, Event::Input);
+        self.watch_roll_call(hub);
+    }
+
+    /// The connections of a process that hands out tasks.
+    pub(crate) fn hub(&mut self, process: Process) -> &mut Hub {
+        match process {
+            Process::Relay(relay) => &mut self.relays[relay].hub,
+            _ => &mut self.ventilator.hub,
         }
-        self.watch_roll_call();
-        Some(self.ventilator.dispatcher.poll_timeout())
+    }
+
+    /// The machine of a process that hands out tasks.
+    pub(crate) fn dispatcher(&mut self, process: Process) -> &mut Dispatcher {
+        match process {
+            Process::Relay(relay) => self.relays[relay].relay.downstream_mut(),
+            _ => &mut self.ventilator.dispatcher,
+        }
     }
 
     fn send_to_worker(&mut self, lane: LaneId, message: &ToWorker) {
         let id = lane.0 as usize;
-        let crate::event::Route::Tasks(worker) = self.connections[id].route else { return };
+        let Route::Tasks(worker, stage) = self.connections[id].route else { return };
         if let ToWorker::Tasks { tasks, .. } = message {
-            self.check.dispatched(worker, &tasks.0);
+            self.check.dispatched(worker, stage.index, &tasks.0);
         }
         self.send(id, encode(message));
     }
 
     /// The dispatcher closes the lane of a worker that it has declared lost, and the older one of
     /// two.
-    fn close_lane(&mut self, lane: LaneId) {
+    fn close_lane(&mut self, hub: Process, lane: LaneId) {
         let id = lane.0 as usize;
-        let crate::event::Route::Tasks(worker) = self.connections[id].route else { return };
+        let Route::Tasks(worker, _) = self.connections[id].route else { return };
         let session = self.workers[worker].session;
-        if self.ventilator.lanes.get(&session) == Some(&id) {
-            self.ventilator.lanes.remove(&session);
+        if self.hub(hub).lanes.get(&session) == Some(&id) {
+            self.hub(hub).lanes.remove(&session);
             self.declared_lost(worker);
         }
         if self.is_open(id, End::Sender) {

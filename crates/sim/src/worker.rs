@@ -8,13 +8,14 @@ use tradewind_proto::{Attempt, Seq, SessionId, Slot, Time};
 use tradewind_wire::encode;
 
 use crate::check::RunEnd;
-use crate::event::{ConnectionId, Event, Instant, Process, Route};
+use crate::event::{ConnectionId, Event, Instant, Process, Route, Stage};
 use crate::mutation::Mutation;
 use crate::plan::Fate;
 use crate::world::{Clock, POLLS_MAX, World};
 
 pub(crate) struct Worker {
     pub(crate) seat: usize,
+    pub(crate) stage: Stage,
     pub(crate) session: SessionId,
     pub(crate) slots: u32,
     pub(crate) executor: Executor,
@@ -60,8 +61,10 @@ impl World {
         let worker = self.workers.len();
         let session = SessionId(0x1000 + worker as u64);
         let slots = self.plan.seats[seat].slots;
+        let stage = self.plan.stage(self.plan.seats[seat].stage);
         self.workers.push(Worker {
             seat,
+            stage,
             session,
             slots,
             executor: Executor::new(session, slots),
@@ -77,8 +80,8 @@ impl World {
         });
         self.check.progressed(self.now);
         let later = self.rng.u64(0..2_000);
-        self.queue.push(self.now, Event::Dial(Route::Tasks(worker)));
-        self.queue.push(self.now + later, Event::Dial(Route::Results(worker)));
+        self.queue.push(self.now, Event::Dial(Route::Tasks(worker, stage)));
+        self.queue.push(self.now + later, Event::Dial(Route::Results(worker, stage)));
         self.drive(Process::Worker(worker));
     }
 
@@ -115,9 +118,11 @@ impl World {
         self.trace.say(self.now, || format!("worker {worker} starts {seq}, attempt {attempt}"));
         let mut payload = task.payload;
         if self.mutation == Some(Mutation::MixPayloads) && self.rng.u8(0..100) == 0 {
-            payload = self.check.payload(seq.0.saturating_sub(1) as usize);
+            let stage = self.workers[worker].stage.index;
+            payload = self.check.payload(seq.0.saturating_sub(1) as usize, stage);
         }
-        self.check.started(worker, seq, attempt, &payload, self.now);
+        let stage = self.workers[worker].stage.index;
+        self.check.started(worker, stage, seq, attempt, &payload, self.now);
         let Some(plan) = self.plan.tasks.get(seq.0 as usize).copied() else { return };
         let me = &mut self.workers[worker];
         me.count += 1;
@@ -156,7 +161,8 @@ impl World {
         let me = &mut self.workers[worker];
         let Some(run) = me.runs[slot].take_if(|run| run.run == number) else { return };
         let plan = self.plan.tasks[run.seq.0 as usize];
-        let (outcome, end) = match plan.fate {
+        let stage = me.stage.index;
+        let (outcome, end) = match plan.fate_in(stage) {
             _ if run.is_stopped => {
                 let mut outcome = Outcome::error(Status::Failed, "ended by a signal");
                 outcome.exit = Exit::Signal(15);
@@ -174,11 +180,12 @@ impl World {
                 outcome.exit = Exit::Code(1);
                 (outcome, RunEnd::Failed)
             }
+            Fate::Skips => (Outcome::error(Status::Skipped, ""), RunEnd::Ok),
             Fate::FailsUpTo(_) | Fate::Unfit => {
                 (Outcome::ok(output(&run.payload, plan.output_bytes)), RunEnd::Ok)
             }
         };
-        self.check.ended(worker, run.seq, run.attempt, end, self.now);
+        self.check.ended(worker, stage, run.seq, run.attempt, end, self.now);
         me.executor.handle_finished(Finished {
             slot: Slot(slot as u32),
             started_us: run.started,

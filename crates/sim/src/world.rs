@@ -3,13 +3,15 @@
 use bytes::Bytes;
 use fastrand::Rng;
 use tradewind_proto::Time;
+use tradewind_proto::message::ToVentilator;
 use tradewind_wire::{Message, decode};
 
 use crate::check::Check;
-use crate::event::{End, Event, Instant, Process, Queue};
+use crate::event::{End, Event, Instant, Process, Queue, Route};
 use crate::mutation::Mutation;
 use crate::network::Connection;
 use crate::plan::Plan;
+use crate::relay::RelayNode;
 use crate::sink::Sink;
 use crate::ventilator::Ventilator;
 use crate::worker::Worker;
@@ -24,14 +26,16 @@ pub(crate) struct World {
     pub(crate) connections: Vec<Connection>,
     pub(crate) ventilator: Ventilator,
     pub(crate) sink: Sink,
+    /// One less than there are stages.
+    pub(crate) relays: Vec<RelayNode>,
     /// All that ever started.
     pub(crate) workers: Vec<Worker>,
     /// By seat, until when nobody gets through to the ventilator.
     pub(crate) blocked_tasks: Vec<Instant>,
     /// By seat, until when nobody gets through to the sink.
     pub(crate) blocked_results: Vec<Instant>,
-    /// Until when the ventilator and the sink do not get through to each other.
-    pub(crate) blocked_trunk: Instant,
+    /// By stage, until when its ventilator and its sink do not get through to each other.
+    pub(crate) blocked_trunk: Vec<Instant>,
     /// Until when messages may take so long.
     pub(crate) slow_network: (Instant, u64),
     pub(crate) slow_disk_until: Instant,
@@ -71,12 +75,18 @@ impl World {
         for fault in 0..self.plan.faults.len() {
             self.queue.push(self.plan.faults[fault].0, Event::Fault(fault));
         }
-        let (job, receipts) = (self.rng.u64(0..10_000), self.rng.u64(0..10_000));
-        self.queue.push(job, Event::Dial(crate::event::Route::Job));
-        self.queue.push(receipts, Event::Dial(crate::event::Route::Receipts));
+        for index in 0..self.plan.stages {
+            let stage = self.plan.stage(index);
+            let (job, receipts) = (self.rng.u64(0..10_000), self.rng.u64(0..10_000));
+            self.queue.push(job, Event::Dial(Route::Job(stage)));
+            self.queue.push(receipts, Event::Dial(Route::Receipts(stage)));
+        }
         self.queue.push(0, Event::Input);
         self.drive(Process::Ventilator);
         self.drive(Process::Sink);
+        for relay in 0..self.relays.len() {
+            self.drive(Process::Relay(relay));
+        }
     }
 
     /// Lets the next event happen; false if there is none.
@@ -122,6 +132,7 @@ impl World {
             Event::Written => self.handle_written(),
             Event::Flushed => self.handle_flushed(),
             Event::Revive(Process::Ventilator) => self.start_ventilator(),
+            Event::Revive(Process::Relay(relay)) => self.start_relay(relay),
             Event::Revive(_) => self.start_sink(),
             Event::Spawn(seat) => self.spawn(seat),
             Event::Fault(index) => {
@@ -138,6 +149,7 @@ impl World {
         match process {
             Process::Ventilator => self.ventilator.dispatcher.handle_timeout(now),
             Process::Sink => self.sink.collector.handle_timeout(now),
+            Process::Relay(relay) => self.relays[relay].handle_timeout(now),
             Process::Worker(worker) => self.workers[worker].executor.handle_timeout(now),
         }
         self.drive(process);
@@ -187,6 +199,7 @@ impl World {
         match process {
             Process::Ventilator => self.ventilator.is_alive,
             Process::Sink => self.sink.is_alive,
+            Process::Relay(relay) => self.relays[relay].is_alive,
             Process::Worker(worker) => self.workers[worker].is_alive,
         }
     }
@@ -195,6 +208,7 @@ impl World {
         match process {
             Process::Ventilator => &mut self.ventilator.clock,
             Process::Sink => &mut self.sink.clock,
+            Process::Relay(relay) => &mut self.relays[relay].clock,
             Process::Worker(worker) => &mut self.workers[worker].clock,
         }
     }
@@ -209,6 +223,7 @@ impl World {
         let due = match process {
             Process::Ventilator => self.drive_ventilator(),
             Process::Sink => self.drive_sink(),
+            Process::Relay(relay) => self.drive_relay(relay),
             Process::Worker(worker) => self.drive_worker(worker),
         };
         let (Some(due), true) = (due, self.is_alive(process)) else { return };
@@ -236,6 +251,18 @@ impl World {
                     self.sink.collector.handle_message(message);
                     self.open_output();
                     self.compare_inputs();
+                }
+            }
+            // It has two ports.
+            Process::Relay(relay) if frame.get(1) == Some(&ToVentilator::CHANNEL) => {
+                let now = self.time_of(process);
+                if let Some(message) = self.decoded(process, frame) {
+                    self.relays[relay].relay.handle_from_downstream(now, message);
+                }
+            }
+            Process::Relay(relay) => {
+                if let Some(message) = self.decoded(process, frame) {
+                    self.relays[relay].relay.handle_from_upstream(message);
                 }
             }
             Process::Worker(worker) => {

@@ -7,7 +7,6 @@
 
 pub mod args;
 pub mod output;
-mod peers;
 mod run;
 mod summary;
 

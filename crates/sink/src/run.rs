@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
+use tradewind_lanes::{Dialler, Endpoint, LaneOptions};
+use tradewind_node::downstream::GaveUp;
 use tradewind_node::exit::{
     self, CLOSED, CONNECT, Fatal, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM,
     TASKS_FAILED, say,
 };
-use tradewind_node::links::{Conn, Inward, Outward, identity, keep_outward, send, serve_inward};
+use tradewind_node::links::identity;
+use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
 use tradewind_node::{Clock, Listen, PARENT_ENV, Progress, ProgressView, Shutdown, random_id};
 use tradewind_proto::SessionId;
 use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Inputs, Order};
@@ -18,7 +20,6 @@ use tradewind_proto::message::{Card, Role, ToSink};
 use crate::output::{
     self, Format, Journal, OpenError, OutputError, OutputTarget, Prepared, TaskHashes, WriterThread,
 };
-use crate::peers::Peers;
 use crate::summary::summary;
 
 /// What a sink was told to do.
@@ -43,15 +44,20 @@ pub struct Settings {
 
 /// Everything that can happen.
 enum Event {
-    Results(Inward<ToSink>),
-    Receipts(Outward),
+    Link(UpstreamEvent),
     Output(output::Event),
+}
+
+impl From<UpstreamEvent> for Event {
+    fn from(event: UpstreamEvent) -> Self {
+        Self::Link(event)
+    }
 }
 
 /// Events that wait for the loop. What fills it up waits in the sockets.
 const EVENTS_MAX: usize = 256;
 
-/// How long the receipts' connection may take to deliver the last of them.
+/// How long a ventilator may take to hear that its job is refused.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// How often a failing output is tried again.
@@ -80,8 +86,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let card = Card { role: Role::Sink, session, slots: 0, name: "sink".to_owned() };
     let dialler = Dialler::new(settings.ventilator, settings.lanes, identity(&card), random_id())
         .or_exit(SYSTEM)?;
-    serve_inward(gate, &[Role::Worker, Role::Ventilator], events_in.clone(), Event::Results);
-    keep_outward(dialler, settings.connect_timeout, events_in.clone(), Event::Receipts);
+    Upstream::serve(gate, dialler, settings.connect_timeout, &events_in);
 
     let config = CollectorConfig { session, order: settings.order, report_command };
     let mut sink = Sink::new(config, prepared, events_in);
@@ -113,9 +118,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     }
 
     progress.clear();
-    if let Some((_, lane)) = sink.receipts.take() {
-        lane.close(LINGER).await;
-    }
+    sink.links.close().await;
     if let Some(refused) = sink.refused {
         return Err(refused.fatal());
     }
@@ -189,8 +192,7 @@ struct Sink {
     /// It was said that a resumed job's input cannot be compared.
     is_unchecked: bool,
     refused: Option<Refused>,
-    peers: Peers,
-    receipts: Option<(Conn, PushLane)>,
+    links: Upstream,
     /// When the job was opened, for the summary.
     opened: Option<Instant>,
     is_finishing: bool,
@@ -214,8 +216,7 @@ impl Sink {
             hashes: None,
             is_unchecked: false,
             refused: None,
-            peers: Peers::default(),
-            receipts: None,
+            links: Upstream::default(),
             opened: None,
             is_finishing: false,
             finishes: 0,
@@ -232,63 +233,45 @@ impl Sink {
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
-        match event {
-            Event::Results(Inward::Up { conn, card }) => {
-                let Some(card) = card else { return Ok(()) };
-                tracing::debug!(role = ?card.role, name = card.name, "peer joins");
-                if self.peers.add(conn, &card) {
-                    self.collector.handle_worker_connected(card.session, &card.name);
+        let event = match event {
+            Event::Link(event) => event,
+            Event::Output(event) => return self.handle_output(event),
+        };
+        let heard = self.links.handle_event(&mut self.collector, event);
+        let gave_up =
+            |GaveUp { reason }| Fatal::new(CONNECT, format!("the ventilator at {reason}"));
+        match heard.map_err(gave_up)? {
+            Heard::Nothing => Ok(()),
+            Heard::Message(message) => self.handle_message(message),
+            Heard::VentilatorGone => {
+                if let Some(refused) = &mut self.refused {
+                    refused.is_said = true;
                 }
+                Ok(())
             }
-            Event::Results(Inward::Message { conn, message }) => {
-                if !self.peers.may_say(conn, &message) {
-                    tracing::warn!(conn = conn.0, "a peer speaks for another: ignored");
-                    return Ok(());
-                }
-                if let ToSink::JobOpen { job, name, .. } = &message
-                    && self.opened.is_none()
-                {
-                    tracing::info!(job = %job, name, "the job is open");
-                    self.opened = Some(Instant::now());
-                }
-                self.collector.handle_message(message);
-                if let Some(opening) = self.collector.poll_open()
-                    && let Some(prepared) = self.prepared.take()
-                {
-                    let events = self.events.clone();
-                    let report = move |event| {
-                        let _ = events.blocking_send(Event::Output(event));
-                    };
-                    let writer = WriterThread::spawn(move || prepared.open(&opening), report);
-                    self.writer = Some(writer.or_exit(SYSTEM)?);
-                }
-                while let Some(inputs) = self.collector.poll_inputs() {
-                    self.compare(&inputs)?;
-                }
-            }
-            Event::Results(Inward::Down { conn }) => {
-                if let Some(session) = self.peers.remove(conn) {
-                    self.collector.handle_worker_disconnected(session);
-                }
-            }
-            Event::Receipts(Outward::Up { conn, lane, .. }) => {
-                self.receipts = Some((conn, lane));
-                self.collector.handle_ventilator_connected();
-            }
-            Event::Receipts(Outward::Down { conn }) => {
-                if self.receipts.as_ref().is_some_and(|(current, _)| *current == conn) {
-                    self.receipts = None;
-                    self.collector.handle_ventilator_disconnected();
-                    if let Some(refused) = &mut self.refused {
-                        refused.is_said = true;
-                    }
-                }
-            }
-            Event::Results(Inward::GaveUp { reason })
-            | Event::Receipts(Outward::GaveUp { reason }) => {
-                return Err(Fatal::new(CONNECT, format!("the ventilator at {reason}")));
-            }
-            Event::Output(event) => self.handle_output(event)?,
+        }
+    }
+
+    fn handle_message(&mut self, message: ToSink) -> Result<(), Fatal> {
+        if let ToSink::JobOpen { job, name, .. } = &message
+            && self.opened.is_none()
+        {
+            tracing::info!(job = %job, name, "the job is open");
+            self.opened = Some(Instant::now());
+        }
+        self.collector.handle_message(message);
+        if let Some(opening) = self.collector.poll_open()
+            && let Some(prepared) = self.prepared.take()
+        {
+            let events = self.events.clone();
+            let report = move |event| {
+                let _ = events.blocking_send(Event::Output(event));
+            };
+            let writer = WriterThread::spawn(move || prepared.open(&opening), report);
+            self.writer = Some(writer.or_exit(SYSTEM)?);
+        }
+        while let Some(inputs) = self.collector.poll_inputs() {
+            self.compare(&inputs)?;
         }
         Ok(())
     }
@@ -401,11 +384,8 @@ impl Sink {
             self.retry = Some(Instant::now() + RETRY_INTERVAL);
             self.writer.iter().for_each(WriterThread::retry);
         }
-        while let Some(message) = self.collector.poll_transmit() {
-            // A lane that is gone says so by an event of its own.
-            let _ = self.receipts.as_mut().map(|(_, lane)| send(lane, &message));
-        }
-        let is_alone = self.is_finishing && self.receipts.is_none() && !self.peers.has_ventilator();
+        self.links.go_on(&mut self.collector);
+        let is_alone = self.is_finishing && self.links.is_alone();
         self.alone = is_alone.then(|| self.alone.unwrap_or_else(Instant::now));
     }
 }

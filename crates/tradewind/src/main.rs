@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tradewind_node::exit;
+use tradewind_relay::RelayArgs;
 use tradewind_sink::SinkArgs;
 use tradewind_ventilator::VentilatorArgs;
 use tradewind_worker::WorkerArgs;
@@ -25,6 +26,7 @@ enum Command {
     Run(Box<RunArgs>),
     Ventilator(Box<VentilatorArgs>),
     Worker(Box<WorkerArgs>),
+    Relay(Box<RelayArgs>),
     Sink(Box<SinkArgs>),
 }
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Command::Run(args) => exit::report("tradewind", args.main()),
         Command::Ventilator(args) => exit::report("ventilator", args.main()),
         Command::Worker(args) => exit::report("worker", args.main()),
+        Command::Relay(args) => exit::report("relay", args.main()),
         Command::Sink(args) => exit::report("sink", args.main()),
     }
 }

@@ -6,13 +6,12 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
-    LaneArgs, LogArgs, duration, duration_or_zero, name, payload_bytes_max,
+    AttemptArgs, LaneArgs, LogArgs, duration_or_zero, name, payload_bytes_max,
 };
 use tradewind_node::exit::{Fatal, HELP};
 use tradewind_node::{Inherited, block_on, exit, logs};
 
-use tradewind_proto::dispatcher::{Halt, Timeout};
-use tradewind_proto::limits::LOSSES_MAX;
+use tradewind_proto::dispatcher::Halt;
 use tradewind_proto::message::Start;
 
 use crate::input::{Delimiter, InputPath};
@@ -72,6 +71,10 @@ pub struct VentilatorArgs {
     )]
     pub job: String,
 
+    /// What the stage is called whose workers run the tasks; stands in their records
+    #[arg(long, env = "TRADEWIND_STAGE", value_name = "NAME", value_parser = name)]
+    pub stage: Option<String>,
+
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub resume: ResumeArgs,
@@ -130,37 +133,13 @@ impl ResumeArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What a task may take")]
 pub struct PolicyArgs {
-    /// Try a failed task again so many times
-    #[arg(long, env = "TRADEWIND_RETRIES", value_name = "N", default_value_t = 0)]
-    pub retries: u32,
-
-    /// Stop an attempt that takes longer: a duration, or N% of the median so far
-    #[arg(long, env = "TRADEWIND_TIMEOUT", value_name = "DURATION|N%", value_parser = timeout)]
-    pub timeout: Option<Timeout>,
-
-    /// Give a task up when so many workers died while they may have run it
-    #[arg(
-        long,
-        env = "TRADEWIND_MAX_LOSSES",
-        value_name = "N",
-        default_value_t = LOSSES_MAX,
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
-    pub max_losses: u32,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub attempts: AttemptArgs,
 
     /// End the job early, as GNU parallel does: now|soon,fail|success|done=N|N%
     #[arg(long, env = "TRADEWIND_HALT", value_name = "WHEN,WHY")]
     pub halt: Option<Halt>,
-}
-
-fn timeout(text: &str) -> Result<Timeout, String> {
-    match text.strip_suffix('%') {
-        Some(percent) => match percent.parse() {
-            Ok(percent) if percent > 0.0 && percent <= 1e6 => Ok(Timeout::Percent(percent)),
-            _ => Err("a percentage is a number above 0, as in 300%".to_owned()),
-        },
-        None => duration(text).map(Timeout::After),
-    }
 }
 
 impl VentilatorArgs {
@@ -175,11 +154,12 @@ impl VentilatorArgs {
             receipts: inherited.or_endpoint(1, self.receipts),
             sink: self.sink,
             job: self.job,
+            stage: self.stage.unwrap_or_default(),
             start: self.resume.start(),
             resume_wait: self.resume_wait,
-            retries: self.policy.retries,
-            timeout: self.policy.timeout,
-            losses_max: self.policy.max_losses,
+            retries: self.policy.attempts.retries,
+            timeout: self.policy.attempts.timeout,
+            losses_max: self.policy.attempts.max_losses,
             halt: self.policy.halt,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,

@@ -1,23 +1,21 @@
 //! The ventilator's loop: what happens goes into the dispatcher, what it says is done.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
+use tradewind_lanes::{Dialler, Endpoint, LaneOptions};
+use tradewind_node::downstream::{Downstream, DownstreamEvent, GaveUp};
 use tradewind_node::exit::{
     self, CONNECT, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say,
 };
-use tradewind_node::links::{
-    Conn, Inward, Outward, identity, keep_outward, send, serve_inward, serve_outward,
-};
+use tradewind_node::links::identity;
 use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Shutdown, random_id};
 use tradewind_proto::dispatcher::{
-    Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, Timeout, Transmit,
+    Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, Timeout,
 };
-use tradewind_proto::message::{Card, Role, Start, ToVentilator};
-use tradewind_proto::{JobId, LaneId, SessionId};
+use tradewind_proto::message::{Card, Role, Start};
+use tradewind_proto::{JobId, SessionId};
 
 use crate::args::cannot_listen;
 use crate::input::{Chunk, Delimiter, InputError, InputPath, Item, open};
@@ -39,6 +37,8 @@ pub struct Settings {
     pub sink: Endpoint,
     /// The job's name.
     pub job: String,
+    /// The name of the stage whose workers get its tasks; may be empty.
+    pub stage: String,
     /// Is it a new one?
     pub start: Start,
     /// How long a resumed job waits for workers that a new sink does not know of yet.
@@ -59,18 +59,8 @@ pub struct Settings {
     pub progress: bool,
 }
 
-/// Everything that can happen on a connection.
-enum Event {
-    Tasks(Outward),
-    Sink(Outward),
-    Receipts(Inward<ToVentilator>),
-}
-
 /// Events that wait for the loop. What fills it up waits in the sockets.
 const EVENTS_MAX: usize = 256;
-
-/// How long a lane may take to deliver the last messages of a job.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// How long a drain waits for workers or a sink to come back. Where all programs are told to stop
 /// together, as by `docker compose down`, none will.
@@ -96,7 +86,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         "the ventilator is up"
     );
 
-    let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
+    let (events_in, mut events) = mpsc::channel::<DownstreamEvent>(EVENTS_MAX);
     let card = Card {
         role: Role::Ventilator,
         session: SessionId(random_id()),
@@ -105,9 +95,8 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     };
     let dialler = Dialler::new(settings.sink, settings.lanes, identity(&card), random_id())
         .or_exit(SYSTEM)?;
-    serve_outward(tasks, Role::Worker, events_in.clone(), Event::Tasks);
-    serve_inward(receipts, &[Role::Sink], events_in.clone(), Event::Receipts);
-    keep_outward(dialler, settings.connect_timeout, events_in, Event::Sink);
+    Downstream::serve(tasks, receipts, dialler, settings.connect_timeout, &events_in);
+    drop(events_in);
 
     let task_bytes_max = usize::try_from(settings.task_bytes_max).unwrap_or(usize::MAX);
     let source = input.lines(settings.delimiter, task_bytes_max);
@@ -144,7 +133,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     }
 
     progress.clear();
-    ventilator.close().await;
+    ventilator.links.close().await;
     ventilator.outcome()
 }
 
@@ -161,9 +150,7 @@ async fn next_chunk(
 struct Ventilator {
     clock: Clock,
     dispatcher: Dispatcher,
-    lanes: BTreeMap<LaneId, PushLane>,
-    sink: Option<(Conn, PushLane)>,
-    receipts: Option<Conn>,
+    links: Downstream,
     task_bytes_max: u64,
     input_error: Option<InputError>,
     cancelled: Option<Instant>,
@@ -176,6 +163,7 @@ impl Ventilator {
         let config = DispatcherConfig {
             job: JobId(random_id()),
             name: settings.job.clone(),
+            stage: settings.stage.clone(),
             start: settings.start,
             resume_wait: settings.resume_wait,
             retries: settings.retries,
@@ -187,9 +175,7 @@ impl Ventilator {
         Self {
             clock: Clock::default(),
             dispatcher: Dispatcher::new(config),
-            lanes: BTreeMap::new(),
-            sink: None,
-            receipts: None,
+            links: Downstream::default(),
             task_bytes_max: settings.task_bytes_max,
             input_error: None,
             cancelled: None,
@@ -227,55 +213,12 @@ impl Ventilator {
         }
     }
 
-    fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
+    fn handle_event(&mut self, event: DownstreamEvent) -> Result<(), Fatal> {
         let now = self.clock.now();
-        match event {
-            Event::Tasks(Outward::Up { conn, card, lane }) => {
-                let Some(card) = card else { return Ok(()) };
-                let id = LaneId(conn.0);
-                tracing::info!(worker = card.name, slots = card.slots, lane = id.0, "worker joins");
-                self.lanes.insert(id, lane);
-                self.dispatcher.handle_lane_opened(now, id, &card);
-            }
-            Event::Tasks(Outward::Down { conn }) => {
-                let id = LaneId(conn.0);
-                if self.lanes.remove(&id).is_some() {
-                    tracing::info!(lane = id.0, "worker gone");
-                }
-                self.dispatcher.handle_lane_gone(id);
-            }
-            Event::Sink(Outward::Up { conn, lane, .. }) => {
-                self.sink = Some((conn, lane));
-                self.dispatcher.handle_sink_connected();
-            }
-            Event::Sink(Outward::Down { conn }) => {
-                if self.sink.as_ref().is_some_and(|(current, _)| *current == conn) {
-                    self.sink = None;
-                    self.dispatcher.handle_sink_disconnected();
-                }
-            }
-            // Only words make a sink: whoever connects and says nothing must not displace it.
-            Event::Receipts(Inward::Up { .. }) => {}
-            Event::Receipts(Inward::Message { conn, message }) => {
-                if self.receipts < Some(conn) {
-                    self.receipts = Some(conn);
-                    self.dispatcher.handle_receipts_connected(now);
-                }
-                if self.receipts == Some(conn) {
-                    self.dispatcher.handle_message(now, message);
-                }
-            }
-            Event::Receipts(Inward::Down { conn }) => {
-                if self.receipts == Some(conn) {
-                    self.receipts = None;
-                    self.dispatcher.handle_receipts_disconnected(now);
-                }
-            }
-            Event::Tasks(Outward::GaveUp { reason })
-            | Event::Sink(Outward::GaveUp { reason })
-            | Event::Receipts(Inward::GaveUp { reason }) => {
-                return Err(Fatal::new(CONNECT, format!("the sink at {reason}")));
-            }
+        let heard = self.links.handle_event(now, &mut self.dispatcher, event);
+        let gave_up = |GaveUp { reason }| Fatal::new(CONNECT, format!("the sink at {reason}"));
+        if let Some(message) = heard.map_err(gave_up)? {
+            self.dispatcher.handle_message(now, message);
         }
         Ok(())
     }
@@ -320,36 +263,12 @@ impl Ventilator {
         if now >= self.dispatcher.poll_timeout() {
             self.dispatcher.handle_timeout(now);
         }
-        while let Some(transmit) = self.dispatcher.poll_transmit(now) {
-            // A lane that is gone says so by an event of its own.
-            match transmit {
-                Transmit::Worker(id, message) => {
-                    let _ = self.lanes.get_mut(&id).map(|lane| send(lane, &message));
-                }
-                Transmit::Sink(message) => {
-                    let _ = self.sink.as_mut().map(|(_, lane)| send(lane, &message));
-                }
-            }
-        }
-        while let Some(id) = self.dispatcher.poll_close() {
-            self.lanes.remove(&id);
-        }
+        self.links.go_on(now, &mut self.dispatcher);
         if self.cancelled.is_some_and(|since| since.elapsed() > CANCEL_GRACE) {
             let text = "cancelled, but the sink did not answer; records may be missing";
             return Err(Fatal::new(STOPPED, text));
         }
         Ok(())
-    }
-
-    /// Sees that everybody gets the last word.
-    async fn close(&mut self) {
-        let sink = self.sink.take().map(|(_, lane)| lane);
-        let lanes = std::mem::take(&mut self.lanes).into_values().chain(sink);
-        let mut closing = tokio::task::JoinSet::new();
-        for lane in lanes {
-            closing.spawn(lane.close(LINGER));
-        }
-        closing.join_all().await;
     }
 
     fn outcome(&mut self) -> exit::Outcome {

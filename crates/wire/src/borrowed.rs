@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 use tradewind_proto::Payload;
+use tradewind_proto::batch::Batch;
 use tradewind_proto::message::{Outcome, Task, TaskResult, ToSink, ToWorker};
 
 /// A payload that has not left the frame.
@@ -54,6 +55,7 @@ pub(crate) fn to_worker(message: ToWorker<Borrowed<'_>>, frame: &Bytes) -> ToWor
                 attempt: task.attempt,
                 last: task.last,
                 payload: task.payload.share(frame),
+                origin: task.origin,
             };
             let tasks: Vec<Task> = tasks.0.into_iter().map(share).collect();
             ToWorker::Tasks { job, limits, tasks: tasks.into() }
@@ -72,12 +74,16 @@ pub(crate) fn to_worker(message: ToWorker<Borrowed<'_>>, frame: &Bytes) -> ToWor
 pub(crate) fn to_sink(message: ToSink<Borrowed<'_>>, frame: &Bytes) -> ToSink {
     match message {
         ToSink::Results { job, session, results } => {
-            let results: Vec<TaskResult> =
-                results.0.into_iter().map(|result| task_result(result, frame)).collect();
-            ToSink::Results { job, session, results: results.into() }
+            ToSink::Results { job, session, results: task_results(results, frame) }
         }
+        ToSink::Passed { job, stage, worker, results } => {
+            ToSink::Passed { job, stage, worker, results: task_results(results, frame) }
+        }
+        ToSink::Cancel { job } => ToSink::Cancel { job },
         ToSink::News { session, news } => ToSink::News { session, news },
-        ToSink::JobOpen { job, name, start } => ToSink::JobOpen { job, name, start },
+        ToSink::JobOpen { job, name, start, stage, is_untouched } => {
+            ToSink::JobOpen { job, name, start, stage, is_untouched }
+        }
         ToSink::JobClose { job, total, is_whole } => ToSink::JobClose { job, total, is_whole },
         ToSink::GiveUp { job, seq, attempt, task_hash, status, error } => {
             ToSink::GiveUp { job, seq, attempt, task_hash, status, error }
@@ -86,6 +92,11 @@ pub(crate) fn to_sink(message: ToSink<Borrowed<'_>>, frame: &Bytes) -> ToSink {
         ToSink::Ping => ToSink::Ping,
         ToSink::Inputs { job, from, hashes } => ToSink::Inputs { job, from, hashes },
     }
+}
+
+fn task_results(results: Batch<TaskResult<Borrowed<'_>>>, frame: &Bytes) -> Batch<TaskResult> {
+    let results = results.0.into_iter().map(|result| task_result(result, frame));
+    results.collect::<Vec<_>>().into()
 }
 
 fn task_result(result: TaskResult<Borrowed<'_>>, frame: &Bytes) -> TaskResult {

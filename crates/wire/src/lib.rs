@@ -16,7 +16,7 @@ use tradewind_proto::message::{Card, Role, ToSink, ToVentilator, ToWorker};
 use crate::borrowed::Borrowed;
 
 /// The protocol's version. Both ends of a lane must have the same one.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// Bytes of the largest frame that this codec reads, whatever a lane lets through.
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
@@ -56,6 +56,9 @@ pub enum DecodeError {
     /// A card says something that no honest peer says.
     #[error("{0}")]
     Card(&'static str),
+    /// A name that is too long, or that would do something to a terminal.
+    #[error("{0}")]
+    Name(&'static str),
 }
 
 /// A message that can travel.
@@ -149,7 +152,7 @@ impl Message for ToSink {
 
     fn bytes_hint(&self) -> usize {
         match self {
-            Self::Results { results, .. } => {
+            Self::Results { results, .. } | Self::Passed { results, .. } => {
                 hint(&results.0, |result| result.payload_bytes() as usize)
             }
             _ => 256,
@@ -162,6 +165,12 @@ impl Message for ToSink {
 
     fn decode_body(frame: &Bytes, at: usize) -> Result<Self, DecodeError> {
         let message: ToSink<Borrowed<'_>> = read(frame, at)?;
+        let names = match &message {
+            ToSink::JobOpen { name, stage, .. } => [name.as_str(), stage],
+            ToSink::Passed { stage, worker, .. } => [stage.as_str(), worker],
+            _ => ["", ""],
+        };
+        names.into_iter().try_for_each(check_name)?;
         Ok(borrowed::to_sink(message, frame))
     }
 }
@@ -190,18 +199,23 @@ impl Message for Card {
             return Err(DecodeError::Card("a card is longer than an identity"));
         }
         let card: Self = read(frame, at)?;
-        if card.name.len() > NAME_BYTES_MAX {
-            return Err(DecodeError::Card("a name is too long"));
-        }
-        // Names end up on terminals and in tab-separated files.
-        if card.name.chars().any(char::is_control) {
-            return Err(DecodeError::Card("a name holds control characters"));
-        }
+        check_name(&card.name)?;
         if card.role == Role::Worker && !(1..=SLOTS_MAX).contains(&card.slots) {
             return Err(DecodeError::Card("a worker has no slots, or too many"));
         }
         Ok(card)
     }
+}
+
+/// Names end up on terminals and in tab-separated files.
+fn check_name(name: &str) -> Result<(), DecodeError> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(DecodeError::Name("a name is too long"));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(DecodeError::Name("a name holds control characters"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

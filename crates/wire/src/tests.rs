@@ -34,7 +34,13 @@ fn ranges(seqs: &[u64]) -> SeqRanges {
 }
 
 fn task(payload: &'static [u8]) -> Task {
-    Task { seq: Seq(300), attempt: Attempt(2), last: true, payload: Payload::from(payload) }
+    Task {
+        seq: Seq(300),
+        attempt: Attempt(2),
+        last: true,
+        payload: Payload::from(payload),
+        origin: None,
+    }
 }
 
 fn result() -> TaskResult {
@@ -63,6 +69,9 @@ fn messages_to_workers_keep_their_bytes() {
     let limits = Limits { timeout_us: Some(1_000), report_command: true };
     let tasks = vec![task(b"abc"), task(b"")];
     check(&ToWorker::Tasks { job, limits, tasks: tasks.into() }, GOLDEN[1]);
+    let later = Task { origin: Some(TaskHash(300)), ..task(b"abc") };
+    let tasks = vec![later].into();
+    check(&ToWorker::Tasks { job, limits, tasks }, GOLDEN[37]);
     let settled = ToWorker::Settled { job, below: Seq(4), ranges: ranges(&[6, 7, 9]) };
     check(&settled, GOLDEN[2]);
     check(&ToWorker::Recall { job, call: CallId(9), keep: 300 }, GOLDEN[3]);
@@ -101,7 +110,13 @@ fn messages_to_the_sink_keep_their_bytes() {
     check(&ToSink::News { session, news: News::Reconnected }, GOLDEN[12]);
     check(&ToSink::News { session, news: News::Draining }, GOLDEN[13]);
     check(&ToSink::News { session, news: News::Goodbye }, GOLDEN[14]);
-    let open = |start| ToSink::JobOpen { job, name: "sums".to_owned(), start };
+    let open = |start| ToSink::JobOpen {
+        job,
+        name: "sums".to_owned(),
+        start,
+        stage: String::new(),
+        is_untouched: false,
+    };
     check(&open(Start::Anew), GOLDEN[15]);
     check(&open(Start::Resume), GOLDEN[28]);
     check(&open(Start::RetryFailed), GOLDEN[29]);
@@ -119,6 +134,23 @@ fn messages_to_the_sink_keep_their_bytes() {
     check(&ToSink::Ping, GOLDEN[19]);
     let hashes = vec![TaskHash(1), TaskHash(300)].into();
     check(&ToSink::Inputs { job, from: Seq(5), hashes }, GOLDEN[30]);
+    let of_a_stage = ToSink::JobOpen {
+        job,
+        name: "sums".to_owned(),
+        start: Start::Anew,
+        stage: "parse".to_owned(),
+        is_untouched: true,
+    };
+    check(&of_a_stage, GOLDEN[34]);
+    let skipped = TaskResult { outcome: Outcome::error(Status::Skipped, ""), ..result() };
+    let passed = ToSink::Passed {
+        job,
+        stage: "parse".to_owned(),
+        worker: "w".to_owned(),
+        results: vec![skipped].into(),
+    };
+    check(&passed, GOLDEN[35]);
+    check(&ToSink::Cancel { job }, GOLDEN[36]);
 }
 
 #[test]
@@ -295,39 +327,43 @@ fn no_bytes_make_the_decoder_panic_or_take_memory() {
 }
 
 /// What stands on the wire, message by message: a change here is a new protocol version.
-const GOLDEN: [&str; 34] = [
-    "037700fd080706050403020109",
-    "037701fd080706050403020101fbe803010203fb2c01020361626303fb2c010200",
-    "037702fd0807060504030201040206020901",
-    "037703fd080706050403020109fb2c01",
-    "037704fd0807060504030201",
-    "037705",
-    "037706",
-    "037707fd0807060504030201",
-    "037300fd080706050403020107011805fd00401e18240a0600fa04fc70110100036f75740101010362616406747275652078",
-    "037301070002fb2c01",
-    "0373010701fd080706050403020101010101000102",
-    "0373010702fd0807060504030201010302",
-    "0373010703",
-    "0373010704",
-    "0373010705",
-    "037302fd08070605040302010473756d7300",
-    "037303fd0807060504030201fc40420f0001",
-    "037304fd08070605040302010803060304676f6e65",
-    "037305fd0807060504030201",
-    "037306",
-    "03760004fd08070605040302010301000301010701",
-    "037601fd08070605040302010107010502463c415a0104010107070150fc0000100002",
-    "0376020705",
-    "037603fd0807060504030201",
-    "037604fd0807060504030201026e6f",
-    "03760501",
-    "036301fbeeff0406686f73742d31",
-    "037708fd080706050403020101fbe80301",
-    "037302fd08070605040302010473756d7301",
-    "037302fd08070605040302010473756d7302",
-    "037307fd0807060504030201050201fb2c01",
-    "037606fd0807060504030201fb2c01",
-    "0373010706fd080706050403020109010302",
-    "037300fd080706050403020107020005fd00401e18240a0600fa04fc70110100036f75740405fd00401e18240a0600fa04fc70110100036f7574",
+const GOLDEN: [&str; 38] = [
+    "047700fd080706050403020109",
+    "047701fd080706050403020101fbe803010203fb2c01020361626303fb2c010200",
+    "047702fd0807060504030201040206020901",
+    "047703fd080706050403020109fb2c01",
+    "047704fd0807060504030201",
+    "047705",
+    "047706",
+    "047707fd0807060504030201",
+    "047300fd080706050403020107011805fd00401e18240a0600fa04fc70110100036f75740101010362616406747275652078",
+    "047301070002fb2c01",
+    "0473010701fd080706050403020101010101000102",
+    "0473010702fd0807060504030201010302",
+    "0473010703",
+    "0473010704",
+    "0473010705",
+    "047302fd08070605040302010473756d73000000",
+    "047303fd0807060504030201fc40420f0001",
+    "047304fd08070605040302010803060304676f6e65",
+    "047305fd0807060504030201",
+    "047306",
+    "04760004fd08070605040302010301000301010701",
+    "047601fd08070605040302010107010502463c415a0104010107070150fc0000100002",
+    "0476020705",
+    "047603fd0807060504030201",
+    "047604fd0807060504030201026e6f",
+    "04760501",
+    "046301fbeeff0406686f73742d31",
+    "047708fd080706050403020101fbe80301",
+    "047302fd08070605040302010473756d73010000",
+    "047302fd08070605040302010473756d73020000",
+    "047307fd0807060504030201050201fb2c01",
+    "047606fd0807060504030201fb2c01",
+    "0473010706fd080706050403020109010302",
+    "047300fd080706050403020107020005fd00401e18240a0600fa04fc70110100036f75740405fd00401e18240a0600fa04fc70110100036f7574",
+    "047302fd08070605040302010473756d730005706172736501",
+    "047308fd08070605040302010570617273650177011805fd00401e18240a0600fa04fc701101000005000006747275652078",
+    "047309fd0807060504030201",
+    "047701fd080706050403020101fbe803010123fb2c010203616263fb2c01",
 ];

@@ -63,7 +63,13 @@ impl Sink {
             CollectorConfig { session: SessionId(1), order: Order::Seq, report_command: false };
         let mut collector = Collector::new(config);
         collector.handle_ventilator_connected();
-        let open = ToSink::JobOpen { job: JOB, name: String::new(), start: Start::Anew };
+        let open = ToSink::JobOpen {
+            job: JOB,
+            name: String::new(),
+            start: Start::Anew,
+            stage: String::new(),
+            is_untouched: true,
+        };
         collector.handle_message(open);
         let Opening { job, .. } = collector.poll_open().expect("the job is to be opened");
         collector.handle_opened(Opened { job, ..Opened::default() });

@@ -54,6 +54,7 @@ impl Ventilator {
         let mut dispatcher = Dispatcher::new(DispatcherConfig {
             job: JOB,
             name: String::new(),
+            stage: String::new(),
             start: Start::Anew,
             resume_wait: ROLL_CALL_GRACE,
             retries: 0,

@@ -47,7 +47,8 @@ pub(super) fn payload() -> Payload {
 
 /// A batch of tasks for a worker.
 pub(super) fn tasks(range: SeqRange) -> ToWorker {
-    let task = |seq| Task { seq, attempt: Attempt::FIRST, last: true, payload: payload() };
+    let task =
+        |seq| Task { seq, attempt: Attempt::FIRST, last: true, payload: payload(), origin: None };
     let tasks: Vec<Task> = range.seqs().map(task).collect();
     ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks: tasks.into() }
 }

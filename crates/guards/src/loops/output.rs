@@ -31,7 +31,8 @@ fn run(tasks: u64, format: Format) {
     };
     let (output, journal) = (place(Role::Output), place(Role::Journal));
     let mut writer = Writer::new(format, Fsync::None, output, None, Some(journal));
-    let mut records = [Records { worker: "worker".into(), results: results(range(0, BATCH)) }];
+    let mut records =
+        [Records { worker: "worker".into(), stage: "".into(), results: results(range(0, BATCH)) }];
     for start in (0..tasks).step_by(BATCH as usize) {
         let [Records { results, .. }] = &mut records;
         results.truncate((tasks - start) as usize);

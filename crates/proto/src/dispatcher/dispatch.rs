@@ -139,7 +139,9 @@ impl Dispatcher {
         while let Some(entry) = self.entries.get((self.fresh.0 - self.base.0) as usize)
             && !entry.is_fresh()
         {
-            if let Some(given_up) = self.given_up.get(&self.fresh).cloned() {
+            if self.relay.is_none()
+                && let Some(given_up) = self.given_up.get(&self.fresh).cloned()
+            {
                 self.send_give_up(self.fresh, &given_up);
             }
             self.fresh = self.fresh.next();
@@ -174,6 +176,7 @@ impl Dispatcher {
             attempt: entry.attempt,
             last: entry.failures >= retries,
             payload: entry.payload.clone(),
+            origin: entry.origin,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Who holds what: the roll call, news of workers, and what a lost worker leaves behind.
 
-use super::entry::State;
+use super::entry::{Entry, State};
 use super::worker::Phase;
 use super::{Dispatcher, Stopped, Timeout, Transmit};
 use crate::limits::WORKER_TIMEOUT;
@@ -78,6 +78,8 @@ impl Dispatcher {
         for range in unfinished.as_slice().iter().chain(finished.as_slice()) {
             held.insert_range(*range);
         }
+        self.reach(unfinished);
+        self.reach(finished);
         self.is_doubled |= !held.is_empty();
         self.hold_ahead(session, &held);
         held.remove_range(SeqRange { start: Seq(0), end: self.base });
@@ -121,9 +123,8 @@ impl Dispatcher {
         // What failed and waits for its backoff is not adopted from the one who failed: it has just
         // not heard that this is known.
         let is_requeued = self.requeued.contains(&seq);
-        let Some(entry) = self.entry(seq).filter(|entry| entry.state == State::Queued) else {
-            return;
-        };
+        let is_unheld = |entry: &&mut Entry| entry.state == entry.unheld();
+        let Some(entry) = self.entry(seq).filter(is_unheld) else { return };
         if !is_requeued && entry.avoid == Some(session) {
             return;
         }
@@ -179,7 +180,8 @@ impl Dispatcher {
         if entry.state != State::Out(session) {
             return;
         }
-        entry.state = State::Queued;
+        entry.state = entry.unheld();
+        let is_here = entry.is_here;
         if blamed {
             entry.losses += 1;
             entry.blamed = Some(session);
@@ -193,7 +195,7 @@ impl Dispatcher {
             self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
         } else if losses >= self.config.losses_max {
             self.give_up(seq, Status::Lost, format!("its worker was lost {losses} times"));
-        } else {
+        } else if is_here {
             self.requeued.insert(seq);
         }
     }
@@ -224,10 +226,10 @@ impl Dispatcher {
                 worker.out.insert(seq);
                 worker.out_bytes += entry.payload.len() as u64;
             } else {
-                entry.state = State::Queued;
+                entry.state = entry.unheld();
                 if self.stopped == Some(Stopped::Cancelled) {
                     self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
-                } else {
+                } else if entry.is_here {
                     self.requeued.insert(seq);
                 }
             }

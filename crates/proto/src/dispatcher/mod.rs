@@ -15,6 +15,7 @@ mod entry;
 mod halt;
 mod holders;
 mod receipts;
+mod relay;
 mod resume;
 mod rng;
 mod run_times;
@@ -38,6 +39,7 @@ use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SeqSet, SessionId, T
 
 use self::entry::{Entry, State};
 use self::receipts::settled;
+use self::relay::Relaying;
 use self::resume::{Phase as ResumePhase, Resume};
 use self::rng::Rng;
 use self::run_times::RunTimes;
@@ -57,6 +59,8 @@ pub struct DispatcherConfig {
     pub job: JobId,
     /// Its name, for people.
     pub name: String,
+    /// The name of the stage whose workers get its tasks; may be empty.
+    pub stage: String,
     /// Is it a new one?
     pub start: Start,
     /// How long a resumed job waits for workers that may hold its tasks, where the sink is too new
@@ -132,6 +136,8 @@ pub struct Dispatcher {
     roll: Option<Roll>,
     /// The job goes on where another ventilator left it.
     resume: Option<Resume>,
+    /// The tasks are an earlier stage's results.
+    relay: Option<Relaying>,
     /// A worker may hold what another one has as well: it has said so itself, after a roll call.
     is_doubled: bool,
     run_times: RunTimes,
@@ -171,8 +177,12 @@ impl Dispatcher {
     /// A job that has seen nothing yet.
     #[must_use]
     pub fn new(config: DispatcherConfig) -> Self {
+        let mut rng = Rng(config.seed);
         Self {
-            rng: Rng(config.seed),
+            // At random, so that no answer to the call of an earlier ventilator is taken for one to
+            // ours.
+            next_call: CallId(rng.next_u64() >> 32),
+            rng,
             resume: (config.start != Start::Anew).then(Resume::new),
             config,
             entries: VecDeque::new(),
@@ -191,12 +201,12 @@ impl Dispatcher {
             transmits: VecDeque::new(),
             closes: VecDeque::new(),
             to_settle: Vec::new(),
-            next_call: CallId(0),
             next_beat: Time(0),
             stopped: None,
             halted: false,
             is_complete: false,
             roll: None,
+            relay: None,
             is_doubled: false,
             run_times: RunTimes::default(),
             tail: Tail::default(),
@@ -303,18 +313,7 @@ impl Dispatcher {
         if self.is_resuming() {
             return;
         }
-        let job = self.config.job;
-        for worker in self.workers.values() {
-            self.transmits.push_back(Transmit::Worker(worker.lane, ToWorker::Cancel { job }));
-        }
-        self.requeued.clear();
-        self.delayed.clear();
-        for seq in (self.base.0..self.end().0).map(Seq) {
-            let entry = &self.entries[(seq.0 - self.base.0) as usize];
-            if matches!(entry.state, State::Queued | State::Out(_)) {
-                self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
-            }
-        }
+        self.cancel_all();
     }
 
     /// Was the job stopped before its input ended, by whoever drives it?
@@ -416,12 +415,16 @@ impl Dispatcher {
                     if job == self.config.job || (self.is_asking() && asked == self.config.job) {
                         self.handle_early_hello(job, &stored);
                     }
-                } else if job == self.config.job {
+                } else if self.accept_hello(asked, job, &stored) && job == self.config.job {
                     self.handle_sink_hello(now, sink, &stored, workers, report_command);
                 }
             }
             ToVentilator::Receipt { job, received, stored, retry, held_bytes, failed } => {
                 if job != self.config.job || self.is_resuming() {
+                    return;
+                }
+                // Of a job that another relay had opened: the hello that is to come says it all.
+                if self.relay.is_some() && !self.sink.is_open() {
                     return;
                 }
                 self.sink.held_bytes = held_bytes;
@@ -487,6 +490,9 @@ impl Dispatcher {
         if let Some(inputs) = self.next_inputs() {
             return Some(Transmit::Sink(inputs));
         }
+        if let Some(passed) = self.next_passed() {
+            return Some(passed);
+        }
         while let Some(session) = self.to_settle.pop() {
             let Some(worker) = self.workers.get_mut(&session) else { continue };
             if worker.settled.is_empty() && worker.told_below >= self.base {
@@ -549,17 +555,28 @@ impl Dispatcher {
     }
 
     fn open_job(&mut self) {
-        let (job, name) = (self.config.job, self.config.name.clone());
-        self.send_sink(ToSink::JobOpen { job, name, start: self.config.start });
+        let stage = self.config.stage.clone();
+        let is_untouched = !self.is_touched();
+        let DispatcherConfig { job, name, start, .. } = &self.config;
+        let (job, name, start) = match self.relayed_opening() {
+            Some(opening) => (opening.job, opening.name, opening.start),
+            None if self.relay.is_some() => return,
+            None => (*job, name.clone(), *start),
+        };
+        self.send_sink(ToSink::JobOpen { job, name, start, stage, is_untouched });
     }
 
     /// What a sink may not have heard, or not taken in while its output was being made ready.
     fn say_again(&mut self) {
         self.send_close();
         for (seq, given_up) in self.given_up.clone() {
-            if seq < self.fresh {
+            if seq < self.fresh || self.relay.is_some() {
                 self.send_give_up(seq, &given_up);
             }
+        }
+        self.pass_again();
+        if self.stopped == Some(Stopped::Cancelled) {
+            self.send_sink(ToSink::Cancel { job: self.config.job });
         }
         if self.ended.is_some() && !self.is_resuming() {
             self.send_sink(ToSink::JobDone { job: self.config.job });
@@ -600,13 +617,16 @@ impl Dispatcher {
     }
 
     fn finish_if_complete(&mut self) {
-        if self.is_complete && self.entries.is_empty() {
+        // A relay ends when the first ventilator knows.
+        if self.is_complete && self.entries.is_empty() && self.relay.is_none() {
             self.finish(Ended::Complete);
         }
     }
 
     fn refuse(&mut self, reason: String) {
-        if self.is_resuming() {
+        if self.refuse_relayed(&reason) {
+            // Whoever is before it hears of it first.
+        } else if self.is_resuming() {
             // It may still be resumed: nobody is told that it is over.
             self.ended.get_or_insert(Ended::Refused(reason));
         } else {
@@ -619,11 +639,12 @@ impl Dispatcher {
         let attempt = entry.attempt;
         let bytes = entry.payload.len() as u64;
         let old = std::mem::replace(&mut entry.state, State::GivenUp);
-        let task_hash = TaskHash::of(&std::mem::take(&mut entry.payload));
+        let task_hash = entry.hash();
+        entry.payload = Payload::new();
         self.retained_bytes -= bytes;
         self.uncharge(old, bytes);
         let given_up = GivenUp { attempt, task_hash, status, error };
-        if seq < self.fresh {
+        if seq < self.fresh || self.relay.is_some() {
             self.send_give_up(seq, &given_up);
         }
         self.given_up.insert(seq, given_up);
@@ -675,15 +696,20 @@ impl Dispatcher {
                 "the sink no longer has the record of task {seq}: its output is not the one that \
                  this job began with"
             );
-            self.finish(Ended::Refused(reason));
+            if !self.refuse_relayed(&reason) {
+                self.finish(Ended::Refused(reason));
+            }
             return;
         }
         self.compare_again();
         let is_resumed = self.is_resuming();
         let is_new = self.sink.handle_hello(now, sink, report_command);
         self.handle_stored(stored);
+        let is_roll_due = self.is_roll_due();
         if is_resumed {
             self.go_on(stored);
+        }
+        if is_resumed || is_roll_due {
             // A sink that has been there for a while has all workers; a new one has yet to see
             // them.
             let wait = workers.as_ref().map_or(self.config.resume_wait, |_| ROLL_CALL_GRACE);
@@ -711,7 +737,7 @@ impl Dispatcher {
 
     /// What is from here on was never dispatched, and is nobody's.
     fn handed_out(&self) -> Seq {
-        if self.is_resumed() { self.end() } else { self.fresh }
+        if self.is_resumed() || self.relay.is_some() { self.end() } else { self.fresh }
     }
 
     fn state(&self, seq: Seq) -> Option<State> {

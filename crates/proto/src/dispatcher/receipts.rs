@@ -14,6 +14,7 @@ use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SessionId, Time};
 impl Dispatcher {
     pub(super) fn handle_received(&mut self, now: Time, received: &Received) {
         self.run_times.add(received.ran_us_median);
+        self.reach(&received.ranges);
         self.receive_ahead(received.session, &received.ranges);
         let end = self.handed_out();
         let Some(worker) = self.workers.get_mut(&received.session) else {
@@ -49,7 +50,7 @@ impl Dispatcher {
                 let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
                 let old = entry.state;
                 match old {
-                    State::Out(_) => {}
+                    State::Out(_) | State::Absent => {}
                     State::Queued => {
                         self.requeued.remove(&seq);
                     }
@@ -69,10 +70,12 @@ impl Dispatcher {
 
     pub(super) fn handle_stored(&mut self, stored: &SeqRanges) {
         self.learn_beyond(stored);
+        self.reach(stored);
         for range in stored.as_slice() {
             self.settle_range(range.clamped(self.base, self.end()));
         }
         self.forget_settled();
+        self.note_stored(stored);
     }
 
     /// Settles each seq of a range; what one worker has is taken off its account, and told it,
@@ -127,11 +130,13 @@ impl Dispatcher {
         entry.payload = Payload::new();
         match old {
             State::Settled => return,
+            State::Absent => {}
             State::Queued => {
                 self.requeued.remove(&seq);
             }
             State::GivenUp => {
                 self.given_up.remove(&seq);
+                self.forget_passed(seq);
             }
             State::Out(session) | State::Received(session) => {
                 self.uncharge(old, bytes);
@@ -152,11 +157,13 @@ impl Dispatcher {
 
     pub(super) fn handle_failure(&mut self, now: Time, failure: &Failure) {
         let Failure { session, seq, attempt, ran_us } = *failure;
+        self.reach(&[seq].into_iter().collect());
         self.release_ahead(session, Some(&[seq].into_iter().collect()));
         let is_requeued = self.requeued.contains(&seq);
         let is_news = self.entry(seq).is_some_and(|entry| match entry.state {
             State::Out(holder) => holder == session && attempt >= entry.since,
             State::Queued => is_requeued && attempt > entry.failed,
+            State::Absent => attempt > entry.failed,
             State::Received(_) | State::GivenUp | State::Settled => false,
         });
         if !is_news && self.state(seq) == Some(State::Out(session)) {
@@ -184,7 +191,8 @@ impl Dispatcher {
         let Some(entry) = self.entry(seq) else { return };
         // It may be an attempt that an earlier ventilator counted.
         entry.attempt = entry.attempt.max(attempt);
-        let old = std::mem::replace(&mut entry.state, State::Queued);
+        let unheld = entry.unheld();
+        let old = std::mem::replace(&mut entry.state, unheld);
         entry.avoid = Some(session);
         if attempt > entry.failed {
             entry.failed = attempt;

@@ -173,7 +173,7 @@ impl Dispatcher {
 
     /// Must even tasks that were never dispatched wait for the roll call? Somebody may hold them.
     pub(super) fn is_fresh_held(&self) -> bool {
-        self.is_resumed() && self.roll.is_some()
+        (self.is_resumed() || self.relay.is_some()) && self.roll.is_some()
     }
 
     /// A task of the input was read: is its record stored already?

@@ -306,7 +306,7 @@ impl Dispatcher {
             us,
             deviation: self.tail.spread.deviation(),
             least: self.tail.least_worth(),
-            part: if self.total.is_some() { PART_NEAR_END } else { 1.0 },
+            part: if self.is_input_over() { PART_NEAR_END } else { 1.0 },
         })
     }
 
@@ -326,7 +326,7 @@ impl Dispatcher {
             self.tail.look = None;
             return None;
         }
-        let due = if self.total.is_some() { now } else { dry + DRY_MIN };
+        let due = if self.is_input_over() { now } else { dry + DRY_MIN };
         let due = due.max(self.tail.look_min);
         if now < due {
             // Whoever has settled everything has nothing to look for.

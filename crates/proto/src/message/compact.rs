@@ -23,20 +23,29 @@ const EXITED: u8 = 1 << 2;
 const ENDED: u8 = 1 << 3;
 /// The command follows.
 const COMMAND: u8 = 1 << 4;
+/// The hash of what the task was in the input follows.
+const ORIGIN: u8 = 1 << 5;
 
 /// More than any of them has: a tuple's length does not travel.
 const FIELDS_MAX: usize = 16;
 
 impl<P: Serialize> Serialize for Task<P> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { seq, attempt, last, payload } = self;
+        let Self { seq, attempt, last, payload, origin } = self;
+        let mut head = head(*last, *attempt);
+        if origin.is_some() {
+            head |= ORIGIN;
+        }
         let mut fields = serializer.serialize_tuple(FIELDS_MAX)?;
-        fields.serialize_element(&head(*last, *attempt))?;
+        fields.serialize_element(&head)?;
         fields.serialize_element(seq)?;
         if *attempt != Attempt::FIRST {
             fields.serialize_element(attempt)?;
         }
         fields.serialize_element(payload)?;
+        if let Some(origin) = origin {
+            fields.serialize_element(origin)?;
+        }
         fields.end()
     }
 }
@@ -108,12 +117,13 @@ impl<'de, P: Deserialize<'de>> Visitor<'de> for Fields<Task<P>> {
 
     #[inline]
     fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
-        let head = next_head(&mut fields, LAST | ATTEMPT)?;
+        let head = next_head(&mut fields, LAST | ATTEMPT | ORIGIN)?;
         Ok(Task {
             seq: next(&mut fields)?,
             attempt: next_attempt(&mut fields, head)?,
             last: head & LAST != 0,
             payload: next(&mut fields)?,
+            origin: if head & ORIGIN != 0 { Some(next(&mut fields)?) } else { None },
         })
     }
 }

@@ -114,8 +114,10 @@ pub struct Task<P = Payload> {
     pub attempt: Attempt,
     /// Should this attempt fail, there will be no other: its failure is the task's record.
     pub last: bool,
-    /// What the user's input said.
+    /// What the user's input said; in a later stage, what the stage before made of it.
     pub payload: P,
+    /// What the task was in the user's input, where that is not the payload: in a later stage.
+    pub origin: Option<TaskHash>,
 }
 
 /// To the sink, from workers and from the ventilator.
@@ -149,6 +151,10 @@ pub enum ToSink<P = Payload> {
         name: String,
         /// What it means for the output.
         start: Start,
+        /// The stage whose workers the sender hands out tasks to; empty if it has no name.
+        stage: String,
+        /// None of its tasks was ever handed out, so nobody can hold one.
+        is_untouched: bool,
     },
     /// No more tasks will come.
     JobClose {
@@ -189,6 +195,22 @@ pub enum ToSink<P = Payload> {
         from: Seq,
         /// What it is, and those that follow it.
         hashes: Batch<TaskHash>,
+    },
+    /// Records of an earlier stage: these tasks ended there.
+    Passed {
+        /// The job they belong to.
+        job: JobId,
+        /// Where they ended.
+        stage: String,
+        /// The name of the worker that they ended at; empty if none did.
+        worker: String,
+        /// How they ended.
+        results: Batch<TaskResult<P>>,
+    },
+    /// The job is cancelled: what no sink has a result of ends as that, in every stage.
+    Cancel {
+        /// The job in question.
+        job: JobId,
     },
 }
 
@@ -267,7 +289,7 @@ pub struct TaskResult<P = Payload> {
     pub ran_us: u64,
     /// Bytes of the task's payload.
     pub task_bytes: u64,
-    /// What the task was.
+    /// What the task was in the user's input.
     pub task_hash: TaskHash,
     /// How it ended.
     pub outcome: Outcome<P>,
@@ -438,6 +460,14 @@ impl Status {
             Self::Cancelled => "cancelled",
             Self::Skipped => "skipped",
         }
+    }
+}
+
+impl Task {
+    /// What the task was in the user's input.
+    #[must_use]
+    pub fn hash(&self) -> TaskHash {
+        self.origin.unwrap_or_else(|| TaskHash::of(&self.payload))
     }
 }
 

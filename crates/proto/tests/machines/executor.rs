@@ -18,6 +18,7 @@ fn worker() -> Executor {
         attempt: Attempt::FIRST,
         last: true,
         payload: Payload::from(b"task"),
+        origin: None,
     });
     executor.handle_message(ToWorker::Tasks {
         job: JOB,

@@ -214,8 +214,13 @@ fn a_recall_is_answered_and_leaves_what_would_start_first() {
     let mut executor = Executor::new(SessionId(1), 1);
     executor.handle_sink_connected();
     executor.handle_message(ToWorker::RollCall { job: JOB, call: CallId(0) });
-    let task =
-        |seq| Task { seq: Seq(seq), attempt: Attempt(1), last: true, payload: Default::default() };
+    let task = |seq| Task {
+        seq: Seq(seq),
+        attempt: Attempt(1),
+        last: true,
+        payload: Default::default(),
+        origin: None,
+    };
     let tasks: Vec<Task> = (0..5).map(task).collect();
     let limits = Default::default();
     executor.handle_message(ToWorker::Tasks { job: JOB, limits, tasks: tasks.into() });

@@ -306,6 +306,7 @@ pub(crate) fn config(job: JobId) -> DispatcherConfig {
     DispatcherConfig {
         job,
         name: "test".into(),
+        stage: String::new(),
         start: message::Start::Anew,
         resume_wait: ROLL_CALL_GRACE,
         retries: 0,

@@ -22,7 +22,7 @@ pub(in crate::output) fn record(seq: u64, output: impl AsRef<[u8]>) -> Records {
         },
         command: Payload::from(b"echo hi"),
     };
-    Records { worker: "w1".into(), results: vec![result] }
+    Records { worker: "w1".into(), stage: "".into(), results: vec![result] }
 }
 
 /// The same, but it ended in another way.
@@ -46,7 +46,7 @@ pub(in crate::output) fn never_ran(status: Status, error: &str) -> Records {
         outcome: Outcome::error(status, error),
         command: Payload::new(),
     };
-    Records { worker: "".into(), results: vec![result] }
+    Records { worker: "".into(), stage: "".into(), results: vec![result] }
 }
 
 /// The same but for what is changed in it.

@@ -24,7 +24,7 @@ const SIGTERM: i32 = 15;
 
 /// Adds a record's line to the end of `out`.
 pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
-    let Record { worker, result } = record;
+    let Record { worker, result, .. } = record;
     let (exitval, signal) = ended(result.outcome.status, result.outcome.exit);
     // Theirs counts from 1.
     write_text(out, format_args!("{}\t", result.seq.0.saturating_add(1)));

@@ -22,6 +22,8 @@ struct Line<'a> {
     status: &'static str,
     attempt: u32,
     worker: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    stage: &'a str,
     started: Option<Started>,
     seconds: f64,
     exit_code: Option<i32>,
@@ -37,7 +39,7 @@ struct Line<'a> {
 
 /// Adds a record to the end of `out`.
 pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
-    let Record { worker, result } = record;
+    let Record { worker, stage, result } = record;
     let outcome = &result.outcome;
     let (exit_code, signal) = match outcome.exit {
         Exit::None => (None, None),
@@ -53,6 +55,7 @@ pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
         status: outcome.status.as_str(),
         attempt: result.attempt.0,
         worker,
+        stage,
         started: (result.started_us != 0).then_some(Started(result.started_us)),
         seconds: result.ran_us as f64 / 1e6,
         exit_code,
@@ -125,6 +128,10 @@ mod tests {
         check(
             record(5, "hi\n"),
             r#""seq":5,"status":"ok","attempt":1,"worker":"w1","started":"2026-01-02T03:04:05.678901Z","seconds":1.5,"exit_code":0,"output":"hi\n""#,
+        );
+        check(
+            Records { stage: "parse".into(), ..record(5, "hi\n") },
+            r#""seq":5,"status":"ok","attempt":1,"worker":"w1","stage":"parse","started":"2026-01-02T03:04:05.678901Z","seconds":1.5,"exit_code":0,"output":"hi\n""#,
         );
         check(
             record(5, b"\xff\xfe"),

@@ -654,7 +654,13 @@ mod tests {
     use super::*;
 
     fn opening(job: u64, start: Start) -> Opening {
-        Opening { job: JobId(job), name: "job".into(), start }
+        Opening {
+            job: JobId(job),
+            name: "job".into(),
+            start,
+            stage: String::new(),
+            is_untouched: true,
+        }
     }
 
     fn open(settings: &Settings) -> Result<FileOutput, OpenError> {

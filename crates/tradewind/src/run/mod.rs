@@ -6,7 +6,7 @@ use std::io::{IsTerminal, stdout};
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use tradewind_node::args::{LogArgs, default_name};
+use tradewind_node::args::{AttemptArgs, LogArgs, default_name};
 use tradewind_node::exit::{Fatal, HELP, INPUT, LISTEN, OK, OrExit, STOPPED, SYSTEM, USAGE};
 use tradewind_node::{Asked, Shutdown, block_on, exit, logs};
 use tradewind_proto::dispatcher::Timeout;
@@ -159,7 +159,8 @@ impl RunArgs {
     }
 
     fn ventilator_args(&self) -> Vec<std::ffi::OsString> {
-        let PolicyArgs { retries, timeout, max_losses, halt } = &self.policy;
+        let PolicyArgs { attempts, halt } = &self.policy;
+        let AttemptArgs { retries, timeout, max_losses } = attempts;
         let mut args = arg("--input", self.input.as_os_str());
         args.extend(flag("--null", self.null));
         let ResumeArgs { resume, retry_failed } = self.resume;

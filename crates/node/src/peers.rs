@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tradewind_node::links::Conn;
+use crate::links::Conn;
 use tradewind_proto::SessionId;
 use tradewind_proto::message::{Card, Role, ToSink};
 
@@ -42,6 +42,8 @@ impl Peers {
             }
             ToSink::Ping => true,
             ToSink::JobOpen { .. }
+            | ToSink::Passed { .. }
+            | ToSink::Cancel { .. }
             | ToSink::JobClose { .. }
             | ToSink::GiveUp { .. }
             | ToSink::Inputs { .. }

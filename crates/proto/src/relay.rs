@@ -1,0 +1,215 @@
+//! A relay's decisions: the sink of one stage and the ventilator of the next.
+//!
+//! It is made of the two machines that these have, and of what flows between them: a result of the
+//! earlier stage is a task of the next, a failure or a skip goes on to the sink as the task's
+//! record, and what the sink has stored is stored for the earlier stage. A relay keeps nothing that
+//! is not kept elsewhere too: a worker of the earlier stage has the result until the last sink has
+//! stored the record.
+
+use std::time::Duration;
+
+use crate::collector::{Beyond, Collector, Counts, Opened, Opening, Records};
+use crate::dispatcher::{Dispatcher, DispatcherConfig, Timeout};
+use crate::message::{Start, Status, ToSink, ToVentilator};
+use crate::{JobId, SeqSet, SessionId, Time};
+
+/// What a relay was told by its user.
+#[derive(Clone, Debug)]
+pub struct RelayConfig {
+    /// This start of the relay.
+    pub session: SessionId,
+    /// The name of the stage whose workers get its tasks; may be empty.
+    pub stage: String,
+    /// How often a task that failed in this stage is tried again.
+    pub retries: u32,
+    /// How long an attempt may take in this stage.
+    pub timeout: Option<Timeout>,
+    /// A task that so many workers of this stage were lost with gets its `lost` record.
+    pub losses_max: u32,
+    /// How long a relay that is new to a job waits for workers that may hold its tasks, where the
+    /// sink is too new to know of them.
+    pub resume_wait: Duration,
+    /// Decides the jitter of backoffs.
+    pub seed: u64,
+}
+
+/// The relay's state machine.
+///
+/// What happens on connections goes to the two machines directly, to
+/// [`upstream`](Self::upstream) as to a sink's and to [`downstream`](Self::downstream) as to a
+/// ventilator's. Messages come through [`handle_from_upstream`](Self::handle_from_upstream) and
+/// [`handle_from_downstream`](Self::handle_from_downstream). Then both machines are asked what to
+/// do.
+#[derive(Debug)]
+pub struct Relay {
+    upstream: Collector,
+    downstream: Dispatcher,
+    /// The job is known to be flushed.
+    is_flushed: bool,
+    is_done: bool,
+    /// A refusal was passed on.
+    is_refused: bool,
+}
+
+impl Relay {
+    /// A relay that knows no job yet.
+    #[must_use]
+    pub fn new(config: RelayConfig) -> Self {
+        let RelayConfig { session, stage, retries, timeout, losses_max, resume_wait, seed } =
+            config;
+        let downstream = Dispatcher::relay(DispatcherConfig {
+            job: JobId(0),
+            name: String::new(),
+            stage,
+            start: Start::Anew,
+            resume_wait,
+            retries,
+            timeout,
+            losses_max,
+            halt: None,
+            seed,
+        });
+        let upstream = Collector::relay(session);
+        Self { upstream, downstream, is_flushed: false, is_done: false, is_refused: false }
+    }
+
+    /// What collects the results of the earlier stage.
+    #[must_use]
+    pub fn upstream(&self) -> &Collector {
+        &self.upstream
+    }
+
+    /// What collects the results of the earlier stage.
+    pub fn upstream_mut(&mut self) -> &mut Collector {
+        &mut self.upstream
+    }
+
+    /// What hands out the tasks of the next stage.
+    #[must_use]
+    pub fn downstream(&self) -> &Dispatcher {
+        &self.downstream
+    }
+
+    /// What hands out the tasks of the next stage.
+    pub fn downstream_mut(&mut self) -> &mut Dispatcher {
+        &mut self.downstream
+    }
+
+    /// The earlier stage said something: its workers, or whoever hands out tasks to them.
+    pub fn handle_from_upstream(&mut self, message: ToSink) {
+        let is_ours = |job: JobId| self.upstream.job() == Some(job);
+        match message {
+            // Only the sink has what a resumed job's input is compared with.
+            ToSink::Inputs { job, .. } if is_ours(job) => self.downstream.hand_on(message),
+            ToSink::Inputs { .. } => {}
+            ToSink::Cancel { job } => {
+                if is_ours(job) {
+                    self.downstream.handle_cancelled();
+                }
+            }
+            ToSink::JobDone { job } => {
+                self.is_done |= is_ours(job) || self.is_refused;
+                self.upstream.handle_message(message);
+            }
+            ToSink::JobClose { job, total, is_whole } => {
+                if is_ours(job) {
+                    self.downstream.handle_total(total, is_whole);
+                }
+                self.upstream.handle_message(message);
+            }
+            ToSink::JobOpen { job, start: Start::Resume, .. }
+                if self.upstream.job().is_some_and(|open| open != job) =>
+            {
+                if let ToSink::JobOpen { job, name, start, stage, is_untouched } = message.clone() {
+                    let opening = Opening { job, name, start, stage, is_untouched };
+                    self.downstream.handle_reopening(opening);
+                }
+                (self.is_flushed, self.is_refused) = (false, false);
+                self.upstream.handle_message(message);
+            }
+            message => self.upstream.handle_message(message),
+        }
+        self.flow();
+    }
+
+    /// The sink said something, or the relay that stands where it does.
+    pub fn handle_from_downstream(&mut self, now: Time, message: ToVentilator) {
+        match message {
+            ToVentilator::Verified { job, below } if self.upstream.job() == Some(job) => {
+                self.upstream.handle_verified(below);
+            }
+            message => self.downstream.handle_message(now, message),
+        }
+        self.flow();
+    }
+
+    /// Is the job over, and do all that were before this relay know?
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// Are all records of the job in the output?
+    #[must_use]
+    pub fn is_all_stored(&self) -> bool {
+        self.upstream.is_all_stored()
+    }
+
+    /// What one machine says is news for the other.
+    fn flow(&mut self) {
+        let Self { upstream, downstream, .. } = self;
+        if let Some(opening) = upstream.poll_open() {
+            self.is_refused = false;
+            downstream.handle_opening(opening);
+        }
+        if let Some(hello) = downstream.take_hello() {
+            let mut stored = SeqSet::new();
+            for range in hello.stored.as_slice() {
+                stored.insert_range(*range);
+            }
+            downstream.take_stored();
+            if hello.is_first {
+                let counts = Counts { ok: stored.count(), ..Counts::default() };
+                upstream.handle_opened(Opened { job: hello.job, stored, counts });
+            } else {
+                upstream.handle_stored(&hello.stored);
+                upstream.handle_opened_again();
+            }
+        }
+        if let Some(reason) = downstream.refusal()
+            && !self.is_refused
+        {
+            self.is_refused = true;
+            upstream.handle_refused(reason.to_owned());
+        }
+        while let Some(lists) = upstream.poll_write() {
+            let count = lists.len();
+            for Records { worker, stage, results } in lists {
+                for result in results {
+                    if result.outcome.status == Status::Ok {
+                        let output = result.outcome.output;
+                        downstream.handle_arrival(result.seq, output, result.task_hash);
+                    } else {
+                        downstream.handle_passed(stage.clone(), worker.clone(), result);
+                    }
+                }
+            }
+            upstream.handle_handed_on(count);
+        }
+        let stored = downstream.take_stored();
+        if !stored.is_empty() {
+            upstream.handle_stored(&stored);
+        }
+        let beyond = Beyond { held_bytes: downstream.kept_bytes(), failed: downstream.failed() };
+        let is_command_wanted = downstream.is_command_wanted();
+        upstream.handle_beyond(beyond, downstream.is_sink_stuck(), is_command_wanted);
+        downstream.handle_all_here(upstream.is_all_taken());
+        if downstream.is_all_flushed() && !self.is_flushed {
+            self.is_flushed = true;
+            upstream.handle_flushed();
+        }
+        if self.is_done && downstream.ended().is_none() {
+            downstream.handle_job_done();
+        }
+    }
+}

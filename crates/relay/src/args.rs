@@ -1,0 +1,130 @@
+//! The relay's flags.
+
+use std::time::Duration;
+
+use clap::Args;
+use tradewind_lanes::Endpoint;
+use tradewind_node::args::{AttemptArgs, LaneArgs, LogArgs, duration_or_zero, name};
+use tradewind_node::exit::HELP;
+use tradewind_node::{Inherited, block_on, exit, logs};
+
+use crate::run::{Settings, run};
+
+const EXAMPLES: &str = "\
+Examples, for a job of two stages:
+  ventilator --input urls.txt --stage fetch --sink tcp://relay-host:5558
+  worker --ventilator tcp://vent-host:5557 --sink tcp://relay-host:5558 -- ./fetch.sh
+  relay --ventilator tcp://vent-host:5559 --sink tcp://sink-host:5558 --stage parse
+  worker --ventilator tcp://relay-host:5557 --sink tcp://sink-host:5558 --stdin -- ./parse.py
+  sink --ventilator tcp://relay-host:5559 --output results.jsonl";
+
+/// Take one stage's results and hand them out as the next stage's tasks
+///
+/// A relay stands between two stages of workers: to those before it it is the sink, to those after
+/// it the ventilator. It keeps nothing on disk, and may die and be started again at any time.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{HELP}"))]
+pub struct RelayArgs {
+    /// Listen here for the workers of the stage before, and for its ventilator or relay
+    #[arg(
+        long,
+        env = "TRADEWIND_LISTEN",
+        value_name = "ENDPOINT",
+        default_value = "tcp://0.0.0.0:5558"
+    )]
+    pub listen: Endpoint,
+
+    /// Where the ventilator or relay of the stage before listens for receipts
+    #[arg(
+        long,
+        env = "TRADEWIND_VENTILATOR",
+        value_name = "ENDPOINT",
+        default_value = "tcp://127.0.0.1:5559"
+    )]
+    pub ventilator: Endpoint,
+
+    /// Listen here for the workers of the stage after
+    #[arg(
+        long,
+        env = "TRADEWIND_TASKS",
+        value_name = "ENDPOINT",
+        default_value = "tcp://0.0.0.0:5557"
+    )]
+    pub tasks: Endpoint,
+
+    /// Listen here for the receipts of the sink or relay of the stage after
+    #[arg(
+        long,
+        env = "TRADEWIND_RECEIPTS",
+        value_name = "ENDPOINT",
+        default_value = "tcp://0.0.0.0:5559"
+    )]
+    pub receipts: Endpoint,
+
+    /// Where the sink or relay of the stage after listens
+    #[arg(
+        long,
+        env = "TRADEWIND_SINK",
+        value_name = "ENDPOINT",
+        default_value = "tcp://127.0.0.1:5558"
+    )]
+    pub sink: Endpoint,
+
+    /// What the stage after is called; stands in its records
+    #[arg(long, env = "TRADEWIND_STAGE", value_name = "NAME", value_parser = name)]
+    pub stage: Option<String>,
+
+    /// How long a relay that was started again waits for workers that may still hold tasks, if the
+    /// sink is new too
+    #[arg(
+        long,
+        env = "TRADEWIND_RESUME_WAIT",
+        value_name = "DURATION",
+        value_parser = duration_or_zero,
+        default_value = "10s"
+    )]
+    pub resume_wait: Duration,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub attempts: AttemptArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub lanes: LaneArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub logs: LogArgs,
+}
+
+impl RelayArgs {
+    /// What the flags mean.
+    #[must_use]
+    pub fn settings(self, mut inherited: Inherited) -> Settings {
+        Settings {
+            listen: inherited.or_endpoint(0, self.listen),
+            tasks: inherited.or_endpoint(1, self.tasks),
+            receipts: inherited.or_endpoint(2, self.receipts),
+            ventilator: self.ventilator,
+            sink: self.sink,
+            stage: self.stage.unwrap_or_default(),
+            resume_wait: self.resume_wait,
+            retries: self.attempts.retries,
+            timeout: self.attempts.timeout,
+            losses_max: self.attempts.max_losses,
+            lanes: self.lanes.options(),
+            connect_timeout: self.lanes.connect_timeout,
+        }
+    }
+
+    /// Runs the program: everything between the flags and the exit code.
+    ///
+    /// # Errors
+    /// When nothing can be relayed.
+    pub fn main(self) -> exit::Outcome {
+        logs::init(&self.logs, "info")?;
+        let settings = self.settings(Inherited::from_env());
+        block_on(|shutdown| run(settings, shutdown))
+    }
+}

@@ -1,0 +1,219 @@
+//! The relay's loop: what happens goes into the machines, what they say is done.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tradewind_lanes::{Dialler, Endpoint, LaneOptions};
+use tradewind_node::downstream::{Downstream, DownstreamEvent, GaveUp};
+use tradewind_node::exit::{
+    self, CONNECT, Fatal, LISTEN, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say,
+};
+use tradewind_node::links::identity;
+use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
+use tradewind_node::{Clock, Listen, PARENT_ENV, Shutdown, random_id};
+use tradewind_proto::SessionId;
+use tradewind_proto::dispatcher::{Ended, Timeout};
+use tradewind_proto::message::{Card, Role, ToSink};
+use tradewind_proto::relay::{Relay, RelayConfig};
+
+/// What a relay was told to do.
+pub struct Settings {
+    /// Where the workers of the stage before come to, and its ventilator.
+    pub listen: Listen,
+    /// Where the workers of the stage after come to.
+    pub tasks: Listen,
+    /// Where the sink of the stage after comes to.
+    pub receipts: Listen,
+    /// Where the ventilator of the stage before listens for receipts.
+    pub ventilator: Endpoint,
+    /// Where the sink of the stage after is.
+    pub sink: Endpoint,
+    /// The name of the stage after; may be empty.
+    pub stage: String,
+    /// How long to wait for workers that a new sink does not know of yet.
+    pub resume_wait: Duration,
+    /// How often a task that failed in the stage after is tried again.
+    pub retries: u32,
+    /// How long an attempt may take there.
+    pub timeout: Option<Timeout>,
+    /// How many lost workers a task is allowed there.
+    pub losses_max: u32,
+    /// The limits of connections.
+    pub lanes: LaneOptions,
+    /// How long to try to reach the ventilator and the sink.
+    pub connect_timeout: Option<Duration>,
+}
+
+/// Everything that can happen.
+enum Event {
+    Upstream(UpstreamEvent),
+    Downstream(DownstreamEvent),
+}
+
+/// Events that wait for the loop. What fills it up waits in the sockets.
+const EVENTS_MAX: usize = 256;
+
+/// How long a relay whose job is stored waits for a ventilator that is gone to come back for the
+/// news.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Relays one job to its end.
+///
+/// # Errors
+/// When it cannot be relayed.
+pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
+    let listen = settings.listen.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
+    let tasks = settings.tasks.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
+    let receipts = settings.receipts.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
+    tracing::info!(
+        stage = settings.stage,
+        listen = %listen.endpoint(),
+        tasks = %tasks.endpoint(),
+        receipts = %receipts.endpoint(),
+        ventilator = %settings.ventilator,
+        sink = %settings.sink,
+        "the relay is up"
+    );
+
+    let session = SessionId(random_id());
+    let card = |role| Card { role, session, slots: 0, name: "relay".to_owned() };
+    let dial = |endpoint, role| {
+        let lanes = settings.lanes.clone();
+        Dialler::new(endpoint, lanes, identity(&card(role)), random_id()).or_exit(SYSTEM)
+    };
+    let ventilator = dial(settings.ventilator.clone(), Role::Sink)?;
+    let sink = dial(settings.sink.clone(), Role::Ventilator)?;
+    let (events_in, mut events) = mpsc::channel::<Event>(EVENTS_MAX);
+    Upstream::serve(listen, ventilator, settings.connect_timeout, &events_in);
+    Downstream::serve(tasks, receipts, sink, settings.connect_timeout, &events_in);
+    drop(events_in);
+
+    let mut node = Node {
+        clock: Clock::default(),
+        relay: Relay::new(RelayConfig {
+            session,
+            stage: settings.stage,
+            retries: settings.retries,
+            timeout: settings.timeout,
+            losses_max: settings.losses_max,
+            resume_wait: settings.resume_wait,
+            seed: random_id(),
+        }),
+        upstream: Upstream::default(),
+        downstream: Downstream::default(),
+        alone: None,
+    };
+    let mut batch = Vec::with_capacity(EVENTS_MAX);
+
+    while !node.is_over() {
+        let due = node.relay.upstream().poll_timeout().min(node.relay.downstream().poll_timeout());
+        let due = node.clock.instant(due);
+        tokio::select! {
+            _ = events.recv_many(&mut batch, EVENTS_MAX) => {
+                for event in batch.drain(..) {
+                    node.handle_event(event)?;
+                }
+            }
+            () = tokio::time::sleep_until(due.into()) => {}
+            _ = shutdown.asked() => {
+                // Nothing is kept here that is not kept elsewhere too.
+                if std::env::var_os(PARENT_ENV).is_none() {
+                    say("stopped; start it again to go on");
+                }
+                return Ok(STOPPED);
+            }
+        }
+        node.go_on();
+    }
+
+    node.downstream.close().await;
+    node.upstream.close().await;
+    node.outcome()
+}
+
+impl From<UpstreamEvent> for Event {
+    fn from(event: UpstreamEvent) -> Self {
+        Self::Upstream(event)
+    }
+}
+
+impl From<DownstreamEvent> for Event {
+    fn from(event: DownstreamEvent) -> Self {
+        Self::Downstream(event)
+    }
+}
+
+struct Node {
+    clock: Clock,
+    relay: Relay,
+    upstream: Upstream,
+    downstream: Downstream,
+    /// Since when everything is stored and there is no ventilator to tell.
+    alone: Option<Instant>,
+}
+
+impl Node {
+    fn is_over(&self) -> bool {
+        self.relay.downstream().ended().is_some()
+            || self.alone.is_some_and(|since| since.elapsed() > FAREWELL)
+    }
+
+    fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
+        let now = self.clock.now();
+        match event {
+            Event::Upstream(event) => {
+                let gave_up =
+                    |GaveUp { reason }| Fatal::new(CONNECT, format!("the ventilator at {reason}"));
+                let collector = self.relay.upstream_mut();
+                let heard = self.upstream.handle_event(collector, event).map_err(gave_up)?;
+                if let Heard::Message(message) = heard {
+                    if let ToSink::JobOpen { job, name, .. } = &message
+                        && self.relay.upstream().job().is_none()
+                    {
+                        tracing::info!(job = %job, name, "a job is to be opened");
+                    }
+                    self.relay.handle_from_upstream(message);
+                }
+            }
+            Event::Downstream(event) => {
+                let gave_up =
+                    |GaveUp { reason }| Fatal::new(CONNECT, format!("the sink at {reason}"));
+                let dispatcher = self.relay.downstream_mut();
+                let heard = self.downstream.handle_event(now, dispatcher, event);
+                if let Some(message) = heard.map_err(gave_up)? {
+                    self.relay.handle_from_downstream(now, message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the machines say, until they say nothing more.
+    fn go_on(&mut self) {
+        let now = self.clock.now();
+        if now >= self.relay.upstream().poll_timeout() {
+            self.relay.upstream_mut().handle_timeout(now);
+        }
+        if now >= self.relay.downstream().poll_timeout() {
+            self.relay.downstream_mut().handle_timeout(now);
+        }
+        self.downstream.go_on(now, self.relay.downstream_mut());
+        self.upstream.go_on(self.relay.upstream_mut());
+        let is_alone = self.relay.is_all_stored() && self.upstream.is_alone();
+        self.alone = is_alone.then(|| self.alone.unwrap_or_else(Instant::now));
+    }
+
+    fn outcome(&self) -> exit::Outcome {
+        if let Some(Ended::Refused(reason)) = self.relay.downstream().ended() {
+            return Err(Fatal::new(REFUSED, format!("the job was refused: {reason}")));
+        }
+        let snapshot = self.relay.downstream().snapshot();
+        tracing::info!(tasks = snapshot.settled, failed = snapshot.failed, "the job is over");
+        if !self.relay.is_all_stored() {
+            say("the ventilator has given the job up before all of its records were stored");
+            return Ok(REFUSED);
+        }
+        Ok(if snapshot.failed > 0 { TASKS_FAILED } else { OK })
+    }
+}

@@ -1,0 +1,96 @@
+//! A relay's shell.
+
+use std::time::Duration;
+
+use tradewind_proto::dispatcher::Timeout;
+use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE};
+use tradewind_proto::relay::{Relay, RelayConfig};
+use tradewind_proto::{SessionId, Time};
+
+use crate::event::{Process, Route};
+use crate::plan::Plan;
+use crate::sink::Desk;
+use crate::ventilator::{Hub, stage_name};
+use crate::world::{Clock, World};
+
+pub(crate) struct RelayNode {
+    pub(crate) relay: Relay,
+    pub(crate) is_alive: bool,
+    pub(crate) clock: Clock,
+    /// Towards the stage after it.
+    pub(crate) hub: Hub,
+    /// Towards the stage before it.
+    pub(crate) desk: Desk,
+    starts: u64,
+}
+
+impl RelayNode {
+    /// The relay after the stage of this number, started so many times before.
+    pub(crate) fn new(plan: &Plan, place: usize, starts: u64) -> Self {
+        let unique = plan.seed ^ 0x4e1a_0000 ^ ((place as u64) << 8) ^ (starts << 32);
+        let config = RelayConfig {
+            session: SessionId(unique),
+            stage: stage_name(place + 1),
+            retries: plan.retries,
+            timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
+            losses_max: LOSSES_MAX,
+            resume_wait: ROLL_CALL_GRACE,
+            seed: unique,
+        };
+        Self {
+            relay: Relay::new(config),
+            is_alive: true,
+            clock: Clock::default(),
+            hub: Hub::default(),
+            desk: Desk::default(),
+            starts,
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
+        if now >= self.relay.upstream().poll_timeout() {
+            self.relay.upstream_mut().handle_timeout(now);
+        }
+        if now >= self.relay.downstream().poll_timeout() {
+            self.relay.downstream_mut().handle_timeout(now);
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.relay.downstream().ended().is_some()
+    }
+}
+
+impl World {
+    pub(crate) fn drive_relay(&mut self, relay: usize) -> Option<Time> {
+        self.drive_hub(Process::Relay(relay));
+        self.drive_desk(Process::Relay(relay));
+        let relay = &self.relays[relay].relay;
+        Some(relay.upstream().poll_timeout().min(relay.downstream().poll_timeout()))
+    }
+
+    pub(crate) fn kill_relay(&mut self, relay: usize, is_silent: bool) {
+        if !self.relays[relay].is_alive {
+            return;
+        }
+        self.trace.say(self.now, || format!("relay {relay} dies"));
+        self.abandon(Process::Relay(relay), is_silent);
+        self.relays[relay].is_alive = false;
+    }
+
+    pub(crate) fn start_relay(&mut self, relay: usize) {
+        if self.relays[relay].is_alive {
+            return;
+        }
+        self.trace.say(self.now, || format!("relay {relay} starts again"));
+        self.check.restarted(relay + 1);
+        let old = &mut self.relays[relay];
+        let mut clock = std::mem::take(&mut old.clock);
+        clock.restart();
+        let new = RelayNode::new(&self.plan, relay, old.starts + 1);
+        self.relays[relay] = RelayNode { clock, ..new };
+        self.dial_anew(Route::Job(self.plan.stage(relay + 1)));
+        self.dial_anew(Route::Receipts(self.plan.stage(relay)));
+        self.drive(Process::Relay(relay));
+    }
+}
