@@ -273,9 +273,18 @@ fn in_reach(worker: &Worker, rate: f64) -> u64 {
 }
 
 impl Dispatcher {
+    /// Tasks that may go out as things are. What has to wait for the order of the output to go on
+    /// gives nobody anything to do.
+    fn waiting(&self) -> u64 {
+        if self.sink.held_bytes >= HELD_BYTES_MAX {
+            return u64::from(self.state(self.base) == Some(State::Queued));
+        }
+        self.requeued.len() as u64 + self.fresh_room()
+    }
+
     /// What is left, if it is so little that it matters who gets it.
     pub(super) fn left(&self, now: Time) -> Option<Left> {
-        let waiting = self.requeued.len() as u64 + (self.end().0 - self.fresh.0);
+        let waiting = self.waiting();
         if waiting > WAITING_MAX {
             return None;
         }
@@ -321,8 +330,8 @@ impl Dispatcher {
     /// rest, for those who run dry.
     pub(super) fn recall(&mut self, now: Time) -> Option<Transmit> {
         let dry = *self.tail.dry.get_or_insert(now);
-        let is_held = self.sink.held_bytes >= HELD_BYTES_MAX || self.roll.is_some();
-        if self.workers.len() < 2 || is_held || self.stopped == Some(Stopped::Cancelled) {
+        if self.workers.len() < 2 || self.roll.is_some() || self.stopped == Some(Stopped::Cancelled)
+        {
             self.tail.look = None;
             return None;
         }

@@ -26,6 +26,8 @@ pub(crate) struct Scene {
     pub(crate) is_end_known: bool,
     /// How long a message travels.
     pub(crate) hop: Duration,
+    /// Bytes of each output.
+    pub(crate) output_bytes: usize,
 }
 
 /// What came of it.
@@ -55,7 +57,7 @@ impl Scene {
         let tasks =
             (0..count).map(|_| whole_us(median.mul_f64((sigma * normal()).exp()))).collect();
         let hop = Duration::from_micros(100);
-        Self { tasks, workers: vec![(1, 1); 4], is_end_known: true, hop }
+        Self { tasks, workers: vec![(1, 1); 4], is_end_known: true, hop, output_bytes: 0 }
     }
 
     /// The same work with the last worker so many times slower.
@@ -216,7 +218,7 @@ impl<'a> World<'a> {
                     slot,
                     started_us: 1,
                     ran_us: ran.as_micros() as u64,
-                    outcome: Outcome::ok(Payload::new()),
+                    outcome: Outcome::ok(Payload::from(vec![0; self.scene.output_bytes])),
                     command: Payload::new(),
                 });
             }
@@ -386,6 +388,21 @@ fn two_long_tasks_do_not_follow_each_other_where_all_were_short() {
             let done = scene.run();
             assert!(done.makespan < most, "seed {seed}, {short} between: {done:?}, {most:?}");
         }
+    }
+}
+
+#[test]
+fn what_is_queued_at_a_slow_worker_does_not_wait_for_it_while_the_sink_holds_too_much() {
+    // It takes two seconds for each, and is given many before that is known. Meanwhile the others
+    // fill the sink.
+    let mut scene = Scene::lognormal(0, 20_000, 10 * US, 0.1);
+    scene.workers = vec![(1, 1), (1, 200_000)];
+    scene.output_bytes = 4 << 10;
+    for scene in [scene.clone(), scene.with_open_input()] {
+        let done = scene.run();
+        assert!(done.recalls > 0, "{done:?}");
+        // A task for each time that the sink is full, and no more.
+        assert!(done.makespan < 15 * 2000 * MS, "{done:?}");
     }
 }
 
