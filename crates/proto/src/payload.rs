@@ -48,6 +48,24 @@ impl Payload {
         Self::short(part).unwrap_or_else(|| Self(Repr::Shared(buffer.slice_ref(part))))
     }
 
+    /// The text of a line, as a shell's `$(…)` takes it: without the newline at its end. What is not
+    /// UTF-8 is no text, and stays as it is.
+    #[must_use]
+    pub fn without_newline(self) -> Self {
+        match self.strip_suffix(b"\n") {
+            Some(line) if std::str::from_utf8(line).is_ok() => {
+                let length = line.len();
+                match self.0 {
+                    Repr::Short(Short { bytes, .. }) => {
+                        Self(Repr::Short(Short { bytes, len: length as u8 }))
+                    }
+                    Repr::Shared(bytes) => bytes.slice(..length).into(),
+                }
+            }
+            _ => self,
+        }
+    }
+
     #[inline]
     fn short(part: &[u8]) -> Option<Self> {
         let mut bytes = [0; SHORT_BYTES_MAX];
@@ -160,6 +178,22 @@ mod tests {
             assert_eq!(&Bytes::from(payload.clone())[..], part);
             let is_shared = payload.as_ptr() == part.as_ptr();
             assert_eq!(is_shared, part.len() > SHORT_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn a_line_goes_without_its_newline() {
+        let long = "x".repeat(100);
+        for (output, line) in [
+            (&b"a\n"[..], &b"a"[..]),
+            (b"a\n\n", b"a\n"),
+            (b"\n", b""),
+            (b"", b""),
+            (b"a\r\n", b"a\r"),
+            (b"\xff\n", b"\xff\n"),
+            (format!("{long}\n").as_bytes(), long.as_bytes()),
+        ] {
+            assert_eq!(&*Payload::from(output.to_vec()).without_newline(), line, "{output:?}");
         }
     }
 

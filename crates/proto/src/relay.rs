@@ -29,6 +29,9 @@ pub struct RelayConfig {
     /// How long a relay that is new to a job waits for workers that may hold its tasks, where the
     /// sink is too new to know of them.
     pub resume_wait: Duration,
+    /// A task is what the stage before has written, to the byte. Else text goes without the newline
+    /// at its end.
+    pub keep_newline: bool,
     /// Decides the jitter of backoffs.
     pub seed: u64,
 }
@@ -44,6 +47,7 @@ pub struct RelayConfig {
 pub struct Relay {
     upstream: Collector,
     downstream: Dispatcher,
+    keep_newline: bool,
     /// The job is known to be flushed.
     is_flushed: bool,
     is_done: bool,
@@ -55,8 +59,8 @@ impl Relay {
     /// A relay that knows no job yet.
     #[must_use]
     pub fn new(config: RelayConfig) -> Self {
-        let RelayConfig { session, stage, retries, timeout, losses_max, resume_wait, seed } =
-            config;
+        let RelayConfig { session, stage, retries, timeout, losses_max, .. } = config;
+        let RelayConfig { resume_wait, keep_newline, seed, .. } = config;
         let downstream = Dispatcher::relay(DispatcherConfig {
             job: JobId(0),
             name: String::new(),
@@ -70,7 +74,14 @@ impl Relay {
             seed,
         });
         let upstream = Collector::relay(session);
-        Self { upstream, downstream, is_flushed: false, is_done: false, is_refused: false }
+        Self {
+            upstream,
+            downstream,
+            keep_newline,
+            is_flushed: false,
+            is_done: false,
+            is_refused: false,
+        }
     }
 
     /// What collects the results of the earlier stage.
@@ -157,7 +168,7 @@ impl Relay {
 
     /// What one machine says is news for the other.
     fn flow(&mut self) {
-        let Self { upstream, downstream, .. } = self;
+        let Self { upstream, downstream, keep_newline, .. } = self;
         if let Some(opening) = upstream.poll_open() {
             self.is_refused = false;
             downstream.handle_opening(opening);
@@ -188,6 +199,7 @@ impl Relay {
                 for result in results {
                     if result.outcome.status == Status::Ok {
                         let output = result.outcome.output;
+                        let output = if *keep_newline { output } else { output.without_newline() };
                         downstream.handle_arrival(result.seq, output, result.task_hash);
                     } else {
                         downstream.handle_passed(stage.clone(), worker.clone(), result);

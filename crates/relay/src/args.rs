@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{AttemptArgs, LaneArgs, LogArgs, duration_or_zero, name};
 use tradewind_node::exit::HELP;
@@ -74,6 +75,10 @@ pub struct RelayArgs {
     #[arg(long, env = "TRADEWIND_STAGE", value_name = "NAME", value_parser = name)]
     pub stage: Option<String>,
 
+    /// Hand on what a task has written to the byte; else text goes without the newline at its end
+    #[arg(long, env = "TRADEWIND_KEEP_NEWLINE", value_parser = BoolishValueParser::new())]
+    pub keep_newline: bool,
+
     /// How long a relay that was started again waits for workers that may still hold tasks, if the
     /// sink is new too
     #[arg(
@@ -110,6 +115,7 @@ impl RelayArgs {
             sink: self.sink,
             stage: self.stage.unwrap_or_default(),
             resume_wait: self.resume_wait,
+            keep_newline: self.keep_newline,
             retries: self.attempts.retries,
             timeout: self.attempts.timeout,
             losses_max: self.attempts.max_losses,

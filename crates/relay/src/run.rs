@@ -39,6 +39,8 @@ pub struct Settings {
     pub timeout: Option<Timeout>,
     /// How many lost workers a task is allowed there.
     pub losses_max: u32,
+    /// A task is what the stage before has written, with its newline.
+    pub keep_newline: bool,
     /// The limits of connections.
     pub lanes: LaneOptions,
     /// How long to try to reach the ventilator and the sink.
@@ -98,6 +100,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
             timeout: settings.timeout,
             losses_max: settings.losses_max,
             resume_wait: settings.resume_wait,
+            keep_newline: settings.keep_newline,
             seed: random_id(),
         }),
         upstream: Upstream::default(),

@@ -35,6 +35,7 @@ impl RelayNode {
             timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
             losses_max: LOSSES_MAX,
             resume_wait: ROLL_CALL_GRACE,
+            keep_newline: false,
             seed: unique,
         };
         Self {
