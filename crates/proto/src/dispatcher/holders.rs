@@ -9,7 +9,7 @@ use crate::{Attempt, CallId, LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId
 
 impl Dispatcher {
     pub(super) fn roll_call(&mut self, session: SessionId) {
-        if self.is_resuming() {
+        if self.is_resuming() || self.is_job_unknown() {
             // It is called by the job's own id, and not before that is known.
             return;
         }

@@ -440,13 +440,7 @@ impl Dispatcher {
             }
             ToVentilator::Relay { session, news } => self.handle_news(now, session, news),
             ToVentilator::Complete { job } => {
-                // Not before the end of the input: a sink that is wrong about the job must not
-                // make tasks vanish.
-                let is_settled = |entry: &Entry| entry.state == State::Settled;
-                let is_all = self.total == Some(self.end().0)
-                    && !self.is_resuming()
-                    && self.entries.iter().all(is_settled);
-                if job == self.config.job && is_all {
+                if job == self.config.job && !self.note_complete() && self.is_all_settled() {
                     self.is_complete = true;
                     self.finish_if_complete();
                 }
@@ -616,9 +610,18 @@ impl Dispatcher {
         }
     }
 
+    /// Is there no more input, and has all of it its records?
+    ///
+    /// Before the end of the input a sink that is wrong about the job must not make tasks vanish.
+    fn is_all_settled(&self) -> bool {
+        let is_settled = |entry: &Entry| entry.state == State::Settled;
+        self.total == Some(self.end().0)
+            && !self.is_resuming()
+            && self.entries.iter().all(is_settled)
+    }
+
     fn finish_if_complete(&mut self) {
-        // A relay ends when the first ventilator knows.
-        if self.is_complete && self.entries.is_empty() && self.relay.is_none() {
+        if self.is_complete && self.entries.is_empty() {
             self.finish(Ended::Complete);
         }
     }

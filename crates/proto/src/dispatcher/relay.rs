@@ -38,6 +38,9 @@ pub(super) struct Relaying {
     unsent: BTreeSet<Seq>,
     /// All that the earlier stage will ever send is here.
     is_all_here: bool,
+    /// The sink has said that it has flushed all there is, perhaps before it was known here how much
+    /// that is.
+    is_sink_complete: bool,
     refused: Option<String>,
 }
 
@@ -80,8 +83,8 @@ impl Dispatcher {
     pub(crate) fn handle_reopening(&mut self, opening: Opening) {
         let Some(relay) = &mut self.relay else { return };
         relay.reopening = Some(opening);
-        (relay.is_all_here, relay.refused) = (false, None);
-        (self.total, self.is_whole, self.is_complete) = (None, false, false);
+        (relay.is_all_here, relay.is_sink_complete, relay.refused) = (false, false, None);
+        (self.total, self.is_whole) = (None, false);
         self.stopped = None;
         self.open_job();
     }
@@ -201,7 +204,20 @@ impl Dispatcher {
 
     /// The sink has flushed all there is.
     pub(crate) fn is_all_flushed(&self) -> bool {
-        self.is_complete && self.entries.is_empty()
+        let is_sink_complete = self.relay.as_ref().is_some_and(|relay| relay.is_sink_complete);
+        let Some(total) = self.total.filter(|_| is_sink_complete) else { return false };
+        // There may be more here: of a ventilator that has handed it out, before another one went
+        // on with the job and was stopped sooner.
+        let due = total.saturating_sub(self.base.0);
+        let mut settled = self.entries.iter().map(|entry| entry.state == State::Settled);
+        (0..due).all(|_| settled.next() == Some(true))
+    }
+
+    /// The sink has flushed all there is; false if that is not for a relay to note.
+    pub(super) fn note_complete(&mut self) -> bool {
+        let Some(relay) = &mut self.relay else { return false };
+        relay.is_sink_complete = true;
+        true
     }
 
     /// Will nothing come in any more that has not come?
@@ -215,6 +231,11 @@ impl Dispatcher {
             Some(relay) => !relay.is_untouched || self.fresh > Seq(0),
             None => self.is_resumed() || self.fresh > Seq(0),
         }
+    }
+
+    /// Does a relay not know yet which job it is?
+    pub(super) fn is_job_unknown(&self) -> bool {
+        self.relay.as_ref().is_some_and(|relay| !relay.was_opened)
     }
 
     /// How a relay asks for the job, once it knows which.
@@ -240,6 +261,7 @@ impl Dispatcher {
             // There was nothing to resume: it is a new job, of which nobody can hold anything.
             relay.is_untouched |= job == asked && self.config.start != Start::Anew;
             let is_first = !std::mem::replace(&mut relay.was_opened, true);
+            relay.is_sink_complete = false;
             relay.hello = Some(Hello { job, stored: stored.clone(), is_first });
             self.config.job = job;
             self.config.start = Start::Anew;

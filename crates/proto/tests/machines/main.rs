@@ -1,6 +1,7 @@
 //! The three machines against one another: one behaviour a test, and nothing else happened.
 
 mod executor;
+mod relay;
 mod resume;
 mod ring;
 mod uneven;
