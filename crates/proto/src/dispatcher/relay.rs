@@ -15,7 +15,7 @@ use crate::batch::Batch;
 use crate::collector::Opening;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS};
 use crate::message::{Start, Status, TaskResult, ToSink, ToWorker};
-use crate::{JobId, Payload, Seq, SeqRange, SeqRanges, TaskHash};
+use crate::{JobId, Payload, Seq, SeqRanges, TaskHash};
 
 /// What a dispatcher knows beside its tasks if it is a relay's.
 #[derive(Debug, Default)]
@@ -293,9 +293,9 @@ impl Dispatcher {
     /// Makes room for tasks that a relay hears of before they come.
     pub(super) fn reach(&mut self, ranges: &SeqRanges) {
         if self.relay.is_some()
-            && let Some(last) = ranges.as_slice().last()
+            && let Some(end) = ranges.as_slice().iter().map(|range| range.end).max()
         {
-            self.reach_to(last.end);
+            self.reach_to(end);
         }
     }
 
@@ -306,31 +306,31 @@ impl Dispatcher {
         }
     }
 
-    /// Remembers what was stored, for the earlier stage to be told; at the front also what is so far
-    /// ahead that it was never heard of.
+    /// Remembers what was stored, for the earlier stage to be told. A relay that is new may hear of
+    /// more than it has room for: the front jumps over that, and what follows is settled then.
     pub(super) fn note_stored(&mut self, stored: &SeqRanges) {
         let Some(relay) = &mut self.relay else { return };
         for range in stored.as_slice() {
             relay.stored.push_range(*range);
         }
-        for range in stored.as_slice() {
-            if self.entries.is_empty() && range.start <= self.base && self.base < range.end {
-                self.settled += range.end.0 - self.base.0;
-                self.base = range.end;
-                self.fresh = self.fresh.max(self.base);
-            } else if range.start > self.base {
-                break;
+        let jump = |base: Seq| {
+            let mut ranges = stored.as_slice().iter().copied();
+            ranges.find(|range| range.start <= base && base < range.end)
+        };
+        while self.entries.is_empty()
+            && let Some(range) = jump(self.base)
+        {
+            self.settled += range.end.0 - self.base.0;
+            self.base = range.end;
+            self.fresh = self.fresh.max(self.base);
+            self.reach(stored);
+            for range in stored.as_slice() {
+                for seq in range.clamped(self.base, self.end()).seqs() {
+                    self.settle(seq);
+                }
             }
+            self.forget_settled();
         }
-        // What follows a front that has jumped.
-        self.reach(stored);
-        let (base, end) = (self.base, self.end());
-        let late = stored.as_slice().iter().map(|range| range.clamped(base, end));
-        let late: Vec<SeqRange> = late.filter(|range| range.start < range.end).collect();
-        for seq in late.into_iter().flat_map(SeqRange::seqs) {
-            self.settle(seq);
-        }
-        self.forget_settled();
     }
 
     /// Drops the record of an earlier stage that is stored.
