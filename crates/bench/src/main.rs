@@ -44,9 +44,21 @@ fn main() -> Result<()> {
         return Ok(out.write_all(text.as_bytes())?);
     }
     let mut outcome = Outcome::default();
-    for (_, measure) in workloads {
-        outcome.merge(measure(&lab)?);
+    let mut broken = Vec::new();
+    let mut text = String::new();
+    for (letter, measure) in workloads {
+        // What one workload cannot measure does not make those before it, or after it, worth less.
+        match measure(&lab) {
+            Ok(measured) => outcome.merge(measured),
+            Err(error) => {
+                eprintln!("{letter}: {error:#}");
+                outcome.notes.push(format!("{letter}: could not be measured: {error:#}"));
+                broken.push(letter.to_string());
+            }
+        }
+        text = report::write_comparison(&args.out, &machine, &outcome)?;
     }
-    let text = report::write_comparison(&args.out, &machine, &outcome)?;
-    Ok(out.write_all(text.as_bytes())?)
+    out.write_all(text.as_bytes())?;
+    anyhow::ensure!(broken.is_empty(), "not measured: {}", broken.join(", "));
+    Ok(())
 }
