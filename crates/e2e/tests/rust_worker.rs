@@ -36,3 +36,14 @@ fn an_asynchronous_closure_runs_many_tasks_at_once() {
     let lines: String = (0..500).map(|n| format!("{n}\n")).collect();
     check("waits", "", &lines, &lines);
 }
+
+#[test]
+fn a_closure_takes_and_returns_values() {
+    let order = |item, count, price| {
+        format!("{{\"item\":\"{item}\",\"count\":{count},\"price\":{price}}}\n")
+    };
+    let orders = order("tea", 3, "2.5") + &order("tar", 0, "1") + &order("rum", 1, "9.75");
+    let totals = "{\"item\":\"tea\",\"total\":7.5}\n{\"item\":\"rum\",\"total\":9.75}\n";
+    check("orders", "", &orders, totals);
+    check("orders", "", &order("debt", 1, "-1"), "");
+}
