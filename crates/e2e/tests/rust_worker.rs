@@ -47,3 +47,15 @@ fn a_closure_takes_and_returns_values() {
     check("orders", "", &orders, totals);
     check("orders", "", &order("debt", 1, "-1"), "");
 }
+
+#[test]
+fn a_program_is_all_three() {
+    let scene = Scene::new();
+    let file = |name: &str, text: &str| scene.file(name, text).display().to_string();
+    let names = [file("a", "one two\n"), file("b", ""), file("c", "1\n2\n3")];
+    let words = scene.ours("examples/words").args(&names).start();
+    let ended = words.wait().expect(0);
+    let wanted = ["2", "0", "3"].iter().zip(&names).map(|(n, name)| format!("{n:>8} {name}\n"));
+    assert_eq!(ended.text(), wanted.collect::<String>());
+    scene.assert_nothing_left();
+}

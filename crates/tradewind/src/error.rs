@@ -96,6 +96,10 @@ impl Error {
             Self::Task(_) | Self::Decode { .. } => TASKS_FAILED,
         }
     }
+
+    pub(crate) fn system(error: impl Into<anyhow::Error>) -> Self {
+        Self::System(error.into())
+    }
 }
 
 impl From<Fatal> for Error {

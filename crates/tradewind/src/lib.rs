@@ -1,4 +1,7 @@
-//! A Rust program as a Tradewind worker.
+//! Rust programs that take part in a Tradewind job: as its workers, as its ventilator, as its sink,
+//! or as all three.
+//!
+//! # A worker
 //!
 //! A closure for each task, on as many threads as there are slots:
 //!
@@ -72,19 +75,78 @@
 //!
 //! A task may run for a week; nothing has to be sent meanwhile. SIGTERM drains a worker, and so
 //! does its [`Handle`].
+//!
+//! # A ventilator and a sink
+//!
+//! A program that has the tasks, and wants the results, needs no command line and no files. This
+//! one embeds all three; the worker might as well be a hundred, anywhere.
+//!
+//! ```
+//! use std::thread;
+//! use tradewind::{JobOptions, Sink, Ventilator, Worker};
+//!
+//! # fn main() -> Result<(), tradewind::Error> {
+//! // Port 0 is any that is free. Who listens says on which.
+//! let sink = Sink::listen("tcp://127.0.0.1:0")?;
+//! let ventilator = Ventilator::listen("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")?
+//!     .sink(&sink.results_endpoint())?
+//!     .options(JobOptions::new().name("lengths").retries(2));
+//! let worker = Worker::connect(&ventilator.tasks_endpoint(), &sink.results_endpoint())?
+//!     .exit_when_done(true)
+//!     .signals(false);
+//! let sink = sink.ventilator(&ventilator.receipts_endpoint())?;
+//!
+//! let words = ["doldrums", "trade", "westerlies"];
+//! let ventilator = thread::spawn(move || ventilator.run(words));
+//! let worker = thread::spawn(move || {
+//!     worker.run(|word, _| Ok::<_, String>(word.len().to_string()))
+//! });
+//!
+//! let mut lengths = Vec::new();
+//! for record in sink.records()? {
+//!     lengths.push(record?.json::<usize>()?);
+//! }
+//! assert_eq!(lengths, [8, 5, 10]);
+//!
+//! let summary = ventilator.join().expect("it does not panic")?;
+//! assert_eq!((summary.tasks, summary.failed), (3, 0));
+//! worker.join().expect("it does not panic")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The promise is the programs': one record for each task, in order unless told otherwise, whatever
+//! dies on the way. [`Sink`] says what dies with a program that takes records. Tasks are taken from
+//! an iterator ([`Ventilator::run`]) or a stream ([`Ventilator::run_stream`]) only as there is
+//! room, and records are waited for until they are taken, so that whichever is slowest sets the
+//! pace and memory is bounded.
+//!
+//! Where all of it is to happen in this process there is [`map`].
 
 mod codec;
 mod context;
 mod error;
+mod feed;
 mod handle;
+mod listening;
+mod map;
+mod record;
 mod reply;
+mod sink;
+mod taking;
+mod ventilator;
 mod worker;
 
 pub use codec::{Codec, Json};
 pub use context::{AsyncContext, Context};
 pub use error::{Error, TaskError};
 pub use handle::Handle;
+pub use map::{Mapped, map};
+pub use record::Record;
 pub use reply::Reply;
+pub use sink::{RecordStream, Records, Sink};
 pub use tradewind_lanes::{BindError, EndpointError};
-pub use tradewind_proto::message::Status;
+pub use tradewind_proto::dispatcher::Halt;
+pub use tradewind_proto::message::{Exit, Status};
+pub use ventilator::{JobOptions, JobSummary, Ventilator};
 pub use worker::{TypedWorker, Worker};
