@@ -78,7 +78,7 @@ pub(crate) enum Running {
 pub(crate) struct Futures {
     handler: AsyncHandler,
     runtime: Runtime,
-    running: HashMap<Slot, RunningTask>,
+    running: HashMap<Slot, (Arc<RunningTask>, AbortHandle)>,
     // Never holds more than there are slots.
     finished_in: UnboundedSender<Finished>,
     finished: UnboundedReceiver<Finished>,
@@ -86,19 +86,20 @@ pub(crate) struct Futures {
     ended: Vec<Finished>,
 }
 
+/// A task that runs. It ends by itself, or is stopped, or is dropped with its runtime: only what
+/// comes first is reported.
 struct RunningTask {
+    slot: Slot,
     task: Task,
     started_us: u64,
     began: Instant,
-    end: Arc<TaskEnd>,
-    abort: AbortHandle,
+    is_ended: AtomicBool,
+    stop: watch::Sender<bool>,
+    finished_in: UnboundedSender<Finished>,
 }
 
-/// The end of a task, by itself or because it is stopped: only one of the two is reported.
-struct TaskEnd {
-    is_claimed: AtomicBool,
-    stop: watch::Sender<bool>,
-}
+/// Goes down with the future that runs the task.
+struct DroppedWith(Arc<RunningTask>);
 
 /// Where handlers run.
 enum Runtime {
@@ -211,55 +212,61 @@ impl Futures {
     }
 
     fn start(&mut self, clock: &Clock, slot: Slot, task: Task) {
-        let (started_us, began) = (clock.unix_us(), Instant::now());
         let (stop, token) = watch::channel(false);
-        let end = Arc::new(TaskEnd { is_claimed: AtomicBool::new(false), stop });
-        let running = {
-            let (handler, end) = (Arc::clone(&self.handler), Arc::clone(&end));
-            let (task, finished_in) = (task.clone(), self.finished_in.clone());
-            async move {
-                // What comes before the first await may panic as well. It must be that task's
-                // failure, not the slot's end.
-                let ran = async { handler(task.clone(), StopToken(token)).await };
-                let ran = AssertUnwindSafe(ran).catch_unwind().await;
-                let ran_us = began.elapsed().as_micros() as u64;
-                if end.claim() {
-                    let outcome = ran.unwrap_or_else(|panic| panicked(panic.as_ref()));
-                    let _ = finished_in.send(finished(slot, &task, started_us, ran_us, outcome));
-                }
-            }
+        let running = Arc::new(RunningTask {
+            slot,
+            task,
+            started_us: clock.unix_us(),
+            began: Instant::now(),
+            is_ended: AtomicBool::new(false),
+            stop,
+            finished_in: self.finished_in.clone(),
+        });
+        let handler = Arc::clone(&self.handler);
+        let dropped_with = DroppedWith(Arc::clone(&running));
+        let run = async move {
+            let running = &dropped_with.0;
+            // What comes before the first await may panic as well. It must be that task's failure,
+            // not the slot's end.
+            let ran = async { handler(running.task.clone(), StopToken(token)).await };
+            let ran = AssertUnwindSafe(ran).catch_unwind().await;
+            running.end(|| ran.unwrap_or_else(|panic| panicked(panic.as_ref())));
         };
-        let abort = self.runtime.handle().spawn(running).abort_handle();
-        self.running.insert(slot, RunningTask { task, started_us, began, end, abort });
+        let abort = self.runtime.handle().spawn(run).abort_handle();
+        self.running.insert(slot, (running, abort));
     }
 
     fn stop(&mut self, stop: Stop) {
-        let Some(running) = self.running.get(&stop.slot) else { return };
-        let RunningTask { task, started_us, began, end, abort } = running;
-        if (task.seq, task.attempt) != (stop.seq, stop.attempt) || !end.claim() {
-            return;
+        let Some((running, abort)) = self.running.get(&stop.slot) else { return };
+        if (running.task.seq, running.task.attempt) == (stop.seq, stop.attempt) {
+            running.end(|| Outcome::error(Status::Failed, "stopped"));
+            abort.abort();
         }
-        abort.abort();
-        let outcome = Outcome::error(Status::Failed, "stopped");
-        let ran_us = began.elapsed().as_micros() as u64;
-        let _ = self.finished_in.send(finished(stop.slot, task, *started_us, ran_us, outcome));
     }
 }
 
 impl Drop for Futures {
     fn drop(&mut self) {
-        for running in self.running.values().filter(|running| running.end.claim()) {
-            running.abort.abort();
-        }
+        self.running.values().for_each(|(_, abort)| abort.abort());
     }
 }
 
-impl TaskEnd {
-    /// True for whoever comes first.
-    fn claim(&self) -> bool {
-        let is_first = !self.is_claimed.swap(true, Ordering::AcqRel);
+impl RunningTask {
+    /// Reports this outcome if it has not ended before.
+    fn end(&self, outcome: impl FnOnce() -> Outcome) {
+        let ran_us = self.began.elapsed().as_micros() as u64;
+        if !self.is_ended.swap(true, Ordering::AcqRel) {
+            let finished = finished(self.slot, &self.task, self.started_us, ran_us, outcome());
+            // An error: the worker is gone.
+            let _ = self.finished_in.send(finished);
+        }
         self.stop.send_replace(true);
-        is_first
+    }
+}
+
+impl Drop for DroppedWith {
+    fn drop(&mut self) {
+        self.0.end(|| Outcome::error(Status::Failed, "the handler's runtime has ended"));
     }
 }
 

@@ -83,6 +83,25 @@ fn a_job_that_drains_ends_with_what_was_handed_out() {
 }
 
 #[test]
+fn a_job_that_drains_does_not_wait_for_the_next_task() {
+    let (ventilator, worker, sink) = ring(JobOptions::new());
+    let handle = ventilator.handle();
+    let (tasks, given) = mpsc::channel();
+    let (job, worker) = start((ventilator, worker), given, |worker| worker.run(echo));
+    let mut records = sink.records().unwrap();
+    for n in ["0", "1"] {
+        tasks.send(n).unwrap();
+        assert_eq!(records.next().unwrap().unwrap().output, n);
+    }
+    handle.drain();
+    assert!(records.next().is_none());
+    worker.join().unwrap().unwrap();
+    assert_stopped(job);
+    // Only now nobody can give more.
+    drop(tasks);
+}
+
+#[test]
 fn a_job_that_is_cancelled_stops_what_runs() {
     let (ventilator, worker, sink) = ring(JobOptions::new());
     let handle = ventilator.handle();

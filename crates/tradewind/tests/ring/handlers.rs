@@ -278,6 +278,17 @@ fn futures_run_on_the_runtime_that_is_given() {
 }
 
 #[test]
+fn a_runtime_that_has_ended_fails_tasks_and_holds_up_nobody() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let (_, records) = run(JobOptions::new(), ["a", "b"], |worker| {
+        worker.runtime(handle).run_async(|task, _| async { Ok::<_, String>(task) })
+    });
+    assert_eq!(brief(&records), [("failed", "", "the handler's runtime has ended"); 2]);
+}
+
+#[test]
 fn a_long_error_is_cut() {
     let (_, records) = run(JobOptions::new(), ["a"], |worker| {
         worker.run_async(|_, _| async { Err::<Bytes, _>("é".repeat(10_000)) })
