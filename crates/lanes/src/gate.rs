@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +51,23 @@ pub enum BindError {
     Failed { endpoint: Endpoint, source: io::Error },
     #[error("the inherited socket cannot be listened on: {source}")]
     Inherited { source: io::Error },
+}
+
+/// Connections that the kernel keeps for a listener that is not being accepted from.
+const BACKLOG: i32 = 1024;
+
+/// Listens on an endpoint without a runtime, for a gate to [adopt](Gate::adopt) later: peers may dial from
+/// now on, and the port is known. Of a name's addresses the first that can be had is taken.
+pub fn bind(endpoint: &Endpoint) -> Result<std::net::TcpListener, BindError> {
+    let addresses: Vec<SocketAddr> = match (endpoint.host(), endpoint.port()).to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        Err(source) => return Err(BindError::Unresolved { endpoint: endpoint.clone(), source }),
+    };
+    let failed = |source| BindError::new(endpoint, source);
+    let listener = std::net::TcpListener::bind(&addresses[..]).map_err(failed)?;
+    // The standard library's is 128; a thousand workers may dial at once.
+    socket2::SockRef::from(&listener).listen(BACKLOG).map_err(failed)?;
+    Ok(listener)
 }
 
 impl<L: Lane> Gate<L> {

@@ -45,7 +45,7 @@ mod tcp;
 pub use attach::HandshakeError;
 pub use dial::{DialError, Dialler, IdentityTooLong};
 pub use endpoint::{Endpoint, EndpointError};
-pub use gate::{BindError, Gate, PullGate, PushGate};
+pub use gate::{BindError, Gate, PullGate, PushGate, bind};
 pub use lane::{GoneReason, Lane, LaneGone, LaneWatch, Traffic};
 pub use options::LaneOptions;
 pub use pull::PullLane;

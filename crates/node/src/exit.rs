@@ -82,6 +82,25 @@ pub fn say(line: &str) {
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
+/// Whom a role speaks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Somebody who reads stderr.
+    User,
+    /// The program that embeds the role: its stderr is not ours, but it may read our log.
+    Program,
+}
+
+impl Audience {
+    /// Says something.
+    pub fn say(self, line: &str) {
+        match self {
+            Self::User => say(line),
+            Self::Program => tracing::info!("{line}"),
+        }
+    }
+}
+
 /// Says what went wrong, if anything did, and gives the code to exit with.
 pub fn report(program: &str, outcome: Outcome) -> ExitCode {
     match outcome {

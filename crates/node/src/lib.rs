@@ -20,5 +20,5 @@ pub mod upstream;
 pub use clock::{Clock, random_id};
 pub use listen::{Inherited, Listen};
 pub use progress::{Progress, ProgressView};
-pub use runtime::block_on;
-pub use shutdown::{Asked, PARENT_ENV, RELAY, Shutdown};
+pub use runtime::{block_on, block_on_until};
+pub use shutdown::{Asked, PARENT_ENV, RELAY, Shutdown, StopHandle};

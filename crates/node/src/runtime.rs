@@ -1,9 +1,10 @@
 //! The runtime that a program runs on.
 
 use crate::Shutdown;
-use crate::exit::{OrExit, Outcome, SYSTEM};
+use crate::exit::{Fatal, OrExit, Outcome, SYSTEM};
 
 /// Runs a program to its end, on one thread: on few cores zmq.rs is faster so than on several.
+/// Signals ask it to stop.
 ///
 /// # Errors
 /// When there is no runtime to be had, or the program failed.
@@ -11,9 +12,23 @@ pub fn block_on<F>(program: impl FnOnce(Shutdown) -> F) -> Outcome
 where
     F: Future<Output = Outcome>,
 {
+    block_on_until(Shutdown::new, program)
+}
+
+/// The same, with somebody else who asks it to stop.
+///
+/// # Errors
+/// When there is no runtime to be had, or the program failed.
+pub fn block_on_until<F, T>(
+    shutdown: impl FnOnce() -> Result<Shutdown, Fatal>,
+    program: impl FnOnce(Shutdown) -> F,
+) -> Result<T, Fatal>
+where
+    F: Future<Output = Result<T, Fatal>>,
+{
     teach_allocator();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.or_exit(SYSTEM)?.block_on(async { program(Shutdown::new()?).await })
+    runtime.or_exit(SYSTEM)?.block_on(async { program(shutdown()?).await })
 }
 
 /// Makes glibc keep the memory of a batch for the next one.

@@ -4,7 +4,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{LaneArgs, LogArgs};
-use tradewind_node::exit::HELP;
+use tradewind_node::exit::{Audience, HELP};
 use tradewind_node::{Inherited, block_on, exit, logs};
 use tradewind_proto::collector::Order;
 
@@ -91,12 +91,7 @@ pub struct OutputArgs {
 
 impl OutputArgs {
     fn format(&self) -> Format {
-        self.format.unwrap_or_else(|| match &self.output {
-            OutputTarget::File(path) if path.extension().is_some_and(|e| e == "jsonl") => {
-                Format::Jsonl
-            }
-            OutputTarget::File(_) | OutputTarget::Stdout => Format::Lines,
-        })
+        self.format.unwrap_or_else(|| Format::of(&self.output))
     }
 
     fn order(&self) -> Order {
@@ -117,18 +112,18 @@ impl OutputArgs {
 }
 
 impl SinkArgs {
-    /// What the flags mean.
+    /// What the flags mean, but for those of the output.
     #[must_use]
     pub fn settings(self, mut inherited: Inherited) -> Settings {
         Settings {
             listen: inherited.or_endpoint(0, self.listen),
             ventilator: self.ventilator,
             order: self.output.order(),
-            output: self.output.settings(),
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
             quiet: self.logs.quiet,
             progress: !self.logs.no_progress && !self.logs.quiet,
+            audience: Audience::User,
         }
     }
 
@@ -138,7 +133,8 @@ impl SinkArgs {
     /// When the records cannot be collected.
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
+        let output = self.output.settings();
         let settings = self.settings(Inherited::from_env());
-        block_on(|shutdown| run(settings, shutdown))
+        block_on(|shutdown| run(settings, move || output::prepare(&output), shutdown))
     }
 }

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions};
 use tradewind_node::downstream::GaveUp;
 use tradewind_node::exit::{
-    self, CLOSED, CONNECT, Fatal, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM,
-    TASKS_FAILED, say,
+    self, Audience, CLOSED, CONNECT, Fatal, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM,
+    TASKS_FAILED,
 };
 use tradewind_node::links::identity;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
@@ -17,9 +17,7 @@ use tradewind_proto::SessionId;
 use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Inputs, Order};
 use tradewind_proto::message::{Card, Role, ToSink};
 
-use crate::output::{
-    self, Format, Journal, OpenError, OutputError, OutputTarget, Prepared, TaskHashes, WriterThread,
-};
+use crate::output::{self, Journal, OpenError, OutputError, Store, TaskHashes, WriterThread};
 use crate::summary::summary;
 
 /// What a sink was told to do.
@@ -30,8 +28,6 @@ pub struct Settings {
     pub ventilator: Endpoint,
     /// The order of the records.
     pub order: Order,
-    /// Where they go.
-    pub output: output::Settings,
     /// The limits of connections.
     pub lanes: LaneOptions,
     /// How long to try to reach the ventilator.
@@ -40,6 +36,8 @@ pub struct Settings {
     pub quiet: bool,
     /// Show how far the job is.
     pub progress: bool,
+    /// Who hears of what happens to the job.
+    pub audience: Audience,
 }
 
 /// Everything that can happen.
@@ -67,15 +65,19 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// answer.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// Collects one job's records to its end.
+/// Collects one job's records to its end, in the store that `prepare` gives.
 ///
 /// # Errors
 /// When they cannot be collected.
-pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
-    let report_command = settings.output.joblog.is_some();
+pub async fn run<S: Store>(
+    settings: Settings,
+    prepare: impl FnOnce() -> Result<S, OpenError>,
+    mut shutdown: Shutdown,
+) -> exit::Outcome {
     let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
     let gate = settings.listen.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
-    let prepared = output::prepare(&settings.output).or_exit(OUTPUT)?;
+    let store = prepare().or_exit(OUTPUT)?;
+    let (report_command, can_retry) = (store.wants_commands(), store.can_retry());
     tracing::info!(
         listen = %gate.endpoint(),
         ventilator = %settings.ventilator,
@@ -89,7 +91,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     Upstream::serve(gate, dialler, settings.connect_timeout, &events_in);
 
     let config = CollectorConfig { session, order: settings.order, report_command };
-    let mut sink = Sink::new(config, prepared, events_in);
+    let mut sink = Sink::new(config, settings.audience, store, events_in);
     let mut progress = Progress::new(settings.progress);
     let mut show = tokio::time::interval(Progress::INTERVAL);
     let mut batch = Vec::with_capacity(EVENTS_MAX);
@@ -123,19 +125,19 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         return Err(refused.fatal());
     }
     let snapshot = sink.collector.snapshot();
-    if !settings.quiet {
-        let took = sink.opened.map_or(Duration::ZERO, |opened| opened.elapsed());
-        say(&summary(&snapshot.stored, took));
-    }
-    let is_retriable = settings.output.format == Format::Jsonl
-        && settings.output.output != OutputTarget::Stdout
-        && snapshot.stored.not_ok() > 0;
+    let say = |line: &str| {
+        if !settings.quiet {
+            settings.audience.say(line);
+        }
+    };
+    let took = sink.opened.map_or(Duration::ZERO, |opened| opened.elapsed());
+    say(&summary(&snapshot.stored, took));
+    let is_retriable = can_retry && snapshot.stored.not_ok() > 0;
     if let Some(journal) = sink.journal {
         if !sink.collector.is_whole() {
-            say_unless(settings.quiet, "to go on with it: the same again with --resume");
+            say("to go on with it: the same again with --resume");
         } else if is_retriable {
-            let how = "the same again with --resume --retry-failed";
-            say_unless(settings.quiet, &format!("to run what is not ok again: {how}"));
+            say("to run what is not ok again: the same again with --resume --retry-failed");
         } else {
             journal.remove().or_exit(OUTPUT)?;
         }
@@ -148,16 +150,11 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         );
     }
     if !sink.collector.is_all_stored() {
-        say("the ventilator has given the job up before all of its records were stored");
+        let line = "the ventilator has given the job up before all of its records were stored";
+        settings.audience.say(line);
         return Ok(REFUSED);
     }
     Ok(if snapshot.stored.not_ok() > 0 { TASKS_FAILED } else { OK })
-}
-
-fn say_unless(is_quiet: bool, line: &str) {
-    if !is_quiet {
-        say(line);
-    }
 }
 
 /// The output could not be opened.
@@ -179,11 +176,12 @@ impl Refused {
     }
 }
 
-struct Sink {
+struct Sink<S> {
     clock: Clock,
     collector: Collector,
-    /// The output, until the job is known.
-    prepared: Option<Prepared>,
+    audience: Audience,
+    /// Where records go, until the job is known.
+    store: Option<S>,
     events: mpsc::Sender<Event>,
     writer: Option<WriterThread>,
     journal: Option<Journal>,
@@ -204,12 +202,18 @@ struct Sink {
     retry: Option<Instant>,
 }
 
-impl Sink {
-    fn new(config: CollectorConfig, prepared: Prepared, events: mpsc::Sender<Event>) -> Self {
+impl<S: Store> Sink<S> {
+    fn new(
+        config: CollectorConfig,
+        audience: Audience,
+        store: S,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
         Self {
             clock: Clock::default(),
             collector: Collector::new(config),
-            prepared: Some(prepared),
+            audience,
+            store: Some(store),
             events,
             writer: None,
             journal: None,
@@ -261,13 +265,13 @@ impl Sink {
         }
         self.collector.handle_message(message);
         if let Some(opening) = self.collector.poll_open()
-            && let Some(prepared) = self.prepared.take()
+            && let Some(store) = self.store.take()
         {
             let events = self.events.clone();
             let report = move |event| {
                 let _ = events.blocking_send(Event::Output(event));
             };
-            let writer = WriterThread::spawn(move || prepared.open(&opening), report);
+            let writer = WriterThread::spawn(move || store.open(&opening), report);
             self.writer = Some(writer.or_exit(SYSTEM)?);
         }
         while let Some(inputs) = self.collector.poll_inputs() {
@@ -309,7 +313,7 @@ impl Sink {
         let stored = self.collector.snapshot().stored.total();
         let how = if self.journal.is_some() { "; start it again to go on" } else { "" };
         if std::env::var_os(PARENT_ENV).is_none() {
-            say(&format!("stopped: {stored} records are stored{how}"));
+            self.audience.say(&format!("stopped: {stored} records are stored{how}"));
         }
         STOPPED
     }
@@ -342,7 +346,7 @@ impl Sink {
                     self.collector.handle_flushed();
                 }
             }
-            output::Event::Failed(error @ OutputError::Closed { .. }) => {
+            output::Event::Failed(error @ (OutputError::Closed { .. } | OutputError::Dropped)) => {
                 // Whoever read the output has seen enough, as `head` does.
                 return Err(Fatal { code: CLOSED, error: error.into() });
             }

@@ -1,4 +1,4 @@
-//! A worker whose handler is asynchronous: a hundred tasks wait at once, on one thread.
+//! A worker whose handler is asynchronous: a hundred tasks wait at once.
 //!
 //! ```text
 //! seq 1000 | ventilator &
@@ -8,7 +8,8 @@
 
 use std::time::Duration;
 
-use tradewind::{OwnedTask, Worker};
+use bytes::Bytes;
+use tradewind::{AsyncContext, Worker};
 
 fn main() -> Result<(), tradewind::Error> {
     let mut args = std::env::args().skip(1);
@@ -17,8 +18,8 @@ fn main() -> Result<(), tradewind::Error> {
     Worker::connect(&ventilator, &sink)?.slots(100).exit_when_done(true).run_async(wait)
 }
 
-async fn wait(task: OwnedTask) -> Result<Vec<u8>, String> {
+async fn wait(task: Bytes, _: AsyncContext) -> Result<Bytes, String> {
     // What stands here for a request to some service.
     tokio::time::sleep(Duration::from_millis(10)).await;
-    Ok(task.payload.to_vec())
+    Ok(task)
 }

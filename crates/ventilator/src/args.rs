@@ -8,13 +8,13 @@ use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
     AttemptArgs, LaneArgs, LogArgs, duration_or_zero, name, payload_bytes_max,
 };
-use tradewind_node::exit::{Fatal, HELP};
+use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit};
 use tradewind_node::{Inherited, block_on, exit, logs};
 
 use tradewind_proto::dispatcher::Halt;
 use tradewind_proto::message::Start;
 
-use crate::input::{Delimiter, InputPath};
+use crate::input::{Delimiter, InputPath, Source, open};
 use crate::run::{Settings, run};
 
 const EXAMPLES: &str = "\
@@ -143,12 +143,21 @@ pub struct PolicyArgs {
 }
 
 impl VentilatorArgs {
-    /// What the flags mean.
+    /// Opens the input.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn source(&self) -> Result<impl Source + Send + use<>, Fatal> {
+        let delimiter = if self.null { Delimiter::Nul } else { Delimiter::Newline };
+        let task_bytes_max = payload_bytes_max(self.lanes.message_max);
+        let task_bytes_max = usize::try_from(task_bytes_max).unwrap_or(usize::MAX);
+        Ok(open(&self.input).or_exit(INPUT)?.lines(delimiter, task_bytes_max))
+    }
+
+    /// What the other flags mean.
     #[must_use]
     pub fn settings(self, mut inherited: Inherited) -> Settings {
         Settings {
-            input: self.input,
-            delimiter: if self.null { Delimiter::Nul } else { Delimiter::Newline },
             task_bytes_max: payload_bytes_max(self.lanes.message_max),
             tasks: inherited.or_endpoint(0, self.tasks),
             receipts: inherited.or_endpoint(1, self.receipts),
@@ -164,6 +173,7 @@ impl VentilatorArgs {
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
             progress: !self.logs.no_progress && !self.logs.quiet,
+            audience: Audience::User,
         }
     }
 
@@ -173,8 +183,11 @@ impl VentilatorArgs {
     /// When the job cannot be run.
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
-        let settings = self.settings(Inherited::from_env());
-        block_on(|shutdown| run(settings, shutdown))
+        block_on(|shutdown| async move {
+            let source = self.source()?;
+            let settings = self.settings(Inherited::from_env());
+            Ok(run(settings, source, shutdown).await?.code)
+        })
     }
 }
 

@@ -11,4 +11,4 @@ mod reader;
 mod run;
 
 pub use args::VentilatorArgs;
-pub use run::{Settings, run};
+pub use run::{Ending, Settings, run};

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions};
 use tradewind_node::downstream::{Downstream, DownstreamEvent, GaveUp};
 use tradewind_node::exit::{
-    self, CONNECT, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say,
+    self, Audience, CONNECT, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED,
 };
 use tradewind_node::links::identity;
 use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Shutdown, random_id};
@@ -18,15 +18,11 @@ use tradewind_proto::message::{Card, Role, Start};
 use tradewind_proto::{JobId, SessionId};
 
 use crate::args::cannot_listen;
-use crate::input::{Chunk, Delimiter, InputError, InputPath, Item, open};
+use crate::input::{Chunk, InputError, Item, Source};
 use crate::reader;
 
 /// What a ventilator was told to do.
 pub struct Settings {
-    /// Where the tasks are.
-    pub input: InputPath,
-    /// What ends each of them.
-    pub delimiter: Delimiter,
     /// Bytes of the largest task that can be sent.
     pub task_bytes_max: u64,
     /// Where workers come to.
@@ -57,6 +53,19 @@ pub struct Settings {
     pub connect_timeout: Option<Duration>,
     /// Show how far the job is.
     pub progress: bool,
+    /// Who hears of what happens to the job.
+    pub audience: Audience,
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What a program exits with.
+    pub code: u8,
+    /// Tasks that have their records.
+    pub tasks: u64,
+    /// Of those, the ones whose status is neither `ok` nor `skipped`.
+    pub failed: u64,
 }
 
 /// Events that wait for the loop. What fills it up waits in the sockets.
@@ -69,12 +78,16 @@ const ALONE_MAX: Duration = Duration::from_secs(4);
 /// How long a cancelled job may take to get its last records stored.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
-/// Runs a job to its end.
+/// Runs the job whose tasks the source gives, to its end. The source is read on a thread of its own,
+/// no further than there is room.
 ///
 /// # Errors
 /// When it cannot be run, or cannot go on.
-pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
-    let input = open(&settings.input).or_exit(INPUT)?;
+pub async fn run(
+    settings: Settings,
+    source: impl Source + Send + 'static,
+    mut shutdown: Shutdown,
+) -> Result<Ending, Fatal> {
     let mut ventilator = Ventilator::new(&settings);
     let tasks = settings.tasks.open(settings.lanes.clone()).await.map_err(cannot_listen)?;
     let receipts = settings.receipts.open(settings.lanes.clone()).await.map_err(cannot_listen)?;
@@ -98,8 +111,6 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     Downstream::serve(tasks, receipts, dialler, settings.connect_timeout, &events_in);
     drop(events_in);
 
-    let task_bytes_max = usize::try_from(settings.task_bytes_max).unwrap_or(usize::MAX);
-    let source = input.lines(settings.delimiter, task_bytes_max);
     let mut chunks = Some(reader::spawn(source).or_exit(SYSTEM)?);
     let mut progress = Progress::new(settings.progress);
     let mut show = tokio::time::interval(Progress::INTERVAL);
@@ -134,7 +145,9 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
 
     progress.clear();
     ventilator.links.close().await;
-    ventilator.outcome()
+    let code = ventilator.outcome()?;
+    let DispatcherSnapshot { settled, failed, .. } = ventilator.dispatcher.snapshot();
+    Ok(Ending { code, tasks: settled, failed })
 }
 
 /// Waits for ever once there is no more input, so that it can stand in a select.
@@ -151,6 +164,7 @@ struct Ventilator {
     clock: Clock,
     dispatcher: Dispatcher,
     links: Downstream,
+    audience: Audience,
     task_bytes_max: u64,
     input_error: Option<InputError>,
     cancelled: Option<Instant>,
@@ -176,6 +190,7 @@ impl Ventilator {
             clock: Clock::default(),
             dispatcher: Dispatcher::new(config),
             links: Downstream::default(),
+            audience: settings.audience,
             task_bytes_max: settings.task_bytes_max,
             input_error: None,
             cancelled: None,
@@ -190,6 +205,7 @@ impl Ventilator {
                 for item in chunk {
                     match item {
                         Item::Task(payload) => self.dispatcher.handle_task(payload),
+                        Item::Unfit { reason } => self.dispatcher.handle_unfit_task(reason),
                         Item::TooLarge { bytes } => self.dispatcher.handle_unfit_task(format!(
                             "the task has {bytes} bytes, more than the {} that fit into a message; \
                              see --message-max",
@@ -226,11 +242,13 @@ impl Ventilator {
     fn handle_asked_to_stop(&mut self, asked: Asked) -> Result<(), Fatal> {
         match asked {
             Asked::Drain => {
-                say("stopping: finishing the tasks that were handed out; again to cancel them");
+                self.audience.say(
+                    "stopping: finishing the tasks that were handed out; again to cancel them",
+                );
                 self.dispatcher.handle_drain();
             }
             Asked::Cancel => {
-                say("cancelling");
+                self.audience.say("cancelling");
                 self.cancel();
             }
             Asked::Quit => {
@@ -251,7 +269,7 @@ impl Ventilator {
         if !is_draining || !self.dispatcher.is_alone() {
             self.alone = None;
         } else if self.alone.get_or_insert_with(Instant::now).elapsed() > ALONE_MAX {
-            say("nobody is left to finish what was handed out: cancelling it");
+            self.audience.say("nobody is left to finish what was handed out: cancelling it");
             self.cancel();
         }
     }
@@ -276,7 +294,7 @@ impl Ventilator {
             return Err(Fatal::new(REFUSED, format!("the job was refused: {reason}")));
         }
         if self.dispatcher.ended() == Some(&Ended::Untouched) {
-            say("stopped before the job went on: nothing was run, all is as it was");
+            self.audience.say("stopped before the job went on: nothing was run, all is as it was");
             return Ok(STOPPED);
         }
         if let Some(error) = self.input_error.take() {
@@ -285,14 +303,14 @@ impl Ventilator {
         let snapshot = self.dispatcher.snapshot();
         tracing::info!(tasks = snapshot.settled, failed = snapshot.failed, "the job is over");
         if self.dispatcher.is_stopped() {
-            say(&format!(
+            self.audience.say(&format!(
                 "stopped: {} tasks have their records, the rest of the input was not run",
                 snapshot.settled
             ));
             return Ok(STOPPED);
         }
         if self.dispatcher.is_halted() {
-            say(&format!(
+            self.audience.say(&format!(
                 "halted: {} tasks have their records, the rest of the input was not run",
                 snapshot.settled
             ));

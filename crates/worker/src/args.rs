@@ -10,7 +10,7 @@ use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
     LaneArgs, LogArgs, default_name, duration, name, payload_bytes_max, size,
 };
-use tradewind_node::exit::{COMMAND, Fatal, HELP, OrExit, USAGE};
+use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, USAGE};
 use tradewind_node::{block_on, exit, logs};
 use tradewind_proto::limits::SLOTS_MAX;
 
@@ -193,6 +193,7 @@ impl WorkerArgs {
             runner,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
+            audience: Audience::User,
         })
     }
 

@@ -12,4 +12,4 @@ mod runner;
 
 pub use args::WorkerArgs;
 pub use run::{Settings, run};
-pub use runner::{OutcomeFuture, Runner};
+pub use runner::{AsyncHandler, AsyncRunner, OutcomeFuture, Runner, StopToken};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
-use tradewind_node::exit::{self, CONNECT, Fatal, OK, OrExit, SYSTEM, say};
+use tradewind_node::exit::{self, Audience, CONNECT, Fatal, OK, OrExit, SYSTEM};
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_inward, keep_outward, send};
 use tradewind_node::{Asked, Clock, Shutdown, random_id};
 use tradewind_proto::executor::{self, Executor};
@@ -36,6 +36,8 @@ pub struct Settings {
     pub lanes: LaneOptions,
     /// How long to try to reach the ventilator or the sink.
     pub connect_timeout: Option<Duration>,
+    /// Who hears that it was stopped.
+    pub audience: Audience,
 }
 
 /// Everything that can happen on a connection.
@@ -140,7 +142,8 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let tasks = worker.executor.snapshot().tasks_done;
     tracing::info!(tasks, "the worker leaves");
     if worker.is_asked_to_stop {
-        say(&format!("stopped: {tasks} tasks ended here, what had not is handed back"));
+        let line = format!("stopped: {tasks} tasks ended here, what had not is handed back");
+        settings.audience.say(&line);
     }
     Ok(OK)
 }

@@ -1,19 +1,25 @@
 //! Where handlers run.
 
 use std::collections::HashMap;
+use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Instant;
 
-use tokio::sync::Notify;
+use futures::FutureExt;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::AbortHandle;
 use tradewind_node::Clock;
 use tradewind_proto::executor::{Start, Stop};
 use tradewind_proto::message::{self, Limits, Outcome, Status};
 use tradewind_proto::{Payload, Slot};
 
-use crate::handler::{BlockingHandler, Deck, Finished, Slots, StopSignal, Task};
+use crate::handler::{BlockingHandler, Deck, Finished, Slots, StopSignal, Task, clip, panicked};
 
 /// What an asynchronous handler returns.
 pub type OutcomeFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -25,8 +31,40 @@ pub enum Runner {
     Inline(Arc<dyn BlockingHandler>),
     /// On a thread for each slot.
     Threads(Arc<dyn BlockingHandler>),
-    /// On the worker's runtime. A task that is to stop is dropped where it waits.
-    Async(Arc<dyn Fn(Task) -> OutcomeFuture + Send + Sync>),
+    /// On a runtime, as many at once as there are slots.
+    Async(AsyncRunner),
+}
+
+/// An asynchronous handler. A task that is to stop is dropped where it waits.
+#[derive(Clone)]
+pub struct AsyncRunner {
+    /// Runs a task.
+    pub handler: AsyncHandler,
+    /// Where; if `None`, on a runtime of one thread, which is made for the purpose. It is never the
+    /// worker's own: a handler that blocks must not keep the loop from saying that it is there.
+    pub runtime: Option<Handle>,
+}
+
+/// See [`AsyncRunner`].
+pub type AsyncHandler = Arc<dyn Fn(Task, StopToken) -> OutcomeFuture + Send + Sync>;
+
+/// Says when an asynchronous task should stop, to what it has started besides: it is dropped
+/// itself.
+#[derive(Clone, Debug)]
+pub struct StopToken(watch::Receiver<bool>);
+
+impl StopToken {
+    /// Is the task to stop, or over?
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until the task is to stop, or over.
+    pub async fn stopped(&self) {
+        // An error says that nobody is left to tell.
+        let _ = self.0.clone().wait_for(|is_stopped| *is_stopped).await;
+    }
 }
 
 /// A runner at work.
@@ -38,8 +76,9 @@ pub(crate) enum Running {
 
 /// Asynchronous handlers' tasks, by slot.
 pub(crate) struct Futures {
-    handler: Arc<dyn Fn(Task) -> OutcomeFuture + Send + Sync>,
-    running: HashMap<Slot, (Task, u64, Instant, JoinHandle<()>)>,
+    handler: AsyncHandler,
+    runtime: Runtime,
+    running: HashMap<Slot, (Arc<RunningTask>, AbortHandle)>,
     // Never holds more than there are slots.
     finished_in: UnboundedSender<Finished>,
     finished: UnboundedReceiver<Finished>,
@@ -47,8 +86,34 @@ pub(crate) struct Futures {
     ended: Vec<Finished>,
 }
 
+/// A task that runs. It ends by itself, or is stopped, or is dropped with its runtime: only what
+/// comes first is reported.
+struct RunningTask {
+    slot: Slot,
+    task: Task,
+    started_us: u64,
+    began: Instant,
+    is_ended: AtomicBool,
+    stop: watch::Sender<bool>,
+    finished_in: UnboundedSender<Finished>,
+}
+
+/// Goes down with the future that runs the task.
+struct DroppedWith(Arc<RunningTask>);
+
+/// Where handlers run.
+enum Runtime {
+    Given(Handle),
+    /// A thread that runs it until it is dropped, and is waited for.
+    Own {
+        handle: Handle,
+        end: Option<oneshot::Sender<()>>,
+        thread: Option<thread::JoinHandle<()>>,
+    },
+}
+
 impl Running {
-    pub(crate) fn new(runner: Runner, slots: u32) -> std::io::Result<Self> {
+    pub(crate) fn new(runner: Runner, slots: u32) -> io::Result<Self> {
         Ok(match runner {
             Runner::Inline(handler) => Self::Inline { handler, stop: StopSignal::new()? },
             Runner::Threads(handler) => {
@@ -57,10 +122,10 @@ impl Running {
                 let slots = Slots::new(slots, handler, move || call.notify_one());
                 Self::Threads { slots, called }
             }
-            Runner::Async(handler) => {
-                let (finished_in, finished) = mpsc::unbounded_channel();
-                let (running, ended) = (HashMap::new(), Vec::new());
-                Self::Async(Futures { handler, running, finished_in, finished, ended })
+            Runner::Async(AsyncRunner { handler, runtime }) => {
+                let runtime =
+                    runtime.map_or_else(Runtime::new, |given| Ok(Runtime::Given(given)))?;
+                Self::Async(Futures::new(handler, runtime))
             }
         })
     }
@@ -140,31 +205,97 @@ impl Running {
 }
 
 impl Futures {
+    fn new(handler: AsyncHandler, runtime: Runtime) -> Self {
+        let (finished_in, finished) = mpsc::unbounded_channel();
+        let (running, ended) = (HashMap::new(), Vec::new());
+        Self { handler, runtime, running, finished_in, finished, ended }
+    }
+
     fn start(&mut self, clock: &Clock, slot: Slot, task: Task) {
-        let (started_us, began) = (clock.unix_us(), Instant::now());
-        let future = (self.handler)(task.clone());
-        let done = self.finished_in.clone();
-        let about = task.clone();
-        let handle = tokio::spawn(async move {
-            // A panic must be that task's failure, not the slot's end.
-            let outcome = tokio::spawn(future).await.unwrap_or_else(|error| {
-                Outcome::error(Status::Failed, format!("the handler panicked: {error}"))
-            });
-            let ran_us = began.elapsed().as_micros() as u64;
-            let _ = done.send(finished(slot, &about, started_us, ran_us, outcome));
+        let (stop, token) = watch::channel(false);
+        let running = Arc::new(RunningTask {
+            slot,
+            task,
+            started_us: clock.unix_us(),
+            began: Instant::now(),
+            is_ended: AtomicBool::new(false),
+            stop,
+            finished_in: self.finished_in.clone(),
         });
-        self.running.insert(slot, (task, started_us, began, handle));
+        let handler = Arc::clone(&self.handler);
+        let dropped_with = DroppedWith(Arc::clone(&running));
+        let run = async move {
+            let running = &dropped_with.0;
+            // What comes before the first await may panic as well. It must be that task's failure,
+            // not the slot's end.
+            let ran = async { handler(running.task.clone(), StopToken(token)).await };
+            let ran = AssertUnwindSafe(ran).catch_unwind().await;
+            running.end(|| ran.unwrap_or_else(|panic| panicked(panic.as_ref())));
+        };
+        let abort = self.runtime.handle().spawn(run).abort_handle();
+        self.running.insert(slot, (running, abort));
     }
 
     fn stop(&mut self, stop: Stop) {
-        let Some((task, started_us, began, handle)) = self.running.get(&stop.slot) else { return };
-        if handle.is_finished() || (task.seq, task.attempt) != (stop.seq, stop.attempt) {
-            return;
+        let Some((running, abort)) = self.running.get(&stop.slot) else { return };
+        if (running.task.seq, running.task.attempt) == (stop.seq, stop.attempt) {
+            running.end(|| Outcome::error(Status::Failed, "stopped"));
+            abort.abort();
         }
-        handle.abort();
-        let outcome = Outcome::error(Status::Failed, "stopped");
-        let ran_us = began.elapsed().as_micros() as u64;
-        let _ = self.finished_in.send(finished(stop.slot, task, *started_us, ran_us, outcome));
+    }
+}
+
+impl Drop for Futures {
+    fn drop(&mut self) {
+        self.running.values().for_each(|(_, abort)| abort.abort());
+    }
+}
+
+impl RunningTask {
+    /// Reports this outcome if it has not ended before.
+    fn end(&self, outcome: impl FnOnce() -> Outcome) {
+        let ran_us = self.began.elapsed().as_micros() as u64;
+        if !self.is_ended.swap(true, Ordering::AcqRel) {
+            let finished = finished(self.slot, &self.task, self.started_us, ran_us, outcome());
+            // An error: the worker is gone.
+            let _ = self.finished_in.send(finished);
+        }
+        self.stop.send_replace(true);
+    }
+}
+
+impl Drop for DroppedWith {
+    fn drop(&mut self) {
+        self.0.end(|| Outcome::error(Status::Failed, "the handler's runtime has ended"));
+    }
+}
+
+impl Runtime {
+    fn new() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel::<()>();
+        let thread = thread::Builder::new().name("handlers".to_owned()).spawn(move || {
+            // An error: the other end is gone, which is what was waited for.
+            let _ = runtime.block_on(ended);
+        })?;
+        Ok(Self::Own { handle, end: Some(end), thread: Some(thread) })
+    }
+
+    fn handle(&self) -> &Handle {
+        match self {
+            Self::Given(handle) | Self::Own { handle, .. } => handle,
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Self::Own { end, thread, .. } = self {
+            drop(end.take());
+            // It has panicked only if a destructor of the handler's has: that is said already.
+            let _ = thread.take().map(thread::JoinHandle::join);
+        }
     }
 }
 
@@ -173,7 +304,15 @@ fn task_for_slot(task: message::Task, report_command: bool) -> Task {
     Task { seq, attempt, payload, report_command }
 }
 
-fn finished(slot: Slot, task: &Task, started_us: u64, ran_us: u64, outcome: Outcome) -> Finished {
+fn finished(
+    slot: Slot,
+    task: &Task,
+    started_us: u64,
+    ran_us: u64,
+    mut outcome: Outcome,
+) -> Finished {
+    // A handler from elsewhere may not know the limit.
+    outcome.error = clip(outcome.error);
     let Task { seq, attempt, .. } = *task;
     let command = Payload::new();
     Finished { slot, seq, attempt, started_us, ran_us, outcome, command, next: None }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use tradewind_proto::collector::Order;
 use tradewind_proto::executor::{Executor, Finished, Stop};
-use tradewind_proto::message::{Limits, News, Outcome, Task, ToSink, ToWorker};
+use tradewind_proto::limits::HEARTBEAT_INTERVAL;
+use tradewind_proto::message::{Limits, News, Outcome, Status, Task, ToSink, ToWorker};
 use tradewind_proto::{Attempt, CallId, Payload, Seq, SeqRanges, SessionId, Slot, Time};
 
-use crate::ring::JOB;
+use crate::ring::{JOB, Ring};
 
 /// Runs task 0 in its only slot; 1, 2 and 3 wait.
 fn worker() -> Executor {
@@ -98,4 +100,25 @@ fn news_need_not_wait_for_results() {
     assert!(matches!(executor.poll_news(), Some(ToSink::News { news: News::Returned { .. }, .. })));
     assert_eq!(executor.poll_news(), None);
     assert!(matches!(executor.poll_transmit(), Some(ToSink::Results { .. })));
+}
+
+#[test]
+fn a_task_that_runs_for_a_day_is_run_once() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.join(2, 1);
+    ring.tasks(&["a"]);
+    ring.dispatcher.handle_input_end();
+    ring.settle();
+    let holder = if ring.running(1).is_empty() { 2 } else { 1 };
+    let beat = HEARTBEAT_INTERVAL.as_micros() as u64;
+    for _ in 0..24 * 60 * 60 {
+        ring.pass(beat);
+    }
+    assert_eq!(ring.running(holder), [(0, 1)]);
+    assert!(ring.running(3 - holder).is_empty(), "nobody else was given it");
+    ring.finish(holder, 0, Outcome::ok(Payload::new()));
+    assert_eq!(ring.records(), [(0, Status::Ok, 1)]);
+    ring.flush();
+    ring.assert_over();
 }

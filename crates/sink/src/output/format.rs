@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tradewind_proto::collector::Record;
 use tradewind_proto::message::Status;
 
-use super::jsonl;
+use super::{OutputTarget, jsonl};
 
 /// How records look in the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -19,6 +19,17 @@ pub enum Format {
 }
 
 impl Format {
+    /// Unless somebody says otherwise: JSON where the name says so.
+    #[must_use]
+    pub fn of(target: &OutputTarget) -> Self {
+        match target {
+            OutputTarget::File(path) if path.extension().is_some_and(|e| e == "jsonl") => {
+                Self::Jsonl
+            }
+            OutputTarget::File(_) | OutputTarget::Stdout => Self::Lines,
+        }
+    }
+
     /// As it is written on a command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {

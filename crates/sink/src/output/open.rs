@@ -220,7 +220,19 @@ enum Again {
     NotOk,
 }
 
+impl Settings {
+    /// Can records of failed tasks be taken out again?
+    pub(super) fn can_retry(&self) -> bool {
+        self.format == Format::Jsonl && self.output != OutputTarget::Stdout
+    }
+}
+
 impl Prepared {
+    /// What was to be opened.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Makes the output ready for a job: for a new one, or for one that it has a part of already,
     /// which takes as long as reading it.
     ///

@@ -72,6 +72,9 @@ pub enum OutputError {
         /// What was being written.
         destination: Destination,
     },
+    /// The program that took the records wants no more.
+    #[error("the records are no longer taken")]
+    Dropped,
     /// It cannot be written.
     #[error("cannot write to {destination}: {reason}")]
     Io {

@@ -60,6 +60,9 @@ pub enum InputError {
         /// What the system says.
         reason: io::Error,
     },
+    /// The program that gives the tasks cannot go on.
+    #[error("cannot get more tasks: {0}")]
+    Program(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// An input that was opened.

@@ -32,6 +32,11 @@ pub enum Item {
         /// Its length.
         bytes: u64,
     },
+    /// The task could not be made; its record says why.
+    Unfit {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Chunk {

@@ -21,8 +21,10 @@ use tradewind_proto::{Attempt, Seq};
 pub use command::{CommandHandler, CommandOptions, STOP_GRACE};
 pub use program::{ProgramError, check_program};
 pub use quote::COMMAND_BYTES_MAX;
+pub(crate) use slots::panicked;
 pub use slots::{Begun, Deck, Finished, Slots};
 pub use stop::StopSignal;
+pub(crate) use tail::clip;
 pub use template::{Input, MissingCommand, Template};
 
 /// The error of a task that was stopped before it came to anything.

@@ -297,10 +297,7 @@ impl Shared {
         let started = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| self.handler.run(task, stop)));
         let ran_us = micros(started.elapsed());
-        let mut outcome = outcome.unwrap_or_else(|panic| {
-            let error = format!("the handler panicked: {}", message(panic.as_ref()));
-            Outcome::error(Status::Failed, error)
-        });
+        let mut outcome = outcome.unwrap_or_else(|panic| panicked(panic.as_ref()));
         // A handler from elsewhere may not know the limit.
         outcome.error = tail::clip(outcome.error);
         let command = if task.report_command {
@@ -358,14 +355,16 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
-    if let Some(text) = panic.downcast_ref::<&str>() {
+/// What became of a task whose handler panicked.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Outcome {
+    let message = if let Some(text) = panic.downcast_ref::<&str>() {
         text
     } else if let Some(text) = panic.downcast_ref::<String>() {
         text
     } else {
         "without a message"
-    }
+    };
+    Outcome::error(Status::Failed, format!("the handler panicked: {message}"))
 }
 
 #[cfg(test)]

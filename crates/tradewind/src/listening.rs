@@ -1,0 +1,36 @@
+//! Ports that listen before anything else is known.
+
+use std::net::TcpListener;
+
+use tradewind_lanes::{Endpoint, bind};
+use tradewind_node::Listen;
+
+use crate::Error;
+
+/// A port on which peers can be waited for already.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    endpoint: Endpoint,
+    socket: TcpListener,
+}
+
+impl Listening {
+    /// Listens there; on any free port if the port is 0.
+    pub(crate) fn on(endpoint: &str) -> Result<Self, Error> {
+        let endpoint: Endpoint = endpoint.parse()?;
+        let socket = bind(&endpoint)?;
+        let port = socket.local_addr().map_err(Error::system)?.port();
+        Ok(Self { endpoint: endpoint.with_port(port), socket })
+    }
+
+    /// The host as it was asked for, and the actual port.
+    pub(crate) fn endpoint(&self) -> String {
+        self.endpoint.to_string()
+    }
+}
+
+impl From<Listening> for Listen {
+    fn from(listening: Listening) -> Self {
+        Self::Socket(listening.socket)
+    }
+}

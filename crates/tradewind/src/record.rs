@@ -1,0 +1,76 @@
+//! What becomes of a task.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use tradewind_proto::collector;
+use tradewind_proto::message::{Exit, Status};
+
+use crate::{Error, TaskError};
+
+/// A task's one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record {
+    /// The task's place in the job, from 0.
+    pub seq: u64,
+    /// How it ended.
+    pub status: Status,
+    /// Which run this was, from 1; 0 if it was never run.
+    pub attempt: u32,
+    /// The name of the worker that ran it; empty if none did.
+    pub worker: Arc<str>,
+    /// When it started, by the worker's clock.
+    pub started: Option<SystemTime>,
+    /// How long it ran.
+    pub ran: Duration,
+    /// How its process ended, if it had one.
+    pub exit: Exit,
+    /// What it wrote to stdout, or what the handler returned.
+    pub output: Bytes,
+    /// Empty when all went well; else the end of stderr (4 KiB) or a reason.
+    pub error: String,
+}
+
+impl Record {
+    pub(crate) fn new(record: &collector::Record<'_>) -> Self {
+        let result = record.result;
+        let started = Duration::from_micros(result.started_us);
+        let started = UNIX_EPOCH.checked_add(started).filter(|_| result.started_us > 0);
+        Self {
+            seq: result.seq.0,
+            status: result.outcome.status,
+            attempt: result.attempt.0,
+            worker: record.worker.into(),
+            started,
+            ran: Duration::from_micros(result.ran_us),
+            exit: result.outcome.exit,
+            output: result.outcome.output.clone().into(),
+            error: result.outcome.error.clone(),
+        }
+    }
+
+    /// The output, if the task is `ok`.
+    ///
+    /// # Errors
+    /// How it ended otherwise.
+    pub fn ok(self) -> Result<Bytes, TaskError> {
+        match self.status {
+            Status::Ok => Ok(self.output),
+            status => Err(TaskError { seq: self.seq, status, error: self.error }),
+        }
+    }
+
+    /// The value of an output that is JSON, if the task is `ok`.
+    ///
+    /// # Errors
+    /// How it ended otherwise, or what is wrong with the JSON.
+    pub fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
+        let seq = self.seq;
+        let output = self.ok()?;
+        serde_json::from_slice(&output)
+            .map_err(|error| Error::Decode { seq, reason: error.to_string() })
+    }
+}

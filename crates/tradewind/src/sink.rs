@@ -1,0 +1,213 @@
+//! A Rust program as a sink.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::Duration;
+
+use futures::Stream;
+use tradewind_lanes::{Endpoint, LaneOptions};
+use tradewind_node::block_on_until;
+use tradewind_node::exit::{Audience, OK, REFUSED, STOPPED, TASKS_FAILED};
+use tradewind_proto::collector::Order;
+use tradewind_sink::Settings;
+use tradewind_sink::output::{self, Format, Fsync, OutputTarget};
+
+use crate::listening::Listening;
+use crate::taking::{Taking, channel};
+use crate::{Error, Handle, Record};
+
+/// A sink whose records this program takes.
+///
+/// **A record counts as stored once the program has taken it**: then the ventilator and the worker
+/// forget it. What was given and not taken is bounded, and so is everything behind it: a program
+/// that takes records slowly slows the job, and nothing is lost. A program that dies has lost what
+/// it took and did not keep, and the job cannot be gone on with, unless there is a
+/// [file](Self::output) too.
+#[derive(Debug)]
+pub struct Sink {
+    results: Listening,
+    ventilator: Endpoint,
+    order: Order,
+    output: Option<PathBuf>,
+    overwrite: bool,
+    connect_timeout: Option<Duration>,
+    lanes: LaneOptions,
+    signals: bool,
+    handle: Handle,
+}
+
+/// The records of a job, one for each task. To be waited for where one may block; asynchronous code
+/// takes a [`RecordStream`].
+///
+/// It says `None` when the job is over and the ventilator knows; only then is there nothing left
+/// that this process has to do for it. An error is the last that comes. Whoever drops it before has
+/// seen enough: the sink ends with the next record, or at once when it is told to
+/// [quit](Handle::quit), and the ventilator waits for another one, unless it is told so too.
+#[derive(Debug)]
+pub struct Records(Taking);
+
+/// The same as a stream.
+#[derive(Debug)]
+pub struct RecordStream(Taking);
+
+impl Sink {
+    /// Listens for workers and for the ventilator on an endpoint like `tcp://0.0.0.0:5558`; port 0
+    /// is any that is free. Peers may connect from now on.
+    ///
+    /// # Errors
+    /// When this is not an endpoint, or cannot be listened on.
+    pub fn listen(results: &str) -> Result<Self, Error> {
+        Ok(Self {
+            results: Listening::on(results)?,
+            ventilator: "tcp://127.0.0.1:5559".parse()?,
+            order: Order::Seq,
+            output: None,
+            overwrite: false,
+            connect_timeout: None,
+            lanes: LaneOptions::default(),
+            signals: false,
+            handle: Handle::default(),
+        })
+    }
+
+    /// Where workers and the ventilator can connect to, with the actual port.
+    #[must_use]
+    pub fn results_endpoint(&self) -> String {
+        self.results.endpoint()
+    }
+
+    /// Where the ventilator listens for receipts; by default `tcp://127.0.0.1:5559`.
+    ///
+    /// # Errors
+    /// When this is not an endpoint.
+    pub fn ventilator(mut self, endpoint: &str) -> Result<Self, Error> {
+        self.ventilator = endpoint.parse()?;
+        Ok(self)
+    }
+
+    /// Whether records come in the order of the tasks, as they do by default, or as tasks end.
+    #[must_use]
+    pub fn ordered(mut self, ordered: bool) -> Self {
+        self.order = if ordered { Order::Seq } else { Order::Completion };
+        self
+    }
+
+    /// Store records in a file too, as the `sink` program does: `jsonl` if its name ends so, else
+    /// `lines`. A job can then be [gone on with](crate::JobOptions::resume): the records that are
+    /// in the file are not given again, those that were taken and are not in it are.
+    #[must_use]
+    pub fn output(mut self, file: impl Into<PathBuf>) -> Self {
+        self.output = Some(file.into());
+        self
+    }
+
+    /// Replace a file that holds records of another job.
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// Give up when the ventilator cannot be reached for so long; by default never.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Whether SIGTERM, SIGINT and SIGHUP stop it. By default they are left alone, and there is the
+    /// [handle](Self::handle). Once taken over, they are for the rest of the process's life.
+    #[must_use]
+    pub fn signals(mut self, signals: bool) -> Self {
+        self.signals = signals;
+        self
+    }
+
+    /// What stops it. What it has is still given then, and is to be taken.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Begins to collect one job's records, on a thread of its own.
+    ///
+    /// # Errors
+    /// When there is a file, and it cannot be opened.
+    pub fn records(self) -> Result<Records, Error> {
+        self.start().map(Records)
+    }
+
+    /// The same, for asynchronous code, on whatever runtime.
+    ///
+    /// # Errors
+    /// When there is a file, and it cannot be opened.
+    pub fn stream(self) -> Result<RecordStream, Error> {
+        self.start().map(RecordStream)
+    }
+
+    fn start(self) -> Result<Taking, Error> {
+        let file = self.output.map(|file| {
+            let output = OutputTarget::File(file);
+            output::prepare(&output::Settings {
+                format: Format::of(&output),
+                output,
+                order: self.order,
+                joblog: None,
+                overwrite: self.overwrite,
+                fsync: Fsync::default(),
+            })
+        });
+        let file = file.transpose().map_err(|error| Error::Output(error.into()))?;
+        let (store, end, taking) = channel(file);
+        let settings = Settings {
+            listen: self.results.into(),
+            ventilator: self.ventilator,
+            order: self.order,
+            lanes: self.lanes,
+            connect_timeout: self.connect_timeout,
+            quiet: true,
+            progress: false,
+            audience: Audience::Program,
+        };
+        let (handle, signals) = (self.handle, self.signals);
+        let run = move || {
+            let ended = block_on_until(
+                || handle.shutdown(signals),
+                |shutdown| tradewind_sink::run(settings, || Ok(store), shutdown),
+            );
+            // An error: the program wants to know nothing more.
+            let _ = end.send(ended.map_err(Error::from).and_then(judge));
+        };
+        thread::Builder::new().name("sink".to_owned()).spawn(run).map_err(Error::system)?;
+        Ok(taking)
+    }
+}
+
+fn judge(code: u8) -> Result<(), Error> {
+    match code {
+        OK | TASKS_FAILED => Ok(()),
+        STOPPED => Err(Error::Stopped),
+        REFUSED => Err(Error::Refused(anyhow::anyhow!(
+            "the ventilator has given the job up before all of its records were stored"
+        ))),
+        code => Err(Error::system(anyhow::anyhow!("the sink ended with code {code}"))),
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
+    }
+}
+
+impl Stream for RecordStream {
+    type Item = Result<Record, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next(context)
+    }
+}

@@ -1,0 +1,284 @@
+//! A Rust program as a worker.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tradewind_lanes::{Endpoint, LaneOptions};
+use tradewind_node::exit::Audience;
+use tradewind_node::{args, block_on_until};
+use tradewind_proto::limits::SLOTS_MAX;
+use tradewind_proto::message::{Outcome, Status};
+use tradewind_worker::args::cores;
+use tradewind_worker::handler::{StopSignal, Task};
+use tradewind_worker::{AsyncRunner, OutcomeFuture, Runner, Settings, StopToken};
+
+use crate::{AsyncContext, Codec, Context, Error, Handle, Reply};
+
+/// A worker that runs a closure for each task.
+///
+/// What the closure returns is the task's output, or [`Reply::Skip`]. Its error is the task's
+/// failure; a panic is one too, and takes nothing else down. The program may run as many workers as
+/// it likes.
+#[derive(Debug)]
+pub struct Worker {
+    ventilator: Endpoint,
+    sink: Endpoint,
+    name: Option<String>,
+    slots: u32,
+    exit_when_done: bool,
+    grace: Duration,
+    connect_timeout: Option<Duration>,
+    lanes: LaneOptions,
+    signals: bool,
+    runtime: Option<tokio::runtime::Handle>,
+    handle: Handle,
+}
+
+/// A worker whose closure takes and returns values; made by [`Worker::typed`].
+#[derive(Debug)]
+pub struct TypedWorker<C> {
+    worker: Worker,
+    codec: C,
+}
+
+/// From a request to stop to the stop of what runs; as the `worker` program has it by default.
+const GRACE: Duration = Duration::from_secs(30);
+
+impl Worker {
+    /// A worker for the ventilator that hands out tasks here and the sink that listens there, both
+    /// like `tcp://host:5557`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// When one of them is not an endpoint.
+    pub fn connect(ventilator: &str, sink: &str) -> Result<Self, Error> {
+        Ok(Self {
+            ventilator: ventilator.parse()?,
+            sink: sink.parse()?,
+            name: None,
+            slots: cores(),
+            exit_when_done: false,
+            grace: GRACE,
+            connect_timeout: None,
+            lanes: LaneOptions::default(),
+            signals: true,
+            runtime: None,
+            handle: Handle::default(),
+        })
+    }
+
+    /// Its name, for people and records; by default the host's and the process's id.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How many tasks to run at once; by default the cores.
+    #[must_use]
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// Return when the job is over instead of waiting for the next.
+    #[must_use]
+    pub fn exit_when_done(mut self, exit: bool) -> Self {
+        self.exit_when_done = exit;
+        self
+    }
+
+    /// When it drains: how long to finish what runs before that is stopped and handed back. By
+    /// default 30 s.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Give up when a peer cannot be reached for so long; by default never.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Whether SIGTERM and SIGINT drain it, and when repeated stop it at once, as SIGHUP does. By
+    /// default they do; they are then taken over for the rest of the process's life. Without, there
+    /// is the [handle](Self::handle).
+    #[must_use]
+    pub fn signals(mut self, signals: bool) -> Self {
+        self.signals = signals;
+        self
+    }
+
+    /// Where the futures of [`run_async`](Self::run_async) run; by default on a runtime of one
+    /// thread that is made for them. One of several threads runs them on several cores, and what
+    /// belongs to a runtime, such as a pool of connections, may be used on that one.
+    #[must_use]
+    pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// What stops it, from another thread or from a closure.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Tasks and outputs as values. The last of the settings.
+    #[must_use]
+    pub fn typed<C: Codec>(self, codec: C) -> TypedWorker<C> {
+        TypedWorker { worker: self, codec }
+    }
+
+    /// Runs tasks, each slot on its own thread, until it is told to stop, or until the job is over
+    /// if that was asked for. Blocks; in asynchronous code, give it a thread of its own.
+    ///
+    /// # Errors
+    /// When no tasks can be run.
+    pub fn run<F, R, E>(self, handler: F) -> Result<(), Error>
+    where
+        F: Fn(&[u8], &Context<'_>) -> Result<R, E> + Send + Sync + 'static,
+        R: Into<Reply>,
+        E: Display,
+    {
+        let bytes_max = self.output_bytes_max();
+        let handler = move |task: &Task, stop: &StopSignal| {
+            outcome(handler(&task.payload, &Context { task, stop }), bytes_max)
+        };
+        self.block_on(Runner::Threads(Arc::new(handler)))
+    }
+
+    /// As [`run`](Self::run), with a closure that returns a future, as many of them at once as
+    /// there are slots: `slots(1000)` is nothing special. All of tokio can be used; what blocks
+    /// belongs into `spawn_blocking`, or it holds up the others. A future that is to stop is
+    /// dropped where it waits.
+    ///
+    /// # Errors
+    /// When no tasks can be run.
+    pub fn run_async<F, Fut, R, E>(self, handler: F) -> Result<(), Error>
+    where
+        F: Fn(Bytes, AsyncContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        R: Into<Reply> + 'static,
+        E: Display + 'static,
+    {
+        let bytes_max = self.output_bytes_max();
+        let runtime = self.runtime.clone();
+        let handler = move |task: Task, stop: StopToken| -> OutcomeFuture {
+            let context = AsyncContext { seq: task.seq.0, attempt: task.attempt.0, stop };
+            let result = handler(task.payload.into(), context);
+            Box::pin(async move { outcome(result.await, bytes_max) })
+        };
+        self.block_on(Runner::Async(AsyncRunner { handler: Arc::new(handler), runtime }))
+    }
+
+    /// Can it be run at all?
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if let Some(name) = &self.name {
+            args::name(name).map_err(Error::Name)?;
+        }
+        if !(1..=SLOTS_MAX).contains(&self.slots) {
+            return Err(Error::Slots(self.slots));
+        }
+        Ok(())
+    }
+
+    fn output_bytes_max(&self) -> u64 {
+        args::payload_bytes_max(self.lanes.message_bytes_max)
+    }
+
+    fn block_on(self, runner: Runner) -> Result<(), Error> {
+        self.check()?;
+        let settings = Settings {
+            ventilator: self.ventilator,
+            sink: self.sink,
+            slots: self.slots,
+            name: self.name.unwrap_or_else(args::default_name),
+            exit_when_done: self.exit_when_done,
+            grace: self.grace,
+            runner,
+            lanes: self.lanes,
+            connect_timeout: self.connect_timeout,
+            audience: Audience::Program,
+        };
+        block_on_until(
+            || self.handle.shutdown(self.signals),
+            |shutdown| tradewind_worker::run(settings, shutdown),
+        )?;
+        Ok(())
+    }
+}
+
+impl<C: Codec> TypedWorker<C> {
+    /// As [`Worker::run`].
+    ///
+    /// # Errors
+    /// When no tasks can be run.
+    pub fn run<F, R, E>(self, handler: F) -> Result<(), Error>
+    where
+        F: Fn(C::Task, &Context<'_>) -> Result<R, E> + Send + Sync + 'static,
+        R: Into<Reply<C::Output>>,
+        E: Display,
+    {
+        let Self { worker, codec } = self;
+        worker.run(move |task, context| {
+            let task = decode(&codec, task)?;
+            encode(&codec, handler(task, context))
+        })
+    }
+
+    /// As [`Worker::run_async`].
+    ///
+    /// # Errors
+    /// When no tasks can be run.
+    pub fn run_async<F, Fut, R, E>(self, handler: F) -> Result<(), Error>
+    where
+        F: Fn(C::Task, AsyncContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        R: Into<Reply<C::Output>> + 'static,
+        E: Display + 'static,
+    {
+        let codec = Arc::new(self.codec);
+        self.worker.run_async(move |task, context| {
+            let codec = Arc::clone(&codec);
+            let running = decode(&*codec, &task).map(|task| handler(task, context));
+            async move { encode(&*codec, running?.await) }
+        })
+    }
+}
+
+fn decode<C: Codec>(codec: &C, task: &[u8]) -> Result<C::Task, String> {
+    codec.decode(task).map_err(|error| format!("cannot decode the task: {error:#}"))
+}
+
+fn encode<C, R, E>(codec: &C, result: Result<R, E>) -> Result<Reply, String>
+where
+    C: Codec,
+    R: Into<Reply<C::Output>>,
+    E: Display,
+{
+    // The alternate form of an `anyhow::Error` has its causes.
+    match result.map_err(|error| format!("{error:#}"))?.into() {
+        Reply::Skip => Ok(Reply::Skip),
+        Reply::Output(output) => match codec.encode(output) {
+            Ok(bytes) => Ok(Reply::Output(bytes)),
+            Err(error) => Err(format!("cannot encode the output: {error:#}")),
+        },
+    }
+}
+
+fn outcome<R: Into<Reply>, E: Display>(result: Result<R, E>, bytes_max: u64) -> Outcome {
+    match result.map(Into::into) {
+        Ok(Reply::Output(output)) if output.len() as u64 > bytes_max => {
+            let error = format!("the output has {} bytes, more than {bytes_max}", output.len());
+            Outcome::error(Status::Failed, error)
+        }
+        Ok(Reply::Output(output)) => Outcome::ok(output.into()),
+        Ok(Reply::Skip) => Outcome::error(Status::Skipped, ""),
+        Err(error) => Outcome::error(Status::Failed, format!("{error:#}")),
+    }
+}
