@@ -6,6 +6,7 @@
 
 pub mod args;
 mod clock;
+mod colsep;
 pub mod exit;
 pub mod links;
 mod listen;
@@ -15,6 +16,7 @@ mod runtime;
 mod shutdown;
 
 pub use clock::{Clock, random_id};
+pub use colsep::Colsep;
 pub use listen::{Inherited, Listen};
 pub use progress::{Progress, ProgressView};
 pub use runtime::block_on;

@@ -20,15 +20,15 @@ use tradewind_proto::message::{Card, Role, Start, ToVentilator};
 use tradewind_proto::{JobId, LaneId, SessionId};
 
 use crate::args::cannot_listen;
-use crate::input::{Chunk, Delimiter, InputError, InputPath, Item, open};
+use crate::input::{Chunk, Format, InputError, InputPath, Item, open};
 use crate::reader;
 
 /// What a ventilator was told to do.
 pub struct Settings {
     /// Where the tasks are.
     pub input: InputPath,
-    /// What ends each of them.
-    pub delimiter: Delimiter,
+    /// What each of them is.
+    pub format: Format,
     /// Bytes of the largest task that can be sent.
     pub task_bytes_max: u64,
     /// Where workers come to.
@@ -110,7 +110,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     keep_outward(dialler, settings.connect_timeout, events_in, Event::Sink);
 
     let task_bytes_max = usize::try_from(settings.task_bytes_max).unwrap_or(usize::MAX);
-    let source = input.lines(settings.delimiter, task_bytes_max);
+    let source = input.tasks(&settings.format, task_bytes_max);
     let mut chunks = Some(reader::spawn(source).or_exit(SYSTEM)?);
     let mut progress = Progress::new(settings.progress);
     let mut show = tokio::time::interval(Progress::INTERVAL);
@@ -218,10 +218,8 @@ impl Ventilator {
                 true
             }
             Err(error) => {
-                // What was read before is worth finishing.
-                tracing::error!("{error}; finishing what was handed out");
+                tracing::error!("{error}; finishing what was read before");
                 self.input_error = Some(error);
-                self.dispatcher.handle_drain();
                 true
             }
         }
@@ -302,6 +300,18 @@ impl Ventilator {
         self.cancelled = Some(Instant::now());
     }
 
+    /// Ends the job once all is done that was read before the input failed. This is a drain, not
+    /// the end of the input: the job can be resumed when the input is mended.
+    fn end_if_input_failed(&mut self) {
+        if self.input_error.is_none() || self.dispatcher.is_stopped() {
+            return;
+        }
+        let snapshot = self.dispatcher.snapshot();
+        if snapshot.settled == snapshot.read && !self.dispatcher.is_resuming() {
+            self.dispatcher.handle_drain();
+        }
+    }
+
     /// Cancels a drain that nobody is left to finish.
     fn give_up_if_alone(&mut self) {
         let is_draining = self.dispatcher.is_stopped() && self.cancelled.is_none();
@@ -315,6 +325,7 @@ impl Ventilator {
 
     /// Does what the dispatcher says, until it says nothing more.
     fn go_on(&mut self) -> Result<(), Fatal> {
+        self.end_if_input_failed();
         self.give_up_if_alone();
         let now = self.clock.now();
         if now >= self.dispatcher.poll_timeout() {
