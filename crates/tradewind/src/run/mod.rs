@@ -203,10 +203,15 @@ impl RunArgs {
     }
 
     fn worker_args(&self) -> Vec<std::ffi::OsString> {
-        let HandlerArgs { stdin, echo, sleep, max_output, command } = &self.handler;
+        let HandlerArgs { stdin, fields, colsep, echo, sleep, max_output, command } = &self.handler;
         let mut args = arg("--max-output", max_output.to_string());
         args.extend(flag("--exit-when-done", true));
         args.extend(flag("--stdin", *stdin));
+        match (fields, colsep) {
+            (Some(fields), _) => args.extend(arg("--fields", fields.as_str())),
+            (None, Some(colsep)) => args.push(format!("--colsep={colsep}").into()),
+            (None, None) => {}
+        }
         args.extend(flag("--echo", *echo));
         args.extend(flag("--sleep", *sleep));
         if !command.is_empty() {
