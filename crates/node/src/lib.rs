@@ -6,6 +6,7 @@
 
 pub mod args;
 mod clock;
+mod colsep;
 pub mod downstream;
 pub mod exit;
 pub mod links;
@@ -18,6 +19,7 @@ mod shutdown;
 pub mod upstream;
 
 pub use clock::{Clock, random_id};
+pub use colsep::Colsep;
 pub use listen::{Inherited, Listen};
 pub use progress::{Progress, ProgressView};
 pub use runtime::{block_on, block_on_until};

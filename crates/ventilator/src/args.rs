@@ -1,5 +1,6 @@
 //! The ventilator's flags.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,18 +9,19 @@ use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
     AttemptArgs, LaneArgs, LogArgs, duration_or_zero, name, payload_bytes_max,
 };
-use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit};
-use tradewind_node::{Inherited, block_on, exit, logs};
+use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE};
+use tradewind_node::{Colsep, Inherited, block_on, exit, logs};
 
 use tradewind_proto::dispatcher::Halt;
 use tradewind_proto::message::Start;
 
-use crate::input::{Delimiter, InputPath, Source, open};
+use crate::input::{Delimiter, Format, InputPath, Source, open};
 use crate::run::{Settings, run};
 
 const EXAMPLES: &str = "\
 Examples:
   ventilator --input names.txt --sink tcp://sink-host:5558
+  ventilator --input-format csv --input people.csv --sink tcp://sink-host:5558
   find . -type f -print0 | ventilator -0 --sink tcp://127.0.0.1:5558 --retries 2 --timeout 30s";
 
 /// Hand out tasks, one a line of the input, to workers
@@ -91,6 +93,15 @@ pub struct VentilatorArgs {
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
+    pub format: FormatArgs,
+
+    /// What separates columns: of csv a character, of lines with --header a regular expression. The
+    /// columns of other lines are the workers' to separate
+    #[arg(long, short = 'C', env = "TRADEWIND_COLSEP", value_name = "REGEXP")]
+    pub colsep: Option<Colsep>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
     pub policy: PolicyArgs,
 
     #[command(flatten)]
@@ -100,6 +111,144 @@ pub struct VentilatorArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub logs: LogArgs,
+}
+
+/// What the input is made of.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "What a task is")]
+pub struct FormatArgs {
+    /// How to read the input. Of jsonl and csv workers have to be told: --fields json, which
+    /// `tradewind run` adds by itself
+    #[arg(
+        long,
+        env = "TRADEWIND_INPUT_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t = InputFormat::Lines
+    )]
+    pub input_format: InputFormat,
+
+    /// The first line of the input has the names of the columns, as it has of csv anyway. Workers
+    /// have to be told: --fields json
+    #[arg(
+        long,
+        env = "TRADEWIND_HEADER",
+        value_name = ":",
+        num_args = 0..=1,
+        default_missing_value = ":",
+        conflicts_with = "no_header"
+    )]
+    pub header: Option<Header>,
+
+    /// The first row of csv is a task like the others, and a task is an array
+    #[arg(long, env = "TRADEWIND_NO_HEADER", value_parser = BoolishValueParser::new())]
+    pub no_header: bool,
+
+    /// Make one task of so many lines. Workers have to be told: --fields lines, or nul with -0
+    #[arg(
+        long,
+        short = 'n',
+        visible_short_alias = 'N',
+        env = "TRADEWIND_MAX_ARGS",
+        value_name = "N"
+    )]
+    pub max_args: Option<NonZeroU32>,
+}
+
+/// How to read the input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum InputFormat {
+    /// Each line is a task.
+    #[default]
+    Lines,
+    /// Each line is JSON: an object, or an array.
+    Jsonl,
+    /// Rows of CSV (RFC 4180), with a header.
+    Csv,
+}
+
+/// The names are in the first line. GNU parallel writes a colon for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header;
+
+impl std::str::FromStr for Header {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            ":" => Ok(Self),
+            _ => Err("a header is the first line, which is written as a colon"),
+        }
+    }
+}
+
+impl InputFormat {
+    /// As it is written on a command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lines => "lines",
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+        }
+    }
+}
+
+impl FormatArgs {
+    /// What the flags mean, together with `--null` and `--colsep`.
+    ///
+    /// # Errors
+    /// When they contradict one another.
+    pub fn format(&self, null: bool, colsep: Option<&Colsep>) -> Result<Format, Fatal> {
+        let Self { input_format, header, no_header, max_args } = self;
+        let delimiter = if null { Delimiter::Nul } else { Delimiter::Newline };
+        let name = input_format.as_str();
+        let refuse = |text: String| Err(Fatal::new(USAGE, text));
+        if *input_format != InputFormat::Lines && (null || max_args.is_some()) {
+            let flag = if null { "-0 (--null)" } else { "-n (--max-args)" };
+            return refuse(format!("{flag} is for lines, and the input is {name}"));
+        }
+        if *input_format != InputFormat::Csv && *no_header {
+            return refuse(format!("--no-header is for csv: {name} have none by themselves"));
+        }
+        Ok(match input_format {
+            InputFormat::Jsonl if header.is_some() || colsep.is_some() => {
+                let flag = if header.is_some() { "--header" } else { "--colsep" };
+                return refuse(format!("{flag} makes no sense for jsonl, whose fields have names"));
+            }
+            InputFormat::Jsonl => Format::Jsonl,
+            InputFormat::Csv => {
+                let separator = colsep.map_or(Some(b','), Colsep::byte);
+                let Some(separator) = separator.filter(|byte| !b"\"\r\n".contains(byte)) else {
+                    let text = "--colsep of csv is a single character, as in --colsep ';' or '\\t'";
+                    return refuse(text.to_owned());
+                };
+                Format::Csv { separator, has_header: !no_header }
+            }
+            InputFormat::Lines => match (header, max_args) {
+                (Some(_), Some(_)) => {
+                    return refuse("-n (--max-args) makes tasks of lines without --header".into());
+                }
+                (None, Some(_)) if colsep.is_some() => {
+                    return refuse("-n (--max-args) makes tasks of lines without --colsep".into());
+                }
+                (Some(_), None) => Format::Columns { delimiter, colsep: colsep.cloned() },
+                (None, Some(lines)) => Format::Groups { delimiter, lines: *lines },
+                (None, None) => Format::Lines(delimiter),
+            },
+        })
+    }
+
+    /// The flags again, for another process.
+    #[must_use]
+    pub fn to_args(&self) -> Vec<String> {
+        let Self { input_format, header, no_header, max_args } = self;
+        let mut args = vec!["--input-format".to_owned(), input_format.as_str().to_owned()];
+        args.extend(header.map(|_| "--header=:".to_owned()));
+        args.extend(no_header.then(|| "--no-header".to_owned()));
+        args.extend(max_args.map(|lines| format!("--max-args={lines}")));
+        args
+    }
 }
 
 /// Whether a job goes on.
@@ -146,12 +295,12 @@ impl VentilatorArgs {
     /// Opens the input.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read, or when the flags that say how contradict one another.
     pub fn source(&self) -> Result<impl Source + Send + use<>, Fatal> {
-        let delimiter = if self.null { Delimiter::Nul } else { Delimiter::Newline };
+        let format = self.format.format(self.null, self.colsep.as_ref())?;
         let task_bytes_max = payload_bytes_max(self.lanes.message_max);
         let task_bytes_max = usize::try_from(task_bytes_max).unwrap_or(usize::MAX);
-        Ok(open(&self.input).or_exit(INPUT)?.lines(delimiter, task_bytes_max))
+        Ok(open(&self.input).or_exit(INPUT)?.tasks(&format, task_bytes_max))
     }
 
     /// What the other flags mean.
@@ -194,4 +343,83 @@ impl VentilatorArgs {
 /// The ventilator's own failures carry what the user can do about them.
 pub(crate) fn cannot_listen(error: tradewind_lanes::BindError) -> Fatal {
     Fatal { code: exit::LISTEN, error: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: VentilatorArgs,
+    }
+
+    /// What the flags mean, and the same again when they are passed on.
+    fn format(flags: &str) -> Result<Format, String> {
+        let parse = |flags: Vec<String>| {
+            let cli = Cli::try_parse_from(["ventilator".to_owned()].into_iter().chain(flags));
+            cli.map(|cli| cli.args).map_err(|error| error.to_string())
+        };
+        let args = parse(flags.split(' ').map(str::to_owned).collect())?;
+        let meaning = |args: &VentilatorArgs| {
+            let format = args.format.format(args.null, args.colsep.as_ref());
+            format.map_err(|fatal| fatal.error.to_string())
+        };
+        let mut again = args.format.to_args();
+        again.extend(args.null.then(|| "--null".to_owned()));
+        again.extend(args.colsep.iter().map(|colsep| format!("--colsep={colsep}")));
+        let again = parse(again).unwrap();
+        let (found, again) = (meaning(&args), meaning(&again));
+        assert_eq!(found, again, "{flags}");
+        found
+    }
+
+    #[test]
+    fn flags_say_what_a_task_is() {
+        let (newline, nul) = (Delimiter::Newline, Delimiter::Nul);
+        let check = |flags: &str, wanted: Format| assert_eq!(format(flags), Ok(wanted), "{flags}");
+        let colsep = |text: &str| Some(text.parse().unwrap());
+        let lines = |count| NonZeroU32::new(count).unwrap();
+        check("--input-format lines", Format::Lines(newline));
+        check("--null", Format::Lines(nul));
+        // Its columns are the workers'.
+        check("--colsep ,", Format::Lines(newline));
+        check("-n 2", Format::Groups { delimiter: newline, lines: lines(2) });
+        check("-0 -N 3", Format::Groups { delimiter: nul, lines: lines(3) });
+        check("--max-args=1", Format::Groups { delimiter: newline, lines: lines(1) });
+        check("--header", Format::Columns { delimiter: newline, colsep: None });
+        check("--header : -C ,", Format::Columns { delimiter: newline, colsep: colsep(",") });
+        check("-0 --header --colsep ::", Format::Columns { delimiter: nul, colsep: colsep("::") });
+        check("--input-format jsonl", Format::Jsonl);
+        let csv = |separator, has_header| Format::Csv { separator, has_header };
+        check("--input-format csv", csv(b',', true));
+        check("--input-format csv --header :", csv(b',', true));
+        check("--input-format csv --no-header", csv(b',', false));
+        check("--input-format csv --colsep ;", csv(b';', true));
+        check(r"--input-format csv --colsep \t", csv(b'\t', true));
+        check(r"--input-format csv --colsep \|", csv(b'|', true));
+    }
+
+    #[test]
+    fn flags_that_contradict_one_another_are_refused() {
+        let check = |flags: &str, wanted: &str| {
+            let error = format(flags).unwrap_err();
+            assert!(error.contains(wanted), "{flags}: {error}");
+        };
+        check("--input-format csv -0", "-0 (--null) is for lines, and the input is csv");
+        check("--input-format jsonl -n 2", "-n (--max-args) is for lines, and the input is jsonl");
+        check("--input-format jsonl --header", "--header makes no sense for jsonl");
+        check("--input-format jsonl --colsep ,", "--colsep makes no sense for jsonl");
+        check("--input-format csv --colsep ::", "a single character");
+        check("--input-format csv --colsep \"", "a single character");
+        check("--no-header", "--no-header is for csv");
+        check("--header -n 2", "without --header");
+        check("--colsep , -n 2", "without --colsep");
+        check("--header --no-header", "cannot be used with");
+        check("--header=first", "written as a colon");
+        check("-n 0", "zero");
+    }
 }

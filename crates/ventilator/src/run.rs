@@ -220,10 +220,8 @@ impl Ventilator {
                 true
             }
             Err(error) => {
-                // What was read before is worth finishing.
-                tracing::error!("{error}; finishing what was handed out");
+                tracing::error!("{error}; finishing what was read before");
                 self.input_error = Some(error);
-                self.dispatcher.handle_drain();
                 true
             }
         }
@@ -263,6 +261,18 @@ impl Ventilator {
         self.cancelled = Some(Instant::now());
     }
 
+    /// Ends the job once all is done that was read before the input failed. This is a drain, not
+    /// the end of the input: the job can be resumed when the input is mended.
+    fn end_if_input_failed(&mut self) {
+        if self.input_error.is_none() || self.dispatcher.is_stopped() {
+            return;
+        }
+        let snapshot = self.dispatcher.snapshot();
+        if snapshot.settled == snapshot.read && !self.dispatcher.is_resuming() {
+            self.dispatcher.handle_drain();
+        }
+    }
+
     /// Cancels a drain that nobody is left to finish.
     fn give_up_if_alone(&mut self) {
         let is_draining = self.dispatcher.is_stopped() && self.cancelled.is_none();
@@ -276,6 +286,7 @@ impl Ventilator {
 
     /// Does what the dispatcher says, until it says nothing more.
     fn go_on(&mut self) -> Result<(), Fatal> {
+        self.end_if_input_failed();
         self.give_up_if_alone();
         let now = self.clock.now();
         if now >= self.dispatcher.poll_timeout() {

@@ -11,11 +11,11 @@ use tradewind_node::args::{
     LaneArgs, LogArgs, default_name, duration, name, payload_bytes_max, size,
 };
 use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, USAGE};
-use tradewind_node::{block_on, exit, logs};
+use tradewind_node::{Colsep, block_on, exit, logs};
 use tradewind_proto::limits::SLOTS_MAX;
 
 use crate::handler::{
-    CommandHandler, CommandOptions, Handler, Input, STOP_GRACE, Template, check_program,
+    CommandHandler, CommandOptions, Fields, Handler, Input, STOP_GRACE, Template, check_program,
 };
 use crate::run::{Settings, run};
 use crate::runner::Runner;
@@ -30,7 +30,11 @@ pub const REPLACEMENTS: &str = "\
 Replacement strings in COMMAND and ARG, as in GNU parallel:
   {}   the task          {.}  without extension        {#}  its number, from 1
   {/}  its basename      {/.} basename without extension  {//} its directory
-Without any of these the task is appended as the last argument.";
+Without any of these the task is appended as the last argument.
+Where tasks have fields (--input-format, --header, --colsep, -n, :::, --fields):
+  {1}  the first field   {-1} the last    {NAME} of jsonl, csv and --header, by its name
+  {NAME.} {NAME/} {NAME//} {NAME/.}       as above, {1.} and so on too
+${NAME} and { NAME }, with spaces, are left as they are.";
 
 /// Run tasks
 #[derive(Args, Clone, Debug)]
@@ -102,6 +106,15 @@ pub struct HandlerArgs {
     #[arg(long, env = "TRADEWIND_STDIN", value_parser = BoolishValueParser::new())]
     pub stdin: bool,
 
+    /// What tasks are made of, so that {1} and {NAME} stand for it
+    #[arg(long, env = "TRADEWIND_FIELDS", value_name = "KIND", value_enum)]
+    pub fields: Option<FieldKind>,
+
+    /// A task is a line of columns, so that {1} stands for the first: what is between them, a
+    /// character or a regular expression
+    #[arg(long, short = 'C', env = "TRADEWIND_COLSEP", value_name = "REGEXP")]
+    pub colsep: Option<Colsep>,
+
     /// Run no command: the output is the task
     #[arg(
         long,
@@ -135,7 +148,55 @@ pub struct HandlerArgs {
     pub command: Vec<OsString>,
 }
 
+/// What tasks are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FieldKind {
+    /// A JSON object or array, as from --input-format jsonl or csv, or --header.
+    Json,
+    /// Lines, as from -n.
+    Lines,
+    /// Texts with a NUL between them, as from -n with -0.
+    Nul,
+}
+
+impl FieldKind {
+    /// As it is written on a command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Lines => "lines",
+            Self::Nul => "nul",
+        }
+    }
+}
+
 impl HandlerArgs {
+    /// What tasks are made of.
+    fn fields(&self) -> Fields {
+        // Of tasks that have fields already, the separator is the ventilator's to know.
+        match (self.fields, &self.colsep) {
+            (Some(FieldKind::Json), _) => Fields::Json,
+            (Some(FieldKind::Lines), _) => Fields::Group(b'\n'),
+            (Some(FieldKind::Nul), _) => Fields::Group(0),
+            (None, Some(colsep)) => Fields::Columns(colsep.clone()),
+            (None, None) => Fields::Whole,
+        }
+    }
+
+    /// The command that the flags describe; it is not looked for.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn template(&self) -> Result<Template, Fatal> {
+        let input = if self.stdin { Input::Stdin } else { Input::Argument };
+        let command = self.command.iter().cloned();
+        Template::with_fields(command, input, self.fields()).map_err(|_| {
+            let text = "nothing to do with a task: give a command after --, or --echo or --sleep";
+            Fatal::new(USAGE, text)
+        })
+    }
+
     /// The handler that the flags describe; a command is looked for.
     ///
     /// # Errors
@@ -156,11 +217,7 @@ impl HandlerArgs {
             );
             return Err(Fatal::new(USAGE, text));
         }
-        let input = if self.stdin { Input::Stdin } else { Input::Argument };
-        let template = Template::parse(self.command.iter().cloned(), input).map_err(|_| {
-            let text = "nothing to do with a task: give a command after --, or --echo or --sleep";
-            Fatal::new(USAGE, text)
-        })?;
+        let template = self.template()?;
         check_program(&template).or_exit(COMMAND)?;
         let options = CommandOptions {
             output_bytes_max: self.max_output,

@@ -525,7 +525,7 @@ impl Dispatcher {
             settled: self.settled,
             failed: self.sink.failed,
             is_sink_open: self.sink.is_open(),
-            is_calling_roll: self.is_resuming() || self.roll.is_some(),
+            is_calling_roll: self.is_resuming() || self.is_job_unknown() || self.roll.is_some(),
             held_bytes: self.sink.held_bytes,
             is_output_stuck: self.sink.is_stuck || self.sink.held_bytes >= HELD_BYTES_MAX,
             workers: self.workers.iter().map(|(session, w)| w.snapshot(*session)).collect(),

@@ -106,6 +106,8 @@ impl Dispatcher {
             }
         };
         let is_queued = entry.state == State::Queued;
+        // What has been out before is not fresh, wherever it stands.
+        let is_again = seq < fresh || !entry.is_fresh();
         (entry.payload, entry.origin, entry.is_here) = (payload, Some(origin), true);
         self.retained_bytes += bytes;
         if let Some(worker) = holder.and_then(|session| self.workers.get_mut(&session)) {
@@ -113,7 +115,7 @@ impl Dispatcher {
         }
         if is_queued && is_cancelled {
             self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
-        } else if is_queued && seq < fresh {
+        } else if is_queued && is_again {
             self.requeued.insert(seq);
         }
     }

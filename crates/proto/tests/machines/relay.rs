@@ -23,7 +23,7 @@ struct Stages {
     sink: Collector,
     workers: [Option<Executor>; 2],
     /// How the worker of a stage ends what it runs; none if that takes for ever.
-    ends: [Option<fn(&Payload) -> Outcome>; 2],
+    ends: [Option<End>; 2],
     /// Tasks that the worker of each stage has begun.
     begun: [u64; 2],
     /// Seqs, statuses, stages and outputs of the records, as they were written.
@@ -31,6 +31,8 @@ struct Stages {
     relays: u64,
     is_flushed: bool,
 }
+
+type End = fn(&Payload) -> Outcome;
 
 fn relay(session: u64) -> Relay {
     Relay::new(RelayConfig {

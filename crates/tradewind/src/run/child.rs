@@ -11,7 +11,7 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal as Signo, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tradewind_node::args::LogArgs;
-use tradewind_node::exit::{Fatal, OK, OrExit, STOPPED, SYSTEM, TASKS_FAILED, say};
+use tradewind_node::exit::{Fatal, INPUT, OK, OrExit, STOPPED, SYSTEM, TASKS_FAILED, say};
 use tradewind_node::{PARENT_ENV, RELAY};
 
 /// What a child is.
@@ -84,7 +84,18 @@ impl Children {
         args: Vec<OsString>,
         listeners: &[TcpListener],
     ) -> Result<(), Fatal> {
-        let child = self.spawn(role, &args, listeners).or_exit(SYSTEM)?;
+        self.start_with_stdin(role, args, listeners, role.stdin())
+    }
+
+    /// The same, with this standard input.
+    pub(super) fn start_with_stdin(
+        &mut self,
+        role: Role,
+        args: Vec<OsString>,
+        listeners: &[TcpListener],
+        stdin: Stdio,
+    ) -> Result<(), Fatal> {
+        let child = self.spawn(role, &args, listeners, stdin).or_exit(SYSTEM)?;
         self.processes.push(Process { role, args, child, started: Instant::now(), code: None });
         Ok(())
     }
@@ -92,7 +103,8 @@ impl Children {
     /// Starts a worker that was killed again.
     pub(super) fn restart_worker(&mut self, worker: usize) -> Result<(), Fatal> {
         let args = self.processes[worker].args.clone();
-        let child = self.spawn(Role::Worker, &args, &[]).or_exit(SYSTEM)?;
+        let stdin = Role::Worker.stdin();
+        let child = self.spawn(Role::Worker, &args, &[], stdin).or_exit(SYSTEM)?;
         let process = &mut self.processes[worker];
         process.child = child;
         process.started = Instant::now();
@@ -105,6 +117,7 @@ impl Children {
         role: Role,
         args: &[OsString],
         listeners: &[TcpListener],
+        stdin: Stdio,
     ) -> std::io::Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         // What was set for this process was taken into account, and comes as flags.
@@ -121,7 +134,7 @@ impl Children {
             .args(flag("--quiet", self.logs.quiet))
             .args(flag("--no-progress", self.logs.no_progress && role != Role::Sink))
             .args(args)
-            .stdin(if role == Role::Ventilator { Stdio::inherit() } else { Stdio::null() })
+            .stdin(stdin)
             .stdout(if role == Role::Sink { Stdio::inherit() } else { Stdio::null() });
         let passed_on = pass_on(listeners, &mut command)?;
         let child = command.spawn();
@@ -142,14 +155,14 @@ impl Children {
                 self.quit().await;
                 return Ok(End::All { ventilator, sink });
             }
-            if self.code(Role::Ventilator) == Some(STOPPED) {
+            if let Some(code @ (STOPPED | INPUT)) = self.code(Role::Ventilator) {
                 // Nobody will tell the sink any more; it may be waiting for a disk that is full.
                 let _ = tokio::time::timeout(SINK_GRACE, self.all_ended()).await;
                 if self.code(Role::Sink).is_none() {
                     say("tradewind: the output could not be finished; records may be missing");
                 }
                 self.quit().await;
-                return Ok(End::All { ventilator: STOPPED, sink: STOPPED });
+                return Ok(End::All { ventilator: code, sink: code });
             }
             self.ends.recv().await;
         }
@@ -198,7 +211,8 @@ impl Children {
                     say(&format!("tradewind: the {} was killed ({status})", process.role.name()));
                     return Ok(Some(End::Failed { code: SYSTEM }));
                 }
-                Role::Ventilator if matches!(code, OK | TASKS_FAILED | STOPPED) => {}
+                // Before it says that its input is bad, it has seen to what it had read.
+                Role::Ventilator if matches!(code, OK | TASKS_FAILED | STOPPED | INPUT) => {}
                 Role::Sink if matches!(code, OK | TASKS_FAILED) => {}
                 Role::Ventilator | Role::Worker | Role::Sink => {
                     return Ok(Some(End::Failed { code }));
@@ -238,6 +252,10 @@ impl Children {
 }
 
 impl Role {
+    fn stdin(self) -> Stdio {
+        if self == Self::Ventilator { Stdio::inherit() } else { Stdio::null() }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Ventilator => "ventilator",

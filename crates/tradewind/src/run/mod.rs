@@ -1,8 +1,13 @@
 //! `tradewind run`: all three on this machine, as one program.
 
 mod child;
+mod dry_run;
+mod values;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, stdout};
+use std::num::NonZeroU32;
+use std::process::Stdio;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -13,21 +18,30 @@ use tradewind_proto::dispatcher::Timeout;
 use tradewind_proto::limits::{MESSAGE_BYTES_MAX, SLOTS_MAX};
 use tradewind_sink::args::OutputArgs;
 use tradewind_sink::output::OutputTarget;
-use tradewind_ventilator::args::{PolicyArgs, ResumeArgs};
-use tradewind_ventilator::input::{self, InputPath};
-use tradewind_worker::args::{HandlerArgs, REPLACEMENTS, cores};
+use tradewind_ventilator::args::{FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
+use tradewind_ventilator::input::{self, Input, InputPath};
+use tradewind_worker::args::{FieldKind, HandlerArgs, REPLACEMENTS, cores};
 
 use self::child::{Children, End, Role, arg, flag};
+use self::values::Values;
 
 const EXAMPLES: &str = "\
 Examples:
   find . -name '*.jpg' | tradewind run -j 8 -- convert {} {.}.png
   tradewind run --input urls.txt --output results.jsonl --retries 2 --timeout 30s -- curl -sf
-  find . -type f -print0 | tradewind run -0 -- sha256sum > sums.txt";
+  find . -type f -print0 | tradewind run -0 -n 100 -- sha256sum > sums.txt
+  tradewind run --input-format csv --input people.csv -- mail -s 'Dear {First Name}' {mail}
+  tradewind run -- convert -rotate {2} {1} {1.}-{2}.png ::: *.jpg ::: 90 180";
+
+const VALUES: &str = "\
+Values on the command line, as in GNU parallel, instead of --input:
+  -- COMMAND ::: A B        two tasks
+  -- COMMAND ::: A B ::: 1 2   every combination: A 1, A 2, B 1, B 2
+  -- COMMAND ::: A B :::+ 1 2  one with one: A 1, B 2";
 
 /// Run a command for each line of the input, on this machine
 #[derive(Args, Clone, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{REPLACEMENTS}\n\n{HELP}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{VALUES}\n\n{REPLACEMENTS}\n\n{HELP}"))]
 pub(crate) struct RunArgs {
     /// Tasks to run at once, in all [default: the cores]
     #[arg(
@@ -57,6 +71,18 @@ pub(crate) struct RunArgs {
     #[arg(long, short = '0', env = "TRADEWIND_NULL", value_parser = BoolishValueParser::new())]
     null: bool,
 
+    /// Print the commands that would be run, and run none
+    #[arg(
+        long,
+        env = "TRADEWIND_DRY_RUN",
+        conflicts_with_all = ["echo", "sleep"],
+        value_parser = BoolishValueParser::new()
+    )]
+    dry_run: bool,
+
+    #[command(flatten)]
+    format: FormatArgs,
+
     #[command(flatten)]
     handler: HandlerArgs,
 
@@ -74,22 +100,77 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
-    pub(crate) fn main(self) -> exit::Outcome {
+    pub(crate) fn main(mut self) -> exit::Outcome {
         logs::init(&self.logs, "warn")?;
-        block_on(|shutdown| self.run(shutdown))
+        // What is wrong with the command line is said before anything is started.
+        let values = self.take_values()?;
+        let format = self.format.format(self.null, self.handler.colsep.as_ref())?;
+        self.handler.fields = self.handler.fields.or(self.fields(values.is_some()));
+        self.handler.handler("", MESSAGE_BYTES_MAX)?;
+        if self.dry_run {
+            let template = self.handler.template()?;
+            let Some(values) = values else {
+                let input = input::open(&self.input).or_exit(INPUT)?;
+                return dry_run::show(input, &format, &template, stdout());
+            };
+            let reader = values.reader().or_exit(SYSTEM)?;
+            let input = Input { reader, path: InputPath::Stdin, bytes: None };
+            return dry_run::show(input, &format, &template, stdout());
+        }
+        drop(input::open(&self.input).or_exit(INPUT)?);
+        block_on(|shutdown| self.run(values, shutdown))
     }
 
-    async fn run(self, mut shutdown: Shutdown) -> exit::Outcome {
-        // What is wrong with the command line is said before anything is started.
-        self.handler.handler("", MESSAGE_BYTES_MAX)?;
-        drop(input::open(&self.input).or_exit(INPUT)?);
+    /// Takes the values of `:::` out of the command. They come to the ventilator one after another,
+    /// as if `find -print0` had written them, and several make a task.
+    fn take_values(&mut self) -> Result<Option<Values>, Fatal> {
+        let command = std::mem::take(&mut self.handler.command);
+        let (command, values) = values::split(command).or_exit(USAGE)?;
+        self.handler.command = command;
+        let Some(values) = values else { return Ok(None) };
+        let refuse = |flag: &str| {
+            let text = format!("::: gives the tasks, and so does {flag}: take one of them");
+            Err(Fatal::new(USAGE, text))
+        };
+        if self.input != InputPath::Stdin {
+            return refuse("--input");
+        }
+        if self.format.input_format != InputFormat::Lines {
+            return refuse("--input-format");
+        }
+        if self.format.header.is_some() {
+            return refuse("--header");
+        }
+        self.null = true;
+        let sources = u32::try_from(values.sources()).unwrap_or(u32::MAX);
+        if let Some(sources) = NonZeroU32::new(sources).filter(|sources| sources.get() > 1) {
+            if self.format.max_args.is_some() || self.handler.colsep.is_some() {
+                let text = "-n (--max-args) and --colsep make tasks of the values of one :::";
+                return Err(Fatal::new(USAGE, text));
+            }
+            self.format.max_args = Some(sources);
+        }
+        Ok(Some(values))
+    }
+
+    /// What workers have to know of the tasks, besides `--colsep`.
+    fn fields(&self, has_values: bool) -> Option<FieldKind> {
+        let FormatArgs { input_format, header, max_args, .. } = &self.format;
+        if *input_format != InputFormat::Lines || header.is_some() {
+            return Some(FieldKind::Json);
+        }
+        let is_group = max_args.is_some() || (has_values && self.handler.colsep.is_none());
+        is_group.then_some(if self.null { FieldKind::Nul } else { FieldKind::Lines })
+    }
+
+    async fn run(self, values: Option<Values>, mut shutdown: Shutdown) -> exit::Outcome {
         let slots = self.jobs.unwrap_or_else(cores);
         if self.workers > slots {
             let text = format!("{} workers cannot share {slots} slots; see -j", self.workers);
             return Err(Fatal::new(USAGE, text));
         }
 
-        let mut children = self.start(slots)?;
+        let mut children = self.start(slots, values)?;
         loop {
             tokio::select! {
                 end = children.ended() => match end? {
@@ -118,7 +199,7 @@ impl RunArgs {
 
     /// Starts all three, with listeners that are open already: no port is guessed, and nobody has
     /// to wait for anybody.
-    fn start(&self, slots: u32) -> Result<Children, Fatal> {
+    fn start(&self, slots: u32, values: Option<Values>) -> Result<Children, Fatal> {
         let mut listeners = Vec::new();
         for _ in 0..3 {
             listeners.push(std::net::TcpListener::bind("127.0.0.1:0").or_exit(LISTEN)?);
@@ -142,7 +223,14 @@ impl RunArgs {
             arg("--sink", &results_at),
             self.ventilator_args(),
         ];
-        children.start(Role::Ventilator, ventilator.concat(), &[tasks, receipts])?;
+        let (role, listeners) = (Role::Ventilator, [tasks, receipts]);
+        match values {
+            None => children.start(role, ventilator.concat(), &listeners)?,
+            Some(values) => {
+                let stdin = Stdio::from(values.reader().or_exit(SYSTEM)?);
+                children.start_with_stdin(role, ventilator.concat(), &listeners, stdin)?;
+            }
+        }
         let host = default_name();
         for worker in 0..self.workers {
             let share = slots / self.workers + u32::from(worker < slots % self.workers);
@@ -158,11 +246,13 @@ impl RunArgs {
         Ok(children)
     }
 
-    fn ventilator_args(&self) -> Vec<std::ffi::OsString> {
+    fn ventilator_args(&self) -> Vec<OsString> {
         let PolicyArgs { attempts, halt } = &self.policy;
         let AttemptArgs { retries, timeout, max_losses } = attempts;
         let mut args = arg("--input", self.input.as_os_str());
         args.extend(flag("--null", self.null));
+        args.extend(self.format.to_args().into_iter().map(OsString::from));
+        args.extend(self.handler.colsep.iter().map(|colsep| format!("--colsep={colsep}").into()));
         let ResumeArgs { resume, retry_failed } = self.resume;
         args.extend(flag("--resume", resume));
         args.extend(flag("--retry-failed", retry_failed));
@@ -185,7 +275,7 @@ impl RunArgs {
         args
     }
 
-    fn sink_args(&self) -> Vec<std::ffi::OsString> {
+    fn sink_args(&self) -> Vec<OsString> {
         let OutputArgs { output, format, ordered, unordered, joblog, overwrite, fsync } =
             &self.output;
         let mut args = arg("--output", output.as_os_str());
@@ -203,11 +293,16 @@ impl RunArgs {
         args
     }
 
-    fn worker_args(&self) -> Vec<std::ffi::OsString> {
-        let HandlerArgs { stdin, echo, sleep, max_output, command } = &self.handler;
+    fn worker_args(&self) -> Vec<OsString> {
+        let HandlerArgs { stdin, fields, colsep, echo, sleep, max_output, command } = &self.handler;
         let mut args = arg("--max-output", max_output.to_string());
         args.extend(flag("--exit-when-done", true));
         args.extend(flag("--stdin", *stdin));
+        match (fields, colsep) {
+            (Some(fields), _) => args.extend(arg("--fields", fields.as_str())),
+            (None, Some(colsep)) => args.push(format!("--colsep={colsep}").into()),
+            (None, None) => {}
+        }
         args.extend(flag("--echo", *echo));
         args.extend(flag("--sleep", *sleep));
         if !command.is_empty() {

@@ -42,7 +42,7 @@ pub struct LineSource<R> {
 }
 
 /// A line whose end was not read yet.
-enum Begun {
+pub(super) enum Begun {
     /// No longer than a task may be.
     Kept(Vec<u8>),
     /// So long that only its length is kept.
@@ -146,7 +146,7 @@ impl Begun {
         matches!(self, Self::Kept(line) if line.is_empty())
     }
 
-    fn extend(&mut self, more: &[u8], bytes_max: usize) {
+    pub(super) fn extend(&mut self, more: &[u8], bytes_max: usize) {
         match self {
             Self::Kept(line) if line.len() + more.len() > bytes_max => {
                 *self = Self::Skipped((line.len() + more.len()) as u64);
@@ -156,7 +156,15 @@ impl Begun {
         }
     }
 
-    fn end(self) -> Item {
+    /// More, of which only the length is known.
+    pub(super) fn skip(&mut self, more: u64) {
+        *self = match self {
+            Self::Kept(line) => Self::Skipped(line.len() as u64 + more),
+            Self::Skipped(bytes) => Self::Skipped(*bytes + more),
+        };
+    }
+
+    pub(super) fn end(self) -> Item {
         match self {
             // The vector grew by doubling: what it has to spare would live as long as the task.
             Self::Kept(line) => Item::Task(Bytes::from(line.into_boxed_slice()).into()),

@@ -3,10 +3,28 @@
 //! Blocking code without a clock or a runtime, meant for a thread of its own. It knows nothing of
 //! seqs, workers or lanes, never reads further than it is asked to and never holds the whole input.
 
+mod bad_row;
+mod csv;
+mod format;
+mod groups;
 mod lines;
+mod names;
 mod open;
+mod rows;
 mod source;
 
+pub use bad_row::BadRow;
+pub use csv::CsvSource;
+pub use format::Format;
+pub use groups::GroupSource;
 pub use lines::{Delimiter, LineSource};
 pub use open::{Input, InputError, InputPath, open};
+pub use rows::RowSource;
 pub use source::{Chunk, Item, Source};
+
+/// The byte order mark that some programs put before UTF-8.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Bytes of one chunk, beyond which nothing more is put into it: tasks that are made of rows may be
+/// far longer than those are.
+const CHUNK_BYTES_MAX: u64 = 1 << 20;

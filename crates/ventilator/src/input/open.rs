@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{Delimiter, LineSource};
+use super::{BadRow, Delimiter, LineSource};
 
 /// Where the input is: `-` means standard input (a file of that name is `./-`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,16 @@ pub enum InputError {
     /// The program that gives the tasks cannot go on.
     #[error("cannot get more tasks: {0}")]
     Program(Box<dyn std::error::Error + Send + Sync>),
+    /// A row of it is not what the format asks for.
+    #[error("{input}, line {line}: {bad}")]
+    Row {
+        /// What was being read.
+        input: InputPath,
+        /// Where the row begins, from 1.
+        line: u64,
+        /// What is wrong.
+        bad: BadRow,
+    },
 }
 
 /// An input that was opened.

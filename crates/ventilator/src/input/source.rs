@@ -10,6 +10,7 @@ pub trait Source {
     ///
     /// Blocks until there is something to hand on, and then hands on what is there rather than
     /// waiting for more. After an error it may be called again: what was read before is not lost.
+    /// After a bad row there is nothing more.
     fn read(&mut self) -> Result<Option<Chunk>, InputError>;
 }
 
@@ -93,5 +94,11 @@ impl<'a> IntoIterator for &'a Chunk {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+impl<S: Source + ?Sized> Source for Box<S> {
+    fn read(&mut self) -> Result<Option<Chunk>, InputError> {
+        (**self).read()
     }
 }

@@ -130,7 +130,10 @@ impl BlockingHandler for CommandHandler {
         if stop.is_stopped() {
             return failed(STOPPED.to_owned());
         }
-        let words = self.template.expand(&task.payload, task.seq);
+        let words = match self.template.expand(&task.payload, task.seq) {
+            Ok(words) => words,
+            Err(error) => return failed(error.to_string()),
+        };
         if words.iter().any(|word| word.as_bytes().contains(&0)) {
             return failed("the task has a NUL byte and cannot be an argument: use --stdin".into());
         }
@@ -151,7 +154,8 @@ impl BlockingHandler for CommandHandler {
     }
 
     fn command(&self, task: &Task) -> Payload {
-        self.template.quote(&task.payload, task.seq).into()
+        // Of a task that lacks a field there is none.
+        self.template.quote(&task.payload, task.seq).unwrap_or_default().into()
     }
 }
 

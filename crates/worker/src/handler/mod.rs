@@ -4,6 +4,7 @@
 //! nothing here is asynchronous.
 
 mod command;
+mod fields;
 mod group;
 mod process;
 mod program;
@@ -19,6 +20,7 @@ use tradewind_proto::message::{Outcome, Status};
 use tradewind_proto::{Attempt, Seq};
 
 pub use command::{CommandHandler, CommandOptions, STOP_GRACE};
+pub use fields::{FieldError, Fields};
 pub use program::{ProgramError, check_program};
 pub use quote::COMMAND_BYTES_MAX;
 pub(crate) use slots::panicked;

@@ -1,4 +1,5 @@
-//! The command of `-- COMMAND [ARG]...`, with GNU parallel's replacement strings.
+//! The command of `-- COMMAND [ARG]...`, with GNU parallel's replacement strings, and the names of
+//! fields where a task has some.
 //!
 //! No shell is involved and nothing is assumed about encodings: a task is bytes, an argument is
 //! bytes. What each string stands for is taken from the definitions in parallel(1), under `--rpl`.
@@ -9,6 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use tradewind_proto::Seq;
 
+use super::fields::{FieldError, Fields, Parts};
 use super::quote;
 
 /// A command line in which some places are filled in for each task.
@@ -16,6 +18,7 @@ use super::quote;
 pub struct Template {
     words: Vec<Word>,
     input: Input,
+    fields: Fields,
 }
 
 /// How a task reaches its command.
@@ -34,7 +37,7 @@ pub enum Input {
 pub struct MissingCommand;
 
 impl Template {
-    /// Takes a command and its arguments as they were typed.
+    /// Takes a command and its arguments as they were typed, for tasks without fields.
     ///
     /// As with GNU parallel, any replacement string at all, `{#}` included, means that nothing is
     /// appended.
@@ -46,14 +49,29 @@ impl Template {
     where
         I: IntoIterator<Item: Into<OsString>>,
     {
-        let mut words: Vec<Word> = args.into_iter().map(|arg| Word::parse(&arg.into())).collect();
+        Self::with_fields(args, input, Fields::Whole)
+    }
+
+    /// The same for tasks with fields: `{1}` stands for the first, and of JSON also `{name}` for
+    /// the one of that name. Of groups and columns `{}` stands for all fields, as an argument each
+    /// if nothing else is in the word.
+    ///
+    /// # Errors
+    ///
+    /// If there is not even a command.
+    pub fn with_fields<I>(args: I, input: Input, fields: Fields) -> Result<Self, MissingCommand>
+    where
+        I: IntoIterator<Item: Into<OsString>>,
+    {
+        let parse = |arg: I::Item| Word::parse(&arg.into(), &fields);
+        let mut words: Vec<Word> = args.into_iter().map(parse).collect();
         if words.is_empty() {
             return Err(MissingCommand);
         }
         if input == Input::Argument && words.iter().all(Word::is_fixed) {
-            words.push(Word::Parts(vec![Part::Blank(Blank::Task)]));
+            words.push(Word::Parts(vec![Part::Task(Change::None)]));
         }
-        Ok(Self { words, input })
+        Ok(Self { words, input, fields })
     }
 
     /// How a task reaches the command.
@@ -72,18 +90,40 @@ impl Template {
     }
 
     /// The command and its arguments for one task. Never empty.
-    #[must_use]
-    pub fn expand<'a>(&'a self, task: &'a [u8], seq: Seq) -> Vec<Cow<'a, OsStr>> {
-        self.words.iter().map(|word| word.expand(task, seq)).collect()
+    ///
+    /// # Errors
+    ///
+    /// If the task does not have the fields that the command asks for.
+    pub fn expand<'a>(
+        &'a self,
+        task: &'a [u8],
+        seq: Seq,
+    ) -> Result<Vec<Cow<'a, OsStr>>, FieldError> {
+        // Most commands want the task as it is.
+        let wants_fields = match self.fields {
+            Fields::Whole => false,
+            Fields::Json => self.words.iter().any(Word::has_fields),
+            Fields::Group(_) | Fields::Columns(_) => true,
+        };
+        let split = if wants_fields { &self.fields } else { &Fields::Whole };
+        let task = Task { parts: split.split(task)?, whole: task, fields: &self.fields, seq };
+        let mut words = Vec::with_capacity(self.words.len());
+        for word in &self.words {
+            word.expand(&task, &mut words)?;
+        }
+        Ok(words)
     }
 
     /// What [`expand`](Self::expand) gives as one line that a shell would read back the same way,
     /// for people and logs. A command longer than
     /// [`COMMAND_BYTES_MAX`](quote::COMMAND_BYTES_MAX) is cut off and ends in `...`.
-    #[must_use]
-    pub fn quote(&self, task: &[u8], seq: Seq) -> Vec<u8> {
-        let words = self.expand(task, seq);
-        quote::line(words.iter().map(|word| word.as_bytes()))
+    ///
+    /// # Errors
+    ///
+    /// If the task does not have the fields that the command asks for.
+    pub fn quote(&self, task: &[u8], seq: Seq) -> Result<Vec<u8>, FieldError> {
+        let words = self.expand(task, seq)?;
+        Ok(quote::line(words.iter().map(|word| word.as_bytes())))
     }
 }
 
@@ -94,40 +134,58 @@ enum Word {
     Parts(Vec<Part>),
 }
 
+/// A piece of a word: text, or a replacement string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(Vec<u8>),
-    Blank(Blank),
+    Task(Change),
+    Number,
+    Field(FieldName),
 }
 
-/// A replacement string.
+/// What is done to a task or a field before it is put in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Blank {
-    Task,
+enum Change {
+    None,
     WithoutExtension,
     Basename,
     Dirname,
     BasenameWithoutExtension,
-    Number,
 }
 
-const BLANKS: [(&[u8], Blank); 6] = [
-    (b"{}", Blank::Task),
-    (b"{.}", Blank::WithoutExtension),
-    (b"{/}", Blank::Basename),
-    (b"{//}", Blank::Dirname),
-    (b"{/.}", Blank::BasenameWithoutExtension),
-    (b"{#}", Blank::Number),
+/// A field that a command asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FieldName {
+    /// All that is in the braces: a name may well end in a dot.
+    text: String,
+    /// The name without the change after it, and the change.
+    changed: Option<(String, Change)>,
+}
+
+/// What words are made of.
+struct Task<'a> {
+    whole: &'a [u8],
+    parts: Parts<'a>,
+    fields: &'a Fields,
+    seq: Seq,
+}
+
+/// Longest first: what ends in `//` ends in `/` too.
+const CHANGES: [(&str, Change); 4] = [
+    ("//", Change::Dirname),
+    ("/.", Change::BasenameWithoutExtension),
+    ("/", Change::Basename),
+    (".", Change::WithoutExtension),
 ];
 
 impl Word {
-    fn parse(arg: &OsStr) -> Self {
+    fn parse(arg: &OsStr, fields: &Fields) -> Self {
         let mut parts = Vec::new();
         let mut text = Vec::new();
         let mut rest = arg.as_bytes();
         while let Some((&first, after)) = rest.split_first() {
-            let Some((string, blank)) = BLANKS.iter().find(|(string, _)| rest.starts_with(string))
-            else {
+            let is_after_dollar = text.last() == Some(&b'$');
+            let Some((part, length)) = Part::parse(rest, is_after_dollar, fields) else {
                 text.push(first);
                 rest = after;
                 continue;
@@ -135,8 +193,8 @@ impl Word {
             if !text.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut text)));
             }
-            parts.push(Part::Blank(*blank));
-            rest = &rest[string.len()..];
+            parts.push(part);
+            rest = &rest[length..];
         }
         if parts.is_empty() {
             return Self::Fixed(OsString::from_vec(text));
@@ -151,40 +209,155 @@ impl Word {
         matches!(self, Self::Fixed(_))
     }
 
-    fn expand<'a>(&'a self, task: &'a [u8], seq: Seq) -> Cow<'a, OsStr> {
+    fn has_fields(&self) -> bool {
         match self {
-            Self::Fixed(text) => Cow::Borrowed(text),
+            Self::Fixed(_) => false,
+            Self::Parts(parts) => parts.iter().any(|part| matches!(part, Part::Field(_))),
+        }
+    }
+
+    fn expand<'a>(
+        &'a self,
+        task: &Task<'a>,
+        words: &mut Vec<Cow<'a, OsStr>>,
+    ) -> Result<(), FieldError> {
+        match self {
+            Self::Fixed(text) => words.push(Cow::Borrowed(text)),
             Self::Parts(parts) => match parts.as_slice() {
-                [Part::Blank(blank)] => match blank.fill(task, seq) {
-                    Cow::Borrowed(bytes) => Cow::Borrowed(OsStr::from_bytes(bytes)),
-                    Cow::Owned(bytes) => Cow::Owned(OsString::from_vec(bytes)),
-                },
+                [Part::Task(change)] => words.extend(task.all(*change).map(into_os_str)),
+                [Part::Field(field)] => words.push(into_os_str(task.field(field)?)),
                 parts => {
                     let mut bytes = Vec::new();
                     for part in parts {
                         match part {
                             Part::Text(text) => bytes.extend_from_slice(text),
-                            Part::Blank(blank) => bytes.extend_from_slice(&blank.fill(task, seq)),
+                            Part::Task(change) => {
+                                for (at, field) in task.all(*change).enumerate() {
+                                    if at > 0 {
+                                        bytes.push(b' ');
+                                    }
+                                    bytes.extend_from_slice(&field);
+                                }
+                            }
+                            // GNU parallel counts its jobs from 1.
+                            Part::Number => {
+                                let number = u128::from(task.seq.0) + 1;
+                                bytes.extend_from_slice(number.to_string().as_bytes());
+                            }
+                            Part::Field(field) => bytes.extend_from_slice(&task.field(field)?),
                         }
                     }
-                    Cow::Owned(OsString::from_vec(bytes))
+                    words.push(Cow::Owned(OsString::from_vec(bytes)));
                 }
             },
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    /// The replacement string that a text begins with, and its length.
+    fn parse(text: &[u8], is_after_dollar: bool, fields: &Fields) -> Option<(Self, usize)> {
+        let text = text.strip_prefix(b"{")?;
+        let end = text.iter().position(|byte| matches!(byte, b'{' | b'}'))?;
+        if text[end] == b'{' {
+            return None;
+        }
+        let name = std::str::from_utf8(&text[..end]).ok()?;
+        let part = match name {
+            "" => Self::Task(Change::None),
+            "#" => Self::Number,
+            _ => match CHANGES.iter().find(|(string, _)| name == *string) {
+                // A row of JSON is no path: this lacks the name of a field.
+                Some((_, change)) if *fields != Fields::Json => Self::Task(*change),
+                _ => Self::Field(FieldName::parse(name, is_after_dollar, fields)?),
+            },
+        };
+        Some((part, end + 2))
+    }
+}
+
+impl FieldName {
+    /// What is in braces, unless that is meant for somebody else: `${x}` for a shell, `{"x": 1}` for
+    /// whoever reads JSON, and `{ print }` for awk.
+    fn parse(text: &str, is_after_dollar: bool, fields: &Fields) -> Option<Self> {
+        let changed = CHANGES.iter().find_map(|(string, change)| {
+            let name = text.strip_suffix(string)?;
+            Some((name.to_owned(), *change))
+        });
+        let is_place = |text: &str| place(text).is_some();
+        let is_name = match fields {
+            Fields::Whole => false,
+            Fields::Group(_) | Fields::Columns(_) => {
+                is_place(text) || changed.as_ref().is_some_and(|(name, _)| is_place(name))
+            }
+            Fields::Json => {
+                text.trim() == text && !text.contains(|c: char| c == '"' || c.is_control())
+            }
+        };
+        (is_name && !is_after_dollar).then(|| Self { text: text.to_owned(), changed })
+    }
+}
+
+/// A field's place, from 1, or from -1 backwards.
+fn place(text: &str) -> Option<i32> {
+    text.parse().ok().filter(|place| *place != 0 && !text.starts_with('+'))
+}
+
+impl<'a> Task<'a> {
+    /// What `{}` stands for.
+    fn all(&self, change: Change) -> impl Iterator<Item = Cow<'a, [u8]>> {
+        let whole = match self.fields {
+            Fields::Whole | Fields::Json => Some(Cow::Borrowed(self.whole)),
+            Fields::Group(_) | Fields::Columns(_) => None,
+        };
+        let fields = if whole.is_some() { &[] } else { self.parts.values() };
+        whole.into_iter().chain(fields.to_vec()).map(move |field| change.apply(&field))
+    }
+
+    fn field(&self, field: &FieldName) -> Result<Cow<'a, [u8]>, FieldError> {
+        let get = |name: &str| {
+            let by_place = || self.parts.by_place(place(name)?);
+            self.parts.by_name(name).or_else(by_place)
+        };
+        if let Some(value) = get(&field.text) {
+            return Ok(value.clone());
+        }
+        if let Some((name, change)) = &field.changed
+            && let Some(value) = get(name)
+        {
+            return Ok(change.apply(value));
+        }
+        match self.fields {
+            Fields::Group(_) => Ok(Cow::Borrowed(b"")),
+            _ => Err(self.parts.missing(&field.text)),
         }
     }
 }
 
-impl Blank {
-    fn fill(self, task: &[u8], seq: Seq) -> Cow<'_, [u8]> {
-        Cow::Borrowed(match self {
-            Self::Task => task,
-            Self::WithoutExtension => without_extension(task),
-            Self::Basename => basename(task),
-            Self::Dirname => dirname(task),
-            Self::BasenameWithoutExtension => without_extension(basename(task)),
-            // GNU parallel counts its jobs from 1.
-            Self::Number => return Cow::Owned((u128::from(seq.0) + 1).to_string().into_bytes()),
-        })
+fn into_os_str(bytes: Cow<'_, [u8]>) -> Cow<'_, OsStr> {
+    match bytes {
+        Cow::Borrowed(bytes) => Cow::Borrowed(OsStr::from_bytes(bytes)),
+        Cow::Owned(bytes) => Cow::Owned(OsString::from_vec(bytes)),
+    }
+}
+
+impl Change {
+    fn apply<'a>(self, field: &Cow<'a, [u8]>) -> Cow<'a, [u8]> {
+        match field {
+            Cow::Borrowed(bytes) => Cow::Borrowed(self.part_of(bytes)),
+            Cow::Owned(bytes) => Cow::Owned(self.part_of(bytes).to_vec()),
+        }
+    }
+
+    fn part_of(self, path: &[u8]) -> &[u8] {
+        match self {
+            Self::None => path,
+            Self::WithoutExtension => without_extension(path),
+            Self::Basename => basename(path),
+            Self::Dirname => dirname(path),
+            Self::BasenameWithoutExtension => without_extension(basename(path)),
+        }
     }
 }
 
@@ -228,7 +401,7 @@ mod tests {
     #[track_caller]
     fn check(input: Input, args: &[&str], task: &str, expected: &[&str]) {
         let template = Template::parse(args, input).unwrap();
-        let words = template.expand(task.as_bytes(), Seq(41));
+        let words = template.expand(task.as_bytes(), Seq(41)).unwrap();
         let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
         assert_eq!(words, expected, "{args:?} with {task:?}");
     }
@@ -293,7 +466,7 @@ mod tests {
     fn bytes_need_not_be_utf8() {
         let args = [OsString::from("c"), OsString::from_vec(b"\xff{.}\xfe".to_vec())];
         let template = Template::parse(args, Input::Argument).unwrap();
-        let words = template.expand(b"\x80/\x81.\x82", Seq(0));
+        let words = template.expand(b"\x80/\x81.\x82", Seq(0)).unwrap();
         assert_eq!(words[1].as_bytes(), b"\xff\x80/\x81\xfe");
     }
 
@@ -311,7 +484,119 @@ mod tests {
     #[test]
     fn last_number_does_not_overflow() {
         let template = Template::parse(["{#}"], Input::Argument).unwrap();
-        assert_eq!(template.quote(b"", Seq(u64::MAX)), b"18446744073709551616");
+        assert_eq!(template.quote(b"", Seq(u64::MAX)).unwrap(), b"18446744073709551616");
+    }
+
+    fn columns(colsep: &str) -> Fields {
+        Fields::Columns(colsep.parse().unwrap())
+    }
+
+    #[track_caller]
+    fn check_fields(fields: &Fields, args: &[&str], task: &str, expected: Result<&[&str], &str>) {
+        let template = Template::with_fields(args, Input::Argument, fields.clone()).unwrap();
+        let words = template.expand(task.as_bytes(), Seq(41)).map_err(|error| error.to_string());
+        let words = words.as_ref().map(|words| {
+            let words = words.iter().map(|word| word.to_str().unwrap());
+            words.collect::<Vec<_>>()
+        });
+        let words = words.as_ref().map(Vec::as_slice).map_err(|error| error.as_str());
+        assert_eq!(words, expected, "{args:?} with {task:?}");
+    }
+
+    #[test]
+    fn names_stand_for_the_fields_of_json() {
+        let check = |args: &[&str], task, expected: &[&str]| {
+            check_fields(&Fields::Json, args, task, Ok(expected));
+        };
+        let row = r#"{"name": "Ada L", "age": 36, "First Name": "ü\n\u00e9", "path": "a/b.c"}"#;
+        check(&["{name}"], row, &["Ada L"]);
+        check(&["c", "{name}-{age}-{#}"], row, &["c", "Ada L-36-42"]);
+        check(&["c", "{First Name}"], row, &["c", "ü\né"]);
+        check(&["c", "{path.}", "{path/}", "{path//}", "{path/.}"], row, {
+            &["c", "a/b", "b.c", "a", "b"]
+        });
+        check(&["c", "{1}", "{2}", "{-1}", "{-1/}"], row, &["c", "Ada L", "36", "a/b.c", "b.c"]);
+        check(&["c", "{}"], row, &["c", row]);
+        check(&["c"], row, &["c", row]);
+        check(&["c", "{#}"], "not JSON, and not asked for", &["c", "42"]);
+        check(&["c", "{1}", "{-1}"], r#"["a", [1, 2]]"#, &["c", "a", "[1, 2]"]);
+        let values = r#"{"a":null,"b":true,"c":1.50e3,"d":{"x": [1]},"e":[ ],"f":""}"#;
+        check(&["{a}", "{b}", "{c}", "{d}", "{e}", "{f}"], values, {
+            &["null", "true", "1.50e3", r#"{"x": [1]}"#, "[ ]", ""]
+        });
+        // A name is a name first.
+        check(&["{2}", "{1}", "{x.}"], r#"{"a":"0","1":"b","x.":"y.z"}"#, &["b", "b", "y.z"]);
+        check(&["{a}"], r#"{"a":1,"b":2,"a":3}"#, &["3"]);
+        check(&["{ü}"], r#"{"\u00fc":"x"}"#, &["x"]);
+        check(&["{a}"], r#"{"a":"{b}","b":1}"#, &["{b}"]);
+    }
+
+    #[test]
+    fn braces_that_are_not_for_us_stay_as_they_are() {
+        let check = |fields: &Fields, args: &[&str], expected: &[&str]| {
+            check_fields(fields, args, r#"{"a":"1"}"#, Ok(expected));
+        };
+        check(&Fields::Json, &["{a}", "{ a }", "{ print $1 }"], &["1", "{ a }", "{ print $1 }"]);
+        check(&Fields::Json, &["echo ${a} {a}"], &["echo ${a} 1"]);
+        check(&Fields::Json, &[r#"{"x": {a}, "y": {"z": 2}}"#], &[r#"{"x": 1, "y": {"z": 2}}"#]);
+        check(&Fields::Json, &["{{a}}", "{", "}", "{a"], &["{1}", "{", "}", "{a"]);
+        let literal = ["{print}", "{a}", "{0}", "{+1}", "{1x}", "${1}", "{1}{}"];
+        let filled = ["{print}", "{a}", "{0}", "{+1}", "{1x}", "${1}", r#"{"a":"1"}{"a":"1"}"#];
+        check(&Fields::Group(0), &literal, &filled);
+        check(&columns(","), &literal, &filled);
+        let whole = ["{print}", "{a}", "{1}", "{}"];
+        check(&Fields::Whole, &whole, &["{print}", "{a}", "{1}", r#"{"a":"1"}"#]);
+    }
+
+    #[test]
+    fn a_field_that_is_missing_is_named_with_those_that_are_there() {
+        #[track_caller]
+        fn check(fields: &Fields, args: &[&str], task: &str, error: &str) {
+            check_fields(fields, args, task, Err(error));
+        }
+        let row = r#"{"id":1,"name":"x"}"#;
+        let named = |field: &str| format!("the task has no field {field:?}, but \"id\", \"name\"");
+        for field in ["nme", "3", "-3", "name.x", "id.."] {
+            check(&Fields::Json, &["c", &format!("{{{field}}}")], row, &named(field));
+        }
+        check(&Fields::Json, &["{/.}"], row, &named("/."));
+        check(&Fields::Json, &["{2}"], "[1]", "the task has no field \"2\", but 1 field");
+        check(&Fields::Json, &["{a}"], "{}", "the task has no field \"a\", but 0 fields");
+        check(&columns(","), &["{3}"], "a,b", "the task has no field \"3\", but 2 fields");
+        let not_json = "the task is not JSON with fields: expected value at line 1 column 1";
+        check(&Fields::Json, &["{a}"], "a", not_json);
+        let number = "the task is not JSON with fields: invalid type: integer `5`, expected an \
+                      object or an array at line 1 column 1";
+        check(&Fields::Json, &["{a}"], "5", number);
+        let names: Vec<_> = (0..5_000).map(|n| format!("\"name{n}\":{n}")).collect();
+        let row = format!("{{{}}}", names.join(","));
+        let error = Fields::Json.split(row.as_bytes()).unwrap().missing("x").to_string();
+        assert!(error.len() < 1_000 && error.ends_with(" ..."), "{error}");
+    }
+
+    #[test]
+    fn groups_and_columns_are_arguments_each() {
+        let check = |fields: &Fields, args: &[&str], task, expected: &[&str]| {
+            check_fields(fields, args, task, Ok(expected));
+        };
+        let lines = Fields::Group(b'\n');
+        check(&lines, &["c"], "a\nb c\n", &["c", "a", "b c", ""]);
+        check(&lines, &["c", "{}", "x"], "a\nb", &["c", "a", "b", "x"]);
+        check(&lines, &["c", "{/}", "{.}"], "d/a.b\ne", &["c", "a.b", "e", "d/a", "e"]);
+        check(&lines, &["c", "<{}>"], "a\nb", &["c", "<a b>"]);
+        check(&lines, &["c", "{2}-{1}"], "a\nb", &["c", "b-a"]);
+        check(&lines, &["c", "{1}", "{2}", "{-1}"], "a", &["c", "a", "", "a"]);
+        check(&Fields::Group(0), &["c", "{1/.}"], "d/a.b\0c", &["c", "a"]);
+        check(&columns(","), &["c"], "a, b,", &["c", "a", "b", ""]);
+        check(&columns(r"\s+"), &["c", "{2}", "{-1.}"], "a b  c.d", &["c", "b", "c"]);
+    }
+
+    #[test]
+    fn fields_need_not_be_utf8() {
+        let fields = Fields::Group(b'\n');
+        let template = Template::with_fields(["{1}", "{2}"], Input::Argument, fields).unwrap();
+        let words = template.expand(b"\xff\n\xfe", Seq(0)).unwrap();
+        assert_eq!([words[0].as_bytes(), words[1].as_bytes()], [b"\xff", b"\xfe"]);
     }
 
     #[test]
