@@ -207,19 +207,20 @@ fn everybody_in_three_stages_is_killed_at_random() {
     let mut random = random();
     let input: String = (0..TASKS).map(|n| format!("{n}\n")).collect();
     let input_file = scene.file("in", &input);
-    let mut relays: Vec<_> = (1..STAGES).map(|stage| stages.relay(stage).start()).collect();
+    let relay = |stage| stages.relay(stage).words("--max-losses 100").start();
+    let mut relays: Vec<_> = (1..STAGES).map(relay).collect();
     let worker = |stage: usize| stages.worker(stage, "w").arg("--echo").start();
     let mut workers: Vec<Vec<Process>> =
         (0..STAGES).map(|stage| (0..2).map(|_| worker(stage)).collect()).collect();
     let sink = stages.sink().words("--output out").start();
-    let ventilator = stages.ventilator().arg("--input").arg(&input_file).start();
+    let ventilator = stages.ventilator().words("--max-losses 100 --input").arg(&input_file).start();
     for kill in 0..KILLS {
         let due = TASKS * kill / KILLS;
         wait_until("the output grows", || lines(&scene.read("out")) >= due);
         if random.bool() {
             let place = random.usize(0..relays.len());
             relays[place].kill();
-            relays[place] = stages.relay(place + 1).start();
+            relays[place] = relay(place + 1);
         }
         let stage = random.usize(0..STAGES);
         let place = random.usize(0..2);
