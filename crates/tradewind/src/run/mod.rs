@@ -1,8 +1,12 @@
 //! `tradewind run`: all three on this machine, as one program.
 
 mod child;
+mod pipeline;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, stdout};
+use std::net::TcpListener;
+use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -23,11 +27,31 @@ const EXAMPLES: &str = "\
 Examples:
   find . -name '*.jpg' | tradewind run -j 8 -- convert {} {.}.png
   tradewind run --input urls.txt --output results.jsonl --retries 2 --timeout 30s -- curl -sf
-  find . -type f -print0 | tradewind run -0 -- sha256sum > sums.txt";
+  find . -type f -print0 | tradewind run -0 -- sha256sum > sums.txt
+  tradewind run --pipeline site.toml --input urls.txt --output results.jsonl";
+
+const PIPELINE: &str = "\
+A pipeline FILE (TOML) names its stages in order; a task's output in one is its task in the next:
+  [[stage]]
+  name = \"fetch\"            # stands in records; required, as is command
+  command = \"curl -sf {}\"   # split into words as a shell does it, or a list of words
+  workers = 4                # processes [default: 1], each with
+  slots = 8                  # so many tasks at once [default: the cores]
+  retries = 2
+  timeout = \"30s\"           # or \"300%\"
+  [[stage]]
+  name = \"parse\"
+  command = [\"python3\", \"parse.py\"]
+  stdin = true               # or pipe = \"lines\", \"json\" or \"frames\"
+Also: max_losses, max_output, skip_exit_code, env; echo = true or sleep = true for no command;
+[defaults] for all stages; at the top name, input and output, which flags override.";
+
+/// Worker processes of a run, or of a stage.
+const WORKERS_MAX: u32 = 1024;
 
 /// Run a command for each line of the input, on this machine
 #[derive(Args, Clone, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{REPLACEMENTS}\n\n{HELP}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{PIPELINE}\n\n{REPLACEMENTS}\n\n{HELP}"))]
 pub(crate) struct RunArgs {
     /// Tasks to run at once, in all [default: the cores]
     #[arg(
@@ -45,13 +69,29 @@ pub(crate) struct RunArgs {
         env = "TRADEWIND_WORKERS",
         value_name = "N",
         default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=1024)
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX))
     )]
     workers: u32,
 
-    /// Where the tasks are: a file, or - for standard input
-    #[arg(long, env = "TRADEWIND_INPUT", value_name = "FILE", default_value = "-")]
-    input: InputPath,
+    /// Run the stages that this file describes, instead of a command; see below
+    #[arg(
+        long,
+        env = "TRADEWIND_PIPELINE",
+        value_name = "FILE",
+        conflicts_with_all = [
+            "jobs", "workers", "command", "stdin", "echo", "sleep", "max_output", "retries",
+            "timeout", "max_losses",
+        ]
+    )]
+    pipeline: Option<PathBuf>,
+
+    /// Show the stages of the pipeline and whether their commands exist, and run nothing
+    #[arg(long, requires = "pipeline")]
+    check: bool,
+
+    /// Where the tasks are: a file, or - for standard input [default: -]
+    #[arg(long, env = "TRADEWIND_INPUT", value_name = "FILE")]
+    input: Option<InputPath>,
 
     /// Tasks end with a NUL, not with a newline
     #[arg(long, short = '0', env = "TRADEWIND_NULL", value_parser = BoolishValueParser::new())]
@@ -76,73 +116,44 @@ pub(crate) struct RunArgs {
 impl RunArgs {
     pub(crate) fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "warn")?;
+        if let Some(file) = self.pipeline.clone() {
+            return pipeline::main(self, &file);
+        }
         block_on(|shutdown| self.run(shutdown))
     }
 
-    async fn run(self, mut shutdown: Shutdown) -> exit::Outcome {
+    async fn run(self, shutdown: Shutdown) -> exit::Outcome {
         // What is wrong with the command line is said before anything is started.
         self.handler.handler("", MESSAGE_BYTES_MAX)?;
-        drop(input::open(&self.input).or_exit(INPUT)?);
+        drop(input::open(&self.input()).or_exit(INPUT)?);
         let slots = self.jobs.unwrap_or_else(cores);
         if self.workers > slots {
             let text = format!("{} workers cannot share {slots} slots; see -j", self.workers);
             return Err(Fatal::new(USAGE, text));
         }
 
-        let mut children = self.start(slots)?;
-        loop {
-            tokio::select! {
-                end = children.ended() => match end? {
-                    End::All { ventilator, sink } => {
-                        return Ok(if ventilator == OK { sink } else { ventilator });
-                    }
-                    // Its tasks wait for somebody to run them.
-                    End::WorkerKilled { worker } => children.restart_worker(worker)?,
-                    End::Failed { code } => {
-                        // The child has said why.
-                        children.quit().await;
-                        return Ok(code);
-                    }
-                },
-                asked = shutdown.asked() => match asked {
-                    // The ventilator knows what draining and cancelling mean.
-                    Asked::Drain | Asked::Cancel => children.ask_ventilator(),
-                    Asked::Quit => {
-                        children.quit().await;
-                        return Ok(STOPPED);
-                    }
-                }
-            }
-        }
+        drive(self.start(slots)?, shutdown).await
+    }
+
+    fn input(&self) -> InputPath {
+        self.input.clone().unwrap_or_default()
     }
 
     /// Starts all three, with listeners that are open already: no port is guessed, and nobody has
     /// to wait for anybody.
     fn start(&self, slots: u32) -> Result<Children, Fatal> {
-        let mut listeners = Vec::new();
-        for _ in 0..3 {
-            listeners.push(std::net::TcpListener::bind("127.0.0.1:0").or_exit(LISTEN)?);
-        }
-        let [tasks, receipts, results] = <[_; 3]>::try_from(listeners).expect("three were made");
-        let endpoint = |listener: &std::net::TcpListener| {
-            listener.local_addr().map(|address| format!("tcp://{address}")).or_exit(LISTEN)
-        };
-        let (tasks_at, receipts_at, results_at) =
-            (endpoint(&tasks)?, endpoint(&receipts)?, endpoint(&results)?);
-
-        let mut logs = self.logs.clone();
-        // A bar between the lines of the output would be in the way of both.
-        logs.no_progress |= self.output.output == OutputTarget::Stdout && stdout().is_terminal();
-        let mut children = Children::new(logs).or_exit(SYSTEM)?;
+        let ((tasks, tasks_at), (receipts, receipts_at), (results, results_at)) =
+            (listen()?, listen()?, listen()?);
+        let mut children = self.children()?;
         let sink = [arg("--ventilator", &receipts_at), arg("--listen", &results_at)].concat();
-        children.start(Role::Sink, [sink, self.sink_args()].concat(), &[results])?;
+        children.start(Role::Sink, [sink, self.sink_args()].concat(), vec![results])?;
         let ventilator = [
             arg("--tasks", &tasks_at),
             arg("--receipts", &receipts_at),
             arg("--sink", &results_at),
             self.ventilator_args(),
         ];
-        children.start(Role::Ventilator, ventilator.concat(), &[tasks, receipts])?;
+        children.start(Role::Ventilator, ventilator.concat(), vec![tasks, receipts])?;
         let host = default_name();
         for worker in 0..self.workers {
             let share = slots / self.workers + u32::from(worker < slots % self.workers);
@@ -153,42 +164,38 @@ impl RunArgs {
                 arg("--name", format!("{host}.{}", worker + 1)),
                 self.worker_args(),
             ];
-            children.start(Role::Worker, args.concat(), &[])?;
+            children.start(Role::Worker, args.concat(), Vec::new())?;
         }
         Ok(children)
     }
 
-    fn ventilator_args(&self) -> Vec<std::ffi::OsString> {
+    fn children(&self) -> Result<Children, Fatal> {
+        let mut logs = self.logs.clone();
+        // A bar between the lines of the output would be in the way of both.
+        logs.no_progress |= self.output.target() == OutputTarget::Stdout && stdout().is_terminal();
+        Children::new(logs).or_exit(SYSTEM)
+    }
+
+    fn ventilator_args(&self) -> Vec<OsString> {
         let PolicyArgs { attempts, halt } = &self.policy;
-        let AttemptArgs { retries, timeout, max_losses } = attempts;
-        let mut args = arg("--input", self.input.as_os_str());
+        let mut args = arg("--input", self.input().as_os_str());
         args.extend(flag("--null", self.null));
         let ResumeArgs { resume, retry_failed } = self.resume;
         args.extend(flag("--resume", resume));
         args.extend(flag("--retry-failed", retry_failed));
         // All workers are new, and hold nothing.
         args.extend(arg("--resume-wait", "0s"));
-        args.extend(arg("--retries", retries.to_string()));
-        match timeout {
-            Some(Timeout::After(limit)) => {
-                args.extend(arg("--timeout", format!("{}us", limit.as_micros())));
-            }
-            Some(Timeout::Percent(percent)) => {
-                args.extend(arg("--timeout", format!("{percent}%")));
-            }
-            None => {}
-        }
-        args.extend(arg("--max-losses", max_losses.to_string()));
+        args.extend(attempt_args(attempts));
         if let Some(halt) = halt {
             args.extend(arg("--halt", halt.to_string()));
         }
         args
     }
 
-    fn sink_args(&self) -> Vec<std::ffi::OsString> {
-        let OutputArgs { output, format, ordered, unordered, joblog, overwrite, fsync } =
+    fn sink_args(&self) -> Vec<OsString> {
+        let OutputArgs { output: _, format, ordered, unordered, joblog, overwrite, fsync } =
             &self.output;
-        let mut args = arg("--output", output.as_os_str());
+        let mut args = arg("--output", self.output.target().as_os_str());
         if let Some(format) = format {
             args.extend(arg("--format", format.as_str()));
         }
@@ -203,7 +210,7 @@ impl RunArgs {
         args
     }
 
-    fn worker_args(&self) -> Vec<std::ffi::OsString> {
+    fn worker_args(&self) -> Vec<OsString> {
         let HandlerArgs { stdin, echo, sleep, max_output, command } = &self.handler;
         let mut args = arg("--max-output", max_output.to_string());
         args.extend(flag("--exit-when-done", true));
@@ -216,4 +223,54 @@ impl RunArgs {
         }
         args
     }
+}
+
+/// Sees the children through to their end.
+async fn drive(mut children: Children, mut shutdown: Shutdown) -> exit::Outcome {
+    loop {
+        tokio::select! {
+            end = children.ended() => match end? {
+                End::All { ventilator, sink } => {
+                    return Ok(if ventilator == OK { sink } else { ventilator });
+                }
+                // Its tasks wait for somebody to run them.
+                End::Killed { child } => children.restart(child)?,
+                End::Failed { code } => {
+                    // The child has said why.
+                    children.quit().await;
+                    return Ok(code);
+                }
+            },
+            asked = shutdown.asked() => match asked {
+                // The ventilator knows what draining and cancelling mean.
+                Asked::Drain | Asked::Cancel => children.ask_ventilator(),
+                Asked::Quit => {
+                    children.quit().await;
+                    return Ok(STOPPED);
+                }
+            }
+        }
+    }
+}
+
+/// Listens where nobody else does.
+fn listen() -> Result<(TcpListener, String), Fatal> {
+    let listener = TcpListener::bind("127.0.0.1:0").or_exit(LISTEN)?;
+    let address = listener.local_addr().or_exit(LISTEN)?;
+    Ok((listener, format!("tcp://{address}")))
+}
+
+/// What a task may take, as flags.
+fn attempt_args(attempts: &AttemptArgs) -> Vec<OsString> {
+    let AttemptArgs { retries, timeout, max_losses } = attempts;
+    let mut args = arg("--retries", retries.to_string());
+    match timeout {
+        Some(Timeout::After(limit)) => {
+            args.extend(arg("--timeout", format!("{}us", limit.as_micros())));
+        }
+        Some(Timeout::Percent(percent)) => args.extend(arg("--timeout", format!("{percent}%"))),
+        None => {}
+    }
+    args.extend(arg("--max-losses", max_losses.to_string()));
+    args
 }
