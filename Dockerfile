@@ -1,4 +1,4 @@
-# The four programs in one small image. Needs no BuildKit; where these base images cannot be
+# The five programs in one small image. Needs no BuildKit; where these base images cannot be
 # pulled, scripts/base-images makes them.
 
 # What decides about dependencies, and nothing else: every manifest, and an empty program in place
@@ -18,15 +18,17 @@ WORKDIR /src
 ENV CARGO_PROFILE_RELEASE_STRIP=symbols
 COPY --from=manifests /src .
 RUN cargo build --release --locked \
-        -p tradewind -p tradewind-ventilator -p tradewind-worker -p tradewind-sink
+        -p tradewind -p tradewind-ventilator -p tradewind-worker -p tradewind-sink \
+        -p tradewind-relay
 COPY . .
 # Sources are older than what was just built from their stand-ins: cargo goes by the time.
 RUN find crates -name '*.rs' -exec touch {} + \
     && cargo build --release --locked \
         -p tradewind -p tradewind-ventilator -p tradewind-worker -p tradewind-sink \
+        -p tradewind-relay \
     && mkdir /programs \
     && mv target/release/tradewind target/release/ventilator target/release/worker \
-        target/release/sink /programs/
+        target/release/sink target/release/relay /programs/
 
 FROM debian:bookworm-slim
 COPY --from=builder /programs/ /usr/local/bin/

@@ -150,7 +150,11 @@ pub fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn timeout(text: &str) -> Result<Timeout, String> {
+/// A [`duration`], or a percentage of the median so far as in `300%`.
+///
+/// # Errors
+/// When it is neither.
+pub fn timeout(text: &str) -> Result<Timeout, String> {
     match text.strip_suffix('%') {
         Some(percent) => match percent.parse() {
             Ok(percent) if percent > 0.0 && percent <= 1e6 => Ok(Timeout::Percent(percent)),

@@ -55,9 +55,9 @@ pub struct SinkArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Where records go: a file, or - for standard output
-    #[arg(long, env = "TRADEWIND_OUTPUT", value_name = "FILE", default_value = "-")]
-    pub output: OutputTarget,
+    /// Where records go: a file, or - for standard output [default: -]
+    #[arg(long, env = "TRADEWIND_OUTPUT", value_name = "FILE")]
+    pub output: Option<OutputTarget>,
 
     /// How a record looks [default: jsonl for a file that ends in .jsonl, else lines]
     #[arg(long, env = "TRADEWIND_FORMAT", value_enum)]
@@ -90,8 +90,14 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
+    /// Where records go.
+    #[must_use]
+    pub fn target(&self) -> OutputTarget {
+        self.output.clone().unwrap_or_default()
+    }
+
     fn format(&self) -> Format {
-        self.format.unwrap_or_else(|| Format::of(&self.output))
+        self.format.unwrap_or_else(|| Format::of(&self.target()))
     }
 
     fn order(&self) -> Order {
@@ -101,7 +107,7 @@ impl OutputArgs {
 
     fn settings(&self) -> output::Settings {
         output::Settings {
-            output: self.output.clone(),
+            output: self.target(),
             format: self.format(),
             order: self.order(),
             joblog: self.joblog.clone(),

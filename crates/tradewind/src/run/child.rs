@@ -11,7 +11,7 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal as Signo, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tradewind_node::args::LogArgs;
-use tradewind_node::exit::{Fatal, INPUT, OK, OrExit, STOPPED, SYSTEM, TASKS_FAILED, say};
+use tradewind_node::exit::{Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say};
 use tradewind_node::{PARENT_ENV, RELAY};
 
 /// What a child is.
@@ -19,7 +19,26 @@ use tradewind_node::{PARENT_ENV, RELAY};
 pub(super) enum Role {
     Ventilator,
     Worker,
+    Relay,
     Sink,
+}
+
+/// A child that is to be started.
+pub(super) struct Part {
+    pub(super) role: Role,
+    /// The stage, if there are several: for people.
+    pub(super) stage: Option<String>,
+    pub(super) args: Vec<OsString>,
+    /// What is true only when all begins.
+    pub(super) first_args: Vec<OsString>,
+    /// What is true instead when it is started again.
+    pub(super) later_args: Vec<OsString>,
+    /// What it finds in its environment besides.
+    pub(super) env: Vec<(String, String)>,
+    /// Those that it gets. One that is started again gets them again.
+    pub(super) listeners: Vec<TcpListener>,
+    /// What it reads, when it is started for the first time, if that is not as usual.
+    pub(super) stdin: Option<Stdio>,
 }
 
 /// What the end of one or more children means.
@@ -27,8 +46,8 @@ pub(super) enum Role {
 pub(super) enum End {
     /// The job is over.
     All { ventilator: u8, sink: u8 },
-    /// A worker died of a signal while the job goes on.
-    WorkerKilled { worker: usize },
+    /// A worker or a relay died of a signal while the job goes on.
+    Killed { child: usize },
     /// A child cannot do its part.
     Failed { code: u8 },
 }
@@ -40,11 +59,11 @@ pub(super) struct Children {
     processes: Vec<Process>,
     /// All were told to quit: whatever they end with now is no news.
     is_quitting: bool,
+    relays_until: Option<Instant>,
 }
 
 struct Process {
-    role: Role,
-    args: Vec<OsString>,
+    part: Part,
     child: Child,
     started: Instant,
     code: Option<u8>,
@@ -57,11 +76,15 @@ const WORKERS_GRACE: Duration = Duration::from_secs(5);
 /// When the ventilator has stopped the job, the sink may take so long to finish its output.
 const SINK_GRACE: Duration = Duration::from_secs(5);
 
+/// When the ventilator is through with the job, relays may take so long to tell the sink. One that
+/// was killed just then will never hear of it.
+const RELAYS_GRACE: Duration = Duration::from_secs(5);
+
 /// From the request to quit to SIGKILL. A worker gives its tasks two seconds of that.
 const QUIT_GRACE: Duration = Duration::from_secs(5);
 
-/// A worker that dies sooner after its start is not started again: it would die again.
-const WORKER_LIFE_MIN: Duration = Duration::from_secs(1);
+/// What dies sooner after its start is not started again: it would die again.
+const LIFE_MIN: Duration = Duration::from_secs(1);
 
 /// Where inherited listeners are put, out of the way of what else a child opens.
 const FIRST_FD: i32 = 100;
@@ -74,6 +97,7 @@ impl Children {
             ends: signal(SignalKind::child())?,
             processes: Vec::new(),
             is_quitting: false,
+            relays_until: None,
         })
     }
 
@@ -82,43 +106,35 @@ impl Children {
         &mut self,
         role: Role,
         args: Vec<OsString>,
-        listeners: &[TcpListener],
+        listeners: Vec<TcpListener>,
     ) -> Result<(), Fatal> {
-        self.start_with_stdin(role, args, listeners, role.stdin())
+        self.start_part(Part::new(role, args, listeners))
     }
 
-    /// The same, with this standard input.
-    pub(super) fn start_with_stdin(
-        &mut self,
-        role: Role,
-        args: Vec<OsString>,
-        listeners: &[TcpListener],
-        stdin: Stdio,
-    ) -> Result<(), Fatal> {
-        let child = self.spawn(role, &args, listeners, stdin).or_exit(SYSTEM)?;
-        self.processes.push(Process { role, args, child, started: Instant::now(), code: None });
+    /// Starts a child.
+    pub(super) fn start_part(&mut self, mut part: Part) -> Result<(), Fatal> {
+        let stdin = part.stdin.take().unwrap_or_else(|| part.role.stdin());
+        let child = self.spawn(&part, &part.first_args, stdin).or_exit(SYSTEM)?;
+        if part.role != Role::Relay {
+            // Whoever dials it when it is gone is to be refused.
+            part.listeners.clear();
+        }
+        self.processes.push(Process { part, child, started: Instant::now(), code: None });
         Ok(())
     }
 
-    /// Starts a worker that was killed again.
-    pub(super) fn restart_worker(&mut self, worker: usize) -> Result<(), Fatal> {
-        let args = self.processes[worker].args.clone();
-        let stdin = Role::Worker.stdin();
-        let child = self.spawn(Role::Worker, &args, &[], stdin).or_exit(SYSTEM)?;
-        let process = &mut self.processes[worker];
-        process.child = child;
+    /// Starts a child that was killed again.
+    pub(super) fn restart(&mut self, child: usize) -> Result<(), Fatal> {
+        let part = &self.processes[child].part;
+        let new = self.spawn(part, &part.later_args, part.role.stdin()).or_exit(SYSTEM)?;
+        let process = &mut self.processes[child];
+        process.child = new;
         process.started = Instant::now();
         process.code = None;
         Ok(())
     }
 
-    fn spawn(
-        &self,
-        role: Role,
-        args: &[OsString],
-        listeners: &[TcpListener],
-        stdin: Stdio,
-    ) -> std::io::Result<Child> {
+    fn spawn(&self, part: &Part, more: &[OsString], stdin: Stdio) -> std::io::Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         // What was set for this process was taken into account, and comes as flags.
         for (name, _) in std::env::vars_os() {
@@ -127,16 +143,19 @@ impl Children {
                 command.env_remove(name);
             }
         }
+        let role = part.role;
         command
+            .envs(part.env.iter().map(|(name, value)| (name, value)))
             .env(PARENT_ENV, std::process::id().to_string())
             .arg(role.name())
             .args(arg("--log", self.logs.log.as_deref().unwrap_or("warn")))
             .args(flag("--quiet", self.logs.quiet))
             .args(flag("--no-progress", self.logs.no_progress && role != Role::Sink))
-            .args(args)
+            .args(more)
+            .args(&part.args)
             .stdin(stdin)
             .stdout(if role == Role::Sink { Stdio::inherit() } else { Stdio::null() });
-        let passed_on = pass_on(listeners, &mut command)?;
+        let passed_on = pass_on(&part.listeners, &mut command)?;
         let child = command.spawn();
         drop(passed_on);
         child
@@ -164,12 +183,37 @@ impl Children {
                 self.quit().await;
                 return Ok(End::All { ventilator: code, sink: code });
             }
-            self.ends.recv().await;
+            let Some(until) = self.relays_until() else {
+                self.ends.recv().await;
+                continue;
+            };
+            if tokio::time::timeout_at(until.into(), self.ends.recv()).await.is_ok() {
+                continue;
+            }
+            if self.code(Role::Ventilator).is_none() {
+                return Ok(End::Failed { code: REFUSED });
+            }
+            // All is stored, and the sink leaves when it is alone.
+            self.signal(Signo::HUP, |role| role == Role::Relay);
+            self.relays_until = None;
         }
     }
 
+    /// How long it may take until the relays have ended because the ventilator has, or the other
+    /// way round; `None` if that is not so.
+    fn relays_until(&mut self) -> Option<Instant> {
+        let mut relays = self.processes.iter().filter(|process| process.part.role == Role::Relay);
+        let is_uneven = match self.code(Role::Ventilator) {
+            Some(_) => relays.any(|relay| relay.code.is_none()),
+            None => relays.any(|relay| relay.code == Some(REFUSED)),
+        };
+        let until = self.relays_until.unwrap_or_else(|| Instant::now() + RELAYS_GRACE);
+        self.relays_until = is_uneven.then_some(until);
+        self.relays_until
+    }
+
     fn code(&self, role: Role) -> Option<u8> {
-        self.processes.iter().find(|process| process.role == role)?.code
+        self.processes.iter().find(|process| process.part.role == role)?.code
     }
 
     async fn all_ended(&mut self) {
@@ -186,7 +230,9 @@ impl Children {
 
     /// Takes note of children that have ended; gives the first end that matters.
     fn take_ends(&mut self) -> Result<Option<End>, Fatal> {
-        for (place, process) in self.processes.iter_mut().enumerate() {
+        for child in 0..self.processes.len() {
+            let is_over = self.code(Role::Ventilator).is_some();
+            let process = &mut self.processes[child];
             if process.code.is_some() {
                 continue;
             }
@@ -196,25 +242,32 @@ impl Children {
             if self.is_quitting {
                 continue;
             }
-            match process.role {
-                Role::Worker if is_killed(status) => {
-                    if process.started.elapsed() >= WORKER_LIFE_MIN {
-                        tracing::warn!(%status, "a worker was killed; another takes its place");
-                        return Ok(Some(End::WorkerKilled { worker: place }));
+            let part = &process.part;
+            match part.role {
+                // There is nothing left for another to do.
+                Role::Relay if is_over => {}
+                Role::Worker | Role::Relay if is_killed(status) => {
+                    if process.started.elapsed() >= LIFE_MIN {
+                        let what = part.what();
+                        tracing::warn!(%status, "a {what} was killed; another takes its place");
+                        return Ok(Some(End::Killed { child }));
                     }
-                    say(&format!("tradewind: a worker died as soon as it was started ({status})"));
+                    let what = part.what();
+                    say(&format!("tradewind: a {what} died as soon as it was started ({status})"));
                     return Ok(Some(End::Failed { code: SYSTEM }));
                 }
                 Role::Worker if code == OK => {}
                 // It stops only when it is told to, which is not for others to do.
                 Role::Sink | Role::Ventilator if is_killed(status) => {
-                    say(&format!("tradewind: the {} was killed ({status})", process.role.name()));
+                    say(&format!("tradewind: the {} was killed ({status})", part.role.name()));
                     return Ok(Some(End::Failed { code: SYSTEM }));
                 }
                 // Before it says that its input is bad, it has seen to what it had read.
                 Role::Ventilator if matches!(code, OK | TASKS_FAILED | STOPPED | INPUT) => {}
                 Role::Sink if matches!(code, OK | TASKS_FAILED) => {}
-                Role::Ventilator | Role::Worker | Role::Sink => {
+                // The ventilator says why.
+                Role::Relay if matches!(code, OK | TASKS_FAILED | REFUSED) => {}
+                Role::Ventilator | Role::Worker | Role::Relay | Role::Sink => {
                     return Ok(Some(End::Failed { code }));
                 }
             }
@@ -242,11 +295,28 @@ impl Children {
             // Until it was waited for, its id is nobody else's.
             let is_running = process.code.is_none() && matches!(process.child.try_wait(), Ok(None));
             if is_running
-                && is_meant(process.role)
+                && is_meant(process.part.role)
                 && let Some(pid) = Pid::from_raw(process.child.id().cast_signed())
             {
                 let _ = kill_process(pid, signo);
             }
+        }
+    }
+}
+
+impl Part {
+    /// A child that needs no more than this.
+    pub(super) fn new(role: Role, args: Vec<OsString>, listeners: Vec<TcpListener>) -> Self {
+        let (first_args, later_args) = (Vec::new(), Vec::new());
+        let env = Vec::new();
+        Self { role, stage: None, args, first_args, later_args, env, listeners, stdin: None }
+    }
+
+    /// What it is, for people.
+    fn what(&self) -> String {
+        match &self.stage {
+            Some(stage) => format!("{} of stage {stage:?}", self.role.name()),
+            None => self.role.name().to_owned(),
         }
     }
 }
@@ -260,6 +330,7 @@ impl Role {
         match self {
             Self::Ventilator => "ventilator",
             Self::Worker => "worker",
+            Self::Relay => "relay",
             Self::Sink => "sink",
         }
     }

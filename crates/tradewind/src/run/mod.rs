@@ -2,11 +2,14 @@
 
 mod child;
 mod dry_run;
+mod pipeline;
 mod values;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, stdout};
+use std::net::TcpListener;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use clap::Args;
@@ -22,7 +25,7 @@ use tradewind_ventilator::args::{FormatArgs, InputFormat, PolicyArgs, ResumeArgs
 use tradewind_ventilator::input::{self, Input, InputPath};
 use tradewind_worker::args::{FieldKind, HandlerArgs, REPLACEMENTS, cores};
 
-use self::child::{Children, End, Role, arg, flag};
+use self::child::{Children, End, Part, Role, arg, flag};
 use self::values::Values;
 
 const EXAMPLES: &str = "\
@@ -31,7 +34,8 @@ Examples:
   tradewind run --input urls.txt --output results.jsonl --retries 2 --timeout 30s -- curl -sf
   find . -type f -print0 | tradewind run -0 -n 100 -- sha256sum > sums.txt
   tradewind run --input-format csv --input people.csv -- mail -s 'Dear {First Name}' {mail}
-  tradewind run -- convert -rotate {2} {1} {1.}-{2}.png ::: *.jpg ::: 90 180";
+  tradewind run -- convert -rotate {2} {1} {1.}-{2}.png ::: *.jpg ::: 90 180
+  tradewind run --pipeline site.toml --input urls.txt --output results.jsonl";
 
 const VALUES: &str = "\
 Values on the command line, as in GNU parallel, instead of --input:
@@ -39,9 +43,28 @@ Values on the command line, as in GNU parallel, instead of --input:
   -- COMMAND ::: A B ::: 1 2   every combination: A 1, A 2, B 1, B 2
   -- COMMAND ::: A B :::+ 1 2  one with one: A 1, B 2";
 
+const PIPELINE: &str = "\
+A pipeline FILE (TOML) names its stages in order; a task's output in one is its task in the next:
+  [[stage]]
+  name = \"fetch\"            # stands in records; required, as is command
+  command = \"curl -sf {}\"   # split into words as a shell does it, or a list of words
+  workers = 4                # processes [default: 1], each with
+  slots = 8                  # so many tasks at once [default: the cores]
+  retries = 2
+  timeout = \"30s\"           # or \"300%\"
+  [[stage]]
+  name = \"parse\"
+  command = [\"python3\", \"parse.py\"]
+  stdin = true               # or pipe = \"lines\", \"json\" or \"frames\"
+Also: max_losses, max_output, skip_exit_code, env; echo = true or sleep = true for no command;
+[defaults] for all stages; at the top name, input and output, which flags override.";
+
+/// Worker processes of a run, or of a stage.
+const WORKERS_MAX: u32 = 1024;
+
 /// Run a command for each line of the input, on this machine
 #[derive(Args, Clone, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{VALUES}\n\n{REPLACEMENTS}\n\n{HELP}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{VALUES}\n\n{PIPELINE}\n\n{REPLACEMENTS}\n\n{HELP}"))]
 pub(crate) struct RunArgs {
     /// Tasks to run at once, in all [default: the cores]
     #[arg(
@@ -59,13 +82,29 @@ pub(crate) struct RunArgs {
         env = "TRADEWIND_WORKERS",
         value_name = "N",
         default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=1024)
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX))
     )]
     workers: u32,
 
-    /// Where the tasks are: a file, or - for standard input
-    #[arg(long, env = "TRADEWIND_INPUT", value_name = "FILE", default_value = "-")]
-    input: InputPath,
+    /// Run the stages that this file describes, instead of a command; see below
+    #[arg(
+        long,
+        env = "TRADEWIND_PIPELINE",
+        value_name = "FILE",
+        conflicts_with_all = [
+            "jobs", "workers", "command", "stdin", "echo", "sleep", "max_output", "retries",
+            "timeout", "max_losses", "dry_run",
+        ]
+    )]
+    pipeline: Option<PathBuf>,
+
+    /// Show the stages of the pipeline and whether their commands exist, and run nothing
+    #[arg(long, requires = "pipeline")]
+    check: bool,
+
+    /// Where the tasks are: a file, or - for standard input [default: -]
+    #[arg(long, env = "TRADEWIND_INPUT", value_name = "FILE")]
+    input: Option<InputPath>,
 
     /// Tasks end with a NUL, not with a newline
     #[arg(long, short = '0', env = "TRADEWIND_NULL", value_parser = BoolishValueParser::new())]
@@ -102,6 +141,9 @@ pub(crate) struct RunArgs {
 impl RunArgs {
     pub(crate) fn main(mut self) -> exit::Outcome {
         logs::init(&self.logs, "warn")?;
+        if let Some(file) = self.pipeline.clone() {
+            return pipeline::main(self, &file);
+        }
         // What is wrong with the command line is said before anything is started.
         let values = self.take_values()?;
         let format = self.format.format(self.null, self.handler.colsep.as_ref())?;
@@ -110,14 +152,14 @@ impl RunArgs {
         if self.dry_run {
             let template = self.handler.template()?;
             let Some(values) = values else {
-                let input = input::open(&self.input).or_exit(INPUT)?;
+                let input = input::open(&self.input()).or_exit(INPUT)?;
                 return dry_run::show(input, &format, &template, stdout());
             };
             let reader = values.reader().or_exit(SYSTEM)?;
             let input = Input { reader, path: InputPath::Stdin, bytes: None };
             return dry_run::show(input, &format, &template, stdout());
         }
-        drop(input::open(&self.input).or_exit(INPUT)?);
+        drop(input::open(&self.input()).or_exit(INPUT)?);
         block_on(|shutdown| self.run(values, shutdown))
     }
 
@@ -132,7 +174,7 @@ impl RunArgs {
             let text = format!("::: gives the tasks, and so does {flag}: take one of them");
             Err(Fatal::new(USAGE, text))
         };
-        if self.input != InputPath::Stdin {
+        if self.input() != InputPath::Stdin {
             return refuse("--input");
         }
         if self.format.input_format != InputFormat::Lines {
@@ -163,74 +205,39 @@ impl RunArgs {
         is_group.then_some(if self.null { FieldKind::Nul } else { FieldKind::Lines })
     }
 
-    async fn run(self, values: Option<Values>, mut shutdown: Shutdown) -> exit::Outcome {
+    async fn run(self, values: Option<Values>, shutdown: Shutdown) -> exit::Outcome {
         let slots = self.jobs.unwrap_or_else(cores);
         if self.workers > slots {
             let text = format!("{} workers cannot share {slots} slots; see -j", self.workers);
             return Err(Fatal::new(USAGE, text));
         }
 
-        let mut children = self.start(slots, values)?;
-        loop {
-            tokio::select! {
-                end = children.ended() => match end? {
-                    End::All { ventilator, sink } => {
-                        return Ok(if ventilator == OK { sink } else { ventilator });
-                    }
-                    // Its tasks wait for somebody to run them.
-                    End::WorkerKilled { worker } => children.restart_worker(worker)?,
-                    End::Failed { code } => {
-                        // The child has said why.
-                        children.quit().await;
-                        return Ok(code);
-                    }
-                },
-                asked = shutdown.asked() => match asked {
-                    // The ventilator knows what draining and cancelling mean.
-                    Asked::Drain | Asked::Cancel => children.ask_ventilator(),
-                    Asked::Quit => {
-                        children.quit().await;
-                        return Ok(STOPPED);
-                    }
-                }
-            }
-        }
+        drive(self.start(slots, values)?, shutdown).await
+    }
+
+    fn input(&self) -> InputPath {
+        self.input.clone().unwrap_or_default()
     }
 
     /// Starts all three, with listeners that are open already: no port is guessed, and nobody has
     /// to wait for anybody.
     fn start(&self, slots: u32, values: Option<Values>) -> Result<Children, Fatal> {
-        let mut listeners = Vec::new();
-        for _ in 0..3 {
-            listeners.push(std::net::TcpListener::bind("127.0.0.1:0").or_exit(LISTEN)?);
-        }
-        let [tasks, receipts, results] = <[_; 3]>::try_from(listeners).expect("three were made");
-        let endpoint = |listener: &std::net::TcpListener| {
-            listener.local_addr().map(|address| format!("tcp://{address}")).or_exit(LISTEN)
-        };
-        let (tasks_at, receipts_at, results_at) =
-            (endpoint(&tasks)?, endpoint(&receipts)?, endpoint(&results)?);
-
-        let mut logs = self.logs.clone();
-        // A bar between the lines of the output would be in the way of both.
-        logs.no_progress |= self.output.output == OutputTarget::Stdout && stdout().is_terminal();
-        let mut children = Children::new(logs).or_exit(SYSTEM)?;
+        let ((tasks, tasks_at), (receipts, receipts_at), (results, results_at)) =
+            (listen()?, listen()?, listen()?);
+        let mut children = self.children()?;
         let sink = [arg("--ventilator", &receipts_at), arg("--listen", &results_at)].concat();
-        children.start(Role::Sink, [sink, self.sink_args()].concat(), &[results])?;
+        children.start(Role::Sink, [sink, self.sink_args()].concat(), vec![results])?;
         let ventilator = [
             arg("--tasks", &tasks_at),
             arg("--receipts", &receipts_at),
             arg("--sink", &results_at),
             self.ventilator_args(),
         ];
-        let (role, listeners) = (Role::Ventilator, [tasks, receipts]);
-        match values {
-            None => children.start(role, ventilator.concat(), &listeners)?,
-            Some(values) => {
-                let stdin = Stdio::from(values.reader().or_exit(SYSTEM)?);
-                children.start_with_stdin(role, ventilator.concat(), &listeners, stdin)?;
-            }
+        let mut part = Part::new(Role::Ventilator, ventilator.concat(), vec![tasks, receipts]);
+        if let Some(values) = values {
+            part.stdin = Some(Stdio::from(values.reader().or_exit(SYSTEM)?));
         }
+        children.start_part(part)?;
         let host = default_name();
         for worker in 0..self.workers {
             let share = slots / self.workers + u32::from(worker < slots % self.workers);
@@ -241,15 +248,21 @@ impl RunArgs {
                 arg("--name", format!("{host}.{}", worker + 1)),
                 self.worker_args(),
             ];
-            children.start(Role::Worker, args.concat(), &[])?;
+            children.start(Role::Worker, args.concat(), Vec::new())?;
         }
         Ok(children)
     }
 
+    fn children(&self) -> Result<Children, Fatal> {
+        let mut logs = self.logs.clone();
+        // A bar between the lines of the output would be in the way of both.
+        logs.no_progress |= self.output.target() == OutputTarget::Stdout && stdout().is_terminal();
+        Children::new(logs).or_exit(SYSTEM)
+    }
+
     fn ventilator_args(&self) -> Vec<OsString> {
         let PolicyArgs { attempts, halt } = &self.policy;
-        let AttemptArgs { retries, timeout, max_losses } = attempts;
-        let mut args = arg("--input", self.input.as_os_str());
+        let mut args = arg("--input", self.input().as_os_str());
         args.extend(flag("--null", self.null));
         args.extend(self.format.to_args().into_iter().map(OsString::from));
         args.extend(self.handler.colsep.iter().map(|colsep| format!("--colsep={colsep}").into()));
@@ -258,17 +271,7 @@ impl RunArgs {
         args.extend(flag("--retry-failed", retry_failed));
         // All workers are new, and hold nothing.
         args.extend(arg("--resume-wait", "0s"));
-        args.extend(arg("--retries", retries.to_string()));
-        match timeout {
-            Some(Timeout::After(limit)) => {
-                args.extend(arg("--timeout", format!("{}us", limit.as_micros())));
-            }
-            Some(Timeout::Percent(percent)) => {
-                args.extend(arg("--timeout", format!("{percent}%")));
-            }
-            None => {}
-        }
-        args.extend(arg("--max-losses", max_losses.to_string()));
+        args.extend(attempt_args(attempts));
         if let Some(halt) = halt {
             args.extend(arg("--halt", halt.to_string()));
         }
@@ -276,9 +279,9 @@ impl RunArgs {
     }
 
     fn sink_args(&self) -> Vec<OsString> {
-        let OutputArgs { output, format, ordered, unordered, joblog, overwrite, fsync } =
+        let OutputArgs { output: _, format, ordered, unordered, joblog, overwrite, fsync } =
             &self.output;
-        let mut args = arg("--output", output.as_os_str());
+        let mut args = arg("--output", self.output.target().as_os_str());
         if let Some(format) = format {
             args.extend(arg("--format", format.as_str()));
         }
@@ -293,16 +296,22 @@ impl RunArgs {
         args
     }
 
+    /// What tells workers what the tasks of the input are.
+    fn field_args(&self) -> Vec<OsString> {
+        match (self.handler.fields, &self.handler.colsep) {
+            (Some(fields), _) => arg("--fields", fields.as_str()),
+            (None, Some(colsep)) => vec![format!("--colsep={colsep}").into()],
+            (None, None) => Vec::new(),
+        }
+    }
+
     fn worker_args(&self) -> Vec<OsString> {
-        let HandlerArgs { stdin, fields, colsep, echo, sleep, max_output, command } = &self.handler;
+        let HandlerArgs { stdin, fields: _, colsep: _, echo, sleep, max_output, command } =
+            &self.handler;
         let mut args = arg("--max-output", max_output.to_string());
         args.extend(flag("--exit-when-done", true));
         args.extend(flag("--stdin", *stdin));
-        match (fields, colsep) {
-            (Some(fields), _) => args.extend(arg("--fields", fields.as_str())),
-            (None, Some(colsep)) => args.push(format!("--colsep={colsep}").into()),
-            (None, None) => {}
-        }
+        args.extend(self.field_args());
         args.extend(flag("--echo", *echo));
         args.extend(flag("--sleep", *sleep));
         if !command.is_empty() {
@@ -311,4 +320,54 @@ impl RunArgs {
         }
         args
     }
+}
+
+/// Sees the children through to their end.
+async fn drive(mut children: Children, mut shutdown: Shutdown) -> exit::Outcome {
+    loop {
+        tokio::select! {
+            end = children.ended() => match end? {
+                End::All { ventilator, sink } => {
+                    return Ok(if ventilator == OK { sink } else { ventilator });
+                }
+                // Its tasks wait for somebody to run them.
+                End::Killed { child } => children.restart(child)?,
+                End::Failed { code } => {
+                    // The child has said why.
+                    children.quit().await;
+                    return Ok(code);
+                }
+            },
+            asked = shutdown.asked() => match asked {
+                // The ventilator knows what draining and cancelling mean.
+                Asked::Drain | Asked::Cancel => children.ask_ventilator(),
+                Asked::Quit => {
+                    children.quit().await;
+                    return Ok(STOPPED);
+                }
+            }
+        }
+    }
+}
+
+/// Listens where nobody else does.
+fn listen() -> Result<(TcpListener, String), Fatal> {
+    let listener = TcpListener::bind("127.0.0.1:0").or_exit(LISTEN)?;
+    let address = listener.local_addr().or_exit(LISTEN)?;
+    Ok((listener, format!("tcp://{address}")))
+}
+
+/// What a task may take, as flags.
+fn attempt_args(attempts: &AttemptArgs) -> Vec<OsString> {
+    let AttemptArgs { retries, timeout, max_losses } = attempts;
+    let mut args = arg("--retries", retries.to_string());
+    match timeout {
+        Some(Timeout::After(limit)) => {
+            args.extend(arg("--timeout", format!("{}us", limit.as_micros())));
+        }
+        Some(Timeout::Percent(percent)) => args.extend(arg("--timeout", format!("{percent}%"))),
+        None => {}
+    }
+    args.extend(arg("--max-losses", max_losses.to_string()));
+    args
 }

@@ -1,0 +1,648 @@
+//! The pipeline file: a text goes in, a [`Pipeline`] or an error with line and column comes out.
+//!
+//! Opens nothing and starts nothing; whether a command exists is asked later.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use tradewind_node::args::{AttemptArgs, name, payload_bytes_max, size, timeout};
+use tradewind_proto::dispatcher::Timeout;
+use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, SLOTS_MAX};
+
+use super::super::WORKERS_MAX;
+use super::table::{At, FileError, Problem, Section, Table, TextOrTexts, Value, line_of, parse};
+
+/// What a pipeline file says.
+#[derive(Clone, Debug)]
+pub(crate) struct Pipeline {
+    /// The job's name.
+    pub(crate) name: Option<String>,
+    /// Where the tasks are, as `--input` says it.
+    pub(crate) input: Option<String>,
+    /// Where the records go, as `--output` says it.
+    pub(crate) output: Option<String>,
+    /// At least one; the first gets the tasks of the input.
+    pub(crate) stages: Vec<Stage>,
+}
+
+/// A stage: what its workers do, how many there are, and what a task may take there.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    /// Stands in its records.
+    pub(crate) name: String,
+    pub(crate) handler: StageHandler,
+    /// What a command's exit code says that has nothing more to be done with the task.
+    pub(crate) skip_exit_code: Option<u32>,
+    /// Tasks at once in each of its workers; by default the cores.
+    pub(crate) slots: Option<u32>,
+    /// Its worker processes.
+    pub(crate) workers: u32,
+    pub(crate) attempts: AttemptArgs,
+    /// Of a task's output, in bytes.
+    pub(crate) max_output: u64,
+    /// What its commands find in their environment besides.
+    pub(crate) env: Vec<(String, String)>,
+    /// Where the file says what it does: line and column.
+    pub(crate) at: (usize, usize),
+}
+
+/// What the workers of a stage do with a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StageHandler {
+    Echo,
+    Sleep,
+    Command { words: Vec<String>, feed: Feed },
+}
+
+/// How a command gets its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Feed {
+    /// In its arguments.
+    Argument,
+    /// On its standard input.
+    Stdin,
+    /// One after another on the standard input of a command that stays up, in one of the modes of
+    /// `--pipe`.
+    Pipe(&'static str),
+}
+
+/// What the file may say before its stages.
+const TOP_KEYS: &[&str] = &["name", "input", "output", "defaults", "stage"];
+
+/// What `[defaults]` may say for all stages.
+const DEFAULT_KEYS: &[&str] =
+    &["slots", "workers", "retries", "timeout", "max_losses", "max_output", "env"];
+
+/// What a stage may say.
+const STAGE_KEYS: &[&str] = &[
+    "name",
+    "command",
+    "stdin",
+    "pipe",
+    "skip_exit_code",
+    "echo",
+    "sleep",
+    "slots",
+    "workers",
+    "retries",
+    "timeout",
+    "max_losses",
+    "max_output",
+    "env",
+];
+
+/// The modes of `worker --pipe`.
+const PIPE_MODES: &[&str] = &["lines", "json", "frames"];
+
+/// More processes than one machine is good for, and more ports.
+const STAGES_MAX: usize = 64;
+
+const A_STAGE: &str = "a list of stages, each under a [[stage]]";
+
+/// What any stage may say, and `[defaults]` for all of them.
+#[derive(Clone, Debug, Default)]
+struct Common {
+    slots: Option<u32>,
+    workers: Option<u32>,
+    retries: Option<u32>,
+    timeout: Option<Timeout>,
+    max_losses: Option<u32>,
+    max_output: Option<u64>,
+    env: Vec<(String, String)>,
+}
+
+impl Pipeline {
+    /// Reads a file's bytes.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, FileError> {
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let text = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+                return Err(At::new(error.valid_up_to(), Problem::NotUtf8).in_text(&text));
+            }
+        };
+        parse(text).and_then(|top| Self::read(text, top)).map_err(|at| at.in_text(text))
+    }
+
+    fn read(text: &str, mut top: Table<'_>) -> Result<Self, At> {
+        top.only(TOP_KEYS)?;
+        let defaults = match top.take("defaults") {
+            Some(defaults) => {
+                let mut defaults = defaults.table(Section::Defaults)?;
+                defaults.only(DEFAULT_KEYS)?;
+                Common::read(&mut defaults)?
+            }
+            None => Common::default(),
+        };
+        let job = top.get("name", |value| value.parsed(name))?;
+        let input = top.get("input", path)?;
+        let output = top.get("output", path)?;
+        let stage = top.require("stage")?;
+        let offset = stage.offset;
+        let tables = stage.tables(A_STAGE, |place| Section::Stage(place + 1))?;
+        if tables.is_empty() || tables.len() > STAGES_MAX {
+            let reason = format!("a pipeline has 1 to {STAGES_MAX} stages, not {}", tables.len());
+            return Err(Value::bad(offset, "stage", &Section::Top, reason));
+        }
+        let mut stages: Vec<(usize, Stage)> = Vec::with_capacity(tables.len());
+        for table in tables {
+            let (offset, stage) = Stage::read(text, table, &defaults)?;
+            let same = stages.iter().find(|(_, other)| other.name == stage.name);
+            if let Some((other, _)) = same {
+                let other_line = line_of(text, *other);
+                return Err(At::new(offset, Problem::SameName { name: stage.name, other_line }));
+            }
+            stages.push((offset, stage));
+        }
+        let stages = stages.into_iter().map(|(_, stage)| stage).collect();
+        Ok(Self { name: job, input, output, stages })
+    }
+}
+
+impl Stage {
+    /// Does it run a command for each task, whose arguments may be the task's fields?
+    pub(crate) fn takes_fields(&self) -> bool {
+        matches!(self.handler, StageHandler::Command { feed: Feed::Argument | Feed::Stdin, .. })
+    }
+
+    /// The stage, and where its name is.
+    fn read(text: &str, mut table: Table<'_>, defaults: &Common) -> Result<(usize, Self), At> {
+        // Errors are easier to find if they know the name.
+        let called = table.get("name", |value| Ok((value.offset, value.parsed(name)?)))?;
+        if let Some((_, name)) = &called {
+            table.section = Section::Named(name.clone());
+        }
+        table.only(STAGE_KEYS)?;
+        let Some((offset, name)) = called else {
+            let section = table.section.clone();
+            return Err(At::new(table.offset, Problem::MissingKey { key: "name", section }));
+        };
+        let (handler, at) = StageHandler::read(&mut table)?;
+        let at = At::new(at, Problem::NotUtf8).in_text(text);
+        let skip_exit_code = table.get("skip_exit_code", |value| value.number(1, 255))?;
+        let Common { slots, workers, retries, timeout, max_losses, max_output, mut env } =
+            Common::read(&mut table)?.or(defaults);
+        env.sort();
+        let stage = Self {
+            name,
+            handler,
+            skip_exit_code,
+            slots,
+            workers: workers.unwrap_or(1),
+            attempts: AttemptArgs {
+                retries: retries.unwrap_or(0),
+                timeout,
+                max_losses: max_losses.unwrap_or(LOSSES_MAX),
+            },
+            max_output: max_output.unwrap_or(MAX_OUTPUT),
+            env,
+            at: (at.line, at.column),
+        };
+        Ok((offset, stage))
+    }
+}
+
+/// As `worker --max-output` has it by default.
+const MAX_OUTPUT: u64 = 16 << 20;
+
+impl StageHandler {
+    /// What a stage does, and where that stands.
+    fn read(table: &mut Table<'_>) -> Result<(Self, usize), At> {
+        let command = table.get("command", |value| Ok((value.offset, words(value)?)))?;
+        let (command_at, command) = command.unzip();
+        let mut is_set = |key| -> Result<Option<usize>, At> {
+            let set = table.get(key, |value| Ok((value.offset, value.bool()?)))?;
+            Ok(set.filter(|(_, is_set)| *is_set).map(|(offset, _)| offset))
+        };
+        let (echo, sleep, stdin) = (is_set("echo")?, is_set("sleep")?, is_set("stdin")?);
+        let pipe =
+            table.get("pipe", |value| Ok((value.offset, value.word("pipe", PIPE_MODES)?)))?;
+        let (pipe_at, pipe) = pipe.unzip();
+        let section = || table.section.clone();
+        for (key, is_set, other, is_other_set) in [
+            ("command", command_at, "echo", echo),
+            ("command", command_at, "sleep", sleep),
+            ("echo", echo, "sleep", sleep),
+            ("stdin", stdin, "pipe", pipe_at),
+        ] {
+            if let (Some(at), Some(other_at)) = (is_set, is_other_set) {
+                let problem = Problem::Exclusive { key, other, section: section() };
+                return Err(At::new(at.max(other_at), problem));
+            }
+        }
+        let feed = match pipe {
+            Some(mode) => Feed::Pipe(mode),
+            None if stdin.is_some() => Feed::Stdin,
+            None => Feed::Argument,
+        };
+        match (command, echo, sleep) {
+            (Some(words), ..) => {
+                Ok((Self::Command { words, feed }, command_at.unwrap_or(table.offset)))
+            }
+            (None, Some(at), _) => Ok((Self::Echo, at)),
+            (None, None, Some(at)) => Ok((Self::Sleep, at)),
+            (None, None, None) => {
+                let problem = Problem::MissingKey { key: "command", section: section() };
+                Err(At::new(table.offset, problem))
+            }
+        }
+    }
+}
+
+impl Common {
+    fn read(table: &mut Table<'_>) -> Result<Self, At> {
+        let env = match table.take("env") {
+            Some(env) => {
+                let offset = env.offset;
+                let section = table.section.clone();
+                let pairs = env.table(section.clone())?.rest(Value::text)?;
+                for (name, value) in &pairs {
+                    variable(name, value)
+                        .map_err(|reason| Value::bad(offset, "env", &section, reason))?;
+                }
+                pairs
+            }
+            None => Vec::new(),
+        };
+        let limit = "a duration, as in \"30s\", or a percentage, as in \"300%\"";
+        Ok(Self {
+            slots: table.get("slots", |value| value.number(1, SLOTS_MAX))?,
+            workers: table.get("workers", |value| value.number(1, WORKERS_MAX))?,
+            retries: table.get("retries", |value| value.number(0, u32::MAX))?,
+            timeout: table.get("timeout", |value| value.parsed_or_number(limit, timeout))?,
+            max_losses: table.get("max_losses", |value| value.number(1, u32::MAX))?,
+            max_output: table
+                .get("max_output", |value| value.parsed_or_number("a size", output_size))?,
+            env,
+        })
+    }
+
+    /// What is not said here is as in the defaults.
+    fn or(self, defaults: &Self) -> Self {
+        let mut env = self.env;
+        for pair in &defaults.env {
+            if env.iter().all(|(name, _)| *name != pair.0) {
+                env.push(pair.clone());
+            }
+        }
+        Self {
+            slots: self.slots.or(defaults.slots),
+            workers: self.workers.or(defaults.workers),
+            retries: self.retries.or(defaults.retries),
+            timeout: self.timeout.or(defaults.timeout),
+            max_losses: self.max_losses.or(defaults.max_losses),
+            max_output: self.max_output.or(defaults.max_output),
+            env,
+        }
+    }
+}
+
+fn path(value: Value<'_>) -> Result<String, At> {
+    value.parsed(|text| match text {
+        "" => Err("a path is not empty".to_owned()),
+        text if text.contains('\0') => Err("a path has no NUL".to_owned()),
+        text => Ok(text.to_owned()),
+    })
+}
+
+/// A command's words: a list is taken as it is, a text is split as a shell would split it.
+fn words(value: Value<'_>) -> Result<Vec<String>, At> {
+    let offset = value.offset;
+    let place = value.section().clone();
+    let bad = |reason: &str| Value::bad(offset, "command", &place, reason.to_owned());
+    let words = match value.text_or_texts()? {
+        TextOrTexts::Texts(words) => words,
+        TextOrTexts::Text(text) => shlex::split(&text)
+            .ok_or_else(|| bad("a quote is not closed, or the last backslash quotes nothing"))?,
+    };
+    match words.first() {
+        None => Err(bad("there is no command in it")),
+        Some(program) if program.is_empty() => Err(bad("its first word is empty")),
+        Some(_) if words.iter().any(|word| word.contains('\0')) => {
+            Err(bad("a word of a command has no NUL"))
+        }
+        Some(_) => Ok(words),
+    }
+}
+
+fn output_size(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    let most = payload_bytes_max(MESSAGE_BYTES_MAX);
+    if bytes <= most {
+        Ok(bytes)
+    } else {
+        Err(format!("{bytes} bytes do not fit into a message: at most {most} do"))
+    }
+}
+
+/// Can this be in an environment, and is it not one of ours?
+fn variable(name: &str, value: &str) -> Result<(), String> {
+    if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+        return Err(format!("{name:?} cannot be set to {value:?}"));
+    }
+    if name.starts_with("TRADEWIND_") || name.starts_with("LISTEN_") {
+        return Err(format!("{name} is set by tradewind itself"));
+    }
+    Ok(())
+}
+
+impl fmt::Display for Stage {
+    /// A line for people: what runs, and how often at once.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, slots, workers, attempts, .. } = self;
+        write!(f, "{name}: {workers} worker{}", if *workers == 1 { "" } else { "s" })?;
+        match slots {
+            Some(1) => write!(f, ", 1 slot each")?,
+            Some(slots) => write!(f, ", {slots} slots each")?,
+            None => write!(f, ", a slot for each core")?,
+        }
+        match attempts.retries {
+            0 => {}
+            1 => write!(f, ", 1 retry")?,
+            retries => write!(f, ", {retries} retries")?,
+        }
+        match attempts.timeout {
+            Some(Timeout::After(limit)) => write!(f, ", timeout {limit:?}")?,
+            Some(Timeout::Percent(percent)) => write!(f, ", timeout {percent}%")?,
+            None => {}
+        }
+        match &self.handler {
+            StageHandler::Echo => write!(f, ": echo"),
+            StageHandler::Sleep => write!(f, ": sleep"),
+            StageHandler::Command { words, feed } => {
+                let how = match feed {
+                    Feed::Argument => String::new(),
+                    Feed::Stdin => ", stdin".to_owned(),
+                    Feed::Pipe(mode) => format!(", pipe {mode}"),
+                };
+                let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+                let words = words.join(" ");
+                write!(f, "{how}: {words}")
+            }
+        }
+    }
+}
+
+/// As a shell would take it, but for the braces of replacement strings, which mean nothing to it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "{}-_./:=,@%+#".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into();
+    }
+    // It has no NUL, so that it can be quoted.
+    shlex::try_quote(word).unwrap_or(word.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"
+name = "site"
+input = "urls.txt"
+output = "results.jsonl"
+
+[defaults]
+retries = 1
+timeout = "300%"
+env = { LANG = "C", TZ = "UTC" }
+
+[[stage]]
+name = "fetch"
+command = "curl -sf 'a b' {}"
+workers = 4
+slots = 8
+timeout = 1.5
+
+[[stage]]
+name = "parse"
+command = ["python3", "parse.py", "a b"]
+stdin = true
+retries = 0
+max_losses = 5
+max_output = "1MiB"
+skip_exit_code = 3
+env = { TZ = "Asia/Tokyo" }
+
+[[stage]]
+name = "index"
+pipe = "json"
+command = "./index"
+max_output = 0x1000
+timeout = "2m"
+
+[[stage]]
+name = "wait"
+sleep = true
+echo = false
+"#;
+
+    fn parsed(text: &str) -> Pipeline {
+        Pipeline::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    #[test]
+    fn a_file_says_what_each_stage_does() {
+        let pipeline = parsed(WHOLE);
+        assert_eq!(pipeline.name.as_deref(), Some("site"));
+        assert_eq!(pipeline.input.as_deref(), Some("urls.txt"));
+        assert_eq!(pipeline.output.as_deref(), Some("results.jsonl"));
+        let lines: Vec<_> = pipeline.stages.iter().map(Stage::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "fetch: 4 workers, 8 slots each, 1 retry, timeout 1.5s: curl -sf 'a b' {}",
+                "parse: 1 worker, a slot for each core, timeout 300%, stdin: \
+                 python3 parse.py 'a b'",
+                "index: 1 worker, a slot for each core, 1 retry, timeout 120s, pipe json: ./index",
+                "wait: 1 worker, a slot for each core, 1 retry, timeout 300%: sleep",
+            ]
+        );
+        let all = |get: fn(&Stage) -> u64| pipeline.stages.iter().map(get).collect::<Vec<_>>();
+        assert_eq!(all(|stage| stage.attempts.max_losses.into()), [3, 5, 3, 3]);
+        assert_eq!(all(|stage| stage.max_output), [16 << 20, 1 << 20, 0x1000, 16 << 20]);
+        assert_eq!(all(|stage| stage.skip_exit_code.unwrap_or(0).into()), [0, 3, 0, 0]);
+        assert_eq!(all(|stage| stage.at.0 as u64), [13, 20, 31, 37]);
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(pipeline.stages[0].env, [pair("LANG", "C"), pair("TZ", "UTC")]);
+        assert_eq!(pipeline.stages[1].env, [pair("LANG", "C"), pair("TZ", "Asia/Tokyo")]);
+    }
+
+    #[test]
+    fn a_stage_needs_a_name_and_something_to_do() {
+        let pipeline = parsed("stage = [{name = 'one', echo = true}]");
+        assert_eq!(pipeline.stages.len(), 1);
+        assert_eq!(pipeline.stages[0].handler, StageHandler::Echo);
+        assert!(pipeline.name.is_none() && pipeline.input.is_none() && pipeline.output.is_none());
+    }
+
+    /// What a stage named `parse` says, from the third line on.
+    #[track_caller]
+    fn check_stage(keys: &str, error: &str) {
+        check(format!("[[stage]]\nname = \"parse\"\n{keys}\n"), error);
+    }
+
+    #[track_caller]
+    fn check(text: impl AsRef<[u8]>, error: &str) {
+        let text = text.as_ref();
+        let found = Pipeline::parse(text).map_err(|error| error.to_string());
+        let shown = String::from_utf8_lossy(text);
+        assert_eq!(found.map(|pipeline| pipeline.stages.len()), Err(error.to_owned()), "{shown}");
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_the_nearest_right_one() {
+        check_stage(
+            "comand = \"true\"",
+            r#"3:1: unknown key "comand" in stage "parse"; did you mean "command"?"#,
+        );
+        check_stage(
+            "command = \"true\"\n  retires = 3",
+            r#"4:3: unknown key "retires" in stage "parse"; did you mean "retries"?"#,
+        );
+        check_stage(
+            "command = \"true\"\nmax-output = 3",
+            r#"4:1: unknown key "max-output" in stage "parse"; did you mean "max_output"?"#,
+        );
+        check_stage("xyzzy = 1", r#"3:1: unknown key "xyzzy" in stage "parse""#);
+        check(
+            "[[stage]]\nnmae = \"parse\"",
+            r#"2:1: unknown key "nmae" in stage 1; did you mean "name"?"#,
+        );
+        check("[[stages]]", r#"1:3: unknown key "stages" in the file; did you mean "stage"?"#);
+        check(
+            "[default]\nslots = 1",
+            r#"1:2: unknown key "default" in the file; did you mean "defaults"?"#,
+        );
+        check("[defaults]\ncommand = 'x'", r#"2:1: unknown key "command" in the defaults"#);
+        // Columns are those of characters.
+        check("stage = [{ name = 'ä', 'ö' = 1 }]", r#"1:24: unknown key "ö" in stage "ä""#);
+    }
+
+    #[test]
+    fn a_missing_key_is_named() {
+        check("", r#"1:1: the file has no "stage""#);
+        check("[[stage]]\ncommand = 'x'", r#"1:1: stage 1 has no "name""#);
+        check("\n[[stage]]\nname = 'a'", r#"2:1: stage "a" has no "command""#);
+        check("stage = []", r#"1:9: "stage" in the file: a pipeline has 1 to 64 stages, not 0"#);
+    }
+
+    #[test]
+    fn a_wrong_type_is_named() {
+        let check_key = |key: &str, error: &str| {
+            check_stage(&format!("command = 'x'\n{key}"), &format!("4:{error}"));
+        };
+        check_key("slots = \"4\"", r#"9: "slots" in stage "parse" is a whole number, not a text"#);
+        check_key(
+            "workers = 1.5",
+            r#"11: "workers" in stage "parse" is a whole number, not a number with a fraction"#,
+        );
+        check_key("stdin = 1", r#"9: "stdin" in stage "parse" is true or false, not a number"#);
+        check_key(
+            "timeout = true",
+            r#"11: "timeout" in stage "parse" is a duration, as in "30s", or a percentage, as in "300%", not true or false"#,
+        );
+        check_key("env = 'A=b'", r#"7: "env" in stage "parse" is a table, not a text"#);
+        check_key("env = { A = 1 }", r#"13: "A" in stage "parse" is a text, not a number"#);
+        check_stage(
+            "command = 1",
+            r#"3:11: "command" in stage "parse" is a text or a list of texts, not a number"#,
+        );
+        check_stage(
+            "command = ['a', 1]",
+            r#"3:17: "command" in stage "parse" is a list of nothing but texts, not a number"#,
+        );
+        check("name = 1", r#"1:8: "name" in the file is a text, not a number"#);
+        check(
+            "[stage]\nname = 'a'",
+            r#"1:1: "stage" in the file is a list of stages, each under a [[stage]], not a table"#,
+        );
+        check(
+            "stage = ['a']",
+            r#"1:10: "stage" in the file is a list of stages, each under a [[stage]], not a text"#,
+        );
+    }
+
+    #[test]
+    fn a_value_that_means_nothing_is_named() {
+        let check_key = |key: &str, error: &str| {
+            check_stage(&format!("command = 'x'\n{key}"), &format!("4:{error}"));
+        };
+        check_key("slots = 0", r#"9: "slots" in stage "parse": 0 is not between 1 and 4096"#);
+        check_key("slots = -1", r#"9: "slots" in stage "parse": -1 is not between 1 and 4096"#);
+        check_key(
+            "workers = 99999999999999999999",
+            r#"11: "workers" in stage "parse": 99999999999999999999 is not between 1 and 1024"#,
+        );
+        check_key(
+            "timeout = 'soon'",
+            r#"11: "timeout" in stage "parse": a duration is a number of seconds above 0, or like 300ms, 2m, 1h"#,
+        );
+        check_key(
+            "timeout = '0%'",
+            r#"11: "timeout" in stage "parse": a percentage is a number above 0, as in 300%"#,
+        );
+        check_key(
+            "max_output = '1TiB'",
+            r#"14: "max_output" in stage "parse": unknown unit "TiB"; sizes are like 4096, 64KiB, 16MiB, 1GiB"#,
+        );
+        check_key(
+            "max_output = '64MiB'",
+            r#"14: "max_output" in stage "parse": 67108864 bytes do not fit into a message: at most 67043328 do"#,
+        );
+        check_key(
+            "pipe = 'jsno'",
+            r#"8: "pipe" in stage "parse": "jsno" is not one of "lines", "json", "frames"; did you mean "json"?"#,
+        );
+        check_stage(
+            "command = 'x'\npipe = 'lines'\nstdin = true",
+            r#"5:9: "stdin" and "pipe" exclude each other, and stage "parse" has both"#,
+        );
+        check_key(
+            "echo = true",
+            r#"8: "command" and "echo" exclude each other, and stage "parse" has both"#,
+        );
+        check_key(
+            "env = { TRADEWIND_SLOTS = '1' }",
+            r#"7: "env" in stage "parse": TRADEWIND_SLOTS is set by tradewind itself"#,
+        );
+        check_stage(
+            "command = \"echo 'a\"",
+            r#"3:11: "command" in stage "parse": a quote is not closed, or the last backslash quotes nothing"#,
+        );
+        check_stage(
+            "command = []",
+            r#"3:11: "command" in stage "parse": there is no command in it"#,
+        );
+        check_stage(
+            "command = ['']",
+            r#"3:11: "command" in stage "parse": its first word is empty"#,
+        );
+        let long = "n".repeat(101);
+        check(
+            format!("[[stage]]\nname = '{long}'"),
+            r#"2:8: "name" in stage 1: a name has 1 to 100 bytes"#,
+        );
+        check(
+            "[[stage]]\nname = \"a\\tb\"",
+            r#"2:8: "name" in stage 1: a name holds no control characters"#,
+        );
+        check(
+            "[[stage]]\nname = 'a'\necho = true\n[[stage]]\nname = 'a'\necho = true",
+            r#"5:8: there are two stages named "a"; the other is in line 2"#,
+        );
+    }
+
+    #[test]
+    fn what_is_not_toml_is_pointed_at() {
+        let check_at = |text: &[u8], line: usize, column: usize| {
+            let error = Pipeline::parse(text).unwrap_err();
+            assert_eq!((error.line, error.column), (line, column), "{error}");
+            assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        };
+        check_at(b"name = \"a\nb\"", 1, 10);
+        check_at(b"name = 'a'\nname = 'b'", 2, 1);
+        check_at(b"[[stage]]\nname 'a'", 2, 6);
+        check_at(b"name = 'a'\n# \xff\n", 2, 3);
+    }
+}
