@@ -15,7 +15,7 @@ use tradewind_sink::args::OutputArgs;
 use tradewind_sink::output::OutputTarget;
 use tradewind_ventilator::args::{PolicyArgs, ResumeArgs};
 use tradewind_ventilator::input::{self, InputPath};
-use tradewind_worker::args::{HandlerArgs, REPLACEMENTS, cores};
+use tradewind_worker::args::{HandlerArgs, PIPES, REPLACEMENTS, cores};
 
 use self::child::{Children, End, Role, arg, flag};
 
@@ -23,11 +23,12 @@ const EXAMPLES: &str = "\
 Examples:
   find . -name '*.jpg' | tradewind run -j 8 -- convert {} {.}.png
   tradewind run --input urls.txt --output results.jsonl --retries 2 --timeout 30s -- curl -sf
-  find . -type f -print0 | tradewind run -0 -- sha256sum > sums.txt";
+  find . -type f -print0 | tradewind run -0 -- sha256sum > sums.txt
+  tradewind run --pipe lines -- python3 handler.py < lines.txt > answers.txt";
 
 /// Run a command for each line of the input, on this machine
 #[derive(Args, Clone, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{REPLACEMENTS}\n\n{HELP}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{REPLACEMENTS}\n\n{PIPES}\n\n{HELP}"))]
 pub(crate) struct RunArgs {
     /// Tasks to run at once, in all [default: the cores]
     #[arg(
@@ -81,7 +82,7 @@ impl RunArgs {
 
     async fn run(self, mut shutdown: Shutdown) -> exit::Outcome {
         // What is wrong with the command line is said before anything is started.
-        self.handler.handler("", MESSAGE_BYTES_MAX)?;
+        self.handler.runner("", MESSAGE_BYTES_MAX)?;
         drop(input::open(&self.input).or_exit(INPUT)?);
         let slots = self.jobs.unwrap_or_else(cores);
         if self.workers > slots {
@@ -203,12 +204,30 @@ impl RunArgs {
     }
 
     fn worker_args(&self) -> Vec<std::ffi::OsString> {
-        let HandlerArgs { stdin, echo, sleep, max_output, command } = &self.handler;
+        let HandlerArgs {
+            stdin,
+            echo,
+            sleep,
+            pipe,
+            pipe_startup,
+            pipe_restarts,
+            skip_exit_code,
+            max_output,
+            command,
+        } = &self.handler;
         let mut args = arg("--max-output", max_output.to_string());
         args.extend(flag("--exit-when-done", true));
         args.extend(flag("--stdin", *stdin));
         args.extend(flag("--echo", *echo));
         args.extend(flag("--sleep", *sleep));
+        if let Some(pipe) = pipe {
+            args.extend(arg("--pipe", pipe.as_str()));
+            args.extend(arg("--pipe-startup", format!("{}us", pipe_startup.as_micros())));
+            args.extend(arg("--pipe-restarts", pipe_restarts.to_string()));
+        }
+        if let Some(code) = skip_exit_code {
+            args.extend(arg("--skip-exit-code", code.to_string()));
+        }
         if !command.is_empty() {
             args.push("--".into());
             args.extend(command.iter().cloned());

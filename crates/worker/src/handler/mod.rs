@@ -5,6 +5,7 @@
 
 mod command;
 mod group;
+mod pipe;
 mod process;
 mod program;
 mod quote;
@@ -19,6 +20,7 @@ use tradewind_proto::message::{Outcome, Status};
 use tradewind_proto::{Attempt, Seq};
 
 pub use command::{CommandHandler, CommandOptions, STOP_GRACE};
+pub use pipe::{EXIT_GRACE, PipeHandler, PipeMode, PipeOptions, Pipes, Standing};
 pub use program::{ProgramError, check_program};
 pub use quote::COMMAND_BYTES_MAX;
 pub use slots::{Begun, Deck, Finished, Slots};
