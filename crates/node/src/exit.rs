@@ -26,6 +26,8 @@ pub const CONNECT: u8 = 6;
 pub const REFUSED: u8 = 7;
 /// Something else went wrong on this machine.
 pub const SYSTEM: u8 = 8;
+/// A handler that is to stay up could not be kept up.
+pub const HANDLER: u8 = 9;
 /// The job was stopped before its end, by a signal.
 pub const STOPPED: u8 = 130;
 /// Whoever read the output went away, as with `| head`; said by the code alone, as a program that
@@ -150,6 +152,7 @@ Exit codes:
   6    nobody answered within --connect-timeout
   7    the sink will not take the job
   8    something else went wrong on this machine
+  9    the command of --pipe keeps ending before it has answered anything
   127  the command does not exist or cannot be run
   130  the job was stopped by a signal before its end
   141  whoever read the output went away";

@@ -3,6 +3,10 @@
 //! Tasks start in the order of their seqs. A result is retained until it is settled, and pushed
 //! again whenever the sink may have missed it: on each new connection to the sink and at each roll
 //! call.
+//!
+//! A slot has one task at a time, unless its tasks are [fed](Executor::with_feeding) to a process
+//! that stays: then more lie there already, behind the one that runs. They have not started, but
+//! nobody can take them back; each of them runs there and ends there.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -21,6 +25,14 @@ pub struct Executor {
     session: SessionId,
     slots: Vec<Option<Running>>,
     free_slots: Vec<Slot>,
+    /// Tasks are fed.
+    is_feeding: bool,
+    /// By slot.
+    feeds: Vec<Feed>,
+    /// The slot that is looked at first when a task is to be fed.
+    next_feed: usize,
+    /// Tasks that were fed and have not come first.
+    fed: usize,
     job: Option<Job>,
     /// Waiting for a slot, ascending by seq.
     queue: VecDeque<Queued>,
@@ -65,9 +77,20 @@ struct Running {
     last: bool,
     task_bytes: u64,
     task_hash: TaskHash,
-    started: Time,
+    /// From when on its timeout counts; what is fed says it later.
+    started: Option<Time>,
     timeout: Option<Duration>,
     stopped: Option<StopReason>,
+}
+
+/// What lies in a slot behind the task that runs there.
+#[derive(Debug, Default)]
+struct Feed {
+    /// So many tasks the slot may have, with the one that runs.
+    depth: u32,
+    /// All first attempts, ascending by seq, also after the one that runs: whatever begins later
+    /// has the higher seq. Empty if no task runs.
+    behind: VecDeque<Running>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +103,7 @@ enum StopReason {
 /// Run this task in this slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// The slot, free until now.
+    /// The slot; free until now, unless its tasks are fed.
     pub slot: Slot,
     /// The task.
     pub task: Task,
@@ -88,7 +111,7 @@ pub struct Start {
     pub report_command: bool,
 }
 
-/// Stop this task, if it still runs in this slot.
+/// Stop this task, if it still runs in this slot, or is to run there after others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
     /// The slot.
@@ -102,7 +125,7 @@ pub struct Stop {
 /// What came of a [`Start`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// The slot, free from now on.
+    /// The slot, free from now on if nothing was fed to it after this.
     pub slot: Slot,
     /// When the task started: microseconds since 1970.
     pub started_us: u64,
@@ -119,7 +142,7 @@ pub struct Finished {
 pub struct ExecutorSnapshot {
     /// Tasks that run.
     pub running: u32,
-    /// Tasks that wait for a slot.
+    /// Tasks that wait, for a slot or in one.
     pub queued: u32,
     /// Results that are not settled.
     pub retained: u64,
@@ -138,6 +161,10 @@ impl Executor {
             session,
             slots: (0..slots).map(|_| None).collect(),
             free_slots: (0..slots).rev().map(Slot).collect(),
+            is_feeding: false,
+            feeds: Vec::new(),
+            next_feed: 0,
+            fed: 0,
             job: None,
             queue: VecDeque::new(),
             retained: SeqRing::new(),
@@ -152,6 +179,18 @@ impl Executor {
             jobs_done: 0,
             tasks_done: 0,
         }
+    }
+
+    /// Its slots take tasks before they are through with the one they are at, as many as they
+    /// [say](Self::handle_depth), and [say](Self::handle_under_way) when a task has begun.
+    ///
+    /// A task that was given to somebody before is never fed behind another, and nothing behind it:
+    /// it may be what kills workers, and whoever is to be blamed for that must be known.
+    #[must_use]
+    pub fn with_feeding(mut self) -> Self {
+        self.is_feeding = true;
+        self.feeds.resize_with(self.slots.len(), Feed::default);
+        self
     }
 
     /// The ventilator said something.
@@ -220,14 +259,36 @@ impl Executor {
         }
     }
 
-    /// A task that was started has ended.
+    /// A slot takes so many tasks at once, as long as they are fed to it.
+    pub fn handle_depth(&mut self, slot: Slot, depth: u32) {
+        if let Some(feed) = self.feeds.get_mut(slot.0 as usize) {
+            feed.depth = depth;
+        }
+    }
+
+    /// The first of the tasks that were fed to a slot has begun: its timeout counts from then on,
+    /// which may be still to come. Unless that was said, it does not count.
+    pub fn handle_under_way(&mut self, slot: Slot, seq: Seq, attempt: Attempt, since: Time) {
+        let running = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut);
+        if let Some(running) = running
+            && (running.seq, running.attempt) == (seq, attempt)
+        {
+            running.started = Some(since);
+        }
+    }
+
+    /// A task that was started has ended; of those that were fed to a slot, the first.
     pub fn handle_finished(&mut self, finished: Finished) {
         let Finished { slot, started_us, ran_us, mut outcome, command } = finished;
         let Some(running) = self.slots.get_mut(slot.0 as usize).and_then(Option::take) else {
             debug_assert!(false, "{slot:?} was not running");
             return;
         };
-        self.free_slots.push(slot);
+        if let Some(next) = self.take_fed(slot) {
+            self.slots[slot.0 as usize] = Some(next);
+        } else {
+            self.free_slots.push(slot);
+        }
         self.tasks_done += 1;
         match running.stopped {
             Some(StopReason::Unwanted) => return,
@@ -271,7 +332,7 @@ impl Executor {
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
             let running = self.running();
-            let queued = self.queue.len() as u32;
+            let queued = self.queued();
             if self.is_sink_connected {
                 self.news.push_back(News::Heartbeat { running, queued });
             }
@@ -294,10 +355,9 @@ impl Executor {
     /// The next task to start.
     pub fn poll_start(&mut self, now: Time) -> Option<Start> {
         let job = self.job.as_ref()?.id;
-        if self.queue.is_empty() {
-            return None;
-        }
-        let slot = self.free_slots.pop()?;
+        let first = self.queue.front()?;
+        let (seq, attempt) = (first.task.seq, first.task.attempt);
+        let slot = self.free_slots.pop().or_else(|| self.slot_to_feed(seq, attempt))?;
         let queued = self.queue.pop_front()?;
         self.begin(job, slot, &queued, now);
         let Queued { task, limits } = queued;
@@ -371,7 +431,7 @@ impl Executor {
     pub fn snapshot(&self) -> ExecutorSnapshot {
         ExecutorSnapshot {
             running: self.running(),
-            queued: self.queue.len() as u32,
+            queued: self.queued(),
             retained: self.retained.count() as u64,
             tasks_done: self.tasks_done,
             jobs_done: self.jobs_done,
@@ -380,7 +440,7 @@ impl Executor {
 
     fn begin(&mut self, job: JobId, slot: Slot, queued: &Queued, began: Time) {
         let Queued { task, limits } = queued;
-        self.slots[slot.0 as usize] = Some(Running {
+        let running = Running {
             job,
             seq: task.seq,
             attempt: task.attempt,
@@ -388,14 +448,69 @@ impl Executor {
             last: task.last,
             task_bytes: task.payload.len() as u64,
             task_hash: task.hash(),
-            started: began,
+            started: (!self.is_feeding).then_some(began),
             timeout: limits.timeout_us.map(Duration::from_micros),
             stopped: None,
-        });
+        };
+        match &mut self.slots[slot.0 as usize] {
+            Some(_) => {
+                self.feeds[slot.0 as usize].behind.push_back(running);
+                self.fed += 1;
+            }
+            place => *place = Some(running),
+        }
+    }
+
+    /// Which busy slot this task may be fed to. In turn, so that what lies in front everywhere is
+    /// what has the lowest seqs: those are blamed should the worker die.
+    fn slot_to_feed(&mut self, seq: Seq, attempt: Attempt) -> Option<Slot> {
+        if !self.is_feeding || attempt != Attempt::FIRST {
+            return None;
+        }
+        let count = self.slots.len();
+        let mut places = (0..count).map(|offset| (self.next_feed + offset) % count);
+        let place = places.find(|place| {
+            let Some(running) = &self.slots[*place] else { return false };
+            let Feed { depth, behind } = &self.feeds[*place];
+            let last = behind.back().unwrap_or(running);
+            running.attempt == Attempt::FIRST
+                && behind.len() + 1 < *depth as usize
+                && last.seq < seq
+        })?;
+        self.next_feed = place + 1;
+        Some(Slot(place as u32))
+    }
+
+    fn take_fed(&mut self, slot: Slot) -> Option<Running> {
+        let next = self.feeds.get_mut(slot.0 as usize)?.behind.pop_front()?;
+        self.fed -= 1;
+        Some(next)
     }
 
     fn running(&self) -> u32 {
         (self.slots.len() - self.free_slots.len()) as u32
+    }
+
+    fn queued(&self) -> u32 {
+        (self.queue.len() + self.fed) as u32
+    }
+
+    /// What slots have, be it under way or behind that.
+    fn in_slots(&self) -> impl Iterator<Item = &Running> {
+        let behind = self.feeds.iter().flat_map(|feed| &feed.behind);
+        self.slots.iter().flatten().chain(behind)
+    }
+
+    /// The same, with the slots.
+    fn in_slots_mut(&mut self) -> impl Iterator<Item = (usize, &mut Running)> {
+        let running = self.slots.iter_mut().enumerate();
+        let running = running.filter_map(|(slot, running)| Some((slot, running.as_mut()?)));
+        let behind = self.feeds.iter_mut().enumerate();
+        running.chain(
+            behind.flat_map(|(slot, feed)| {
+                feed.behind.iter_mut().map(move |running| (slot, running))
+            }),
+        )
     }
 
     fn is_job(&self, job: JobId) -> bool {
@@ -419,8 +534,8 @@ impl Executor {
             // Another ventilator may go on with what one has cancelled; this one says it again.
             current.cancelled = false;
         }
-        let running = self.slots.iter().flatten();
-        let wanted = running.filter(|running| running.stopped != Some(StopReason::Unwanted));
+        let wanted =
+            self.in_slots().filter(|running| running.stopped != Some(StopReason::Unwanted));
         let mut unfinished: Vec<(Seq, TaskHash)> =
             wanted.map(|running| (running.seq, running.task_hash)).collect();
         let queued = self.queue.iter().map(|queued| &queued.task);
@@ -457,7 +572,7 @@ impl Executor {
                 refused.push(task.seq);
             } else if task.seq >= current.below
                 && !has_result(&self.retained, &task)
-                && !is_run(&mut self.slots, &task)
+                && !is_run(&mut self.slots, &mut self.feeds, &task)
             {
                 // The failure that this attempt makes up for is of no more use.
                 self.retained.remove(task.seq);
@@ -477,7 +592,7 @@ impl Executor {
             queued.limits = limits;
         }
         let timeout = limits.timeout_us.map(Duration::from_micros);
-        for running in self.slots.iter_mut().flatten().filter(|running| running.job == job) {
+        for (_, running) in self.in_slots_mut().filter(|(_, running)| running.job == job) {
             running.timeout = timeout;
         }
     }
@@ -516,9 +631,16 @@ impl Executor {
                 self.say_news(News::Returned { job, ranges: returned });
             }
         }
+        // Nothing from here on is settled, and what lies behind others has the higher seqs.
+        let end = ranges.as_slice().last().map_or(below, |range| below.max(range.end));
         let mut returned = SeqRanges::new();
-        for (slot, running) in self.slots.iter_mut().enumerate() {
-            let Some(running) = running else { continue };
+        let running = self.slots.iter_mut().enumerate();
+        let running = running.filter_map(|(slot, running)| Some((slot, running.as_mut()?)));
+        let behind = self.feeds.iter_mut().enumerate().flat_map(|(slot, feed)| {
+            let reached = feed.behind.iter_mut().take_while(|running| running.seq < end);
+            reached.map(move |running| (slot, running))
+        });
+        for (slot, running) in running.chain(behind) {
             if running.stopped.is_none() && running.job == job && is_settled(running.seq) {
                 running.stopped = Some(StopReason::Unwanted);
                 self.stops.push_back(running.stop(slot));
@@ -581,14 +703,15 @@ impl Executor {
     /// Stops what runs and hands it back, to be run elsewhere.
     fn give_up_running(&mut self) {
         let mut ranges = SeqRanges::new();
-        for (slot, running) in self.slots.iter_mut().enumerate() {
-            let Some(running) = running else { continue };
+        let mut stops = Vec::new();
+        for (slot, running) in self.in_slots_mut() {
             if running.stopped.is_none() {
                 running.stopped = Some(StopReason::Unwanted);
-                self.stops.push_back(running.stop(slot));
+                stops.push(running.stop(slot));
                 ranges.push(running.seq);
             }
         }
+        self.stops.extend(stops);
         if let Some(job) = self.job.as_ref().map(|job| job.id)
             && !ranges.is_empty()
         {
@@ -601,19 +724,20 @@ impl Executor {
         self.queue.clear();
         self.retained.clear();
         self.unsent.clear();
-        for (slot, running) in self.slots.iter_mut().enumerate() {
-            let Some(running) = running else { continue };
+        let mut stops = Vec::new();
+        for (slot, running) in self.in_slots_mut() {
             if running.stopped != Some(StopReason::Unwanted) {
                 running.stopped = Some(StopReason::Unwanted);
-                self.stops.push_back(running.stop(slot));
+                stops.push(running.stop(slot));
             }
         }
+        self.stops.extend(stops);
     }
 }
 
 impl Running {
     fn deadline(&self) -> Option<Time> {
-        self.timeout.map(|timeout| self.started + timeout)
+        Some(self.started? + self.timeout?)
     }
 
     fn stop(&self, slot: usize) -> Stop {
@@ -628,12 +752,20 @@ fn has_result(retained: &SeqRing<TaskResult>, task: &Task) -> bool {
 }
 
 /// Is an earlier attempt under way? Then that one answers for this one too.
-fn is_run(slots: &mut [Option<Running>], task: &Task) -> bool {
+fn is_run(slots: &mut [Option<Running>], feeds: &mut [Feed], task: &Task) -> bool {
     // A first attempt can only be here if this very message came before.
     if task.attempt == Attempt::FIRST {
         return false;
     }
-    let mut wanted = slots.iter_mut().flatten().filter(|r| r.stopped != Some(StopReason::Unwanted));
+    let behind = feeds.iter_mut().filter_map(|Feed { behind, .. }| {
+        let place = behind.partition_point(|running| running.seq < task.seq);
+        behind.get_mut(place)
+    });
+    let mut wanted = slots
+        .iter_mut()
+        .flatten()
+        .chain(behind)
+        .filter(|running| running.stopped != Some(StopReason::Unwanted));
     let Some(running) = wanted.find(|running| running.seq == task.seq) else { return false };
     running.answers = task.attempt;
     running.last = task.last;

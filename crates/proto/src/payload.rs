@@ -66,6 +66,12 @@ impl Payload {
         }
     }
 
+    /// The same bytes, in memory of their own.
+    #[must_use]
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        Self::short(bytes).unwrap_or_else(|| Self(Repr::Shared(Bytes::copy_from_slice(bytes))))
+    }
+
     #[inline]
     fn short(part: &[u8]) -> Option<Self> {
         let mut bytes = [0; SHORT_BYTES_MAX];
@@ -175,6 +181,7 @@ mod tests {
             let payload = Payload::part_of(&buffer, part);
             assert_eq!(&*payload, part);
             assert_eq!(payload, Payload::from(part.to_vec()));
+            assert_eq!(Payload::copy_of(part), part);
             assert_eq!(&Bytes::from(payload.clone())[..], part);
             let is_shared = payload.as_ptr() == part.as_ptr();
             assert_eq!(is_shared, part.len() > SHORT_BYTES_MAX);

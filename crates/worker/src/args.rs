@@ -8,14 +8,15 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
-    LaneArgs, LogArgs, default_name, duration, name, payload_bytes_max, size,
+    LaneArgs, LogArgs, default_name, duration, duration_or_zero, name, payload_bytes_max, size,
 };
 use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, USAGE};
 use tradewind_node::{Colsep, block_on, exit, logs};
 use tradewind_proto::limits::SLOTS_MAX;
 
 use crate::handler::{
-    CommandHandler, CommandOptions, Fields, Handler, Input, STOP_GRACE, Template, check_program,
+    CommandHandler, CommandOptions, EXIT_GRACE, Fields, Handler, Input, PipeHandler, PipeMode,
+    PipeOptions, STOP_GRACE, Template, check_program,
 };
 use crate::run::{Settings, run};
 use crate::runner::Runner;
@@ -23,7 +24,24 @@ use crate::runner::Runner;
 const EXAMPLES: &str = "\
 Examples:
   worker --ventilator tcp://vent-host:5557 --sink tcp://sink-host:5558 -- gzip -k {}
-  worker --slots 2 --stdin -- python3 classify.py";
+  worker --slots 2 --stdin -- python3 classify.py
+  worker --slots 2 --pipe lines -- python3 handler.py";
+
+/// What a command that stays up has to do, for `--help`.
+pub const PIPES: &str = "\
+With --pipe the command is started once for each slot and stays. It reads tasks from its standard
+input and writes an answer to each to its standard output, in order, and flushes it (Python does
+so by itself: it gets PYTHONUNBUFFERED=1 unless that is set). Its arguments are taken as they are.
+  lines   for line in sys.stdin: print(line.strip().upper(), flush=True)
+          An answer is a line; a task with a newline fails; nothing can be skipped.
+  json    for line in sys.stdin: print(json.dumps({\"output\": json.loads(line)[\"task\"]}))
+          A line with {\"seq\":0,\"attempt\":1,\"task\":\"...\"}, or \"task_base64\" if that is no UTF-8;
+          back comes \"output\", \"output_base64\", \"error\" or \"skip\":true, and \"seq\" if it likes.
+  frames  while head := sys.stdin.buffer.read(4): ... read(int.from_bytes(head))
+          Four bytes of length, the highest first, then the bytes, each way; nothing can be skipped.
+A command that ends or does not keep to this is started again: the first task that it had not
+answered has failed, those behind it are given to the next one. It sees TRADEWIND_WORKER and
+TRADEWIND_SLOT (from 0), and the end of its input when the worker leaves.";
 
 /// What a command line may have in it, for `--help`.
 pub const REPLACEMENTS: &str = "\
@@ -38,7 +56,7 @@ ${NAME} and { NAME }, with spaces, are left as they are.";
 
 /// Run tasks
 #[derive(Args, Clone, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{REPLACEMENTS}\n\n{HELP}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{REPLACEMENTS}\n\n{PIPES}\n\n{HELP}"))]
 pub struct WorkerArgs {
     /// Where the ventilator hands out tasks
     #[arg(
@@ -133,6 +151,39 @@ pub struct HandlerArgs {
     )]
     pub sleep: bool,
 
+    /// Start the command once for each slot, and write it one task after another
+    #[arg(
+        long,
+        env = "TRADEWIND_PIPE",
+        value_name = "MODE",
+        conflicts_with_all = ["stdin", "echo", "sleep", "skip_exit_code"]
+    )]
+    pub pipe: Option<PipeMode>,
+
+    /// With --pipe: from its start to its first answer, so much is not the task's time
+    #[arg(
+        long,
+        env = "TRADEWIND_PIPE_STARTUP",
+        value_name = "DURATION",
+        value_parser = duration_or_zero,
+        default_value = "60s"
+    )]
+    pub pipe_startup: Duration,
+
+    /// With --pipe: start it again so often in a row if it ends without an answer
+    #[arg(long, env = "TRADEWIND_PIPE_RESTARTS", value_name = "N", default_value_t = 5)]
+    pub pipe_restarts: u32,
+
+    /// A command that exits with this code has skipped the task, and not failed
+    #[arg(
+        long,
+        env = "TRADEWIND_SKIP_EXIT_CODE",
+        value_name = "CODE",
+        conflicts_with_all = ["echo", "sleep"],
+        value_parser = clap::value_parser!(u8).range(1..)
+    )]
+    pub skip_exit_code: Option<u8>,
+
     /// Fail a task whose output is larger
     #[arg(
         long,
@@ -197,16 +248,21 @@ impl HandlerArgs {
         })
     }
 
-    /// The handler that the flags describe; a command is looked for.
+    /// The handler that the flags describe, and where it runs; a command is looked for.
     ///
     /// # Errors
     /// When there is no handler, or its command cannot be run.
-    pub fn handler(&self, worker: &str, message_bytes_max: u64) -> Result<Handler, Fatal> {
+    pub fn runner(&self, worker: &str, message_bytes_max: u64) -> Result<Runner, Fatal> {
         if self.echo {
-            return Ok(Handler::Echo);
+            // Not worth a thread's wake-up.
+            return Ok(Runner::Inline(Arc::new(Handler::Echo)));
         }
         if self.sleep {
-            return Ok(Handler::Sleep);
+            return Ok(Runner::Threads(Arc::new(Handler::Sleep)));
+        }
+        if self.command.is_empty() {
+            let text = "nothing to do with a task: give a command after --, or --echo or --sleep";
+            return Err(Fatal::new(USAGE, text));
         }
         let output_bytes_max = payload_bytes_max(message_bytes_max);
         if self.max_output > output_bytes_max {
@@ -217,14 +273,29 @@ impl HandlerArgs {
             );
             return Err(Fatal::new(USAGE, text));
         }
+        if let Some(mode) = self.pipe {
+            let options = PipeOptions {
+                mode,
+                output_bytes_max: self.max_output,
+                startup: self.pipe_startup,
+                restarts_max: self.pipe_restarts,
+                exit_grace: EXIT_GRACE,
+                stop_grace: STOP_GRACE,
+                worker: worker.to_owned(),
+            };
+            let handler = PipeHandler::new(self.command.clone(), options).or_exit(COMMAND)?;
+            return Ok(Runner::Pipes(Arc::new(handler)));
+        }
         let template = self.template()?;
         check_program(&template).or_exit(COMMAND)?;
         let options = CommandOptions {
             output_bytes_max: self.max_output,
             grace: STOP_GRACE,
             worker: worker.to_owned(),
+            skip_exit_code: self.skip_exit_code.map(i32::from),
         };
-        Ok(Handler::Command(CommandHandler::new(template, options)))
+        let handler = CommandHandler::new(template, options);
+        Ok(Runner::Threads(Arc::new(Handler::Command(handler))))
     }
 }
 
@@ -235,11 +306,7 @@ impl WorkerArgs {
     /// When they mean nothing that can be done.
     pub fn settings(self) -> Result<Settings, Fatal> {
         let name = self.name.unwrap_or_else(default_name);
-        let runner = match self.handler.handler(&name, self.lanes.message_max)? {
-            // Not worth a thread's wake-up.
-            Handler::Echo => Runner::Inline(Arc::new(Handler::Echo)),
-            handler => Runner::Threads(Arc::new(handler)),
-        };
+        let runner = self.handler.runner(&name, self.lanes.message_max)?;
         Ok(Settings {
             ventilator: self.ventilator,
             sink: self.sink,

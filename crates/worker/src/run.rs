@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
-use tradewind_node::exit::{self, Audience, CONNECT, Fatal, OK, OrExit, SYSTEM};
+use tradewind_node::exit::{self, Audience, CONNECT, Fatal, HANDLER, OK, OrExit, SYSTEM};
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_inward, keep_outward, send};
 use tradewind_node::{Asked, Clock, Shutdown, random_id};
 use tradewind_proto::executor::{self, Executor};
@@ -13,7 +13,7 @@ use tradewind_proto::limits::BATCH_TASKS_MAX;
 use tradewind_proto::message::{Card, Role, ToWorker};
 use tradewind_proto::{Attempt, SessionId, Time};
 
-use crate::handler::{Deck, Finished};
+use crate::handler::{Deck, Finished, Standing};
 use crate::runner::{Runner, Running};
 
 /// What a worker was told to do.
@@ -58,6 +58,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long a worker that is to leave waits for somebody to take its results.
 const ALONE_MAX: Duration = Duration::from_secs(4);
 
+/// How long a worker whose handler is given up waits until what it has is somebody else's.
+const GIVEN_UP_MAX: Duration = Duration::from_secs(4);
+
 /// Runs tasks until told to stop, or until the job is over if that was asked for.
 ///
 /// # Errors
@@ -86,10 +89,13 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         "the worker is up"
     );
 
+    let clock = Clock::default();
+    let running = Running::new(settings.runner, settings.slots, clock).or_exit(SYSTEM)?;
+    let executor = Executor::new(session, settings.slots);
     let mut worker = Worker {
-        clock: Clock::default(),
-        executor: Executor::new(session, settings.slots),
-        running: Running::new(settings.runner, settings.slots).or_exit(SYSTEM)?,
+        clock,
+        executor: if running.is_feeding() { executor.with_feeding() } else { executor },
+        running,
         look_at: None,
         ended: 0,
         is_urgent: false,
@@ -98,6 +104,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         is_asked_to_stop: false,
         grace: settings.grace,
         alone: None,
+        given_up: None,
     };
     let mut batch = Vec::with_capacity(EVENTS_MAX);
     let mut has_more = false;
@@ -124,6 +131,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         }
         has_more = worker.go_on();
     }
+    worker.running.close();
     if let Some((_, lane)) = worker.sink.take() {
         lane.close(LINGER).await;
     }
@@ -141,6 +149,9 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     }
     let tasks = worker.executor.snapshot().tasks_done;
     tracing::info!(tasks, "the worker leaves");
+    if let Some((reason, _)) = worker.given_up.take() {
+        return Err(Fatal::new(HANDLER, reason));
+    }
     if worker.is_asked_to_stop {
         let line = format!("stopped: {tasks} tasks ended here, what had not is handed back");
         settings.audience.say(&line);
@@ -164,6 +175,8 @@ struct Worker {
     grace: Duration,
     /// Since when it was to leave, ran nothing, and had nobody to give its results to.
     alone: Option<Instant>,
+    /// Why its handler is given up, and since when.
+    given_up: Option<(String, Instant)>,
 }
 
 impl Worker {
@@ -172,7 +185,9 @@ impl Worker {
         // One that never had anything to do with anybody need not say goodbye.
         let is_idle = self.is_asked_to_stop && self.sink.is_none() && self.executor.is_empty();
         let is_left = self.alone.is_some_and(|since| since.elapsed() > ALONE_MAX);
-        is_done || is_idle || is_left || self.executor.is_drained()
+        let is_given_up =
+            self.given_up.as_ref().is_some_and(|(_, since)| since.elapsed() > GIVEN_UP_MAX);
+        is_done || is_idle || is_left || is_given_up || self.executor.is_drained()
     }
 
     fn poll_timeout(&self) -> Time {
@@ -220,6 +235,12 @@ impl Worker {
             self.is_urgent |= finished.attempt != Attempt::FIRST;
             self.handle_finished(finished);
         }
+        for Standing { slot, depth, under_way } in self.running.take_standings() {
+            self.executor.handle_depth(slot, depth);
+            if let Some((seq, attempt, since)) = under_way {
+                self.executor.handle_under_way(slot, seq, attempt, since);
+            }
+        }
     }
 
     /// After this the executor knows what has begun, and nothing more begins by itself.
@@ -262,6 +283,13 @@ impl Worker {
     fn go_on(&mut self) -> bool {
         let now = self.clock.now();
         self.take_finished();
+        if self.given_up.is_none()
+            && let Some(reason) = self.running.given_up()
+        {
+            tracing::info!("the handler is given up: handing back what it has");
+            self.given_up = Some((reason, Instant::now()));
+            self.executor.handle_drain(now, Duration::ZERO);
+        }
         if now >= self.executor.poll_timeout() {
             self.executor.handle_timeout(now);
         }
@@ -286,6 +314,7 @@ impl Worker {
                 ended += 1;
             }
         }
+        self.running.hand_over();
         if is_look {
             self.look_at = (self.ended > 0).then(|| now + LOOK_INTERVAL);
             self.ended = 0;

@@ -19,7 +19,10 @@ use tradewind_proto::executor::{Start, Stop};
 use tradewind_proto::message::{self, Limits, Outcome, Status};
 use tradewind_proto::{Payload, Slot};
 
-use crate::handler::{BlockingHandler, Deck, Finished, Slots, StopSignal, Task, clip, panicked};
+use crate::handler::{
+    BlockingHandler, Deck, Finished, PipeHandler, Pipes, Slots, Standing, StopSignal, Task, clip,
+    panicked,
+};
 
 /// What an asynchronous handler returns.
 pub type OutcomeFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -33,6 +36,8 @@ pub enum Runner {
     Threads(Arc<dyn BlockingHandler>),
     /// On a runtime, as many at once as there are slots.
     Async(AsyncRunner),
+    /// In a child for each slot, which stays up.
+    Pipes(Arc<PipeHandler>),
 }
 
 /// An asynchronous handler. A task that is to stop is dropped where it waits.
@@ -72,6 +77,7 @@ pub(crate) enum Running {
     Inline { handler: Arc<dyn BlockingHandler>, stop: StopSignal },
     Threads { slots: Slots, called: Arc<Notify> },
     Async(Futures),
+    Pipes { pipes: Pipes, called: Arc<Notify>, standings: Vec<Standing> },
 }
 
 /// Asynchronous handlers' tasks, by slot.
@@ -113,7 +119,7 @@ enum Runtime {
 }
 
 impl Running {
-    pub(crate) fn new(runner: Runner, slots: u32) -> io::Result<Self> {
+    pub(crate) fn new(runner: Runner, slots: u32, clock: Clock) -> io::Result<Self> {
         Ok(match runner {
             Runner::Inline(handler) => Self::Inline { handler, stop: StopSignal::new()? },
             Runner::Threads(handler) => {
@@ -127,6 +133,13 @@ impl Running {
                     runtime.map_or_else(Runtime::new, |given| Ok(Runtime::Given(given)))?;
                 Self::Async(Futures::new(handler, runtime))
             }
+            Runner::Pipes(handler) => {
+                let called = Arc::new(Notify::new());
+                let call = Arc::clone(&called);
+                let handler = Arc::unwrap_or_clone(handler);
+                let pipes = Pipes::new(slots, handler, clock, move || call.notify_one())?;
+                Self::Pipes { pipes, called, standings: Vec::new() }
+            }
         })
     }
 
@@ -134,7 +147,7 @@ impl Running {
     pub(crate) async fn called(&mut self) {
         match self {
             Self::Inline { .. } => std::future::pending().await,
-            Self::Threads { called, .. } => called.notified().await,
+            Self::Threads { called, .. } | Self::Pipes { called, .. } => called.notified().await,
             Self::Async(Futures { finished, ended, .. }) => {
                 finished.recv_many(ended, usize::MAX).await;
             }
@@ -147,6 +160,46 @@ impl Running {
             Self::Inline { .. } => Vec::new(),
             Self::Threads { slots, .. } => slots.take_finished(),
             Self::Async(futures) => std::mem::take(&mut futures.ended),
+            Self::Pipes { pipes, standings, .. } => {
+                let (finished, stand) = pipes.take();
+                standings.extend(stand);
+                finished
+            }
+        }
+    }
+
+    /// Where slots stand after all that was taken.
+    pub(crate) fn take_standings(&mut self) -> Vec<Standing> {
+        match self {
+            Self::Pipes { standings, .. } => std::mem::take(standings),
+            Self::Inline { .. } | Self::Threads { .. } | Self::Async(_) => Vec::new(),
+        }
+    }
+
+    /// Are tasks fed to slots that are busy?
+    pub(crate) fn is_feeding(&self) -> bool {
+        matches!(self, Self::Pipes { .. })
+    }
+
+    /// What was started is on its way from now on.
+    pub(crate) fn hand_over(&mut self) {
+        if let Self::Pipes { pipes, .. } = self {
+            pipes.hand_over();
+        }
+    }
+
+    /// Why no more tasks can be run.
+    pub(crate) fn given_up(&self) -> Option<String> {
+        match self {
+            Self::Pipes { pipes, .. } => pipes.given_up(),
+            Self::Inline { .. } | Self::Threads { .. } | Self::Async(_) => None,
+        }
+    }
+
+    /// No more tasks will come.
+    pub(crate) fn close(&mut self) {
+        if let Self::Pipes { pipes, .. } = self {
+            pipes.close();
         }
     }
 
@@ -162,7 +215,7 @@ impl Running {
                     .map(|(task, limits)| task_for_slot(task.clone(), limits.report_command));
                 slots.lay_out(tasks, is_watched)
             }
-            Self::Inline { .. } | Self::Async(_) => Deck::Low,
+            Self::Inline { .. } | Self::Async(_) | Self::Pipes { .. } => Deck::Low,
         }
     }
 
@@ -192,6 +245,10 @@ impl Running {
                 futures.start(clock, slot, task);
                 None
             }
+            Self::Pipes { pipes, .. } => {
+                pipes.give(slot, task);
+                None
+            }
         }
     }
 
@@ -200,6 +257,7 @@ impl Running {
             Self::Inline { .. } => {}
             Self::Threads { slots, .. } => slots.stop(stop.slot, stop.seq, stop.attempt),
             Self::Async(futures) => futures.stop(stop),
+            Self::Pipes { pipes, .. } => pipes.stop(stop.slot, stop.seq, stop.attempt),
         }
     }
 }

@@ -4,6 +4,7 @@ mod commands;
 mod echo;
 mod gathered;
 pub(crate) mod growth;
+mod handlers;
 mod input;
 mod latency;
 mod memory;
@@ -19,9 +20,10 @@ use crate::lab::Lab;
 type Measure = fn(&Lab) -> Result<Outcome>;
 
 /// All, in the order of the table.
-pub(crate) const ALL: [(char, Measure); 6] = [
+pub(crate) const ALL: [(char, Measure); 7] = [
     ('E', echo::measure),
     ('C', commands::measure),
+    ('P', handlers::measure),
     ('U', uneven::measure),
     ('L', latency::measure),
     ('S', start::measure),

@@ -122,3 +122,139 @@ fn a_task_that_runs_for_a_day_is_run_once() {
     ring.flush();
     ring.assert_over();
 }
+
+/// A worker whose two slots are fed, three at a time; what it has started is written down.
+fn fed(attempts: &[u32]) -> (Executor, Vec<(u64, u32)>) {
+    let mut executor = Executor::new(SessionId(1), 2).with_feeding();
+    executor.handle_sink_connected();
+    executor.handle_message(ToWorker::RollCall { job: JOB, call: CallId(1) });
+    executor.handle_depth(Slot(0), 3);
+    executor.handle_depth(Slot(1), 3);
+    let tasks = (0..).zip(attempts).map(|(seq, attempt)| Task {
+        seq: Seq(seq),
+        attempt: Attempt(*attempt),
+        last: true,
+        payload: Payload::from(b"task"),
+        origin: None,
+    });
+    executor.handle_message(ToWorker::Tasks {
+        job: JOB,
+        limits: Limits { timeout_us: Some(1_000), report_command: false },
+        tasks: tasks.collect::<Vec<_>>().into(),
+    });
+    while executor.poll_transmit().is_some() {}
+    let started = starts(&mut executor);
+    (executor, started)
+}
+
+fn starts(executor: &mut Executor) -> Vec<(u64, u32)> {
+    let starts = std::iter::from_fn(|| executor.poll_start(Time(0)));
+    starts.map(|start| (start.task.seq.0, start.slot.0)).collect()
+}
+
+fn end(executor: &mut Executor, slot: u32) {
+    let (outcome, command) = (Outcome::ok(Payload::new()), Payload::new());
+    executor.handle_finished(Finished {
+        slot: Slot(slot),
+        started_us: 1,
+        ran_us: 1,
+        outcome,
+        command,
+    });
+}
+
+fn stops(executor: &mut Executor) -> Vec<(u64, u32)> {
+    let stops = std::iter::from_fn(|| executor.poll_stop());
+    stops.map(|stop| (stop.seq.0, stop.slot.0)).collect()
+}
+
+#[test]
+fn busy_slots_are_fed_in_turn_up_to_their_depth() {
+    let (mut executor, started) = fed(&[1; 9]);
+    assert_eq!(started, [(0, 0), (1, 1), (2, 0), (3, 1), (4, 0), (5, 1)]);
+    assert_eq!(waiting(&executor), [6, 7, 8]);
+    assert_eq!((executor.snapshot().running, executor.snapshot().queued), (2, 7));
+    end(&mut executor, 1);
+    assert_eq!(starts(&mut executor), [(6, 1)]);
+    executor.handle_depth(Slot(0), 1);
+    end(&mut executor, 0);
+    assert_eq!(starts(&mut executor), []);
+}
+
+#[test]
+fn a_later_attempt_is_alone_in_its_slot() {
+    let (mut executor, started) = fed(&[2, 1, 1, 2, 1]);
+    // Behind the first there is nothing, and 3 waits for a slot of its own.
+    assert_eq!(started, [(0, 0), (1, 1), (2, 1)]);
+    end(&mut executor, 0);
+    assert_eq!(starts(&mut executor), [(3, 0), (4, 1)]);
+}
+
+#[test]
+fn what_was_fed_is_not_handed_back_and_is_held() {
+    let (mut executor, _) = fed(&[1; 9]);
+    executor.handle_message(ToWorker::Recall { job: JOB, call: CallId(7), keep: 0 });
+    let ranges: SeqRanges = (6..9).map(Seq).collect();
+    let news = News::Recalled { job: JOB, call: CallId(7), ranges };
+    assert_eq!(executor.poll_news(), Some(ToSink::News { session: SessionId(1), news }));
+    executor.handle_message(ToWorker::RollCall { job: JOB, call: CallId(8) });
+    let Some(ToSink::News { news: News::Holding { unfinished, hashes, .. }, .. }) =
+        executor.poll_news()
+    else {
+        panic!("the roll call is answered");
+    };
+    assert_eq!(unfinished, (0..6).map(Seq).collect());
+    assert_eq!(hashes.0.len(), 6);
+}
+
+#[test]
+fn a_fed_task_has_time_from_when_it_has_begun() {
+    let (mut executor, _) = fed(&[1; 3]);
+    executor.handle_timeout(Time(999_999));
+    assert_eq!(stops(&mut executor), []);
+    executor.handle_under_way(Slot(0), Seq(0), Attempt::FIRST, Time(1_000_000));
+    // It is not the first there, any more or yet.
+    executor.handle_under_way(Slot(0), Seq(2), Attempt::FIRST, Time(0));
+    executor.handle_timeout(Time(1_000_999));
+    assert_eq!(stops(&mut executor), []);
+    executor.handle_timeout(Time(1_001_000));
+    assert_eq!(stops(&mut executor), [(0, 0)]);
+}
+
+#[test]
+fn what_was_fed_and_is_wanted_no_more_is_stopped() {
+    let (mut executor, _) = fed(&[1; 9]);
+    let ranges: SeqRanges = [Seq(4), Seq(6)].into_iter().collect();
+    executor.handle_message(ToWorker::Settled { job: JOB, below: Seq(1), ranges });
+    assert_eq!(stops(&mut executor), [(0, 0), (4, 0)]);
+    executor.handle_message(ToWorker::Cancel { job: JOB });
+    assert_eq!(stops(&mut executor), [(1, 1), (2, 0), (3, 1), (5, 1)]);
+    for slot in [0, 0, 0, 1, 1, 1] {
+        assert!(!executor.is_empty());
+        end(&mut executor, slot);
+    }
+    assert!(executor.is_empty());
+}
+
+#[test]
+fn what_was_fed_answers_for_a_later_attempt() {
+    let (mut executor, _) = fed(&[1; 6]);
+    let task = Task {
+        seq: Seq(4),
+        attempt: Attempt(2),
+        last: true,
+        payload: Payload::from(b"task"),
+        origin: None,
+    };
+    let limits = Limits::default();
+    executor.handle_message(ToWorker::Tasks { job: JOB, limits, tasks: vec![task].into() });
+    assert_eq!(waiting(&executor), []);
+    for _ in 0..3 {
+        end(&mut executor, 0);
+    }
+    let Some(ToSink::Results { results, .. }) = executor.poll_transmit() else {
+        panic!("there are results");
+    };
+    let results: Vec<_> = results.0.iter().map(|result| (result.seq.0, result.attempt.0)).collect();
+    assert_eq!(results, [(0, 1), (2, 1), (4, 2)]);
+}

@@ -23,7 +23,7 @@ use tradewind_sink::args::OutputArgs;
 use tradewind_sink::output::OutputTarget;
 use tradewind_ventilator::args::{FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
 use tradewind_ventilator::input::{self, Input, InputPath};
-use tradewind_worker::args::{FieldKind, HandlerArgs, REPLACEMENTS, cores};
+use tradewind_worker::args::{FieldKind, HandlerArgs, PIPES, REPLACEMENTS, cores};
 
 use self::child::{Children, End, Part, Role, arg, flag};
 use self::values::Values;
@@ -35,6 +35,7 @@ Examples:
   find . -type f -print0 | tradewind run -0 -n 100 -- sha256sum > sums.txt
   tradewind run --input-format csv --input people.csv -- mail -s 'Dear {First Name}' {mail}
   tradewind run -- convert -rotate {2} {1} {1.}-{2}.png ::: *.jpg ::: 90 180
+  tradewind run --pipe lines -- python3 handler.py < lines.txt > answers.txt
   tradewind run --pipeline site.toml --input urls.txt --output results.jsonl";
 
 const VALUES: &str = "\
@@ -64,7 +65,7 @@ const WORKERS_MAX: u32 = 1024;
 
 /// Run a command for each line of the input, on this machine
 #[derive(Args, Clone, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{VALUES}\n\n{PIPELINE}\n\n{REPLACEMENTS}\n\n{HELP}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{VALUES}\n\n{PIPELINE}\n\n{REPLACEMENTS}\n\n{PIPES}\n\n{HELP}"))]
 pub(crate) struct RunArgs {
     /// Tasks to run at once, in all [default: the cores]
     #[arg(
@@ -93,7 +94,7 @@ pub(crate) struct RunArgs {
         value_name = "FILE",
         conflicts_with_all = [
             "jobs", "workers", "command", "stdin", "echo", "sleep", "max_output", "retries",
-            "timeout", "max_losses", "dry_run",
+            "timeout", "max_losses", "dry_run", "pipe", "skip_exit_code",
         ]
     )]
     pipeline: Option<PathBuf>,
@@ -114,7 +115,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         env = "TRADEWIND_DRY_RUN",
-        conflicts_with_all = ["echo", "sleep"],
+        conflicts_with_all = ["echo", "sleep", "pipe"],
         value_parser = BoolishValueParser::new()
     )]
     dry_run: bool,
@@ -148,7 +149,7 @@ impl RunArgs {
         let values = self.take_values()?;
         let format = self.format.format(self.null, self.handler.colsep.as_ref())?;
         self.handler.fields = self.handler.fields.or(self.fields(values.is_some()));
-        self.handler.handler("", MESSAGE_BYTES_MAX)?;
+        self.handler.runner("", MESSAGE_BYTES_MAX)?;
         if self.dry_run {
             let template = self.handler.template()?;
             let Some(values) = values else {
@@ -306,14 +307,33 @@ impl RunArgs {
     }
 
     fn worker_args(&self) -> Vec<OsString> {
-        let HandlerArgs { stdin, fields: _, colsep: _, echo, sleep, max_output, command } =
-            &self.handler;
+        let HandlerArgs {
+            stdin,
+            fields: _,
+            colsep: _,
+            echo,
+            sleep,
+            pipe,
+            pipe_startup,
+            pipe_restarts,
+            skip_exit_code,
+            max_output,
+            command,
+        } = &self.handler;
         let mut args = arg("--max-output", max_output.to_string());
         args.extend(flag("--exit-when-done", true));
         args.extend(flag("--stdin", *stdin));
         args.extend(self.field_args());
         args.extend(flag("--echo", *echo));
         args.extend(flag("--sleep", *sleep));
+        if let Some(pipe) = pipe {
+            args.extend(arg("--pipe", pipe.as_str()));
+            args.extend(arg("--pipe-startup", format!("{}us", pipe_startup.as_micros())));
+            args.extend(arg("--pipe-restarts", pipe_restarts.to_string()));
+        }
+        if let Some(code) = skip_exit_code {
+            args.extend(arg("--skip-exit-code", code.to_string()));
+        }
         if !command.is_empty() {
             args.push("--".into());
             args.extend(command.iter().cloned());

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,11 +50,18 @@ pub struct CommandOptions {
     pub grace: Duration,
     /// The worker's name: commands see it as `TRADEWIND_WORKER`.
     pub worker: String,
+    /// A command that exits with this code has skipped its task: nothing more is to be done.
+    pub skip_exit_code: Option<i32>,
 }
 
 impl Default for CommandOptions {
     fn default() -> Self {
-        Self { output_bytes_max: OUTPUT_BYTES_MAX, grace: STOP_GRACE, worker: String::new() }
+        Self {
+            output_bytes_max: OUTPUT_BYTES_MAX,
+            grace: STOP_GRACE,
+            worker: String::new(),
+            skip_exit_code: None,
+        }
     }
 }
 
@@ -148,7 +155,7 @@ impl BlockingHandler for CommandHandler {
         let limit = self.options.output_bytes_max;
         let output_bytes_max = usize::try_from(limit).unwrap_or(usize::MAX);
         match supervise(spawned, input, output_bytes_max, self.options.grace, stop) {
-            Ok(ended) => outcome(ended, limit),
+            Ok(ended) => outcome(ended, &self.options),
             Err(error) => failed(format!("failed to look after the command: {error}")),
         }
     }
@@ -159,12 +166,9 @@ impl BlockingHandler for CommandHandler {
     }
 }
 
-fn outcome(ended: Ended, output_bytes_max: u64) -> Outcome {
-    let exit = match (ended.status.code(), ended.status.signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::None,
-    };
+fn outcome(ended: Ended, options: &CommandOptions) -> Outcome {
+    let CommandOptions { output_bytes_max, skip_exit_code, .. } = *options;
+    let exit = exit_of(ended.status);
     // What was read ahead would otherwise be kept as long as the result.
     let mut stdout = ended.stdout;
     stdout.shrink_to_fit();
@@ -175,16 +179,14 @@ fn outcome(ended: Ended, output_bytes_max: u64) -> Outcome {
             );
             (Status::Failed, reason)
         }
+        Exit::Code(code) if skip_exit_code == Some(code) => (Status::Skipped, String::new()),
         Exit::Code(0) => (Status::Ok, String::new()),
         Exit::Code(code) => {
             let tail = ended.stderr.text(ERROR_BYTES_MAX);
             (Status::Failed, if tail.is_empty() { format!("exit code {code}") } else { tail })
         }
         Exit::Signal(signal) => {
-            let mut reason = format!("killed by signal {signal}");
-            if let Some(name) = signal_name(signal) {
-                reason += &format!(" (SIG{name})");
-            }
+            let mut reason = killed_by(signal);
             let tail = ended.stderr.text(ERROR_BYTES_MAX - reason.len() - 2);
             if !tail.is_empty() {
                 reason += ": ";
@@ -220,6 +222,21 @@ fn explain(words: &[Cow<'_, OsStr>], error: &io::Error) -> String {
             Ok(_) => format!("failed to start {word:?}: {error} (is its interpreter missing?)"),
         },
         _ => format!("failed to start {word:?}: {error}"),
+    }
+}
+
+pub(super) fn exit_of(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::None,
+    }
+}
+
+pub(super) fn killed_by(signal: i32) -> String {
+    match signal_name(signal) {
+        Some(name) => format!("killed by signal {signal} (SIG{name})"),
+        None => format!("killed by signal {signal}"),
     }
 }
 

@@ -6,6 +6,7 @@
 mod command;
 mod fields;
 mod group;
+mod pipe;
 mod process;
 mod program;
 mod quote;
@@ -21,6 +22,7 @@ use tradewind_proto::{Attempt, Seq};
 
 pub use command::{CommandHandler, CommandOptions, STOP_GRACE};
 pub use fields::{FieldError, Fields};
+pub use pipe::{EXIT_GRACE, PipeHandler, PipeMode, PipeOptions, Pipes, Standing};
 pub use program::{ProgramError, check_program};
 pub use quote::COMMAND_BYTES_MAX;
 pub(crate) use slots::panicked;

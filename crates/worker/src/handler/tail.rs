@@ -18,6 +18,10 @@ impl Tail {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     fn cut(&mut self) {
         if self.bytes.len() > ERROR_BYTES_MAX {
             self.bytes.drain(..self.bytes.len() - ERROR_BYTES_MAX);

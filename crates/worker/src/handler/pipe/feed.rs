@@ -1,0 +1,696 @@
+//! What is decided about a slot's child: what it is given, what its bytes mean, whom its end is
+//! blamed on, and when it is started again. Knows no process and no clock.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tradewind_proto::limits::ERROR_BYTES_MAX;
+use tradewind_proto::message::{Exit, Outcome, Status};
+use tradewind_proto::{Attempt, Seq, Time};
+
+use super::super::{STOPPED, Task, command};
+use super::PipeOptions;
+use super::codec::{Answers, encode, unfit};
+use super::pace::Pace;
+use super::said::{Said, Saying};
+
+/// A slot's tasks and its child.
+///
+/// After each input, ask for [actions](Self::poll_action), then for [bytes](Self::outgoing) to
+/// write, [ended tasks](Self::take_ended) and [lines](Self::take_logs) for the log.
+#[derive(Debug)]
+pub(super) struct Feed {
+    options: PipeOptions,
+    /// In the order in which they came, which is that of the answers.
+    tasks: VecDeque<Fed>,
+    /// So many of the first of these need not be looked at for the child that runs: it was given
+    /// them, or never will be.
+    passed: usize,
+    /// So many of those it was given.
+    given: usize,
+    outgoing: Vec<u8>,
+    outgoing_from: usize,
+    answers: Answers,
+    saying: Saying,
+    pace: Pace,
+    state: State,
+    /// Children in a row that ended before they had answered anything.
+    failures: u32,
+    closing: Option<Close>,
+    actions: VecDeque<Action>,
+    ended: Vec<Ended>,
+    logs: Vec<Log>,
+    has_wondered: bool,
+}
+
+/// A task that has no answer yet.
+#[derive(Debug)]
+struct Fed {
+    task: Task,
+    /// The child that runs was given it, at this time, or came to it then.
+    given: Option<Time>,
+    /// Nobody waits for its end.
+    is_stopped: bool,
+    /// Why no child can be given it.
+    unfit: Option<&'static str>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// There is no child, and will be none before.
+    Down {
+        not_before: Time,
+    },
+    /// It was asked for.
+    Starting,
+    Up(Child),
+    /// There will be none any more.
+    GivenUp {
+        reason: String,
+    },
+}
+
+#[derive(Debug)]
+struct Child {
+    started: Time,
+    answered: u64,
+    /// When it was last given something to do, or answered.
+    moved: Time,
+    /// Bytes that it took.
+    written: u64,
+    end: Option<End>,
+}
+
+/// Why a child is to end.
+#[derive(Debug)]
+struct End {
+    cause: Cause,
+    next: Step,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Cause {
+    /// This task was to stop.
+    Stopped(Seq, Attempt),
+    /// It did what it must not do, and this is to be blamed on the task it was at.
+    Wrong(String),
+    /// The same, and it was at none.
+    WrongWhileIdle(String),
+    /// It has closed its stdin or its stdout: it may be about to exit.
+    Leaving(&'static str),
+    /// There will be no more tasks.
+    Closed,
+}
+
+/// What will be done about a child that does not end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Terminate(Time),
+    Kill(Time),
+    Wait,
+}
+
+/// How a feed is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Close {
+    /// The child sees the end of its input and may exit by itself, if it has answered.
+    AtLeisure,
+    /// It is stopped.
+    AtOnce,
+}
+
+/// What is to be done about the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Start one; then say so.
+    Start,
+    /// Close its stdin.
+    CloseInput,
+    /// Send its group TERM.
+    Terminate,
+    /// Send its group KILL.
+    Kill,
+}
+
+/// A task that has ended. They end in the order in which they came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) task: Task,
+    /// When the child was given it, or was through with the one before.
+    pub(super) started: Time,
+    pub(super) ran_us: u64,
+    pub(super) outcome: Outcome,
+}
+
+/// Something for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Log {
+    /// The child said it.
+    Said(Said),
+    /// The user should know it.
+    Warning(String),
+}
+
+/// Where a slot stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// So many tasks it takes at once.
+    pub(super) depth: u32,
+    /// The task that the child is at, and from when on its timeout counts.
+    pub(super) under_way: Option<(Seq, Attempt, Time)>,
+}
+
+/// Bytes that are written at a time, if tasks are small: what a pipe holds.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// The wait before another child after one that ended without an answer; it doubles with each.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// A child that has closed its stdin or stdout is about to exit, or it is broken.
+const LEAVING_MAX: Duration = Duration::from_secs(1);
+
+/// A child that has said nothing for so long may have forgotten to flush.
+const WONDER_AFTER: Duration = Duration::from_secs(10);
+
+impl Feed {
+    /// A slot without a child; one is asked for at once.
+    pub(super) fn new(options: PipeOptions) -> Self {
+        let answers = Answers::new(options.mode, options.output_bytes_max);
+        Self {
+            options,
+            tasks: VecDeque::new(),
+            passed: 0,
+            given: 0,
+            outgoing: Vec::new(),
+            outgoing_from: 0,
+            answers,
+            saying: Saying::default(),
+            pace: Pace::default(),
+            state: State::Starting,
+            failures: 0,
+            closing: None,
+            actions: VecDeque::from([Action::Start]),
+            ended: Vec::new(),
+            logs: Vec::new(),
+            has_wondered: false,
+        }
+    }
+
+    /// One more task.
+    pub(super) fn handle_task(&mut self, now: Time, task: Task) {
+        let unfit = unfit(self.options.mode, &task.payload);
+        self.tasks.push_back(Fed { task, given: None, is_stopped: false, unfit });
+        self.go_on(now);
+    }
+
+    /// Nobody waits for this any more, or it has timed out. Only what the child is at is worth
+    /// stopping it for; what it was given beyond that it will be through with soon.
+    pub(super) fn handle_stop(&mut self, now: Time, seq: Seq, attempt: Attempt) {
+        let mut tasks = self.tasks.iter_mut().enumerate();
+        let Some((place, fed)) =
+            tasks.find(|(_, fed)| (fed.task.seq, fed.task.attempt) == (seq, attempt))
+        else {
+            return;
+        };
+        fed.is_stopped = true;
+        if place == 0 && fed.given.is_some() {
+            self.stop_child(now, Cause::Stopped(seq, attempt));
+        }
+        self.go_on(now);
+    }
+
+    /// The child was started.
+    pub(super) fn handle_started(&mut self, now: Time) {
+        let (answered, written) = (0, 0);
+        self.state = State::Up(Child { started: now, answered, moved: now, written, end: None });
+        match self.closing {
+            Some(close) => self.close_child(now, close),
+            None => self.go_on(now),
+        }
+    }
+
+    /// The child could not be started.
+    pub(super) fn handle_start_failed(&mut self, now: Time, reason: &str) {
+        self.logs.push(Log::Warning(format!("the handler cannot be started: {reason}")));
+        self.count_failure(now, reason);
+        self.go_on(now);
+    }
+
+    /// The child took so many of the [outgoing](Self::outgoing) bytes.
+    pub(super) fn handle_written(&mut self, now: Time, count: usize) {
+        self.outgoing_from += count;
+        if let State::Up(child) = &mut self.state {
+            child.written += count as u64;
+        }
+        self.go_on(now);
+    }
+
+    /// The child has closed its stdin.
+    pub(super) fn handle_input_closed(&mut self, now: Time) {
+        self.leave(now, "closed its standard input");
+    }
+
+    /// The child has closed its stdout.
+    pub(super) fn handle_output_closed(&mut self, now: Time) {
+        self.leave(now, "closed its standard output");
+    }
+
+    /// The child has written more to stdout.
+    pub(super) fn handle_output(&mut self, now: Time, bytes: &[u8]) {
+        let State::Up(child) = &mut self.state else { return };
+        let is_wrong = |end: &End| matches!(end.cause, Cause::Wrong(_) | Cause::WrongWhileIdle(_));
+        if child.end.as_ref().is_some_and(is_wrong) {
+            return;
+        }
+        self.answers.push(bytes);
+        let from = self.ended.len();
+        let began = self.tasks.front().and_then(|fed| fed.given);
+        let wrong = loop {
+            match self.answers.next() {
+                Ok(None) => break None,
+                Err(wrong) => break Some(wrong.to_string()),
+                Ok(Some(answer)) => {
+                    let Some(fed) = self.tasks.front().filter(|fed| fed.given.is_some()) else {
+                        break Some("the handler wrote an answer that nobody had asked for".into());
+                    };
+                    let (due, seq) = (fed.task.seq, answer.seq);
+                    if let Some(seq) = seq.filter(|seq| *seq != due) {
+                        break Some(format!(
+                            "the handler answered out of turn: seq {seq} where {due} was due"
+                        ));
+                    }
+                    self.end_first(now, answer.outcome);
+                    self.end_ungiven(now);
+                }
+            }
+        };
+        self.handle_answered(now, from, began);
+        if let Some(wrong) = wrong {
+            let is_idle = self.given == 0;
+            let cause = if is_idle { Cause::WrongWhileIdle(wrong) } else { Cause::Wrong(wrong) };
+            self.stop_child(now, cause);
+        }
+        self.go_on(now);
+    }
+
+    /// The child has written more to stderr.
+    pub(super) fn handle_error_output(&mut self, now: Time, bytes: &[u8]) {
+        let seq = self.at();
+        self.saying.push(now, seq, bytes);
+        self.log_said();
+    }
+
+    /// The child has ended, and all that it had written before was handled. So many of the bytes
+    /// that it was given are unread.
+    pub(super) fn handle_exit(&mut self, now: Time, exit: Exit, unread: u64) {
+        let down = State::Down { not_before: now };
+        let State::Up(child) = std::mem::replace(&mut self.state, down) else { return };
+        let seq = self.at();
+        let tail = self.saying.end(now, seq);
+        self.log_said();
+        let is_amid = self.answers.is_amid();
+        // Whatever brought it down, it was no task.
+        let is_loading = child.answered == 0 && child.written == unread;
+        match child.end.map(|end| end.cause) {
+            Some(Cause::Closed) => {}
+            Some(Cause::Stopped(seq, attempt)) => {
+                let is_it = |fed: &Fed| (fed.task.seq, fed.task.attempt) == (seq, attempt);
+                if self.tasks.front().is_some_and(is_it) {
+                    self.end_first(now, failed(exit, STOPPED.to_owned()));
+                }
+            }
+            Some(Cause::WrongWhileIdle(reason)) => {
+                self.warn(format!("{reason}; it is started again"));
+                self.count_end(now, child.answered, &reason);
+            }
+            Some(Cause::Wrong(reason)) => {
+                self.warn(format!("{reason}; it is started again"));
+                self.count_end(now, child.answered, &reason);
+                self.end_first(now, failed(exit, reason));
+            }
+            Some(Cause::Leaving(_)) | None => {
+                let is_blamed = self.given > 0 && !is_loading;
+                let when = match self.given {
+                    _ if is_loading => " before it took a task".to_owned(),
+                    0 => " between tasks".to_owned(),
+                    _ if is_amid => " in the middle of its answer to this task".to_owned(),
+                    1 if exit == Exit::Code(0) => " without an answer to this task".to_owned(),
+                    given if exit == Exit::Code(0) => {
+                        format!(" without an answer to this task and {} more", given - 1)
+                    }
+                    _ => String::new(),
+                };
+                let mut reason = format!("the handler {}{when}", how(exit));
+                let tail = tail.text(ERROR_BYTES_MAX - reason.len() - 2);
+                if !tail.is_empty() {
+                    reason += ": ";
+                    reason += &tail;
+                }
+                self.warn(format!("{}; it is started again", one_line(&reason)));
+                self.count_end(now, child.answered, &reason);
+                if is_blamed {
+                    self.end_first(now, failed(exit, reason));
+                }
+            }
+        }
+        self.take_back();
+        self.go_on(now);
+    }
+
+    /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        let grace = self.options.stop_grace;
+        if let State::Up(Child { end: Some(end), .. }) = &mut self.state {
+            match end.next {
+                Step::Terminate(at) if at <= now => {
+                    if let Cause::Leaving(what) = end.cause {
+                        end.cause = if self.given > 0 {
+                            Cause::Wrong(format!("the handler {what} and did not exit"))
+                        } else {
+                            Cause::WrongWhileIdle(format!("the handler {what} and did not exit"))
+                        };
+                    }
+                    end.next = Step::Kill(now + grace);
+                    self.actions.push_back(Action::Terminate);
+                }
+                Step::Kill(at) if at <= now => {
+                    end.next = Step::Wait;
+                    self.actions.push_back(Action::Kill);
+                }
+                Step::Terminate(_) | Step::Kill(_) | Step::Wait => {}
+            }
+        }
+        if self.wonders_at().is_some_and(|at| at <= now) {
+            self.has_wondered = true;
+            let text = format!(
+                "the handler has answered nothing for {} s: if it is not just slow, it keeps its \
+                 answers in a buffer; make it flush after each (flush=True or python3 -u in \
+                 Python, `stdbuf -oL` before other programs)",
+                WONDER_AFTER.as_secs()
+            );
+            self.logs.push(Log::Warning(text));
+        }
+        self.go_on(now);
+    }
+
+    /// No more tasks will come, and nobody waits for those that came.
+    pub(super) fn handle_close(&mut self, now: Time, close: Close) {
+        if self.closing >= Some(close) {
+            return;
+        }
+        self.closing = Some(close);
+        self.close_child(now, close);
+    }
+
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Bytes for the child's stdin.
+    pub(super) fn outgoing(&self) -> &[u8] {
+        &self.outgoing[self.outgoing_from..]
+    }
+
+    /// What has ended, in this order; each task once.
+    pub(super) fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
+    }
+
+    pub(super) fn take_logs(&mut self) -> Vec<Log> {
+        std::mem::take(&mut self.logs)
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), if nothing happens before.
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        let due = match &self.state {
+            State::Down { not_before } => {
+                let is_wanted = self.closing.is_none() && self.has_work();
+                is_wanted.then_some(*not_before)
+            }
+            State::Up(Child { end: Some(end), .. }) => match end.next {
+                Step::Terminate(at) | Step::Kill(at) => Some(at),
+                Step::Wait => None,
+            },
+            State::Up(_) | State::Starting | State::GivenUp { .. } => None,
+        };
+        [due, self.wonders_at()].into_iter().flatten().min()
+    }
+
+    /// How long whoever reads its output may look away: the child has enough to do, and many
+    /// answers that are read at once cost less than each by itself.
+    pub(super) fn nap(&self) -> Option<Duration> {
+        let State::Up(Child { end: None, answered: 1.., .. }) = &self.state else { return None };
+        self.pace.nap(self.given)
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        Standing { depth: self.pace.depth(), under_way: self.under_way() }
+    }
+
+    /// Why there will be no child any more.
+    pub(super) fn given_up(&self) -> Option<&str> {
+        match &self.state {
+            State::GivenUp { reason } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Is the child to end, and are others of its group given time for it?
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(&self.state, State::Up(Child { end: Some(End { next: Step::Kill(_), .. }), .. }))
+    }
+
+    /// Nothing is left to be done, and nothing will come.
+    pub(super) fn is_over(&self) -> bool {
+        let is_down = matches!(self.state, State::Down { .. } | State::GivenUp { .. });
+        self.closing.is_some() && is_down && self.actions.is_empty()
+    }
+
+    /// The task that the child is at.
+    fn at(&self) -> Option<Seq> {
+        self.tasks.front().filter(|fed| fed.given.is_some()).map(|fed| fed.task.seq)
+    }
+
+    fn under_way(&self) -> Option<(Seq, Attempt, Time)> {
+        let State::Up(child) = &self.state else { return None };
+        let fed = self.tasks.front()?;
+        let since = fed.given?;
+        // It may still have to load whatever it needs.
+        let since = if child.answered == 0 {
+            since.max(child.started + self.options.startup)
+        } else {
+            since
+        };
+        Some((fed.task.seq, fed.task.attempt, since))
+    }
+
+    fn has_work(&self) -> bool {
+        self.tasks.iter().any(|fed| fed.unfit.is_none() && !fed.is_stopped)
+    }
+
+    fn wonders_at(&self) -> Option<Time> {
+        let State::Up(Child { end: None, answered, moved, .. }) = &self.state else { return None };
+        // One that has answered at once before is just slow now.
+        let may_hold_back = self.given > usize::from(*answered > 0);
+        let is_quiet = may_hold_back && self.outgoing().is_empty() && !self.has_wondered;
+        is_quiet.then_some(*moved + WONDER_AFTER)
+    }
+
+    /// Sees to what nobody has to wait for.
+    fn go_on(&mut self, now: Time) {
+        self.end_ungiven(now);
+        if let State::Down { not_before } = self.state
+            && now >= not_before
+            && self.closing.is_none()
+            && self.has_work()
+        {
+            self.state = State::Starting;
+            self.actions.push_back(Action::Start);
+        }
+        self.fill(now);
+    }
+
+    /// Gives the child as much as fits into a write.
+    fn fill(&mut self, now: Time) {
+        let State::Up(child) = &mut self.state else { return };
+        if child.end.is_some() || self.passed == self.tasks.len() {
+            return;
+        }
+        if self.outgoing_from > 0 {
+            self.outgoing.drain(..self.outgoing_from);
+            self.outgoing_from = 0;
+        }
+        while self.outgoing.len() < WRITE_BYTES
+            && let Some(fed) = self.tasks.get_mut(self.passed)
+        {
+            self.passed += 1;
+            if fed.unfit.is_some() || fed.is_stopped {
+                continue;
+            }
+            if self.given == 0 {
+                child.moved = now;
+            }
+            self.given += 1;
+            fed.given = Some(now);
+            encode(self.options.mode, &fed.task, &mut self.outgoing);
+        }
+    }
+
+    /// Ends what comes first and was not given to the child: its end is known.
+    fn end_ungiven(&mut self, now: Time) {
+        while let Some(fed) = self.tasks.front()
+            && fed.given.is_none()
+            && (fed.is_stopped || fed.unfit.is_some())
+        {
+            let reason = fed.unfit.unwrap_or(STOPPED);
+            self.end_first(now, Outcome::error(Status::Failed, reason));
+        }
+    }
+
+    fn end_first(&mut self, now: Time, outcome: Outcome) {
+        let Some(fed) = self.tasks.pop_front() else { return };
+        let started = fed.given.unwrap_or(now);
+        self.passed = self.passed.saturating_sub(1);
+        self.given -= usize::from(fed.given.is_some());
+        let ran_us = now.since(started).as_micros() as u64;
+        self.ended.push(Ended { task: fed.task, started, ran_us, outcome });
+    }
+
+    /// The ends from this one on are answers that were read at once: each took its part of the
+    /// time. The child came to the first of them at `began`.
+    fn handle_answered(&mut self, now: Time, from: usize, began: Option<Time>) {
+        let answered = self.ended.len() - from;
+        let (State::Up(child), Some(began), 1..) = (&mut self.state, began, answered) else {
+            return;
+        };
+        let (took, count) = (now.since(began).as_micros() as u64, answered as u64);
+        for (place, ended) in (0..).zip(&mut self.ended[from..]) {
+            let (start, end) = (took * place / count, took * (place + 1) / count);
+            ended.started = began + Duration::from_micros(start);
+            ended.ran_us = end - start;
+        }
+        // The first answer tells how long it took to load, too.
+        if child.answered > 0 {
+            self.pace.handle_answered(took, count);
+        }
+        child.answered += count;
+        child.moved = now;
+        self.failures = 0;
+        self.saying.answered();
+        if let Some(first) = self.tasks.front_mut()
+            && first.given.is_some()
+        {
+            first.given = Some(now);
+        }
+    }
+
+    /// What the child was given goes to the next one.
+    fn take_back(&mut self) {
+        for fed in self.tasks.iter_mut().take(self.passed) {
+            fed.given = None;
+        }
+        (self.passed, self.given) = (0, 0);
+        self.outgoing.clear();
+        self.outgoing_from = 0;
+        self.answers.clear();
+    }
+
+    fn leave(&mut self, now: Time, what: &'static str) {
+        if let State::Up(child) = &mut self.state
+            && child.end.is_none()
+        {
+            let next = Step::Terminate(now + LEAVING_MAX);
+            child.end = Some(End { cause: Cause::Leaving(what), next });
+        }
+    }
+
+    /// Begins to end the child, unless that was begun.
+    fn stop_child(&mut self, now: Time, cause: Cause) {
+        let grace = self.options.stop_grace;
+        let State::Up(child) = &mut self.state else { return };
+        if child.end.as_ref().is_none_or(|end| matches!(end.cause, Cause::Leaving(_))) {
+            child.end = Some(End { cause, next: Step::Kill(now + grace) });
+            self.actions.push_back(Action::Terminate);
+        }
+    }
+
+    fn close_child(&mut self, now: Time, close: Close) {
+        let (exit_grace, stop_grace) = (self.options.exit_grace, self.options.stop_grace);
+        // Nobody waits any more for what it has not answered by now.
+        let close = if self.given > 0 { Close::AtOnce } else { close };
+        let State::Up(child) = &mut self.state else { return };
+        match close {
+            Close::AtLeisure if child.end.is_none() => {
+                let next = Step::Terminate(now + exit_grace);
+                child.end = Some(End { cause: Cause::Closed, next });
+                self.actions.push_back(Action::CloseInput);
+            }
+            Close::AtLeisure => {}
+            Close::AtOnce => {
+                if !matches!(&child.end, Some(End { next: Step::Kill(_) | Step::Wait, .. })) {
+                    self.actions.push_back(Action::Terminate);
+                    let next = Step::Kill(now + stop_grace);
+                    child.end = Some(End { cause: Cause::Closed, next });
+                }
+            }
+        }
+    }
+
+    fn count_end(&mut self, now: Time, answered: u64, reason: &str) {
+        if answered == 0 {
+            self.count_failure(now, reason);
+        }
+    }
+
+    fn count_failure(&mut self, now: Time, reason: &str) {
+        self.failures += 1;
+        let limit = self.options.restarts_max;
+        self.state = if self.failures > limit {
+            let reason = one_line(reason);
+            let count = match self.failures {
+                1 => "it has".to_owned(),
+                many => format!("{many} in a row have"),
+            };
+            State::GivenUp {
+                reason: format!("{reason}; {count} answered no task at all (see --pipe-restarts)"),
+            }
+        } else {
+            let doublings = (self.failures - 1).min(16);
+            State::Down { not_before: now + (BACKOFF_MIN * (1 << doublings)).min(BACKOFF_MAX) }
+        };
+    }
+
+    fn warn(&mut self, text: String) {
+        self.logs.push(Log::Warning(text));
+    }
+
+    fn log_said(&mut self) {
+        self.logs.extend(self.saying.take_lines().into_iter().map(Log::Said));
+    }
+}
+
+fn failed(exit: Exit, reason: String) -> Outcome {
+    Outcome { exit, ..Outcome::error(Status::Failed, reason) }
+}
+
+/// After "the handler".
+fn how(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exited with code {code}"),
+        Exit::Signal(signal) => format!("was {}", command::killed_by(signal)),
+        Exit::None => "ended strangely".to_owned(),
+    }
+}
+
+/// Of several lines the last says most, as in a traceback.
+fn one_line(text: &str) -> String {
+    match (text.split_once('\n'), text.rsplit_once('\n')) {
+        (Some((first, _)), Some((_, last))) => format!("{first} ... {last}"),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
