@@ -1,0 +1,54 @@
+//! Each folder of `examples` with a `run.sh` does what its README says. The scripts compare what
+//! came out with what should have, and end with an error where that differs.
+
+use std::path::{Path, PathBuf};
+
+use tradewind_e2e::{Ended, Scene, program, summary_counts};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn is_installed(command: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(command).is_file())
+}
+
+/// Runs it, if all that it needs is here.
+#[track_caller]
+fn run(example: &str, arguments: &[&str], needs: &[&str]) -> Option<Ended> {
+    if let Some(missing) = needs.iter().find(|command| !is_installed(command)) {
+        eprintln!("{example}: skipped: {missing} is not installed");
+        return None;
+    }
+    let scene = Scene::new();
+    let script = repository().join("examples").join(example).join("run.sh");
+    let start = scene.other("bash").arg(script).args(arguments);
+    let start = start.env("TRADEWIND", program("tradewind")).env("TMPDIR", scene.dir());
+    let ended = start.run();
+    assert_eq!(ended.code(), 0, "{example}:\n{}\n{}", ended.text(), ended.stderr);
+    scene.assert_nothing_left();
+    let left: Vec<_> = std::fs::read_dir(scene.dir()).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(left.is_empty(), "it leaves {left:?}");
+    Some(ended)
+}
+
+/// Sees to it that one of its lines has all of these texts, in this order.
+#[track_caller]
+fn assert_line(text: &str, parts: &[&str]) {
+    let has_all = |line: &str| {
+        let after = |rest, part| -> Option<&str> { Some(str::split_once(rest?, part)?.1) };
+        parts.iter().fold(Some(line), |rest, part| after(rest, *part)).is_some()
+    };
+    assert!(text.lines().any(has_all), "no line has {parts:?}:\n{text}");
+}
+
+#[test]
+fn thumbnails_of_all_pictures_but_the_broken_one() {
+    // `identify` comes with ImageMagick alone; a `convert` may be another program's.
+    let Some(ended) = run("thumbnails", &[], &["convert", "identify"]) else { return };
+    assert_eq!(summary_counts(&ended.stderr), Some("26 tasks: 25 ok, 1 failed"));
+    let text = ended.text();
+    assert_line(text, &["\"status\":\"failed\"", "\"error\":\"convert", "broken.jpg"]);
+    assert_line(text, &["25 thumbnails, each of the right shape"]);
+}
