@@ -52,3 +52,15 @@ fn thumbnails_of_all_pictures_but_the_broken_one() {
     assert_line(text, &["\"status\":\"failed\"", "\"error\":\"convert", "broken.jpg"]);
     assert_line(text, &["25 thumbnails, each of the right shape"]);
 }
+
+#[test]
+fn words_of_this_machines_documentation() {
+    let Some(ended) = run("words", &[], &["python3"]) else { return };
+    let text = ended.text();
+    // A program is among the files, which is no text.
+    assert_line(text, &[" documents, 1 files that are no text"]);
+    assert_line(text, &["digest of all, in order: "]);
+    assert_line(text, &["the same, to the last word"]);
+    let counts = summary_counts(&ended.stderr).unwrap_or_default();
+    assert!(counts.ends_with(" ok, 1 skipped"), "{counts}");
+}
