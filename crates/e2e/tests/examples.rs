@@ -64,3 +64,13 @@ fn words_of_this_machines_documentation() {
     let counts = summary_counts(&ended.stderr).unwrap_or_default();
     assert!(counts.ends_with(" ok, 1 skipped"), "{counts}");
 }
+
+#[test]
+fn a_site_is_crawled_and_indexed() {
+    let Some(ended) = run("crawl", &["Pipeline"], &["curl", "python3"]) else { return };
+    let text = ended.text();
+    assert_line(text, &["failed in fetch: /moved.html: ", "404"]);
+    assert_line(text, &["skipped in parse: /README.md"]);
+    assert_line(text, &["pages with \"Pipeline\""]);
+    assert_line(text, &["the index is the same"]);
+}
