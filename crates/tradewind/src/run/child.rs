@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -155,6 +155,11 @@ impl Children {
             .args(&part.args)
             .stdin(stdin)
             .stdout(if role == Role::Sink { Stdio::inherit() } else { Stdio::null() });
+        if role == Role::Worker {
+            // A command is in its worker's group for an instant before it has one of its own, and
+            // what a terminal sends to the whole group just then would end it.
+            command.process_group(0);
+        }
         let passed_on = pass_on(&part.listeners, &mut command)?;
         let child = command.spawn();
         drop(passed_on);

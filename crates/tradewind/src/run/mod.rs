@@ -57,7 +57,7 @@ A pipeline FILE (TOML) names its stages in order; a task's output in one is its 
   name = \"parse\"
   command = [\"python3\", \"parse.py\"]
   stdin = true               # or pipe = \"lines\", \"json\" or \"frames\"
-Also: max_losses, max_output, skip_exit_code, env; echo = true or sleep = true for no command;
+Also: max_losses, max_output, skip_exit_code, keep_newline, env; echo = true or sleep = true for no command;
 [defaults] for all stages; at the top name, input and output, which flags override.";
 
 /// Worker processes of a run, or of a stage.

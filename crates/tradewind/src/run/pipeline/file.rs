@@ -38,6 +38,8 @@ pub(crate) struct Stage {
     /// Its worker processes.
     pub(crate) workers: u32,
     pub(crate) attempts: AttemptArgs,
+    /// Its tasks are what the stage before has written, with the newline at the end.
+    pub(crate) keep_newline: bool,
     /// Of a task's output, in bytes.
     pub(crate) max_output: u64,
     /// What its commands find in their environment besides.
@@ -79,6 +81,7 @@ const STAGE_KEYS: &[&str] = &[
     "command",
     "stdin",
     "pipe",
+    "keep_newline",
     "skip_exit_code",
     "echo",
     "sleep",
@@ -179,6 +182,7 @@ impl Stage {
         };
         let (handler, at) = StageHandler::read(&mut table)?;
         let at = At::new(at, Problem::NotUtf8).in_text(text);
+        let keep_newline = table.get("keep_newline", |value| value.bool())?.unwrap_or(false);
         let skip_exit_code = table.get("skip_exit_code", |value| value.number(1, 255))?;
         let Common { slots, workers, retries, timeout, max_losses, max_output, mut env } =
             Common::read(&mut table)?.or(defaults);
@@ -186,6 +190,7 @@ impl Stage {
         let stage = Self {
             name,
             handler,
+            keep_newline,
             skip_exit_code,
             slots,
             workers: workers.unwrap_or(1),

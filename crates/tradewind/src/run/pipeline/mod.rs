@@ -170,6 +170,7 @@ impl Stations {
             arg("--ventilator", &before.receipts),
             self.source_args(stage),
             attempt_args(&stage.attempts),
+            flag("--keep-newline", stage.keep_newline).into_iter().collect(),
         ]
         .concat()
     }
@@ -256,6 +257,8 @@ mod tests {
             "--listen tcp://s0 --ventilator tcp://r0 --tasks tcp://t --receipts tcp://r \
              --sink tcp://s --stage n --retries 2 --timeout 300% --max-losses 3"
         );
+        let relay = joined(here.relay_args(&before, &stage("echo = true\nkeep_newline = true")));
+        assert!(relay.ends_with(" --keep-newline"), "{relay}");
         assert_eq!(joined(before.sink_args()), "--ventilator tcp://r0 --listen tcp://s0");
     }
 }
