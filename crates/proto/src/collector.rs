@@ -281,6 +281,11 @@ impl Collector {
             ToSink::JobClose { job, total, is_whole } => {
                 if let Some(current) = self.job_mut(job) {
                     (current.total, current.is_whole) = (Some(total), is_whole);
+                    // What was said with the hello meant nothing to a relay that did not know the
+                    // total yet.
+                    if current.flushed && current.is_all_stored() {
+                        self.say(ToVentilator::Complete { job });
+                    }
                 }
             }
             ToSink::GiveUp { job, seq, attempt, task_hash, status, error } => {

@@ -208,13 +208,18 @@ impl Node {
     }
 
     fn outcome(&self) -> exit::Outcome {
+        // Beside us there is the ventilator then, which says the same.
+        let has_parent = std::env::var_os(PARENT_ENV).is_some();
         if let Some(Ended::Refused(reason)) = self.relay.downstream().ended() {
-            return Err(Fatal::new(REFUSED, format!("the job was refused: {reason}")));
+            let text = format!("the job was refused: {reason}");
+            return Err(Fatal::new(REFUSED, if has_parent { String::new() } else { text }));
         }
         let snapshot = self.relay.downstream().snapshot();
         tracing::info!(tasks = snapshot.settled, failed = snapshot.failed, "the job is over");
         if !self.relay.is_all_stored() {
-            say("the ventilator has given the job up before all of its records were stored");
+            if !has_parent {
+                say("the ventilator has given the job up before all of its records were stored");
+            }
             return Ok(REFUSED);
         }
         Ok(if snapshot.failed > 0 { TASKS_FAILED } else { OK })

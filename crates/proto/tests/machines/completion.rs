@@ -1,0 +1,49 @@
+//! The end of a job is heard by whoever comes to ask.
+
+use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Opened, Order};
+use tradewind_proto::message::{Start, ToSink, ToVentilator};
+use tradewind_proto::{JobId, Seq, SeqSet, SessionId};
+
+const JOB: JobId = JobId(7);
+
+/// How often the collector says that all is stored.
+fn completions(collector: &mut Collector) -> usize {
+    std::iter::from_fn(|| collector.poll_transmit())
+        .filter(|message| *message == ToVentilator::Complete { job: JOB })
+        .count()
+}
+
+fn open() -> ToSink {
+    let (name, stage) = ("job".to_owned(), String::new());
+    ToSink::JobOpen { job: JOB, name, start: Start::Anew, stage, is_untouched: true }
+}
+
+/// A relay that takes the place of one that was killed hears of the end of the input only after
+/// the hello, and cannot believe before that a job is complete.
+#[test]
+fn a_complete_job_is_said_to_be_so_when_it_is_closed_again() {
+    let close = ToSink::JobClose { job: JOB, total: 1, is_whole: true };
+    let mut sink = Collector::new(CollectorConfig {
+        session: SessionId(1),
+        order: Order::Seq,
+        report_command: false,
+    });
+    sink.handle_ventilator_connected();
+    sink.handle_message(open());
+    assert!(sink.poll_open().is_some());
+    let mut stored = SeqSet::new();
+    stored.insert(Seq(0));
+    let counts = Counts { ok: 1, ..Counts::default() };
+    sink.handle_opened(Opened { job: JOB, stored, counts });
+    sink.handle_message(close.clone());
+    assert_eq!(completions(&mut sink), 0, "nothing is flushed yet");
+    sink.handle_flushed();
+    assert_eq!(completions(&mut sink), 1);
+
+    sink.handle_ventilator_disconnected();
+    sink.handle_ventilator_connected();
+    sink.handle_message(open());
+    let _ = completions(&mut sink);
+    sink.handle_message(close);
+    assert_eq!(completions(&mut sink), 1, "after the close");
+}
