@@ -191,3 +191,35 @@ fn idle_programs_rest() {
         assert!(after - before < 60, "{} ticks in three seconds", after - before);
     }
 }
+
+#[test]
+fn as_many_workers_come_as_files_may_be_open_at_all() {
+    // A connection takes three, and a soft limit is only where a process begins.
+    const SOFT_LIMIT: usize = 64;
+    const WORKERS: usize = 30;
+    let scene = Scene::new();
+    let tcp = |address: std::net::SocketAddrV4| format!("tcp://{address}");
+    let limited = |name: &str| {
+        let shell = format!("ulimit -Sn {SOFT_LIMIT}; exec \"$0\" \"$@\"");
+        scene.other("sh").args(["-c", &shell]).arg(tradewind_e2e::program(name))
+    };
+    let mut ventilator = limited("ventilator")
+        .args(["--tasks", &tcp(scene.tasks()), "--receipts", &tcp(scene.receipts())])
+        .args(["--sink", &tcp(scene.results())])
+        .keep_stdin()
+        .start();
+    let sink = limited("sink")
+        .args(["--listen", &tcp(scene.results()), "--ventilator", &tcp(scene.receipts())])
+        .start();
+    let workers: Vec<Process> = (0..WORKERS)
+        .map(|n| scene.worker(&format!("w{n}")).words("--echo --exit-when-done --slots 1").start())
+        .collect();
+    wait_until("all have joined", || {
+        ventilator.stderr().matches("worker joins").count() == WORKERS
+    });
+    ventilator.close_stdin();
+    sink.wait().expect(0);
+    ventilator.wait().expect(0);
+    workers.into_iter().for_each(|worker| drop(worker.wait().expect(0)));
+    scene.assert_nothing_left();
+}

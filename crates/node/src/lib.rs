@@ -22,5 +22,5 @@ pub use clock::{Clock, random_id};
 pub use colsep::Colsep;
 pub use listen::{Inherited, Listen};
 pub use progress::{Progress, ProgressView};
-pub use runtime::{block_on, block_on_until};
+pub use runtime::{allow_many_files, block_on, block_on_until};
 pub use shutdown::{Asked, PARENT_ENV, RELAY, Shutdown, StopHandle};

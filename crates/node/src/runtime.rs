@@ -1,5 +1,7 @@
 //! The runtime that a program runs on.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::Shutdown;
 use crate::exit::{Fatal, OrExit, Outcome, SYSTEM};
 
@@ -39,6 +41,14 @@ where
 /// `M_MMAP_THRESHOLD`). Other allocators do not mind.
 fn teach_allocator() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT_BYTES)));
+}
+
+/// Allows this process as many open files as it may have: a connection at a gate takes three, and the
+/// usual soft limit of 1,024 would end the welcome at some three hundred workers. Not for whoever
+/// starts commands: they inherit it, and some believe in 1,024.
+pub fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// The lists of some dozens of batches.

@@ -7,7 +7,7 @@ use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{AttemptArgs, LaneArgs, LogArgs, duration_or_zero, name};
 use tradewind_node::exit::HELP;
-use tradewind_node::{Inherited, block_on, exit, logs};
+use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 
 use crate::run::{Settings, run};
 
@@ -131,6 +131,7 @@ impl RelayArgs {
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
         let settings = self.settings(Inherited::from_env());
+        allow_many_files();
         block_on(|shutdown| run(settings, shutdown))
     }
 }

@@ -5,7 +5,7 @@ use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{LaneArgs, LogArgs};
 use tradewind_node::exit::{Audience, HELP};
-use tradewind_node::{Inherited, block_on, exit, logs};
+use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 use tradewind_proto::collector::Order;
 
 use crate::output::{self, Format, Fsync, OutputTarget};
@@ -141,6 +141,7 @@ impl SinkArgs {
         logs::init(&self.logs, "info")?;
         let output = self.output.settings();
         let settings = self.settings(Inherited::from_env());
+        allow_many_files();
         block_on(|shutdown| run(settings, move || output::prepare(&output), shutdown))
     }
 }

@@ -10,7 +10,7 @@ use tradewind_node::args::{
     AttemptArgs, LaneArgs, LogArgs, duration_or_zero, name, payload_bytes_max,
 };
 use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE};
-use tradewind_node::{Colsep, Inherited, block_on, exit, logs};
+use tradewind_node::{Colsep, Inherited, allow_many_files, block_on, exit, logs};
 
 use tradewind_proto::dispatcher::Halt;
 use tradewind_proto::message::Start;
@@ -332,6 +332,7 @@ impl VentilatorArgs {
     /// When the job cannot be run.
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
+        allow_many_files();
         block_on(|shutdown| async move {
             let source = self.source()?;
             let settings = self.settings(Inherited::from_env());
