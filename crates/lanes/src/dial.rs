@@ -56,6 +56,9 @@ pub enum DialError {
     /// No answer at all.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// Somebody else has the address now.
+    #[error("{0} was reached, but the name stands for another address now")]
+    Moved(SocketAddr),
     /// Somebody answered, but not with a handshake.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -142,20 +145,20 @@ impl Dialler {
     }
 
     async fn connect(&self) -> Result<(TcpStream, SocketAddr), DialError> {
-        let host = (self.endpoint.host(), self.endpoint.port());
         let within = self.options.connect_timeout;
-        let addresses = timeout(within, tokio::net::lookup_host(host))
-            .await
-            .map_err(|_| DialError::Timeout(within))?
-            .map_err(DialError::Unresolved)?;
+        let addresses = self.resolve().await?;
         let nothing = io::Error::new(io::ErrorKind::NotFound, "a name without an address");
         let mut failure = DialError::Unresolved(nothing);
         for address in addresses {
+            let began = Instant::now();
             match timeout(within, TcpStream::connect(address)).await {
                 // Dialling a free port of one's own machine, again and again, comes to meet itself one day;
                 // and would then keep the port from whoever is meant to listen on it.
                 Ok(Ok(stream)) if stream.local_addr().is_ok_and(|local| local == address) => {
                     failure = DialError::Connect(io::ErrorKind::ConnectionRefused.into());
+                }
+                Ok(Ok(_)) if began.elapsed() > CONNECT_USUAL && !self.is_still(address).await => {
+                    failure = DialError::Moved(address);
                 }
                 Ok(Ok(stream)) => return Ok((stream, address)),
                 Ok(Err(error)) => failure = DialError::Connect(error),
@@ -164,7 +167,26 @@ impl Dialler {
         }
         Err(failure)
     }
+
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, DialError> {
+        let host = (self.endpoint.host(), self.endpoint.port());
+        let within = self.options.connect_timeout;
+        let addresses = timeout(within, tokio::net::lookup_host(host))
+            .await
+            .map_err(|_| DialError::Timeout(within))?
+            .map_err(DialError::Unresolved)?;
+        Ok(addresses.collect())
+    }
+
+    /// Does the name stand for this address even now?
+    async fn is_still(&self, address: SocketAddr) -> bool {
+        self.resolve().await.is_ok_and(|addresses| addresses.contains(&address))
+    }
 }
+
+/// A connection that takes longer may have been answered by somebody else than was meant: where
+/// containers are started again, one gets the address of another while we knock on it.
+const CONNECT_USUAL: Duration = Duration::from_millis(200);
 
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);

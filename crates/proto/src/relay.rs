@@ -111,8 +111,12 @@ impl Relay {
         let is_ours = |job: JobId| self.upstream.job() == Some(job);
         match message {
             // Only the sink has what a resumed job's input is compared with.
-            ToSink::Inputs { job, .. } if is_ours(job) => self.downstream.hand_on(message),
-            ToSink::Inputs { .. } => {}
+            ToSink::Inputs { job, from, hashes } => {
+                if is_ours(job) {
+                    let job = next_stage(job);
+                    self.downstream.hand_on(ToSink::Inputs { job, from, hashes });
+                }
+            }
             ToSink::Cancel { job } => {
                 if is_ours(job) {
                     self.downstream.handle_cancelled();
@@ -132,6 +136,7 @@ impl Relay {
                 if self.upstream.job().is_some_and(|open| open != job) =>
             {
                 if let ToSink::JobOpen { job, name, start, stage, is_untouched } = message.clone() {
+                    let job = next_stage(job);
                     let opening = Opening { job, name, start, stage, is_untouched };
                     self.downstream.handle_reopening(opening);
                 }
@@ -146,7 +151,9 @@ impl Relay {
     /// The sink said something, or the relay that stands where it does.
     pub fn handle_from_downstream(&mut self, now: Time, message: ToVentilator) {
         match message {
-            ToVentilator::Verified { job, below } if self.upstream.job() == Some(job) => {
+            ToVentilator::Verified { job, below }
+                if self.upstream.job() == Some(stage_before(job)) =>
+            {
                 self.upstream.handle_verified(below);
             }
             message => self.downstream.handle_message(now, message),
@@ -171,7 +178,8 @@ impl Relay {
         let Self { upstream, downstream, keep_newline, .. } = self;
         if let Some(opening) = upstream.poll_open() {
             self.is_refused = false;
-            downstream.handle_opening(opening);
+            let job = next_stage(opening.job);
+            downstream.handle_opening(Opening { job, ..opening });
         }
         if let Some(hello) = downstream.take_hello() {
             let mut stored = SeqSet::new();
@@ -181,7 +189,8 @@ impl Relay {
             downstream.take_stored();
             if hello.is_first {
                 let counts = Counts { ok: stored.count(), ..Counts::default() };
-                upstream.handle_opened(Opened { job: hello.job, stored, counts });
+                let job = stage_before(hello.job);
+                upstream.handle_opened(Opened { job, stored, counts });
             } else {
                 upstream.handle_stored(&hello.stored);
                 upstream.handle_opened_again();
@@ -224,4 +233,16 @@ impl Relay {
             downstream.handle_job_done();
         }
     }
+}
+
+/// The job's id in the stage after. Each stage has one of its own, so that what was meant for one
+/// counts for nothing in another, wherever it comes by mistake: a worker that reaches the relay before
+/// it instead of the one after it would else see its results run again.
+fn next_stage(job: JobId) -> JobId {
+    JobId(job.0.wrapping_add(1))
+}
+
+/// The job's id in the stage before.
+fn stage_before(job: JobId) -> JobId {
+    JobId(job.0.wrapping_sub(1))
 }

@@ -6,14 +6,19 @@ use tradewind_proto::executor::{Executor, Finished, Start};
 use tradewind_proto::limits::{
     CREDIT_BYTES_MAX, HELD_BYTES_MAX, LOSSES_MAX, REORDER_WINDOW_TASKS, ROLL_CALL_GRACE,
 };
-use tradewind_proto::message::{Card, Outcome, Role, Status, ToSink, ToVentilator, ToWorker};
+use tradewind_proto::message::{
+    Card, Outcome, Role, Status, TaskResult, ToSink, ToVentilator, ToWorker,
+};
 use tradewind_proto::relay::{Relay, RelayConfig};
-use tradewind_proto::{LaneId, Payload, SeqSet, SessionId, Time};
+use tradewind_proto::{Attempt, JobId, LaneId, Payload, Seq, SeqSet, SessionId, TaskHash, Time};
 
 use crate::ring::{JOB, config};
 
 const FIRST: usize = 0;
 const SECOND: usize = 1;
+
+/// What the job is called in the second stage.
+const IN_SECOND: JobId = JobId(JOB.0 + 1);
 
 /// A ventilator, a worker, the relay, a worker, the sink.
 struct Stages {
@@ -338,11 +343,41 @@ fn a_cancel_reaches_what_the_next_stage_runs() {
 fn a_refusal_goes_all_the_way_up() {
     let mut stages = Stages::new(Order::Seq);
     let reason = "the disk is somebody else's".to_owned();
-    stages.relay.handle_from_downstream(stages.now, ToVentilator::Refused { job: JOB, reason });
+    let refused = ToVentilator::Refused { job: IN_SECOND, reason };
+    stages.relay.handle_from_downstream(stages.now, refused);
     stages.settle();
     let reason = Some(Ended::Refused("the disk is somebody else's".to_owned()));
     assert_eq!(stages.ventilator.ended(), reason.as_ref());
     assert_eq!(stages.relay.downstream().ended(), reason.as_ref());
+}
+
+#[test]
+fn what_comes_to_the_wrong_stage_counts_for_nothing() {
+    let mut stages = Stages::new(Order::Seq);
+    stages.join(FIRST, 1);
+    stages.join(SECOND, 1);
+    // A worker of the second stage has reached the relay before it instead of the sink.
+    let astray = |seq| TaskResult {
+        seq: Seq(seq),
+        attempt: Attempt::FIRST,
+        last: true,
+        started_us: 1,
+        ran_us: 1,
+        task_bytes: 4,
+        task_hash: TaskHash::of(b"task"),
+        outcome: Outcome::ok(Payload::from(b"made of it")),
+        command: Payload::new(),
+    };
+    stages.ends[FIRST] = None;
+    stages.read(&Payload::from(b"task"), 1);
+    stages.relay.handle_from_upstream(ToSink::Results {
+        job: IN_SECOND,
+        session: SessionId(SECOND as u64),
+        results: vec![astray(0)].into(),
+    });
+    stages.settle();
+    assert_eq!(stages.begun, [1, 0]);
+    assert_eq!(stages.relay.upstream().snapshot().strays, 1);
 }
 
 /// How far the first stage gets while nobody works in the second one.
