@@ -45,7 +45,7 @@ impl Gathered {
     pub(super) fn start(lab: &Lab, count: usize) -> Result<Self> {
         let place = lab.place()?;
         let sink = tradewind::sink(lab, &place, output(&place))
-            .args(["--no-progress", "--log", "tradewind_sink=debug"])
+            .args(["--no-progress", "--log", "tradewind_node=debug"])
             .start()?;
         let ventilator = tradewind::ventilator(lab, &place, "-")
             .args(["--no-progress", "--log", "info"])
