@@ -194,8 +194,10 @@ impl SlotThread<'_> {
             Err(error) => {
                 tracing::error!(slot = self.slot.0, "cannot look after the handler: {error}");
                 child.signal(Signal::KILL);
-                std::thread::sleep(OTHERS_INTERVAL);
-                return;
+                self.drain();
+                self.has_exited = true;
+                // Waits for its end.
+                return self.handle_exit();
             }
         };
         if ready.stdout {
