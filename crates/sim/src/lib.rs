@@ -5,9 +5,6 @@
 //! the seed. The seed makes the [`plan`], which says what the world is like and what will go wrong
 //! when; `world` plays it, and the shells' part in it; `check` watches and keeps an account of its
 //! own, which it never takes from a machine.
-//!
-//! A ventilator or a sink that restarts is not played: the machines do not resume yet. When they
-//! do, it is one more [`Fault`](plan::Fault) beside the death of a worker.
 
 mod check;
 mod disk;

@@ -34,7 +34,7 @@ pub(super) struct Relaying {
     /// Records of earlier stages, until they are stored.
     passed: BTreeMap<Seq, Passed>,
     passed_bytes: u64,
-    /// Of these and of what was given up here, the ones that the sink has yet to be told.
+    /// Of these, the ones that the sink has yet to be told.
     unsent: BTreeSet<Seq>,
     /// All that the earlier stage will ever send is here.
     is_all_here: bool,
@@ -359,11 +359,9 @@ impl Dispatcher {
         let relay = self.relay.as_mut()?;
         let mut results: Vec<TaskResult> = Vec::new();
         let (mut from, mut bytes) = (None, 0);
-        while let Some(seq) = relay.unsent.first().copied() {
-            let Some(Passed { stage, worker, result }) = relay.passed.get(&seq) else {
-                relay.unsent.pop_first();
-                continue;
-            };
+        while let Some(seq) = relay.unsent.first()
+            && let Some(Passed { stage, worker, result }) = relay.passed.get(seq)
+        {
             let (of_stage, of_worker) = from.get_or_insert_with(|| (stage.clone(), worker.clone()));
             bytes += result.payload_bytes();
             let is_full = results.len() == BATCH_TASKS_MAX || bytes > BATCH_BYTES_MAX as u64;
