@@ -534,8 +534,7 @@ impl Executor {
             // Another ventilator may go on with what one has cancelled; this one says it again.
             current.cancelled = false;
         }
-        let wanted =
-            self.in_slots().filter(|running| running.stopped != Some(StopReason::Unwanted));
+        let wanted = self.in_slots().filter(|running| !running.is_unwanted());
         let mut unfinished: Vec<(Seq, TaskHash)> =
             wanted.map(|running| (running.seq, running.task_hash)).collect();
         let queued = self.queue.iter().map(|queued| &queued.task);
@@ -600,14 +599,22 @@ impl Executor {
     fn handle_settled(&mut self, job: JobId, below: Seq, ranges: &SeqRanges) {
         let Some(current) = self.job.as_mut().filter(|current| current.id == job) else { return };
         current.below = current.below.max(below);
+        let is_settled = |seq: &Seq| *seq < below || ranges.contains(*seq);
+        let is_retained = |seq: &Seq| self.retained.get(*seq).is_some();
+        let unsent = self.unsent.iter().copied();
+        let unheard: SeqRanges = unsent.filter(is_settled).filter(is_retained).collect();
         for range in ranges.as_slice() {
             self.retained.remove_range(*range);
         }
         self.retained.advance_to(below);
+        if !unheard.is_empty() {
+            self.say_news(News::Returned { job, ranges: unheard });
+        }
         self.drop_settled(below, ranges);
     }
 
-    /// Tasks that another worker's record has settled need not be run (on).
+    /// Tasks that another worker's record has settled need not be run (on). Each is handed back:
+    /// what it takes up here is free, and no result will say so.
     fn drop_settled(&mut self, below: Seq, ranges: &SeqRanges) {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
         let is_settled = |seq: Seq| seq < below || ranges.contains(seq);
@@ -641,11 +648,14 @@ impl Executor {
             reached.map(move |running| (slot, running))
         });
         for (slot, running) in running.chain(behind) {
-            if running.stopped.is_none() && running.job == job && is_settled(running.seq) {
-                running.stopped = Some(StopReason::Unwanted);
-                self.stops.push_back(running.stop(slot));
-                returned.push(running.seq);
+            if running.is_unwanted() || running.job != job || !is_settled(running.seq) {
+                continue;
             }
+            // What has timed out is being stopped, but nobody will hear of its end.
+            if running.stopped.replace(StopReason::Unwanted).is_none() {
+                self.stops.push_back(running.stop(slot));
+            }
+            returned.push(running.seq);
         }
         if !returned.is_empty() {
             self.say_news(News::Returned { job, ranges: returned });
@@ -726,7 +736,7 @@ impl Executor {
         self.unsent.clear();
         let mut stops = Vec::new();
         for (slot, running) in self.in_slots_mut() {
-            if running.stopped != Some(StopReason::Unwanted) {
+            if !running.is_unwanted() {
                 running.stopped = Some(StopReason::Unwanted);
                 stops.push(running.stop(slot));
             }
@@ -738,6 +748,10 @@ impl Executor {
 impl Running {
     fn deadline(&self) -> Option<Time> {
         Some(self.started? + self.timeout?)
+    }
+
+    fn is_unwanted(&self) -> bool {
+        self.stopped == Some(StopReason::Unwanted)
     }
 
     fn stop(&self, slot: usize) -> Stop {
@@ -761,11 +775,8 @@ fn is_run(slots: &mut [Option<Running>], feeds: &mut [Feed], task: &Task) -> boo
         let place = behind.partition_point(|running| running.seq < task.seq);
         behind.get_mut(place)
     });
-    let mut wanted = slots
-        .iter_mut()
-        .flatten()
-        .chain(behind)
-        .filter(|running| running.stopped != Some(StopReason::Unwanted));
+    let mut wanted =
+        slots.iter_mut().flatten().chain(behind).filter(|running| !running.is_unwanted());
     let Some(running) = wanted.find(|running| running.seq == task.seq) else { return false };
     running.answers = task.attempt;
     running.last = task.last;

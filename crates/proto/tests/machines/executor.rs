@@ -102,6 +102,44 @@ fn news_need_not_wait_for_results() {
     assert!(matches!(executor.poll_transmit(), Some(ToSink::Results { .. })));
 }
 
+/// The seqs that a worker says it has no more.
+fn returned(executor: &mut Executor) -> Vec<u64> {
+    let news = std::iter::from_fn(|| executor.poll_news());
+    news.filter_map(|message| match message {
+        ToSink::News { news: News::Returned { ranges, .. }, .. } => Some(ranges),
+        _ => None,
+    })
+    .flat_map(|ranges| ranges.as_slice().to_vec())
+    .flat_map(|range| range.seqs().map(|seq| seq.0).collect::<Vec<_>>())
+    .collect()
+}
+
+#[test]
+fn what_is_settled_elsewhere_while_it_is_being_stopped_is_handed_back() {
+    let mut executor = worker();
+    executor.handle_timeout(Time(1_000));
+    assert_eq!(stops(&mut executor), [(0, 0)], "it has timed out");
+    executor.handle_message(ToWorker::Settled {
+        job: JOB,
+        below: Seq(1),
+        ranges: SeqRanges::new(),
+    });
+    assert_eq!(returned(&mut executor), [0]);
+    assert_eq!(stops(&mut executor), [], "it is being stopped already");
+    end(&mut executor, 0);
+    assert_eq!(executor.poll_transmit(), None, "nobody wants its result");
+}
+
+#[test]
+fn a_result_that_is_settled_before_it_was_sent_is_handed_back() {
+    let mut executor = worker();
+    end(&mut executor, 0);
+    let ranges: SeqRanges = [Seq(0)].into_iter().collect();
+    executor.handle_message(ToWorker::Settled { job: JOB, below: Seq(0), ranges });
+    assert_eq!(returned(&mut executor), [0]);
+    assert_eq!(executor.poll_transmit(), None);
+}
+
 #[test]
 fn a_task_that_runs_for_a_day_is_run_once() {
     let mut ring = Ring::new(0, Order::Seq);
