@@ -21,7 +21,7 @@ impl Dispatcher {
         worker.recall = None;
         let roll_call = ToWorker::RollCall { job: self.config.job, call };
         self.transmits.push_back(Transmit::Worker(lane, roll_call));
-        if self.stopped == Some(Stopped::Cancelled) {
+        if self.is_cancelled() {
             let cancel = ToWorker::Cancel { job: self.config.job };
             self.transmits.push_back(Transmit::Worker(lane, cancel));
         }
@@ -120,6 +120,10 @@ impl Dispatcher {
 
     /// A worker that was lost is back and has the task still: no need to run it again.
     pub(super) fn adopt(&mut self, session: SessionId, seq: Seq) {
+        if self.is_cancelled() {
+            // It has just been told to drop everything.
+            return;
+        }
         // What failed and waits for its backoff is not adopted from the one who failed: it has just
         // not heard that this is known.
         let is_requeued = self.requeued.contains(&seq);
@@ -175,29 +179,41 @@ impl Dispatcher {
 
     /// Puts a task that was out back into the queue.
     pub(super) fn take_back(&mut self, session: SessionId, seq: Seq, blamed: bool) {
-        let is_cancelled = self.stopped == Some(Stopped::Cancelled);
         let Some(entry) = self.entry(seq) else { return };
         if entry.state != State::Out(session) {
             return;
         }
         entry.state = entry.unheld();
-        let is_here = entry.is_here;
         if blamed {
             entry.losses += 1;
             entry.blamed = Some(session);
         }
-        let losses = entry.losses;
         let bytes = entry.payload.len() as u64;
         self.uncharge(State::Out(session), bytes);
-        if self.hand_over(session, seq) {
-            // Another has it still.
-        } else if is_cancelled {
-            self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
-        } else if losses >= self.config.losses_max {
-            self.give_up(seq, Status::Lost, format!("its worker was lost {losses} times"));
-        } else if is_here {
-            self.requeued.insert(seq);
+        // Unless another has it still.
+        if !self.hand_over(session, seq) && !self.give_up_if_hopeless(seq) {
+            self.requeue(seq);
         }
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.stopped == Some(Stopped::Cancelled)
+    }
+
+    /// Gives up a task that nobody has, if it is not to be dispatched again. One that is not here
+    /// yet is given up when it comes: its record says which task it was.
+    pub(super) fn give_up_if_hopeless(&mut self, seq: Seq) -> bool {
+        let (is_cancelled, losses_max) = (self.is_cancelled(), self.config.losses_max);
+        let Some(entry) = self.entry(seq).filter(|entry| entry.state == State::Queued) else {
+            return false;
+        };
+        let losses = entry.losses;
+        if is_cancelled {
+            self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
+        } else if losses >= losses_max {
+            self.give_up(seq, Status::Lost, format!("its worker was lost {losses} times"));
+        }
+        is_cancelled || losses >= losses_max
     }
 
     /// Leaves a task that was dispatched twice to the other one who has it, if there is one.
@@ -227,10 +243,8 @@ impl Dispatcher {
                 worker.out_bytes += entry.payload.len() as u64;
             } else {
                 entry.state = entry.unheld();
-                if self.stopped == Some(Stopped::Cancelled) {
-                    self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
-                } else if entry.is_here {
-                    self.requeued.insert(seq);
+                if !self.give_up_if_hopeless(seq) {
+                    self.requeue(seq);
                 }
             }
         }

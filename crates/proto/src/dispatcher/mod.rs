@@ -569,7 +569,7 @@ impl Dispatcher {
             }
         }
         self.pass_again();
-        if self.stopped == Some(Stopped::Cancelled) {
+        if self.is_cancelled() {
             self.send_sink(ToSink::Cancel { job: self.config.job });
         }
         if self.ended.is_some() && !self.is_resuming() {

@@ -201,7 +201,7 @@ impl Dispatcher {
         let bytes = entry.payload.len() as u64;
         self.uncharge(old, bytes);
         self.requeued.remove(&seq);
-        if self.hand_over(session, seq) {
+        if self.hand_over(session, seq) || self.give_up_if_hopeless(seq) {
             return;
         }
         self.delayed.insert((now + backoff, seq));

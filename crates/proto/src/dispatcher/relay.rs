@@ -14,8 +14,8 @@ use super::{Dispatcher, DispatcherConfig, Ended, Stopped, Transmit};
 use crate::batch::Batch;
 use crate::collector::Opening;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS};
-use crate::message::{Start, Status, TaskResult, ToSink, ToWorker};
-use crate::{JobId, Payload, Seq, SeqRanges, TaskHash};
+use crate::message::{Start, TaskResult, ToSink, ToWorker};
+use crate::{JobId, Payload, Seq, SeqRange, SeqRanges, TaskHash};
 
 /// What a dispatcher knows beside its tasks if it is a relay's.
 #[derive(Debug, Default)]
@@ -92,7 +92,6 @@ impl Dispatcher {
     /// A result of the earlier stage came: what it made is a task.
     pub(crate) fn handle_arrival(&mut self, seq: Seq, payload: Payload, origin: TaskHash) {
         self.reach_to(seq.next());
-        let is_cancelled = self.stopped == Some(Stopped::Cancelled);
         let fresh = self.fresh;
         let Some(entry) = self.entry(seq).filter(|entry| !entry.is_here) else { return };
         let bytes = payload.len() as u64;
@@ -113,9 +112,7 @@ impl Dispatcher {
         if let Some(worker) = holder.and_then(|session| self.workers.get_mut(&session)) {
             worker.out_bytes += bytes;
         }
-        if is_queued && is_cancelled {
-            self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
-        } else if is_queued && is_again {
+        if is_queued && !self.give_up_if_hopeless(seq) && is_again {
             self.requeued.insert(seq);
         }
     }
@@ -146,7 +143,35 @@ impl Dispatcher {
     /// The job has so many tasks.
     pub(crate) fn handle_total(&mut self, total: u64, is_whole: bool) {
         self.is_whole = is_whole;
+        self.cut_off(Seq(total));
         self.close_at(Seq(total));
+    }
+
+    /// A ventilator has handed out more than the one that went on with the job, and was stopped: it
+    /// is wanted no more, and the sink, that takes none of it, will not say what becomes of it.
+    /// Workers keep it, should yet another ventilator go on.
+    fn cut_off(&mut self, end: Seq) {
+        while self.end() > end
+            && let Some(Entry { state, payload, .. }) = self.entries.pop_back()
+        {
+            let (seq, bytes) = (self.end(), payload.len() as u64);
+            match state {
+                State::Absent => {}
+                State::Queued => {
+                    self.requeued.remove(&seq);
+                }
+                State::Out(_) | State::Received(_) => self.uncharge(state, bytes),
+                State::GivenUp => {
+                    self.given_up.remove(&seq);
+                    self.forget_passed(seq);
+                }
+                State::Settled => self.settled -= 1,
+            }
+            self.retained_bytes -= bytes;
+        }
+        self.fresh = self.fresh.min(self.end());
+        let gone = SeqRange { start: end, end: Seq(u64::MAX) };
+        self.workers.values_mut().for_each(|worker| worker.out.remove_range(gone));
     }
 
     /// The job was cancelled.
@@ -208,8 +233,6 @@ impl Dispatcher {
     pub(crate) fn is_all_flushed(&self) -> bool {
         let is_sink_complete = self.relay.as_ref().is_some_and(|relay| relay.is_sink_complete);
         let Some(total) = self.total.filter(|_| is_sink_complete) else { return false };
-        // There may be more here: of a ventilator that has handed it out, before another one went
-        // on with the job and was stopped sooner.
         let due = total.saturating_sub(self.base.0);
         let mut settled = self.entries.iter().map(|entry| entry.state == State::Settled);
         (0..due).all(|_| settled.next() == Some(true))
@@ -303,6 +326,7 @@ impl Dispatcher {
 
     fn reach_to(&mut self, end: Seq) {
         let end = end.0.min(self.base.0 + REORDER_WINDOW_TASKS + READ_AHEAD_TASKS_MAX);
+        let end = end.min(self.total.unwrap_or(u64::MAX));
         while self.end().0 < end {
             self.entries.push_back(Entry::absent());
         }
@@ -387,10 +411,13 @@ impl Dispatcher {
         self.requeued.clear();
         self.delayed.clear();
         for seq in (self.base.0..self.end().0).map(Seq) {
-            let entry = &self.entries[(seq.0 - self.base.0) as usize];
-            if matches!(entry.state, State::Queued | State::Out(_)) {
-                self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
+            let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
+            if let State::Out(_) = entry.state {
+                let (old, bytes) = (entry.state, entry.payload.len() as u64);
+                entry.state = entry.unheld();
+                self.uncharge(old, bytes);
             }
+            self.give_up_if_hopeless(seq);
         }
         self.send_sink(ToSink::Cancel { job });
     }

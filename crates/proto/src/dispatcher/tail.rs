@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::entry::State;
 use super::worker::{Phase, Worker};
-use super::{Dispatcher, Stopped, Transmit};
+use super::{Dispatcher, Transmit};
 use crate::limits::{CREDIT_BYTES_MAX, HELD_BYTES_MAX};
 use crate::message::ToWorker;
 use crate::{Attempt, CallId, SeqRanges, SessionId, Time};
@@ -330,8 +330,7 @@ impl Dispatcher {
     /// rest, for those who run dry.
     pub(super) fn recall(&mut self, now: Time) -> Option<Transmit> {
         let dry = *self.tail.dry.get_or_insert(now);
-        if self.workers.len() < 2 || self.roll.is_some() || self.stopped == Some(Stopped::Cancelled)
-        {
+        if self.workers.len() < 2 || self.roll.is_some() || self.is_cancelled() {
             self.tail.look = None;
             return None;
         }

@@ -403,3 +403,21 @@ fn a_stage_gets_ahead_of_the_next_one_by_its_bound_and_no_further() {
         stages.assert_over();
     }
 }
+
+#[test]
+fn what_a_stopped_job_leaves_out_takes_up_no_credit() {
+    let mut stages = Stages::new(Order::Seq);
+    stages.ends[SECOND] = None;
+    stages.join(FIRST, 1);
+    stages.join(SECOND, 4);
+    stages.read(&Payload::from(b"task"), 4);
+    let held = |stages: &Stages| {
+        let snapshot = stages.relay.downstream().snapshot();
+        (snapshot.read, snapshot.workers[0].out)
+    };
+    assert_eq!(held(&stages), (4, 4));
+    // Another ventilator has gone on with the job and was stopped before it had come this far.
+    let close = ToSink::JobClose { job: JOB, total: 1, is_whole: false };
+    stages.relay.handle_from_upstream(close);
+    assert_eq!(held(&stages), (1, 1));
+}
