@@ -203,6 +203,14 @@ impl Check {
         self.lost[worker] = self.clock;
     }
 
+    /// A worker was told that the job is cancelled: whoever goes on with it has to run again what it
+    /// had, in whatever stage.
+    pub(crate) fn gave_up(&mut self, worker: usize) {
+        if self.is_cancelled {
+            self.died(worker);
+        }
+    }
+
     /// The ventilator declared a worker lost.
     pub(crate) fn lost(&mut self, worker: usize, is_needless: bool) {
         self.died(worker);

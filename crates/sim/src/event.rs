@@ -85,6 +85,8 @@ pub(crate) enum Event {
     Input,
     /// A task's own process ended.
     TaskEnded { worker: usize, slot: usize, run: u64 },
+    /// The child that a slot's tasks are fed to is there (again).
+    ChildBack { worker: usize, slot: usize },
     /// The sink's output is ready for a job.
     OutputOpened,
     /// The sink's disk has done what it was given.

@@ -29,11 +29,17 @@ pub enum Mutation {
     ForgetLoss,
     /// What came a second time is written a second time.
     ForgetDuplicates,
+    /// What ended in an earlier stage vanishes on its way from a relay.
+    DropPassed,
+    /// A relay says that what it has taken is stored.
+    EarlyStored,
+    /// What was fed to a child that has died is not fed again.
+    ForgetFed,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::DropReceipt,
         Self::DropTasks,
         Self::RepeatTasks,
@@ -47,5 +53,8 @@ impl Mutation {
         Self::EarlyReceipt,
         Self::ForgetLoss,
         Self::ForgetDuplicates,
+        Self::DropPassed,
+        Self::EarlyStored,
+        Self::ForgetFed,
     ];
 }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use tradewind_proto::LaneId;
-use tradewind_proto::message::{Card, Role};
+use tradewind_proto::message::{Card, Role, ToSink};
+use tradewind_wire::decode;
 
 use crate::event::{ConnectionId, End, Event, Instant, Process, Route};
 use crate::mutation::Mutation;
@@ -275,6 +276,11 @@ impl World {
                 matches!(route, Route::Tasks(..))
                     && frame.get(2) == Some(&1)
                     && self.rng.u8(0..50) == 0
+            }
+            Some(Mutation::DropPassed) => {
+                matches!(route, Route::Job(_))
+                    && matches!(decode(frame), Ok(ToSink::Passed { .. }))
+                    && self.rng.u8(0..20) == 0
             }
             _ => false,
         }

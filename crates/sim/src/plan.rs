@@ -84,6 +84,8 @@ pub struct SeatPlan {
     pub slots: u32,
     /// The stage that it works in.
     pub stage: usize,
+    /// Its slots are fed: tasks lie there behind the one that runs.
+    pub is_feeding: bool,
     /// How much longer than planned its tasks take.
     pub slowness: u64,
     /// When its first worker starts, in microseconds.
@@ -94,6 +96,10 @@ const SECOND: u64 = 1_000_000;
 
 /// So many worlds of a hundred have relays.
 const MANY_STAGES_PERCENT: u8 = 40;
+
+/// In so many of a hundred tasks are fed, in about half of the seats; what was fed cannot be shared
+/// anew, so that none of these is held against perfect sharing.
+const FEEDING_PERCENT: u8 = 30;
 
 impl TaskPlan {
     /// What comes of it in a stage.
@@ -175,10 +181,14 @@ impl Plan {
             plan.disturb(&mut rng, span);
             plan.restart(&mut rng, span);
         }
-        // By dice of its own, so that worlds of one stage are what they were before there were more.
+        // By dice of their own, so that worlds without these are what they were before.
         let mut rng = Rng::with_seed(seed ^ 0x57a6_e500);
         if rng.u8(0..100) < MANY_STAGES_PERCENT {
             plan.add_stages(&mut rng, span, is_calm);
+        }
+        let mut rng = Rng::with_seed(seed ^ 0xfeed);
+        if !plan.is_fair && rng.u8(0..100) < FEEDING_PERCENT {
+            plan.seats.iter_mut().for_each(|seat| seat.is_feeding = rng.bool());
         }
         plan
     }
@@ -193,7 +203,8 @@ impl Plan {
         self.stages = rng.usize(2..=3);
         while self.seats.len() < self.stages {
             let (slots, joins_at) = (rng.u32(1..=4), rng.u64(0..1_000));
-            self.seats.push(SeatPlan { stage: 0, slots, slowness: 1, joins_at });
+            let is_feeding = false;
+            self.seats.push(SeatPlan { stage: 0, slots, is_feeding, slowness: 1, joins_at });
         }
         for (place, seat) in self.seats.iter_mut().enumerate() {
             seat.stage = if place < self.stages { place } else { rng.usize(0..self.stages) };
@@ -249,6 +260,7 @@ impl Plan {
             self.seats.push(SeatPlan {
                 stage: 0,
                 slots: if rng.bool() { 1 } else { rng.u32(1..=8) },
+                is_feeding: false,
                 slowness: if rng.bool() { 1 } else { rng.u64(1..=4) },
                 joins_at: if self.is_fair { 0 } else { rng.u64(0..late_max) },
             });

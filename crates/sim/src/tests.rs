@@ -61,7 +61,13 @@ fn planted_bugs_are_found() {
 
 /// A world without faults, with workers of one slot each.
 fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
-    let seat = |slowness: &u64| SeatPlan { slots: 1, stage: 0, slowness: *slowness, joins_at: 0 };
+    let seat = |slowness: &u64| SeatPlan {
+        slots: 1,
+        stage: 0,
+        is_feeding: false,
+        slowness: *slowness,
+        joins_at: 0,
+    };
     Plan {
         stages: 1,
         seed: 0,
@@ -209,4 +215,29 @@ fn a_drain_of_a_resumed_job_is_no_changed_input() {
 fn the_end_is_said_again_to_a_sink_whose_output_was_being_read_back() {
     check_seed(603);
     check_seed(3_199);
+}
+
+#[test]
+fn what_is_settled_while_it_is_being_stopped_frees_its_credit() {
+    check_seed(268_521);
+    check_seed(724_692);
+}
+
+#[test]
+fn what_a_ventilator_that_was_stopped_did_not_hand_out_frees_its_credit() {
+    check_seed(874_595);
+}
+
+#[test]
+fn what_was_cancelled_is_run_again_in_later_stages_too() {
+    check_seed(175_189);
+    check_seed(580_771);
+    check_seed(832_263);
+}
+
+/// Found while relays were being made, when each was still another fault.
+#[test]
+fn relays_that_die_lose_nothing() {
+    let seeds = [421, 2_133, 2_190, 2_510, 3_019, 7_791, 7_958, 9_374, 10_030];
+    seeds.into_iter().chain([44_147, 45_183, 55_878]).for_each(check_seed);
 }

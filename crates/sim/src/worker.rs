@@ -1,5 +1,7 @@
 //! A worker's shell, and the processes of its tasks.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use tradewind_proto::Payload;
 use tradewind_proto::executor::{Executor, Finished, Start, Stop};
@@ -26,8 +28,10 @@ pub(crate) struct Worker {
     pub(crate) was_connected: bool,
     /// It was asked to leave.
     pub(crate) is_leaving: bool,
-    /// By slot, what runs.
-    runs: Vec<Option<Run>>,
+    /// By slot, what runs, and behind it what was fed to the slot's child.
+    runs: Vec<VecDeque<Run>>,
+    /// By slot, when its child is back; only where tasks are fed.
+    child_back_at: Vec<Instant>,
     count: u64,
     /// For [`Mutation::RepeatTasks`].
     pub(crate) repeated: Option<Bytes>,
@@ -35,8 +39,8 @@ pub(crate) struct Worker {
 
 #[derive(Clone, Debug)]
 struct Run {
-    /// Tells this run's end from that of an earlier one in the slot.
-    run: u64,
+    /// Tells this run's end from that of an earlier one in the slot; none yet if it has not begun.
+    run: Option<u64>,
     seq: Seq,
     attempt: Attempt,
     payload: Payload,
@@ -53,6 +57,12 @@ impl Worker {
 /// The longest that a task takes to die of a signal.
 const GRACE_US_MAX: u64 = 50_000;
 
+/// The longest that a child takes to start.
+const START_US_MAX: u64 = 2_000_000;
+
+/// The most that a slot is fed at once.
+const DEPTH_MAX: u32 = 12;
+
 impl World {
     pub(crate) fn spawn(&mut self, seat: usize) {
         if self.seated(seat).is_some() {
@@ -62,19 +72,21 @@ impl World {
         let session = SessionId(0x1000 + worker as u64);
         let slots = self.plan.seats[seat].slots;
         let stage = self.plan.stage(self.plan.seats[seat].stage);
+        let executor = self.executor(seat, session);
         self.workers.push(Worker {
             seat,
             stage,
             session,
             slots,
-            executor: Executor::new(session, slots),
+            executor,
             clock: Clock::default(),
             is_alive: true,
             lane: None,
             results: None,
             was_connected: false,
             is_leaving: false,
-            runs: vec![None; slots as usize],
+            runs: vec![VecDeque::new(); slots as usize],
+            child_back_at: vec![0; slots as usize],
             count: 0,
             repeated: None,
         });
@@ -112,54 +124,125 @@ impl World {
         Some(self.workers[worker].executor.poll_timeout())
     }
 
+    fn executor(&mut self, seat: usize, session: SessionId) -> Executor {
+        let plan = self.plan.seats[seat];
+        let mut executor = Executor::new(session, plan.slots);
+        if plan.is_feeding {
+            executor = executor.with_feeding();
+            for slot in 0..plan.slots {
+                executor.handle_depth(Slot(slot), self.rng.u32(1..=DEPTH_MAX));
+            }
+        }
+        executor
+    }
+
     fn start_task(&mut self, worker: usize, start: Start) {
         let Start { slot, task, .. } = start;
-        let (seq, attempt) = (task.seq, task.attempt);
-        self.trace.say(self.now, || format!("worker {worker} starts {seq}, attempt {attempt}"));
-        let mut payload = task.payload;
-        if self.mutation == Some(Mutation::MixPayloads) && self.rng.u8(0..100) == 0 {
-            let stage = self.workers[worker].stage.index;
-            payload = self.check.payload(seq.0.saturating_sub(1) as usize, stage);
-        }
-        let stage = self.workers[worker].stage.index;
-        self.check.started(worker, stage, seq, attempt, &payload, self.now);
-        let Some(plan) = self.plan.tasks.get(seq.0 as usize).copied() else { return };
         let me = &mut self.workers[worker];
-        me.count += 1;
-        let run = me.count;
-        let place = &mut me.runs[slot.0 as usize];
-        if place.is_some() {
+        let place = slot.0 as usize;
+        if !me.runs[place].is_empty() && !self.plan.seats[me.seat].is_feeding {
             self.check.fail(|| format!("{slot:?} was given two tasks at a time"));
         }
-        let started = self.now;
-        *place = Some(Run { run, seq, attempt, payload, started, is_stopped: false });
-        let takes = plan.run_us * self.plan.seats[me.seat].slowness;
-        let ended = Event::TaskEnded { worker, slot: slot.0 as usize, run };
+        me.runs[place].push_back(Run {
+            run: None,
+            seq: task.seq,
+            attempt: task.attempt,
+            payload: task.payload,
+            started: self.now,
+            is_stopped: false,
+        });
+        self.begin(worker, place);
+    }
+
+    /// The first of a slot's tasks begins, if there is one that has not and a child to run it.
+    pub(crate) fn begin(&mut self, worker: usize, slot: usize) {
+        let now = self.time_of(Process::Worker(worker));
+        let me = &mut self.workers[worker];
+        let Some(run) = me.runs[slot].front().filter(|run| run.run.is_none()) else { return };
+        if run.is_stopped {
+            // No child was given it, and none will be.
+            self.end_unrun(worker, slot);
+            return;
+        }
+        if me.child_back_at[slot] > self.now {
+            return;
+        }
+        let (seat, stage) = (me.seat, me.stage.index);
+        let (seq, attempt) = (run.seq, run.attempt);
+        let mut payload = run.payload.clone();
+        self.trace.say(self.now, || format!("worker {worker} starts {seq}, attempt {attempt}"));
+        if self.mutation == Some(Mutation::MixPayloads) && self.rng.u8(0..100) == 0 {
+            payload = self.check.payload(seq.0.saturating_sub(1) as usize, stage);
+        }
+        self.check.started(worker, stage, seq, attempt, &payload, self.now);
+        let Some(plan) = self.plan.tasks.get(seq.0 as usize) else { return };
+        let takes = plan.run_us * self.plan.seats[seat].slowness;
+        let me = &mut self.workers[worker];
+        me.count += 1;
+        let number = me.count;
+        if let Some(run) = me.runs[slot].front_mut() {
+            (run.run, run.payload, run.started) = (Some(number), payload, self.now);
+        }
+        if self.plan.seats[seat].is_feeding {
+            me.executor.handle_under_way(Slot(slot as u32), seq, attempt, now);
+        }
+        let ended = Event::TaskEnded { worker, slot, run: number };
         self.queue.push(self.now + takes, ended);
+    }
+
+    /// The first of a slot's tasks ends without having run: nobody wants it any more.
+    fn end_unrun(&mut self, worker: usize, slot: usize) {
+        let started_us = self.now;
+        let me = &mut self.workers[worker];
+        me.runs[slot].pop_front();
+        me.executor.handle_finished(Finished {
+            slot: Slot(slot as u32),
+            started_us,
+            ran_us: 0,
+            outcome: Outcome::error(Status::Failed, "stopped"),
+            command: Payload::new(),
+        });
+        self.begin(worker, slot);
     }
 
     fn stop_task(&mut self, worker: usize, stop: Stop) {
         let grace = self.rng.u64(0..GRACE_US_MAX);
         let me = &mut self.workers[worker];
-        let Some(run) = &mut me.runs[stop.slot.0 as usize] else { return };
-        if run.seq != stop.seq || run.attempt != stop.attempt || run.is_stopped {
+        let slot = stop.slot.0 as usize;
+        let is_it = |run: &&mut Run| (run.seq, run.attempt) == (stop.seq, stop.attempt);
+        let Some(run) = me.runs[slot].iter_mut().find(is_it).filter(|run| !run.is_stopped) else {
+            return;
+        };
+        run.is_stopped = true;
+        let seq = stop.seq;
+        self.trace.say(self.now, || format!("worker {worker} stops {seq}"));
+        if run.run.is_none() {
+            self.begin(worker, slot);
             return;
         }
         me.count += 1;
-        run.run = me.count;
-        run.is_stopped = true;
-        let slot = stop.slot.0 as usize;
-        let (seq, run) = (stop.seq, run.run);
+        run.run = Some(me.count);
+        let run = me.count;
         if me.is_leaving {
             self.check.died(worker);
         }
-        self.trace.say(self.now, || format!("worker {worker} stops {seq}"));
         self.queue.push(self.now + grace, Event::TaskEnded { worker, slot, run });
+    }
+
+    /// A slot's child has ended: another one takes its place, and what was fed is fed again.
+    fn replace_child(&mut self, worker: usize, slot: usize) {
+        let back_at = self.now + self.rng.u64(0..START_US_MAX);
+        if self.mutation == Some(Mutation::ForgetFed) {
+            self.workers[worker].runs[slot].clear();
+        }
+        self.workers[worker].child_back_at[slot] = back_at;
+        self.queue.push(back_at, Event::ChildBack { worker, slot });
     }
 
     pub(crate) fn handle_task_ended(&mut self, worker: usize, slot: usize, number: u64) {
         let me = &mut self.workers[worker];
-        let Some(run) = me.runs[slot].take_if(|run| run.run == number) else { return };
+        let is_it = |run: &mut Run| run.run == Some(number);
+        let Some(run) = me.runs[slot].pop_front_if(is_it) else { return };
         let plan = self.plan.tasks[run.seq.0 as usize];
         let stage = me.stage.index;
         let (outcome, end) = match plan.fate_in(stage) {
@@ -193,6 +276,15 @@ impl World {
             outcome,
             command: Payload::new(),
         });
+        if self.plan.seats[me.seat].is_feeding {
+            me.executor.handle_depth(Slot(slot as u32), self.rng.u32(1..=DEPTH_MAX));
+            if end == RunEnd::Stopped || end == RunEnd::Failed && self.rng.bool() {
+                self.replace_child(worker, slot);
+            }
+            self.begin(worker, slot);
+            self.drive(Process::Worker(worker));
+            return;
+        }
         // Like a real worker's slots, every other goes on with the next task before anybody is
         // asked.
         let next = me.executor.waiting().next().map(|(task, _)| task.clone());
@@ -221,7 +313,7 @@ impl World {
         }
         self.trace.say(self.now, || format!("worker {worker} leaves"));
         self.workers[worker].is_alive = false;
-        if self.workers[worker].runs.iter().any(Option::is_some) {
+        if self.workers[worker].runs.iter().any(|runs| !runs.is_empty()) {
             self.check.fail(|| format!("worker {worker} left while a task ran"));
         }
         self.check.died(worker);
@@ -231,7 +323,7 @@ impl World {
     /// Nothing runs here, waits here or is kept here.
     pub(crate) fn is_idle(&self, worker: usize) -> bool {
         let worker = &self.workers[worker];
-        worker.executor.is_empty() && worker.runs.iter().all(Option::is_none)
+        worker.executor.is_empty() && worker.runs.iter().all(VecDeque::is_empty)
     }
 }
 

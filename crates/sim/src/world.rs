@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use fastrand::Rng;
-use tradewind_proto::Time;
-use tradewind_proto::message::ToVentilator;
+use tradewind_proto::message::{TaskResult, ToSink, ToVentilator, ToWorker};
+use tradewind_proto::{SeqRanges, Time};
 use tradewind_wire::{Message, decode};
 
 use crate::check::Check;
@@ -128,6 +128,10 @@ impl World {
             Event::Resume(process) => self.resume(process),
             Event::Input => self.read_input(),
             Event::TaskEnded { worker, slot, run } => self.handle_task_ended(worker, slot, run),
+            Event::ChildBack { worker, slot } => {
+                self.begin(worker, slot);
+                self.drive(Process::Worker(worker));
+            }
             Event::OutputOpened => self.handle_output_opened(),
             Event::Written => self.handle_written(),
             Event::Flushed => self.handle_flushed(),
@@ -189,7 +193,9 @@ impl World {
             }
             Event::Injected(process, _) | Event::Wake(process) => Some(*process),
             Event::Input => Some(Process::Ventilator),
-            Event::TaskEnded { worker, .. } => Some(Process::Worker(*worker)),
+            Event::TaskEnded { worker, .. } | Event::ChildBack { worker, .. } => {
+                Some(Process::Worker(*worker))
+            }
             Event::OutputOpened | Event::Written | Event::Flushed => Some(Process::Sink),
             Event::Resume(_) | Event::Revive(_) | Event::Spawn(_) | Event::Fault(_) => None,
         }
@@ -262,11 +268,22 @@ impl World {
             }
             Process::Relay(relay) => {
                 if let Some(message) = self.decoded(process, frame) {
-                    self.relays[relay].relay.handle_from_upstream(message);
+                    let early = match &message {
+                        ToSink::Results { results, .. } => seqs(&results.0),
+                        _ => SeqRanges::new(),
+                    };
+                    let relay = &mut self.relays[relay].relay;
+                    relay.handle_from_upstream(message);
+                    if self.mutation == Some(Mutation::EarlyStored) {
+                        relay.upstream_mut().handle_stored(&early);
+                    }
                 }
             }
             Process::Worker(worker) => {
                 if let Some(message) = self.decoded(process, frame) {
+                    if let ToWorker::Cancel { .. } = &message {
+                        self.check.gave_up(worker);
+                    }
                     self.workers[worker].executor.handle_message(message);
                 }
             }
@@ -286,6 +303,11 @@ impl World {
         });
         message.ok()
     }
+}
+
+/// For [`Mutation::EarlyStored`].
+fn seqs(results: &[TaskResult]) -> SeqRanges {
+    results.iter().map(|result| result.seq).collect()
 }
 
 impl Clock {
