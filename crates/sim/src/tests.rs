@@ -226,6 +226,12 @@ fn what_is_settled_while_it_is_being_stopped_frees_its_credit() {
 #[test]
 fn what_a_ventilator_that_was_stopped_did_not_hand_out_frees_its_credit() {
     check_seed(874_595);
+    check_seed(272_311);
+}
+
+#[test]
+fn a_cancel_that_a_relay_hears_of_before_its_workers_answer_is_not_undone() {
+    check_seed(557_746);
 }
 
 #[test]

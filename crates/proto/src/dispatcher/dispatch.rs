@@ -118,6 +118,7 @@ impl Dispatcher {
     fn is_fresh(&self) -> bool {
         let index = (self.fresh.0 - self.base.0) as usize;
         index < REORDER_WINDOW_TASKS as usize
+            && self.is_due(self.fresh)
             && self.entries.get(index).is_some_and(Entry::is_fresh)
     }
 
@@ -129,6 +130,7 @@ impl Dispatcher {
     /// Fresh tasks that may go out.
     pub(super) fn fresh_room(&self) -> u64 {
         let end = self.end().0.min(self.base.0 + REORDER_WINDOW_TASKS);
+        let end = end.min(self.total.unwrap_or(u64::MAX));
         end.saturating_sub(self.fresh.0)
     }
 

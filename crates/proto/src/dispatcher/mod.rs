@@ -654,11 +654,14 @@ impl Dispatcher {
     }
 
     fn requeue(&mut self, seq: Seq) {
-        if let Some(entry) = self.entry(seq)
-            && entry.state == State::Queued
-        {
+        if self.entry(seq).is_some_and(|entry| entry.state == State::Queued) && self.is_due(seq) {
             self.requeued.insert(seq);
         }
+    }
+
+    /// Will the sink take its record? What a relay has beyond the job's end is only kept.
+    fn is_due(&self, seq: Seq) -> bool {
+        self.total.is_none_or(|total| seq.0 < total)
     }
 
     /// The worker no longer answers for these bytes.
@@ -740,7 +743,11 @@ impl Dispatcher {
 
     /// What is from here on was never dispatched, and is nobody's.
     fn handed_out(&self) -> Seq {
-        if self.is_resumed() || self.relay.is_some() { self.end() } else { self.fresh }
+        match self.total {
+            Some(total) if self.relay.is_some() => self.end().min(Seq(total)),
+            _ if self.is_resumed() || self.relay.is_some() => self.end(),
+            _ => self.fresh,
+        }
     }
 
     fn state(&self, seq: Seq) -> Option<State> {

@@ -86,6 +86,7 @@ impl Dispatcher {
         (relay.is_all_here, relay.is_sink_complete, relay.refused) = (false, false, None);
         (self.total, self.is_whole) = (None, false);
         self.stopped = None;
+        self.take_up_again();
         self.open_job();
     }
 
@@ -113,7 +114,7 @@ impl Dispatcher {
             worker.out_bytes += bytes;
         }
         if is_queued && !self.give_up_if_hopeless(seq) && is_again {
-            self.requeued.insert(seq);
+            self.requeue(seq);
         }
     }
 
@@ -147,31 +148,31 @@ impl Dispatcher {
         self.close_at(Seq(total));
     }
 
-    /// A ventilator has handed out more than the one that went on with the job, and was stopped: it
-    /// is wanted no more, and the sink, that takes none of it, will not say what becomes of it.
-    /// Workers keep it, should yet another ventilator go on.
+    /// A ventilator may have handed out more than the one that went on with the job, and was
+    /// stopped. The sink takes none of that and will not say what becomes of it: it takes up no
+    /// credit. It is kept, should yet another ventilator go on.
     fn cut_off(&mut self, end: Seq) {
-        while self.end() > end
-            && let Some(Entry { state, payload, .. }) = self.entries.pop_back()
-        {
-            let (seq, bytes) = (self.end(), payload.len() as u64);
-            match state {
-                State::Absent => {}
-                State::Queued => {
-                    self.requeued.remove(&seq);
-                }
-                State::Out(_) | State::Received(_) => self.uncharge(state, bytes),
-                State::GivenUp => {
-                    self.given_up.remove(&seq);
-                    self.forget_passed(seq);
-                }
-                State::Settled => self.settled -= 1,
+        for seq in (end.0.max(self.base.0)..self.end().0).map(Seq) {
+            let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
+            if let State::Out(_) = entry.state {
+                let (old, bytes) = (entry.state, entry.payload.len() as u64);
+                entry.state = entry.unheld();
+                self.uncharge(old, bytes);
             }
-            self.retained_bytes -= bytes;
         }
-        self.fresh = self.fresh.min(self.end());
+        self.requeued.split_off(&end);
         let gone = SeqRange { start: end, end: Seq(u64::MAX) };
         self.workers.values_mut().for_each(|worker| worker.out.remove_range(gone));
+    }
+
+    /// What was cut off may be dispatched after all.
+    fn take_up_again(&mut self) {
+        for seq in (self.base.0..self.end().0).map(Seq) {
+            let fresh = self.fresh;
+            if self.entry(seq).is_some_and(|entry| seq < fresh || !entry.is_fresh()) {
+                self.requeue(seq);
+            }
+        }
     }
 
     /// The job was cancelled.
@@ -233,6 +234,7 @@ impl Dispatcher {
     pub(crate) fn is_all_flushed(&self) -> bool {
         let is_sink_complete = self.relay.as_ref().is_some_and(|relay| relay.is_sink_complete);
         let Some(total) = self.total.filter(|_| is_sink_complete) else { return false };
+        // There may be more here that was cut off.
         let due = total.saturating_sub(self.base.0);
         let mut settled = self.entries.iter().map(|entry| entry.state == State::Settled);
         (0..due).all(|_| settled.next() == Some(true))
@@ -326,7 +328,6 @@ impl Dispatcher {
 
     fn reach_to(&mut self, end: Seq) {
         let end = end.0.min(self.base.0 + REORDER_WINDOW_TASKS + READ_AHEAD_TASKS_MAX);
-        let end = end.min(self.total.unwrap_or(u64::MAX));
         while self.end().0 < end {
             self.entries.push_back(Entry::absent());
         }

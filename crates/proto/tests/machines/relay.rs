@@ -419,5 +419,5 @@ fn what_a_stopped_job_leaves_out_takes_up_no_credit() {
     // Another ventilator has gone on with the job and was stopped before it had come this far.
     let close = ToSink::JobClose { job: JOB, total: 1, is_whole: false };
     stages.relay.handle_from_upstream(close);
-    assert_eq!(held(&stages), (1, 1));
+    assert_eq!(held(&stages), (4, 1));
 }
