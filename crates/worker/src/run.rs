@@ -132,7 +132,11 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         has_more = worker.go_on();
     }
     worker.running.close();
-    if let Some((_, lane)) = worker.sink.take() {
+    // At the end of a job all that was said is stored: a thousand workers need not wait for the sink
+    // to hear so, nor it for them.
+    if let Some((_, lane)) = worker.sink.take()
+        && (worker.executor.is_drained() || !worker.executor.is_empty())
+    {
         lane.close(LINGER).await;
     }
     if worker.executor.is_drained() && worker.has_ventilator {
