@@ -30,7 +30,7 @@ pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {
     let place = lab.place()?;
     let input = Input::write(&place, "tasks", lab.count(2_000_000, 400_000), 16)?;
     // The slower one gets fewer.
-    let fewer = Input::write(&place, "fewer", lab.count(500, 150), 16)?;
+    let fewer = Input::write(&place, "fewer", lab.count(200, 100), 16)?;
     let (handler, one) = (place.path("handler.py"), place.path("one.py"));
     fs::write(&handler, HANDLER).context("cannot write a script")?;
     fs::write(&one, ONE).context("cannot write a script")?;
