@@ -153,12 +153,7 @@ impl Dispatcher {
     /// credit. It is kept, should yet another ventilator go on.
     fn cut_off(&mut self, end: Seq) {
         for seq in (end.0.max(self.base.0)..self.end().0).map(Seq) {
-            let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
-            if let State::Out(_) = entry.state {
-                let (old, bytes) = (entry.state, entry.payload.len() as u64);
-                entry.state = entry.unheld();
-                self.uncharge(old, bytes);
-            }
+            self.disown(seq);
         }
         self.requeued.split_off(&end);
         let gone = SeqRange { start: end, end: Seq(u64::MAX) };
@@ -412,14 +407,18 @@ impl Dispatcher {
         self.requeued.clear();
         self.delayed.clear();
         for seq in (self.base.0..self.end().0).map(Seq) {
-            let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
-            if let State::Out(_) = entry.state {
-                let (old, bytes) = (entry.state, entry.payload.len() as u64);
-                entry.state = entry.unheld();
-                self.uncharge(old, bytes);
-            }
+            self.disown(seq);
             self.give_up_if_hopeless(seq);
         }
         self.send_sink(ToSink::Cancel { job });
+    }
+
+    /// No worker answers for the task any more.
+    fn disown(&mut self, seq: Seq) {
+        let Some(entry) = self.entry(seq) else { return };
+        let State::Out(session) = entry.state else { return };
+        let bytes = entry.payload.len() as u64;
+        entry.state = entry.unheld();
+        self.uncharge(State::Out(session), bytes);
     }
 }
