@@ -199,6 +199,34 @@ fn a_cancelled_job_is_cancelled_in_all_stages() {
 }
 
 #[test]
+fn a_relay_that_takes_the_place_of_one_killed_after_the_end_is_told_of_it() {
+    let scene = Scene::new();
+    let stages = Stages { scene: &scene };
+    scene.file("wait.sh", "while [ ! -e go ]; do sleep 0.02; done; echo $1");
+    let mut others = stages.start(["--echo", "--echo", "-- sh wait.sh {}"]);
+    let mut ventilator = stages.ventilator().input("1\n").start();
+    let sink = stages.sink().words("--output out").start();
+    wait_until("the last stage runs", || scene.count("sh wait.sh") > 0);
+    ventilator.signal(Signal::STOP);
+    scene.file("go", "");
+    wait_until("the record is there", || lines(&scene.read("out")) == 1);
+    others[1].kill();
+    ventilator.signal(Signal::CONT);
+    ventilator.wait_for_stderr("the job is over");
+    others[1] = stages.relay(2).start();
+    sink.wait().expect(0);
+    ventilator.wait().expect(0);
+    // A worker may not have reached the new relay before that has left.
+    for mut worker in others.split_off(2) {
+        worker.signal(Signal::TERM);
+        drop(worker.wait());
+    }
+    others.into_iter().for_each(|relay| drop(relay.wait().expect(0)));
+    assert_eq!(scene.read("out"), b"1\n");
+    scene.assert_nothing_left();
+}
+
+#[test]
 fn everybody_in_three_stages_is_killed_at_random() {
     const TASKS: usize = 100_000;
     const KILLS: usize = 12;

@@ -1,11 +1,11 @@
 //! The connections of whoever hands out tasks: a ventilator, or a relay to its next stage.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tradewind_lanes::{Dialler, PullGate, PushGate, PushLane};
-use tradewind_proto::dispatcher::{Dispatcher, Transmit};
+use tradewind_proto::dispatcher::{Dispatcher, Ended, Transmit};
 use tradewind_proto::message::{Role, ToVentilator};
 use tradewind_proto::{LaneId, Time};
 
@@ -27,6 +27,8 @@ pub struct Downstream {
     lanes: BTreeMap<LaneId, PushLane>,
     sink: Option<(Conn, PushLane)>,
     receipts: Option<Conn>,
+    /// Since when the job is complete and there is no sink that knows the job, to be told so.
+    untold: Option<Instant>,
 }
 
 /// Somebody was not reached in time.
@@ -35,6 +37,10 @@ pub struct GaveUp {
     /// What was tried and why it failed.
     pub reason: String,
 }
+
+/// How long to wait for a sink that has to be told that the job is complete. It may be a relay that
+/// takes the place of one that was killed just then, and finds nobody else who knows.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// How long a lane may take to deliver the last messages of a job.
 const LINGER: Duration = Duration::from_secs(2);
@@ -136,6 +142,15 @@ impl Downstream {
         while let Some(id) = dispatcher.poll_close() {
             self.lanes.remove(&id);
         }
+        let is_complete = dispatcher.ended() == Some(&Ended::Complete);
+        let is_untold = is_complete && !dispatcher.snapshot().is_sink_open;
+        self.untold = is_untold.then(|| self.untold.unwrap_or_else(Instant::now));
+    }
+
+    /// Is the job over, and is there nobody who has to be told and may yet come?
+    #[must_use]
+    pub fn is_over(&self, dispatcher: &Dispatcher) -> bool {
+        dispatcher.ended().is_some() && self.untold.is_none_or(|since| since.elapsed() > FAREWELL)
     }
 
     /// Sees that everybody gets the last word.

@@ -158,7 +158,7 @@ struct Node {
 
 impl Node {
     fn is_over(&self) -> bool {
-        self.relay.downstream().ended().is_some()
+        self.downstream.is_over(self.relay.downstream())
             || self.alone.is_some_and(|since| since.elapsed() > FAREWELL)
     }
 

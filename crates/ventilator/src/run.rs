@@ -116,7 +116,7 @@ pub async fn run(
     let mut show = tokio::time::interval(Progress::INTERVAL);
     let mut batch = Vec::with_capacity(EVENTS_MAX);
 
-    while ventilator.dispatcher.ended().is_none() {
+    while !ventilator.links.is_over(&ventilator.dispatcher) {
         let due = ventilator.clock.instant(ventilator.dispatcher.poll_timeout());
         let room = ventilator.dispatcher.input_room() > 0;
         tokio::select! {
@@ -132,6 +132,9 @@ pub async fn run(
             }
             () = tokio::time::sleep_until(due.into()) => {}
             asked = shutdown.asked() => {
+                if ventilator.dispatcher.ended().is_some() {
+                    break;
+                }
                 progress.clear();
                 chunks = None;
                 ventilator.handle_asked_to_stop(asked)?;
