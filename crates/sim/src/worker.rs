@@ -241,8 +241,10 @@ impl World {
 
     pub(crate) fn handle_task_ended(&mut self, worker: usize, slot: usize, number: u64) {
         let me = &mut self.workers[worker];
-        let is_it = |run: &mut Run| run.run == Some(number);
-        let Some(run) = me.runs[slot].pop_front_if(is_it) else { return };
+        if me.runs[slot].front().is_none_or(|run| run.run != Some(number)) {
+            return;
+        }
+        let Some(run) = me.runs[slot].pop_front() else { return };
         let plan = self.plan.tasks[run.seq.0 as usize];
         let stage = me.stage.index;
         let (outcome, end) = match plan.fate_in(stage) {
