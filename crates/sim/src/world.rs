@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use fastrand::Rng;
-use tradewind_proto::message::{TaskResult, ToSink, ToVentilator, ToWorker};
-use tradewind_proto::{SeqRanges, Time};
+use tradewind_proto::Time;
+use tradewind_proto::message::{ToSink, ToVentilator, ToWorker};
 use tradewind_wire::{Message, decode};
 
 use crate::check::Check;
@@ -269,12 +269,16 @@ impl World {
             Process::Relay(relay) => {
                 if let Some(message) = self.decoded(process, frame) {
                     let early = match &message {
-                        ToSink::Results { results, .. } => seqs(&results.0),
-                        _ => SeqRanges::new(),
+                        ToSink::Results { results, .. }
+                            if self.mutation == Some(Mutation::EarlyStored) =>
+                        {
+                            Some(results.0.iter().map(|result| result.seq).collect())
+                        }
+                        _ => None,
                     };
                     let relay = &mut self.relays[relay].relay;
                     relay.handle_from_upstream(message);
-                    if self.mutation == Some(Mutation::EarlyStored) {
+                    if let Some(early) = early {
                         relay.upstream_mut().handle_stored(&early);
                     }
                 }
@@ -303,11 +307,6 @@ impl World {
         });
         message.ok()
     }
-}
-
-/// For [`Mutation::EarlyStored`].
-fn seqs(results: &[TaskResult]) -> SeqRanges {
-    results.iter().map(|result| result.seq).collect()
 }
 
 impl Clock {
