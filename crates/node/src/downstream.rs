@@ -143,7 +143,7 @@ impl Downstream {
             self.lanes.remove(&id);
         }
         let is_complete = dispatcher.ended() == Some(&Ended::Complete);
-        let is_untold = is_complete && !dispatcher.snapshot().is_sink_open;
+        let is_untold = is_complete && !dispatcher.is_sink_open();
         self.untold = is_untold.then(|| self.untold.unwrap_or_else(Instant::now));
     }
 

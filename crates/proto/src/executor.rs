@@ -599,9 +599,11 @@ impl Executor {
     fn handle_settled(&mut self, job: JobId, below: Seq, ranges: &SeqRanges) {
         let Some(current) = self.job.as_mut().filter(|current| current.id == job) else { return };
         current.below = current.below.max(below);
+        // Nothing from here on is settled: that is nearly all that has yet to be sent.
+        let end = ranges.as_slice().iter().map(|range| range.end).fold(below, Seq::max);
         let is_settled = |seq: &Seq| *seq < below || ranges.contains(*seq);
         let is_retained = |seq: &Seq| self.retained.get(*seq).is_some();
-        let unsent = self.unsent.iter().copied();
+        let unsent = self.unsent.iter().copied().filter(|seq| *seq < end);
         let unheard: SeqRanges = unsent.filter(is_settled).filter(is_retained).collect();
         for range in ranges.as_slice() {
             self.retained.remove_range(*range);
@@ -610,12 +612,12 @@ impl Executor {
         if !unheard.is_empty() {
             self.say_news(News::Returned { job, ranges: unheard });
         }
-        self.drop_settled(below, ranges);
+        self.drop_settled(below, ranges, end);
     }
 
     /// Tasks that another worker's record has settled need not be run (on). Each is handed back:
     /// what it takes up here is free, and no result will say so.
-    fn drop_settled(&mut self, below: Seq, ranges: &SeqRanges) {
+    fn drop_settled(&mut self, below: Seq, ranges: &SeqRanges, end: Seq) {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
         let is_settled = |seq: Seq| seq < below || ranges.contains(seq);
         // What is settled is hardly ever in the queue: do not walk it for nothing.
@@ -638,8 +640,7 @@ impl Executor {
                 self.say_news(News::Returned { job, ranges: returned });
             }
         }
-        // Nothing from here on is settled, and what lies behind others has the higher seqs.
-        let end = ranges.as_slice().last().map_or(below, |range| below.max(range.end));
+        // What lies behind others has the higher seqs.
         let mut returned = SeqRanges::new();
         let running = self.slots.iter_mut().enumerate();
         let running = running.filter_map(|(slot, running)| Some((slot, running.as_mut()?)));

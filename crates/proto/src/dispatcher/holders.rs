@@ -179,21 +179,27 @@ impl Dispatcher {
 
     /// Puts a task that was out back into the queue.
     pub(super) fn take_back(&mut self, session: SessionId, seq: Seq, blamed: bool) {
-        let Some(entry) = self.entry(seq) else { return };
-        if entry.state != State::Out(session) {
+        if self.state(seq) != Some(State::Out(session)) {
             return;
         }
-        entry.state = entry.unheld();
-        if blamed {
+        self.disown(seq);
+        if blamed && let Some(entry) = self.entry(seq) {
             entry.losses += 1;
             entry.blamed = Some(session);
         }
-        let bytes = entry.payload.len() as u64;
-        self.uncharge(State::Out(session), bytes);
         // Unless another has it still.
         if !self.hand_over(session, seq) && !self.give_up_if_hopeless(seq) {
             self.requeue(seq);
         }
+    }
+
+    /// No worker answers for the task any more.
+    pub(super) fn disown(&mut self, seq: Seq) {
+        let Some(entry) = self.entry(seq) else { return };
+        let State::Out(session) = entry.state else { return };
+        let bytes = entry.payload.len() as u64;
+        entry.state = entry.unheld();
+        self.uncharge(State::Out(session), bytes);
     }
 
     pub(super) fn is_cancelled(&self) -> bool {

@@ -322,6 +322,12 @@ impl Dispatcher {
         self.stopped.is_some() && !self.halted
     }
 
+    /// Is there a sink that knows the job?
+    #[must_use]
+    pub fn is_sink_open(&self) -> bool {
+        self.sink.is_open()
+    }
+
     /// Is there nobody left to run what is out, or nobody to store its records?
     #[must_use]
     pub fn is_alone(&self) -> bool {

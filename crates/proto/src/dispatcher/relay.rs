@@ -412,13 +412,4 @@ impl Dispatcher {
         }
         self.send_sink(ToSink::Cancel { job });
     }
-
-    /// No worker answers for the task any more.
-    fn disown(&mut self, seq: Seq) {
-        let Some(entry) = self.entry(seq) else { return };
-        let State::Out(session) = entry.state else { return };
-        let bytes = entry.payload.len() as u64;
-        entry.state = entry.unheld();
-        self.uncharge(State::Out(session), bytes);
-    }
 }
