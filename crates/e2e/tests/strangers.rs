@@ -113,7 +113,13 @@ fn a_job_goes_on_whatever_strangers_say() {
 #[test]
 fn an_impostor_with_a_good_card_delays_its_tasks_at_most() {
     let card = |role, session, name: &str| {
-        let card = Card { role, session: SessionId(session), slots: 1, name: name.to_owned() };
+        let card = Card {
+            role,
+            session: SessionId(session),
+            slots: 1,
+            message_bytes_max: 64 << 20,
+            name: name.to_owned(),
+        };
         encode(&card)
     };
     let scene = Scene::new();

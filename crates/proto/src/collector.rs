@@ -16,9 +16,10 @@ use crate::limits::{
     ROLL_CALL_GRACE, WORKERS_MAX,
 };
 use crate::message::{
-    Failure, News, Outcome, RECEIVED_MAX, Received, Start, Status, TaskResult, ToSink, ToVentilator,
+    Failure, News, Outcome, RECEIVED_MAX, Received, Report, Start, Status, TaskResult, ToSink,
+    ToVentilator,
 };
-use crate::{Attempt, JobId, Payload, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash, Time};
+use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash, Time};
 
 /// The order of the records in the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +37,8 @@ pub struct CollectorConfig {
     pub session: SessionId,
     /// The order of the records.
     pub order: Order,
-    /// Ask for the command in each result.
-    pub report_command: bool,
+    /// What results are to carry.
+    pub report: Report,
 }
 
 /// Records that are written one after the other. They travel together as they came, so that
@@ -241,7 +242,8 @@ impl Collector {
     /// [`handle_stored`](Self::handle_stored) says so.
     #[must_use]
     pub fn relay(session: SessionId) -> Self {
-        let config = CollectorConfig { session, order: Order::Completion, report_command: false };
+        let config =
+            CollectorConfig { session, order: Order::Completion, report: Report::default() };
         Self { beyond: Some(Beyond::default()), ..Self::new(config) }
     }
 
@@ -381,10 +383,10 @@ impl Collector {
     }
 
     /// How things stand further down.
-    pub fn handle_beyond(&mut self, beyond: Beyond, is_stuck: bool, report_command: bool) {
+    pub fn handle_beyond(&mut self, beyond: Beyond, is_stuck: bool, report: Report) {
         self.beyond = Some(beyond);
         self.is_stuck = is_stuck;
-        self.config.report_command = report_command;
+        self.config.report = report;
     }
 
     /// Says hello again: what the ventilator has said meanwhile may have been lost further down.
@@ -531,7 +533,7 @@ impl Collector {
             sink: self.config.session,
             stored: job.stored.to_ranges(),
             workers: self.known_workers(),
-            report_command: self.config.report_command,
+            report: self.config.report,
         };
         let complete = job.flushed.then_some(ToVentilator::Complete { job: job.id });
         self.say(hello);
@@ -670,7 +672,7 @@ impl Collector {
             task_bytes: 0,
             task_hash,
             outcome,
-            command: Payload::new(),
+            reported: None,
         };
         self.take(&worker, &stage, result);
     }

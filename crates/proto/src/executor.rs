@@ -11,11 +11,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::Payload;
-
 use crate::batch::Bounded;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HEARTBEAT_INTERVAL, SLOTS_MAX};
-use crate::message::{Limits, News, Outcome, Status, Task, TaskResult, ToSink, ToWorker};
+use crate::message::{
+    Layout, Limits, News, Outcome, Report, Reported, Status, Task, TaskResult, ToSink, ToWorker,
+};
 use crate::seq_ring::SeqRing;
 use crate::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, Slot, TaskHash, Time};
 
@@ -34,6 +34,8 @@ pub struct Executor {
     /// Tasks that were fed and have not come first.
     fed: usize,
     job: Option<Job>,
+    /// As the ventilator has said it last.
+    layout: Layout,
     /// Waiting for a slot, ascending by seq.
     queue: VecDeque<Queued>,
     /// Results that are not settled.
@@ -107,8 +109,8 @@ pub struct Start {
     pub slot: Slot,
     /// The task.
     pub task: Task,
-    /// Should the result carry the command?
-    pub report_command: bool,
+    /// What the result should carry.
+    pub report: Report,
 }
 
 /// Stop this task, if it still runs in this slot, or is to run there after others.
@@ -133,8 +135,8 @@ pub struct Finished {
     pub ran_us: u64,
     /// How it ended.
     pub outcome: Outcome,
-    /// The command, if the start asked for it.
-    pub command: Payload,
+    /// What the start asked for.
+    pub reported: Option<Box<Reported>>,
 }
 
 /// A worker as its executor sees it.
@@ -166,6 +168,7 @@ impl Executor {
             next_feed: 0,
             fed: 0,
             job: None,
+            layout: Layout::Unsaid,
             queue: VecDeque::new(),
             retained: SeqRing::new(),
             unsent: VecDeque::new(),
@@ -193,10 +196,19 @@ impl Executor {
         self
     }
 
+    /// What the tasks of the job are made of, as far as the ventilator has said so.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// The ventilator said something.
     pub fn handle_message(&mut self, message: ToWorker) {
         match message {
-            ToWorker::RollCall { job, call } => self.handle_roll_call(job, call),
+            ToWorker::RollCall { job, call, layout } => {
+                self.layout = layout;
+                self.handle_roll_call(job, call);
+            }
             ToWorker::Tasks { job, limits, tasks } => self.handle_tasks(job, limits, tasks.0),
             ToWorker::Settled { job, below, ranges } => self.handle_settled(job, below, &ranges),
             ToWorker::Recall { job, call, keep } => {
@@ -279,7 +291,7 @@ impl Executor {
 
     /// A task that was started has ended; of those that were fed to a slot, the first.
     pub fn handle_finished(&mut self, finished: Finished) {
-        let Finished { slot, started_us, ran_us, mut outcome, command } = finished;
+        let Finished { slot, started_us, ran_us, mut outcome, reported } = finished;
         let Some(running) = self.slots.get_mut(slot.0 as usize).and_then(Option::take) else {
             debug_assert!(false, "{slot:?} was not running");
             return;
@@ -312,7 +324,7 @@ impl Executor {
             task_bytes: running.task_bytes,
             task_hash: running.task_hash,
             outcome,
-            command,
+            reported,
         };
         self.retain(result);
     }
@@ -333,8 +345,9 @@ impl Executor {
             self.next_beat = now + HEARTBEAT_INTERVAL;
             let running = self.running();
             let queued = self.queued();
+            let slots = self.slots.len() as u32;
             if self.is_sink_connected {
-                self.news.push_back(News::Heartbeat { running, queued });
+                self.news.push_back(News::Heartbeat { running, queued, slots });
             }
         }
     }
@@ -348,7 +361,7 @@ impl Executor {
 
     fn drain(&mut self) {
         self.draining = true;
-        self.say_news(News::Draining);
+        self.say_news(News::Draining { reason: String::new() });
         self.hand_back();
     }
 
@@ -361,7 +374,7 @@ impl Executor {
         let queued = self.queue.pop_front()?;
         self.begin(job, slot, &queued, now);
         let Queued { task, limits } = queued;
-        Some(Start { slot, task, report_command: limits.report_command })
+        Some(Start { slot, task, report: limits.report })
     }
 
     /// What waits for a slot, in the order in which it is to start. A slot that has ended a task
@@ -552,7 +565,7 @@ impl Executor {
             hashes: Bounded(all.into_values().collect()),
         });
         if self.draining {
-            self.say_news(News::Draining);
+            self.say_news(News::Draining { reason: String::new() });
             self.hand_back();
         }
         self.push_again();
@@ -685,7 +698,7 @@ impl Executor {
                 self.unsent.pop_front();
                 continue;
             };
-            bytes += result.outcome.output.len() + result.command.len();
+            bytes += result.payload_bytes() as usize;
             let is_full = results.len() == BATCH_TASKS_MAX || bytes > BATCH_BYTES_MAX;
             if is_full && !results.is_empty() {
                 break;

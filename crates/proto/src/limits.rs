@@ -66,8 +66,11 @@ pub const LOSSES_MAX: u32 = 3;
 /// Bytes of a task's stdout, unless a flag says otherwise.
 pub const OUTPUT_BYTES_MAX: u64 = 16 << 20;
 
-/// Bytes of a record's error: the end of stderr, or a reason.
+/// Bytes of the reason why a task has failed.
 pub const ERROR_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of the end of a task's stderr, which its record keeps.
+pub const STDERR_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of a worker's or a job's name.
 pub const NAME_BYTES_MAX: usize = 100;

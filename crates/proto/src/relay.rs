@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::collector::{Beyond, Collector, Counts, Opened, Opening, Records};
 use crate::dispatcher::{Dispatcher, DispatcherConfig, Timeout};
-use crate::message::{Start, Status, ToSink, ToVentilator};
+use crate::message::{Layout, Start, Status, ToSink, ToVentilator};
 use crate::{JobId, SeqSet, SessionId, Time};
 
 /// What a relay was told by its user.
@@ -62,6 +62,7 @@ impl Relay {
         let RelayConfig { session, stage, retries, timeout, losses_max, .. } = config;
         let RelayConfig { resume_wait, keep_newline, seed, .. } = config;
         let downstream = Dispatcher::relay(DispatcherConfig {
+            layout: Layout::Unsaid,
             job: JobId(0),
             name: String::new(),
             stage,
@@ -222,8 +223,8 @@ impl Relay {
             upstream.handle_stored(&stored);
         }
         let beyond = Beyond { held_bytes: downstream.kept_bytes(), failed: downstream.failed() };
-        let is_command_wanted = downstream.is_command_wanted();
-        upstream.handle_beyond(beyond, downstream.is_sink_stuck(), is_command_wanted);
+        let report = downstream.report();
+        upstream.handle_beyond(beyond, downstream.is_sink_stuck(), report);
         downstream.handle_all_here(upstream.is_all_taken());
         if downstream.is_all_flushed() && !self.is_flushed {
             self.is_flushed = true;

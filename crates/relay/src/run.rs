@@ -79,7 +79,9 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     );
 
     let session = SessionId(random_id());
-    let card = |role| Card { role, session, slots: 0, name: "relay".to_owned() };
+    let message_bytes_max = settings.lanes.message_bytes_max;
+    let name = || "relay".to_owned();
+    let card = |role| Card { role, session, slots: 0, message_bytes_max, name: name() };
     let dial = |endpoint, role| {
         let lanes = settings.lanes.clone();
         Dialler::new(endpoint, lanes, identity(&card(role)), random_id()).or_exit(SYSTEM)

@@ -8,7 +8,7 @@ use tradewind_proto::Payload;
 use tradewind_proto::batch::Bounded;
 use tradewind_proto::limits::WORKER_TIMEOUT;
 use tradewind_proto::message::{
-    News, Outcome, Received, Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
+    News, Outcome, Received, Report, Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
 };
 use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, TaskHash};
 use tradewind_wire::encode;
@@ -373,7 +373,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
         task_bytes: 1,
         task_hash: TaskHash(0),
         outcome: Outcome::ok(Payload::from(b"not ours")),
-        command: Payload::new(),
+        reported: None,
     };
     let task = Task {
         seq: Seq(0),
@@ -437,7 +437,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
                     sink,
                     stored: ranges,
                     workers,
-                    report_command: true,
+                    report: Report { command: true, task: false },
                 }
             }
             _ => ToVentilator::Relay { session, news: News::Returned { job, ranges } },

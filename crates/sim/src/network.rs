@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use tradewind_proto::LaneId;
+use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{Card, Role, ToSink};
 use tradewind_wire::decode;
 
@@ -139,8 +140,13 @@ impl World {
             (Route::Tasks(worker, _), End::Sender) => {
                 let worker = &self.workers[worker];
                 let session = worker.session;
-                let card =
-                    Card { role: Role::Worker, session, slots: worker.slots, name: worker.name() };
+                let card = Card {
+                    role: Role::Worker,
+                    session,
+                    slots: worker.slots,
+                    message_bytes_max: MESSAGE_BYTES_MAX,
+                    name: worker.name(),
+                };
                 let card = tradewind_wire::decode(&tradewind_wire::encode(&card))
                     .expect("an honest card decodes");
                 self.hub(process).lanes.insert(session, id);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tradewind_proto::collector::{Collector, CollectorConfig, Opening, Record, Records};
-use tradewind_proto::message::{TaskResult, ToSink};
+use tradewind_proto::message::{Report, TaskResult, ToSink};
 use tradewind_proto::{Seq, SessionId, TaskHash, Time};
 use tradewind_wire::encode;
 
@@ -65,7 +65,7 @@ impl Sink {
 }
 
 fn collector(plan: &Plan, session: SessionId) -> Collector {
-    Collector::new(CollectorConfig { session, order: plan.order, report_command: false })
+    Collector::new(CollectorConfig { session, order: plan.order, report: Report::default() })
 }
 
 impl World {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Timeout, Transmit};
 use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE};
-use tradewind_proto::message::{Start, ToWorker};
+use tradewind_proto::message::{Layout, Start, ToWorker};
 use tradewind_proto::{JobId, LaneId, SessionId, Time};
 use tradewind_wire::encode;
 
@@ -56,6 +56,7 @@ impl Ventilator {
 
 fn config(plan: &Plan, seed: u64, start: Start) -> DispatcherConfig {
     DispatcherConfig {
+        layout: Layout::Unsaid,
         job: JobId(!seed),
         name: "a job".to_owned(),
         stage: stage_name(0),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tradewind_proto::Payload;
 use tradewind_proto::executor::{Executor, Finished, Start, Stop};
-use tradewind_proto::message::{Exit, Outcome, Status};
+use tradewind_proto::message::{Exit, Outcome, Report, Status};
 use tradewind_proto::{Attempt, Seq, SessionId, Slot, Time};
 use tradewind_wire::encode;
 
@@ -200,7 +200,7 @@ impl World {
             started_us,
             ran_us: 0,
             outcome: Outcome::error(Status::Failed, "stopped"),
-            command: Payload::new(),
+            reported: None,
         });
         self.begin(worker, slot);
     }
@@ -276,7 +276,7 @@ impl World {
             started_us: run.started,
             ran_us: self.now - run.started,
             outcome,
-            command: Payload::new(),
+            reported: None,
         });
         if self.plan.seats[me.seat].is_feeding {
             me.executor.handle_depth(Slot(slot as u32), self.rng.u32(1..=DEPTH_MAX));
@@ -296,7 +296,7 @@ impl World {
             let slot = Slot(slot as u32);
             let now = self.time_of(Process::Worker(worker));
             self.workers[worker].executor.handle_begun(now, slot, task.seq);
-            self.start_task(worker, Start { slot, task, report_command: false });
+            self.start_task(worker, Start { slot, task, report: Report::default() });
         }
         self.drive(Process::Worker(worker));
     }

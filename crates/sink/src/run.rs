@@ -77,7 +77,7 @@ pub async fn run<S: Store>(
     let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
     let gate = settings.listen.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
     let store = prepare().or_exit(OUTPUT)?;
-    let (report_command, can_retry) = (store.wants_commands(), store.can_retry());
+    let (report, can_retry) = (store.report(), store.can_retry());
     tracing::info!(
         listen = %gate.endpoint(),
         ventilator = %settings.ventilator,
@@ -85,12 +85,18 @@ pub async fn run<S: Store>(
     );
 
     let session = SessionId(random_id());
-    let card = Card { role: Role::Sink, session, slots: 0, name: "sink".to_owned() };
+    let card = Card {
+        role: Role::Sink,
+        session,
+        slots: 0,
+        message_bytes_max: settings.lanes.message_bytes_max,
+        name: "sink".to_owned(),
+    };
     let dialler = Dialler::new(settings.ventilator, settings.lanes, identity(&card), random_id())
         .or_exit(SYSTEM)?;
     Upstream::serve(gate, dialler, settings.connect_timeout, &events_in);
 
-    let config = CollectorConfig { session, order: settings.order, report_command };
+    let config = CollectorConfig { session, order: settings.order, report };
     let mut sink = Sink::new(config, settings.audience, store, events_in);
     let mut progress = Progress::new(settings.progress);
     let mut show = tokio::time::interval(Progress::INTERVAL);

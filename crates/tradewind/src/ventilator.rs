@@ -11,7 +11,7 @@ use tradewind_node::exit::{Audience, OK, STOPPED, TASKS_FAILED};
 use tradewind_node::{args, block_on_until};
 use tradewind_proto::dispatcher::{Halt, Timeout};
 use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE};
-use tradewind_proto::message::Start;
+use tradewind_proto::message::{Layout, Start};
 use tradewind_ventilator::input::Item;
 use tradewind_ventilator::{Ending, Settings};
 
@@ -294,6 +294,7 @@ impl Ventilator {
             sink: self.sink,
             job: args::name(&name).map_err(Error::Name)?,
             start,
+            layout: Layout::Unsaid,
             resume_wait,
             retries,
             timeout,

@@ -13,7 +13,7 @@ use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE};
 use tradewind_node::{Colsep, Inherited, allow_many_files, block_on, exit, logs};
 
 use tradewind_proto::dispatcher::Halt;
-use tradewind_proto::message::Start;
+use tradewind_proto::message::{Layout, Start};
 
 use crate::input::{Delimiter, Format, InputPath, Source, open};
 use crate::run::{Settings, run};
@@ -314,6 +314,7 @@ impl VentilatorArgs {
             job: self.job,
             stage: self.stage.unwrap_or_default(),
             start: self.resume.start(),
+            layout: Layout::Unsaid,
             resume_wait: self.resume_wait,
             retries: self.policy.attempts.retries,
             timeout: self.policy.attempts.timeout,

@@ -14,7 +14,7 @@ use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Shutdown, ran
 use tradewind_proto::dispatcher::{
     Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, Timeout,
 };
-use tradewind_proto::message::{Card, Role, Start};
+use tradewind_proto::message::{Card, Layout, Role, Start};
 use tradewind_proto::{JobId, SessionId};
 
 use crate::args::cannot_listen;
@@ -37,6 +37,8 @@ pub struct Settings {
     pub stage: String,
     /// Is it a new one?
     pub start: Start,
+    /// What its tasks are made of.
+    pub layout: Layout,
     /// How long a resumed job waits for workers that a new sink does not know of yet.
     pub resume_wait: Duration,
     /// How often a failed task is tried again.
@@ -104,6 +106,7 @@ pub async fn run(
         role: Role::Ventilator,
         session: SessionId(random_id()),
         slots: 0,
+        message_bytes_max: settings.lanes.message_bytes_max,
         name: settings.job.clone(),
     };
     let dialler = Dialler::new(settings.sink, settings.lanes, identity(&card), random_id())
@@ -178,6 +181,7 @@ struct Ventilator {
 impl Ventilator {
     fn new(settings: &Settings) -> Self {
         let config = DispatcherConfig {
+            layout: settings.layout.clone(),
             job: JobId(random_id()),
             name: settings.job.clone(),
             stage: settings.stage.clone(),

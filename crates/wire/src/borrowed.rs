@@ -8,7 +8,7 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 use tradewind_proto::Payload;
 use tradewind_proto::batch::Batch;
-use tradewind_proto::message::{Outcome, Task, TaskResult, ToSink, ToWorker};
+use tradewind_proto::message::{Outcome, Reported, Task, TaskResult, ToSink, ToWorker};
 
 /// A payload that has not left the frame.
 ///
@@ -60,7 +60,7 @@ pub(crate) fn to_worker(message: ToWorker<Borrowed<'_>>, frame: &Bytes) -> ToWor
             let tasks: Vec<Task> = tasks.0.into_iter().map(share).collect();
             ToWorker::Tasks { job, limits, tasks: tasks.into() }
         }
-        ToWorker::RollCall { job, call } => ToWorker::RollCall { job, call },
+        ToWorker::RollCall { job, call, layout } => ToWorker::RollCall { job, call, layout },
         ToWorker::Settled { job, below, ranges } => ToWorker::Settled { job, below, ranges },
         ToWorker::Recall { job, call, keep } => ToWorker::Recall { job, call, keep },
         ToWorker::Cancel { job } => ToWorker::Cancel { job },
@@ -100,7 +100,12 @@ fn task_results(results: Batch<TaskResult<Borrowed<'_>>>, frame: &Bytes) -> Batc
 }
 
 fn task_result(result: TaskResult<Borrowed<'_>>, frame: &Bytes) -> TaskResult {
-    let Outcome { status, exit, output, error } = result.outcome;
+    let Outcome { status, exit, output, stderr, error } = result.outcome;
+    let (output, stderr) = (output.share(frame), stderr.share(frame));
+    let reported = result.reported.map(|reported| {
+        let Reported { command, task } = *reported;
+        Box::new(Reported { command: command.share(frame), task: task.share(frame) })
+    });
     TaskResult {
         seq: result.seq,
         attempt: result.attempt,
@@ -109,7 +114,7 @@ fn task_result(result: TaskResult<Borrowed<'_>>, frame: &Bytes) -> TaskResult {
         ran_us: result.ran_us,
         task_bytes: result.task_bytes,
         task_hash: result.task_hash,
-        outcome: Outcome { status, exit, output: output.share(frame), error },
-        command: result.command.share(frame),
+        outcome: Outcome { status, exit, output, stderr, error },
+        reported,
     }
 }

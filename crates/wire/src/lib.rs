@@ -16,7 +16,7 @@ use tradewind_proto::message::{Card, Role, ToSink, ToVentilator, ToWorker};
 use crate::borrowed::Borrowed;
 
 /// The protocol's version. Both ends of a lane must have the same one.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// Bytes of the largest frame that this codec reads, whatever a lane lets through.
 pub const FRAME_BYTES_MAX: usize = 1 << 30;

@@ -2,8 +2,8 @@ use bytes::Bytes;
 use tradewind_proto::Payload;
 use tradewind_proto::limits::BATCH_TASKS_MAX;
 use tradewind_proto::message::{
-    Card, Exit, Failure, Limits, News, Outcome, Received, Role, Start, Status, Task, TaskResult,
-    ToSink, ToVentilator, ToWorker,
+    Card, Exit, Failure, Layout, Limits, News, Outcome, Received, Report, Reported, Role, Start,
+    Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
 };
 use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRanges, SessionId, TaskHash};
 
@@ -56,17 +56,27 @@ fn result() -> TaskResult {
             status: Status::Failed,
             exit: Exit::Code(-1),
             output: Payload::from(b"out"),
+            stderr: Payload::from(b"err"),
             error: "bad".to_owned(),
         },
-        command: Payload::from(b"true x"),
+        reported: Some(Box::new(Reported {
+            command: Payload::from(b"true x"),
+            task: Payload::from(b"x"),
+        })),
     }
 }
 
 #[test]
 fn messages_to_workers_keep_their_bytes() {
     let job = JOB;
-    check(&ToWorker::RollCall { job, call: CallId(9) }, GOLDEN[0]);
-    let limits = Limits { timeout_us: Some(1_000), report_command: true };
+    let call = CallId(9);
+    check(&ToWorker::RollCall { job, call, layout: Layout::Unsaid }, GOLDEN[0]);
+    check(&ToWorker::RollCall { job, call, layout: Layout::Whole }, GOLDEN[38]);
+    check(&ToWorker::RollCall { job, call, layout: Layout::Json }, GOLDEN[39]);
+    check(&ToWorker::RollCall { job, call, layout: Layout::Group(b'\n') }, GOLDEN[40]);
+    let columns = Layout::Columns(r"\t".to_owned());
+    check(&ToWorker::RollCall { job, call, layout: columns }, GOLDEN[41]);
+    let limits = Limits { timeout_us: Some(1_000), report: Report { command: true, task: false } };
     let tasks = vec![task(b"abc"), task(b"")];
     check(&ToWorker::Tasks { job, limits, tasks: tasks.into() }, GOLDEN[1]);
     let later = Task { origin: Some(TaskHash(300)), ..task(b"abc") };
@@ -88,12 +98,12 @@ fn messages_to_the_sink_keep_their_bytes() {
     check(&ToSink::Results { job, session, results: vec![result()].into() }, GOLDEN[8]);
     let plain = |exit| TaskResult {
         outcome: Outcome { exit, ..Outcome::ok(Payload::from(b"out")) },
-        command: Payload::new(),
+        reported: None,
         ..result()
     };
     let results = vec![plain(Exit::None), plain(Exit::Code(0))].into();
     check(&ToSink::Results { job, session, results }, GOLDEN[33]);
-    let heartbeat = News::Heartbeat { running: 2, queued: 300 };
+    let heartbeat = News::Heartbeat { running: 2, queued: 300, slots: 4 };
     check(&ToSink::News { session, news: heartbeat }, GOLDEN[9]);
     let holding = News::Holding {
         job,
@@ -108,7 +118,8 @@ fn messages_to_the_sink_keep_their_bytes() {
     let recalled = News::Recalled { job, call: CallId(9), ranges: ranges(&[3, 4]) };
     check(&ToSink::News { session, news: recalled }, GOLDEN[32]);
     check(&ToSink::News { session, news: News::Reconnected }, GOLDEN[12]);
-    check(&ToSink::News { session, news: News::Draining }, GOLDEN[13]);
+    let draining = News::Draining { reason: "no".to_owned() };
+    check(&ToSink::News { session, news: draining }, GOLDEN[13]);
     check(&ToSink::News { session, news: News::Goodbye }, GOLDEN[14]);
     let open = |start| ToSink::JobOpen {
         job,
@@ -162,7 +173,7 @@ fn messages_to_the_ventilator_keep_their_bytes() {
         sink: SessionId(3),
         stored: ranges(&[0, 1, 2]),
         workers: Some(vec![session].into()),
-        report_command: true,
+        report: Report { command: true, task: false },
     };
     check(&hello, GOLDEN[20]);
     let received = vec![Received {
@@ -184,6 +195,7 @@ fn messages_to_the_ventilator_keep_their_bytes() {
     };
     check(&receipt, GOLDEN[21]);
     check(&ToVentilator::Relay { session, news: News::Goodbye }, GOLDEN[22]);
+    check(&ToVentilator::Relay { session, news: News::Alive }, GOLDEN[42]);
     check(&ToVentilator::Complete { job }, GOLDEN[23]);
     check(&ToVentilator::Refused { job, reason: "no".to_owned() }, GOLDEN[24]);
     check(&ToVentilator::Ping { is_stuck: true }, GOLDEN[25]);
@@ -196,6 +208,7 @@ fn cards_keep_their_bytes() {
         role: Role::Worker,
         session: SessionId(0xffee),
         slots: 4,
+        message_bytes_max: 64 << 20,
         name: name.to_owned(),
     };
     check(&card("host-1"), GOLDEN[26]);
@@ -237,16 +250,20 @@ fn any_mixture_of_fields_survives() {
     let statuses = STATUSES;
     let exits = [Exit::None, Exit::Code(0), Exit::Code(3), Exit::Signal(9)];
     for (status, exit) in statuses.into_iter().flat_map(|s| exits.map(|e| (s, e))) {
-        for choice in 0..16 {
+        for choice in 0..64 {
             let has = |bit: u32| choice & 1 << bit != 0;
             let result = TaskResult {
                 attempt: Attempt(if has(0) { 1 } else { 7 }),
                 last: has(1),
-                command: if has(2) { Payload::from(b"cmd") } else { Payload::new() },
+                reported: has(2).then(|| {
+                    let task = if has(5) { Payload::from(b"x") } else { Payload::new() };
+                    Box::new(Reported { command: Payload::from(b"cmd"), task })
+                }),
                 outcome: Outcome {
                     status,
                     exit,
                     output: Payload::from(b"out"),
+                    stderr: if has(4) { Payload::from(b"err") } else { Payload::new() },
                     error: if has(3) { "bad".to_owned() } else { String::new() },
                 },
                 ..result()
@@ -327,43 +344,48 @@ fn no_bytes_make_the_decoder_panic_or_take_memory() {
 }
 
 /// What stands on the wire, message by message: a change here is a new protocol version.
-const GOLDEN: [&str; 38] = [
-    "047700fd080706050403020109",
-    "047701fd080706050403020101fbe803010203fb2c01020361626303fb2c010200",
-    "047702fd0807060504030201040206020901",
-    "047703fd080706050403020109fb2c01",
-    "047704fd0807060504030201",
-    "047705",
-    "047706",
-    "047707fd0807060504030201",
-    "047300fd080706050403020107011805fd00401e18240a0600fa04fc70110100036f75740101010362616406747275652078",
-    "047301070002fb2c01",
-    "0473010701fd080706050403020101010101000102",
-    "0473010702fd0807060504030201010302",
-    "0473010703",
-    "0473010704",
-    "0473010705",
-    "047302fd08070605040302010473756d73000000",
-    "047303fd0807060504030201fc40420f0001",
-    "047304fd08070605040302010803060304676f6e65",
-    "047305fd0807060504030201",
-    "047306",
-    "04760004fd08070605040302010301000301010701",
-    "047601fd08070605040302010107010502463c415a0104010107070150fc0000100002",
-    "0476020705",
-    "047603fd0807060504030201",
-    "047604fd0807060504030201026e6f",
-    "04760501",
-    "046301fbeeff0406686f73742d31",
-    "047708fd080706050403020101fbe80301",
-    "047302fd08070605040302010473756d73010000",
-    "047302fd08070605040302010473756d73020000",
-    "047307fd0807060504030201050201fb2c01",
-    "047606fd0807060504030201fb2c01",
-    "0473010706fd080706050403020109010302",
-    "047300fd080706050403020107020005fd00401e18240a0600fa04fc70110100036f75740405fd00401e18240a0600fa04fc70110100036f7574",
-    "047302fd08070605040302010473756d730005706172736501",
-    "047308fd08070605040302010570617273650177011805fd00401e18240a0600fa04fc701101000005000006747275652078",
-    "047309fd0807060504030201",
-    "047701fd080706050403020101fbe803010123fb2c010203616263fb2c01",
+const GOLDEN: [&str; 43] = [
+    "057700fd08070605040302010900",
+    "057701fd080706050403020101fbe80301000203fb2c01020361626303fb2c010200",
+    "057702fd0807060504030201040206020901",
+    "057703fd080706050403020109fb2c01",
+    "057704fd0807060504030201",
+    "057705",
+    "057706",
+    "057707fd0807060504030201",
+    "057300fd080706050403020107015805fd00401e18240a0600fa04fc70110100036f75740101010362616403657272067472756520780178",
+    "057301070002fb2c0104",
+    "0573010701fd080706050403020101010101000102",
+    "0573010702fd0807060504030201010302",
+    "0573010703",
+    "0573010704026e6f",
+    "0573010705",
+    "057302fd08070605040302010473756d73000000",
+    "057303fd0807060504030201fc40420f0001",
+    "057304fd08070605040302010803060304676f6e65",
+    "057305fd0807060504030201",
+    "057306",
+    "05760004fd0807060504030201030100030101070100",
+    "057601fd08070605040302010107010502463c415a0104010107070150fc0000100002",
+    "0576020705",
+    "057603fd0807060504030201",
+    "057604fd0807060504030201026e6f",
+    "05760501",
+    "056301fbeeff04fc0000000406686f73742d31",
+    "057708fd080706050403020101fbe8030100",
+    "057302fd08070605040302010473756d73010000",
+    "057302fd08070605040302010473756d73020000",
+    "057307fd0807060504030201050201fb2c01",
+    "057606fd0807060504030201fb2c01",
+    "0573010706fd080706050403020109010302",
+    "057300fd080706050403020107020005fd00401e18240a0600fa04fc70110100036f75740405fd00401e18240a0600fa04fc70110100036f7574",
+    "057302fd08070605040302010473756d730005706172736501",
+    "057308fd08070605040302010570617273650177011805fd00401e18240a0600fa04fc7011010000050000067472756520780178",
+    "057309fd0807060504030201",
+    "057701fd080706050403020101fbe80301000123fb2c010203616263fb2c01",
+    "057700fd08070605040302010901",
+    "057700fd08070605040302010902",
+    "057700fd080706050403020109030a",
+    "057700fd08070605040302010904025c74",
+    "0576020707",
 ];

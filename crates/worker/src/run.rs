@@ -67,8 +67,13 @@ const GIVEN_UP_MAX: Duration = Duration::from_secs(4);
 /// When no tasks can be run.
 pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let session = SessionId(random_id());
-    let card =
-        Card { role: Role::Worker, session, slots: settings.slots, name: settings.name.clone() };
+    let card = Card {
+        role: Role::Worker,
+        session,
+        slots: settings.slots,
+        message_bytes_max: settings.lanes.message_bytes_max,
+        name: settings.name.clone(),
+    };
     let dialler = |endpoint: &Endpoint| {
         let endpoint = endpoint.clone();
         Dialler::new(endpoint, settings.lanes.clone(), identity(&card), random_id()).or_exit(SYSTEM)
@@ -254,13 +259,13 @@ impl Worker {
     }
 
     fn handle_finished(&mut self, finished: Finished) {
-        let Finished { slot, started_us, ran_us, outcome, command, next, .. } = finished;
+        let Finished { slot, started_us, ran_us, outcome, reported, next, .. } = finished;
         self.executor.handle_finished(executor::Finished {
             slot,
             started_us,
             ran_us,
             outcome,
-            command,
+            reported,
         });
         if let Some(begun) = next {
             self.executor.handle_begun(self.clock.time(begun.at), slot, begun.seq);

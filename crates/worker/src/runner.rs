@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
 use tradewind_node::Clock;
 use tradewind_proto::executor::{Start, Stop};
-use tradewind_proto::message::{self, Limits, Outcome, Status};
+use tradewind_proto::message::{self, Limits, Outcome, Report, Status};
 use tradewind_proto::{Payload, Slot};
 
 use crate::handler::{
@@ -211,8 +211,8 @@ impl Running {
     ) -> Deck {
         match self {
             Self::Threads { slots, .. } => {
-                let tasks = waiting
-                    .map(|(task, limits)| task_for_slot(task.clone(), limits.report_command));
+                let tasks =
+                    waiting.map(|(task, limits)| task_for_slot(task.clone(), limits.report));
                 slots.lay_out(tasks, is_watched)
             }
             Self::Inline { .. } | Self::Async(_) | Self::Pipes { .. } => Deck::Low,
@@ -230,8 +230,8 @@ impl Running {
     ///
     /// What ends at once has started at `now_us`: to ask the clock would take longer than it does.
     pub(crate) fn start(&mut self, clock: &Clock, now_us: u64, start: Start) -> Option<Finished> {
-        let Start { slot, task, report_command } = start;
-        let task = task_for_slot(task, report_command);
+        let Start { slot, task, report } = start;
+        let task = task_for_slot(task, report);
         match self {
             Self::Inline { handler, stop } => {
                 let outcome = handler.run(&task, stop);
@@ -357,9 +357,9 @@ impl Drop for Runtime {
     }
 }
 
-fn task_for_slot(task: message::Task, report_command: bool) -> Task {
+fn task_for_slot(task: message::Task, report: Report) -> Task {
     let message::Task { seq, attempt, payload, .. } = task;
-    Task { seq, attempt, payload, report_command }
+    Task { seq, attempt, payload, report }
 }
 
 fn finished(
@@ -372,6 +372,6 @@ fn finished(
     // A handler from elsewhere may not know the limit.
     outcome.error = clip(outcome.error);
     let Task { seq, attempt, .. } = *task;
-    let command = Payload::new();
-    Finished { slot, seq, attempt, started_us, ran_us, outcome, command, next: None }
+    let reported = task.reported(Payload::new);
+    Finished { slot, seq, attempt, started_us, ran_us, outcome, reported, next: None }
 }

@@ -1,7 +1,7 @@
 //! The sink's part: results in, records out, stored in, receipts out.
 
 use tradewind_proto::collector::{Collector, CollectorConfig, Opened, Opening, Order};
-use tradewind_proto::message::{Start, ToSink, ToVentilator};
+use tradewind_proto::message::{Report, Start, ToSink, ToVentilator};
 use tradewind_proto::{SeqRange, SessionId};
 
 use super::made::{BATCH, JOB, SHARE, range, results, session, time};
@@ -60,7 +60,7 @@ struct Sink {
 impl Sink {
     fn new(workers: u64) -> Self {
         let config =
-            CollectorConfig { session: SessionId(1), order: Order::Seq, report_command: false };
+            CollectorConfig { session: SessionId(1), order: Order::Seq, report: Report::default() };
         let mut collector = Collector::new(config);
         collector.handle_ventilator_connected();
         let open = ToSink::JobOpen {

@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 
 use tradewind_proto::batch::Bounded;
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Transmit};
-use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE};
-use tradewind_proto::message::{Card, News, Received, Role, Start, ToVentilator, ToWorker};
+use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE};
+use tradewind_proto::message::{
+    Card, Layout, News, Received, Report, Role, Start, ToVentilator, ToWorker,
+};
 use tradewind_proto::{LaneId, SeqRanges, SessionId};
 
 use super::made::{BATCH, JOB, PAYLOAD_BYTES, payload, session, time};
@@ -52,6 +54,7 @@ struct Ventilator {
 impl Ventilator {
     fn new(workers: u64) -> Self {
         let mut dispatcher = Dispatcher::new(DispatcherConfig {
+            layout: Layout::Unsaid,
             job: JOB,
             name: String::new(),
             stage: String::new(),
@@ -71,7 +74,7 @@ impl Ventilator {
             sink: SessionId(1),
             stored: SeqRanges::new(),
             workers: None,
-            report_command: false,
+            report: Report::default(),
         };
         dispatcher.handle_message(time(0), hello);
         for worker in 0..workers {
@@ -79,6 +82,7 @@ impl Ventilator {
                 role: Role::Worker,
                 session: session(worker),
                 slots: 1,
+                message_bytes_max: MESSAGE_BYTES_MAX,
                 name: String::new(),
             };
             dispatcher.handle_lane_opened(time(0), LaneId(worker), &card);
@@ -100,7 +104,7 @@ impl Ventilator {
                 ToWorker::Tasks { tasks, .. } => {
                     self.out.push_back((session, tasks.0.iter().map(|task| task.seq).collect()));
                 }
-                ToWorker::RollCall { job, call } => {
+                ToWorker::RollCall { job, call, .. } => {
                     let (unfinished, finished) = (SeqRanges::new(), SeqRanges::new());
                     let hashes = Bounded::default();
                     let news = News::Holding { job, call, unfinished, finished, hashes };

@@ -2,8 +2,8 @@
 
 use tradewind_proto::executor::{Executor, Finished};
 use tradewind_proto::limits::BATCH_TASKS_MAX;
-use tradewind_proto::message::{Outcome, ToSink, ToWorker};
-use tradewind_proto::{CallId, Payload, Seq, SeqRange, SeqRanges};
+use tradewind_proto::message::{Layout, Outcome, ToSink, ToWorker};
+use tradewind_proto::{CallId, Seq, SeqRange, SeqRanges};
 
 use super::made::{BATCH, JOB, SHARE, STARTED_US, range, session, tasks as tasks_of, time};
 
@@ -21,7 +21,11 @@ pub(crate) fn executor_of_100(tasks: u64) {
 fn run(batches: impl Iterator<Item = SeqRange>) {
     let mut executor = Executor::new(session(0), 1);
     executor.handle_sink_connected();
-    executor.handle_message(ToWorker::RollCall { job: JOB, call: CallId(0) });
+    executor.handle_message(ToWorker::RollCall {
+        job: JOB,
+        call: CallId(0),
+        layout: Layout::Unsaid,
+    });
     let (mut given, mut returned) = (0, 0);
     let mut before = range(0, 0);
     for batch in batches {
@@ -59,7 +63,7 @@ fn go_on(executor: &mut Executor, given: u64) -> u64 {
             started_us: STARTED_US,
             ran_us: 0,
             outcome: Outcome::ok(start.task.payload),
-            command: Payload::new(),
+            reported: None,
         });
         ended += 1;
     }

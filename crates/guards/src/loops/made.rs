@@ -68,6 +68,6 @@ fn result(seq: Seq) -> TaskResult {
         task_bytes: PAYLOAD_BYTES as u64,
         task_hash: TaskHash(0x1234_5678),
         outcome: Outcome::ok(payload()),
-        command: Payload::new(),
+        reported: None,
     }
 }

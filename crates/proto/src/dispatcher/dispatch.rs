@@ -110,7 +110,7 @@ impl Dispatcher {
     pub(super) fn limits(&self) -> Limits {
         Limits {
             timeout_us: self.config.timeout.and_then(|timeout| self.run_times.limit_us(timeout)),
-            report_command: self.sink.report_command,
+            report: self.sink.report,
         }
     }
 

@@ -19,7 +19,8 @@ impl Dispatcher {
         worker.phase = Phase::Called;
         worker.call = Some(call);
         worker.recall = None;
-        let roll_call = ToWorker::RollCall { job: self.config.job, call };
+        let roll_call =
+            ToWorker::RollCall { job: self.config.job, call, layout: self.config.layout.clone() };
         self.transmits.push_back(Transmit::Worker(lane, roll_call));
         if self.is_cancelled() {
             let cancel = ToWorker::Cancel { job: self.config.job };
@@ -31,7 +32,7 @@ impl Dispatcher {
         let Some(worker) = self.workers.get_mut(&session) else { return };
         worker.heard = now;
         match news {
-            News::Heartbeat { running, queued } => {
+            News::Heartbeat { running, queued, slots: _ } => {
                 worker.running = running;
                 worker.queued = queued;
                 // A worker may retain what another's record has settled: let it forget.
@@ -58,7 +59,8 @@ impl Dispatcher {
                 }
             }
             News::Reconnected => self.roll_call(session),
-            News::Draining => worker.phase = Phase::Draining,
+            News::Draining { reason: _ } => worker.phase = Phase::Draining,
+            News::Alive => {}
             News::Goodbye => {
                 let lane = worker.lane;
                 self.lose(session, false);

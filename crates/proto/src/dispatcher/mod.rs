@@ -34,7 +34,7 @@ use crate::limits::{
     HEARTBEAT_INTERVAL, HELD_BYTES_MAX, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS,
     RETAINED_BYTES_MAX, ROLL_CALL_GRACE, WORKERS_MAX,
 };
-use crate::message::{Card, Start, Status, ToSink, ToVentilator, ToWorker};
+use crate::message::{Card, Layout, Report, Start, Status, ToSink, ToVentilator, ToWorker};
 use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SeqSet, SessionId, TaskHash, Time};
 
 use self::entry::{Entry, State};
@@ -63,6 +63,8 @@ pub struct DispatcherConfig {
     pub stage: String,
     /// Is it a new one?
     pub start: Start,
+    /// What its tasks are made of.
+    pub layout: Layout,
     /// How long a resumed job waits for workers that may hold its tasks, where the sink is too new
     /// to know of them.
     pub resume_wait: Duration,
@@ -412,7 +414,7 @@ impl Dispatcher {
     pub fn handle_message(&mut self, now: Time, message: ToVentilator) {
         self.hear_sink(now);
         match message {
-            ToVentilator::SinkHello { asked, job, sink, stored, workers, report_command } => {
+            ToVentilator::SinkHello { asked, job, sink, stored, workers, report } => {
                 if self.is_asking() && job == self.config.job {
                     // There was nothing to resume: it is a new job.
                     self.resume = None;
@@ -422,7 +424,7 @@ impl Dispatcher {
                         self.handle_early_hello(job, &stored);
                     }
                 } else if self.accept_hello(asked, job, &stored) && job == self.config.job {
-                    self.handle_sink_hello(now, sink, &stored, workers, report_command);
+                    self.handle_sink_hello(now, sink, &stored, workers, report);
                 }
             }
             ToVentilator::Receipt { job, received, stored, retry, held_bytes, failed } => {
@@ -701,7 +703,7 @@ impl Dispatcher {
         sink: SessionId,
         stored: &SeqRanges,
         workers: Option<Bounded<SessionId, WORKERS_MAX>>,
-        report_command: bool,
+        report: Report,
     ) {
         if let Some(seq) = self.first_lost(stored) {
             let reason = format!(
@@ -715,7 +717,7 @@ impl Dispatcher {
         }
         self.compare_again();
         let is_resumed = self.is_resuming();
-        let is_new = self.sink.handle_hello(now, sink, report_command);
+        let is_new = self.sink.handle_hello(now, sink, report);
         self.handle_stored(stored);
         let is_roll_due = self.is_roll_due();
         if is_resumed {

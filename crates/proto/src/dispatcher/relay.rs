@@ -14,7 +14,7 @@ use super::{Dispatcher, DispatcherConfig, Ended, Stopped, Transmit};
 use crate::batch::Batch;
 use crate::collector::Opening;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS};
-use crate::message::{Start, TaskResult, ToSink, ToWorker};
+use crate::message::{Report, Start, TaskResult, ToSink, ToWorker};
 use crate::{JobId, Payload, Seq, SeqRange, SeqRanges, TaskHash};
 
 /// What a dispatcher knows beside its tasks if it is a relay's.
@@ -220,9 +220,9 @@ impl Dispatcher {
         self.sink.is_stuck
     }
 
-    /// The sink keeps a joblog.
-    pub(crate) fn is_command_wanted(&self) -> bool {
-        self.sink.report_command
+    /// What results are to carry.
+    pub(crate) fn report(&self) -> Report {
+        self.sink.report
     }
 
     /// The sink has flushed all there is.

@@ -1,6 +1,7 @@
 //! What the dispatcher knows of the sink.
 
 use crate::limits::SINK_SILENCE_MAX;
+use crate::message::Report;
 use crate::{SessionId, Time};
 
 #[derive(Debug, Default)]
@@ -11,7 +12,7 @@ pub(super) struct SinkLink {
     /// The sink that has opened the job, and whose receipts arrive.
     open: bool,
     session: Option<SessionId>,
-    pub(super) report_command: bool,
+    pub(super) report: Report,
     pub(super) heard: Time,
     pub(super) held_bytes: u64,
     /// It says that it cannot write.
@@ -41,16 +42,11 @@ impl SinkLink {
     }
 
     /// Is this another sink than the one before?
-    pub(super) fn handle_hello(
-        &mut self,
-        now: Time,
-        session: SessionId,
-        report_command: bool,
-    ) -> bool {
+    pub(super) fn handle_hello(&mut self, now: Time, session: SessionId, report: Report) -> bool {
         self.open = true;
         self.heard = now;
         (self.held_bytes, self.is_stuck) = (0, false);
-        self.report_command = report_command;
+        self.report = report;
         self.session.replace(session).is_some_and(|old| old != session)
     }
 }

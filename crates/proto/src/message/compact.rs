@@ -10,7 +10,7 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Exit, Outcome, Status, Task, TaskResult};
+use super::{Exit, Outcome, Reported, Status, Task, TaskResult};
 use crate::Attempt;
 
 /// This attempt is the last.
@@ -21,10 +21,12 @@ const ATTEMPT: u8 = 1 << 1;
 const EXITED: u8 = 1 << 2;
 /// How it ended follows: neither of the two ways to be ok.
 const ENDED: u8 = 1 << 3;
-/// The command follows.
-const COMMAND: u8 = 1 << 4;
+/// What the sink has asked for follows.
+const REPORTED: u8 = 1 << 4;
 /// The hash of what the task was in the input follows.
 const ORIGIN: u8 = 1 << 5;
+/// The end of stderr follows.
+const STDERR: u8 = 1 << 6;
 
 /// More than any of them has: a tuple's length does not travel.
 const FIELDS_MAX: usize = 16;
@@ -52,15 +54,18 @@ impl<P: Serialize> Serialize for Task<P> {
 
 impl<P: Serialize + AsRef<[u8]>> Serialize for TaskResult<P> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Outcome { status, exit, output, error } = &self.outcome;
+        let Outcome { status, exit, output, stderr, error } = &self.outcome;
         let mut head = head(self.last, self.attempt);
         match (status, exit, error.is_empty()) {
             (Status::Ok, Exit::None, true) => {}
             (Status::Ok, Exit::Code(0), true) => head |= EXITED,
             _ => head |= ENDED,
         }
-        if !self.command.as_ref().is_empty() {
-            head |= COMMAND;
+        if self.reported.is_some() {
+            head |= REPORTED;
+        }
+        if !stderr.as_ref().is_empty() {
+            head |= STDERR;
         }
         let mut fields = serializer.serialize_tuple(FIELDS_MAX)?;
         fields.serialize_element(&head)?;
@@ -76,8 +81,11 @@ impl<P: Serialize + AsRef<[u8]>> Serialize for TaskResult<P> {
         if head & ENDED != 0 {
             fields.serialize_element(&(status, exit, error))?;
         }
-        if head & COMMAND != 0 {
-            fields.serialize_element(&self.command)?;
+        if head & STDERR != 0 {
+            fields.serialize_element(stderr)?;
+        }
+        if let Some(reported) = &self.reported {
+            fields.serialize_element(&(&reported.command, &reported.task))?;
         }
         fields.end()
     }
@@ -137,7 +145,7 @@ impl<'de, P: Deserialize<'de> + Default> Visitor<'de> for Fields<TaskResult<P>> 
 
     #[inline]
     fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
-        let head = next_head(&mut fields, LAST | ATTEMPT | EXITED | ENDED | COMMAND)?;
+        let head = next_head(&mut fields, LAST | ATTEMPT | EXITED | ENDED | STDERR | REPORTED)?;
         let mut result = TaskResult {
             seq: next(&mut fields)?,
             attempt: next_attempt(&mut fields, head)?,
@@ -147,7 +155,7 @@ impl<'de, P: Deserialize<'de> + Default> Visitor<'de> for Fields<TaskResult<P>> 
             task_bytes: next(&mut fields)?,
             task_hash: next(&mut fields)?,
             outcome: Outcome::ok(next(&mut fields)?),
-            command: P::default(),
+            reported: None,
         };
         if head & EXITED != 0 {
             result.outcome.exit = Exit::Code(0);
@@ -156,8 +164,12 @@ impl<'de, P: Deserialize<'de> + Default> Visitor<'de> for Fields<TaskResult<P>> 
             let outcome = &mut result.outcome;
             (outcome.status, outcome.exit, outcome.error) = next(&mut fields)?;
         }
-        if head & COMMAND != 0 {
-            result.command = next(&mut fields)?;
+        if head & STDERR != 0 {
+            result.outcome.stderr = next(&mut fields)?;
+        }
+        if head & REPORTED != 0 {
+            let (command, task) = next(&mut fields)?;
+            result.reported = Some(Box::new(Reported { command, task }));
         }
         Ok(result)
     }

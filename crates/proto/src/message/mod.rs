@@ -20,6 +20,8 @@ pub struct Card {
     pub session: SessionId,
     /// How many tasks it runs at once; 0 unless it is a worker.
     pub slots: u32,
+    /// Bytes of the largest message that it takes.
+    pub message_bytes_max: u64,
     /// Its name, at most [`NAME_BYTES_MAX`](crate::limits::NAME_BYTES_MAX) bytes.
     pub name: String,
 }
@@ -45,6 +47,8 @@ pub enum ToWorker<P = Payload> {
         job: JobId,
         /// Which call this is, to be repeated in the answer.
         call: CallId,
+        /// What the job's tasks are made of.
+        layout: Layout,
     },
     /// Run these.
     Tasks {
@@ -101,8 +105,33 @@ pub enum ToWorker<P = Payload> {
 pub struct Limits {
     /// The attempt is stopped after so many microseconds.
     pub timeout_us: Option<u64>,
-    /// The sink keeps a joblog: results carry the command that was run.
-    pub report_command: bool,
+    /// What the sink wants to know besides.
+    pub report: Report,
+}
+
+/// What results carry beside the outcome, because the sink asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The command that was run: for a joblog.
+    pub command: bool,
+    /// The task itself.
+    pub task: bool,
+}
+
+/// What a job's tasks are made of: how a command's replacement strings find their fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Layout {
+    /// The ventilator does not know: the worker's own flags hold.
+    #[default]
+    Unsaid,
+    /// A task is a line, or as much text as there is, without parts.
+    Whole,
+    /// A task is a JSON object or array.
+    Json,
+    /// A task is several texts with this byte between them.
+    Group(u8),
+    /// A task is a line of columns, which this regular expression separates.
+    Columns(String),
 }
 
 /// A task as it travels.
@@ -235,6 +264,8 @@ pub enum News {
         running: u32,
         /// Tasks that wait for a slot.
         queued: u32,
+        /// Tasks that it runs at once. Fewer than its card says where its host lacks something.
+        slots: u32,
     },
     /// The answer to a roll call.
     Holding {
@@ -260,7 +291,11 @@ pub enum News {
     /// the roll again.
     Reconnected,
     /// The worker takes no more and will leave when what it holds is settled.
-    Draining,
+    Draining {
+        /// Why, for people; empty if it was asked to. At most
+        /// [`ERROR_BYTES_MAX`](crate::limits::ERROR_BYTES_MAX) bytes.
+        reason: String,
+    },
     /// The worker leaves of its own accord and holds nothing.
     Goodbye,
     /// The answer to a recall: these were not started and are handed back.
@@ -272,6 +307,8 @@ pub enum News {
         /// The tasks.
         ranges: SeqRanges,
     },
+    /// Bytes of it arrive, of a message that is not complete yet. Said by the sink.
+    Alive,
 }
 
 /// How one attempt of one task ended.
@@ -293,8 +330,17 @@ pub struct TaskResult<P = Payload> {
     pub task_hash: TaskHash,
     /// How it ended.
     pub outcome: Outcome<P>,
-    /// The command that was run, when [`Limits::report_command`] asked for it; else empty.
+    /// What the sink has [asked](Limits::report) for.
+    pub reported: Option<Box<Reported<P>>>,
+}
+
+/// What a result carries on demand. What was not asked for is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reported<P = Payload> {
+    /// The command that was run.
     pub command: P,
+    /// The task.
+    pub task: P,
 }
 
 /// What came of an attempt.
@@ -306,7 +352,10 @@ pub struct Outcome<P = Payload> {
     pub exit: Exit,
     /// What it wrote to stdout, or what the handler returned.
     pub output: P,
-    /// Empty when all went well; else the end of stderr or a reason, at most
+    /// The end of what it wrote to stderr, at most
+    /// [`STDERR_BYTES_MAX`](crate::limits::STDERR_BYTES_MAX) bytes.
+    pub stderr: P,
+    /// Empty when all went well; else the reason, at most
     /// [`ERROR_BYTES_MAX`](crate::limits::ERROR_BYTES_MAX) bytes.
     pub error: String,
 }
@@ -356,8 +405,8 @@ pub enum ToVentilator {
         /// The workers that are connected to it; none if it is so new that they may have had no
         /// time to connect.
         workers: Option<Bounded<SessionId, WORKERS_MAX>>,
-        /// The sink keeps a joblog.
-        report_command: bool,
+        /// What results are to carry.
+        report: Report,
     },
     /// What became of the results.
     Receipt {
@@ -488,18 +537,22 @@ impl TaskResult {
     /// Bytes of what the user sees of it.
     #[must_use]
     pub fn payload_bytes(&self) -> u64 {
-        (self.outcome.output.len() + self.command.len() + self.outcome.error.len()) as u64
+        let Outcome { output, stderr, error, .. } = &self.outcome;
+        let reported = self.reported.as_ref().map_or(0, |it| it.command.len() + it.task.len());
+        (output.len() + stderr.len() + error.len() + reported) as u64
     }
 }
 
 impl<P: Default> Outcome<P> {
     /// All went well.
     pub fn ok(output: P) -> Self {
-        Self { status: Status::Ok, exit: Exit::None, output, error: String::new() }
+        let (exit, stderr) = (Exit::None, P::default());
+        Self { status: Status::Ok, exit, output, stderr, error: String::new() }
     }
 
     /// There is no output, only a reason.
     pub fn error(status: Status, error: impl Into<String>) -> Self {
-        Self { status, exit: Exit::None, output: P::default(), error: error.into() }
+        let (output, stderr) = (P::default(), P::default());
+        Self { status, exit: Exit::None, output, stderr, error: error.into() }
     }
 }

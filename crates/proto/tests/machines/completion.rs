@@ -1,7 +1,7 @@
 //! The end of a job is heard by whoever comes to ask.
 
 use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Opened, Order};
-use tradewind_proto::message::{Start, ToSink, ToVentilator};
+use tradewind_proto::message::{Report, Start, ToSink, ToVentilator};
 use tradewind_proto::{JobId, Seq, SeqSet, SessionId};
 
 const JOB: JobId = JobId(7);
@@ -26,7 +26,7 @@ fn a_complete_job_is_said_to_be_so_when_it_is_closed_again() {
     let mut sink = Collector::new(CollectorConfig {
         session: SessionId(1),
         order: Order::Seq,
-        report_command: false,
+        report: Report::default(),
     });
     sink.handle_ventilator_connected();
     sink.handle_message(open());

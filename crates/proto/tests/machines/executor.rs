@@ -5,7 +5,9 @@ use std::time::Duration;
 use tradewind_proto::collector::Order;
 use tradewind_proto::executor::{Executor, Finished, Stop};
 use tradewind_proto::limits::HEARTBEAT_INTERVAL;
-use tradewind_proto::message::{Limits, News, Outcome, Status, Task, ToSink, ToWorker};
+use tradewind_proto::message::{
+    Layout, Limits, News, Outcome, Report, Status, Task, ToSink, ToWorker,
+};
 use tradewind_proto::{Attempt, CallId, Payload, Seq, SeqRanges, SessionId, Slot, Time};
 
 use crate::ring::{JOB, Ring};
@@ -14,7 +16,11 @@ use crate::ring::{JOB, Ring};
 fn worker() -> Executor {
     let mut executor = Executor::new(SessionId(1), 1);
     executor.handle_sink_connected();
-    executor.handle_message(ToWorker::RollCall { job: JOB, call: CallId(1) });
+    executor.handle_message(ToWorker::RollCall {
+        job: JOB,
+        call: CallId(1),
+        layout: Layout::Unsaid,
+    });
     let tasks = (0..4).map(|seq| Task {
         seq: Seq(seq),
         attempt: Attempt::FIRST,
@@ -24,7 +30,7 @@ fn worker() -> Executor {
     });
     executor.handle_message(ToWorker::Tasks {
         job: JOB,
-        limits: Limits { timeout_us: Some(1_000), report_command: false },
+        limits: Limits { timeout_us: Some(1_000), report: Report::default() },
         tasks: tasks.collect::<Vec<_>>().into(),
     });
     assert_eq!(executor.poll_start(Time(0)).map(|start| start.task.seq), Some(Seq(0)));
@@ -35,9 +41,8 @@ fn worker() -> Executor {
 /// Task 0 has ended, and the slot has begun 1 at this time.
 fn go_on(executor: &mut Executor, began: Time) {
     let outcome = Outcome::ok(Payload::new());
-    let command = Payload::new();
     let slot = Slot(0);
-    executor.handle_finished(Finished { slot, started_us: 1, ran_us: 1, outcome, command });
+    executor.handle_finished(Finished { slot, started_us: 1, ran_us: 1, outcome, reported: None });
     executor.handle_begun(began, slot, Seq(1));
 }
 
@@ -96,7 +101,7 @@ fn news_need_not_wait_for_results() {
     go_on(&mut executor, Time(5));
     assert_eq!(executor.poll_news(), None);
     executor.handle_drain(Time(5), Duration::ZERO);
-    assert!(matches!(executor.poll_news(), Some(ToSink::News { news: News::Draining, .. })));
+    assert!(matches!(executor.poll_news(), Some(ToSink::News { news: News::Draining { .. }, .. })));
     assert!(matches!(executor.poll_news(), Some(ToSink::News { news: News::Returned { .. }, .. })));
     assert_eq!(executor.poll_news(), None);
     assert!(matches!(executor.poll_transmit(), Some(ToSink::Results { .. })));
@@ -165,7 +170,11 @@ fn a_task_that_runs_for_a_day_is_run_once() {
 fn fed(attempts: &[u32]) -> (Executor, Vec<(u64, u32)>) {
     let mut executor = Executor::new(SessionId(1), 2).with_feeding();
     executor.handle_sink_connected();
-    executor.handle_message(ToWorker::RollCall { job: JOB, call: CallId(1) });
+    executor.handle_message(ToWorker::RollCall {
+        job: JOB,
+        call: CallId(1),
+        layout: Layout::Unsaid,
+    });
     executor.handle_depth(Slot(0), 3);
     executor.handle_depth(Slot(1), 3);
     let tasks = (0..).zip(attempts).map(|(seq, attempt)| Task {
@@ -177,7 +186,7 @@ fn fed(attempts: &[u32]) -> (Executor, Vec<(u64, u32)>) {
     });
     executor.handle_message(ToWorker::Tasks {
         job: JOB,
-        limits: Limits { timeout_us: Some(1_000), report_command: false },
+        limits: Limits { timeout_us: Some(1_000), report: Report::default() },
         tasks: tasks.collect::<Vec<_>>().into(),
     });
     while executor.poll_transmit().is_some() {}
@@ -191,13 +200,12 @@ fn starts(executor: &mut Executor) -> Vec<(u64, u32)> {
 }
 
 fn end(executor: &mut Executor, slot: u32) {
-    let (outcome, command) = (Outcome::ok(Payload::new()), Payload::new());
     executor.handle_finished(Finished {
         slot: Slot(slot),
         started_us: 1,
         ran_us: 1,
-        outcome,
-        command,
+        outcome: Outcome::ok(Payload::new()),
+        reported: None,
     });
 }
 
@@ -235,7 +243,11 @@ fn what_was_fed_is_not_handed_back_and_is_held() {
     let ranges: SeqRanges = (6..9).map(Seq).collect();
     let news = News::Recalled { job: JOB, call: CallId(7), ranges };
     assert_eq!(executor.poll_news(), Some(ToSink::News { session: SessionId(1), news }));
-    executor.handle_message(ToWorker::RollCall { job: JOB, call: CallId(8) });
+    executor.handle_message(ToWorker::RollCall {
+        job: JOB,
+        call: CallId(8),
+        layout: Layout::Unsaid,
+    });
     let Some(ToSink::News { news: News::Holding { unfinished, hashes, .. }, .. }) =
         executor.poll_news()
     else {

@@ -16,7 +16,9 @@ use tradewind_proto::executor::Executor;
 use tradewind_proto::limits::{
     CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, HELD_BYTES_MAX, LOSSES_MAX, RETRY_BACKOFF_MIN,
 };
-use tradewind_proto::message::{Exit, News, Outcome, Status, Task, ToSink, ToVentilator, ToWorker};
+use tradewind_proto::message::{
+    Exit, Layout, News, Outcome, Status, Task, ToSink, ToVentilator, ToWorker,
+};
 use tradewind_proto::{Attempt, CallId, LaneId, Seq, SessionId, Time};
 
 use crate::ring::{JOB, Ring};
@@ -215,7 +217,11 @@ fn an_answer_to_a_recall_that_was_answered_takes_nothing_back() {
 fn a_recall_is_answered_and_leaves_what_would_start_first() {
     let mut executor = Executor::new(SessionId(1), 1);
     executor.handle_sink_connected();
-    executor.handle_message(ToWorker::RollCall { job: JOB, call: CallId(0) });
+    executor.handle_message(ToWorker::RollCall {
+        job: JOB,
+        call: CallId(0),
+        layout: Layout::Unsaid,
+    });
     let task = |seq| Task {
         seq: Seq(seq),
         attempt: Attempt(1),
@@ -355,7 +361,7 @@ fn a_result_of_another_job_or_far_away_is_no_record() {
             task_bytes: 0,
             task_hash: tradewind_proto::TaskHash(0),
             outcome: ok("forged"),
-            command: Payload::new(),
+            reported: None,
         }];
         let session = SessionId(5);
         ring.collector.handle_message(ToSink::Results { job, session, results: results.into() });
@@ -474,6 +480,7 @@ fn a_worker_that_comes_back_keeps_what_it_runs() {
         role: tradewind_proto::message::Role::Worker,
         session: SessionId(1),
         slots: 1,
+        message_bytes_max: tradewind_proto::limits::MESSAGE_BYTES_MAX,
         name: "w1".into(),
     };
     ring.dispatcher.handle_lane_opened(ring.now, LaneId(2), &card);
@@ -497,7 +504,7 @@ fn a_stranger_cannot_take_a_workers_place() {
     ring.join(1, 1);
     ring.tasks(&["a"]);
     // News of a session that has no lane changes nothing.
-    for news in [News::Goodbye, News::Draining, News::Reconnected] {
+    for news in [News::Goodbye, News::Draining { reason: String::new() }, News::Reconnected] {
         ring.say(ToVentilator::Relay { session: SessionId(99), news });
     }
     ring.finish_all();

@@ -4,10 +4,11 @@ use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Opened, Ord
 use tradewind_proto::dispatcher::{Dispatcher, Ended, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
 use tradewind_proto::limits::{
-    CREDIT_BYTES_MAX, HELD_BYTES_MAX, LOSSES_MAX, REORDER_WINDOW_TASKS, ROLL_CALL_GRACE,
+    CREDIT_BYTES_MAX, HELD_BYTES_MAX, LOSSES_MAX, MESSAGE_BYTES_MAX, REORDER_WINDOW_TASKS,
+    ROLL_CALL_GRACE,
 };
 use tradewind_proto::message::{
-    Card, Outcome, Role, Status, TaskResult, ToSink, ToVentilator, ToWorker,
+    Card, Outcome, Report, Role, Status, TaskResult, ToSink, ToVentilator, ToWorker,
 };
 use tradewind_proto::relay::{Relay, RelayConfig};
 use tradewind_proto::{Attempt, JobId, LaneId, Payload, Seq, SeqSet, SessionId, TaskHash, Time};
@@ -56,7 +57,7 @@ impl Stages {
     fn new(order: Order) -> Self {
         let mut config = config(JOB);
         config.stage = "first".to_owned();
-        let sink = CollectorConfig { session: SessionId(1000), order, report_command: false };
+        let sink = CollectorConfig { session: SessionId(1000), order, report: Report::default() };
         let mut stages = Self {
             now: Time(1_000_000),
             ventilator: Dispatcher::new(config),
@@ -220,7 +221,7 @@ impl Stages {
                     started_us: 1,
                     ran_us: 10,
                     outcome: end(&task.payload),
-                    command: Payload::new(),
+                    reported: None,
                 });
             }
         }
@@ -248,7 +249,7 @@ impl Stages {
 
 fn card(stage: usize, slots: u32) -> Card {
     let (session, name) = (SessionId(stage as u64), format!("w{stage}"));
-    Card { role: Role::Worker, session, slots, name }
+    Card { role: Role::Worker, session, slots, message_bytes_max: MESSAGE_BYTES_MAX, name }
 }
 
 #[test]
@@ -310,7 +311,7 @@ fn a_relay_that_is_new_hands_out_nothing_that_is_held() {
             started_us: 1,
             ran_us: 10,
             outcome: Outcome::ok(Payload::from(b"task")),
-            command: Payload::new(),
+            reported: None,
         });
     }
     // A new relay waits for all whom the sink may know of.
@@ -366,7 +367,7 @@ fn what_comes_to_the_wrong_stage_counts_for_nothing() {
         task_bytes: 4,
         task_hash: TaskHash::of(b"task"),
         outcome: Outcome::ok(Payload::from(b"made of it")),
-        command: Payload::new(),
+        reported: None,
     };
     stages.ends[FIRST] = None;
     stages.read(&Payload::from(b"task"), 1);

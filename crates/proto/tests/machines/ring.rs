@@ -9,9 +9,9 @@ use tradewind_proto::collector::{
 };
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
-use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE};
+use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE};
 use tradewind_proto::message::{
-    self, Card, Outcome, Role, Status, TaskResult, ToVentilator, ToWorker,
+    self, Card, Layout, Outcome, Report, Role, Status, TaskResult, ToVentilator, ToWorker,
 };
 use tradewind_proto::{JobId, LaneId, Seq, SeqSet, SessionId, Slot, Time};
 
@@ -49,7 +49,8 @@ impl Ring {
     pub(crate) fn with(order: Order, change: impl FnOnce(&mut DispatcherConfig)) -> Self {
         let mut config = config(JOB);
         change(&mut config);
-        let collector = CollectorConfig { session: SessionId(1000), order, report_command: false };
+        let collector =
+            CollectorConfig { session: SessionId(1000), order, report: Report::default() };
         let mut ring = Self {
             now: Time(1_000_000),
             dispatcher: Dispatcher::new(config),
@@ -82,8 +83,13 @@ impl Ring {
         self.collector.handle_worker_connected(SessionId(id), &format!("w{id}"));
         let worker = Worker { executor, running: BTreeMap::new(), stopped: Vec::new() };
         self.workers.insert(id, worker);
-        let card =
-            Card { role: Role::Worker, session: SessionId(id), slots, name: format!("w{id}") };
+        let card = Card {
+            role: Role::Worker,
+            session: SessionId(id),
+            slots,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            name: format!("w{id}"),
+        };
         self.dispatcher.handle_lane_opened(self.now, LaneId(id), &card);
         self.settle();
     }
@@ -109,7 +115,7 @@ impl Ring {
             started_us: 1,
             ran_us,
             outcome,
-            command: Payload::new(),
+            reported: None,
         });
         self.settle();
     }
@@ -142,7 +148,7 @@ impl Ring {
         }
         self.dispatcher.handle_sink_disconnected();
         self.dispatcher.handle_receipts_disconnected(self.now);
-        let config = CollectorConfig { session: SessionId(1001), order, report_command: false };
+        let config = CollectorConfig { session: SessionId(1001), order, report: Report::default() };
         self.collector = Collector::new(config);
         for (id, worker) in &mut self.workers {
             self.collector.handle_worker_connected(SessionId(*id), &format!("w{id}"));
@@ -170,7 +176,8 @@ impl Ring {
     /// A worker that lives finds the ventilator that is new.
     pub(crate) fn rejoin(&mut self, id: u64, slots: u32) {
         let (session, name) = (SessionId(id), format!("w{id}"));
-        let card = Card { role: Role::Worker, session, slots, name };
+        let card =
+            Card { role: Role::Worker, session, slots, message_bytes_max: MESSAGE_BYTES_MAX, name };
         self.dispatcher.handle_lane_opened(self.now, LaneId(id), &card);
         self.settle();
     }
@@ -304,6 +311,7 @@ impl Ring {
 
 pub(crate) fn config(job: JobId) -> DispatcherConfig {
     DispatcherConfig {
+        layout: Layout::Unsaid,
         job,
         name: "test".into(),
         stage: String::new(),

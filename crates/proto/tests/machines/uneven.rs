@@ -10,7 +10,8 @@ use std::time::Duration;
 use tradewind_proto::collector::{Collector, CollectorConfig, Opened, Opening, Order};
 use tradewind_proto::dispatcher::{Dispatcher, Transmit};
 use tradewind_proto::executor::{Executor, Finished};
-use tradewind_proto::message::{Card, Outcome, Role, ToSink, ToVentilator, ToWorker};
+use tradewind_proto::limits::MESSAGE_BYTES_MAX;
+use tradewind_proto::message::{Card, Outcome, Report, Role, ToSink, ToVentilator, ToWorker};
 use tradewind_proto::{LaneId, Payload, SeqSet, SessionId, Slot, Time};
 
 use crate::ring::{JOB, config};
@@ -143,8 +144,11 @@ enum Event {
 
 impl<'a> World<'a> {
     fn new(scene: &'a Scene) -> Self {
-        let sink =
-            CollectorConfig { session: SessionId(1000), order: Order::Seq, report_command: false };
+        let sink = CollectorConfig {
+            session: SessionId(1000),
+            order: Order::Seq,
+            report: Report::default(),
+        };
         let executor = |(id, (slots, _)): (usize, &(u32, u32))| {
             let mut executor = Executor::new(SessionId(id as u64), *slots);
             executor.handle_sink_connected();
@@ -171,7 +175,13 @@ impl<'a> World<'a> {
             let session = SessionId(id as u64);
             let name = format!("w{id}");
             world.collector.handle_worker_connected(session, &name);
-            let card = Card { role: Role::Worker, session, slots: *slots, name };
+            let card = Card {
+                role: Role::Worker,
+                session,
+                slots: *slots,
+                message_bytes_max: MESSAGE_BYTES_MAX,
+                name,
+            };
             world.dispatcher.handle_lane_opened(world.now, LaneId(id as u64), &card);
         }
         world
@@ -219,7 +229,7 @@ impl<'a> World<'a> {
                     started_us: 1,
                     ran_us: ran.as_micros() as u64,
                     outcome: Outcome::ok(Payload::from(vec![0; self.scene.output_bytes])),
-                    command: Payload::new(),
+                    reported: None,
                 });
             }
             Event::Wake => {}

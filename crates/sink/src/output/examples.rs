@@ -1,7 +1,7 @@
 //! Records for tests.
 
 use tradewind_proto::collector::Records;
-use tradewind_proto::message::{Exit, Outcome, Status, TaskResult};
+use tradewind_proto::message::{Exit, Outcome, Reported, Status, TaskResult};
 use tradewind_proto::{Attempt, Payload, Seq, TaskHash};
 
 /// A record like most: `seq` printed `output` and exited with 0.
@@ -18,9 +18,13 @@ pub(in crate::output) fn record(seq: u64, output: impl AsRef<[u8]>) -> Records {
             status: Status::Ok,
             exit: Exit::Code(0),
             output: Payload::from(output.as_ref().to_vec()),
+            stderr: Payload::new(),
             error: String::new(),
         },
-        command: Payload::from(b"echo hi"),
+        reported: Some(Box::new(Reported {
+            command: Payload::from(b"echo hi"),
+            ..Reported::default()
+        })),
     };
     Records { worker: "w1".into(), stage: "".into(), results: vec![result] }
 }
@@ -28,8 +32,7 @@ pub(in crate::output) fn record(seq: u64, output: impl AsRef<[u8]>) -> Records {
 /// The same, but it ended in another way.
 pub(in crate::output) fn ended(status: Status, exit: Exit, error: &str) -> Records {
     let mut record = record(3, "");
-    record.results[0].outcome =
-        Outcome { status, exit, output: Payload::new(), error: error.to_owned() };
+    record.results[0].outcome = Outcome { exit, ..Outcome::error(status, error) };
     record
 }
 
@@ -44,7 +47,7 @@ pub(in crate::output) fn never_ran(status: Status, error: &str) -> Records {
         task_bytes: 0,
         task_hash: TaskHash::of(b""),
         outcome: Outcome::error(status, error),
-        command: Payload::new(),
+        reported: None,
     };
     Records { worker: "".into(), stage: "".into(), results: vec![result] }
 }

@@ -39,7 +39,8 @@ pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
             receive = result.outcome.output.len(),
         ),
     );
-    escape(&result.command, out);
+    let command = result.reported.as_ref().map(|reported| &reported.command);
+    escape(command.map_or(b"", |command| command), out);
     out.push(b'\n');
 }
 
@@ -74,6 +75,7 @@ fn escape(text: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use tradewind_proto::Payload;
     use tradewind_proto::collector::Records;
+    use tradewind_proto::message::Reported;
 
     use super::super::examples::{ended, never_ran, record, with};
     use super::*;
@@ -119,7 +121,8 @@ mod tests {
     fn no_name_or_command_can_make_another_line_or_column() {
         let mut record = record(0, "");
         record.worker = "a\tb\nc".into();
-        record.results[0].command = Payload::from(b"printf 'a\\tb'\n\techo \xff\r\n");
+        let command = Payload::from(b"printf 'a\\tb'\n\techo \xff\r\n");
+        record.results[0].reported = Some(Box::new(Reported { command, ..Reported::default() }));
         check(
             &record,
             "1\ta\\tb\\nc\t1767323045.679\t     1.500\t7\t0\t0\t0\tprintf 'a\\tb'\\n\\techo \u{fffd}\\r\\n",

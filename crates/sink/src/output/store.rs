@@ -1,6 +1,7 @@
 //! Where records are kept, before the job is known: files, or a program that takes them.
 
 use tradewind_proto::collector::Opening;
+use tradewind_proto::message::Report;
 
 use super::{Continued, FileOutput, OpenError, Output, Prepared};
 
@@ -16,9 +17,9 @@ pub trait Store: Send + 'static {
     /// When it cannot take the job's records.
     fn open(self, opening: &Opening) -> Result<(Self::Output, Continued), OpenError>;
 
-    /// Is each task's command wanted with its record?
-    fn wants_commands(&self) -> bool {
-        false
+    /// What records are to carry besides.
+    fn report(&self) -> Report {
+        Report::default()
     }
 
     /// Can records of failed tasks be replaced by those of a later run?
@@ -34,8 +35,8 @@ impl Store for Prepared {
         self.open(opening)
     }
 
-    fn wants_commands(&self) -> bool {
-        self.settings().joblog.is_some()
+    fn report(&self) -> Report {
+        Report { command: self.settings().joblog.is_some(), task: false }
     }
 
     fn can_retry(&self) -> bool {

@@ -5,7 +5,7 @@ use std::thread;
 
 use tradewind::{Error, Worker};
 use tradewind_lanes::{LaneOptions, PullGate, PushGate};
-use tradewind_proto::message::{Limits, News, Status, Task, ToSink, ToWorker};
+use tradewind_proto::message::{Layout, Limits, News, Report, Status, Task, ToSink, ToWorker};
 use tradewind_proto::{Attempt, CallId, JobId, Payload, Seq};
 use tradewind_wire::{decode, encode};
 
@@ -28,10 +28,11 @@ fn check(work: impl FnOnce(Worker, mpsc::Receiver<()>) -> Result<(), Error> + Se
         let mut heard = results.accept().await;
 
         let job = JobId(1);
-        lane.send(encode(&ToWorker::RollCall { job, call: CallId(1) })).unwrap();
+        lane.send(encode(&ToWorker::RollCall { job, call: CallId(1), layout: Layout::Unsaid }))
+            .unwrap();
         let payload = Payload::from("task");
         let task = Task { seq: Seq(0), attempt: Attempt::FIRST, last: true, payload, origin: None };
-        let limits = Limits { timeout_us: None, report_command: false };
+        let limits = Limits { timeout_us: None, report: Report::default() };
         lane.send(encode(&ToWorker::Tasks { job, limits, tasks: vec![task].into() })).unwrap();
 
         // One a second, for as long as it runs.

@@ -196,7 +196,7 @@ fn outcome(ended: Ended, options: &CommandOptions) -> Outcome {
         }
         Exit::None => (Status::Failed, format!("ended strangely: {}", ended.status)),
     };
-    Outcome { status, exit, output: stdout.into(), error }
+    Outcome { status, exit, output: stdout.into(), stderr: Payload::new(), error }
 }
 
 /// Why a command could not be started, and what may help.

@@ -17,7 +17,7 @@ mod tail;
 mod template;
 
 use tradewind_proto::Payload;
-use tradewind_proto::message::{Outcome, Status};
+use tradewind_proto::message::{Outcome, Report, Reported, Status};
 use tradewind_proto::{Attempt, Seq};
 
 pub use command::{CommandHandler, CommandOptions, STOP_GRACE};
@@ -43,8 +43,21 @@ pub struct Task {
     pub attempt: Attempt,
     /// What the user's input said.
     pub payload: Payload,
-    /// [`Finished::command`] is wanted.
-    pub report_command: bool,
+    /// What [`Finished::reported`] should have.
+    pub report: Report,
+}
+
+impl Task {
+    /// What is to be reported of it.
+    pub(crate) fn reported(&self, command: impl FnOnce() -> Payload) -> Option<Box<Reported>> {
+        if self.report == Report::default() {
+            return None;
+        }
+        Some(Box::new(Reported {
+            command: if self.report.command { command() } else { Payload::new() },
+            task: if self.report.task { self.payload.clone() } else { Payload::new() },
+        }))
+    }
 }
 
 /// Something that runs tasks, one at a time on each of several threads.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tradewind_proto::message::{Outcome, Status};
+use tradewind_proto::message::{Outcome, Reported, Status};
 use tradewind_proto::{Attempt, Payload, Seq, Slot};
 
 use super::{BlockingHandler, StopSignal, Task, tail};
@@ -47,8 +47,8 @@ pub struct Finished {
     pub ran_us: u64,
     /// How it ended.
     pub outcome: Outcome,
-    /// What was run, as a shell would take it, if the task asked for it; else empty.
-    pub command: Payload,
+    /// What the task asked for.
+    pub reported: Option<Box<Reported>>,
     /// What the slot has taken from the deck.
     pub next: Option<Begun>,
 }
@@ -300,14 +300,12 @@ impl Shared {
         let mut outcome = outcome.unwrap_or_else(|panic| panicked(panic.as_ref()));
         // A handler from elsewhere may not know the limit.
         outcome.error = tail::clip(outcome.error);
-        let command = if task.report_command {
+        let reported = task.reported(|| {
             let command = catch_unwind(AssertUnwindSafe(|| self.handler.command(task)));
             command.unwrap_or_default()
-        } else {
-            Payload::new()
-        };
+        });
         let Task { seq, attempt, .. } = *task;
-        Finished { slot, seq, attempt, started_us, ran_us, outcome, command, next: None }
+        Finished { slot, seq, attempt, started_us, ran_us, outcome, reported, next: None }
     }
 
     /// Hands over what has ended, and takes from the deck what the slot goes on with. From here on
@@ -339,7 +337,7 @@ impl Shared {
             started_us: now_us(),
             ran_us: 0,
             outcome: Outcome::error(Status::Failed, error),
-            command: Payload::new(),
+            reported: task.reported(Payload::new),
             next: None,
         });
         (self.call)();

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use rustix::process::Pid;
+use tradewind_proto::message::Report;
 use tradewind_proto::{Attempt, Seq};
 
 use super::*;
@@ -20,13 +21,23 @@ fn handler(input: Input, args: &[&str]) -> CommandHandler {
 }
 
 fn run(handler: &CommandHandler, payload: impl Into<Payload>) -> Outcome {
-    let task =
-        Task { seq: Seq(6), attempt: Attempt(2), payload: payload.into(), report_command: false };
+    let task = Task {
+        seq: Seq(6),
+        attempt: Attempt(2),
+        payload: payload.into(),
+        report: Report::default(),
+    };
     handler.run(&task, &StopSignal::new().unwrap())
 }
 
 fn outcome(status: Status, exit: Exit, output: &str, error: &str) -> Outcome {
-    Outcome { status, exit, output: output.to_owned().into(), error: error.to_owned() }
+    Outcome {
+        status,
+        exit,
+        output: output.to_owned().into(),
+        stderr: Payload::new(),
+        error: error.to_owned(),
+    }
 }
 
 fn ok(output: &str) -> Outcome {
@@ -127,7 +138,7 @@ fn output_beyond_the_limit_is_an_error() {
         let template = Template::parse(args, Input::Stdin).unwrap();
         let options = CommandOptions { output_bytes_max, ..CommandOptions::default() };
         let outcome = run(&CommandHandler::new(template, options), vec![0; 20 << 20]);
-        let Outcome { status, exit, output, error } = &outcome;
+        let Outcome { status, exit, output, error, .. } = &outcome;
         assert_eq!((*status, *exit, output.len(), error.as_str()), expected, "{args:?}");
     }
     let limit = 1 << 20;
@@ -233,7 +244,7 @@ fn check_stopped(script: &str, grace: Duration, expected: &Outcome) {
         seq: Seq(0),
         attempt: Attempt::FIRST,
         payload: file.to_str().unwrap().to_owned().into(),
-        report_command: false,
+        report: Report::default(),
     };
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
@@ -293,8 +304,12 @@ fn stopped_command_may_clean_up() {
 fn stop_that_comes_first_starts_nothing() {
     let stop = StopSignal::new().unwrap();
     stop.raise();
-    let task =
-        Task { seq: Seq(0), attempt: Attempt(1), payload: Payload::new(), report_command: false };
+    let task = Task {
+        seq: Seq(0),
+        attempt: Attempt(1),
+        payload: Payload::new(),
+        report: Report::default(),
+    };
     let sleep = handler(Input::Argument, &["sleep", "1000"]);
     assert_eq!(sleep.run(&task, &stop), not_run("stopped"));
 }

@@ -136,7 +136,7 @@ impl SlotThread<'_> {
         let slot = self.slot;
         let finished = ended.into_iter().map(|ended| {
             let Ended { task, started, ran_us, outcome } = ended;
-            let command = if task.report_command { self.command.clone() } else { Payload::new() };
+            let reported = task.reported(|| self.command.clone());
             Finished {
                 slot,
                 seq: task.seq,
@@ -144,7 +144,7 @@ impl SlotThread<'_> {
                 started_us: unix_us + started.0,
                 ran_us,
                 outcome,
-                command,
+                reported,
                 next: None,
             }
         });

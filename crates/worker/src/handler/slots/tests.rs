@@ -3,6 +3,7 @@ use std::sync::mpsc::{self, Receiver};
 
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
+use tradewind_proto::message::Report;
 
 use super::*;
 use crate::handler::{CommandHandler, CommandOptions, Handler, Input, STOPPED, Template};
@@ -101,7 +102,7 @@ impl Gates {
 
 fn task(seq: u64, payload: &'static str) -> Task {
     let payload = Payload::from(payload.as_bytes());
-    Task { seq: Seq(seq), attempt: Attempt::FIRST, payload, report_command: false }
+    Task { seq: Seq(seq), attempt: Attempt::FIRST, payload, report: Report::default() }
 }
 
 fn command(args: &[&str]) -> Handler {
@@ -133,14 +134,23 @@ fn threads_are_started_when_they_are_needed() {
 }
 
 #[test]
-fn command_is_reported_when_asked_for() {
-    let mut worker = Worker::new(1, command(&["echo", "{}", "{#}"]));
-    worker.slots.start(Slot(0), task(1, "two words"));
-    assert_eq!(worker.receive().command, "");
-    worker.slots.start(Slot(0), Task { report_command: true, ..task(1, "two words") });
-    let finished = worker.receive();
-    assert_eq!(finished.command, "echo 'two words' 2");
-    assert_eq!(finished.outcome.output, "two words 2\n");
+fn what_is_asked_for_is_reported() {
+    let check = |command_wanted, task_wanted, expected: Option<(&str, &str)>| {
+        let mut worker = Worker::new(1, command(&["echo", "{}", "{#}"]));
+        let report = Report { command: command_wanted, task: task_wanted };
+        worker.slots.start(Slot(0), Task { report, ..task(1, "two words") });
+        let finished = worker.receive();
+        let reported = expected.map(|(command, task)| {
+            let (command, task) = (command.to_owned().into(), task.to_owned().into());
+            Box::new(Reported { command, task })
+        });
+        assert_eq!(finished.reported, reported);
+        assert_eq!(finished.outcome.output, "two words 2\n");
+    };
+    check(false, false, None);
+    check(true, false, Some(("echo 'two words' 2", "")));
+    check(false, true, Some(("", "two words")));
+    check(true, true, Some(("echo 'two words' 2", "two words")));
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use tradewind_proto::Payload;
+use tradewind_proto::message::Report;
 
 use super::super::PipeMode;
 use super::*;
@@ -31,12 +32,12 @@ impl Scene {
             "task" => {
                 let seq = Seq(number());
                 let payload = Payload::from(format!("t{about}"));
-                let task = Task { seq, attempt: Attempt(1), payload, report_command: false };
+                let task = Task { seq, attempt: Attempt(1), payload, report: Report::default() };
                 self.feed.handle_task(now, task);
             }
             "unfit" => {
                 let (seq, payload) = (Seq(number()), Payload::from(b"\n"));
-                let task = Task { seq, attempt: Attempt(1), payload, report_command: false };
+                let task = Task { seq, attempt: Attempt(1), payload, report: Report::default() };
                 self.feed.handle_task(now, task);
             }
             "up" => self.feed.handle_started(now),
