@@ -80,20 +80,34 @@ pub fn random() -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-/// One of our programs, built by `cargo build --workspace --bins`: beside the program that runs, or
-/// the directory of the test that runs, since cargo tells a test only about its own package's.
+/// Where the programs are that are to be tested, if not beside the tests.
+pub const PROGRAMS_ENV: &str = "E2E_PROGRAMS";
+
+/// One of our programs: from the directory that [`PROGRAMS_ENV`] names, which is how the suite is run
+/// against what users get (`target/release`), or else beside the program that runs, as
+/// `cargo build --workspace --bins` leaves it. Cargo tells a test only about its own package's.
 ///
-/// An example is `examples/NAME`; `cargo test --workspace` has built it.
+/// An example is `examples/NAME`; `cargo test --workspace` has built it, beside the tests.
 ///
 /// # Panics
 /// When it has not been built.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
+    let given = std::env::var_os(PROGRAMS_ENV).filter(|_| !name.starts_with("examples/"));
+    let profile = given.map_or_else(own_profile, |dir| {
+        let dir = PathBuf::from(dir);
+        assert!(dir.is_absolute(), "{PROGRAMS_ENV} is {dir:?}: tests run in other directories");
+        dir
+    });
+    let program = profile.join(name);
+    assert!(program.exists(), "{program:?} is missing: build the programs first");
+    program
+}
+
+/// Where cargo has put what runs.
+fn own_profile() -> PathBuf {
     let ours = std::env::current_exe().expect("a program has a path");
     let dir = ours.parent().expect("a program is in a directory");
     let is_test = dir.ends_with("deps");
-    let profile = if is_test { dir.parent().expect("it is PROFILE/deps") } else { dir };
-    let program = profile.join(name);
-    assert!(program.exists(), "{program:?} is missing: run `cargo build --workspace --bins` first");
-    program
+    if is_test { dir.parent().expect("it is PROFILE/deps").to_owned() } else { dir.to_owned() }
 }
