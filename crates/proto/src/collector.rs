@@ -257,6 +257,14 @@ impl Collector {
         self.workers.remove(&session);
     }
 
+    /// Bytes of a worker's arrive, of a message that is not complete yet: it lives, however long that
+    /// takes. To be called at most once in a [heartbeat's](HEARTBEAT_INTERVAL) time.
+    pub fn handle_alive(&mut self, session: SessionId) {
+        if self.workers.contains_key(&session) {
+            self.handle_news(session, News::Alive);
+        }
+    }
+
     /// Our connection to the ventilator's receipts port stands.
     pub fn handle_ventilator_connected(&mut self) {
         self.is_ventilator_connected = true;

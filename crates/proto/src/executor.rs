@@ -8,6 +8,8 @@
 //! that stays: then more lie there already, behind the one that runs. They have not started, but
 //! nobody can take them back; each of them runs there and ends there.
 
+mod shortage;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -18,6 +20,9 @@ use crate::message::{
 };
 use crate::seq_ring::SeqRing;
 use crate::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, Slot, TaskHash, Time};
+
+pub use self::shortage::PutBack;
+use self::shortage::Shortage;
 
 /// The worker's state machine.
 #[derive(Debug)]
@@ -46,7 +51,10 @@ pub struct Executor {
     stops: VecDeque<Stop>,
     is_sink_connected: bool,
     next_beat: Time,
+    shortage: Shortage,
     draining: bool,
+    /// Why it leaves, if not because it was asked to.
+    leave_reason: String,
     /// When a drain gives up what still runs.
     grace_ends: Option<Time>,
     said_goodbye: bool,
@@ -81,7 +89,7 @@ struct Running {
     task_hash: TaskHash,
     /// From when on its timeout counts; what is fed says it later.
     started: Option<Time>,
-    timeout: Option<Duration>,
+    limits: Limits,
     stopped: Option<StopReason>,
 }
 
@@ -146,6 +154,8 @@ pub struct ExecutorSnapshot {
     pub running: u32,
     /// Tasks that wait, for a slot or in one.
     pub queued: u32,
+    /// Slots that may be in use now.
+    pub slots: u32,
     /// Results that are not settled.
     pub retained: u64,
     /// Tasks that ended here.
@@ -176,7 +186,9 @@ impl Executor {
             stops: VecDeque::new(),
             is_sink_connected: false,
             next_beat: Time(0),
+            shortage: Shortage::new(slots),
             draining: false,
+            leave_reason: String::new(),
             grace_ends: None,
             said_goodbye: false,
             jobs_done: 0,
@@ -296,17 +308,14 @@ impl Executor {
             debug_assert!(false, "{slot:?} was not running");
             return;
         };
-        if let Some(next) = self.take_fed(slot) {
-            self.slots[slot.0 as usize] = Some(next);
-        } else {
-            self.free_slots.push(slot);
-        }
-        self.tasks_done += 1;
+        self.vacate(slot);
+        // What was handed back ends elsewhere.
+        self.tasks_done += u64::from(!running.is_unwanted());
         match running.stopped {
             Some(StopReason::Unwanted) => return,
             // It may have ended well just before it was stopped.
             Some(StopReason::TimedOut) if !outcome.status.is_success() => {
-                let limit = running.timeout.unwrap_or_default();
+                let limit = running.timeout().unwrap_or_default();
                 outcome.status = Status::TimedOut;
                 outcome.error = format!("timed out after {limit:?}");
             }
@@ -338,17 +347,13 @@ impl Executor {
                 self.stops.push_back(running.stop(slot));
             }
         }
+        self.raise_slots(now);
         if self.grace_ends.take_if(|ends| *ends <= now).is_some() {
             self.give_up_running();
         }
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
-            let running = self.running();
-            let queued = self.queued();
-            let slots = self.slots.len() as u32;
-            if self.is_sink_connected {
-                self.news.push_back(News::Heartbeat { running, queued, slots });
-            }
+            self.say_heartbeat();
         }
     }
 
@@ -361,7 +366,7 @@ impl Executor {
 
     fn drain(&mut self) {
         self.draining = true;
-        self.say_news(News::Draining { reason: String::new() });
+        self.say_news(News::Draining { reason: self.leave_reason.clone() });
         self.hand_back();
     }
 
@@ -370,7 +375,9 @@ impl Executor {
         let job = self.job.as_ref()?.id;
         let first = self.queue.front()?;
         let (seq, attempt) = (first.task.seq, first.task.attempt);
-        let slot = self.free_slots.pop().or_else(|| self.slot_to_feed(seq, attempt))?;
+        let is_slot_allowed = self.running() < self.slots_now();
+        let free = if is_slot_allowed { self.free_slots.pop() } else { None };
+        let slot = free.or_else(|| self.slot_to_feed(seq, attempt))?;
         let queued = self.queue.pop_front()?;
         self.begin(job, slot, &queued, now);
         let Queued { task, limits } = queued;
@@ -381,7 +388,9 @@ impl Executor {
     /// may begin the next of these, if that is [said](Self::handle_begun) right after the end, and
     /// before anything else is heard.
     pub fn waiting(&self) -> impl Iterator<Item = (&Task, Limits)> {
-        self.queue.iter().map(|queued| (&queued.task, queued.limits))
+        let is_over = self.running() > self.slots_now();
+        let waiting = self.queue.iter().take(if is_over { 0 } else { usize::MAX });
+        waiting.map(|queued| (&queued.task, queued.limits))
     }
 
     /// The next task to stop.
@@ -424,7 +433,10 @@ impl Executor {
         let running = self.slots.iter().flatten();
         let deadlines =
             running.filter(|running| running.stopped.is_none()).filter_map(Running::deadline);
-        deadlines.chain(self.grace_ends).fold(self.next_beat, Time::min)
+        deadlines
+            .chain(self.grace_ends)
+            .chain(self.shortage.raise_at())
+            .fold(self.next_beat, Time::min)
     }
 
     /// Has a drain come to its end?
@@ -445,6 +457,7 @@ impl Executor {
         ExecutorSnapshot {
             running: self.running(),
             queued: self.queued(),
+            slots: self.slots_now(),
             retained: self.retained.count() as u64,
             tasks_done: self.tasks_done,
             jobs_done: self.jobs_done,
@@ -462,7 +475,7 @@ impl Executor {
             task_bytes: task.payload.len() as u64,
             task_hash: task.hash(),
             started: (!self.is_feeding).then_some(began),
-            timeout: limits.timeout_us.map(Duration::from_micros),
+            limits: *limits,
             stopped: None,
         };
         match &mut self.slots[slot.0 as usize] {
@@ -492,6 +505,15 @@ impl Executor {
         })?;
         self.next_feed = place + 1;
         Some(Slot(place as u32))
+    }
+
+    /// Gives a slot to what lies there behind the task that has ended, or frees it.
+    fn vacate(&mut self, slot: Slot) {
+        if let Some(next) = self.take_fed(slot) {
+            self.slots[slot.0 as usize] = Some(next);
+        } else {
+            self.free_slots.push(slot);
+        }
     }
 
     fn take_fed(&mut self, slot: Slot) -> Option<Running> {
@@ -565,7 +587,7 @@ impl Executor {
             hashes: Bounded(all.into_values().collect()),
         });
         if self.draining {
-            self.say_news(News::Draining { reason: String::new() });
+            self.say_news(News::Draining { reason: self.leave_reason.clone() });
             self.hand_back();
         }
         self.push_again();
@@ -603,9 +625,8 @@ impl Executor {
         for queued in &mut self.queue {
             queued.limits = limits;
         }
-        let timeout = limits.timeout_us.map(Duration::from_micros);
         for (_, running) in self.in_slots_mut().filter(|(_, running)| running.job == job) {
-            running.timeout = timeout;
+            running.limits = limits;
         }
     }
 
@@ -761,7 +782,11 @@ impl Executor {
 
 impl Running {
     fn deadline(&self) -> Option<Time> {
-        Some(self.started? + self.timeout?)
+        Some(self.started? + self.timeout()?)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.limits.timeout_us.map(Duration::from_micros)
     }
 
     fn is_unwanted(&self) -> bool {

@@ -54,6 +54,13 @@ pub const ROLL_CALL_GRACE: Duration = WORKER_TIMEOUT;
 /// The sink counts as unheard after so long: no worker is blamed for silence meanwhile.
 pub const SINK_SILENCE_MAX: Duration = Duration::from_secs(3);
 
+/// The first wait before a worker uses a slot again in which a task could not be started, because
+/// its host lacked something; it doubles whenever that happens again.
+pub const SHORTAGE_PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// The longest of these waits.
+pub const SHORTAGE_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// The first wait before a failed task is tried again; it doubles with each attempt.
 pub const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(100);
 

@@ -60,6 +60,13 @@ impl Window {
         self.slots
     }
 
+    /// The worker uses so many slots now: it may lack what more would need.
+    pub(crate) fn set_slots(&mut self, slots: u32) {
+        let slots = u64::from(slots);
+        self.size = (self.size - self.slots.min(self.size) + slots).max(slots);
+        self.slots = slots;
+    }
+
     /// Tasks the worker may hold. Beyond its slots, their results must not be more than fits into
     /// its share of the sink's memory: nobody can call them back.
     pub(crate) fn size(&self) -> u64 {
@@ -119,7 +126,7 @@ impl Window {
         let queued = queued.max(by_run_time);
         // At most twice as many, so that a single short task among long ones does not fill a queue
         // that others would have shared.
-        let size = (self.slots + queued as u64).min(GROWTH_MAX * self.size);
+        let size = (self.slots + queued as u64).min(GROWTH_MAX * self.size.max(1));
         self.size = size.min(CREDIT_TASKS_MAX);
     }
 

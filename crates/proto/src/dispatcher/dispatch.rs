@@ -101,9 +101,9 @@ impl Dispatcher {
 
     /// Much may wait of which little may go out yet: nobody gets all of that.
     fn even_share(&self, worker: &Worker) -> u64 {
-        let ready = self.workers.values().filter(|worker| worker.phase == Phase::Ready).count();
+        let ready = self.workers.values().filter(|worker| worker.can_start()).count();
         let waiting = self.requeued.len() as u64 + self.fresh_room();
-        let share = waiting.div_ceil(ready as u64);
+        let share = waiting.div_ceil(ready.max(1) as u64);
         share.max(worker.idle_slots()).max(self.tail.least_worth())
     }
 

@@ -3,7 +3,7 @@
 use super::entry::{Entry, State};
 use super::worker::Phase;
 use super::{Dispatcher, Stopped, Timeout, Transmit};
-use crate::limits::WORKER_TIMEOUT;
+use crate::limits::{SLOTS_MAX, WORKER_TIMEOUT};
 use crate::message::{News, Status, ToSink, ToWorker};
 use crate::{Attempt, CallId, LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Time};
 
@@ -32,9 +32,13 @@ impl Dispatcher {
         let Some(worker) = self.workers.get_mut(&session) else { return };
         worker.heard = now;
         match news {
-            News::Heartbeat { running, queued, slots: _ } => {
+            News::Heartbeat { running, queued, slots } => {
                 worker.running = running;
                 worker.queued = queued;
+                if u64::from(slots) != worker.window.slots() {
+                    worker.window.set_slots(slots.min(SLOTS_MAX));
+                    worker.slots_max = worker.slots_max.max(worker.window.slots());
+                }
                 // A worker may retain what another's record has settled: let it forget.
                 if worker.told_below < self.base && worker.settled.is_empty() {
                     self.to_settle.push(session);
@@ -173,7 +177,7 @@ impl Dispatcher {
         }
         // Tasks start in the order of their seqs: only the first ones can have been running, and
         // only what ran can have brought the worker down.
-        let slots = worker.window.slots() as usize;
+        let slots = worker.slots_max as usize;
         for (place, seq) in worker.out.iter().enumerate() {
             self.take_back(session, seq, is_blaming && place < slots);
         }
@@ -256,6 +260,11 @@ impl Dispatcher {
                 }
             }
         }
+    }
+
+    /// Bytes of the sink's arrive, of a message that is not complete yet.
+    pub fn handle_sink_alive(&mut self, now: Time) {
+        self.hear_sink(now);
     }
 
     pub(super) fn hear_sink(&mut self, now: Time) {

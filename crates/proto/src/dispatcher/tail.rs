@@ -290,7 +290,7 @@ impl Dispatcher {
         }
         let (mut out, mut running_sum, mut slots, mut ready) = (0, 0.0, 0, 0_u32);
         let (mut known_slots, mut known_rate) = (0.0, 0.0);
-        for worker in self.workers.values().filter(|worker| worker.phase == Phase::Ready) {
+        for worker in self.workers.values().filter(|worker| worker.can_start()) {
             ready += 1;
             out += worker.out.count();
             running_sum += running(worker);
@@ -322,7 +322,7 @@ impl Dispatcher {
     /// Something waits, and nobody may have it now: whoever is held back may later.
     pub(super) fn look_when_held(&mut self, left: Option<&Left>) {
         let Some(left) = left else { return };
-        let idle = self.workers.values().filter(|w| w.phase == Phase::Ready && w.idle_slots() > 0);
+        let idle = self.workers.values().filter(|w| w.can_start() && w.idle_slots() > 0);
         self.tail.look = idle.filter_map(|worker| left.held_until(worker)).min();
     }
 

@@ -15,6 +15,8 @@ pub(super) struct Worker {
     /// The call that it has not answered. Answers to earlier ones are out of date.
     pub(super) call: Option<CallId>,
     pub(super) window: Window,
+    /// Tasks that can have been running at once, whatever slots it has now.
+    pub(super) slots_max: u64,
     /// How long a task takes here.
     pub(super) pace: Pace,
     /// The recall that it has not answered.
@@ -54,6 +56,7 @@ impl Worker {
             phase: Phase::Called,
             call: None,
             window: Window::new(card.slots),
+            slots_max: u64::from(card.slots.max(1)),
             pace: Pace::default(),
             recall: None,
             recall_min: now,
@@ -96,7 +99,12 @@ impl Worker {
     pub(super) fn is_hungry(&self, room: u64) -> bool {
         let free = self.free(room);
         let is_worthwhile = self.idle_slots() > 0 || free * 8 >= room;
-        self.phase == Phase::Ready && free > 0 && self.free_bytes() > 0 && is_worthwhile
+        self.can_start() && free > 0 && self.free_bytes() > 0 && is_worthwhile
+    }
+
+    /// May it have tasks, and does it use a slot to run them in?
+    pub(super) fn can_start(&self) -> bool {
+        self.phase == Phase::Ready && self.window.slots() > 0
     }
 
     /// Tasks per slot.

@@ -5,6 +5,7 @@ mod executor;
 mod relay;
 mod resume;
 mod ring;
+mod shortage;
 mod uneven;
 
 use std::time::Duration;
