@@ -32,6 +32,10 @@ pub struct VentilatorArgs {
     #[arg(long, env = "TRADEWIND_INPUT", value_name = "FILE", default_value = "-")]
     pub input: InputPath,
 
+    /// What errors call an input that the parent process has opened
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub input_name: Option<InputPath>,
+
     /// Tasks end with a NUL, not with a newline
     #[arg(long, short = '0', env = "TRADEWIND_NULL", value_parser = BoolishValueParser::new())]
     pub null: bool,
@@ -300,7 +304,11 @@ impl VentilatorArgs {
         let format = self.format.format(self.null, self.colsep.as_ref())?;
         let task_bytes_max = payload_bytes_max(self.lanes.message_max);
         let task_bytes_max = usize::try_from(task_bytes_max).unwrap_or(usize::MAX);
-        Ok(open(&self.input).or_exit(INPUT)?.tasks(&format, task_bytes_max))
+        let mut input = open(&self.input).or_exit(INPUT)?;
+        if let Some(name) = &self.input_name {
+            input.path = name.clone();
+        }
+        Ok(input.tasks(&format, task_bytes_max))
     }
 
     /// What the other flags mean.

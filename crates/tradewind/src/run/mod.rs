@@ -2,31 +2,32 @@
 
 mod child;
 mod dry_run;
+mod jobs;
 mod pipeline;
+mod tasks;
 mod values;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, stdout};
 use std::net::TcpListener;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_node::args::{AttemptArgs, LogArgs, default_name};
-use tradewind_node::exit::{Fatal, HELP, INPUT, LISTEN, OK, OrExit, STOPPED, SYSTEM, USAGE};
+use tradewind_node::exit::{Fatal, HELP, LISTEN, OK, OrExit, STOPPED, SYSTEM, USAGE};
 use tradewind_node::{Asked, Shutdown, block_on, exit, logs};
 use tradewind_proto::dispatcher::Timeout;
-use tradewind_proto::limits::{MESSAGE_BYTES_MAX, SLOTS_MAX};
+use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_sink::args::OutputArgs;
 use tradewind_sink::output::OutputTarget;
 use tradewind_ventilator::args::{FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
-use tradewind_ventilator::input::{self, Input, InputPath};
+use tradewind_ventilator::input::InputPath;
 use tradewind_worker::args::{FieldKind, HandlerArgs, PIPES, REPLACEMENTS, cores};
 
 use self::child::{Children, End, Part, Role, arg, flag};
-use self::values::Values;
+use self::jobs::Jobs;
+use self::tasks::Tasks;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,7 +43,8 @@ const VALUES: &str = "\
 Values on the command line, as in GNU parallel, instead of --input:
   -- COMMAND ::: A B        two tasks
   -- COMMAND ::: A B ::: 1 2   every combination: A 1, A 2, B 1, B 2
-  -- COMMAND ::: A B :::+ 1 2  one with one: A 1, B 2";
+  -- COMMAND ::: A B :::+ 1 2  one with one: A 1, B 2
+  -- COMMAND :::: FILE...   the lines of files; ::::+ FILE links them";
 
 const PIPELINE: &str = "\
 A pipeline FILE (TOML) names its stages in order; a task's output in one is its task in the next:
@@ -67,15 +69,10 @@ const WORKERS_MAX: u32 = 1024;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{VALUES}\n\n{PIPELINE}\n\n{REPLACEMENTS}\n\n{PIPES}\n\n{HELP}"))]
 pub(crate) struct RunArgs {
-    /// Tasks to run at once, in all [default: the cores]
-    #[arg(
-        long,
-        short,
-        env = "TRADEWIND_SLOTS",
-        value_name = "SLOTS",
-        value_parser = clap::value_parser!(u32).range(1..=i64::from(SLOTS_MAX))
-    )]
-    jobs: Option<u32>,
+    /// Tasks to run at once, in all: a number, +N or -N (more or fewer than the cores), N% (of
+    /// the cores), or 0 (as many as possible) [default: the cores]
+    #[arg(long, short, env = "TRADEWIND_SLOTS", value_name = "SLOTS", allow_hyphen_values = true)]
+    jobs: Option<Jobs>,
 
     /// Worker processes to spread them over
     #[arg(
@@ -150,50 +147,12 @@ impl RunArgs {
         let format = self.format.format(self.null, self.handler.colsep.as_ref())?;
         self.handler.fields = self.handler.fields.or(self.fields(values.is_some()));
         self.handler.runner("", MESSAGE_BYTES_MAX)?;
+        let tasks = Tasks::open(values, &self.input())?;
         if self.dry_run {
             let template = self.handler.template()?;
-            let Some(values) = values else {
-                let input = input::open(&self.input()).or_exit(INPUT)?;
-                return dry_run::show(input, &format, &template, stdout());
-            };
-            let reader = values.reader().or_exit(SYSTEM)?;
-            let input = Input { reader, path: InputPath::Stdin, bytes: None };
-            return dry_run::show(input, &format, &template, stdout());
+            return dry_run::show(tasks.try_into()?, &format, &template, stdout());
         }
-        drop(input::open(&self.input()).or_exit(INPUT)?);
-        block_on(|shutdown| self.run(values, shutdown))
-    }
-
-    /// Takes the values of `:::` out of the command. They come to the ventilator one after another,
-    /// as if `find -print0` had written them, and several make a task.
-    fn take_values(&mut self) -> Result<Option<Values>, Fatal> {
-        let command = std::mem::take(&mut self.handler.command);
-        let (command, values) = values::split(command).or_exit(USAGE)?;
-        self.handler.command = command;
-        let Some(values) = values else { return Ok(None) };
-        let refuse = |flag: &str| {
-            let text = format!("::: gives the tasks, and so does {flag}: take one of them");
-            Err(Fatal::new(USAGE, text))
-        };
-        if self.input() != InputPath::Stdin {
-            return refuse("--input");
-        }
-        if self.format.input_format != InputFormat::Lines {
-            return refuse("--input-format");
-        }
-        if self.format.header.is_some() {
-            return refuse("--header");
-        }
-        self.null = true;
-        let sources = u32::try_from(values.sources()).unwrap_or(u32::MAX);
-        if let Some(sources) = NonZeroU32::new(sources).filter(|sources| sources.get() > 1) {
-            if self.format.max_args.is_some() || self.handler.colsep.is_some() {
-                let text = "-n (--max-args) and --colsep make tasks of the values of one :::";
-                return Err(Fatal::new(USAGE, text));
-            }
-            self.format.max_args = Some(sources);
-        }
-        Ok(Some(values))
+        block_on(|shutdown| self.run(tasks, shutdown))
     }
 
     /// What workers have to know of the tasks, besides `--colsep`.
@@ -206,14 +165,14 @@ impl RunArgs {
         is_group.then_some(if self.null { FieldKind::Nul } else { FieldKind::Lines })
     }
 
-    async fn run(self, values: Option<Values>, shutdown: Shutdown) -> exit::Outcome {
-        let slots = self.jobs.unwrap_or_else(cores);
+    async fn run(self, tasks: Tasks, shutdown: Shutdown) -> exit::Outcome {
+        let slots = self.jobs.map_or_else(cores, |jobs| jobs.slots(cores()));
         if self.workers > slots {
             let text = format!("{} workers cannot share {slots} slots; see -j", self.workers);
             return Err(Fatal::new(USAGE, text));
         }
 
-        drive(self.start(slots, values)?, shutdown).await
+        drive(self.start(slots, tasks)?, shutdown).await
     }
 
     fn input(&self) -> InputPath {
@@ -222,7 +181,7 @@ impl RunArgs {
 
     /// Starts all three, with listeners that are open already: no port is guessed, and nobody has
     /// to wait for anybody.
-    fn start(&self, slots: u32, values: Option<Values>) -> Result<Children, Fatal> {
+    fn start(&self, slots: u32, input: Tasks) -> Result<Children, Fatal> {
         let ((tasks, tasks_at), (receipts, receipts_at), (results, results_at)) =
             (listen()?, listen()?, listen()?);
         let mut children = self.children()?;
@@ -232,13 +191,13 @@ impl RunArgs {
             arg("--tasks", &tasks_at),
             arg("--receipts", &receipts_at),
             arg("--sink", &results_at),
+            input.args(),
             self.ventilator_args(),
         ];
-        let mut part = Part::new(Role::Ventilator, ventilator.concat(), vec![tasks, receipts]);
-        if let Some(values) = values {
-            part.stdin = Some(Stdio::from(values.reader().or_exit(SYSTEM)?));
-        }
-        children.start_part(part)?;
+        children.start_part(Part {
+            stdin: Some(input.into()),
+            ..Part::new(Role::Ventilator, ventilator.concat(), vec![tasks, receipts])
+        })?;
         let host = default_name();
         for worker in 0..self.workers {
             let share = slots / self.workers + u32::from(worker < slots % self.workers);
@@ -263,8 +222,7 @@ impl RunArgs {
 
     fn ventilator_args(&self) -> Vec<OsString> {
         let PolicyArgs { attempts, halt } = &self.policy;
-        let mut args = arg("--input", self.input().as_os_str());
-        args.extend(flag("--null", self.null));
+        let mut args: Vec<OsString> = flag("--null", self.null).into_iter().collect();
         args.extend(self.format.to_args().into_iter().map(OsString::from));
         args.extend(self.handler.colsep.iter().map(|colsep| format!("--colsep={colsep}").into()));
         let ResumeArgs { resume, retry_failed } = self.resume;

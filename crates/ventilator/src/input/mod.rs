@@ -18,7 +18,7 @@ pub use csv::CsvSource;
 pub use format::Format;
 pub use groups::GroupSource;
 pub use lines::{Delimiter, LineSource};
-pub use open::{Input, InputError, InputPath, open};
+pub use open::{Input, InputError, InputPath, open, open_file};
 pub use rows::RowSource;
 pub use source::{Chunk, Item, Source};
 

@@ -93,23 +93,44 @@ pub struct Input<R = Box<dyn Read + Send>> {
 ///
 /// When it cannot be opened or is a directory.
 pub fn open(path: &InputPath) -> Result<Input, InputError> {
+    Input::new(open_file(path)?, path.clone())
+}
+
+/// The same, for another process to read.
+///
+/// # Errors
+///
+/// When it cannot be opened or is a directory.
+pub fn open_file(path: &InputPath) -> Result<File, InputError> {
     let opened = match path {
         // A handle of our own: the standard library's stdin has a lock and a buffer.
         InputPath::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),
         InputPath::File(path) => File::open(path),
     };
     let describe = |reason| InputError::opening(path, reason);
-    let mut file = opened.map_err(describe)?;
-    let metadata = file.metadata().map_err(describe)?;
-    if metadata.is_dir() {
+    let file = opened.map_err(describe)?;
+    if file.metadata().map_err(describe)?.is_dir() {
         return Err(InputError::Directory { input: path.clone() });
     }
-    let bytes = match metadata.is_file() {
-        // Whoever opened our stdin may have read from it already.
-        true => Some(metadata.len().saturating_sub(file.stream_position().map_err(describe)?)),
-        false => None,
-    };
-    Ok(Input { reader: Box::new(Patient(file)), path: path.clone(), bytes })
+    Ok(file)
+}
+
+impl Input {
+    /// Takes an input that is open already, and is called this.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not know what it is.
+    pub fn new(mut file: File, path: InputPath) -> Result<Self, InputError> {
+        let describe = |reason| InputError::opening(&path, reason);
+        let metadata = file.metadata().map_err(describe)?;
+        let bytes = match metadata.is_file() {
+            // Whoever opened our stdin may have read from it already.
+            true => Some(metadata.len().saturating_sub(file.stream_position().map_err(describe)?)),
+            false => None,
+        };
+        Ok(Self { reader: Box::new(Patient(file)), path, bytes })
+    }
 }
 
 impl<R: Read> Input<R> {

@@ -6,15 +6,16 @@ mod table;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 use tradewind_node::args::default_name;
-use tradewind_node::exit::{self, CLOSED, COMMAND, Fatal, INPUT, OK, OrExit, USAGE};
+use tradewind_node::exit::{self, CLOSED, COMMAND, Fatal, OK, USAGE};
 use tradewind_node::{Shutdown, block_on};
-use tradewind_ventilator::input;
 use tradewind_worker::handler::{Input, Template, check_program};
 
 use self::file::{Feed, Pipeline, Stage, StageHandler};
 use super::child::{Children, Part, Role, arg, flag};
+use super::tasks::Tasks;
 use super::{RunArgs, attempt_args, drive, listen};
 
 /// How long a relay that was started again waits for workers, if what is after it is new as well.
@@ -33,17 +34,22 @@ pub(super) fn main(mut args: RunArgs, file: &Path) -> exit::Outcome {
     args.input = args.input.or(pipeline.input.as_deref().map(|path| OsString::from(path).into()));
     args.output.output =
         args.output.output.or(pipeline.output.as_deref().map(|path| OsString::from(path).into()));
-    drop(input::open(&args.input()).or_exit(INPUT)?);
-    block_on(|shutdown| run(args, pipeline, shutdown))
+    let tasks = Tasks::open(None, &args.input())?;
+    block_on(|shutdown| run(args, pipeline, tasks, shutdown))
 }
 
-async fn run(mut args: RunArgs, pipeline: Pipeline, shutdown: Shutdown) -> exit::Outcome {
+async fn run(
+    mut args: RunArgs,
+    pipeline: Pipeline,
+    tasks: Tasks,
+    shutdown: Shutdown,
+) -> exit::Outcome {
     let Some(first) = pipeline.stages.first() else {
         return Err(Fatal::new(USAGE, "a pipeline without stages"));
     };
     args.policy.attempts = first.attempts.clone();
     args.handler.fields = args.handler.fields.or(args.fields(false));
-    drive(start(&args, &pipeline)?, shutdown).await
+    drive(start(&args, &pipeline, tasks)?, shutdown).await
 }
 
 fn read(file: &Path) -> Result<Pipeline, Fatal> {
@@ -79,7 +85,7 @@ fn show(pipeline: &Pipeline) -> exit::Outcome {
 
 /// Starts all parts. Between two stages stands a relay; all listeners are open before anybody
 /// dials.
-fn start(args: &RunArgs, pipeline: &Pipeline) -> Result<Children, Fatal> {
+fn start(args: &RunArgs, pipeline: &Pipeline, input: Tasks) -> Result<Children, Fatal> {
     let Pipeline { name, stages, .. } = pipeline;
     // For each stage: where its workers get their tasks, where receipts for them come back, and
     // where their results go.
@@ -93,14 +99,21 @@ fn start(args: &RunArgs, pipeline: &Pipeline) -> Result<Children, Fatal> {
     }
 
     let mut children = args.children()?;
+    let input_args = input.args();
+    let mut input = Some(input);
     let mut before = None;
     for (((tasks, receipts, results), here), stage) in listeners.into_iter().zip(&at).zip(stages) {
         let part = match before.replace((here, results)) {
             None => {
                 let named = name.iter().flat_map(|name| arg("--job", name));
-                let ventilator = [here.ventilator_args(stage), args.ventilator_args()].concat();
+                let ventilator =
+                    [here.ventilator_args(stage), input_args.clone(), args.ventilator_args()]
+                        .concat();
                 let ventilator = ventilator.into_iter().chain(named).collect();
-                Part::new(Role::Ventilator, ventilator, vec![tasks, receipts])
+                Part {
+                    stdin: input.take().map(Stdio::from),
+                    ..Part::new(Role::Ventilator, ventilator, vec![tasks, receipts])
+                }
             }
             Some((before, results)) => Part {
                 stage: Some(stage.name.clone()),
