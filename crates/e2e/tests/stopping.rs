@@ -225,3 +225,78 @@ fn all_that_are_asked_at_once_leave_by_themselves() {
     worker.wait().expect(0);
     scene.assert_nothing_left();
 }
+
+/// A program that finds these signals ignored, as `nohup` and the background jobs of scripts do it.
+fn ignoring(scene: &Scene, signals: &str, program: &str) -> tradewind_e2e::Start {
+    let command = format!("trap '' {signals}; exec \"$@\"");
+    scene.other("sh").args(["-c", &command, "sh"]).arg(tradewind_e2e::program(program))
+}
+
+#[test]
+fn what_was_ignored_at_the_start_stays_ignored() {
+    let scene = Scene::new();
+    let run = ignoring(&scene, "HUP INT", "tradewind");
+    let run = run.words("run -j 2 --format jsonl -- sh -c").arg("sleep 0.2; cat /proc/self/status");
+    let mut run = run.input(naps(8, "")).start();
+    wait_until("some have ended", || run.stdout_lines() >= 2);
+    for signal in [Signal::HUP, Signal::INT] {
+        run.signal_group(signal);
+        run.signal(signal);
+    }
+    let records = records(&run.wait().expect(0).stdout, 8);
+    for record in &records {
+        // And the commands inherit that: bit n - 1 is signal n.
+        let status = record.json["output"].as_str().unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+        assert_eq!(mask & 0b111, 0b011, "HUP and INT, and not QUIT: {mask:b}");
+    }
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn a_role_that_ignores_hangup_goes_on_and_still_hears_what_it_does_not_ignore() {
+    for program in ["worker", "sink", "ventilator", "relay"] {
+        let scene = Scene::new();
+        let nobody = "tcp://127.0.0.1:1";
+        let role = ignoring(&scene, "HUP", program);
+        let role = match program {
+            "worker" => role.words("--echo").args(["--ventilator", nobody, "--sink", nobody]),
+            "sink" => role.args(["--listen", "tcp://127.0.0.1:0", "--ventilator", nobody]),
+            "relay" => role
+                .args(["--listen", "tcp://127.0.0.1:0", "--ventilator", nobody])
+                .args(["--tasks", "tcp://127.0.0.1:0", "--receipts", "tcp://127.0.0.1:0"])
+                .args(["--sink", nobody]),
+            _ => role
+                .args(["--tasks", "tcp://127.0.0.1:0", "--receipts", "tcp://127.0.0.1:0"])
+                .args(["--sink", nobody]),
+        };
+        let mut role = role.keep_stdin().start();
+        role.wait_for_stderr("is up");
+        role.signal(Signal::HUP);
+        // It is heard after the other: whoever answers it has survived that.
+        role.signal(Signal::USR1);
+        role.wait_for_stderr("done");
+        role.signal(Signal::TERM);
+        let code = role.wait().code();
+        assert!(code == 130 || program == "worker" && code == 0, "{program}: {code}");
+        scene.assert_nothing_left();
+    }
+}
+
+#[test]
+fn usr1_says_how_things_stand_and_stops_nothing() {
+    let scene = Scene::new();
+    let run = scene.run().words("-q -j 2 --workers 2 --format jsonl --sleep");
+    let mut run = run.input(naps(60, "0.1")).start();
+    wait_until("some have ended", || run.stdout_lines() >= 4);
+    run.signal(Signal::USR1);
+    run.wait_for_stderr(" of 60 done, ");
+    assert!(run.stderr().contains(" 2 workers"), "{}", run.stderr());
+    // Whoever else gets it, as with killall, does not end of it.
+    for pid in scene.pids(" --format jsonl").into_iter().chain(scene.pids(" worker ")) {
+        let _ = rustix::process::kill_process(pid, Signal::USR1);
+    }
+    let _ = records(&run.wait().expect(0).stdout, 60);
+    scene.assert_nothing_left();
+}

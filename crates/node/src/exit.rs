@@ -1,12 +1,12 @@
 //! Exit codes, the same for every program of Tradewind.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::shutdown::PARENT_ENV;
+use crate::stderr;
 
 /// Every record is `ok`.
 pub const OK: u8 = 0;
@@ -78,10 +78,16 @@ impl Fatal {
 }
 
 /// Says something to the user, as one whole line even when other processes write to the same
-/// terminal.
+/// terminal. Never waits and never fails: a line that nobody can be given is lost. Lines of the last
+/// moment are written by [`report`], or by [`flush`].
 pub fn say(line: &str) {
-    // There is nobody to tell that stderr is gone.
-    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+    stderr::write(format!("{line}\n").into_bytes());
+}
+
+/// Waits until what was said and logged is written, for a second at most: to be called before the
+/// process ends in any other way than by [`report`].
+pub fn flush() {
+    stderr::flush();
 }
 
 /// Whom a role speaks to.
@@ -105,7 +111,7 @@ impl Audience {
 
 /// Says what went wrong, if anything did, and gives the code to exit with.
 pub fn report(program: &str, outcome: Outcome) -> ExitCode {
-    match outcome {
+    let code = match outcome {
         Ok(code) => code.into(),
         Err(Fatal { code, error }) => {
             // One line, whatever the causes: they read on after a colon.
@@ -115,7 +121,9 @@ pub fn report(program: &str, outcome: Outcome) -> ExitCode {
             }
             code.into()
         }
-    }
+    };
+    flush();
+    code
 }
 
 /// Takes the command line apart, or ends the process: with the help that was asked for, or with
@@ -136,6 +144,7 @@ pub fn parse<C: Parser>(program: &str) -> C {
         let what = text.split("\n\n").next().unwrap_or_default();
         let what = what.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>();
         say(&format!("{program}: {} (see --help)", what.join(" ")));
+        flush();
         std::process::exit(USAGE.into());
     })
 }

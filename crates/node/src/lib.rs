@@ -16,6 +16,7 @@ mod peers;
 mod progress;
 mod runtime;
 mod shutdown;
+mod stderr;
 pub mod upstream;
 
 pub use clock::{Clock, random_id};
@@ -23,4 +24,4 @@ pub use colsep::Colsep;
 pub use listen::{Inherited, Listen};
 pub use progress::{Progress, ProgressView};
 pub use runtime::{allow_many_files, block_on, block_on_until};
-pub use shutdown::{Asked, PARENT_ENV, RELAY, Shutdown, StopHandle};
+pub use shutdown::{Asked, IgnoredSignals, LEAVE, Looks, PARENT_ENV, RELAY, Shutdown, StopHandle};

@@ -1,4 +1,4 @@
-//! Logs go to stderr, one line an event.
+//! Logs go to stderr, one line an event. One that cannot be written is lost, and nothing else.
 
 use std::io::IsTerminal;
 
@@ -6,6 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::LogArgs;
 use crate::exit::{Fatal, USAGE};
+use crate::stderr::LogWriter;
 
 /// Starts logging, at `default` if the user says nothing. To be called once, first thing.
 ///
@@ -18,7 +19,7 @@ pub fn init(args: &LogArgs, default: &str) -> Result<(), Fatal> {
         .map_err(|error| Fatal::new(USAGE, format!("--log {level:?} is not a filter: {error}")))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| LogWriter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     // A program that embeds several roles starts its logs once.

@@ -1,6 +1,9 @@
-//! Signals, and whoever embeds a role, ask it to stop.
+//! Signals, and whoever embeds a role, ask it to stop, or to say how things stand.
+//!
+//! A signal that was ignored when the process started stays ignored, and commands inherit that:
+//! `nohup` and the background jobs of scripts mean it so.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal as Signo};
@@ -15,7 +18,11 @@ pub const PARENT_ENV: &str = "TRADEWIND_PARENT";
 
 /// What that process passes a request to stop on with. INT and TERM would not do: a terminal and
 /// `timeout` send those to the whole group, and the sink must not stop with the first of them.
-pub const RELAY: Signo = Signo::USR1;
+pub const RELAY: Signo = Signo::USR2;
+
+/// What that process ends the others at once with, and what they get when it is gone. HUP would not
+/// do: under `nohup` it is ignored.
+pub const LEAVE: Signo = Signo::ALARM;
 
 /// Asks a program to stop, and how urgently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,19 +43,65 @@ pub struct StopHandle(Arc<watch::Sender<Option<Asked>>>);
 #[derive(Debug)]
 pub struct Shutdown {
     signals: Option<Signals>,
+    looks: Looks,
     handle: watch::Receiver<Option<Asked>>,
     /// What was asked last.
     asked: Option<Asked>,
 }
 
+/// Hears when somebody wants to know how things stand, by SIGUSR1.
+#[derive(Debug)]
+pub struct Looks(Option<Signal>);
+
+/// `None` where the signal was ignored from the start.
 #[derive(Debug)]
 struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+    hangup: Option<Signal>,
     /// Only if there is a parent.
     relayed: Option<Signal>,
+    leave: Option<Signal>,
     last: Option<Instant>,
+}
+
+/// Signals that were ignored when this process started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IgnoredSignals(u64);
+
+impl IgnoredSignals {
+    /// What held before this process took any signal over: to be asked for the first time before
+    /// it does. SIGPIPE is always among them, since Rust ignores it.
+    #[must_use]
+    pub fn at_start() -> Self {
+        static AT_START: OnceLock<IgnoredSignals> = OnceLock::new();
+        *AT_START.get_or_init(|| {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+            Self::from_status(&status)
+        })
+    }
+
+    /// Was this one?
+    #[must_use]
+    pub fn contains(self, signal: Signo) -> bool {
+        self.0 & (1 << (signal.as_raw() - 1)) != 0
+    }
+
+    /// From what Linux says in /proc/PID/status; elsewhere none is known.
+    fn from_status(status: &str) -> Self {
+        let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        Self(mask.unwrap_or(0))
+    }
+
+    /// Takes a signal over, unless it is to stay ignored.
+    fn take(self, signal: Signo) -> Result<Option<Signal>, Fatal> {
+        if self.contains(signal) { Ok(None) } else { handle(signal).map(Some) }
+    }
+}
+
+fn handle(signo: Signo) -> Result<Signal, Fatal> {
+    signal(SignalKind::from_raw(signo.as_raw())).or_exit(SYSTEM)
 }
 
 /// Signals that come closer together are one: a wrapper such as `timeout` sends its own to the
@@ -80,7 +133,7 @@ impl Shutdown {
     /// Leaves signals alone.
     #[must_use]
     pub fn by(handle: &StopHandle) -> Self {
-        Self { signals: None, handle: handle.0.subscribe(), asked: None }
+        Self { signals: None, looks: Looks(None), handle: handle.0.subscribe(), asked: None }
     }
 
     /// Takes the signals over as well. Needs a tokio runtime around it.
@@ -88,14 +141,22 @@ impl Shutdown {
     /// # Errors
     /// As with [`new`](Self::new).
     pub fn or_signals(self) -> Result<Self, Fatal> {
-        Ok(Self { signals: Some(Signals::take()?), ..self })
+        let ignored = IgnoredSignals::at_start();
+        let signals = Some(Signals::take(ignored)?);
+        Ok(Self { signals, looks: Looks(ignored.take(Signo::USR1)?), ..self })
+    }
+
+    /// Those who want to know how things stand, for whoever can say so. Heard by nobody, they do
+    /// no harm.
+    pub fn take_looks(&mut self) -> Looks {
+        std::mem::replace(&mut self.looks, Looks(None))
     }
 
     /// Waits until it is asked for more than before. Cancel-safe.
     pub async fn asked(&mut self) -> Asked {
         let asked = tokio::select! {
-            is_hangup = signalled(&mut self.signals) => match self.asked {
-                _ if is_hangup => Asked::Quit,
+            is_at_once = signalled(&mut self.signals) => match self.asked {
+                _ if is_at_once => Asked::Quit,
                 None => Asked::Drain,
                 Some(Asked::Drain) => Asked::Cancel,
                 Some(Asked::Cancel | Asked::Quit) => Asked::Quit,
@@ -124,16 +185,24 @@ async fn handled(handle: &mut watch::Receiver<Option<Asked>>, before: Option<Ask
     }
 }
 
+impl Looks {
+    /// Waits for the next. Cancel-safe.
+    pub async fn next(&mut self) {
+        recv(&mut self.0).await;
+    }
+}
+
 impl Signals {
-    fn take() -> Result<Self, Fatal> {
-        let take = |kind| signal(kind).or_exit(SYSTEM);
+    fn take(ignored: IgnoredSignals) -> Result<Self, Fatal> {
         let has_parent = std::env::var_os(PARENT_ENV).is_some();
-        let relay = SignalKind::from_raw(RELAY.as_raw());
+        // Between the parent and us: whatever it was started with.
+        let between = |signal| has_parent.then(|| handle(signal)).transpose();
         let signals = Self {
-            interrupt: take(SignalKind::interrupt())?,
-            terminate: take(SignalKind::terminate())?,
-            hangup: take(SignalKind::hangup())?,
-            relayed: has_parent.then(|| take(relay)).transpose()?,
+            interrupt: ignored.take(Signo::INT)?,
+            terminate: ignored.take(Signo::TERM)?,
+            hangup: ignored.take(Signo::HUP)?,
+            relayed: between(RELAY)?,
+            leave: between(LEAVE)?,
             last: None,
         };
         if has_parent {
@@ -142,14 +211,15 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Waits for the next; true if it is SIGHUP.
+    /// Waits for the next; true if it means at once.
     async fn next(&mut self) -> bool {
         loop {
             let is_relayed = tokio::select! {
-                _ = self.interrupt.recv() => false,
-                _ = self.terminate.recv() => false,
-                Some(_) = recv(&mut self.relayed) => true,
-                _ = self.hangup.recv() => return true,
+                () = recv(&mut self.interrupt) => false,
+                () = recv(&mut self.terminate) => false,
+                () = recv(&mut self.relayed) => true,
+                () = recv(&mut self.hangup) => return true,
+                () = recv(&mut self.leave) => return true,
             };
             // The parent decides what a signal means, and has counted those that it passes on.
             if is_relayed != self.relayed.is_some() {
@@ -165,16 +235,19 @@ impl Signals {
     }
 }
 
-async fn recv(signal: &mut Option<Signal>) -> Option<()> {
-    match signal {
-        Some(signal) => signal.recv().await,
-        None => None,
+/// Waits for ever for a signal that is not taken over.
+async fn recv(signal: &mut Option<Signal>) {
+    if let Some(signal) = signal
+        && signal.recv().await.is_some()
+    {
+        return;
     }
+    std::future::pending::<()>().await;
 }
 
 /// Sees to it that this process does not outlive its parent, however that ends.
 fn follow_parent() -> Result<(), Fatal> {
-    rustix::process::set_parent_process_death_signal(Some(Signo::HUP)).or_exit(SYSTEM)?;
+    rustix::process::set_parent_process_death_signal(Some(LEAVE)).or_exit(SYSTEM)?;
     let parent = std::env::var(PARENT_ENV).ok().and_then(|pid| pid.parse().ok());
     if parent.and_then(Pid::from_raw) == rustix::process::getppid() {
         Ok(())
@@ -186,6 +259,20 @@ fn follow_parent() -> Result<(), Fatal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_ignored_is_read_from_the_system() {
+        let of = |mask| IgnoredSignals::from_status(&format!("SigBlk:\tff\nSigIgn:\t{mask}\n"));
+        let ignored = of("0000000000001003");
+        let check = |signal, wanted| assert_eq!(ignored.contains(signal), wanted, "{signal:?}");
+        check(Signo::HUP, true);
+        check(Signo::INT, true);
+        check(Signo::QUIT, false);
+        check(Signo::USR1, false);
+        check(Signo::PIPE, true);
+        check(Signo::TERM, false);
+        assert_eq!(IgnoredSignals::from_status("of another system"), IgnoredSignals(0));
+    }
 
     #[tokio::test]
     async fn a_handle_is_heard_whenever_it_asked_and_only_for_more() {

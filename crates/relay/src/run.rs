@@ -11,7 +11,7 @@ use tradewind_node::exit::{
 };
 use tradewind_node::links::identity;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
-use tradewind_node::{Clock, Listen, PARENT_ENV, Shutdown, random_id};
+use tradewind_node::{Clock, Listen, PARENT_ENV, Progress, ProgressView, Shutdown, random_id};
 use tradewind_proto::SessionId;
 use tradewind_proto::dispatcher::{Ended, Timeout};
 use tradewind_proto::message::{Card, Role, ToSink};
@@ -110,6 +110,8 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         alone: None,
     };
     let mut batch = Vec::with_capacity(EVENTS_MAX);
+    let progress = Progress::new(false);
+    let mut looks = shutdown.take_looks();
 
     while !node.is_over() {
         let due = node.relay.upstream().poll_timeout().min(node.relay.downstream().poll_timeout());
@@ -121,6 +123,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
                 }
             }
             () = tokio::time::sleep_until(due.into()) => {}
+            () = looks.next() => progress.tell(&node.view()),
             _ = shutdown.asked() => {
                 // Nothing is kept here that is not kept elsewhere too.
                 if std::env::var_os(PARENT_ENV).is_none() {
@@ -207,6 +210,23 @@ impl Node {
         self.upstream.go_on(self.relay.upstream_mut());
         let is_alone = self.relay.is_all_stored() && self.upstream.is_alone();
         self.alone = is_alone.then(|| self.alone.unwrap_or_else(Instant::now));
+    }
+
+    /// How far the stage after is with what came here.
+    fn view(&self) -> ProgressView {
+        let snapshot = self.relay.downstream().snapshot();
+        let waiting_for = if snapshot.workers.is_empty() {
+            Some("workers")
+        } else {
+            (!snapshot.is_sink_open).then_some("the sink")
+        };
+        ProgressView {
+            done: snapshot.settled,
+            total: snapshot.total,
+            failed: snapshot.failed,
+            workers: snapshot.workers.len() as u64,
+            waiting_for,
+        }
     }
 
     fn outcome(&self) -> exit::Outcome {

@@ -101,6 +101,7 @@ pub async fn run<S: Store>(
     let mut progress = Progress::new(settings.progress);
     let mut show = tokio::time::interval(Progress::INTERVAL);
     let mut batch = Vec::with_capacity(EVENTS_MAX);
+    let mut looks = shutdown.take_looks();
 
     while !sink.is_over() {
         let due = sink.clock.instant(sink.collector.poll_timeout());
@@ -121,6 +122,7 @@ pub async fn run<S: Store>(
             _ = show.tick(), if !progress.is_off() => {
                 progress.show(&view(&sink.collector.snapshot()));
             }
+            () = looks.next() => progress.tell(&view(&sink.collector.snapshot())),
         }
         sink.go_on();
     }

@@ -118,6 +118,7 @@ pub async fn run(
     let mut progress = Progress::new(settings.progress);
     let mut show = tokio::time::interval(Progress::INTERVAL);
     let mut batch = Vec::with_capacity(EVENTS_MAX);
+    let mut looks = shutdown.take_looks();
 
     while !ventilator.links.is_over(&ventilator.dispatcher) {
         let due = ventilator.clock.instant(ventilator.dispatcher.poll_timeout());
@@ -145,6 +146,7 @@ pub async fn run(
             _ = show.tick(), if !progress.is_off() => {
                 progress.show(&view(&ventilator.dispatcher.snapshot()));
             }
+            () = looks.next() => progress.tell(&view(&ventilator.dispatcher.snapshot())),
         }
         ventilator.go_on()?;
     }

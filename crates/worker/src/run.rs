@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
-use tradewind_node::exit::{self, Audience, CONNECT, Fatal, HANDLER, OK, OrExit, SYSTEM};
+use tradewind_node::exit::{self, Audience, CONNECT, Fatal, HANDLER, OK, OrExit, SYSTEM, say};
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_inward, keep_outward, send};
 use tradewind_node::{Asked, Clock, Shutdown, random_id};
 use tradewind_proto::executor::{self, Executor};
@@ -113,6 +113,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     };
     let mut batch = Vec::with_capacity(EVENTS_MAX);
     let mut has_more = false;
+    let mut looks = shutdown.take_looks();
 
     while !worker.is_over(settings.exit_when_done) {
         let due = worker.clock.instant(worker.poll_timeout());
@@ -131,6 +132,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
                     worker.handle_event(event)?;
                 }
             }
+            () = looks.next() => worker.tell(),
             () = tokio::task::yield_now(), if has_more => {}
             () = tokio::time::sleep_until(due.into()), if !has_more => {}
         }
@@ -197,6 +199,19 @@ impl Worker {
         let is_given_up =
             self.given_up.as_ref().is_some_and(|(_, since)| since.elapsed() > GIVEN_UP_MAX);
         is_done || is_idle || is_left || is_given_up || self.executor.is_drained()
+    }
+
+    /// Says how things stand.
+    fn tell(&self) {
+        let snapshot = self.executor.snapshot();
+        let (running, queued, done) = (snapshot.running, snapshot.queued, snapshot.tasks_done);
+        let missing = match (self.has_ventilator, self.sink.is_some()) {
+            (true, true) => "",
+            (false, true) => ", no connection to the ventilator",
+            (true, false) => ", no connection to the sink",
+            (false, false) => ", no connection to ventilator and sink",
+        };
+        say(&format!("{done} tasks done here, {running} running, {queued} queued{missing}"));
     }
 
     fn poll_timeout(&self) -> Time {

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal as Signo, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tradewind_node::args::LogArgs;
 use tradewind_node::exit::{Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say};
-use tradewind_node::{PARENT_ENV, RELAY};
+use tradewind_node::{LEAVE, PARENT_ENV, RELAY};
 
 /// What a child is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +199,7 @@ impl Children {
                 return Ok(End::Failed { code: REFUSED });
             }
             // All is stored, and the sink leaves when it is alone.
-            self.signal(Signo::HUP, |role| role == Role::Relay);
+            self.signal(LEAVE, |role| role == Role::Relay);
             self.relays_until = None;
         }
     }
@@ -285,10 +285,15 @@ impl Children {
         self.signal(RELAY, |role| role == Role::Ventilator);
     }
 
+    /// Has the ventilator say how things stand.
+    pub(super) fn look(&mut self) {
+        self.signal(Signo::USR1, |role| role == Role::Ventilator);
+    }
+
     /// Ends all children, the hard way if need be.
     pub(super) async fn quit(&mut self) {
         self.is_quitting = true;
-        self.signal(Signo::HUP, |_| true);
+        self.signal(LEAVE, |_| true);
         if tokio::time::timeout(QUIT_GRACE, self.all_ended()).await.is_err() {
             self.signal(Signo::KILL, |_| true);
             self.all_ended().await;

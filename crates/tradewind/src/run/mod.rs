@@ -302,8 +302,10 @@ impl RunArgs {
 
 /// Sees the children through to their end.
 async fn drive(mut children: Children, mut shutdown: Shutdown) -> exit::Outcome {
+    let mut looks = shutdown.take_looks();
     loop {
         tokio::select! {
+            () = looks.next() => children.look(),
             end = children.ended() => match end? {
                 End::All { ventilator, sink } => {
                     return Ok(if ventilator == OK { sink } else { ventilator });
