@@ -75,6 +75,16 @@ pub struct AttemptArgs {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub max_losses: u32,
+
+    /// Give a worker no more tasks when so many have failed there, unless it is the last one. One
+    /// that fails much more than the others is set aside without this
+    #[arg(
+        long,
+        env = "TRADEWIND_MAX_FAILURES_PER_WORKER",
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub max_failures_per_worker: Option<u64>,
 }
 
 /// A duration: a number of seconds, or with a unit as in `300ms`, `2m`, `1h 30m`.

@@ -16,8 +16,8 @@ use crate::limits::{
     ROLL_CALL_GRACE, WORKERS_MAX,
 };
 use crate::message::{
-    Failure, News, Outcome, RECEIVED_MAX, Received, Report, Start, Status, TaskResult, ToSink,
-    ToVentilator,
+    Failure, InputEnd, News, Outcome, RECEIVED_MAX, Received, Report, Start, Status, TaskResult,
+    ToSink, ToVentilator,
 };
 use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash, Time};
 
@@ -179,8 +179,8 @@ struct Job {
     name: String,
     stage: Arc<str>,
     total: Option<u64>,
-    /// The total is that of all the input.
-    is_whole: bool,
+    /// Why that is the total, once it is known.
+    end: Option<InputEnd>,
     /// Has a record, stored or not.
     taken: SeqSet,
     stored: SeqSet,
@@ -254,7 +254,9 @@ impl Collector {
 
     /// A worker's connection ended.
     pub fn handle_worker_disconnected(&mut self, session: SessionId) {
-        self.workers.remove(&session);
+        if self.workers.remove(&session).is_some() {
+            self.handle_news(session, News::Gone);
+        }
     }
 
     /// Bytes of a worker's arrive, of a message that is not complete yet: it lives, however long that
@@ -288,9 +290,9 @@ impl Collector {
             ToSink::JobOpen { job, name, start, stage, is_untouched } => {
                 self.handle_open(Opening { job, name, start, stage, is_untouched });
             }
-            ToSink::JobClose { job, total, is_whole } => {
+            ToSink::JobClose { job, total, end } => {
                 if let Some(current) = self.job_mut(job) {
-                    (current.total, current.is_whole) = (Some(total), is_whole);
+                    (current.total, current.end) = (Some(total), Some(end));
                     // What was said with the hello meant nothing to a relay that did not know the
                     // total yet.
                     if current.flushed && current.is_all_stored() {
@@ -497,7 +499,14 @@ impl Collector {
     /// Is all of the input stored: was the job not stopped before its end?
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.job.as_ref().is_some_and(|job| job.is_whole && job.is_all_stored())
+        self.input_end() == Some(InputEnd::Whole) && self.is_all_stored()
+    }
+
+    /// Why no more tasks come, once that is so. A job that was [cut short](InputEnd::CutShort) has not
+    /// done what it was to do, though every task that it began has its record.
+    #[must_use]
+    pub fn input_end(&self) -> Option<InputEnd> {
+        self.job.as_ref().and_then(|job| job.end)
     }
 
     /// Does the ventilator know that everything is stored?
@@ -565,7 +574,7 @@ impl Collector {
             (Some(job), Start::Resume) => {
                 // Another ventilator has another go at the input, and will say where it ends.
                 self.changed = None;
-                (job.total, job.is_whole, job.flushed) = (None, false, false);
+                (job.total, job.end, job.flushed) = (None, None, false);
                 self.say_hello();
                 return;
             }
@@ -601,11 +610,14 @@ impl Collector {
             return;
         };
         let bytes = results.iter().map(TaskResult::payload_bytes).sum();
+        let is_failure = |result: &TaskResult| !result.outcome.status.is_success();
+        let mut failed = 0;
         let mut ran_us: Vec<u64> = Vec::with_capacity(results.len());
         let mut ranges = SeqRanges::new();
         if let Some(range) = job.all_new(&results) {
             // As nearly always: nothing is to be decided about any one of them.
             ran_us.extend(results.iter().map(|result| result.ran_us));
+            failed = results.iter().filter(|result| is_failure(result)).count() as u64;
             ranges.push_range(range);
             job.taken.insert_range(range);
             let stage = job.stage.clone();
@@ -637,6 +649,7 @@ impl Collector {
                         job.put(order, Records { worker, stage, results });
                     }
                     job.taken.insert(seq);
+                    failed += u64::from(is_failure(&result));
                     run.push(result);
                 }
                 ran_us.push(took_us);
@@ -651,7 +664,7 @@ impl Collector {
             let ran_us_mean =
                 ran_us.iter().fold(0, |sum: u64, us| sum.saturating_add(*us)) / ran_us.len() as u64;
             let received =
-                Received { session, ranges, ran_us_max, ran_us_median, ran_us_mean, bytes };
+                Received { session, ranges, ran_us_max, ran_us_median, ran_us_mean, bytes, failed };
             self.receipt.received.push(received);
         }
         // A message brings at most a batch of failures and one more worker: so neither list ever
@@ -756,7 +769,7 @@ impl Job {
             name,
             stage: Arc::from(stage),
             total: None,
-            is_whole: false,
+            end: None,
             taken: SeqSet::new(),
             stored: SeqSet::new(),
             waiting: BTreeMap::new(),

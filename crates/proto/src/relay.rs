@@ -26,6 +26,13 @@ pub struct RelayConfig {
     pub timeout: Option<Timeout>,
     /// A task that so many workers of this stage were lost with gets its `lost` record.
     pub losses_max: u32,
+    /// A worker at which so many tasks failed gets no more, as long as there is another one.
+    pub worker_failures_max: Option<u64>,
+    /// A worker that was not heard for so long, while the sink was, is lost.
+    pub worker_timeout: Duration,
+    /// Bytes of the largest message that is sent here, to be named where a task is too large for
+    /// all workers.
+    pub message_bytes_max: u64,
     /// How long a relay that is new to a job waits for workers that may hold its tasks, where the
     /// sink is too new to know of them.
     pub resume_wait: Duration,
@@ -60,6 +67,7 @@ impl Relay {
     #[must_use]
     pub fn new(config: RelayConfig) -> Self {
         let RelayConfig { session, stage, retries, timeout, losses_max, .. } = config;
+        let RelayConfig { worker_failures_max, worker_timeout, message_bytes_max, .. } = config;
         let RelayConfig { resume_wait, keep_newline, seed, .. } = config;
         let downstream = Dispatcher::relay(DispatcherConfig {
             layout: Layout::Unsaid,
@@ -71,6 +79,9 @@ impl Relay {
             retries,
             timeout,
             losses_max,
+            worker_failures_max,
+            worker_timeout,
+            message_bytes_max,
             halt: None,
             seed,
         });
@@ -127,9 +138,9 @@ impl Relay {
                 self.is_done |= is_ours(job) || self.is_refused;
                 self.upstream.handle_message(message);
             }
-            ToSink::JobClose { job, total, is_whole } => {
+            ToSink::JobClose { job, total, end } => {
                 if is_ours(job) {
-                    self.downstream.handle_total(total, is_whole);
+                    self.downstream.handle_total(total, end);
                 }
                 self.upstream.handle_message(message);
             }

@@ -119,6 +119,7 @@ impl RelayArgs {
             retries: self.attempts.retries,
             timeout: self.attempts.timeout,
             losses_max: self.attempts.max_losses,
+            worker_failures_max: self.attempts.max_failures_per_worker,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
         }

@@ -14,6 +14,7 @@ use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
 use tradewind_node::{Clock, Listen, PARENT_ENV, Progress, ProgressView, Shutdown, random_id};
 use tradewind_proto::SessionId;
 use tradewind_proto::dispatcher::{Ended, Timeout};
+use tradewind_proto::limits::WORKER_TIMEOUT;
 use tradewind_proto::message::{Card, Role, ToSink};
 use tradewind_proto::relay::{Relay, RelayConfig};
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub timeout: Option<Timeout>,
     /// How many lost workers a task is allowed there.
     pub losses_max: u32,
+    /// How many failures a worker is allowed.
+    pub worker_failures_max: Option<u64>,
     /// A task is what the stage before has written, with its newline.
     pub keep_newline: bool,
     /// The limits of connections.
@@ -101,6 +104,9 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
             retries: settings.retries,
             timeout: settings.timeout,
             losses_max: settings.losses_max,
+            worker_failures_max: settings.worker_failures_max,
+            worker_timeout: WORKER_TIMEOUT,
+            message_bytes_max: settings.lanes.message_bytes_max,
             resume_wait: settings.resume_wait,
             keep_newline: settings.keep_newline,
             seed: random_id(),

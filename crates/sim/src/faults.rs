@@ -8,7 +8,8 @@ use tradewind_proto::Payload;
 use tradewind_proto::batch::Bounded;
 use tradewind_proto::limits::WORKER_TIMEOUT;
 use tradewind_proto::message::{
-    News, Outcome, Received, Report, Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
+    InputEnd, News, Outcome, Received, Report, Status, Task, TaskResult, ToSink, ToVentilator,
+    ToWorker,
 };
 use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, TaskHash};
 use tradewind_wire::encode;
@@ -398,7 +399,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
         Process::Relay(_) if is_receipt => stranger(Process::Ventilator, choice),
         Process::Sink | Process::Relay(_) => encode(&match choice {
             3 => ToSink::Results { job, session, results: Bounded::from(vec![result]) },
-            4 => ToSink::JobClose { job, total: 0, is_whole: true },
+            4 => ToSink::JobClose { job, total: 0, end: InputEnd::Whole },
             5 => ToSink::JobDone { job },
             6 => ToSink::GiveUp {
                 job,
@@ -420,6 +421,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
                     ran_us_median: 1,
                     ran_us_mean: u64::MAX,
                     bytes: 0,
+                    failed: 0,
                 }]),
                 stored: ranges,
                 retry: Bounded::default(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Timeout, Transmit};
-use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE};
+use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
 use tradewind_proto::message::{Layout, Start, ToWorker};
 use tradewind_proto::{JobId, LaneId, SessionId, Time};
 use tradewind_wire::encode;
@@ -65,6 +65,9 @@ fn config(plan: &Plan, seed: u64, start: Start) -> DispatcherConfig {
         retries: plan.retries,
         timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
         losses_max: LOSSES_MAX,
+        worker_failures_max: None,
+        worker_timeout: WORKER_TIMEOUT,
+        message_bytes_max: MESSAGE_BYTES_MAX,
         halt: None,
         seed,
     }

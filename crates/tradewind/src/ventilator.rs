@@ -299,6 +299,7 @@ impl Ventilator {
             retries,
             timeout,
             losses_max,
+            worker_failures_max: None,
             halt,
             lanes: self.lanes,
             connect_timeout: self.connect_timeout,

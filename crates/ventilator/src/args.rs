@@ -327,6 +327,7 @@ impl VentilatorArgs {
             retries: self.policy.attempts.retries,
             timeout: self.policy.attempts.timeout,
             losses_max: self.policy.attempts.max_losses,
+            worker_failures_max: self.policy.attempts.max_failures_per_worker,
             halt: self.policy.halt,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,

@@ -14,6 +14,7 @@ use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Shutdown, ran
 use tradewind_proto::dispatcher::{
     Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, Timeout,
 };
+use tradewind_proto::limits::WORKER_TIMEOUT;
 use tradewind_proto::message::{Card, Layout, Role, Start};
 use tradewind_proto::{JobId, SessionId};
 
@@ -47,6 +48,8 @@ pub struct Settings {
     pub timeout: Option<Timeout>,
     /// How many lost workers a task is allowed.
     pub losses_max: u32,
+    /// How many failures a worker is allowed.
+    pub worker_failures_max: Option<u64>,
     /// When to end the job before its input does.
     pub halt: Option<Halt>,
     /// The limits of connections.
@@ -192,6 +195,9 @@ impl Ventilator {
             retries: settings.retries,
             timeout: settings.timeout,
             losses_max: settings.losses_max,
+            worker_failures_max: settings.worker_failures_max,
+            worker_timeout: WORKER_TIMEOUT,
+            message_bytes_max: settings.lanes.message_bytes_max,
             halt: settings.halt,
             seed: random_id(),
         };

@@ -84,7 +84,7 @@ pub(crate) fn to_sink(message: ToSink<Borrowed<'_>>, frame: &Bytes) -> ToSink {
         ToSink::JobOpen { job, name, start, stage, is_untouched } => {
             ToSink::JobOpen { job, name, start, stage, is_untouched }
         }
-        ToSink::JobClose { job, total, is_whole } => ToSink::JobClose { job, total, is_whole },
+        ToSink::JobClose { job, total, end } => ToSink::JobClose { job, total, end },
         ToSink::GiveUp { job, seq, attempt, task_hash, status, error } => {
             ToSink::GiveUp { job, seq, attempt, task_hash, status, error }
         }

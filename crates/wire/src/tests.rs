@@ -1,9 +1,10 @@
 use bytes::Bytes;
 use tradewind_proto::Payload;
+use tradewind_proto::dispatcher::HaltOn;
 use tradewind_proto::limits::BATCH_TASKS_MAX;
 use tradewind_proto::message::{
-    Card, Exit, Failure, Layout, Limits, News, Outcome, Received, Report, Reported, Role, Start,
-    Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
+    Card, Exit, Failure, InputEnd, Layout, Limits, News, Outcome, Received, Report, Reported, Role,
+    Start, Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
 };
 use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRanges, SessionId, TaskHash};
 
@@ -131,7 +132,11 @@ fn messages_to_the_sink_keep_their_bytes() {
     check(&open(Start::Anew), GOLDEN[15]);
     check(&open(Start::Resume), GOLDEN[28]);
     check(&open(Start::RetryFailed), GOLDEN[29]);
-    check(&ToSink::JobClose { job, total: 1_000_000, is_whole: true }, GOLDEN[16]);
+    let close = |end| ToSink::JobClose { job, total: 1_000_000, end };
+    check(&close(InputEnd::Whole), GOLDEN[16]);
+    check(&close(InputEnd::Halted(HaltOn::Success)), GOLDEN[43]);
+    check(&close(InputEnd::CutShort), GOLDEN[44]);
+    check(&ToSink::News { session, news: News::Gone }, GOLDEN[45]);
     let give_up = ToSink::GiveUp {
         job,
         seq: Seq(8),
@@ -183,6 +188,7 @@ fn messages_to_the_ventilator_keep_their_bytes() {
         ran_us_median: 60,
         ran_us_mean: 65,
         bytes: 90,
+        failed: 1,
     }];
     let retry = vec![Failure { session, seq: Seq(7), attempt: Attempt(1), ran_us: 80 }];
     let receipt = ToVentilator::Receipt {
@@ -344,7 +350,7 @@ fn no_bytes_make_the_decoder_panic_or_take_memory() {
 }
 
 /// What stands on the wire, message by message: a change here is a new protocol version.
-const GOLDEN: [&str; 43] = [
+const GOLDEN: [&str; 46] = [
     "057700fd08070605040302010900",
     "057701fd080706050403020101fbe80301000203fb2c01020361626303fb2c010200",
     "057702fd0807060504030201040206020901",
@@ -361,12 +367,12 @@ const GOLDEN: [&str; 43] = [
     "0573010704026e6f",
     "0573010705",
     "057302fd08070605040302010473756d73000000",
-    "057303fd0807060504030201fc40420f0001",
+    "057303fd0807060504030201fc40420f0000",
     "057304fd08070605040302010803060304676f6e65",
     "057305fd0807060504030201",
     "057306",
     "05760004fd0807060504030201030100030101070100",
-    "057601fd08070605040302010107010502463c415a0104010107070150fc0000100002",
+    "057601fd08070605040302010107010502463c415a010104010107070150fc0000100002",
     "0576020705",
     "057603fd0807060504030201",
     "057604fd0807060504030201026e6f",
@@ -388,4 +394,7 @@ const GOLDEN: [&str; 43] = [
     "057700fd080706050403020109030a",
     "057700fd08070605040302010904025c74",
     "0576020707",
+    "057303fd0807060504030201fc40420f000101",
+    "057303fd0807060504030201fc40420f0002",
+    "0573010708",
 ];

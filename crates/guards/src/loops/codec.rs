@@ -39,6 +39,7 @@ pub(crate) fn receipts(tasks: u64) {
             ran_us_median: 10,
             ran_us_mean: 10,
             bytes: 1 << 14,
+            failed: 0,
         }]),
         stored: apart(),
         retry: Bounded::default(),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tradewind_proto::batch::Bounded;
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Transmit};
-use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE};
+use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
 use tradewind_proto::message::{
     Card, Layout, News, Received, Report, Role, Start, ToVentilator, ToWorker,
 };
@@ -63,6 +63,9 @@ impl Ventilator {
             retries: 0,
             timeout: None,
             losses_max: LOSSES_MAX,
+            worker_failures_max: None,
+            worker_timeout: WORKER_TIMEOUT,
+            message_bytes_max: MESSAGE_BYTES_MAX,
             halt: None,
             seed: 1,
         });
@@ -136,6 +139,7 @@ impl Ventilator {
                 ran_us_median: ran_us,
                 ran_us_mean: ran_us,
                 bytes,
+                failed: 0,
             });
         }
         self.done += count;

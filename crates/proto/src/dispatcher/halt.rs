@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Ends the job once enough tasks have ended in some way; GNU parallel's `--halt`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Halt {
@@ -24,7 +26,7 @@ pub enum HaltWhen {
 }
 
 /// Which tasks count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HaltOn {
     /// Those whose status is not `ok`.
     Fail,

@@ -64,7 +64,7 @@ impl Dispatcher {
             }
             News::Reconnected => self.roll_call(session),
             News::Draining { reason: _ } => worker.phase = Phase::Draining,
-            News::Alive => {}
+            News::Alive | News::Gone => {}
             News::Goodbye => {
                 let lane = worker.lane;
                 self.lose(session, false);

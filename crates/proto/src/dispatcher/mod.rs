@@ -34,7 +34,9 @@ use crate::limits::{
     HEARTBEAT_INTERVAL, HELD_BYTES_MAX, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS,
     RETAINED_BYTES_MAX, ROLL_CALL_GRACE, WORKERS_MAX,
 };
-use crate::message::{Card, Layout, Report, Start, Status, ToSink, ToVentilator, ToWorker};
+use crate::message::{
+    Card, InputEnd, Layout, Report, Start, Status, ToSink, ToVentilator, ToWorker,
+};
 use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SeqSet, SessionId, TaskHash, Time};
 
 use self::entry::{Entry, State};
@@ -74,6 +76,13 @@ pub struct DispatcherConfig {
     pub timeout: Option<Timeout>,
     /// A task whose workers were lost so often gets its `lost` record.
     pub losses_max: u32,
+    /// A worker at which so many tasks failed gets no more, as long as there is another one.
+    pub worker_failures_max: Option<u64>,
+    /// A worker that was not heard for so long, while the sink was, is lost.
+    pub worker_timeout: Duration,
+    /// Bytes of the largest message that is sent here, to be named where a task is too large for
+    /// all workers.
+    pub message_bytes_max: u64,
     /// When to end the job before its input does.
     pub halt: Option<Halt>,
     /// Decides the jitter of backoffs.
@@ -118,8 +127,8 @@ pub struct Dispatcher {
     retained_bytes: u64,
     settled: u64,
     total: Option<u64>,
-    /// The total is that of all the input.
-    is_whole: bool,
+    /// Why that is the total.
+    input_end: InputEnd,
     workers: BTreeMap<SessionId, Worker>,
     sessions: BTreeMap<LaneId, SessionId>,
     sink: SinkLink,
@@ -196,7 +205,7 @@ impl Dispatcher {
             retained_bytes: 0,
             settled: 0,
             total: None,
-            is_whole: false,
+            input_end: InputEnd::CutShort,
             workers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             sink: SinkLink::default(),
@@ -272,7 +281,9 @@ impl Dispatcher {
 
     /// There is no more input.
     pub fn handle_input_end(&mut self) {
-        self.is_whole = self.total.is_none();
+        if self.total.is_none() {
+            self.input_end = InputEnd::Whole;
+        }
         self.close_at(self.end());
         self.end_reading(false);
     }
@@ -295,7 +306,7 @@ impl Dispatcher {
                 self.retained_bytes -= entry.payload.len() as u64;
             }
             self.fresh = begun;
-            self.is_whole = false;
+            self.input_end = self.halted_by().map_or(InputEnd::CutShort, InputEnd::Halted);
             self.close_at(begun);
         }
     }
@@ -340,6 +351,12 @@ impl Dispatcher {
     #[must_use]
     pub fn is_halted(&self) -> bool {
         self.halted
+    }
+
+    /// Which ends the job was halted for, if it was.
+    #[must_use]
+    pub fn halted_by(&self) -> Option<HaltOn> {
+        self.config.halt.filter(|_| self.halted).map(|halt| halt.on)
     }
 
     fn halt_if_due(&mut self) {
@@ -597,9 +614,9 @@ impl Dispatcher {
     }
 
     fn send_close(&mut self) {
-        let (job, is_whole) = (self.config.job, self.is_whole);
+        let job = self.config.job;
         if let Some(total) = self.total {
-            self.send_sink(ToSink::JobClose { job, total, is_whole });
+            self.send_sink(ToSink::JobClose { job, total, end: self.input_end });
         }
     }
 

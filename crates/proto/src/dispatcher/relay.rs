@@ -14,7 +14,7 @@ use super::{Dispatcher, DispatcherConfig, Ended, Stopped, Transmit};
 use crate::batch::Batch;
 use crate::collector::Opening;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS};
-use crate::message::{Report, Start, TaskResult, ToSink, ToWorker};
+use crate::message::{InputEnd, Report, Start, TaskResult, ToSink, ToWorker};
 use crate::{JobId, Payload, Seq, SeqRange, SeqRanges, TaskHash};
 
 /// What a dispatcher knows beside its tasks if it is a relay's.
@@ -84,7 +84,7 @@ impl Dispatcher {
         let Some(relay) = &mut self.relay else { return };
         relay.reopening = Some(opening);
         (relay.is_all_here, relay.is_sink_complete, relay.refused) = (false, false, None);
-        (self.total, self.is_whole) = (None, false);
+        (self.total, self.input_end) = (None, InputEnd::CutShort);
         self.stopped = None;
         self.take_up_again();
         self.open_job();
@@ -142,8 +142,8 @@ impl Dispatcher {
     }
 
     /// The job has so many tasks.
-    pub(crate) fn handle_total(&mut self, total: u64, is_whole: bool) {
-        self.is_whole = is_whole;
+    pub(crate) fn handle_total(&mut self, total: u64, end: InputEnd) {
+        self.input_end = end;
         self.cut_off(Seq(total));
         self.close_at(Seq(total));
     }

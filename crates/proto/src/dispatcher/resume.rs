@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::entry::State;
 use super::{Dispatcher, Ended};
 use crate::limits::{BATCH_TASKS_MAX, REORDER_WINDOW_TASKS};
-use crate::message::{Start, ToSink};
+use crate::message::{InputEnd, Start, ToSink};
 use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash};
 
 #[derive(Debug)]
@@ -259,7 +259,7 @@ impl Dispatcher {
     pub(super) fn end_reading(&mut self, is_idle: bool) {
         let is_read = is_idle || self.total.is_some() || self.input_room() == 0;
         let Some(resume) = &mut self.resume else { return };
-        let read = self.total.filter(|_| self.is_whole);
+        let read = self.total.filter(|_| self.input_end == InputEnd::Whole);
         if let Some(total) = read.filter(|total| *total < resume.known_end.0) {
             self.ended.get_or_insert(Ended::Refused(format!(
                 "the input is not the one that this job began with: it has only {total} tasks, \

@@ -8,6 +8,7 @@ mod compact;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Bounded};
+use crate::dispatcher::HaltOn;
 use crate::limits::{RANGES_MAX, REORDER_WINDOW_TASKS, SLOTS_MAX, WORKERS_MAX};
 use crate::{Attempt, CallId, JobId, Payload, Seq, SeqRanges, SessionId, TaskHash};
 
@@ -191,8 +192,8 @@ pub enum ToSink<P = Payload> {
         job: JobId,
         /// How many tasks it has.
         total: u64,
-        /// That was all of the input: the job was not stopped before its end.
-        is_whole: bool,
+        /// Why there are no more.
+        end: InputEnd,
     },
     /// Write this task's record yourself: nobody will run it (again).
     GiveUp {
@@ -241,6 +242,17 @@ pub enum ToSink<P = Payload> {
         /// The job in question.
         job: JobId,
     },
+}
+
+/// Why no more tasks come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InputEnd {
+    /// That was all of the input.
+    Whole,
+    /// Enough tasks had ended in a way that the job was to be halted for.
+    Halted(HaltOn),
+    /// The job was drained or cancelled, or the input could not be read on.
+    CutShort,
 }
 
 /// How a job begins.
@@ -309,6 +321,8 @@ pub enum News {
     },
     /// Bytes of it arrive, of a message that is not complete yet. Said by the sink.
     Alive,
+    /// Its connection to the sink has ended, after all that it said. Said by the sink.
+    Gone,
 }
 
 /// How one attempt of one task ended.
@@ -476,6 +490,8 @@ pub struct Received {
     pub ran_us_mean: u64,
     /// Bytes of the results.
     pub bytes: u64,
+    /// Results of tasks that did not do what they should.
+    pub failed: u64,
 }
 
 /// An attempt that failed and was not the last.

@@ -1,7 +1,7 @@
 //! The end of a job is heard by whoever comes to ask.
 
 use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Opened, Order};
-use tradewind_proto::message::{Report, Start, ToSink, ToVentilator};
+use tradewind_proto::message::{InputEnd, Report, Start, ToSink, ToVentilator};
 use tradewind_proto::{JobId, Seq, SeqSet, SessionId};
 
 const JOB: JobId = JobId(7);
@@ -22,7 +22,7 @@ fn open() -> ToSink {
 /// the hello, and cannot believe before that a job is complete.
 #[test]
 fn a_complete_job_is_said_to_be_so_when_it_is_closed_again() {
-    let close = ToSink::JobClose { job: JOB, total: 1, is_whole: true };
+    let close = ToSink::JobClose { job: JOB, total: 1, end: InputEnd::Whole };
     let mut sink = Collector::new(CollectorConfig {
         session: SessionId(1),
         order: Order::Seq,

@@ -5,10 +5,10 @@ use tradewind_proto::dispatcher::{Dispatcher, Ended, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
 use tradewind_proto::limits::{
     CREDIT_BYTES_MAX, HELD_BYTES_MAX, LOSSES_MAX, MESSAGE_BYTES_MAX, REORDER_WINDOW_TASKS,
-    ROLL_CALL_GRACE,
+    ROLL_CALL_GRACE, WORKER_TIMEOUT,
 };
 use tradewind_proto::message::{
-    Card, Outcome, Report, Role, Status, TaskResult, ToSink, ToVentilator, ToWorker,
+    Card, InputEnd, Outcome, Report, Role, Status, TaskResult, ToSink, ToVentilator, ToWorker,
 };
 use tradewind_proto::relay::{Relay, RelayConfig};
 use tradewind_proto::{Attempt, JobId, LaneId, Payload, Seq, SeqSet, SessionId, TaskHash, Time};
@@ -47,6 +47,9 @@ fn relay(session: u64) -> Relay {
         retries: 0,
         timeout: None,
         losses_max: LOSSES_MAX,
+        worker_failures_max: None,
+        worker_timeout: WORKER_TIMEOUT,
+        message_bytes_max: MESSAGE_BYTES_MAX,
         resume_wait: ROLL_CALL_GRACE,
         keep_newline: false,
         seed: session,
@@ -418,7 +421,7 @@ fn what_a_stopped_job_leaves_out_takes_up_no_credit() {
     };
     assert_eq!(held(&stages), (4, 4));
     // Another ventilator has gone on with the job and was stopped before it had come this far.
-    let close = ToSink::JobClose { job: JOB, total: 1, is_whole: false };
+    let close = ToSink::JobClose { job: JOB, total: 1, end: InputEnd::CutShort };
     stages.relay.handle_from_upstream(close);
     assert_eq!(held(&stages), (4, 1));
 }

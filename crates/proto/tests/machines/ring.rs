@@ -9,7 +9,7 @@ use tradewind_proto::collector::{
 };
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
-use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE};
+use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
 use tradewind_proto::message::{
     self, Card, Layout, Outcome, Report, Role, Status, TaskResult, ToVentilator, ToWorker,
 };
@@ -320,6 +320,9 @@ pub(crate) fn config(job: JobId) -> DispatcherConfig {
         retries: 0,
         timeout: None,
         losses_max: LOSSES_MAX,
+        worker_failures_max: None,
+        worker_timeout: WORKER_TIMEOUT,
+        message_bytes_max: MESSAGE_BYTES_MAX,
         halt: None,
         seed: 1,
     }

@@ -339,7 +339,7 @@ fn listen() -> Result<(TcpListener, String), Fatal> {
 
 /// What a task may take, as flags.
 fn attempt_args(attempts: &AttemptArgs) -> Vec<OsString> {
-    let AttemptArgs { retries, timeout, max_losses } = attempts;
+    let AttemptArgs { retries, timeout, max_losses, max_failures_per_worker } = attempts;
     let mut args = arg("--retries", retries.to_string());
     match timeout {
         Some(Timeout::After(limit)) => {
@@ -349,5 +349,8 @@ fn attempt_args(attempts: &AttemptArgs) -> Vec<OsString> {
         None => {}
     }
     args.extend(arg("--max-losses", max_losses.to_string()));
+    if let Some(failures) = max_failures_per_worker {
+        args.extend(arg("--max-failures-per-worker", failures.to_string()));
+    }
     args
 }

@@ -198,6 +198,7 @@ impl Stage {
                 retries: retries.unwrap_or(0),
                 timeout,
                 max_losses: max_losses.unwrap_or(LOSSES_MAX),
+                max_failures_per_worker: None,
             },
             max_output: max_output.unwrap_or(MAX_OUTPUT),
             env,
