@@ -41,7 +41,7 @@ fn jsonl_has_its_documented_keys() {
     assert_eq!(ok, wanted.map(str::to_owned).into());
     let failed: BTreeSet<String> = keys(&records[1].json);
     assert_eq!(failed.difference(&ok).collect::<Vec<_>>(), ["error"]);
-    assert_eq!((&records[1].status[..], &records[1].error[..]), ("failed", "oh"));
+    assert_eq!((&records[1].status[..], &records[1].error[..]), ("failed", "exit code 3"));
     assert_eq!(records[1].json["exit_code"], 3);
 }
 

@@ -121,7 +121,10 @@ fn a_task_that_fails_or_is_skipped_ends_in_its_stage() {
         records.iter().map(|r| (r["status"].as_str(), r["stage"].as_str())).collect();
     let ok = (Some("ok"), Some("stage-2"));
     assert_eq!(ends, [ok, (Some("failed"), Some("stage-1")), ok]);
-    assert_eq!((&records[1]["exit_code"], &records[1]["error"]), (&3.into(), &"no".into()));
+    assert_eq!(
+        (&records[1]["exit_code"], &records[1]["error"]),
+        (&3.into(), &"exit code 3".into())
+    );
     assert_eq!(records[1]["worker"], "w1");
     let mut last: Vec<_> =
         String::from_utf8_lossy(&scene.read("last")).lines().map(str::to_owned).collect();

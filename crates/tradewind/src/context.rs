@@ -29,7 +29,8 @@ impl Context<'_> {
     }
 
     /// Should the closure return soon? Its task has timed out, or nobody wants it any more. An error
-    /// then means that it did; an output still counts, as of a task that was done in the last moment.
+    /// then means that it did; an output comes too late to be a success, and is kept
+    /// beside the reason.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stop.is_stopped()

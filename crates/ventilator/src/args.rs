@@ -121,8 +121,7 @@ pub struct VentilatorArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What a task is")]
 pub struct FormatArgs {
-    /// How to read the input. Of jsonl and csv workers have to be told: --fields json, which
-    /// `tradewind run` adds by itself
+    /// How to read the input
     #[arg(
         long,
         env = "TRADEWIND_INPUT_FORMAT",
@@ -132,8 +131,7 @@ pub struct FormatArgs {
     )]
     pub input_format: InputFormat,
 
-    /// The first line of the input has the names of the columns, as it has of csv anyway. Workers
-    /// have to be told: --fields json
+    /// The first line of the input has the names of the columns, as it has of csv anyway
     #[arg(
         long,
         env = "TRADEWIND_HEADER",
@@ -148,7 +146,7 @@ pub struct FormatArgs {
     #[arg(long, env = "TRADEWIND_NO_HEADER", value_parser = BoolishValueParser::new())]
     pub no_header: bool,
 
-    /// Make one task of so many lines. Workers have to be told: --fields lines, or nul with -0
+    /// Make one task of so many lines
     #[arg(
         long,
         short = 'n',
@@ -314,6 +312,7 @@ impl VentilatorArgs {
     /// What the other flags mean.
     #[must_use]
     pub fn settings(self, mut inherited: Inherited) -> Settings {
+        let layout = self.layout();
         Settings {
             task_bytes_max: payload_bytes_max(self.lanes.message_max),
             tasks: inherited.or_endpoint(0, self.tasks),
@@ -322,7 +321,7 @@ impl VentilatorArgs {
             job: self.job,
             stage: self.stage.unwrap_or_default(),
             start: self.resume.start(),
-            layout: Layout::Unsaid,
+            layout,
             resume_wait: self.resume_wait,
             retries: self.policy.attempts.retries,
             timeout: self.policy.attempts.timeout,
@@ -333,6 +332,19 @@ impl VentilatorArgs {
             connect_timeout: self.lanes.connect_timeout,
             progress: !self.logs.no_progress && !self.logs.quiet,
             audience: Audience::User,
+        }
+    }
+
+    /// What workers have to know of the tasks.
+    fn layout(&self) -> Layout {
+        let FormatArgs { input_format, header, max_args, .. } = &self.format;
+        if *input_format != InputFormat::Lines || header.is_some() {
+            return Layout::Json;
+        }
+        match (max_args, &self.colsep) {
+            (Some(_), _) => Layout::Group(if self.null { 0 } else { b'\n' }),
+            (None, Some(colsep)) => Layout::Columns(colsep.to_string()),
+            (None, None) => Layout::Whole,
         }
     }
 

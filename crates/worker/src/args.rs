@@ -10,13 +10,13 @@ use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
     LaneArgs, LogArgs, default_name, duration, duration_or_zero, name, payload_bytes_max, size,
 };
-use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, USAGE};
+use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE};
 use tradewind_node::{Colsep, block_on, exit, logs};
 use tradewind_proto::limits::SLOTS_MAX;
 
 use crate::handler::{
-    CommandHandler, CommandOptions, EXIT_GRACE, Fields, Handler, Input, PipeHandler, PipeMode,
-    PipeOptions, STOP_GRACE, Template, check_program,
+    CommandHandler, CommandOptions, EXIT_GRACE, Fields, Handler, HostLimits, Input, PerSlot,
+    PipeHandler, PipeMode, PipeOptions, Template, TermSeq, check_program, fit,
 };
 use crate::run::{Settings, run};
 use crate::runner::Runner;
@@ -48,11 +48,12 @@ pub const REPLACEMENTS: &str = "\
 Replacement strings in COMMAND and ARG, as in GNU parallel:
   {}   the task          {.}  without extension        {#}  its number, from 1
   {/}  its basename      {/.} basename without extension  {//} its directory
+  {%}  the slot that it runs in, from 1; the command sees TRADEWIND_SLOT too (from 0)
 Without any of these the task is appended as the last argument.
 Where tasks have fields (--input-format, --header, --colsep, -n, :::, --fields):
   {1}  the first field   {-1} the last    {NAME} of jsonl, csv and --header, by its name
   {NAME.} {NAME/} {NAME//} {NAME/.}       as above, {1.} and so on too
-${NAME} and { NAME }, with spaces, are left as they are.";
+${NAME} and { NAME }, with spaces, are left as they are; {{1}} stands for {1} itself, and so on.";
 
 /// Run tasks
 #[derive(Args, Clone, Debug)]
@@ -93,6 +94,15 @@ pub struct WorkerArgs {
     #[arg(long, env = "TRADEWIND_EXIT_WHEN_DONE", value_parser = BoolishValueParser::new())]
     pub exit_when_done: bool,
 
+    /// Exit after so long without a task, with code 0
+    #[arg(
+        long,
+        env = "TRADEWIND_EXIT_WHEN_IDLE",
+        value_name = "DURATION",
+        value_parser = duration
+    )]
+    pub exit_when_idle: Option<Duration>,
+
     /// When asked to stop: finish what runs, but not longer than this; then hand it back
     #[arg(
         long,
@@ -124,7 +134,8 @@ pub struct HandlerArgs {
     #[arg(long, env = "TRADEWIND_STDIN", value_parser = BoolishValueParser::new())]
     pub stdin: bool,
 
-    /// What tasks are made of, so that {1} and {NAME} stand for it
+    /// What tasks are made of, so that {1} and {NAME} stand for it. A job that says so itself does
+    /// not need this, and one that says something else is left
     #[arg(long, env = "TRADEWIND_FIELDS", value_name = "KIND", value_enum)]
     pub fields: Option<FieldKind>,
 
@@ -194,6 +205,25 @@ pub struct HandlerArgs {
     )]
     pub max_output: u64,
 
+    /// What a command that is stopped gets, and its group: signals, each with milliseconds to wait
+    /// after it; KILL comes last in any case
+    #[arg(
+        long,
+        env = "TRADEWIND_TERMSEQ",
+        value_name = "SEQUENCE",
+        default_value = "TERM,2000,KILL"
+    )]
+    pub termseq: TermSeq,
+
+    /// Let the command use the terminal, one task at a time: it is its standard input
+    #[arg(
+        long,
+        env = "TRADEWIND_TTY",
+        conflicts_with_all = ["stdin", "echo", "sleep", "pipe"],
+        value_parser = BoolishValueParser::new()
+    )]
+    pub tty: bool,
+
     /// The command to run for each task, without a shell
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -248,6 +278,28 @@ impl HandlerArgs {
         })
     }
 
+    /// How many tasks are run at once on this host, if so many were asked for.
+    ///
+    /// # Errors
+    /// When there is not even room for one.
+    fn slots(&self, asked: Option<u32>) -> Result<u32, Fatal> {
+        if self.tty && asked.is_some_and(|slots| slots > 1) {
+            let text = "--tty gives one command at a time the terminal: use --slots 1";
+            return Err(Fatal::new(USAGE, text));
+        }
+        let slots = asked.unwrap_or_else(|| if self.tty { 1 } else { cores() });
+        if self.command.is_empty() {
+            return Ok(slots);
+        }
+        let per_slot =
+            if self.pipe.is_some() { PerSlot::pipe() } else { PerSlot::command(self.stdin) };
+        let HostLimits { slots, reason } = fit(slots, per_slot).or_exit(SYSTEM)?;
+        if let Some(reason) = reason {
+            tracing::warn!("{reason}");
+        }
+        Ok(slots)
+    }
+
     /// The handler that the flags describe, and where it runs; a command is looked for.
     ///
     /// # Errors
@@ -280,7 +332,7 @@ impl HandlerArgs {
                 startup: self.pipe_startup,
                 restarts_max: self.pipe_restarts,
                 exit_grace: EXIT_GRACE,
-                stop_grace: STOP_GRACE,
+                term_seq: self.termseq.clone(),
                 worker: worker.to_owned(),
             };
             let handler = PipeHandler::new(self.command.clone(), options).or_exit(COMMAND)?;
@@ -290,12 +342,13 @@ impl HandlerArgs {
         check_program(&template).or_exit(COMMAND)?;
         let options = CommandOptions {
             output_bytes_max: self.max_output,
-            grace: STOP_GRACE,
+            term_seq: self.termseq.clone(),
+            tty: self.tty,
             worker: worker.to_owned(),
             skip_exit_code: self.skip_exit_code.map(i32::from),
         };
         let handler = CommandHandler::new(template, options);
-        Ok(Runner::Threads(Arc::new(Handler::Command(handler))))
+        Ok(Runner::Threads(Arc::new(Handler::Command(Box::new(handler)))))
     }
 }
 
@@ -307,12 +360,14 @@ impl WorkerArgs {
     pub fn settings(self) -> Result<Settings, Fatal> {
         let name = self.name.unwrap_or_else(default_name);
         let runner = self.handler.runner(&name, self.lanes.message_max)?;
+        let slots = self.handler.slots(self.slots)?;
         Ok(Settings {
             ventilator: self.ventilator,
             sink: self.sink,
-            slots: self.slots.unwrap_or_else(cores),
+            slots,
             name,
             exit_when_done: self.exit_when_done,
+            exit_when_idle: self.exit_when_idle,
             grace: self.grace,
             runner,
             lanes: self.lanes.options(),

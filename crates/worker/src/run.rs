@@ -5,15 +5,17 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
-use tradewind_node::exit::{self, Audience, CONNECT, Fatal, HANDLER, OK, OrExit, SYSTEM, say};
+use tradewind_node::exit::{
+    self, Audience, COMMAND, CONNECT, Fatal, HANDLER, OK, OrExit, SYSTEM, USAGE, say,
+};
 use tradewind_node::links::{Conn, Inward, Outward, identity, keep_inward, keep_outward, send};
 use tradewind_node::{Asked, Clock, Shutdown, random_id};
-use tradewind_proto::executor::{self, Executor};
+use tradewind_proto::executor::{self, Executor, PutBack};
 use tradewind_proto::limits::BATCH_TASKS_MAX;
-use tradewind_proto::message::{Card, Role, ToWorker};
-use tradewind_proto::{Attempt, SessionId, Time};
+use tradewind_proto::message::{self, Card, Layout, Role, ToWorker};
+use tradewind_proto::{Attempt, SessionId, Slot, Time};
 
-use crate::handler::{Deck, Finished, Standing};
+use crate::handler::{Deck, Finished, Lack, Standing, Task, Unstarted, clip};
 use crate::runner::{Runner, Running};
 
 /// What a worker was told to do.
@@ -28,6 +30,8 @@ pub struct Settings {
     pub name: String,
     /// Exit with the job.
     pub exit_when_done: bool,
+    /// Exit after so long without a task.
+    pub exit_when_idle: Option<Duration>,
     /// When asked to stop: how long to finish what runs before it is stopped and handed back.
     pub grace: Duration,
     /// What is done with a task.
@@ -58,8 +62,16 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long a worker that is to leave waits for somebody to take its results.
 const ALONE_MAX: Duration = Duration::from_secs(4);
 
-/// How long a worker whose handler is given up waits until what it has is somebody else's.
+/// How long a worker that leaves because it can run nothing waits until what it has is somebody
+/// else's.
 const GIVEN_UP_MAX: Duration = Duration::from_secs(4);
+
+/// How long a worker tries in vain to start any task at all because its host lacks something.
+const STARVED_MAX: Duration = Duration::from_secs(60);
+
+/// A worker that leaves with the job, and that has never reached the ventilator, may have come after
+/// the end: it leaves after this time, unless `--connect-timeout` says otherwise.
+const LATE_MAX: Duration = Duration::from_secs(60);
 
 /// Runs tasks until told to stop, or until the job is over if that was asked for.
 ///
@@ -97,25 +109,42 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let clock = Clock::default();
     let running = Running::new(settings.runner, settings.slots, clock).or_exit(SYSTEM)?;
     let executor = Executor::new(session, settings.slots);
+    let started = Instant::now();
+    let late_max = settings.connect_timeout.is_none() && settings.exit_when_done;
     let mut worker = Worker {
         clock,
         executor: if running.is_feeding() { executor.with_feeding() } else { executor },
         running,
+        layout: Layout::Unsaid,
+        slots: settings.slots,
         look_at: None,
         ended: 0,
         is_urgent: false,
         sink: None,
         has_ventilator: false,
+        had_ventilator: false,
         is_asked_to_stop: false,
         grace: settings.grace,
         alone: None,
-        given_up: None,
+        leaving: None,
+        shortage: Shortage { slots_said: settings.slots, ..Shortage::default() },
+        idle: Instant::now(),
+        idle_max: settings.exit_when_idle,
     };
     let mut batch = Vec::with_capacity(EVENTS_MAX);
     let mut has_more = false;
     let mut looks = shutdown.take_looks();
 
     while !worker.is_over(settings.exit_when_done) {
+        if late_max && !worker.had_ventilator && started.elapsed() >= LATE_MAX {
+            let text = format!(
+                "the ventilator at {} was not reached in {} s, and --exit-when-done was given: is \
+                 the job over already? --connect-timeout waits longer",
+                settings.ventilator,
+                LATE_MAX.as_secs()
+            );
+            return Err(Fatal::new(CONNECT, text));
+        }
         let due = worker.clock.instant(worker.poll_timeout());
         tokio::select! {
             // In this order: what has ended first frees a slot, then come new tasks.
@@ -160,11 +189,14 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     }
     let tasks = worker.executor.snapshot().tasks_done;
     tracing::info!(tasks, "the worker leaves");
-    if let Some((reason, _)) = worker.given_up.take() {
-        return Err(Fatal::new(HANDLER, reason));
+    match worker.leaving.take() {
+        Some(Leaving { code: OK, reason, .. }) => settings.audience.say(&reason),
+        Some(Leaving { code, reason, .. }) => return Err(Fatal::new(code, reason)),
+        None => {}
     }
     if worker.is_asked_to_stop {
-        let line = format!("stopped: {tasks} tasks ended here, what had not is handed back");
+        let ended = if tasks == 1 { "1 task".to_owned() } else { format!("{tasks} tasks") };
+        let line = format!("stopped: {ended} ended here; what had not ended is handed back");
         settings.audience.say(&line);
     }
     Ok(OK)
@@ -174,6 +206,10 @@ struct Worker {
     clock: Clock,
     executor: Executor,
     running: Running,
+    /// As the handler knows it.
+    layout: Layout,
+    /// Tasks to run at once, where nothing is lacking.
+    slots: u32,
     /// While tasks are short: when to see what has ended. The slots do not call for it.
     look_at: Option<Time>,
     /// Tasks that have ended since the last look.
@@ -182,22 +218,48 @@ struct Worker {
     is_urgent: bool,
     sink: Option<(Conn, PushLane)>,
     has_ventilator: bool,
+    /// At any time.
+    had_ventilator: bool,
     is_asked_to_stop: bool,
     grace: Duration,
     /// Since when it was to leave, ran nothing, and had nobody to give its results to.
     alone: Option<Instant>,
-    /// Why its handler is given up, and since when.
-    given_up: Option<(String, Instant)>,
+    leaving: Option<Leaving>,
+    shortage: Shortage,
+    /// Since when it has had no task.
+    idle: Instant,
+    idle_max: Option<Duration>,
+}
+
+/// A worker leaves of its own accord.
+struct Leaving {
+    /// What it exits with.
+    code: u8,
+    reason: String,
+    /// Since when it has run nothing.
+    since: Option<Instant>,
+}
+
+/// What the host lacks.
+#[derive(Default)]
+struct Shortage {
+    /// Since when no task at all could be started.
+    starved: Option<Instant>,
+    /// The fewest slots that were said to be left.
+    slots_said: u32,
+    /// When it was last said that nothing can be started.
+    said: Option<Instant>,
 }
 
 impl Worker {
     fn is_over(&self, exit_when_done: bool) -> bool {
         let is_done = exit_when_done && self.executor.snapshot().jobs_done > 0;
         // One that never had anything to do with anybody need not say goodbye.
-        let is_idle = self.is_asked_to_stop && self.sink.is_none() && self.executor.is_empty();
+        let is_to_leave = self.is_asked_to_stop || self.leaving.is_some();
+        let is_idle = is_to_leave && self.sink.is_none() && self.executor.is_empty();
         let is_left = self.alone.is_some_and(|since| since.elapsed() > ALONE_MAX);
-        let is_given_up =
-            self.given_up.as_ref().is_some_and(|(_, since)| since.elapsed() > GIVEN_UP_MAX);
+        let since = self.leaving.as_ref().and_then(|leaving| leaving.since);
+        let is_given_up = since.is_some_and(|since| since.elapsed() > GIVEN_UP_MAX);
         is_done || is_idle || is_left || is_given_up || self.executor.is_drained()
     }
 
@@ -216,7 +278,8 @@ impl Worker {
 
     fn poll_timeout(&self) -> Time {
         let due = self.executor.poll_timeout();
-        self.look_at.map_or(due, |look_at| due.min(look_at))
+        let idle_ends = self.idle_max.map(|max| self.clock.time((self.idle + max).into()));
+        [self.look_at, idle_ends].into_iter().flatten().fold(due, Time::min)
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
@@ -224,8 +287,12 @@ impl Worker {
             Event::Tasks(Inward::Up { .. }) => {
                 tracing::info!("connected to the ventilator");
                 self.has_ventilator = true;
+                self.had_ventilator = true;
             }
-            Event::Tasks(Inward::Message { message, .. }) => self.executor.handle_message(message),
+            Event::Tasks(Inward::Message { message, .. }) => {
+                self.executor.handle_message(message);
+                self.follow_layout();
+            }
             Event::Tasks(Inward::Down { .. }) => {
                 tracing::info!("lost the ventilator");
                 self.has_ventilator = false;
@@ -254,10 +321,29 @@ impl Worker {
 
     /// Hears of what has ended, and of what slots have begun instead.
     fn take_finished(&mut self) {
-        for finished in self.running.take_finished() {
-            self.ended += 1;
-            self.is_urgent |= finished.attempt != Attempt::FIRST;
-            self.handle_finished(finished);
+        let mut unstarted = Vec::new();
+        loop {
+            for mut finished in self.running.take_finished() {
+                if let Some(it) = finished.unstarted.take() {
+                    unstarted.push((finished.slot, it));
+                    continue;
+                }
+                self.ended += 1;
+                self.is_urgent |= finished.attempt != Attempt::FIRST;
+                self.handle_finished(finished);
+            }
+            if unstarted.is_empty() {
+                break;
+            }
+            // What is put back comes before what lies on deck, and may be handed back together with
+            // it: until that is known not to have begun, nothing is done.
+            if !self.running.withdraw() {
+                break;
+            }
+        }
+        for (slot, it) in unstarted {
+            let (task, unstarted) = *it;
+            self.handle_unstarted(slot, task, unstarted);
         }
         for Standing { slot, depth, under_way } in self.running.take_standings() {
             self.executor.handle_depth(slot, depth);
@@ -273,8 +359,66 @@ impl Worker {
         self.take_finished();
     }
 
+    /// What tasks are made of travels with the job.
+    fn follow_layout(&mut self) {
+        if self.leaving.is_some() || *self.executor.layout() == self.layout {
+            return;
+        }
+        self.layout = self.executor.layout().clone();
+        if let Err(reason) = self.running.set_layout(&self.layout) {
+            self.leave(USAGE, reason, self.grace);
+        }
+    }
+
+    /// Leaves, handing back what has not started, and what runs after this time.
+    fn leave(&mut self, code: u8, reason: String, grace: Duration) {
+        if self.leaving.is_none() && !self.is_asked_to_stop {
+            tracing::info!("leaving: {reason}");
+            self.executor.handle_leave(self.clock.now(), grace, clip(reason.clone()));
+            self.leaving = Some(Leaving { code, reason, since: None });
+        }
+    }
+
+    /// A task was not run because this host lacks something: that is not its failure.
+    fn handle_unstarted(&mut self, slot: Slot, task: Task, unstarted: Unstarted) {
+        let Task { seq, attempt, payload, origin, .. } = task;
+        let task = message::Task { seq, attempt, last: false, payload, origin };
+        let put_back = self.executor.handle_unstartable(self.clock.now(), slot, task);
+        let Unstarted { lack, reason } = unstarted;
+        if lack == Lack::Command {
+            let reason = format!("{reason}: it was there before, and no task can be run here now");
+            return self.leave(COMMAND, reason, self.grace);
+        }
+        match put_back {
+            PutBack::Waits => {
+                let slots = self.executor.slots_now();
+                if slots < self.shortage.slots_said {
+                    self.shortage.slots_said = slots;
+                    tracing::warn!(
+                        "{lack} are used up: running {slots} at once instead of {} ({reason}); the \
+                         rest waits",
+                        self.slots
+                    );
+                }
+            }
+            PutBack::Returned => {
+                let starved = self.shortage.starved.get_or_insert_with(Instant::now).elapsed();
+                if starved > STARVED_MAX {
+                    let reason = format!("no task could be started for {STARVED_MAX:?}: {reason}");
+                    return self.leave(SYSTEM, reason, Duration::ZERO);
+                }
+                if self.shortage.said.is_none_or(|said| said.elapsed() > STARVED_MAX / 2) {
+                    self.shortage.said = Some(Instant::now());
+                    tracing::warn!("{reason}; nothing else runs here, so tasks are handed back");
+                }
+            }
+            PutBack::Dropped => {}
+        }
+    }
+
     fn handle_finished(&mut self, finished: Finished) {
         let Finished { slot, started_us, ran_us, outcome, reported, next, .. } = finished;
+        self.shortage.starved = None;
         self.executor.handle_finished(executor::Finished {
             slot,
             started_us,
@@ -307,17 +451,24 @@ impl Worker {
     fn go_on(&mut self) -> bool {
         let now = self.clock.now();
         self.take_finished();
-        if self.given_up.is_none()
-            && let Some(reason) = self.running.given_up()
+        if let Some(reason) = self.running.given_up() {
+            self.leave(HANDLER, reason, Duration::ZERO);
+        }
+        let snapshot = self.executor.snapshot();
+        if snapshot.running > 0 || snapshot.queued > 0 {
+            self.idle = Instant::now();
+        } else if let Some(idle_max) = self.idle_max.filter(|max| self.idle.elapsed() >= *max) {
+            self.leave(OK, format!("no task for {idle_max:?}: the worker leaves"), Duration::ZERO);
+        }
+        if let Some(leaving) = &mut self.leaving
+            && snapshot.running == 0
         {
-            tracing::info!("the handler is given up: handing back what it has");
-            self.given_up = Some((reason, Instant::now()));
-            self.executor.handle_drain(now, Duration::ZERO);
+            leaving.since.get_or_insert_with(Instant::now);
         }
         if now >= self.executor.poll_timeout() {
             self.executor.handle_timeout(now);
         }
-        let is_alone = self.is_asked_to_stop
+        let is_alone = (self.is_asked_to_stop || self.leaving.is_some())
             && self.sink.is_none()
             && !self.has_ventilator
             && self.executor.snapshot().running == 0;

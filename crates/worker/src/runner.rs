@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
 use tradewind_node::Clock;
 use tradewind_proto::executor::{Start, Stop};
-use tradewind_proto::message::{self, Limits, Outcome, Report, Status};
+use tradewind_proto::message::{self, Layout, Limits, Outcome, Report, Status};
 use tradewind_proto::{Payload, Slot};
 
 use crate::handler::{
@@ -176,6 +176,18 @@ impl Running {
         }
     }
 
+    /// From now on tasks are made of this.
+    ///
+    /// # Errors
+    /// When the handler was told that they are made of something else.
+    pub(crate) fn set_layout(&self, layout: &Layout) -> Result<(), String> {
+        match self {
+            Self::Inline { handler, .. } => handler.set_layout(layout),
+            Self::Threads { slots, .. } => slots.set_layout(layout),
+            Self::Async(_) | Self::Pipes { .. } => Ok(()),
+        }
+    }
+
     /// Are tasks fed to slots that are busy?
     pub(crate) fn is_feeding(&self) -> bool {
         matches!(self, Self::Pipes { .. })
@@ -219,10 +231,12 @@ impl Running {
         }
     }
 
-    /// Takes back what was laid out and has not begun.
-    pub(crate) fn withdraw(&mut self) {
-        if let Self::Threads { slots, .. } = self {
-            slots.withdraw();
+    /// Takes back what was laid out and has not begun; false if there was nothing, so that all that has
+    /// begun is known once what has ended was taken.
+    pub(crate) fn withdraw(&mut self) -> bool {
+        match self {
+            Self::Threads { slots, .. } => slots.withdraw(),
+            Self::Inline { .. } | Self::Async(_) | Self::Pipes { .. } => false,
         }
     }
 
@@ -358,8 +372,8 @@ impl Drop for Runtime {
 }
 
 fn task_for_slot(task: message::Task, report: Report) -> Task {
-    let message::Task { seq, attempt, payload, .. } = task;
-    Task { seq, attempt, payload, report }
+    let message::Task { seq, attempt, payload, origin, .. } = task;
+    Task { seq, attempt, payload, report, origin, slot: Slot(0) }
 }
 
 fn finished(
@@ -373,5 +387,6 @@ fn finished(
     outcome.error = clip(outcome.error);
     let Task { seq, attempt, .. } = *task;
     let reported = task.reported(Payload::new);
-    Finished { slot, seq, attempt, started_us, ran_us, outcome, reported, next: None }
+    let (next, unstarted) = (None, None);
+    Finished { slot, seq, attempt, started_us, ran_us, outcome, reported, next, unstarted }
 }

@@ -33,6 +33,8 @@ pub(super) struct Part {
     pub(super) first_args: Vec<OsString>,
     /// What is true instead when it is started again.
     pub(super) later_args: Vec<OsString>,
+    /// It stays in our process group, which has the terminal.
+    pub(super) keeps_terminal: bool,
     /// What it finds in its environment besides.
     pub(super) env: Vec<(String, String)>,
     /// Those that it gets. One that is started again gets them again.
@@ -155,7 +157,7 @@ impl Children {
             .args(&part.args)
             .stdin(stdin)
             .stdout(if role == Role::Sink { Stdio::inherit() } else { Stdio::null() });
-        if role == Role::Worker {
+        if role == Role::Worker && !part.keeps_terminal {
             // A command is in its worker's group for an instant before it has one of its own, and
             // what a terminal sends to the whole group just then would end it.
             command.process_group(0);
@@ -319,7 +321,18 @@ impl Part {
     pub(super) fn new(role: Role, args: Vec<OsString>, listeners: Vec<TcpListener>) -> Self {
         let (first_args, later_args) = (Vec::new(), Vec::new());
         let env = Vec::new();
-        Self { role, stage: None, args, first_args, later_args, env, listeners, stdin: None }
+        let (stage, keeps_terminal) = (None, false);
+        Self {
+            role,
+            stage,
+            args,
+            first_args,
+            later_args,
+            keeps_terminal,
+            env,
+            listeners,
+            stdin: None,
+        }
     }
 
     /// What it is, for people.

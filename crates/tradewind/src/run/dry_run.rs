@@ -4,8 +4,8 @@ use std::io::{self, BufWriter, ErrorKind, Read, Write};
 
 use tradewind_node::args::payload_bytes_max;
 use tradewind_node::exit::{self, CLOSED, Fatal, INPUT, OK, OUTPUT, OrExit, TASKS_FAILED, say};
-use tradewind_proto::Seq;
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
+use tradewind_proto::{Seq, Slot};
 use tradewind_ventilator::input::{Format, Input, Item, Source};
 use tradewind_worker::handler::Template;
 
@@ -24,7 +24,9 @@ pub(super) fn show<R: Read + Send + 'static>(
     while let Some(chunk) = source.read().or_exit(INPUT)? {
         for item in chunk {
             let command = match &item {
-                Item::Task(task) => template.quote(task, seq).map_err(|error| error.to_string()),
+                Item::Task(task) => {
+                    template.quote(task, seq, Slot(0)).map_err(|error| error.to_string())
+                }
                 Item::Unfit { reason } => Err(reason.clone()),
                 Item::TooLarge { bytes } => Err(format!(
                     "the task has {bytes} bytes, more than the {task_bytes_max} that fit into a \

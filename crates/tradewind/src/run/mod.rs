@@ -166,7 +166,15 @@ impl RunArgs {
     }
 
     async fn run(self, tasks: Tasks, shutdown: Shutdown) -> exit::Outcome {
-        let slots = self.jobs.map_or_else(cores, |jobs| jobs.slots(cores()));
+        let slots = match self.jobs {
+            Some(jobs) => jobs.slots(cores()),
+            None if self.handler.tty => 1,
+            None => cores(),
+        };
+        if self.handler.tty && slots > 1 {
+            let text = "--tty gives one command at a time the terminal: use -j1";
+            return Err(Fatal::new(USAGE, text));
+        }
         if self.workers > slots {
             let text = format!("{} workers cannot share {slots} slots; see -j", self.workers);
             return Err(Fatal::new(USAGE, text));
@@ -208,7 +216,8 @@ impl RunArgs {
                 arg("--name", format!("{host}.{}", worker + 1)),
                 self.worker_args(),
             ];
-            children.start(Role::Worker, args.concat(), Vec::new())?;
+            let part = Part::new(Role::Worker, args.concat(), Vec::new());
+            children.start_part(Part { keeps_terminal: self.handler.tty, ..part })?;
         }
         Ok(children)
     }
@@ -276,9 +285,13 @@ impl RunArgs {
             pipe_restarts,
             skip_exit_code,
             max_output,
+            termseq,
+            tty,
             command,
         } = &self.handler;
         let mut args = arg("--max-output", max_output.to_string());
+        args.extend(arg("--termseq", termseq.to_string()));
+        args.extend(flag("--tty", *tty));
         args.extend(flag("--exit-when-done", true));
         args.extend(flag("--stdin", *stdin));
         args.extend(self.field_args());

@@ -1,43 +1,60 @@
 //! The handler that runs a command for each task.
 
 use std::borrow::Cow;
-use std::ffi::OsStr;
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::process::Signal;
 use tradewind_proto::Payload;
-use tradewind_proto::limits::{ERROR_BYTES_MAX, OUTPUT_BYTES_MAX};
-use tradewind_proto::message::{Exit, Outcome, Status};
+use tradewind_proto::limits::OUTPUT_BYTES_MAX;
+use tradewind_proto::message::{Exit, Layout, Outcome, Status};
 
-use super::process::{Ended, Spawned, supervise};
+use super::group::Group;
+use super::host::{Lack, Unstarted};
+use super::oom::{self, OomKills};
+use super::process::{Care, Ended, Spawned, supervise};
 use super::program;
 use super::template::{Input, Template};
-use super::{BlockingHandler, STOPPED, StopSignal, Task};
-
-/// What a command that is stopped has, from TERM to KILL, for cleaning up.
-pub const STOP_GRACE: Duration = Duration::from_secs(2);
+use super::term_seq::TermSeq;
+use super::{BlockingHandler, STOPPED, StopSignal, Task, files};
 
 /// The kernel's `MAX_ARG_STRLEN`, less the NUL at the end.
 const ARGUMENT_BYTES_MAX: usize = (128 << 10) - 1;
 
+/// What interpreters exit with that do not find their script.
+const NOT_FOUND: [i32; 3] = [2, 126, 127];
+
 /// Waits before a command is tried again that could not be started for a passing reason.
-const RETRY_DELAYS_MS: [u64; 5] = [5, 20, 50, 100, 200];
+const RETRY_DELAYS_MS: [u64; 2] = [5, 20];
+
+/// The same where its file is being written.
+const CLOSED_DELAYS_MS: [u64; 7] = [5, 20, 50, 100, 200, 400, 800];
 
 /// Runs a command for each task, in a process group of its own, with what it writes captured.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct CommandHandler {
-    template: Template,
+    /// As it was typed, with the fields that flags say.
+    typed: Template,
+    /// With those of the job.
+    template: RwLock<Arc<Template>>,
     /// The file to run, found once instead of each time.
     program: Option<PathBuf>,
     /// What commands have for stdin, opened once as well; a system without it says so each time.
     nothing: Option<Arc<File>>,
+    /// Variables that are meant for the worker.
+    hidden: Vec<OsString>,
+    /// There is a terminal that commands may want.
+    has_terminal: bool,
+    oom_kills: OomKills,
     options: CommandOptions,
 }
 
@@ -46,33 +63,45 @@ pub struct CommandHandler {
 pub struct CommandOptions {
     /// A command that writes more to stdout is killed, and its task has failed.
     pub output_bytes_max: u64,
-    /// From TERM to KILL, for a command that is stopped.
-    pub grace: Duration,
+    /// What a command that is stopped gets.
+    pub term_seq: TermSeq,
     /// The worker's name: commands see it as `TRADEWIND_WORKER`.
     pub worker: String,
     /// A command that exits with this code has skipped its task: nothing more is to be done.
     pub skip_exit_code: Option<i32>,
+    /// Commands have the terminal, and it is their standard input.
+    pub tty: bool,
 }
 
 impl Default for CommandOptions {
     fn default() -> Self {
         Self {
             output_bytes_max: OUTPUT_BYTES_MAX,
-            grace: STOP_GRACE,
+            term_seq: TermSeq::default(),
             worker: String::new(),
             skip_exit_code: None,
+            tty: false,
         }
     }
 }
 
 impl CommandHandler {
     /// A handler for this command, which [`check_program`](super::check_program) may have
-    /// checked: here, one that is missing is each task's failure.
+    /// checked: here, one that is missing is each task's failure if it differs from task to task,
+    /// else this host's.
     #[must_use]
     pub fn new(template: Template, options: CommandOptions) -> Self {
         let program = template.program().and_then(|program| program::find(program).ok());
         let nothing = File::open("/dev/null").ok().map(Arc::new);
-        Self { template, program, nothing, options }
+        let has_terminal = File::open("/dev/tty").is_ok();
+        let hidden = hidden_variables();
+        let oom_kills = OomKills::default();
+        let (typed, template) = (template.clone(), RwLock::new(Arc::new(template)));
+        Self { typed, template, program, nothing, hidden, has_terminal, oom_kills, options }
+    }
+
+    fn template(&self) -> Arc<Template> {
+        Arc::clone(&self.template.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn spawn(&self, words: &[Cow<'_, OsStr>], task: &Task) -> io::Result<Spawned> {
@@ -81,29 +110,40 @@ impl CommandHandler {
             Some(program) => Command::new(program),
             None => Command::new(word),
         };
-        let stdin = match self.template.input() {
-            Input::Argument => match &self.nothing {
-                Some(nothing) => nothing.try_clone()?.into(),
-                None => Stdio::null(),
-            },
-            Input::Stdin => Stdio::piped(),
+        let starting = files::starting();
+        let stdin = match (self.typed.input(), &self.nothing) {
+            (Input::Stdin, _) => Stdio::piped(),
+            (Input::Argument, _) if self.options.tty => File::open("/dev/tty")?.into(),
+            (Input::Argument, Some(nothing)) => nothing.try_clone()?.into(),
+            (Input::Argument, None) => Stdio::null(),
         };
         let (stdout, stdout_end) = io::pipe()?;
         let (stderr, stderr_end) = io::pipe()?;
+        let (stdout, stderr) = (starting.keep(stdout.into()), starting.keep(stderr.into()));
+        for name in &self.hidden {
+            command.env_remove(name);
+        }
         command
             .arg0(word)
             .args(args)
             .env("TRADEWIND_SEQ", task.seq.to_string())
             .env("TRADEWIND_ATTEMPT", task.attempt.to_string())
+            .env("TRADEWIND_SLOT", task.slot.0.to_string())
             .env("TRADEWIND_WORKER", &self.options.worker)
-            // Together with the absence of `pre_exec` this keeps to posix_spawn, which does not
-            // copy the worker's page tables.
-            .process_group(0)
             .stdin(stdin)
             .stdout(stdout_end)
             .stderr(stderr_end);
-        let child = command.spawn()?;
-        Ok(Spawned { child, stdout: stdout.into(), stderr: stderr.into(), ends: command })
+        if !self.options.tty {
+            // Together with the absence of `pre_exec` this keeps to posix_spawn, which does not
+            // copy the worker's page tables.
+            command.process_group(0);
+        }
+        let mut child = starting.spawn(&mut command)?;
+        let stdin = child.stdin.take().map(|stdin| starting.keep(stdin.into()));
+        let ends = if starting.is_sparing() { None } else { Some(command) };
+        drop(starting);
+        let group = Group::new(child, self.options.tty)?;
+        Ok(Spawned { group, stdin, stdout, stderr, ends })
     }
 
     /// Does not give up at once where trying again may help.
@@ -113,31 +153,58 @@ impl CommandHandler {
         task: &Task,
         stop: &StopSignal,
     ) -> io::Result<Spawned> {
-        for delay_ms in RETRY_DELAYS_MS {
-            match self.spawn(words, task) {
-                // At the limit of processes, or the file is still being written.
-                Err(error)
-                    if matches!(
-                        Errno::from_io_error(&error),
-                        Some(Errno::AGAIN | Errno::TXTBSY)
-                    ) =>
-                {
-                    stop.wait_timeout(Duration::from_millis(delay_ms));
-                }
-                result => return result,
+        let mut delays = RETRY_DELAYS_MS.iter();
+        let mut closed_delays = CLOSED_DELAYS_MS.iter();
+        loop {
+            let error = match self.spawn(words, task) {
+                Ok(spawned) => return Ok(spawned),
+                Err(error) => error,
+            };
+            let delay = match Lack::of(&error) {
+                Some(Lack::Closed) => closed_delays.next(),
+                Some(_) => delays.next(),
+                None => None,
+            };
+            let Some(delay_ms) = delay else { return Err(error) };
+            if stop.wait_timeout(Duration::from_millis(*delay_ms)) {
+                return Err(error);
             }
         }
-        self.spawn(words, task)
+    }
+
+    /// What this host lacks, if that is why a command could not be started.
+    fn lack(
+        &self,
+        template: &Template,
+        words: &[Cow<'_, OsStr>],
+        error: &io::Error,
+    ) -> Option<Unstarted> {
+        let lack = Lack::of(error).or_else(|| {
+            // One that differs from task to task is the task's business.
+            template.program()?;
+            let is_gone = matches!(
+                Errno::from_io_error(error),
+                Some(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::NOTDIR | Errno::NOEXEC)
+            );
+            is_gone.then_some(Lack::Command)
+        })?;
+        Some(Unstarted { lack, reason: explain(words, error) })
     }
 }
 
 impl BlockingHandler for CommandHandler {
     fn run(&self, task: &Task, stop: &StopSignal) -> Outcome {
-        let failed = |error: String| Outcome::error(Status::Failed, error);
+        self.try_run(task, stop)
+            .unwrap_or_else(|unstarted| Outcome::error(Status::Failed, unstarted.reason))
+    }
+
+    fn try_run(&self, task: &Task, stop: &StopSignal) -> Result<Outcome, Unstarted> {
+        let failed = |error: String| Ok(Outcome::error(Status::Failed, error));
         if stop.is_stopped() {
             return failed(STOPPED.to_owned());
         }
-        let words = match self.template.expand(&task.payload, task.seq) {
+        let template = self.template();
+        let words = match template.expand(&task.payload, task.seq, task.slot) {
             Ok(words) => words,
             Err(error) => return failed(error.to_string()),
         };
@@ -146,57 +213,109 @@ impl BlockingHandler for CommandHandler {
         }
         let spawned = match self.spawn_patiently(&words, task, stop) {
             Ok(spawned) => spawned,
-            Err(error) => return failed(explain(&words, &error)),
+            Err(error) => {
+                return match self.lack(&template, &words, &error) {
+                    Some(unstarted) => Err(unstarted),
+                    None => failed(explain(&words, &error)),
+                };
+            }
         };
-        let input = match self.template.input() {
+        let input = match template.input() {
             Input::Argument => &[],
             Input::Stdin => task.payload.as_ref(),
         };
         let limit = self.options.output_bytes_max;
-        let output_bytes_max = usize::try_from(limit).unwrap_or(usize::MAX);
-        match supervise(spawned, input, output_bytes_max, self.options.grace, stop) {
-            Ok(ended) => outcome(ended, &self.options),
+        let care = Care {
+            input,
+            stdout_bytes_max: usize::try_from(limit).unwrap_or(usize::MAX),
+            term_seq: &self.options.term_seq,
+            has_terminal: self.has_terminal && !self.options.tty,
+        };
+        match supervise(spawned, &care, stop) {
+            Ok(ended) if self.has_gone_meanwhile(&ended) => {
+                let reason = format!("{:?} has gone while it was being started", words[0]);
+                Err(Unstarted { lack: Lack::Command, reason })
+            }
+            Ok(ended) => Ok(self.outcome(ended)),
             Err(error) => failed(format!("failed to look after the command: {error}")),
         }
     }
 
+    fn set_layout(&self, layout: &Layout) -> Result<(), String> {
+        let template = Arc::new(self.typed.for_job(layout)?);
+        *self.template.write().unwrap_or_else(PoisonError::into_inner) = template;
+        Ok(())
+    }
+
     fn command(&self, task: &Task) -> Payload {
         // Of a task that lacks a field there is none.
-        self.template.quote(&task.payload, task.seq).unwrap_or_default().into()
+        self.template().quote(&task.payload, task.seq, task.slot).unwrap_or_default().into()
     }
 }
 
-fn outcome(ended: Ended, options: &CommandOptions) -> Outcome {
-    let CommandOptions { output_bytes_max, skip_exit_code, .. } = *options;
-    let exit = exit_of(ended.status);
-    // What was read ahead would otherwise be kept as long as the result.
-    let mut stdout = ended.stdout;
-    stdout.shrink_to_fit();
-    let (status, error) = match exit {
-        _ if ended.stdout_exceeded => {
-            let reason = format!(
-                "wrote more than {output_bytes_max} bytes to stdout, the limit of --max-output"
-            );
-            (Status::Failed, reason)
-        }
-        Exit::Code(code) if skip_exit_code == Some(code) => (Status::Skipped, String::new()),
-        Exit::Code(0) => (Status::Ok, String::new()),
-        Exit::Code(code) => {
-            let tail = ended.stderr.text(ERROR_BYTES_MAX);
-            (Status::Failed, if tail.is_empty() { format!("exit code {code}") } else { tail })
-        }
-        Exit::Signal(signal) => {
-            let mut reason = killed_by(signal);
-            let tail = ended.stderr.text(ERROR_BYTES_MAX - reason.len() - 2);
-            if !tail.is_empty() {
-                reason += ": ";
-                reason += &tail;
+impl CommandHandler {
+    /// Did an interpreter not find its script any more? The kernel had found it an instant before.
+    fn has_gone_meanwhile(&self, ended: &Ended) -> bool {
+        let may_be = matches!(exit_of(ended.status), Exit::Code(code) if NOT_FOUND.contains(&code));
+        may_be
+            && !ended.is_stopped
+            && self.program.as_ref().is_some_and(|program| !program.exists())
+    }
+
+    fn outcome(&self, ended: Ended) -> Outcome {
+        let CommandOptions { output_bytes_max, skip_exit_code, .. } = self.options;
+        let exit = exit_of(ended.status);
+        // What was read ahead would otherwise be kept as long as the result.
+        let mut stdout = ended.stdout;
+        stdout.shrink_to_fit();
+        let (status, error) = match (exit, ended.wanted_terminal) {
+            _ if ended.stdout_exceeded => {
+                let reason = format!(
+                    "wrote more than {output_bytes_max} bytes to stdout, the limit of --max-output"
+                );
+                (Status::Failed, reason)
             }
-            (Status::Failed, reason)
-        }
-        Exit::None => (Status::Failed, format!("ended strangely: {}", ended.status)),
-    };
-    Outcome { status, exit, output: stdout.into(), stderr: Payload::new(), error }
+            (_, Some(signal)) => (Status::Failed, terminal_reason(signal).to_owned()),
+            // Whatever it made of the signal.
+            (Exit::Code(_), None) if ended.is_stopped => (Status::Failed, STOPPED.to_owned()),
+            (Exit::Code(code), None) if skip_exit_code == Some(code) => {
+                (Status::Skipped, String::new())
+            }
+            (Exit::Code(0), None) => (Status::Ok, String::new()),
+            (Exit::Code(code), None) => (Status::Failed, format!("exit code {code}")),
+            (Exit::Signal(signal), None) => (Status::Failed, killed_by(signal)),
+            (Exit::None, None) => (Status::Failed, format!("ended strangely: {}", ended.status)),
+        };
+        let may_be_oom = !ended.is_stopped && !ended.stdout_exceeded && oom::may_be(exit);
+        let error = if may_be_oom && self.oom_kills.take() {
+            format!("{error}; {}", oom::REASON)
+        } else {
+            error
+        };
+        let stderr = ended.stderr.into_bytes().into();
+        Outcome { status, exit, output: stdout.into(), stderr, error }
+    }
+}
+
+fn terminal_reason(signal: Signal) -> &'static str {
+    if signal == Signal::TTIN {
+        "it was stopped because it wants to read from the terminal (SIGTTIN), and commands have \
+         none: give it its input another way, or use `tradewind run --tty -j1`"
+    } else {
+        "it was stopped because it wants to write to the terminal or to set it up (SIGTTOU), and \
+         commands have none: use `tradewind run --tty -j1`"
+    }
+}
+
+/// What was set for the worker, be it by a user or by `tradewind run`: a command that is Tradewind
+/// itself must not take it for its own.
+pub(super) fn hidden_variables() -> Vec<OsString> {
+    let names = env::vars_os().map(|(name, _)| name);
+    names.filter(|name| is_ours(name.as_bytes())).collect()
+}
+
+fn is_ours(name: &[u8]) -> bool {
+    name.starts_with(b"TRADEWIND_") || name.starts_with(b"LISTEN_FD") || name == b"LISTEN_PID"
 }
 
 /// Why a command could not be started, and what may help.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tradewind_node::Colsep;
+use tradewind_proto::message::Layout;
 
 /// What a task is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,17 @@ pub enum Fields {
     Group(u8),
     /// It is a line of columns.
     Columns(Colsep),
+}
+
+/// The worker was told something else of the tasks than the job says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the job's tasks are {job}, and this worker was started for {own}: start it without {flag}"
+)]
+struct Contradiction {
+    job: String,
+    own: String,
+    flag: &'static str,
 }
 
 /// Why a command cannot be made of a task.
@@ -51,6 +63,28 @@ pub(super) struct Parts<'a> {
 }
 
 impl Fields {
+    /// What the job says of its tasks, which a worker need not be told. Where it says that they are
+    /// lines without parts, a worker may well see parts in them.
+    ///
+    /// # Errors
+    ///
+    /// If it was told something else, or if nobody understands what the job says.
+    pub(super) fn of_job(&self, layout: &Layout) -> Result<Self, String> {
+        let said = match layout {
+            Layout::Unsaid | Layout::Whole => return Ok(self.clone()),
+            Layout::Json => Self::Json,
+            Layout::Group(byte) => Self::Group(*byte),
+            Layout::Columns(colsep) => Self::Columns(colsep.parse().map_err(|error| {
+                format!("the job's separator of columns {colsep:?} means nothing here: {error}")
+            })?),
+        };
+        if *self == Self::Whole || *self == said {
+            return Ok(said);
+        }
+        let flag = if matches!(self, Self::Columns(_)) { "--colsep" } else { "--fields" };
+        Err(Contradiction { job: said.to_string(), own: self.to_string(), flag }.to_string())
+    }
+
     /// Takes a task apart.
     pub(super) fn split<'a>(&self, task: &'a [u8]) -> Result<Parts<'a>, FieldError> {
         let values = match self {
@@ -63,6 +97,18 @@ impl Fields {
             }
         };
         Ok(Parts { names: Vec::new(), values })
+    }
+}
+
+impl fmt::Display for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole => f.write_str("lines without fields"),
+            Self::Json => f.write_str("JSON (--fields json)"),
+            Self::Group(0) => f.write_str("texts with NULs between them (--fields nul)"),
+            Self::Group(_) => f.write_str("several lines (--fields lines)"),
+            Self::Columns(colsep) => write!(f, "columns (--colsep {:?})", colsep.to_string()),
+        }
     }
 }
 
@@ -154,5 +200,39 @@ impl<'de> Visitor<'de> for PartsVisitor {
             parts.values.push(value(raw).map_err(serde::de::Error::custom)?);
         }
         Ok(parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_job_says_what_its_tasks_are_made_of() {
+        #[track_caller]
+        fn check(own: &Fields, layout: &Layout, expected: Result<&Fields, &str>) {
+            let expected = expected.cloned().map_err(str::to_owned);
+            assert_eq!(own.of_job(layout), expected, "{own:?} {layout:?}");
+        }
+        let columns = |colsep: &str| Fields::Columns(colsep.parse().unwrap());
+        let comma = Layout::Columns(",".to_owned());
+        for own in [Fields::Whole, Fields::Json, Fields::Group(0), columns(",")] {
+            check(&own, &Layout::Unsaid, Ok(&own));
+            check(&own, &Layout::Whole, Ok(&own));
+        }
+        for own in [Fields::Whole, Fields::Json] {
+            check(&own, &Layout::Json, Ok(&Fields::Json));
+        }
+        check(&Fields::Whole, &Layout::Group(0), Ok(&Fields::Group(0)));
+        check(&Fields::Whole, &comma, Ok(&columns(",")));
+        check(&columns(","), &comma, Ok(&columns(",")));
+        let error = "the job's tasks are JSON (--fields json), and this worker was started for \
+                     several lines (--fields lines): start it without --fields";
+        check(&Fields::Group(b'\n'), &Layout::Json, Err(error));
+        let error = "the job's tasks are columns (--colsep \",\"), and this worker was started for \
+                     columns (--colsep \";\"): start it without --colsep";
+        check(&columns(";"), &comma, Err(error));
+        let nonsense = columns(";").of_job(&Layout::Columns("((".to_owned())).unwrap_err();
+        assert!(nonsense.starts_with("the job's separator of columns \"((\" means"), "{nonsense}");
     }
 }

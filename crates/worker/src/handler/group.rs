@@ -5,7 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, ExitStatus};
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, pidfd_open,
+    waitid,
+};
+
+use super::files;
 
 /// A process group whose leader is our child and is not reaped yet.
 ///
@@ -16,17 +21,36 @@ pub(super) struct Group {
     leader: Child,
     pid: Pid,
     exited: OwnedFd,
+    /// The leader is alone: it is in our own group, which has the terminal.
+    is_alone: bool,
     reaped: bool,
 }
 
+/// Who is alive in a group besides its leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Nobody.
+    None,
+    /// Some, and all of them wait for something; clock ticks that they have run for.
+    Asleep { ticks: u64 },
+    /// One at least runs, or would if it had a processor.
+    Busy,
+}
+
 impl Group {
-    /// `leader` was started with `process_group(0)`.
-    pub(super) fn new(mut leader: Child) -> io::Result<Self> {
+    /// `leader` was started with `process_group(0)`, unless it `is_alone`.
+    pub(super) fn new(mut leader: Child, is_alone: bool) -> io::Result<Self> {
         let pid = Pid::from_child(&leader);
         match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(exited) => Ok(Self { leader, pid, exited, reaped: false }),
+            Ok(exited) => {
+                Ok(Self { leader, pid, exited: files::keep(exited), is_alone, reaped: false })
+            }
             Err(error) => {
-                let _ = kill_process_group(pid, Signal::KILL);
+                let _ = if is_alone {
+                    kill_process(pid, Signal::KILL)
+                } else {
+                    kill_process_group(pid, Signal::KILL)
+                };
                 let _ = leader.wait();
                 Err(error.into())
             }
@@ -38,14 +62,49 @@ impl Group {
         self.exited.as_fd()
     }
 
+    /// Has the leader exited?
+    pub(super) fn has_exited(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        matches!(waitid(WaitId::Pid(self.pid), options), Ok(Some(_)))
+    }
+
+    /// The signal that keeps the leader from the terminal, if one does: TTIN if it wants to read,
+    /// TTOU if it wants to write or to set it up.
+    pub(super) fn wants_terminal(&self) -> Option<Signal> {
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let stopped_by = waitid(WaitId::Pid(self.pid), options).ok()??.stopping_signal()?;
+        [Signal::TTIN, Signal::TTOU].into_iter().find(|signal| signal.as_raw() == stopped_by)
+    }
+
     pub(super) fn signal(&self, signal: Signal) {
         // Fails only if nobody is left, or if all have become another user's: nothing to be done.
-        let _ = kill_process_group(self.pid, signal);
+        let _ = if self.is_alone {
+            kill_process(self.pid, signal)
+        } else {
+            kill_process_group(self.pid, signal)
+        };
     }
 
     /// Whether somebody besides the leader is alive in the group.
     pub(super) fn has_others(&self) -> bool {
-        members(self.pid).iter().any(|&member| member != self.pid)
+        self.others() != Others::None
+    }
+
+    /// Who besides the leader is alive in the group.
+    pub(super) fn others(&self) -> Others {
+        if self.is_alone {
+            return Others::None;
+        }
+        let members = members(self.pid).into_iter().filter(|member| member.pid != self.pid);
+        let (mut count, mut ticks) = (0, 0);
+        for member in members {
+            if matches!(member.state, b'R' | b'D') {
+                return Others::Busy;
+            }
+            count += 1;
+            ticks += member.ticks;
+        }
+        if count == 0 { Others::None } else { Others::Asleep { ticks } }
     }
 
     /// Waits for the leader.
@@ -66,23 +125,37 @@ impl Drop for Group {
     }
 }
 
+/// A process that is alive.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    pub(super) pid: Pid,
+    state: u8,
+    ticks: u64,
+}
+
 /// Who is alive in a group. Asked of /proc, since `kill` counts zombies as members, and the
 /// leader stays one until it is reaped.
-pub(super) fn members(group: Pid) -> Vec<Pid> {
+pub(super) fn members(group: Pid) -> Vec<Member> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(Pid::from_raw).filter(|&pid| is_member(pid, group).unwrap_or(false)).collect()
+    pids.filter_map(Pid::from_raw).filter_map(|pid| member(pid, group)).collect()
 }
 
-/// `None` if there is no such process any more.
-fn is_member(pid: Pid, group: Pid) -> Option<bool> {
+/// `None` if there is no such process any more, or it is in another group.
+fn member(pid: Pid, group: Pid) -> Option<Member> {
     // pid (name) state ppid pgrp ..., see proc_pid_stat(5); a name may have parentheses in it.
     let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
     let mut fields = std::str::from_utf8(&stat[name_end + 1..]).ok()?.split_ascii_whitespace();
-    let state = fields.next()?;
+    let state = *fields.next()?.as_bytes().first()?;
     let pgrp: i32 = fields.nth(1)?.parse().ok()?;
-    Some(pgrp == group.as_raw_pid() && !matches!(state, "Z" | "X"))
+    if pgrp != group.as_raw_pid() || matches!(state, b'Z' | b'X') {
+        return None;
+    }
+    // utime and stime are the 14th and the 15th of all, pgrp the 5th.
+    let utime: u64 = fields.nth(8)?.parse().ok()?;
+    let stime: u64 = fields.next()?.parse().ok()?;
+    Some(Member { pid, state, ticks: utime + stime })
 }

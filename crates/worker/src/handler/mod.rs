@@ -5,7 +5,11 @@
 
 mod command;
 mod fields;
+mod files;
 mod group;
+mod host;
+mod linger;
+mod oom;
 mod pipe;
 mod process;
 mod program;
@@ -15,13 +19,15 @@ mod slots;
 mod stop;
 mod tail;
 mod template;
+mod term_seq;
 
 use tradewind_proto::Payload;
-use tradewind_proto::message::{Outcome, Report, Reported, Status};
-use tradewind_proto::{Attempt, Seq};
+use tradewind_proto::message::{Layout, Outcome, Report, Reported, Status};
+use tradewind_proto::{Attempt, Seq, Slot, TaskHash};
 
-pub use command::{CommandHandler, CommandOptions, STOP_GRACE};
+pub use command::{CommandHandler, CommandOptions};
 pub use fields::{FieldError, Fields};
+pub use host::{HostLimits, Lack, PerSlot, TooLittle, Unstarted, fit};
 pub use pipe::{EXIT_GRACE, PipeHandler, PipeMode, PipeOptions, Pipes, Standing};
 pub use program::{ProgramError, check_program};
 pub use quote::COMMAND_BYTES_MAX;
@@ -30,6 +36,7 @@ pub use slots::{Begun, Deck, Finished, Slots};
 pub use stop::StopSignal;
 pub(crate) use tail::clip;
 pub use template::{Input, MissingCommand, Template};
+pub use term_seq::{TermSeq, TermSeqError};
 
 /// The error of a task that was stopped before it came to anything.
 const STOPPED: &str = "stopped";
@@ -45,9 +52,20 @@ pub struct Task {
     pub payload: Payload,
     /// What [`Finished::reported`] should have.
     pub report: Report,
+    /// The hash of the line of the input that it was made of, if an earlier stage made it.
+    pub origin: Option<TaskHash>,
+    /// Where it runs.
+    pub slot: Slot,
 }
 
 impl Task {
+    /// A task of which nothing is to be reported.
+    #[must_use]
+    pub fn new(seq: Seq, attempt: Attempt, payload: Payload) -> Self {
+        let (report, origin, slot) = (Report::default(), None, Slot(0));
+        Self { seq, attempt, payload, report, origin, slot }
+    }
+
     /// What is to be reported of it.
     pub(crate) fn reported(&self, command: impl FnOnce() -> Payload) -> Option<Box<Reported>> {
         if self.report == Report::default() {
@@ -66,9 +84,28 @@ impl Task {
 pub trait BlockingHandler: Send + Sync {
     /// Runs a task to its end; soon after `stop` is raised, it should have ended.
     ///
-    /// The outcome says what happened, not why: one that was stopped has failed. Panicking fails
-    /// the task as well.
+    /// The outcome says what happened, not why: one that was stopped before its end has failed,
+    /// whatever it made of that. Panicking fails the task as well.
     fn run(&self, task: &Task, stop: &StopSignal) -> Outcome;
+
+    /// The same, by a handler that knows what is this host's failure and not the task's.
+    ///
+    /// # Errors
+    ///
+    /// When this host lacks something, so that the task has not been run.
+    fn try_run(&self, task: &Task, stop: &StopSignal) -> Result<Outcome, Unstarted> {
+        Ok(self.run(task, stop))
+    }
+
+    /// Tasks are made of this from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the handler was told that they are made of something else: says so.
+    fn set_layout(&self, layout: &Layout) -> Result<(), String> {
+        let _ = layout;
+        Ok(())
+    }
 
     /// What is run for this task, as a shell would take it; empty if that makes no sense.
     fn command(&self, task: &Task) -> Payload {
@@ -82,19 +119,21 @@ where
     F: Fn(&Task, &StopSignal) -> Outcome + Send + Sync,
 {
     fn run(&self, task: &Task, stop: &StopSignal) -> Outcome {
-        self(task, stop)
+        let outcome = self(task, stop);
+        // Its time was up: what it has made of that comes too late.
+        if stop.is_stopped() { stopped(outcome) } else { outcome }
     }
 }
 
 /// The handlers that a worker can be told to use.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Handler {
     /// The output is the task. For measuring everything else.
     Echo,
     /// The task is a number of seconds to wait. For trying things out.
     Sleep,
     /// The task is handed to a command, whose stdout is the output.
-    Command(CommandHandler),
+    Command(Box<CommandHandler>),
 }
 
 impl BlockingHandler for Handler {
@@ -107,10 +146,32 @@ impl BlockingHandler for Handler {
         }
     }
 
+    fn try_run(&self, task: &Task, stop: &StopSignal) -> Result<Outcome, Unstarted> {
+        match self {
+            Self::Echo | Self::Sleep => Ok(self.run(task, stop)),
+            Self::Command(handler) => handler.try_run(task, stop),
+        }
+    }
+
+    fn set_layout(&self, layout: &Layout) -> Result<(), String> {
+        match self {
+            Self::Echo | Self::Sleep => Ok(()),
+            Self::Command(handler) => handler.set_layout(layout),
+        }
+    }
+
     fn command(&self, task: &Task) -> Payload {
         match self {
             Self::Echo | Self::Sleep => Payload::new(),
             Self::Command(handler) => handler.command(task),
         }
     }
+}
+
+/// What came of a task after it was told to stop is no success.
+pub(crate) fn stopped(outcome: Outcome) -> Outcome {
+    if outcome.status.is_success() {
+        return Outcome { status: Status::Failed, error: STOPPED.to_owned(), ..outcome };
+    }
+    outcome
 }

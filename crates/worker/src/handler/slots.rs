@@ -13,10 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tradewind_proto::message::{Outcome, Reported, Status};
-use tradewind_proto::{Attempt, Payload, Seq, Slot};
+use tradewind_proto::message::{Layout, Outcome, Reported, Status};
+use tradewind_proto::{Attempt, Seq, Slot};
 
-use super::{BlockingHandler, StopSignal, Task, tail};
+use super::{BlockingHandler, Lack, StopSignal, Task, Unstarted, tail};
 
 /// Tasks on deck, at most.
 const DECK_TASKS_MAX: usize = 32;
@@ -51,6 +51,8 @@ pub struct Finished {
     pub reported: Option<Box<Reported>>,
     /// What the slot has taken from the deck.
     pub next: Option<Begun>,
+    /// It was not run, and this is why; the outcome means nothing then.
+    pub unstarted: Option<Box<(Task, Unstarted)>>,
 }
 
 /// A task that a slot has taken from the deck.
@@ -137,9 +139,18 @@ impl Slots {
         Self { shared: Arc::new(shared), threads }
     }
 
+    /// From now on tasks are made of this.
+    ///
+    /// # Errors
+    ///
+    /// If the handler was told that they are made of something else.
+    pub fn set_layout(&self, layout: &Layout) -> Result<(), String> {
+        self.shared.handler.set_layout(layout)
+    }
+
     /// Runs a task in a free slot. Does not wait for anything.
     ///
-    /// If the slot's thread cannot be started, the task has failed.
+    /// If the slot's thread cannot be started, the task comes back unstarted.
     ///
     /// # Panics
     ///
@@ -150,8 +161,9 @@ impl Slots {
             match SlotThread::spawn(slot, &self.shared) {
                 Ok(new) => *thread = Some(new),
                 Err(error) => {
-                    let error = format!("failed to start a thread for the task: {error}");
-                    return self.shared.refuse(slot, &task, error);
+                    let lack = Lack::of(&error).unwrap_or(Lack::Processes);
+                    let reason = format!("failed to start a thread for the task: {error}");
+                    return self.shared.refuse(slot, task, Unstarted { lack, reason });
                 }
             }
         }
@@ -192,9 +204,13 @@ impl Slots {
     }
 
     /// Takes back what lies on deck. What has been begun of it is among what is
-    /// [taken](Self::take_finished) next; none of the rest will be.
-    pub fn withdraw(&mut self) {
-        self.shared.lock().deck.clear();
+    /// [taken](Self::take_finished) next; none of the rest will be. False if nothing lay there and
+    /// nothing is to be taken.
+    pub fn withdraw(&mut self) -> bool {
+        let mut state = self.shared.lock();
+        let is_any = !state.deck.is_empty() || !state.finished.is_empty();
+        state.deck.clear();
+        is_any
     }
 
     /// What has ended, in this order; each task that was started once.
@@ -295,9 +311,15 @@ impl Shared {
     fn run(&self, slot: Slot, task: &Task, stop: &StopSignal) -> Finished {
         let started_us = now_us();
         let started = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.handler.run(task, stop)));
+        // Whoever gave out the task did not know where it would run.
+        let task = &Task { slot, ..task.clone() };
+        let ran = catch_unwind(AssertUnwindSafe(|| self.handler.try_run(task, stop)));
         let ran_us = micros(started.elapsed());
-        let mut outcome = outcome.unwrap_or_else(|panic| panicked(panic.as_ref()));
+        let ran = ran.unwrap_or_else(|panic| Ok(panicked(panic.as_ref())));
+        let mut outcome = match ran {
+            Ok(outcome) => outcome,
+            Err(unstarted) => return unstarted_task(slot, task.clone(), unstarted),
+        };
         // A handler from elsewhere may not know the limit.
         outcome.error = tail::clip(outcome.error);
         let reported = task.reported(|| {
@@ -305,7 +327,8 @@ impl Shared {
             command.unwrap_or_default()
         });
         let Task { seq, attempt, .. } = *task;
-        Finished { slot, seq, attempt, started_us, ran_us, outcome, reported, next: None }
+        let (next, unstarted) = (None, None);
+        Finished { slot, seq, attempt, started_us, ran_us, outcome, reported, next, unstarted }
     }
 
     /// Hands over what has ended, and takes from the deck what the slot goes on with. From here on
@@ -313,14 +336,17 @@ impl Shared {
     fn finish(&self, mut finished: Finished, desk: &Desk) -> Option<Task> {
         let mut state = self.lock();
         desk.stop.clear();
-        let next = state.deck.pop_front();
+        // What this host lacks for one, it lacks for the next.
+        let is_unstarted = finished.unstarted.is_some();
+        let next = if is_unstarted { None } else { state.deck.pop_front() };
         let about = next.as_ref().map(|task| (task.seq, task.attempt));
         finished.next = about.map(|(seq, attempt)| Begun { seq, attempt, at: Instant::now() });
         state.places[finished.slot.0 as usize].current = about;
         state.busy -= usize::from(next.is_none());
         let is_awaited = state.is_watched
             && state.deck.len() >= DECK_TASKS_MIN
-            && finished.attempt == Attempt::FIRST;
+            && finished.attempt == Attempt::FIRST
+            && !is_unstarted;
         state.finished.push(finished);
         drop(state);
         if !is_awaited {
@@ -329,18 +355,23 @@ impl Shared {
         next
     }
 
-    fn refuse(&self, slot: Slot, task: &Task, error: String) {
-        self.lock().finished.push(Finished {
-            slot,
-            seq: task.seq,
-            attempt: task.attempt,
-            started_us: now_us(),
-            ran_us: 0,
-            outcome: Outcome::error(Status::Failed, error),
-            reported: task.reported(Payload::new),
-            next: None,
-        });
+    fn refuse(&self, slot: Slot, task: Task, unstarted: Unstarted) {
+        self.lock().finished.push(unstarted_task(slot, task, unstarted));
         (self.call)();
+    }
+}
+
+fn unstarted_task(slot: Slot, task: Task, unstarted: Unstarted) -> Finished {
+    Finished {
+        slot,
+        seq: task.seq,
+        attempt: task.attempt,
+        started_us: now_us(),
+        ran_us: 0,
+        outcome: Outcome::error(Status::Failed, unstarted.reason.clone()),
+        reported: None,
+        next: None,
+        unstarted: Some(Box::new((task, unstarted))),
     }
 }
 

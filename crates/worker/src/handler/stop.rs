@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
+use super::files;
+
 /// Says whether the task at hand should stop; can be asked, waited for, and polled with other
 /// file descriptors (it is readable once the task should stop).
 ///
@@ -25,7 +27,7 @@ impl StopSignal {
     ///
     /// If the process has no file descriptor left.
     pub fn new() -> io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let wake = files::keep(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         Ok(Self { stopped: AtomicBool::new(false), wake })
     }
 

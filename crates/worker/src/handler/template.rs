@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use tradewind_proto::Seq;
+use tradewind_proto::message::Layout;
+use tradewind_proto::{Seq, Slot};
 
 use super::fields::{FieldError, Fields, Parts};
 use super::quote;
@@ -16,6 +17,8 @@ use super::quote;
 /// A command line in which some places are filled in for each task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
+    /// As they were typed.
+    args: Vec<OsString>,
     words: Vec<Word>,
     input: Input,
     fields: Fields,
@@ -63,15 +66,26 @@ impl Template {
     where
         I: IntoIterator<Item: Into<OsString>>,
     {
-        let parse = |arg: I::Item| Word::parse(&arg.into(), &fields);
-        let mut words: Vec<Word> = args.into_iter().map(parse).collect();
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        let mut words: Vec<Word> = args.iter().map(|arg| Word::parse(arg, &fields)).collect();
         if words.is_empty() {
             return Err(MissingCommand);
         }
         if input == Input::Argument && words.iter().all(Word::is_fixed) {
             words.push(Word::Parts(vec![Part::Task(Change::None)]));
         }
-        Ok(Self { words, input, fields })
+        Ok(Self { args, words, input, fields })
+    }
+
+    /// The same command for tasks that are made of what the job says.
+    ///
+    /// # Errors
+    ///
+    /// If this one was made for something else.
+    pub(super) fn for_job(&self, layout: &Layout) -> Result<Self, String> {
+        let fields = self.fields.of_job(layout)?;
+        let template = Self::with_fields(self.args.iter().cloned(), self.input, fields);
+        Ok(template.expect("it has a command"))
     }
 
     /// How a task reaches the command.
@@ -98,6 +112,7 @@ impl Template {
         &'a self,
         task: &'a [u8],
         seq: Seq,
+        slot: Slot,
     ) -> Result<Vec<Cow<'a, OsStr>>, FieldError> {
         // Most commands want the task as it is.
         let wants_fields = match self.fields {
@@ -106,7 +121,7 @@ impl Template {
             Fields::Group(_) | Fields::Columns(_) => true,
         };
         let split = if wants_fields { &self.fields } else { &Fields::Whole };
-        let task = Task { parts: split.split(task)?, whole: task, fields: &self.fields, seq };
+        let task = Task { parts: split.split(task)?, whole: task, fields: &self.fields, seq, slot };
         let mut words = Vec::with_capacity(self.words.len());
         for word in &self.words {
             word.expand(&task, &mut words)?;
@@ -121,8 +136,8 @@ impl Template {
     /// # Errors
     ///
     /// If the task does not have the fields that the command asks for.
-    pub fn quote(&self, task: &[u8], seq: Seq) -> Result<Vec<u8>, FieldError> {
-        let words = self.expand(task, seq)?;
+    pub fn quote(&self, task: &[u8], seq: Seq, slot: Slot) -> Result<Vec<u8>, FieldError> {
+        let words = self.expand(task, seq, slot)?;
         Ok(quote::line(words.iter().map(|word| word.as_bytes())))
     }
 }
@@ -140,6 +155,7 @@ enum Part {
     Text(Vec<u8>),
     Task(Change),
     Number,
+    Slot,
     Field(FieldName),
 }
 
@@ -168,6 +184,7 @@ struct Task<'a> {
     parts: Parts<'a>,
     fields: &'a Fields,
     seq: Seq,
+    slot: Slot,
 }
 
 /// Longest first: what ends in `//` ends in `/` too.
@@ -184,6 +201,11 @@ impl Word {
         let mut text = Vec::new();
         let mut rest = arg.as_bytes();
         while let Some((&first, after)) = rest.split_first() {
+            if let Some(literal) = literal(rest, fields) {
+                text.extend_from_slice(literal);
+                rest = &rest[literal.len() + 2..];
+                continue;
+            }
             let is_after_dollar = text.last() == Some(&b'$');
             let Some((part, length)) = Part::parse(rest, is_after_dollar, fields) else {
                 text.push(first);
@@ -244,6 +266,11 @@ impl Word {
                                 let number = u128::from(task.seq.0) + 1;
                                 bytes.extend_from_slice(number.to_string().as_bytes());
                             }
+                            // And its slots too.
+                            Part::Slot => {
+                                let number = u64::from(task.slot.0) + 1;
+                                bytes.extend_from_slice(number.to_string().as_bytes());
+                            }
                             Part::Field(field) => bytes.extend_from_slice(&task.field(field)?),
                         }
                     }
@@ -267,6 +294,7 @@ impl Part {
         let part = match name {
             "" => Self::Task(Change::None),
             "#" => Self::Number,
+            "%" => Self::Slot,
             _ => match CHANGES.iter().find(|(string, _)| name == *string) {
                 // A row of JSON is no path: this lacks the name of a field.
                 Some((_, change)) if *fields != Fields::Json => Self::Task(*change),
@@ -275,6 +303,13 @@ impl Part {
         };
         Some((part, end + 2))
     }
+}
+
+/// What `{{1}}` stands for where `{1}` would be replaced: that string itself.
+fn literal<'a>(text: &'a [u8], fields: &Fields) -> Option<&'a [u8]> {
+    let inner = text.strip_prefix(b"{")?;
+    let (_, length) = Part::parse(inner, false, fields)?;
+    (inner.get(length) == Some(&b'}')).then(|| &inner[..length])
 }
 
 impl FieldName {
@@ -401,7 +436,7 @@ mod tests {
     #[track_caller]
     fn check(input: Input, args: &[&str], task: &str, expected: &[&str]) {
         let template = Template::parse(args, input).unwrap();
-        let words = template.expand(task.as_bytes(), Seq(41)).unwrap();
+        let words = template.expand(task.as_bytes(), Seq(41), Slot(6)).unwrap();
         let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
         assert_eq!(words, expected, "{args:?} with {task:?}");
     }
@@ -444,7 +479,7 @@ mod tests {
         check(&["run-{}", "x"], "a", &["run-a", "x"]);
         check(&["c", "{}{}-{#}.{/}"], "d/e", &["c", "d/ed/e-42.e"]);
         check(&["c", "--in={}", "--out={.}.png"], "a.jpg", &["c", "--in=a.jpg", "--out=a.png"]);
-        check(&["c", "{{}}"], "a", &["c", "{a}"]);
+        check(&["c", "{%}", "s{%}"], "a", &["c", "7", "s7"]);
         check(
             &["c", "{}", "{x}", "{", "}", "{/", "{.", "{ }"],
             "a",
@@ -466,7 +501,7 @@ mod tests {
     fn bytes_need_not_be_utf8() {
         let args = [OsString::from("c"), OsString::from_vec(b"\xff{.}\xfe".to_vec())];
         let template = Template::parse(args, Input::Argument).unwrap();
-        let words = template.expand(b"\x80/\x81.\x82", Seq(0)).unwrap();
+        let words = template.expand(b"\x80/\x81.\x82", Seq(0), Slot(0)).unwrap();
         assert_eq!(words[1].as_bytes(), b"\xff\x80/\x81\xfe");
     }
 
@@ -484,7 +519,7 @@ mod tests {
     #[test]
     fn last_number_does_not_overflow() {
         let template = Template::parse(["{#}"], Input::Argument).unwrap();
-        assert_eq!(template.quote(b"", Seq(u64::MAX)).unwrap(), b"18446744073709551616");
+        assert_eq!(template.quote(b"", Seq(u64::MAX), Slot(0)).unwrap(), b"18446744073709551616");
     }
 
     fn columns(colsep: &str) -> Fields {
@@ -494,7 +529,8 @@ mod tests {
     #[track_caller]
     fn check_fields(fields: &Fields, args: &[&str], task: &str, expected: Result<&[&str], &str>) {
         let template = Template::with_fields(args, Input::Argument, fields.clone()).unwrap();
-        let words = template.expand(task.as_bytes(), Seq(41)).map_err(|error| error.to_string());
+        let words =
+            template.expand(task.as_bytes(), Seq(41), Slot(6)).map_err(|error| error.to_string());
         let words = words.as_ref().map(|words| {
             let words = words.iter().map(|word| word.to_str().unwrap());
             words.collect::<Vec<_>>()
@@ -539,13 +575,48 @@ mod tests {
         check(&Fields::Json, &["{a}", "{ a }", "{ print $1 }"], &["1", "{ a }", "{ print $1 }"]);
         check(&Fields::Json, &["echo ${a} {a}"], &["echo ${a} 1"]);
         check(&Fields::Json, &[r#"{"x": {a}, "y": {"z": 2}}"#], &[r#"{"x": 1, "y": {"z": 2}}"#]);
-        check(&Fields::Json, &["{{a}}", "{", "}", "{a"], &["{1}", "{", "}", "{a"]);
+        check(&Fields::Json, &["{a}", "{", "}", "{a"], &["1", "{", "}", "{a"]);
         let literal = ["{print}", "{a}", "{0}", "{+1}", "{1x}", "${1}", "{1}{}"];
         let filled = ["{print}", "{a}", "{0}", "{+1}", "{1x}", "${1}", r#"{"a":"1"}{"a":"1"}"#];
         check(&Fields::Group(0), &literal, &filled);
         check(&columns(","), &literal, &filled);
         let whole = ["{print}", "{a}", "{1}", "{}"];
         check(&Fields::Whole, &whole, &["{print}", "{a}", "{1}", r#"{"a":"1"}"#]);
+    }
+
+    #[test]
+    fn two_braces_stand_for_one_where_one_would_be_replaced() {
+        let check = |fields: &Fields, args: &[&str], expected: &[&str]| {
+            check_fields(fields, args, r#"{"a":"1"}"#, Ok(expected));
+        };
+        let task = r#"{"a":"1"}"#;
+        check(
+            &Fields::Whole,
+            &["{}", "{{}}", "{{#}}{{%}}", "{{/.}}"],
+            &[task, "{}", "{#}{%}", "{/.}"],
+        );
+        // Nothing is replaced, so the task comes last.
+        check(&Fields::Whole, &["c", "{{}}"], &["c", "{}", task]);
+        check(
+            &Fields::Whole,
+            &["{{1}}", "{{a}}", "{{.Name}}", "{}"],
+            &["{{1}}", "{{a}}", "{{.Name}}", task],
+        );
+        check(
+            &Fields::Json,
+            &["{{a}}={a}", "${{a}}", "{{{a}}}", "{{ a }}"],
+            &["{a}=1", "${a}", "{{a}}", "{{ a }}"],
+        );
+        check(
+            &columns(","),
+            &["{{1}} is {1}", "{{-1.}}", "{{x}}"],
+            &[&format!("{{1}} is {task}"), "{-1.}", "{{x}}"],
+        );
+        check(
+            &columns(","),
+            &["awk", "{print $1}", "${x} {{}", "{1}"],
+            &["awk", "{print $1}", &format!("${{x}} {{{task}"), task],
+        );
     }
 
     #[test]
@@ -595,7 +666,7 @@ mod tests {
     fn fields_need_not_be_utf8() {
         let fields = Fields::Group(b'\n');
         let template = Template::with_fields(["{1}", "{2}"], Input::Argument, fields).unwrap();
-        let words = template.expand(b"\xff\n\xfe", Seq(0)).unwrap();
+        let words = template.expand(b"\xff\n\xfe", Seq(0), Slot(0)).unwrap();
         assert_eq!([words[0].as_bytes(), words[1].as_bytes()], [b"\xff", b"\xfe"]);
     }
 

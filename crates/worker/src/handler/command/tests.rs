@@ -1,13 +1,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 
 use rustix::process::Pid;
-use tradewind_proto::message::Report;
-use tradewind_proto::{Attempt, Seq};
+use tradewind_proto::limits::STDERR_BYTES_MAX;
+use tradewind_proto::{Attempt, Seq, Slot};
 
 use super::*;
 use crate::handler::group::members;
@@ -21,12 +22,7 @@ fn handler(input: Input, args: &[&str]) -> CommandHandler {
 }
 
 fn run(handler: &CommandHandler, payload: impl Into<Payload>) -> Outcome {
-    let task = Task {
-        seq: Seq(6),
-        attempt: Attempt(2),
-        payload: payload.into(),
-        report: Report::default(),
-    };
+    let task = Task { slot: Slot(3), ..Task::new(Seq(6), Attempt(2), payload.into()) };
     handler.run(&task, &StopSignal::new().unwrap())
 }
 
@@ -38,6 +34,11 @@ fn outcome(status: Status, exit: Exit, output: &str, error: &str) -> Outcome {
         stderr: Payload::new(),
         error: error.to_owned(),
     }
+}
+
+/// The same, and this was written to stderr.
+fn with_stderr(outcome: Outcome, stderr: &str) -> Outcome {
+    Outcome { stderr: stderr.to_owned().into(), ..outcome }
 }
 
 fn ok(output: &str) -> Outcome {
@@ -70,9 +71,9 @@ fn exit_decides_between_ok_and_failed() {
     check(
         &["sh", "-c", "echo out; echo err >&2; echo err2 >&2; exit 7"],
         "",
-        &failed(7, "out\n", "err\nerr2"),
+        &with_stderr(failed(7, "out\n", "exit code 7"), "err\nerr2\n"),
     );
-    check(&["sh", "-c", "echo warning >&2; echo out"], "", &ok("out\n"));
+    check(&["sh", "-c", "echo warning >&2; echo out"], "", &with_stderr(ok("out\n"), "warning\n"));
     check(
         &["sh", "-c", "echo out; kill -KILL $$"],
         "",
@@ -81,16 +82,20 @@ fn exit_decides_between_ok_and_failed() {
     check(
         &["sh", "-c", "echo why >&2; kill -USR1 $$"],
         "",
-        &outcome(Status::Failed, Exit::Signal(10), "", "killed by signal 10 (SIGUSR1): why"),
+        &with_stderr(
+            outcome(Status::Failed, Exit::Signal(10), "", "killed by signal 10 (SIGUSR1)"),
+            "why\n",
+        ),
     );
 }
 
 #[test]
 fn command_knows_its_task_and_finds_stdin_empty() {
-    let words = "echo $TRADEWIND_SEQ $TRADEWIND_ATTEMPT $TRADEWIND_WORKER {#}; cat";
+    let words = "echo $TRADEWIND_SEQ $TRADEWIND_ATTEMPT $TRADEWIND_WORKER {#} \
+                 $TRADEWIND_SLOT {%}; cat";
     let template = Template::parse(["sh", "-c", words], Input::Argument).unwrap();
     let options = CommandOptions { worker: "anna".to_owned(), ..CommandOptions::default() };
-    assert_eq!(run(&CommandHandler::new(template, options), "x"), ok("6 2 anna 7\n"));
+    assert_eq!(run(&CommandHandler::new(template, options), "x"), ok("6 2 anna 7 3 4\n"));
 }
 
 #[test]
@@ -124,11 +129,10 @@ fn large_task_does_not_deadlock() {
     check(&["true"], &ok(""));
     check(&["sh", "-c", "exec <&-; echo closed"], &ok("closed\n"));
     // Everything at once.
-    let tail = "x".repeat(ERROR_BYTES_MAX);
-    check(
-        &["sh", "-c", "tee /dev/stderr; exit 1"],
-        &Outcome { output: large.clone(), ..failed(1, "", &tail) },
-    );
+    let tee = handler(Input::Stdin, &["sh", "-c", "tee /dev/stderr; exit 1"]);
+    let Outcome { stderr, output, error, .. } = run(&tee, large.clone());
+    assert!(output == large && error == "exit code 1");
+    assert!(stderr.len() <= STDERR_BYTES_MAX && stderr.ends_with(&[b'x'; STDERR_BYTES_MAX - 100]));
 }
 
 #[test]
@@ -158,13 +162,15 @@ fn output_beyond_the_limit_is_an_error() {
 
 #[test]
 fn end_of_stderr_is_kept() {
-    let words = "yes € | head -n 100000 | tr -d '\\n' >&2; exit 1";
-    let outcome = run(&handler(Input::Argument, &["sh", "-c", words]), "");
-    assert_eq!(outcome.error, "€".repeat(ERROR_BYTES_MAX / 3));
-    let words = "yes | head -n 100000 >&2; kill -TERM $$";
-    let outcome = run(&handler(Input::Argument, &["sh", "-c", words]), "");
-    assert!(outcome.error.starts_with("killed by signal 15 (SIGTERM): y\ny\n"));
-    assert_eq!(outcome.error.len() / 2, ERROR_BYTES_MAX / 2);
+    let words = "yes € | head -n 100000 | tr -d '\\n' >&2; exit $1";
+    for code in ["0", "1"] {
+        let script = handler(Input::Argument, &["sh", "-c", words, "sh", "{}"]);
+        let stderr = run(&script, code).stderr;
+        let stderr = std::str::from_utf8(&stderr).unwrap();
+        let (head, end) = stderr.split_once('\n').unwrap();
+        assert_eq!(head, format!("[{} bytes are left out]", 300_000 - end.len()));
+        assert!(end.chars().all(|c| c == '€') && end.len() > STDERR_BYTES_MAX - 100);
+    }
 }
 
 #[test]
@@ -196,25 +202,87 @@ fn task_that_cannot_be_an_argument_fails() {
 }
 
 #[test]
-fn command_that_cannot_be_started_is_the_tasks_failure() {
+fn command_that_differs_from_task_to_task_and_cannot_be_started_is_the_tasks_failure() {
     let root = tempfile::tempdir().unwrap();
     let script = |name: &str, text: &str| {
-        use std::os::unix::fs::PermissionsExt;
         let path = root.path().join(name);
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path.to_str().unwrap().to_owned()
     };
     check(&["no-such-{}"], "thing", &not_run(r#"command "no-such-thing" was not found in PATH"#));
-    check(&["no-such-thing"], "", &not_run(r#"command "no-such-thing" was not found in PATH"#));
     check(&["{}"], "/etc/passwd", &not_run(r#""/etc/passwd" is not executable"#));
     check(&["{}"], "/etc", &not_run(r#""/etc" is a directory, not a command"#));
-    let check_start = |program: &str, expected: &str| {
-        let outcome = run(&handler(Input::Argument, &[program]), "");
+    let checked = |word: &str, expected: &str| {
+        let outcome = run(&handler(Input::Argument, &["{}"]), word.to_owned());
         assert!(outcome.error.contains(expected), "{}", outcome.error);
     };
-    check_start(&script("no-interpreter", "#!/no/such/thing\n"), "is its interpreter missing?");
-    check_start(&script("no-line", "echo hi\n"), "does a script lack its #! line?");
+    checked(&script("no-interpreter", "#!/no/such/thing\n"), "is its interpreter missing?");
+    checked(&script("no-line", "echo hi\n"), "does a script lack its #! line?");
+}
+
+#[test]
+fn command_that_has_gone_is_the_hosts_failure() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("script");
+    let write = |text: &str, mode: u32| {
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    write("#!/bin/sh\n", 0o755);
+    let script = handler(Input::Argument, &[path.to_str().unwrap()]);
+    let stop = StopSignal::new().unwrap();
+    let try_run = || script.try_run(&Task::new(Seq(0), Attempt(1), "x".into()), &stop);
+    assert_eq!(try_run(), Ok(ok("")));
+    let lacks = |expected: &str| {
+        let Unstarted { lack, reason } = try_run().unwrap_err();
+        assert_eq!(lack, Lack::Command);
+        assert!(reason.contains(expected), "{reason}");
+    };
+    write("echo hi\n", 0o755);
+    lacks("does a script lack its #! line?");
+    write("#!/no/such/thing\n", 0o755);
+    lacks("is its interpreter missing?");
+    write("#!/bin/sh\n", 0o644);
+    // Root may do everything but this.
+    lacks("is not executable");
+    fs::remove_file(&path).unwrap();
+    lacks("does not exist");
+    // A shell that was started for a script finds it gone.
+    write("#!/bin/sh\nrm -f $0; exit 127\n", 0o755);
+    lacks("has gone while it was being started");
+    // What the task itself is to blame for stays its failure.
+    let long = handler(Input::Argument, &["true"]);
+    let task = Task::new(Seq(0), Attempt(1), vec![b'x'; 200_000].into());
+    assert_eq!(long.try_run(&task, &stop).unwrap().status, Status::Failed);
+}
+
+#[test]
+fn file_that_is_being_written_is_waited_for() {
+    use std::io::Write;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("program");
+    fs::copy("/bin/echo", &path).unwrap();
+    let mut writing = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    writing.write_all(b"x").unwrap();
+    let echo = handler(Input::Argument, &[path.to_str().unwrap()]);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(100));
+            drop(writing);
+        });
+        assert_eq!(run(&echo, "a"), ok("a\n"));
+    });
+}
+
+#[test]
+fn variables_of_the_worker_stay_with_it() {
+    let ours =
+        ["TRADEWIND_PARENT", "TRADEWIND_OUTPUT", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+    assert!(ours.into_iter().all(|name| is_ours(name.as_bytes())));
+    assert!(
+        !["PATH", "TRADE", "LISTEN", "MY_TRADEWIND_X"].iter().any(|name| is_ours(name.as_bytes()))
+    );
 }
 
 /// Waits for what a command writes into a file, as a sign that it has come so far.
@@ -237,20 +305,17 @@ fn check_stopped(script: &str, grace: Duration, expected: &Outcome) {
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("pid");
     let template = Template::parse(["sh", "-c", script, "sh", "{}"], Input::Argument).unwrap();
-    let options = CommandOptions { grace, ..CommandOptions::default() };
+    let term_seq = TermSeq::term_then_kill(grace);
+    let options = CommandOptions { term_seq, ..CommandOptions::default() };
     let handler = CommandHandler::new(template, options);
     let stop = StopSignal::new().unwrap();
-    let task = Task {
-        seq: Seq(0),
-        attempt: Attempt::FIRST,
-        payload: file.to_str().unwrap().to_owned().into(),
-        report: Report::default(),
-    };
+    let payload = file.to_str().unwrap().to_owned().into();
+    let task = Task::new(Seq(0), Attempt::FIRST, payload);
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| sender.send(handler.run(&task, &stop)).unwrap());
         let group = wait_for_pid(&file);
-        assert!(members(group).contains(&group));
+        assert!(members(group).iter().any(|member| member.pid == group));
         stop.raise();
         assert_eq!(
             receiver.recv_timeout(TIMEOUT).expect("the command ends"),
@@ -289,7 +354,10 @@ fn stopped_command_may_clean_up() {
     // Some shells say on stderr that their child was terminated.
     let script =
         "exec 2>&-; trap 'echo bye; exit 4' TERM; echo $$ > $1; while :; do sleep 0.01; done";
-    check_stopped(script, TIMEOUT, &failed(4, "bye\n", "exit code 4"));
+    check_stopped(script, TIMEOUT, &failed(4, "bye\n", "stopped"));
+    // However it ends, it was stopped.
+    let script = script.replace("exit 4", "exit 0");
+    check_stopped(&script, TIMEOUT, &failed(0, "bye\n", "stopped"));
     // So may a child whose leader dies at once.
     let script = "exec 2>&-; sh -c 'trap \"sleep 0.1; echo bye; exit\" TERM; echo $PPID > $1;
                          while :; do sleep 0.01; done' sh $1 & wait";
@@ -304,12 +372,7 @@ fn stopped_command_may_clean_up() {
 fn stop_that_comes_first_starts_nothing() {
     let stop = StopSignal::new().unwrap();
     stop.raise();
-    let task = Task {
-        seq: Seq(0),
-        attempt: Attempt(1),
-        payload: Payload::new(),
-        report: Report::default(),
-    };
+    let task = Task::new(Seq(0), Attempt(1), Payload::new());
     let sleep = handler(Input::Argument, &["sleep", "1000"]);
     assert_eq!(sleep.run(&task, &stop), not_run("stopped"));
 }
@@ -332,4 +395,60 @@ fn child_in_the_background_holds_nothing_up() {
     rustix::process::kill_process(child, rustix::process::Signal::KILL).expect("it is left alone");
     let outcome = receiver.recv_timeout(TIMEOUT).expect("the command ends before its child");
     assert_eq!(outcome.exit, Exit::Code(3));
+}
+
+#[test]
+fn output_of_process_substitutions_is_waited_for() {
+    let bash = |script: &str, expected: &Outcome| check(&["bash", "-c", script], "", expected);
+    for _ in 0..50 {
+        bash("exec > >(cat); echo hello", &ok("hello\n"));
+    }
+    bash("exec > >(sleep 0.2; cat); echo hello; exit 3", &failed(3, "hello\n", "exit code 3"));
+    let late = "exec > >(cat >/dev/null; for i in 1 2 3 4 5; do sleep 0.1; echo $i; done); true";
+    bash(late, &ok("1\n2\n3\n4\n5\n"));
+    bash("exec 2> >(sleep 0.1; cat >&2); echo why >&2", &with_stderr(ok(""), "why\n"));
+    // One that computes for longer than one that sleeps may be quiet.
+    bash(
+        "exec > >(cat; i=0; while ((i++ < 300000)); do :; done; echo end); echo x",
+        &ok("x\nend\n"),
+    );
+}
+
+/// The groups' members hold the pipe in silence: that costs a moment, not more.
+#[test]
+fn silent_daemons_hold_nothing_up() {
+    for script in ["sleep 100 & echo $!", "setsid sleep 100 & echo $!"] {
+        let began = std::time::Instant::now();
+        let outcome = run(&handler(Input::Argument, &["bash", "-c", script]), "");
+        assert_eq!((outcome.status, outcome.exit), (Status::Ok, Exit::Code(0)));
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        let text = String::from_utf8(outcome.output.to_vec()).unwrap();
+        let daemon = Pid::from_raw(text.trim().parse().unwrap()).unwrap();
+        let kill = rustix::process::kill_process(daemon, rustix::process::Signal::KILL);
+        kill.expect("it is left alone");
+    }
+}
+
+#[test]
+fn termination_sequence_is_kept_to() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("pid");
+    let script = "trap 'echo int' INT; trap 'echo usr1' USR1; trap 'echo term; exit 9' TERM;
+                  echo $$ > $1; while :; do sleep 0.01; done 2>&-";
+    let template = Template::parse(["sh", "-c", script, "sh", "{}"], Input::Argument).unwrap();
+    let term_seq = "INT,100,USR1,100,TERM,60000".parse().unwrap();
+    let options = CommandOptions { term_seq, ..CommandOptions::default() };
+    let handler = CommandHandler::new(template, options);
+    let stop = StopSignal::new().unwrap();
+    let payload: Payload = file.to_str().unwrap().to_owned().into();
+    let outcome = thread::scope(|scope| {
+        let task = Task::new(Seq(0), Attempt::FIRST, payload);
+        let (handler, stop) = (&handler, &stop);
+        let running = scope.spawn(move || handler.run(&task, stop));
+        wait_for_pid(&file);
+        stop.raise();
+        running.join().unwrap()
+    });
+    assert_eq!(outcome.output, "int\nusr1\nterm\n");
+    assert_eq!((outcome.exit, outcome.error.as_str()), (Exit::Code(9), "stopped"));
 }

@@ -15,7 +15,7 @@ use tradewind_proto::Slot;
 use tradewind_proto::message::Exit;
 
 use super::super::group::Group;
-use super::super::{command, stop};
+use super::super::{command, files, stop};
 use super::PipeHandler;
 
 /// A child that was started and is not reaped yet.
@@ -58,15 +58,19 @@ const PYTHON_ENV: &str = "PYTHONUNBUFFERED";
 
 impl Child {
     pub(super) fn spawn(handler: &PipeHandler, slot: Slot) -> io::Result<Self> {
+        let starting = files::starting();
         let (stdin_end, stdin) = io::pipe()?;
         let (stdout, stdout_end) = io::pipe()?;
         let (stderr, stderr_end) = io::pipe()?;
-        let (stdin, stdout, stderr) =
-            (OwnedFd::from(stdin), OwnedFd::from(stdout), OwnedFd::from(stderr));
+        let (stdin, stdout) = (starting.keep(stdin.into()), starting.keep(stdout.into()));
+        let stderr = starting.keep(stderr.into());
         for ours in [&stdin, &stdout, &stderr] {
             fcntl_setfl(ours, OFlags::NONBLOCK)?;
         }
         let mut command = Command::new(&handler.program);
+        for name in &handler.hidden {
+            command.env_remove(name);
+        }
         command
             .arg0(&handler.words[0])
             .args(&handler.words[1..])
@@ -79,7 +83,9 @@ impl Child {
         if env::var_os(PYTHON_ENV).is_none() {
             command.env(PYTHON_ENV, "1");
         }
-        let group = Group::new(command.spawn()?)?;
+        let child = starting.spawn(&mut command)?;
+        drop(starting);
+        let group = Group::new(child, false)?;
         let (stdin, stdout, stderr) = (Some(stdin), Some(stdout), Some(stderr));
         Ok(Self { group, stdin, is_deaf: false, stdout, stderr })
     }

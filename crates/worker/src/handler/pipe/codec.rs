@@ -233,13 +233,12 @@ fn named(reason: &str, line: &[u8]) -> Wrong {
 #[cfg(test)]
 mod tests {
     use tradewind_proto::Attempt;
-    use tradewind_proto::message::Report;
 
     use super::*;
 
     fn task(payload: &'static [u8]) -> Task {
         let (seq, attempt) = (Seq(7), Attempt(2));
-        Task { seq, attempt, payload: payload.into(), report: Report::default() }
+        Task::new(seq, attempt, payload.into())
     }
 
     #[test]

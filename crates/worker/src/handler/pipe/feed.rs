@@ -4,11 +4,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tradewind_proto::limits::ERROR_BYTES_MAX;
+use rustix::process::Signal;
 use tradewind_proto::message::{Exit, Outcome, Status};
 use tradewind_proto::{Attempt, Seq, Time};
 
-use super::super::{STOPPED, Task, command};
+use super::super::tail::Tail;
+use super::super::{STOPPED, Task, command, stopped};
 use super::PipeOptions;
 use super::codec::{Answers, encode, unfit};
 use super::pace::Pace;
@@ -36,6 +37,8 @@ pub(super) struct Feed {
     state: State,
     /// Children in a row that ended before they had answered anything.
     failures: u32,
+    /// The same of those that could not be started because this host lacked something.
+    lacks: u32,
     closing: Option<Close>,
     actions: VecDeque<Action>,
     ended: Vec<Ended>,
@@ -106,7 +109,8 @@ enum Cause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Terminate(Time),
-    Kill(Time),
+    /// The signal of this place of the termination sequence.
+    Signal(usize, Time),
     Wait,
 }
 
@@ -126,8 +130,10 @@ pub(super) enum Action {
     Start,
     /// Close its stdin.
     CloseInput,
-    /// Send its group TERM.
+    /// Send its group the first signal of the termination sequence.
     Terminate,
+    /// Send it the one of this place.
+    Signal(usize),
     /// Send its group KILL.
     Kill,
 }
@@ -168,6 +174,13 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
+/// A child that cannot be started because this host lacks something is tried again so many times in a
+/// row: about a minute.
+const LACKS_MAX: u32 = 12;
+
+/// Bytes of a child's stderr in the log.
+const SAID_BYTES_MAX: usize = 1 << 10;
+
 /// A child that has closed its stdin or stdout is about to exit, or it is broken.
 const LEAVING_MAX: Duration = Duration::from_secs(1);
 
@@ -190,6 +203,7 @@ impl Feed {
             pace: Pace::default(),
             state: State::Starting,
             failures: 0,
+            lacks: 0,
             closing: None,
             actions: VecDeque::from([Action::Start]),
             ended: Vec::new(),
@@ -224,6 +238,7 @@ impl Feed {
     /// The child was started.
     pub(super) fn handle_started(&mut self, now: Time) {
         let (answered, written) = (0, 0);
+        self.lacks = 0;
         self.state = State::Up(Child { started: now, answered, moved: now, written, end: None });
         match self.closing {
             Some(close) => self.close_child(now, close),
@@ -235,6 +250,21 @@ impl Feed {
     pub(super) fn handle_start_failed(&mut self, now: Time, reason: &str) {
         self.logs.push(Log::Warning(format!("the handler cannot be started: {reason}")));
         self.count_failure(now, reason);
+        self.go_on(now);
+    }
+
+    /// The child could not be started because this host lacks something, which may pass.
+    pub(super) fn handle_lack(&mut self, now: Time, reason: &str) {
+        self.lacks += 1;
+        let reason = format!("the handler cannot be started: {reason}");
+        if self.lacks == 1 {
+            self.logs.push(Log::Warning(format!("{reason}; its tasks wait")));
+        }
+        self.state = if self.lacks > LACKS_MAX {
+            State::GivenUp { reason }
+        } else {
+            State::Down { not_before: now + backoff(self.lacks) }
+        };
         self.go_on(now);
     }
 
@@ -265,6 +295,10 @@ impl Feed {
             return;
         }
         self.answers.push(bytes);
+        let stopped_for = match child.end.as_ref().map(|end| &end.cause) {
+            Some(Cause::Stopped(seq, attempt)) => Some((*seq, *attempt)),
+            _ => None,
+        };
         let from = self.ended.len();
         let began = self.tasks.front().and_then(|fed| fed.given);
         let wrong = loop {
@@ -281,7 +315,15 @@ impl Feed {
                             "the handler answered out of turn: seq {seq} where {due} was due"
                         ));
                     }
-                    self.end_first(now, answer.outcome);
+                    let mut outcome = answer.outcome;
+                    // Its time was up: what the child makes of that comes too late.
+                    if stopped_for == Some((fed.task.seq, fed.task.attempt)) {
+                        outcome = stopped(outcome);
+                    }
+                    if self.ended.len() == from {
+                        outcome.stderr = self.saying.said().into_bytes().into();
+                    }
+                    self.end_first(now, outcome);
                     self.end_ungiven(now);
                 }
             }
@@ -318,7 +360,7 @@ impl Feed {
             Some(Cause::Stopped(seq, attempt)) => {
                 let is_it = |fed: &Fed| (fed.task.seq, fed.task.attempt) == (seq, attempt);
                 if self.tasks.front().is_some_and(is_it) {
-                    self.end_first(now, failed(exit, STOPPED.to_owned()));
+                    self.end_first(now, failed(exit, STOPPED.to_owned(), tail));
                 }
             }
             Some(Cause::WrongWhileIdle(reason)) => {
@@ -328,7 +370,7 @@ impl Feed {
             Some(Cause::Wrong(reason)) => {
                 self.warn(format!("{reason}; it is started again"));
                 self.count_end(now, child.answered, &reason);
-                self.end_first(now, failed(exit, reason));
+                self.end_first(now, failed(exit, reason, tail));
             }
             Some(Cause::Leaving(_)) | None => {
                 let is_blamed = self.given > 0 && !is_loading;
@@ -342,16 +384,16 @@ impl Feed {
                     }
                     _ => String::new(),
                 };
-                let mut reason = format!("the handler {}{when}", how(exit));
-                let tail = tail.text(ERROR_BYTES_MAX - reason.len() - 2);
+                let reason = format!("the handler {}{when}", how(exit));
+                let mut in_full = reason.clone();
                 if !tail.is_empty() {
-                    reason += ": ";
-                    reason += &tail;
+                    in_full += ": ";
+                    in_full += &tail.text(SAID_BYTES_MAX);
                 }
-                self.warn(format!("{}; it is started again", one_line(&reason)));
-                self.count_end(now, child.answered, &reason);
+                self.warn(format!("{}; it is started again", one_line(&in_full)));
+                self.count_end(now, child.answered, &in_full);
                 if is_blamed {
-                    self.end_first(now, failed(exit, reason));
+                    self.end_first(now, failed(exit, reason, tail));
                 }
             }
         }
@@ -361,7 +403,7 @@ impl Feed {
 
     /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
     pub(super) fn handle_timeout(&mut self, now: Time) {
-        let grace = self.options.stop_grace;
+        let (_, grace) = self.first_signal();
         if let State::Up(Child { end: Some(end), .. }) = &mut self.state {
             match end.next {
                 Step::Terminate(at) if at <= now => {
@@ -372,14 +414,20 @@ impl Feed {
                             Cause::WrongWhileIdle(format!("the handler {what} and did not exit"))
                         };
                     }
-                    end.next = Step::Kill(now + grace);
+                    end.next = Step::Signal(1, now + grace);
                     self.actions.push_back(Action::Terminate);
                 }
-                Step::Kill(at) if at <= now => {
-                    end.next = Step::Wait;
-                    self.actions.push_back(Action::Kill);
-                }
-                Step::Terminate(_) | Step::Kill(_) | Step::Wait => {}
+                Step::Signal(place, at) if at <= now => match self.options.term_seq.step(place) {
+                    Some((signal, wait)) if signal != Signal::KILL => {
+                        end.next = Step::Signal(place + 1, now + wait);
+                        self.actions.push_back(Action::Signal(place));
+                    }
+                    _ => {
+                        end.next = Step::Wait;
+                        self.actions.push_back(Action::Kill);
+                    }
+                },
+                Step::Terminate(_) | Step::Signal(..) | Step::Wait => {}
             }
         }
         if self.wonders_at().is_some_and(|at| at <= now) {
@@ -430,7 +478,7 @@ impl Feed {
                 is_wanted.then_some(*not_before)
             }
             State::Up(Child { end: Some(end), .. }) => match end.next {
-                Step::Terminate(at) | Step::Kill(at) => Some(at),
+                Step::Terminate(at) | Step::Signal(_, at) => Some(at),
                 Step::Wait => None,
             },
             State::Up(_) | State::Starting | State::GivenUp { .. } => None,
@@ -459,7 +507,10 @@ impl Feed {
 
     /// Is the child to end, and are others of its group given time for it?
     pub(super) fn is_stopping(&self) -> bool {
-        matches!(&self.state, State::Up(Child { end: Some(End { next: Step::Kill(_), .. }), .. }))
+        matches!(
+            &self.state,
+            State::Up(Child { end: Some(End { next: Step::Signal(..), .. }), .. })
+        )
     }
 
     /// Nothing is left to be done, and nothing will come.
@@ -608,16 +659,16 @@ impl Feed {
 
     /// Begins to end the child, unless that was begun.
     fn stop_child(&mut self, now: Time, cause: Cause) {
-        let grace = self.options.stop_grace;
+        let (_, grace) = self.first_signal();
         let State::Up(child) = &mut self.state else { return };
         if child.end.as_ref().is_none_or(|end| matches!(end.cause, Cause::Leaving(_))) {
-            child.end = Some(End { cause, next: Step::Kill(now + grace) });
+            child.end = Some(End { cause, next: Step::Signal(1, now + grace) });
             self.actions.push_back(Action::Terminate);
         }
     }
 
     fn close_child(&mut self, now: Time, close: Close) {
-        let (exit_grace, stop_grace) = (self.options.exit_grace, self.options.stop_grace);
+        let (exit_grace, (_, stop_grace)) = (self.options.exit_grace, self.first_signal());
         // Nobody waits any more for what it has not answered by now.
         let close = if self.given > 0 { Close::AtOnce } else { close };
         let State::Up(child) = &mut self.state else { return };
@@ -629,9 +680,9 @@ impl Feed {
             }
             Close::AtLeisure => {}
             Close::AtOnce => {
-                if !matches!(&child.end, Some(End { next: Step::Kill(_) | Step::Wait, .. })) {
+                if !matches!(&child.end, Some(End { next: Step::Signal(..) | Step::Wait, .. })) {
                     self.actions.push_back(Action::Terminate);
-                    let next = Step::Kill(now + stop_grace);
+                    let next = Step::Signal(1, now + stop_grace);
                     child.end = Some(End { cause: Cause::Closed, next });
                 }
             }
@@ -657,9 +708,13 @@ impl Feed {
                 reason: format!("{reason}; {count} answered no task at all (see --pipe-restarts)"),
             }
         } else {
-            let doublings = (self.failures - 1).min(16);
-            State::Down { not_before: now + (BACKOFF_MIN * (1 << doublings)).min(BACKOFF_MAX) }
+            State::Down { not_before: now + backoff(self.failures) }
         };
+    }
+
+    /// What a child that is stopped gets first, and the wait after it.
+    fn first_signal(&self) -> (Signal, Duration) {
+        self.options.term_seq.step(0).unwrap_or((Signal::KILL, Duration::ZERO))
     }
 
     fn warn(&mut self, text: String) {
@@ -671,8 +726,15 @@ impl Feed {
     }
 }
 
-fn failed(exit: Exit, reason: String) -> Outcome {
-    Outcome { exit, ..Outcome::error(Status::Failed, reason) }
+fn failed(exit: Exit, reason: String, stderr: Tail) -> Outcome {
+    let stderr = stderr.into_bytes().into();
+    Outcome { exit, stderr, ..Outcome::error(Status::Failed, reason) }
+}
+
+/// The wait after so many failures in a row.
+fn backoff(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    (BACKOFF_MIN * (1 << doublings)).min(BACKOFF_MAX)
 }
 
 /// After "the handler".

@@ -20,8 +20,8 @@ use std::time::Duration;
 use tradewind_proto::Payload;
 use tradewind_proto::limits::OUTPUT_BYTES_MAX;
 
-use super::command::STOP_GRACE;
-use super::{ProgramError, program, quote};
+use super::command::hidden_variables;
+use super::{ProgramError, TermSeq, program, quote};
 
 pub use pipes::{Pipes, Standing};
 
@@ -50,8 +50,8 @@ pub struct PipeOptions {
     pub restarts_max: u32,
     /// From the end of its input to TERM.
     pub exit_grace: Duration,
-    /// From TERM to KILL, for a child that is stopped.
-    pub stop_grace: Duration,
+    /// What a child that is stopped gets.
+    pub term_seq: TermSeq,
     /// The worker's name: children see it as `TRADEWIND_WORKER`.
     pub worker: String,
 }
@@ -63,6 +63,8 @@ pub struct PipeHandler {
     words: Vec<OsString>,
     /// The file to run.
     program: PathBuf,
+    /// Variables that are meant for the worker.
+    hidden: Vec<OsString>,
     options: PipeOptions,
 }
 
@@ -92,7 +94,7 @@ impl PipeOptions {
             startup: Duration::from_secs(60),
             restarts_max: 5,
             exit_grace: EXIT_GRACE,
-            stop_grace: STOP_GRACE,
+            term_seq: TermSeq::default(),
             worker: String::new(),
         }
     }
@@ -110,7 +112,7 @@ impl PipeHandler {
     /// If not even a command is given.
     pub fn new(words: Vec<OsString>, options: PipeOptions) -> Result<Self, ProgramError> {
         let program = program::find(words.first().expect("a command is given"))?;
-        Ok(Self { words, program, options })
+        Ok(Self { words, program, hidden: hidden_variables(), options })
     }
 
     fn options(&self) -> &PipeOptions {

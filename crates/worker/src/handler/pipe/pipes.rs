@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::Signal;
 use tradewind_node::Clock;
 use tradewind_proto::{Attempt, Seq, Slot, Time};
 
-use super::super::{Finished, Task};
+use super::super::{Finished, Task, files};
 use super::PipeHandler;
 use super::feed::Close;
 use super::slot;
@@ -93,7 +94,7 @@ impl Pipes {
         let shared = Arc::new(Shared { handler, clock, outbox, call: Box::new(call) });
         let mut pipes = Self { shared, slots: Vec::new(), touched: Vec::new(), is_closed: false };
         for slot in (0..slots).map(Slot) {
-            let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            let wake = files::keep(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
             let desk = Arc::new(Desk { inbox: Mutex::default(), wake });
             let thread = thread::Builder::new().name(format!("pipe-{}", slot.0)).spawn({
                 let (shared, desk) = (Arc::clone(&pipes.shared), Arc::clone(&desk));
@@ -193,6 +194,12 @@ impl Shared {
         outbox.standings.push(standing);
         drop(outbox);
         (self.call)();
+    }
+
+    /// The signal at this place of the termination sequence.
+    pub(super) fn signal(&self, place: usize) -> Signal {
+        let step = self.handler.options().term_seq.step(place);
+        step.map_or(Signal::KILL, |(signal, _)| signal)
     }
 
     /// A slot will have no child any more.

@@ -51,6 +51,12 @@ impl Saying {
         self.extend(bytes);
     }
 
+    /// What was said since the last answers: it is about the task that is answered now, as far as can
+    /// be told.
+    pub(super) fn said(&self) -> Tail {
+        self.tail.clone()
+    }
+
     /// There have been answers: what was said is not about the next task.
     pub(super) fn answered(&mut self) {
         if !self.tail.is_empty() || !self.before.is_empty() {

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use tradewind_proto::message::Exit;
 use tradewind_proto::{Payload, Slot, Time};
 
-use super::super::{Finished, stop};
+use super::super::{Finished, Lack, stop};
 use super::child::{Child, Read, Written};
 use super::feed::{Action, Ended, Feed, Log};
 use super::pipes::{Desk, Shared, Standing};
@@ -44,6 +44,10 @@ pub(super) fn run(slot: Slot, shared: &Shared, desk: &Desk) {
             let now = thread.now();
             for task in inbox.tasks {
                 thread.feed.handle_task(now, task);
+            }
+            if !inbox.stops.is_empty() {
+                // An answer that is there already came in time.
+                thread.drain();
             }
             for (seq, attempt) in inbox.stops {
                 thread.feed.handle_stop(now, seq, attempt);
@@ -93,12 +97,22 @@ impl SlotThread<'_> {
                         self.child = Some(child);
                         self.feed.handle_started(self.now());
                     }
-                    Err(error) => self.feed.handle_start_failed(self.now(), &error.to_string()),
+                    Err(error) => {
+                        let reason = error.to_string();
+                        match Lack::of(&error) {
+                            Some(_) => self.feed.handle_lack(self.now(), &reason),
+                            None => self.feed.handle_start_failed(self.now(), &reason),
+                        }
+                    }
                 },
                 (Action::CloseInput, Some(child)) => child.close_stdin(),
-                (Action::Terminate, Some(child)) => child.signal(Signal::TERM),
+                (Action::Terminate, Some(child)) => child.signal(self.shared.signal(0)),
+                (Action::Signal(place), Some(child)) => child.signal(self.shared.signal(place)),
                 (Action::Kill, Some(child)) => child.signal(Signal::KILL),
-                (Action::CloseInput | Action::Terminate | Action::Kill, None) => {}
+                (
+                    Action::CloseInput | Action::Terminate | Action::Signal(_) | Action::Kill,
+                    None,
+                ) => {}
             }
         }
     }
@@ -146,6 +160,7 @@ impl SlotThread<'_> {
                 outcome,
                 reported,
                 next: None,
+                unstarted: None,
             }
         });
         let super::feed::Standing { depth, under_way } = standing;
@@ -200,11 +215,12 @@ impl SlotThread<'_> {
                 return self.handle_exit();
             }
         };
-        if ready.stdout {
-            self.read_stdout();
-        }
+        // What it said on the way to its answer belongs to that.
         if ready.stderr {
             self.read_stderr();
+        }
+        if ready.stdout {
+            self.read_stdout();
         }
         if ready.exited {
             self.drain();
@@ -242,15 +258,15 @@ impl SlotThread<'_> {
     /// that must not hold up anybody.
     fn drain(&mut self) {
         let Some((mut stdout, mut stderr)) = self.child.as_ref().map(Child::held) else { return };
-        while stdout > 0
-            && let count @ 1.. = self.read_stdout()
-        {
-            stdout = stdout.saturating_sub(count as u64);
-        }
         while stderr > 0
             && let count @ 1.. = self.read_stderr()
         {
             stderr = stderr.saturating_sub(count as u64);
+        }
+        while stdout > 0
+            && let count @ 1.. = self.read_stdout()
+        {
+            stdout = stdout.saturating_sub(count as u64);
         }
     }
 

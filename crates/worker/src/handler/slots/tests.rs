@@ -5,6 +5,8 @@ use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tradewind_proto::message::Report;
 
+use tradewind_proto::Payload;
+
 use super::*;
 use crate::handler::{CommandHandler, CommandOptions, Handler, Input, STOPPED, Template};
 
@@ -102,12 +104,12 @@ impl Gates {
 
 fn task(seq: u64, payload: &'static str) -> Task {
     let payload = Payload::from(payload.as_bytes());
-    Task { seq: Seq(seq), attempt: Attempt::FIRST, payload, report: Report::default() }
+    Task::new(Seq(seq), Attempt::FIRST, payload)
 }
 
 fn command(args: &[&str]) -> Handler {
     let template = Template::parse(args, Input::Argument).unwrap();
-    Handler::Command(CommandHandler::new(template, CommandOptions::default()))
+    Handler::Command(Box::new(CommandHandler::new(template, CommandOptions::default())))
 }
 
 #[test]
@@ -233,7 +235,7 @@ fn what_was_withdrawn_never_begins() {
     worker.slots.start(Slot(0), task(0, ""));
     assert_eq!(gates.begun(), Seq(0));
     worker.lay_out([1, 2], false);
-    worker.slots.withdraw();
+    assert!(worker.slots.withdraw());
     gates.open(0);
     assert_eq!(worker.receive().next, None);
     // Others may take their place.
@@ -362,7 +364,7 @@ fn what_was_run_before_is_never_on_deck_and_its_end_is_called() {
     worker.calls.recv_timeout(TIMEOUT).expect("it was run before");
     assert_eq!(worker.receive().next.map(|begun| begun.seq), Some(Seq(1)));
 
-    worker.slots.withdraw();
+    assert!(worker.slots.withdraw());
     let waiting = [task(2, ""), Task { seq: Seq(3), ..again }, task(4, "")];
     worker.slots.lay_out(waiting.into_iter(), true);
     gates.open(1);
@@ -425,4 +427,47 @@ fn thousand_runs_leave_no_descriptor_and_no_zombie() {
     let child =
         waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
     assert_eq!(child.unwrap_err(), Errno::CHILD);
+}
+
+#[test]
+fn what_ends_well_after_it_was_stopped_has_failed() {
+    let mut worker = Worker::new(1, |_: &Task, stop: &StopSignal| {
+        stop.wait_timeout(TIMEOUT);
+        Outcome::ok("late".into())
+    });
+    worker.slots.start(Slot(0), task(0, ""));
+    worker.slots.stop(Slot(0), Seq(0), Attempt::FIRST);
+    let outcome = worker.receive().outcome;
+    assert_eq!((outcome.status, outcome.error.as_str()), (Status::Failed, STOPPED));
+}
+
+/// A handler whose host lacks something for every task but the first.
+struct Lacking;
+
+impl BlockingHandler for Lacking {
+    fn run(&self, _: &Task, _: &StopSignal) -> Outcome {
+        Outcome::ok(Payload::new())
+    }
+
+    fn try_run(&self, task: &Task, stop: &StopSignal) -> Result<Outcome, Unstarted> {
+        match task.seq {
+            Seq(0) => Ok(self.run(task, stop)),
+            _ => Err(Unstarted { lack: Lack::Files, reason: "none left".to_owned() }),
+        }
+    }
+}
+
+#[test]
+fn what_was_not_started_comes_back_whole_and_its_slot_takes_nothing_from_the_deck() {
+    let mut worker = Worker::new(1, Lacking);
+    worker.slots.start(Slot(0), task(0, ""));
+    assert_eq!(worker.receive().unstarted, None);
+    let late = Task { attempt: Attempt(2), ..task(1, "payload") };
+    worker.slots.start(Slot(0), late.clone());
+    worker.lay_out(2..20, true);
+    let finished = worker.receive();
+    let (task, unstarted) = *finished.unstarted.expect("it was not started");
+    assert_eq!((task, unstarted.lack), (late, Lack::Files));
+    assert_eq!(finished.next, None);
+    assert_eq!(worker.shutdown(), []);
 }

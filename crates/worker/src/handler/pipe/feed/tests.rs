@@ -1,5 +1,4 @@
 use tradewind_proto::Payload;
-use tradewind_proto::message::Report;
 
 use super::super::PipeMode;
 use super::*;
@@ -32,15 +31,14 @@ impl Scene {
             "task" => {
                 let seq = Seq(number());
                 let payload = Payload::from(format!("t{about}"));
-                let task = Task { seq, attempt: Attempt(1), payload, report: Report::default() };
-                self.feed.handle_task(now, task);
+                self.feed.handle_task(now, Task::new(seq, Attempt(1), payload));
             }
             "unfit" => {
                 let (seq, payload) = (Seq(number()), Payload::from(b"\n"));
-                let task = Task { seq, attempt: Attempt(1), payload, report: Report::default() };
-                self.feed.handle_task(now, task);
+                self.feed.handle_task(now, Task::new(seq, Attempt(1), payload));
             }
             "up" => self.feed.handle_started(now),
+            "lack" => self.feed.handle_lack(now, "too many files"),
             "down" => self.feed.handle_start_failed(now, "no such file"),
             "out" => self.feed.handle_output(now, about.replace('|', "\n").as_bytes()),
             "err" => self.feed.handle_error_output(now, about.as_bytes()),
@@ -82,7 +80,9 @@ impl Scene {
         for Ended { task, outcome, .. } in self.feed.take_ended() {
             let output = String::from_utf8_lossy(&outcome.output).into_owned();
             let text = if outcome.status == Status::Ok { output } else { outcome.error };
-            self.seen.push(format!("{}={text}", task.seq));
+            let stderr = String::from_utf8_lossy(&outcome.stderr);
+            let stderr = if stderr.is_empty() { String::new() } else { format!(" [{stderr}]") };
+            self.seen.push(format!("{}={text}{stderr}", task.seq));
         }
         let _ = self.feed.take_logs();
     }
@@ -129,7 +129,7 @@ fn an_end_is_blamed_on_the_first_task_without_an_answer() {
     check("up task:0 out:a exit:0", &["Start", "t0", amid]);
     let missing = "0=the handler exited with code 0 without an answer to this task and 1 more";
     check("up task:0 task:1 exit:0", &["Start", "t0", "t1", missing]);
-    let killed = "0=the handler was killed by signal 9 (SIGKILL): bad";
+    let killed = "0=the handler was killed by signal 9 (SIGKILL) [bad]";
     check("up task:0 err:bad signal:9", &["Start", "t0", killed]);
     // While stopping.
     check("up task:0 stop:0 signal:15", &["Start", "t0", "Terminate", "0=stopped"]);
@@ -169,10 +169,15 @@ fn only_what_the_child_is_at_is_stopped() {
     );
     check("up task:0 task:1 stop:1 out:a|b|", &["Start", "t0", "t1", "0=a", "1=b"]);
     check("task:0 stop:0", &["Start", "0=stopped"]);
-    // It ended well just before.
+    // What it makes of the signal comes too late.
     check(
         "up task:0 task:1 stop:0 out:a| signal:15",
-        &["Start", "t0", "t1", "Terminate", "0=a", "Start"],
+        &["Start", "t0", "t1", "Terminate", "0=stopped", "Start"],
+    );
+    // What comes after it was in time.
+    check(
+        "up task:0 task:1 stop:0 out:a|b| signal:15",
+        &["Start", "t0", "t1", "Terminate", "0=stopped", "1=b"],
     );
     check("up stop:7", &["Start"]);
 }
@@ -232,4 +237,44 @@ fn closed_a_child_exits_by_itself_or_is_stopped() {
         scene.step(step);
         assert_eq!(scene.feed.is_over(), is_over, "{step}");
     }
+}
+
+#[test]
+fn what_is_said_on_the_way_to_an_answer_belongs_to_that() {
+    check(
+        "up task:0 err:x out:a| task:1 out:b| task:2 err:y err:z out:c|",
+        &["Start", "t0", "0=a [x]", "t1", "1=b", "t2", "2=c [yz]"],
+    );
+    check("up task:0 err:x stop:0 signal:15", &["Start", "t0", "Terminate", "0=stopped [x]"]);
+}
+
+#[test]
+fn what_this_host_lacks_is_waited_for() {
+    let mut scene = scene();
+    for step in "task:0 lack wait:100 lack wait:200 lack wait:400 lack wait:800 up".split(' ') {
+        scene.step(step);
+    }
+    assert_eq!((scene.feed.failures, scene.feed.given_up()), (0, None));
+    assert_eq!(scene.seen, ["Start", "Start", "Start", "Start", "Start", "t0"]);
+}
+
+#[test]
+fn a_host_that_lacks_something_for_long_is_given_up() {
+    let mut scene = scene();
+    scene.step("task:0");
+    for _ in 0..=LACKS_MAX {
+        scene.step("lack");
+        scene.step("wait:10000");
+    }
+    assert_eq!(scene.feed.given_up(), Some("the handler cannot be started: too many files"));
+}
+
+#[test]
+fn termination_sequence_is_kept_to() {
+    let mut scene = scene();
+    scene.feed.options.term_seq = "INT,10,TERM,20".parse().unwrap();
+    for step in "up task:0 stop:0 wait:10 wait:20 signal:9".split(' ') {
+        scene.step(step);
+    }
+    assert_eq!(scene.seen, ["Start", "t0", "Terminate", "Signal(1)", "Kill", "0=stopped"]);
 }

@@ -1,0 +1,122 @@
+//! How long the output of a command that has exited is waited for.
+//!
+//! What it has started may still hold its pipes: the `tee` of `exec > >(tee log)`, whose output is
+//! the command's, or a daemon, whose output is nobody's. While members of its group are there, what
+//! they write is waited for until nothing has come for a while. How long that is depends on whether
+//! they are at work: on a loaded machine even `cat` may take a second. Knows no process and no clock.
+
+use std::time::{Duration, Instant};
+
+use super::group::Others;
+
+/// Without a byte for so long, while all members sleep, nothing more is waited for.
+const QUIET_MAX: Duration = Duration::from_millis(300);
+
+/// The same while some of them are at work.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+
+/// However much comes: whatever writes for so long after the command's end is not part of it.
+const TOTAL_MAX: Duration = Duration::from_secs(10);
+
+/// The first wait before the group is looked at; it doubles with each look.
+const LOOK_AFTER_MIN: Duration = Duration::from_millis(5);
+
+const LOOK_AFTER_MAX: Duration = Duration::from_millis(100);
+
+/// A command that has exited, and whose pipes others hold.
+#[derive(Debug)]
+pub(super) struct Linger {
+    exited: Instant,
+    /// When a byte came last.
+    heard: Instant,
+    /// When a member was last seen at work.
+    busy: Option<Instant>,
+    ticks: u64,
+    look_at: Instant,
+    look_after: Duration,
+}
+
+impl Linger {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            exited: now,
+            heard: now,
+            busy: None,
+            ticks: 0,
+            look_at: now + LOOK_AFTER_MIN,
+            look_after: LOOK_AFTER_MIN,
+        }
+    }
+
+    /// Something came.
+    pub(super) fn handle_output(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// When to look at the group, at the latest.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.look_at
+    }
+
+    /// What was seen of the group; is nothing more to be waited for?
+    pub(super) fn handle_others(&mut self, now: Instant, others: Others) -> bool {
+        self.look_after = (2 * self.look_after).min(LOOK_AFTER_MAX);
+        self.look_at = now + self.look_after;
+        match others {
+            // Whoever holds the pipes has left the group, as a daemon does.
+            Others::None => return true,
+            Others::Busy => self.busy = Some(now),
+            Others::Asleep { ticks } => {
+                if ticks > self.ticks && self.ticks > 0 {
+                    self.busy = Some(now);
+                }
+                self.ticks = ticks;
+            }
+        }
+        let awake = self.busy.map_or(self.heard, |busy| busy.max(self.heard));
+        now.duration_since(awake) >= QUIET_MAX
+            || now.duration_since(self.heard) >= BUSY_MAX
+            || now.duration_since(self.exited) >= TOTAL_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From which millisecond on nothing more is waited for, if this is seen of the group and these
+    /// are the times at which something comes.
+    #[track_caller]
+    fn check(expected_ms: std::ops::Range<u64>, others: impl Fn(u64) -> Others, heard: &[u64]) {
+        let start = Instant::now();
+        let mut linger = Linger::new(start);
+        for ms in 0..20_000 {
+            let now = start + Duration::from_millis(ms);
+            if heard.contains(&ms) {
+                linger.handle_output(now);
+            }
+            if now >= linger.poll_timeout() && linger.handle_others(now, others(ms)) {
+                assert!(expected_ms.contains(&ms), "after {ms} ms");
+                return;
+            }
+        }
+        panic!("it is waited for ever");
+    }
+
+    #[test]
+    fn output_is_waited_for_as_long_as_it_may_come() {
+        let asleep = |_| Others::Asleep { ticks: 1 };
+        // A silent daemon, and one that has left the group.
+        check(300..420, asleep, &[]);
+        check(5..6, |_| Others::None, &[]);
+        check(50..160, |ms| if ms < 50 { asleep(ms) } else { Others::None }, &[]);
+        // One that writes now and then, and one that writes all the time.
+        check(600..720, asleep, &[100, 300]);
+        let always: Vec<u64> = (0..20_000).collect();
+        check(10_000..10_120, asleep, &always);
+        // One that has not had a processor yet, or computes.
+        check(5_000..5_120, |_| Others::Busy, &[]);
+        check(1_200..1_520, |ms| if ms < 1_050 { Others::Busy } else { asleep(ms) }, &[]);
+        check(1_200..1_520, |ms| Others::Asleep { ticks: 1 + ms.min(1_050) / 50 }, &[]);
+    }
+}
