@@ -176,7 +176,7 @@ fn a_flag_that_makes_no_sense() {
     for flags in [
         "--timeout soon",
         "--timeout 0",
-        "-j 0",
+        "-j 4097",
         "-j 1 --workers 2",
         "--ordered --unordered",
         "--format xml",

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use clap::error::ErrorKind;
-
 use crate::shutdown::PARENT_ENV;
 use crate::stderr;
+
+pub use crate::cli::parse;
 
 /// Every record is `ok`.
 pub const OK: u8 = 0;
@@ -72,9 +71,20 @@ impl Fatal {
     /// The program was told to quit at once. If it was by its parent, there is nothing to say:
     /// that one knows.
     pub fn quit(text: &str) -> Self {
-        let has_parent = std::env::var_os(PARENT_ENV).is_some();
-        Self::new(STOPPED, if has_parent { "" } else { text })
+        Self::new(STOPPED, if has_parent() { "" } else { text })
     }
+}
+
+/// Is there a process that has started this one and speaks for it to the user?
+#[must_use]
+pub fn has_parent() -> bool {
+    std::env::var_os(PARENT_ENV).is_some()
+}
+
+/// The name of the program that the user has started: the parent's, if there is one.
+#[must_use]
+pub fn speaker(program: &str) -> &str {
+    if has_parent() { "tradewind" } else { program }
 }
 
 /// Says something to the user, as one whole line even when other processes write to the same
@@ -117,36 +127,13 @@ pub fn report(program: &str, outcome: Outcome) -> ExitCode {
             // One line, whatever the causes: they read on after a colon.
             let text = format!("{error:#}");
             if code != CLOSED && !text.is_empty() {
-                say(&format!("{program}: {text}"));
+                say(&format!("{}: {text}", speaker(program)));
             }
             code.into()
         }
     };
     flush();
     code
-}
-
-/// Takes the command line apart, or ends the process: with the help that was asked for, or with
-/// one line that says what is wrong.
-#[must_use]
-pub fn parse<C: Parser>(program: &str) -> C {
-    C::try_parse().unwrap_or_else(|error| {
-        if matches!(
-            error.kind(),
-            ErrorKind::DisplayHelp
-                | ErrorKind::DisplayVersion
-                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-        ) {
-            error.exit();
-        }
-        let text = error.render().to_string();
-        // What is wrong comes first; after a blank line clap only points to --help.
-        let what = text.split("\n\n").next().unwrap_or_default();
-        let what = what.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>();
-        say(&format!("{program}: {} (see --help)", what.join(" ")));
-        flush();
-        std::process::exit(USAGE.into());
-    })
 }
 
 /// The table for `--help`.

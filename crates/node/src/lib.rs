@@ -5,6 +5,7 @@
 //! carries messages to the machines and knows none of their decisions, and no role's crate.
 
 pub mod args;
+mod cli;
 mod clock;
 mod colsep;
 pub mod downstream;

@@ -8,6 +8,12 @@ use crate::args::LogArgs;
 use crate::exit::{Fatal, USAGE};
 use crate::stderr::LogWriter;
 
+/// Colours are for terminals, and not for those of people who set `NO_COLOR` (no-color.org).
+fn is_coloured() -> bool {
+    let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !is_refused
+}
+
 /// Starts logging, at `default` if the user says nothing. To be called once, first thing.
 ///
 /// # Errors
@@ -20,7 +26,7 @@ pub fn init(args: &LogArgs, default: &str) -> Result<(), Fatal> {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| LogWriter)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(is_coloured())
         .with_target(false);
     // A program that embeds several roles starts its logs once.
     let _ = logs.try_init();

@@ -1,5 +1,6 @@
 //! The ventilator's flags.
 
+use std::io::IsTerminal;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
     AttemptArgs, LaneArgs, LogArgs, duration_or_zero, name, payload_bytes_max,
 };
-use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE};
+use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE, has_parent, say};
 use tradewind_node::{Colsep, Inherited, allow_many_files, block_on, exit, logs};
 
 use tradewind_proto::dispatcher::Halt;
@@ -305,6 +306,10 @@ impl VentilatorArgs {
         let mut input = open(&self.input).or_exit(INPUT)?;
         if let Some(name) = &self.input_name {
             input.path = name.clone();
+        }
+        let is_typed = self.input == InputPath::Stdin && std::io::stdin().is_terminal();
+        if is_typed && !self.logs.quiet && !has_parent() {
+            say("reading tasks from the terminal, one a line; Ctrl-D ends them");
         }
         Ok(input.tasks(&format, task_bytes_max))
     }

@@ -178,6 +178,8 @@ struct Ventilator {
     audience: Audience,
     task_bytes_max: u64,
     input_error: Option<InputError>,
+    /// Tasks of the whole input, once it was read to its end.
+    input_tasks: Option<u64>,
     cancelled: Option<Instant>,
     /// Since when a drain has had nobody to finish it.
     alone: Option<Instant>,
@@ -208,6 +210,7 @@ impl Ventilator {
             audience: settings.audience,
             task_bytes_max: settings.task_bytes_max,
             input_error: None,
+            input_tasks: None,
             cancelled: None,
             alone: None,
         }
@@ -232,10 +235,18 @@ impl Ventilator {
             }
             Ok(None) => {
                 self.dispatcher.handle_input_end();
+                self.input_tasks = Some(self.dispatcher.snapshot().read);
                 true
             }
             Err(error) => {
-                tracing::error!("{error}; finishing what was read before");
+                let line = format!("{error}; finishing the tasks before it");
+                match self.audience {
+                    // At the end there is nothing to add to it.
+                    Audience::User => {
+                        exit::say(&format!("{}: {line}", exit::speaker("ventilator")));
+                    }
+                    Audience::Program => tracing::error!("{line}"),
+                }
                 self.input_error = Some(error);
                 true
             }
@@ -324,24 +335,39 @@ impl Ventilator {
             return Ok(STOPPED);
         }
         if let Some(error) = self.input_error.take() {
-            return Err(Fatal { code: INPUT, error: error.into() });
+            return match self.audience {
+                Audience::User => Err(Fatal::new(INPUT, "")),
+                Audience::Program => Err(Fatal { code: INPUT, error: error.into() }),
+            };
         }
         let snapshot = self.dispatcher.snapshot();
         tracing::info!(tasks = snapshot.settled, failed = snapshot.failed, "the job is over");
         if self.dispatcher.is_stopped() {
-            self.audience.say(&format!(
-                "stopped: {} tasks have their records, the rest of the input was not run",
-                snapshot.settled
-            ));
+            self.audience
+                .say(&format!("stopped: {}", ended_early(snapshot.settled, self.input_tasks)));
             return Ok(STOPPED);
         }
         if self.dispatcher.is_halted() {
-            self.audience.say(&format!(
-                "halted: {} tasks have their records, the rest of the input was not run",
-                snapshot.settled
-            ));
+            self.audience
+                .say(&format!("halted: {}", ended_early(snapshot.settled, self.input_tasks)));
         }
         Ok(if snapshot.failed > 0 { TASKS_FAILED } else { OK })
+    }
+}
+
+/// What became of a job that ended before its input: `total` is the tasks of the whole input, if it
+/// was read to its end.
+fn ended_early(settled: u64, total: Option<u64>) -> String {
+    let have = if settled == 1 {
+        "1 task has its record".to_owned()
+    } else {
+        format!("{settled} tasks have their records")
+    };
+    match total.map(|total| total.saturating_sub(settled)) {
+        Some(0) => format!("{have}, and there are no others"),
+        Some(1) => format!("{have}, 1 was not run"),
+        Some(left) => format!("{have}, {left} were not run"),
+        None => format!("{have}, the rest of the input was not run"),
     }
 }
 
@@ -363,5 +389,21 @@ fn view(snapshot: &DispatcherSnapshot) -> ProgressView {
         failed: snapshot.failed,
         workers: snapshot.workers.len() as u64,
         waiting_for,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_ended_early_says_what_was_not_run() {
+        let check = |settled, total, wanted: &str| {
+            assert_eq!(ended_early(settled, total), wanted);
+        };
+        check(0, None, "0 tasks have their records, the rest of the input was not run");
+        check(1, Some(4), "1 task has its record, 3 were not run");
+        check(2, Some(3), "2 tasks have their records, 1 was not run");
+        check(3, Some(3), "3 tasks have their records, and there are no others");
     }
 }

@@ -10,13 +10,13 @@ use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
     LaneArgs, LogArgs, default_name, duration, duration_or_zero, name, payload_bytes_max, size,
 };
-use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE};
+use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE, has_parent};
 use tradewind_node::{Colsep, block_on, exit, logs};
 use tradewind_proto::limits::SLOTS_MAX;
 
 use crate::handler::{
     CommandHandler, CommandOptions, EXIT_GRACE, Fields, Handler, HostLimits, Input, PerSlot,
-    PipeHandler, PipeMode, PipeOptions, Template, TermSeq, check_program, fit,
+    PipeHandler, PipeMode, PipeOptions, Template, TermSeq, check_program, check_word, fit,
 };
 use crate::run::{Settings, run};
 use crate::runner::Runner;
@@ -340,6 +340,7 @@ impl HandlerArgs {
         }
         let template = self.template()?;
         check_program(&template).or_exit(COMMAND)?;
+        check_word(&self.command).or_exit(COMMAND)?;
         let options = CommandOptions {
             output_bytes_max: self.max_output,
             term_seq: self.termseq.clone(),
@@ -372,7 +373,8 @@ impl WorkerArgs {
             runner,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
-            audience: Audience::User,
+            // A parent sends its workers home: that is no news for its user.
+            audience: if has_parent() { Audience::Program } else { Audience::User },
         })
     }
 

@@ -147,7 +147,7 @@ impl RunArgs {
         let format = self.format.format(self.null, self.handler.colsep.as_ref())?;
         self.handler.fields = self.handler.fields.or(self.fields(values.is_some()));
         self.handler.runner("", MESSAGE_BYTES_MAX)?;
-        let tasks = Tasks::open(values, &self.input())?;
+        let tasks = Tasks::open(values, &self.input(), self.logs.quiet)?;
         if self.dry_run {
             let template = self.handler.template()?;
             return dry_run::show(tasks.try_into()?, &format, &template, stdout());

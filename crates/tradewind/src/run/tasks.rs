@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::PipeReader;
+use std::io::{IsTerminal, PipeReader};
 use std::num::NonZeroU32;
 use std::process::Stdio;
 
-use tradewind_node::exit::{Fatal, INPUT, OrExit, SYSTEM, USAGE};
+use tradewind_node::exit::{Fatal, INPUT, OrExit, SYSTEM, USAGE, say};
 use tradewind_ventilator::args::InputFormat;
 use tradewind_ventilator::input::{self, Delimiter, Input, InputPath};
 
@@ -24,11 +24,18 @@ pub(super) enum Tasks {
 
 impl Tasks {
     /// Opens the input, unless there are values.
-    pub(super) fn open(values: Option<Combinations>, path: &InputPath) -> Result<Self, Fatal> {
+    pub(super) fn open(
+        values: Option<Combinations>,
+        path: &InputPath,
+        is_quiet: bool,
+    ) -> Result<Self, Fatal> {
         match values {
             Some(values) => Ok(Self::Values(values.reader().or_exit(SYSTEM)?)),
             None => {
                 let file = input::open_file(path).or_exit(INPUT)?;
+                if file.is_terminal() && !is_quiet {
+                    say("reading tasks from the terminal, one a line; Ctrl-D ends them");
+                }
                 Ok(Self::Input { file, path: path.clone() })
             }
         }

@@ -29,7 +29,7 @@ pub use command::{CommandHandler, CommandOptions};
 pub use fields::{FieldError, Fields};
 pub use host::{HostLimits, Lack, PerSlot, TooLittle, Unstarted, fit};
 pub use pipe::{EXIT_GRACE, PipeHandler, PipeMode, PipeOptions, Pipes, Standing};
-pub use program::{ProgramError, check_program};
+pub use program::{ProgramError, check_program, check_word};
 pub use quote::COMMAND_BYTES_MAX;
 pub(crate) use slots::panicked;
 pub use slots::{Begun, Deck, Finished, Slots};

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+use super::quote;
 use super::template::Template;
 
 /// Where execvp(3) looks when there is no PATH.
@@ -18,10 +19,10 @@ const PATH_DEFAULT: &str = "/bin:/usr/bin";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProgramError {
     /// No directory of PATH has it.
-    #[error("command {0:?} was not found in PATH")]
+    #[error("command {0:?} was not found in PATH{hint}", hint = ForShell(.0))]
     NotInPath(OsString),
     /// There is nothing at this path.
-    #[error("{0:?} does not exist")]
+    #[error("{0:?} does not exist{hint}", hint = ForShell(.0.as_os_str()))]
     NotFound(PathBuf),
     /// There is something that may not be executed.
     #[error("{0:?} is not executable")]
@@ -29,6 +30,25 @@ pub enum ProgramError {
     /// There is a directory.
     #[error("{0:?} is a directory, not a command")]
     Directory(PathBuf),
+}
+
+/// What to type instead, if a command looks like a line for a shell.
+struct ForShell<'a>(&'a OsStr);
+
+impl std::fmt::Display for ForShell<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let is_line = |byte: &u8| b" \t\n|&;<>()$`*?\"'".contains(byte);
+        if !self.0.as_bytes().iter().any(is_line) {
+            return Ok(());
+        }
+        let words = [&b"sh"[..], b"-c", self.0.as_bytes()];
+        let line = quote::line(words.into_iter());
+        write!(
+            f,
+            "; no shell is started: to run it in one, write {}",
+            String::from_utf8_lossy(&line)
+        )
+    }
 }
 
 /// Checks that a template's command exists and may be executed. One that differs from task to
@@ -45,6 +65,23 @@ pub fn check_program(template: &Template) -> Result<(), ProgramError> {
             found => found.map(drop),
         },
         None => Ok(()),
+    }
+}
+
+/// Checks that a command that is one word with a replacement string in it is no line for a shell,
+/// as in `'echo {} | cat'`: it begins with the name of a command, and then there is a space.
+///
+/// # Errors
+///
+/// Says what to type instead.
+pub fn check_word(command: &[OsString]) -> Result<(), ProgramError> {
+    let [word] = command else { return Ok(()) };
+    let mut parts = word.as_bytes().splitn(2, |byte| *byte == b' ');
+    match (parts.next(), parts.next()) {
+        (Some(name), Some(_)) if !name.contains(&b'{') && find(OsStr::from_bytes(name)).is_ok() => {
+            Err(ProgramError::NotInPath(word.clone()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -119,6 +156,26 @@ mod tests {
         check(at("a/plain").as_os_str(), Err(ProgramError::NotExecutable(at("a/plain"))));
         check(at("a/folder").as_os_str(), Err(ProgramError::Directory(at("a/folder"))));
         check(at("none").as_os_str(), Err(ProgramError::NotFound(at("none"))));
+    }
+
+    #[test]
+    fn a_line_for_a_shell_is_shown_with_a_shell() {
+        let check = |command: &[&str], wanted: Option<&str>| {
+            let words: Vec<OsString> = command.iter().map(OsString::from).collect();
+            let template = Template::parse(words.clone(), Input::Argument).unwrap();
+            let found = check_program(&template).and_then(|()| check_word(&words));
+            let hint = found.err().map(|error| error.to_string());
+            let hint = hint.map(|text| text.split_once("write ").unwrap().1.to_owned());
+            assert_eq!(hint.as_deref(), wanted, "{command:?}");
+        };
+        check(&["echo x | cat"], Some("sh -c 'echo x | cat'"));
+        check(&["echo {} | cat"], Some("sh -c 'echo {} | cat'"));
+        check(&["echo x"], Some("sh -c 'echo x'"));
+        check(&["/bin/echo x"], Some("sh -c '/bin/echo x'"));
+        check(&["echo $HOME", "x"], Some("sh -c 'echo $HOME'"));
+        check(&["sh", "-c", "echo {} | cat"], None);
+        check(&["./my scripts/{}"], None);
+        check(&["{}"], None);
     }
 
     #[test]

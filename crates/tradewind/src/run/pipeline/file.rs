@@ -311,6 +311,33 @@ fn path(value: Value<'_>) -> Result<String, At> {
     })
 }
 
+/// Words that mean something to a shell, unless they are quoted.
+const SHELL_SIGNS: [&str; 14] =
+    ["|", "||", "|&", "&&", "&", ";", "<", ">", ">>", "2>", "2>>", "&>", "2>&1", "<<<"];
+
+/// The first word of a text, as it stands there, that a shell would not take for one.
+fn shell_sign(text: &str) -> Option<&'static str> {
+    let mut quote = None;
+    let mut start = 0;
+    let mut chars = text.char_indices();
+    let sign = |word: &str| SHELL_SIGNS.into_iter().find(|sign| *sign == word);
+    while let Some((at, c)) = chars.next() {
+        match (quote, c) {
+            (None, c) if c.is_whitespace() => {
+                if let Some(sign) = sign(&text[start..at]) {
+                    return Some(sign);
+                }
+                start = at + c.len_utf8();
+            }
+            (None, '\'' | '"') => quote = Some(c),
+            (Some(open), c) if c == open => quote = None,
+            (None | Some('"'), '\\') => drop(chars.next()),
+            _ => {}
+        }
+    }
+    sign(text.get(start..)?)
+}
+
 /// A command's words: a list is taken as it is, a text is split as a shell would split it.
 fn words(value: Value<'_>) -> Result<Vec<String>, At> {
     let offset = value.offset;
@@ -318,8 +345,16 @@ fn words(value: Value<'_>) -> Result<Vec<String>, At> {
     let bad = |reason: &str| Value::bad(offset, "command", &place, reason.to_owned());
     let words = match value.text_or_texts()? {
         TextOrTexts::Texts(words) => words,
-        TextOrTexts::Text(text) => shlex::split(&text)
-            .ok_or_else(|| bad("a quote is not closed, or the last backslash quotes nothing"))?,
+        TextOrTexts::Text(text) => {
+            if let Some(sign) = shell_sign(&text) {
+                return Err(bad(&format!(
+                    "no shell is started, and {sign} would be a word like others: to run it in a \
+                     shell, write command = [\"sh\", \"-c\", {text:?}]; if it is one, quote it"
+                )));
+            }
+            shlex::split(&text)
+                .ok_or_else(|| bad("a quote is not closed, or the last backslash quotes nothing"))?
+        }
     };
     match words.first() {
         None => Err(bad("there is no command in it")),
@@ -402,6 +437,23 @@ fn quoted(word: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_for_a_shell_is_noticed_unless_it_is_quoted() {
+        let check =
+            |text: &str, wanted: Option<&str>| assert_eq!(shell_sign(text), wanted, "{text}");
+        check("echo a | cat", Some("|"));
+        check("cat < {} > out", Some("<"));
+        check("make && make install", Some("&&"));
+        check("sleep 1 &", Some("&"));
+        check("cc {} 2>&1", Some("2>&1"));
+        check("awk '{ print | \"sort\" }' {}", None);
+        check("expr {} \">\" 3", None);
+        check(r"expr {} \| 3", None);
+        check("curl http://h/?a=1&b=2;c", None);
+        check(r#"say "a \" | b" "#, None);
+        check("", None);
+    }
 
     const WHOLE: &str = r#"
 name = "site"

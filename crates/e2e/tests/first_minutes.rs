@@ -1,0 +1,161 @@
+//! What people type in their first minutes, and what they are told.
+
+use tradewind_e2e::{Scene, Start, program, records};
+
+/// It ends with 2 or 127, after this one line.
+#[track_caller]
+fn check(start: Start, code: i32, line: &str) {
+    let ended = start.run().expect(code);
+    assert_eq!(ended.stderr, format!("{line}\n"));
+    assert_eq!(ended.text(), "");
+}
+
+/// A program whose standard input and stderr are a terminal with so many columns, and what it
+/// writes there, which is all that it writes.
+fn on_a_terminal(scene: &Scene, columns: u32, line: &str) -> Start {
+    let line = line.replace("tradewind", program("tradewind").to_str().unwrap());
+    let line = format!("stty cols {columns}; {line}");
+    scene.other("script").args(["-qec", &line, "/dev/null"]).env("SHELL", "/bin/sh")
+}
+
+#[test]
+fn a_command_without_dashes_is_shown_with_them() {
+    let scene = Scene::new();
+    let text = "tradewind: the command goes after --: tradewind run ";
+    check(scene.run().words("echo x"), 2, &format!("{text}-- echo x"));
+    check(scene.run().arg("echo x"), 2, &format!("{text}-- 'echo x'"));
+    check(scene.run().words("-j 2 sha256sum {}"), 2, &format!("{text}-j 2 -- sha256sum {{}}"));
+    let worker = scene.ours("worker").words("cat {}");
+    check(worker, 2, "worker: the command goes after --: worker -- cat {}");
+}
+
+#[test]
+fn a_line_for_a_shell_is_shown_with_a_shell() {
+    let scene = Scene::new();
+    let hint = |line: &str| {
+        format!(
+            "tradewind: command {line:?} was not found in PATH; no shell is started: to run it in \
+             one, write sh -c '{line}'"
+        )
+    };
+    for line in ["echo x | cat", "echo {} | cat", "echo x"] {
+        check(scene.run().args(["--", line]).input("a\n"), 127, &hint(line));
+    }
+    let stage = |command: &str| format!("[[stage]]\nname = 'one'\ncommand = {command:?}\n");
+    scene.file("shell.toml", stage("echo a | cat"));
+    check(
+        scene.run().words("--pipeline shell.toml").input("a\n"),
+        2,
+        "tradewind: shell.toml:3:11: \"command\" in stage \"one\": no shell is started, and | would \
+         be a word like others: to run it in a shell, write command = [\"sh\", \"-c\", \"echo a | \
+         cat\"]; if it is one, quote it",
+    );
+    scene.file("quoted.toml", stage("echo a '|' cat"));
+    let ended = scene.run().words("--pipeline quoted.toml").input("x\n").run().expect(0);
+    assert_eq!(ended.text(), "a | cat x\n");
+}
+
+#[test]
+fn what_is_misspelt_is_named_as_it_is_spelt() {
+    let scene = Scene::new();
+    let misspelt = [
+        ("run --inptu x -- echo", "--input"),
+        ("run --retires 2 -- echo", "--retries"),
+        ("run --joblogs x -- echo", "--joblog"),
+        ("ventilator --recipts tcp://h:1", "--receipts"),
+        ("worker --exit-when-don", "--exit-when-done"),
+        ("sink --oredered", "--ordered"),
+        ("relay --snik tcp://h:1", "--sink"),
+        ("rnu -- echo", "run"),
+        ("run --format jsnl -- echo", "jsonl"),
+    ];
+    for (line, meant) in misspelt {
+        let ended = scene.ours("tradewind").words(line).run().expect(2);
+        let hint = format!("did you mean {meant}?");
+        assert!(ended.stderr.contains(&hint), "{line}: {}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_number_that_is_none_is_told_so_in_words_for_people() {
+    let scene = Scene::new();
+    let lines = [
+        ("run --retries x --echo", "this is not a whole number"),
+        ("run -n 0 -- echo", "this must be at least 1"),
+        ("run --retries 99999999999 --echo", "is not between 0 and 4294967295"),
+        ("run -n 99999999999 -- echo", "this is too large"),
+        ("run -j many --echo", "the number of jobs is like 8, +2 or -1"),
+        ("worker --slots 1.5 --echo", "this is not a whole number"),
+    ];
+    for (line, wanted) in lines {
+        let ended = scene.ours("tradewind").words(line).run().expect(2);
+        assert!(ended.stderr.contains(wanted), "{line}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn an_empty_variable_is_one_that_is_not_set() {
+    let scene = Scene::new();
+    let names = [
+        "SLOTS", "WORKERS", "NULL", "RETRIES", "TIMEOUT", "HALT", "MAX_ARGS", "HEADER", "COLSEP",
+        "INPUT", "OUTPUT", "FORMAT", "ECHO", "STDIN", "JOBLOG", "FSYNC", "LOG", "QUIET",
+        "PIPELINE",
+    ];
+    let with_all = |start: Start| {
+        names.iter().fold(start, |start, name| start.env(&format!("TRADEWIND_{name}"), ""))
+    };
+    let ended = with_all(scene.run()).words("-- echo").input("a\nb\n").run().expect(0);
+    assert_eq!(ended.text(), "a\nb\n");
+    for role in ["ventilator", "worker", "sink", "relay"] {
+        let start = with_all(scene.ours(role)).env("TRADEWIND_CONNECT_TIMEOUT", "");
+        let _ = start.env("TRADEWIND_SINK", "").arg("--help").run().expect(0);
+    }
+    // One that is set counts as before.
+    let ended = scene.run().env("TRADEWIND_RETRIES", "x").arg("--echo").run().expect(2);
+    assert!(ended.stderr.contains("'x' for '--retries <N>'"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_terminal_is_told_that_it_is_read() {
+    let scene = Scene::new();
+    let run = on_a_terminal(&scene, 80, "tradewind run -- echo got").input("one\n\x04");
+    let ended = run.run().expect(0);
+    let told = "reading tasks from the terminal, one a line; Ctrl-D ends them\r\n";
+    assert!(ended.text().contains(told), "{:?}", ended.text());
+    assert!(ended.text().contains("got one"), "{:?}", ended.text());
+    let quiet = on_a_terminal(&scene, 80, "tradewind run -q -- echo got").input("one\n\x04");
+    assert!(!quiet.run().expect(0).text().contains("reading"));
+    let file = on_a_terminal(&scene, 80, "tradewind run -- echo got < /dev/null");
+    assert!(!file.run().expect(0).text().contains("reading"));
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn colours_are_for_those_who_want_them() {
+    let scene = Scene::new();
+    let line = "tradewind run --no-progress --log debug -- echo ::: a";
+    let text = |start: Start| start.run().expect(0).text().to_owned();
+    assert!(text(on_a_terminal(&scene, 80, line)).contains("\x1b["));
+    assert!(text(on_a_terminal(&scene, 80, line).env("NO_COLOR", "")).contains("\x1b["));
+    let plain = text(on_a_terminal(&scene, 80, line).env("NO_COLOR", "1"));
+    assert!(!plain.contains("\x1b["), "{plain:?}");
+}
+
+#[test]
+fn what_run_says_is_about_the_job_and_comes_once() {
+    let scene = Scene::new();
+    scene.file("bad.csv", "a,b\n1,2\n3\n");
+    let flags = "-q --format jsonl --input-format csv --input bad.csv -- echo {a}";
+    let ended = scene.run().words(flags).run().expect(3);
+    let _ = records(&ended.stdout, 1);
+    let line = "tradewind: input \"bad.csv\", line 3: 1 field where the header has 2; finishing the tasks \
+                before it\n";
+    assert_eq!(ended.stderr, line);
+    let exists = scene.file("out", "precious");
+    let ended = scene.run().arg("--output").arg(exists).words("--echo").input("a\n").run();
+    let ended = ended.expect(4);
+    assert!(ended.stderr.starts_with("tradewind: "), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    scene.assert_nothing_left();
+}
