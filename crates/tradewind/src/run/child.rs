@@ -61,6 +61,8 @@ pub(super) struct Children {
     processes: Vec<Process>,
     /// All were told to quit: whatever they end with now is no news.
     is_quitting: bool,
+    /// The job is over, and all were told to leave.
+    is_dismissed: bool,
     relays_until: Option<Instant>,
 }
 
@@ -71,8 +73,8 @@ struct Process {
     code: Option<u8>,
 }
 
-/// Workers get the job's end from the ventilator; one that does not take it is not waited for
-/// longer than this.
+/// How long workers may take to leave when the job is over: handlers that stay up have two seconds
+/// to exit by themselves.
 const WORKERS_GRACE: Duration = Duration::from_secs(5);
 
 /// When the ventilator has stopped the job, the sink may take so long to finish its output.
@@ -99,6 +101,7 @@ impl Children {
             ends: signal(SignalKind::child())?,
             processes: Vec::new(),
             is_quitting: false,
+            is_dismissed: false,
             relays_until: None,
         })
     }
@@ -177,17 +180,16 @@ impl Children {
             if let (Some(ventilator), Some(sink)) =
                 (self.code(Role::Ventilator), self.code(Role::Sink))
             {
-                let _ = tokio::time::timeout(WORKERS_GRACE, self.all_ended()).await;
-                self.quit().await;
+                self.dismiss().await;
                 return Ok(End::All { ventilator, sink });
             }
             if let Some(code @ (STOPPED | INPUT)) = self.code(Role::Ventilator) {
                 // Nobody will tell the sink any more; it may be waiting for a disk that is full.
-                let _ = tokio::time::timeout(SINK_GRACE, self.all_ended()).await;
+                let _ = tokio::time::timeout(SINK_GRACE, self.all_ended(Role::Sink)).await;
                 if self.code(Role::Sink).is_none() {
                     say("tradewind: the output could not be finished; records may be missing");
                 }
-                self.quit().await;
+                self.dismiss().await;
                 return Ok(End::All { ventilator: code, sink: code });
             }
             let Some(until) = self.relays_until() else {
@@ -223,16 +225,32 @@ impl Children {
         self.processes.iter().find(|process| process.part.role == role)?.code
     }
 
-    async fn all_ended(&mut self) {
-        while self.processes.iter().any(|process| process.code.is_none()) {
+    /// Waits until all that are this, or anything, have ended. Cancel-safe.
+    async fn all_ended(&mut self, role: impl Into<Option<Role>>) {
+        let role = role.into();
+        let is_left = |process: &Process| {
+            process.code.is_none() && role.is_none_or(|role| process.part.role == role)
+        };
+        while self.processes.iter().any(is_left) {
             // Whatever a worker ends with now, the job is complete without it.
             if !matches!(self.take_ends(), Ok(None)) {
                 continue;
             }
-            if self.processes.iter().any(|process| process.code.is_none()) {
+            if self.processes.iter().any(is_left) {
                 self.ends.recv().await;
             }
         }
+    }
+
+    /// Sends all home when there is no more job. Workers that have joined have heard so; one that
+    /// had not yet would dial closed ports for ever. Cancel-safe.
+    async fn dismiss(&mut self) {
+        if !std::mem::replace(&mut self.is_dismissed, true) {
+            self.signal(RELAY, |role| role == Role::Worker);
+            self.signal(LEAVE, |role| role != Role::Worker);
+        }
+        let _ = tokio::time::timeout(WORKERS_GRACE, self.all_ended(None)).await;
+        self.quit().await;
     }
 
     /// Takes note of children that have ended; gives the first end that matters.
@@ -246,7 +264,7 @@ impl Children {
             let Some(status) = process.child.try_wait().or_exit(SYSTEM)? else { continue };
             let code = status.code().map_or(SYSTEM, |code| code as u8);
             process.code = Some(code);
-            if self.is_quitting {
+            if self.is_quitting || self.is_dismissed {
                 continue;
             }
             let part = &process.part;
@@ -296,9 +314,9 @@ impl Children {
     pub(super) async fn quit(&mut self) {
         self.is_quitting = true;
         self.signal(LEAVE, |_| true);
-        if tokio::time::timeout(QUIT_GRACE, self.all_ended()).await.is_err() {
+        if tokio::time::timeout(QUIT_GRACE, self.all_ended(None)).await.is_err() {
             self.signal(Signo::KILL, |_| true);
-            self.all_ended().await;
+            self.all_ended(None).await;
         }
     }
 

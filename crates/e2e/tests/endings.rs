@@ -1,0 +1,41 @@
+//! A job that is over has ended: nobody waits for what cannot come.
+
+use std::time::{Duration, Instant};
+
+use tradewind_e2e::{Scene, Start};
+
+/// Less than what a worker that cannot be told of the end used to be waited for.
+const AT_ONCE: Duration = Duration::from_secs(4);
+
+/// Whether a worker has joined before the job is over is chance.
+const TRIES: usize = 8;
+
+#[test]
+fn a_job_is_over_at_once_whether_or_not_all_workers_have_joined() {
+    let scene = Scene::new();
+    let stage = |name: &str| format!("[[stage]]\nname = '{name}'\necho = true\nworkers = 2\n");
+    scene.file("stages.toml", stage("one") + &stage("two") + &stage("three"));
+    scene.file("bad.csv", "a,b\n1\n");
+    scene.file("three.csv", "a,b\n1,2\n");
+    let check = |words: &str, input: &str, code: i32| {
+        for _ in 0..TRIES {
+            let began = Instant::now();
+            let start: Start = scene.run().words(words);
+            let ended = start.input(input).run().expect(code);
+            let took = began.elapsed();
+            assert!(took < AT_ONCE, "{words} of {input:?} took {took:?}:\n{}", ended.stderr);
+        }
+    };
+    check("-- echo", "", 0);
+    check("--workers 4 -j 4 --echo", "", 0);
+    check("--workers 4 -j 4 --echo", "1\n", 0);
+    check("--workers 4 -j 4 -- echo", "1\n2\n3\n", 0);
+    check("--input-format csv --input bad.csv -- echo {a}", "", 3);
+    check("--input-format csv --input three.csv --workers 3 -j 3 -- echo {a}", "", 0);
+    check("-- echo :::", "", 0);
+    check("--pipe lines -- cat", "", 0);
+    check("--pipe lines --workers 2 -j 2 -- cat", "1\n", 0);
+    check("--pipeline stages.toml", "", 0);
+    check("--pipeline stages.toml", "1\n", 0);
+    scene.assert_nothing_left();
+}
