@@ -162,12 +162,18 @@ pub struct Opened {
     pub stored: SeqSet,
     /// How these ended.
     pub counts: Counts,
+    /// Tasks whose records are to be replaced: they run again, and are compared with what they
+    /// were as those that are stored.
+    pub again: SeqSet,
+    /// How the job begins, if the output is yet to be changed for that: see
+    /// [`Collector::poll_begin`].
+    pub pending: Option<Start>,
 }
 
 /// What a resumed job's input has where there are records already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inputs {
-    /// Tasks whose records are stored, ascending, and what the input says that they are.
+    /// Tasks that have or had records, ascending, and what the input says that they are.
     pub stored: Vec<(Seq, TaskHash)>,
     /// All below this is compared when these are.
     pub below: Seq,
@@ -184,6 +190,10 @@ struct Job {
     /// Has a record, stored or not.
     taken: SeqSet,
     stored: SeqSet,
+    /// Had records that are to be replaced.
+    again: SeqSet,
+    /// The output is as an earlier sink left it, until it is known that the input is too.
+    pending: Option<Pending>,
     /// Records that wait for one before them, by their first seq; each list without gaps.
     waiting: BTreeMap<Seq, (Records, Writing)>,
     /// Records whose turn has come.
@@ -194,6 +204,15 @@ struct Job {
     counts: Counts,
     flushed: bool,
     done: bool,
+}
+
+/// An output that is not to be changed before the input was compared.
+#[derive(Debug)]
+struct Pending {
+    /// What the ventilator asked for.
+    start: Start,
+    /// All tasks below this are what they were.
+    verified: Seq,
 }
 
 /// What remains to be known of records while they are written.
@@ -330,6 +349,8 @@ impl Collector {
         job.taken = opened.stored.clone();
         job.stored = opened.stored;
         job.counts = opened.counts;
+        job.again = opened.again;
+        job.pending = opened.pending.map(|start| Pending { start, verified: Seq(0) });
         self.job = Some(job);
         self.say_hello();
     }
@@ -343,7 +364,11 @@ impl Collector {
 
     /// The input below this was [compared](Self::poll_inputs), and is what it was.
     pub fn handle_verified(&mut self, below: Seq) {
-        let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
+        let Some(job) = &mut self.job else { return };
+        if let Some(pending) = &mut job.pending {
+            pending.verified = pending.verified.max(below);
+        }
+        let job = job.id;
         self.say(ToVentilator::Verified { job, below });
     }
 
@@ -400,7 +425,11 @@ impl Collector {
     }
 
     /// Says hello again: what the ventilator has said meanwhile may have been lost further down.
-    pub fn handle_opened_again(&mut self) {
+    /// The records of these tasks are to be replaced.
+    pub fn handle_opened_again(&mut self, again: SeqSet) {
+        if let Some(job) = &mut self.job {
+            job.again = again;
+        }
         self.say_hello();
     }
 
@@ -461,10 +490,28 @@ impl Collector {
         self.job.as_ref().map(|job| job.id)
     }
 
+    /// Is the output of a resumed job to be made ready for more records now? True once. Until then
+    /// there is nothing to write, and a job that is refused has changed nothing: it is when all
+    /// tasks that have records are known to be what they were, or when there is a record of one
+    /// that is.
+    pub fn poll_begin(&mut self) -> bool {
+        let Some(job) = &mut self.job else { return false };
+        let Some(Pending { verified, .. }) = job.pending else { return false };
+        let is_compared = verified >= job.known_end();
+        let is_due = |(_, writing): &(Records, Writing)| {
+            writing.seqs.as_slice().first().is_some_and(|range| range.start < verified)
+        };
+        let is_begun = is_compared || job.ready.iter().any(is_due);
+        if is_begun {
+            job.pending = None;
+        }
+        is_begun
+    }
+
     /// The next records to write, in the order in which they are to be written.
     pub fn poll_write(&mut self) -> Option<Vec<Records>> {
         let job = self.job.as_mut()?;
-        if job.ready.is_empty() {
+        if job.ready.is_empty() || job.pending.is_some() {
             return None;
         }
         let (records, writing) = job.ready.drain(..).unzip::<_, _, Vec<_>, Vec<_>>();
@@ -549,6 +596,7 @@ impl Collector {
             job: job.id,
             sink: self.config.session,
             stored: job.stored.to_ranges(),
+            again: job.again.to_ranges(),
             workers: self.known_workers(),
             report: self.config.report,
         };
@@ -570,6 +618,19 @@ impl Collector {
             (Some(job), _) if job.id == opening.job => {
                 self.say_hello();
                 return;
+            }
+            (Some(job), start) if job.pending.as_ref().is_some_and(|p| p.start == start) => {
+                // Nothing came of the one before.
+                self.changed = None;
+                job.pending = Some(Pending { start, verified: Seq(0) });
+                (job.total, job.end) = (None, None);
+                self.say_hello();
+                return;
+            }
+            (Some(job), Start::Resume | Start::RetryFailed) if job.pending.is_some() => {
+                "the sink was told to resume its job in another way, with or without \
+                 --retry-failed: give the same flags again, or start the sink again"
+                    .to_owned()
             }
             (Some(job), Start::Resume) => {
                 // Another ventilator has another go at the input, and will say where it ends.
@@ -735,7 +796,8 @@ impl Collector {
         }
         let below = Seq(from.0.saturating_add(hashes.len() as u64));
         let tasks = (from.0..below.0).map(Seq).zip(hashes);
-        let stored = tasks.filter(|(seq, _)| job.stored.contains(*seq)).collect();
+        let is_known = |seq| job.stored.contains(seq) || job.again.contains(seq);
+        let stored = tasks.filter(|(seq, _)| is_known(*seq)).collect();
         self.inputs.push_back(Inputs { stored, below });
     }
 
@@ -772,6 +834,8 @@ impl Job {
             end: None,
             taken: SeqSet::new(),
             stored: SeqSet::new(),
+            again: SeqSet::new(),
+            pending: None,
             waiting: BTreeMap::new(),
             ready: Vec::new(),
             writing: VecDeque::new(),
@@ -783,7 +847,13 @@ impl Job {
     }
 
     fn is_all_stored(&self) -> bool {
-        self.total.is_some_and(|total| self.stored.first_missing().0 >= total)
+        self.pending.is_none()
+            && self.total.is_some_and(|total| self.stored.first_missing().0 >= total)
+    }
+
+    /// No task from here on has or had a record.
+    fn known_end(&self) -> Seq {
+        [&self.stored, &self.again].into_iter().map(SeqSet::end).max().unwrap_or_default()
     }
 
     /// No seq is dispatched further than the window past the lowest that is not settled, so no

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::Seq;
 use crate::limits::RANGES_MAX;
+use crate::{Seq, SeqSet};
 
 /// The seqs from `start` up to, but without, `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,14 @@ impl SeqRanges {
             Some(last) if last.end == range.start => last.end = range.end,
             _ => self.0.push(range),
         }
+    }
+
+    /// The same as a set.
+    #[must_use]
+    pub fn to_set(&self) -> SeqSet {
+        let mut set = SeqSet::new();
+        self.0.iter().for_each(|range| set.insert_range(*range));
+        set
     }
 
     /// No seq in here?

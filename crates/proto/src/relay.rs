@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::collector::{Beyond, Collector, Counts, Opened, Opening, Records};
 use crate::dispatcher::{Dispatcher, DispatcherConfig, Timeout};
 use crate::message::{Layout, Start, Status, ToSink, ToVentilator};
-use crate::{JobId, SeqSet, SessionId, Time};
+use crate::{JobId, SessionId, Time};
 
 /// What a relay was told by its user.
 #[derive(Clone, Debug)]
@@ -194,18 +194,15 @@ impl Relay {
             downstream.handle_opening(Opening { job, ..opening });
         }
         if let Some(hello) = downstream.take_hello() {
-            let mut stored = SeqSet::new();
-            for range in hello.stored.as_slice() {
-                stored.insert_range(*range);
-            }
+            let (stored, again) = (hello.stored.to_set(), hello.again.to_set());
             downstream.take_stored();
             if hello.is_first {
                 let counts = Counts { ok: stored.count(), ..Counts::default() };
                 let job = stage_before(hello.job);
-                upstream.handle_opened(Opened { job, stored, counts });
+                upstream.handle_opened(Opened { job, stored, counts, again, pending: None });
             } else {
                 upstream.handle_stored(&hello.stored);
-                upstream.handle_opened_again();
+                upstream.handle_opened_again(again);
             }
         }
         if let Some(reason) = downstream.refusal()

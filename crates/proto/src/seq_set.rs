@@ -52,6 +52,12 @@ impl SeqSet {
         }
     }
 
+    /// All seqs in the set are below this.
+    #[must_use]
+    pub fn end(&self) -> Seq {
+        self.ranges.last_key_value().map_or(Seq(0), |(_, end)| Seq(*end))
+    }
+
     /// Adds a seq; false if it was there.
     pub fn insert(&mut self, seq: Seq) -> bool {
         let before = self.count;

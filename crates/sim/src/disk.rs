@@ -105,7 +105,7 @@ impl Disk {
         if mutation == Some(Mutation::ForgetDisk) {
             return Ok(Opened { job, ..Opened::default() });
         }
-        Ok(Opened { job, stored: recovered.stored, counts: recovered.counts })
+        Ok(Opened { job, stored: recovered.stored, counts: recovered.counts, ..Opened::default() })
     }
 
     /// Writes records and commits them.

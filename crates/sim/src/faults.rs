@@ -437,7 +437,8 @@ fn stranger(process: Process, choice: u8) -> Bytes {
                     asked: job,
                     job,
                     sink,
-                    stored: ranges,
+                    stored: ranges.clone(),
+                    again: ranges,
                     workers,
                     report: Report { command: true, task: false },
                 }

@@ -61,6 +61,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How often a failing output is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often an output that cannot be opened yet is tried again.
+const PREPARE_INTERVAL: Duration = Duration::from_millis(200);
+
 /// How long a sink that has everything waits for a ventilator that is gone to come back for its
 /// answer.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -71,12 +74,12 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// When they cannot be collected.
 pub async fn run<S: Store>(
     settings: Settings,
-    prepare: impl FnOnce() -> Result<S, OpenError>,
+    prepare: impl FnMut() -> Result<S, OpenError>,
     mut shutdown: Shutdown,
 ) -> exit::Outcome {
     let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
     let gate = settings.listen.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
-    let store = prepare().or_exit(OUTPUT)?;
+    let Some(store) = prepared(prepare, &mut shutdown).await? else { return Ok(STOPPED) };
     let (report, can_retry) = (store.report(), store.can_retry());
     tracing::info!(
         listen = %gate.endpoint(),
@@ -139,15 +142,19 @@ pub async fn run<S: Store>(
         }
     };
     let took = sink.opened.map_or(Duration::ZERO, |opened| opened.elapsed());
-    say(&summary(&snapshot.stored, took));
-    let is_retriable = can_retry && snapshot.stored.not_ok() > 0;
-    if let Some(journal) = sink.journal {
+    if sink.is_new || sink.stored > 0 {
+        say(&summary(&snapshot.stored, took));
+    } else {
+        say(&format!("{}; all had their records already", summary(&snapshot.stored, took)));
+    }
+    let has_failures = snapshot.stored.not_ok() > 0;
+    if sink.journal.is_some() {
         if !sink.collector.is_whole() {
             say("to go on with it: the same again with --resume");
-        } else if is_retriable {
+        } else if has_failures && can_retry {
             say("to run what is not ok again: the same again with --resume --retry-failed");
-        } else {
-            journal.remove().or_exit(OUTPUT)?;
+        } else if has_failures {
+            say("what is not ok can be run again only with --format jsonl and a file as --output");
         }
     }
     if snapshot.duplicates + snapshot.strays > 0 {
@@ -163,6 +170,29 @@ pub async fn run<S: Store>(
         return Ok(REFUSED);
     }
     Ok(if snapshot.stored.not_ok() > 0 { TASKS_FAILED } else { OK })
+}
+
+/// Opens what is to be written. What is only full, or has no reader yet, is waited for; `None` if
+/// the program was stopped meanwhile.
+async fn prepared<S>(
+    mut prepare: impl FnMut() -> Result<S, OpenError>,
+    shutdown: &mut Shutdown,
+) -> Result<Option<S>, Fatal> {
+    let mut is_said = false;
+    loop {
+        let error = match prepare() {
+            Ok(store) => return Ok(Some(store)),
+            Err(error) if error.may_pass() => error,
+            Err(error) => return Err(Fatal { code: error.code(), error: error.into() }),
+        };
+        if !std::mem::replace(&mut is_said, true) {
+            tracing::warn!("{error}; waiting until that is over");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PREPARE_INTERVAL) => {}
+            _ = shutdown.asked() => return Ok(None),
+        }
+    }
 }
 
 /// The output could not be opened.
@@ -208,6 +238,10 @@ struct Sink<S> {
     alone: Option<Instant>,
     /// The output failed, and is tried again then.
     retry: Option<Instant>,
+    /// There were no records of the job when it was opened.
+    is_new: bool,
+    /// Lists of records that were stored.
+    stored: u64,
 }
 
 impl<S: Store> Sink<S> {
@@ -234,6 +268,8 @@ impl<S: Store> Sink<S> {
             finishes: 0,
             alone: None,
             retry: None,
+            is_new: true,
+            stored: 0,
         }
     }
 
@@ -335,17 +371,21 @@ impl<S: Store> Sink<S> {
                     tracing::info!(stored, cut_bytes, "goes on with what the output has");
                 }
                 self.journal = continued.journal;
+                self.is_new = stored == 0;
+                let is_pending = continued.opened.pending.is_some();
                 self.collector.handle_opened(continued.opened);
+                if !is_pending && let Some(writer) = &self.writer {
+                    writer.begin();
+                }
             }
+            output::Event::Begun => self.handle_output_goes_on(),
             output::Event::Refused(error) => {
                 self.collector.handle_open_refused(error.to_string());
                 self.refused = Some(Refused { error, since: Instant::now(), is_said: false });
             }
             output::Event::Stored { count } => {
-                if self.retry.take().is_some() {
-                    tracing::info!("the output goes on");
-                    self.collector.handle_stuck(false);
-                }
+                self.handle_output_goes_on();
+                self.stored += count as u64;
                 self.collector.handle_written(count);
             }
             output::Event::Finished => {
@@ -371,11 +411,23 @@ impl<S: Store> Sink<S> {
         Ok(())
     }
 
+    fn handle_output_goes_on(&mut self) {
+        if self.retry.take().is_some() {
+            tracing::info!("the output goes on");
+            self.collector.handle_stuck(false);
+        }
+    }
+
     /// Does what the collector says, until it says nothing more.
     fn go_on(&mut self) {
         let now = self.clock.now();
         if now >= self.collector.poll_timeout() {
             self.collector.handle_timeout(now);
+        }
+        if self.collector.poll_begin()
+            && let Some(writer) = &self.writer
+        {
+            writer.begin();
         }
         while let Some(records) = self.collector.poll_write()
             && let Some(writer) = &self.writer

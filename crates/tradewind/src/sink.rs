@@ -175,7 +175,12 @@ impl Sink {
         let run = move || {
             let ended = block_on_until(
                 || handle.shutdown(signals),
-                |shutdown| tradewind_sink::run(settings, || Ok(store), shutdown),
+                |shutdown| {
+                    let mut store = Some(store);
+                    // What can be opened is not asked for twice.
+                    let prepare = move || Ok(store.take().expect("it is asked for once"));
+                    tradewind_sink::run(settings, prepare, shutdown)
+                },
             );
             // An error: the program wants to know nothing more.
             let _ = end.send(ended.map_err(Error::from).and_then(judge));

@@ -128,6 +128,10 @@ impl Taken {
 }
 
 impl Output for GivenAndKept {
+    fn begin(&mut self) -> Result<(), OutputError> {
+        self.file.as_mut().map_or(Ok(()), Output::begin)
+    }
+
     fn write(&mut self, records: &[Written]) -> Result<(), OutputError> {
         self.given.give(records)?;
         self.file.as_mut().map_or(Ok(()), |file| file.write(records))

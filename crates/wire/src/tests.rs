@@ -177,6 +177,7 @@ fn messages_to_the_ventilator_keep_their_bytes() {
         job,
         sink: SessionId(3),
         stored: ranges(&[0, 1, 2]),
+        again: ranges(&[5]),
         workers: Some(vec![session].into()),
         report: Report { command: true, task: false },
     };
@@ -371,7 +372,7 @@ const GOLDEN: [&str; 46] = [
     "057304fd08070605040302010803060304676f6e65",
     "057305fd0807060504030201",
     "057306",
-    "05760004fd0807060504030201030100030101070100",
+    "05760004fd0807060504030201030100030105010101070100",
     "057601fd08070605040302010107010502463c415a010104010107070150fc0000100002",
     "0576020705",
     "057603fd0807060504030201",

@@ -76,6 +76,7 @@ impl Ventilator {
             job: JOB,
             sink: SessionId(1),
             stored: SeqRanges::new(),
+            again: SeqRanges::new(),
             workers: None,
             report: Report::default(),
         };

@@ -431,16 +431,16 @@ impl Dispatcher {
     pub fn handle_message(&mut self, now: Time, message: ToVentilator) {
         self.hear_sink(now);
         match message {
-            ToVentilator::SinkHello { asked, job, sink, stored, workers, report } => {
+            ToVentilator::SinkHello { asked, job, sink, stored, again, workers, report } => {
                 if self.is_asking() && job == self.config.job {
                     // There was nothing to resume: it is a new job.
                     self.resume = None;
                 }
                 if self.is_reading_again() {
                     if job == self.config.job || (self.is_asking() && asked == self.config.job) {
-                        self.handle_early_hello(job, &stored);
+                        self.handle_early_hello(job, &stored, &again);
                     }
-                } else if self.accept_hello(asked, job, &stored) && job == self.config.job {
+                } else if self.accept_hello(asked, job, &stored, &again) && job == self.config.job {
                     self.handle_sink_hello(now, sink, &stored, workers, report);
                 }
             }

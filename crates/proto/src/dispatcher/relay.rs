@@ -49,6 +49,7 @@ pub(super) struct Relaying {
 pub(crate) struct Hello {
     pub(crate) job: JobId,
     pub(crate) stored: SeqRanges,
+    pub(crate) again: SeqRanges,
     /// It is the first one that this relay hears.
     pub(crate) is_first: bool,
 }
@@ -274,7 +275,13 @@ impl Dispatcher {
     }
 
     /// Is this hello for the job that the relay asked for? From now on it is that of the sink.
-    pub(super) fn accept_hello(&mut self, asked: JobId, job: JobId, stored: &SeqRanges) -> bool {
+    pub(super) fn accept_hello(
+        &mut self,
+        asked: JobId,
+        job: JobId,
+        stored: &SeqRanges,
+        again: &SeqRanges,
+    ) -> bool {
         let Some(relay) = &mut self.relay else { return true };
         let is_ours = relay.is_asked
             && (job == self.config.job || (!relay.was_opened && asked == self.config.job));
@@ -284,7 +291,8 @@ impl Dispatcher {
             relay.is_untouched |= job == asked && self.config.start != Start::Anew;
             let is_first = !std::mem::replace(&mut relay.was_opened, true);
             relay.is_sink_complete = false;
-            relay.hello = Some(Hello { job, stored: stored.clone(), is_first });
+            let (stored, again) = (stored.clone(), again.clone());
+            relay.hello = Some(Hello { job, stored, again, is_first });
             self.config.job = job;
             self.config.start = Start::Anew;
         }

@@ -19,7 +19,7 @@ pub(super) struct Resume {
     pub(super) phase: Phase,
     /// What the sink had stored, for tasks that were not read when it said so.
     known: SeqSet,
-    /// No task from here on is stored, as far as is known.
+    /// No task from here on has or had a record, as far as is known.
     known_end: Seq,
     /// The sink has compared all tasks below this.
     verified: Seq,
@@ -68,11 +68,12 @@ impl Resume {
         }
     }
 
-    fn learn(&mut self, stored: &SeqRanges) {
+    fn learn(&mut self, stored: &SeqRanges, again: &SeqRanges) {
         for range in stored.as_slice() {
             self.known.insert_range(*range);
-            self.known_end = self.known_end.max(range.end);
         }
+        let ends = stored.as_slice().iter().chain(again.as_slice()).map(|range| range.end);
+        self.known_end = ends.fold(self.known_end, Seq::max);
     }
 
     /// Did the sink have this task's record before it was read?
@@ -196,14 +197,14 @@ impl Dispatcher {
     }
 
     /// The sink's hello, before the one that counts.
-    pub(super) fn handle_early_hello(&mut self, job: JobId, stored: &SeqRanges) {
+    pub(super) fn handle_early_hello(&mut self, job: JobId, stored: &SeqRanges, again: &SeqRanges) {
         let Some(resume) = &mut self.resume else { return };
         // It is asked by its own id from now on: whatever was to be dropped is dropped.
         self.config.job = job;
         self.config.start = Start::Anew;
         if resume.phase == Phase::Asking {
             resume.phase = Phase::Reading;
-            resume.learn(stored);
+            resume.learn(stored, again);
         }
         self.compare_again();
         // It was said of the job by another id.
@@ -262,9 +263,11 @@ impl Dispatcher {
         let read = self.total.filter(|_| self.input_end == InputEnd::Whole);
         if let Some(total) = read.filter(|total| *total < resume.known_end.0) {
             self.ended.get_or_insert(Ended::Refused(format!(
-                "the input is not the one that this job began with: it has only {total} tasks, \
-                 and there are records of later ones; give the same input, or start anew without \
-                 --resume"
+                "the input is not the one that this job began with: it has {total} {tasks}, and the \
+                 output has records up to task {end}; give the same input, or --overwrite without \
+                 --resume to begin anew",
+                tasks = if total == 1 { "task" } else { "tasks" },
+                end = resume.known_end.0,
             )));
             return;
         }
@@ -328,7 +331,7 @@ impl Dispatcher {
 pub(crate) fn changed_input(seq: Seq) -> String {
     let place = seq.0 + 1;
     format!(
-        "the input is not the one that this job began with: number {place} of its tasks was \
-         another one (seq {seq}); give the same input, or start anew without --resume"
+        "the input is not the one that this job began with: number {place} of its tasks \
+         was another one (seq {seq}); give the same input, or --overwrite without --resume to begin anew"
     )
 }

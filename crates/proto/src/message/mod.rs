@@ -416,6 +416,8 @@ pub enum ToVentilator {
         sink: SessionId,
         /// What is stored already.
         stored: SeqRanges,
+        /// Tasks whose records are to be replaced: they run again, if they are what they were.
+        again: SeqRanges,
         /// The workers that are connected to it; none if it is so new that they may have had no
         /// time to connect.
         workers: Option<Bounded<SessionId, WORKERS_MAX>>,

@@ -34,7 +34,7 @@ fn a_complete_job_is_said_to_be_so_when_it_is_closed_again() {
     let mut stored = SeqSet::new();
     stored.insert(Seq(0));
     let counts = Counts { ok: 1, ..Counts::default() };
-    sink.handle_opened(Opened { job: JOB, stored, counts });
+    sink.handle_opened(Opened { job: JOB, stored, counts, ..Opened::default() });
     sink.handle_message(close.clone());
     assert_eq!(completions(&mut sink), 0, "nothing is flushed yet");
     sink.handle_flushed();

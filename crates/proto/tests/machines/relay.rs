@@ -208,7 +208,7 @@ impl Stages {
         self.sink.handle_message(message);
         if let Some(opening) = self.sink.poll_open() {
             let (job, stored, counts) = (opening.job, SeqSet::new(), Counts::default());
-            self.sink.handle_opened(Opened { job, stored, counts });
+            self.sink.handle_opened(Opened { job, stored, counts, ..Opened::default() });
         }
     }
 

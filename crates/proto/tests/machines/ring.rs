@@ -226,7 +226,12 @@ impl Ring {
                         let (stored, counts) = self.from_before.clone();
                         // An output with records in it belongs to the job that made them.
                         let job = if counts.total() > 0 { JOB } else { job };
-                        self.collector.handle_opened(Opened { job, stored, counts });
+                        self.collector.handle_opened(Opened {
+                            job,
+                            stored,
+                            counts,
+                            ..Opened::default()
+                        });
                     }
                     while let Some(inputs) = self.collector.poll_inputs() {
                         self.compare(&inputs);

@@ -280,7 +280,7 @@ impl<'a> World<'a> {
             self.collector.handle_timeout(self.now);
         }
         if let Some(Opening { job, .. }) = self.collector.poll_open() {
-            let opened = Opened { job, stored: SeqSet::new(), counts: Default::default() };
+            let opened = Opened { job, ..Opened::default() };
             self.collector.handle_opened(opened);
         }
         while let Some(records) = self.collector.poll_write() {

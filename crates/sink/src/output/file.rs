@@ -3,11 +3,12 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::Errno;
 
 use super::stream::{Device, Place, Presence};
 use super::{Destination, OutputTarget, Role};
@@ -36,7 +37,7 @@ pub(super) struct ReadAt<'a> {
 impl OpenFile {
     /// Opens what the user named, and changes nothing but that a missing file is there.
     ///
-    /// A named pipe is opened when someone opens its other end.
+    /// A named pipe that nobody reads is an error ([`is_unread_pipe`]): nobody is waited for here.
     pub(super) fn open(role: Role, target: &OutputTarget) -> io::Result<Self> {
         let destination = Destination { role, target: target.clone() };
         let OutputTarget::File(path) = target else {
@@ -51,6 +52,8 @@ impl OpenFile {
             .write(true)
             .create(true)
             .truncate(false)
+            // Writes wait for room by themselves, where that is wanted.
+            .custom_flags(if is_special { OFlags::NONBLOCK.bits().cast_signed() } else { 0 })
             .open(path)?;
         let identity = identity(&file.metadata()?);
         let path = identity.and_then(|_| resolved(path));
@@ -115,6 +118,11 @@ impl OpenFile {
         Ok(())
     }
 
+    /// Goes on from there.
+    pub(super) fn go_to(&mut self, end: u64) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(end)).map(drop)
+    }
+
     /// Takes the place of another file.
     pub(super) fn rename(&mut self, path: &Path) -> io::Result<()> {
         if let Some(old) = &self.path {
@@ -137,6 +145,12 @@ impl OpenFile {
     pub(super) fn into_place(self, end: Option<u64>) -> Place<Self> {
         Place { destination: self.destination.clone(), device: self, end }
     }
+}
+
+/// Is this a named pipe that nobody has opened to read from?
+pub(super) fn is_unread_pipe(path: &Path, error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NXIO.raw_os_error())
+        && fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 /// A handle of our own: the standard library's has a lock and a buffer.

@@ -20,8 +20,11 @@ use super::Format;
 /// What the journal's name adds to that of what it is beside.
 pub(super) const SUFFIX: &str = ".tradewind";
 
-/// The only version so far.
-const VERSION: u32 = 1;
+/// The version that is written.
+const VERSION: u32 = 2;
+
+/// The oldest that is read. It had neither records that are to be replaced nor a last line.
+const VERSION_MIN: u32 = 1;
 
 /// The longest line that is read, in bytes. The longest that is written has a few hundred thousand
 /// records, none next to another.
@@ -64,6 +67,12 @@ pub(super) struct Entry {
     pub(super) not_ok: NotOk,
     /// The records' task hashes, ascending by seq: 32 bits each, little-endian, in base64.
     hashes: String,
+    /// These records were taken out of the output, to be replaced: what the tasks were is kept.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) again: bool,
+    /// The job is complete with the records before this, and these are synced.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) complete: bool,
 }
 
 /// What a commit added to one file.
@@ -122,7 +131,7 @@ impl Claim {
 
     /// Adds its line to the end of `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        encode(self, out);
+        encode(&Self { tradewind: VERSION, ..self.clone() }, out);
     }
 
     /// The journal's first line, if it is one.
@@ -132,7 +141,7 @@ impl Claim {
     /// When it cannot be read.
     pub fn read(journal: impl BufRead) -> io::Result<Option<Self>> {
         let claim = match Lines::new(journal).next::<Self>()? {
-            Some(Ok(claim)) if claim.tradewind == VERSION => Some(claim),
+            Some(Ok(claim)) if (VERSION_MIN..=VERSION).contains(&claim.tradewind) => Some(claim),
             _ => None,
         };
         Ok(claim)
@@ -140,6 +149,19 @@ impl Claim {
 }
 
 impl Entry {
+    /// The last line of a journal whose job is complete.
+    pub(super) fn complete(output: Option<Part>, joblog: Option<Part>) -> Self {
+        Self { output, joblog, complete: true, ..Self::default() }
+    }
+
+    /// Records that were taken out, ascending by seq.
+    pub(super) fn again(records: &[Kept]) -> Self {
+        let mut entry = Self { again: true, ..Self::default() };
+        entry.set_records(records);
+        entry.not_ok.clear();
+        entry
+    }
+
     /// Makes this the entry of these records, ascending by seq.
     pub(super) fn set_records(&mut self, records: &[Kept]) {
         let Self { records: ranges, not_ok, hashes, .. } = self;
@@ -304,6 +326,11 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 fn write_job<S: Serializer>(job: &JobId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(job)
 }
@@ -350,7 +377,7 @@ mod tests {
         let line = encoded(|out| claim.encode(out));
         assert_eq!(
             &line[9..],
-            "{\"tradewind\":1,\"job\":\"0123456789abcdef\",\"name\":\"a \\\"job\\\"\",\
+            "{\"tradewind\":2,\"job\":\"0123456789abcdef\",\"name\":\"a \\\"job\\\"\",\
              \"format\":\"jsonl\",\"ordered\":false,\"joblog\":true}\n"
         );
         assert_eq!(Claim::read(line.as_bytes()).unwrap(), Some(claim));
@@ -361,6 +388,11 @@ mod tests {
              \"not_ok\":{\"failed\":[[3,5]],\"cancelled\":[[9,10]]},\
              \"hashes\":\"AQAAAAIAAAAEAAAABQAAAAoAAAA=\"}\n"
         );
+        let line = encoded(|out| Entry::complete(None, None).encode(out));
+        assert_eq!(&line[9..], "{\"records\":[],\"hashes\":\"\",\"complete\":true}\n");
+        let kept = Kept { seq: Seq(3), hash: TaskHash(1), status: Status::Failed };
+        let line = encoded(|out| Entry::again(&[kept]).encode(out));
+        assert_eq!(&line[9..], "{\"records\":[[3,4]],\"hashes\":\"AQAAAA==\",\"again\":true}\n");
         let counts = Counts { ok: 2, failed: 2, cancelled: 1, ..Counts::default() };
         assert_eq!(entry().counts(), counts);
     }

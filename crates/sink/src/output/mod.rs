@@ -5,6 +5,7 @@
 //! of them once. What it promises is that a record which it calls stored has left the process, and
 //! that an error, be it in the middle of a record, neither loses nor doubles a byte.
 
+mod error;
 #[cfg(test)]
 mod examples;
 mod file;
@@ -15,21 +16,26 @@ mod joblog;
 mod journal;
 mod jsonl;
 mod open;
+mod plan;
 mod recover;
 mod rewrite;
+mod same;
 mod store;
 mod stream;
 mod target;
 mod thread;
 mod writer;
 
+pub use error::{Earlier, OpenError};
 pub use file::OpenFile;
 pub use format::Format;
 pub use fsync::Fsync;
 pub use hashes::TaskHashes;
 pub use journal::Claim;
-pub use open::{Continued, FileOutput, Journal, OpenError, Prepared, Settings, prepare};
+pub use open::{Continued, Journal, Prepared, Settings, prepare};
+pub use plan::FileOutput;
 pub use recover::{Damage, Recovered, recover};
+pub use same::{FileId, ReadFile, SameFile, check_distinct};
 pub use store::Store;
 pub use stream::{Device, OutputError, Place, Presence};
 pub use target::{Destination, OutputTarget, Role};

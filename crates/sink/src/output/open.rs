@@ -1,24 +1,24 @@
 //! Opening what the user named, without harm to what is there.
 //!
-//! In two steps: at the start of the program, when nothing but the names is known, and when the
-//! job is known to which the output is to belong.
+//! In three steps: at the start of the program, when nothing but the names is known; when the job
+//! is known to which the output is to belong, and what is there is read; and when it is known that
+//! the job goes on, which is when what is there is changed: see `plan.rs`.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, ErrorKind, Write};
+use std::fs::File;
+use std::io::{self, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use tradewind_proto::collector::Records;
+use tradewind_proto::JobId;
 use tradewind_proto::collector::{Opened, Opening, Order};
 use tradewind_proto::message::Start;
-use tradewind_proto::{JobId, SeqSet};
 
-use super::file::{OpenFile, sync_directory_of};
+use super::error::Earlier;
+use super::file::OpenFile;
 use super::hashes::TaskHashes;
 use super::journal::{self, Claim, Entry, Lines};
-use super::recover::{Damage, Recovered, recover_until};
-use super::rewrite::{self, Paths};
-use super::stream::{Device, Place};
-use super::{Destination, Format, Fsync, Output, OutputError, OutputTarget, Role, Writer};
+use super::plan::{Again, FileOutput, Plan};
+use super::same::{ReadFile, SameFile, beside, check_distinct};
+use super::{Destination, Format, Fsync, OpenError, OutputTarget, Role};
 
 /// What to open.
 #[derive(Clone, Debug)]
@@ -40,12 +40,12 @@ pub struct Settings {
 /// What is to be written, before the job is known. Until it is, nothing that exists is touched.
 #[derive(Debug)]
 pub struct Prepared {
-    settings: Settings,
-    output: OpenFile,
-    joblog: Option<OpenFile>,
+    pub(super) settings: Settings,
+    pub(super) output: OpenFile,
+    pub(super) joblog: Option<OpenFile>,
     /// Where the journal is or will be.
-    journal: Option<PathBuf>,
-    claim: Option<Claim>,
+    pub(super) journal: Option<PathBuf>,
+    pub(super) claim: Option<Claim>,
 }
 
 /// What was there of the job.
@@ -55,146 +55,36 @@ pub struct Continued {
     pub opened: Opened,
     /// The journal, if there is one.
     pub journal: Option<Journal>,
-    /// So much was written and cut off, because no record is known to end with it.
+    /// So much was written and does not count, because no record is known to end with it.
     pub cut_bytes: u64,
 }
 
-/// The journal's file, to be removed when nothing is left to do.
+/// The journal's file.
 #[derive(Debug)]
-pub struct Journal(PathBuf);
-
-/// The output that the user named.
-#[derive(Debug)]
-pub struct FileOutput {
-    writer: Writer<OpenFile>,
-    /// What has to be brought into the order of the input at the end.
-    reorder: Option<Reorder>,
-    is_reordered: bool,
-    /// For their locks.
-    locked: Vec<OpenFile>,
-}
-
-#[derive(Debug)]
-struct Reorder {
-    paths: Paths,
-    destination: Destination,
-    /// It is written anew, and has to be put into its place.
-    generation: Option<u64>,
-}
-
-/// Why records cannot be written where the user wants them.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The directory that it should be in does not exist.
-    #[error("directory {directory:?} of {destination} does not exist")]
-    NoDirectory {
-        /// What was to be opened.
-        destination: Destination,
-        /// What is missing.
-        directory: PathBuf,
-    },
-    /// It is a directory.
-    #[error("{destination} is a directory")]
-    Directory {
-        /// What was to be opened.
-        destination: Destination,
-    },
-    /// Permissions forbid it.
-    #[error("no permission to write {destination}")]
-    Denied {
-        /// What was to be opened.
-        destination: Destination,
-    },
-    /// Something is in it already.
-    #[error("{destination} exists already; give --overwrite to replace it")]
-    Exists {
-        /// What was to be opened.
-        destination: Destination,
-    },
-    /// Records and joblog would end up in one file.
-    #[error("output and joblog are the same: {destination}")]
-    Same {
-        /// The second of the two.
-        destination: Destination,
-    },
-    /// Another process writes it.
-    #[error("{destination} is in use by another process")]
-    InUse {
-        /// What was to be opened.
-        destination: Destination,
-    },
-    /// It has records of another job, which is not to be resumed.
-    #[error(
-        "{destination} holds {count} records of another job, {name} ({job}); --resume goes on with \
-         it, --overwrite replaces it"
-    )]
-    OtherJob {
-        /// What was to be opened.
-        destination: Destination,
-        /// How many records it has.
-        count: u64,
-        /// What the other job is called.
-        name: String,
-        /// Its id.
-        job: JobId,
-    },
-    /// It was begun in another way.
-    #[error("{destination} was begun {how}; go on with it in the same way")]
-    Begun {
-        /// What was to be opened.
-        destination: Destination,
-        /// With which flag.
-        how: &'static str,
-    },
-    /// It is not what it was when it was written.
-    #[error("{destination} is damaged: {damage}; --overwrite replaces it")]
-    Damaged {
-        /// What is damaged.
-        destination: Destination,
-        /// In which way.
-        damage: Damage,
-    },
-    /// The records of failed tasks cannot be taken out of it.
-    #[error("--retry-failed needs {needed}")]
-    CannotRetry {
-        /// What the user can do.
-        needed: &'static str,
-    },
-    /// It cannot be written anew, without the records of tasks that run again.
-    #[error("cannot rewrite {destination}: {reason}")]
-    Rewrite {
-        /// What was to be written anew.
-        destination: Destination,
-        /// What the system says.
-        reason: io::Error,
-    },
-    /// It cannot be opened for another reason.
-    #[error("cannot open {destination}: {reason}")]
-    Io {
-        /// What was to be opened.
-        destination: Destination,
-        /// What the system says.
-        reason: io::Error,
-    },
-}
+pub struct Journal(pub(super) PathBuf);
 
 /// Opens the output, and the joblog if there is to be one, and changes nothing.
 ///
-/// A named pipe is opened when someone opens its other end.
-///
 /// # Errors
 ///
-/// When one of them cannot be opened or must not be written.
+/// When one of them cannot be opened or must not be written, or when nobody has opened a named pipe
+/// to read from it.
 pub fn prepare(settings: &Settings) -> Result<Prepared, OpenError> {
+    let read = ReadFile::stdin();
+    check_distinct(read.as_slice(), &settings.output, settings.joblog.as_ref())?;
     let output = open_file(Role::Output, &settings.output)?;
     let joblog = match &settings.joblog {
         Some(target) => Some(open_file(Role::Joblog, target)?),
         None => None,
     };
-    let journal = output.path().or_else(|| joblog.as_ref()?.path()).map(journal_of);
+    // Two links that led nowhere until now.
+    if let Some(joblog) = joblog.as_ref().filter(|joblog| joblog.is_same(&output)) {
+        return Err(SameFile::new(output.destination(), joblog.destination()).into());
+    }
+    let kept = output.path().or_else(|| joblog.as_ref()?.path());
+    let journal = kept.map(|path| beside(path, journal::SUFFIX));
     let settings = settings.clone();
     let mut prepared = Prepared { settings, output, joblog, journal, claim: None };
-    prepared.check_names()?;
     prepared.read_claim()?;
     let may_hold_something = prepared.claim.is_some() || prepared.settings.overwrite;
     for file in prepared.files() {
@@ -212,14 +102,6 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, OpenError> {
     Ok(prepared)
 }
 
-/// What of a continued output is not to count, because it is to be run again.
-#[derive(Clone, Copy)]
-enum Again {
-    Nothing,
-    Cancelled,
-    NotOk,
-}
-
 impl Settings {
     /// Can records of failed tasks be taken out again?
     pub(super) fn can_retry(&self) -> bool {
@@ -233,178 +115,88 @@ impl Prepared {
         &self.settings
     }
 
-    /// Makes the output ready for a job: for a new one, or for one that it has a part of already,
-    /// which takes as long as reading it.
+    /// Finds out what the output has of a job, which takes as long as reading it, and changes
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// When the output belongs to another job, when it is damaged, or cannot be read or written.
+    /// When the output belongs to another job, when it is damaged, or cannot be read.
     pub fn open(self, opening: &Opening) -> Result<(FileOutput, Continued), OpenError> {
-        let Some(journal) = self.journal.clone() else { return self.begin_unkept(opening.job) };
-        let again = match (&self.claim, opening.start) {
-            (None, _) => return self.begin(&journal, opening),
+        let Some(journal) = self.journal.clone() else {
+            let continued = Continued::nothing(opening.job, None);
+            return Ok((FileOutput::unkept(self), continued));
+        };
+        let (again, start) = match (&self.claim, opening.start) {
+            (None, _) => return Ok(self.begin(journal, opening)),
             // A sink that was started again while the ventilator goes on.
-            (Some(claim), _) if claim.job == opening.job => Again::Nothing,
-            (Some(_), Start::Resume) => Again::Cancelled,
-            (Some(_), Start::RetryFailed) => Again::NotOk,
+            (Some(claim), _) if claim.job == opening.job => (Again::Nothing, None),
+            (Some(_), start @ Start::Resume) => (Again::Cancelled, Some(start)),
+            (Some(_), start @ Start::RetryFailed) => (Again::NotOk, Some(start)),
             (Some(_), Start::Anew) if self.settings.overwrite => {
-                return self.begin(&journal, opening);
+                return Ok(self.begin(journal, opening));
             }
             (Some(claim), Start::Anew) => {
-                return Err(OpenError::OtherJob {
-                    destination: self.named().clone(),
-                    count: count_records(&journal)?,
-                    name: claim.name.clone(),
-                    job: claim.job,
-                });
+                let other = (claim.name != opening.name).then(|| claim.name.clone());
+                let earlier = read_earlier(&journal, other)?;
+                if earlier.is_complete && self.is_empty()? {
+                    return Ok(self.begin(journal, opening));
+                }
+                let destination = self.named().clone();
+                return Err(OpenError::Earlier { destination, earlier });
             }
         };
-        self.go_on(journal, again)
-    }
-
-    /// Where no journal can be, each start is the first.
-    fn begin_unkept(self, job: JobId) -> Result<(FileOutput, Continued), OpenError> {
-        let (output, joblog) = (self.output.into_place(None), self.joblog);
-        let joblog = joblog.map(|file| file.into_place(None));
-        let Settings { format, fsync, .. } = self.settings;
-        let writer = Writer::new(format, fsync, output, joblog, None);
-        let opened = Opened { job, ..Opened::default() };
-        let continued = Continued { opened, journal: None, cut_bytes: 0 };
-        Ok((
-            FileOutput { writer, reorder: None, is_reordered: false, locked: Vec::new() },
-            continued,
-        ))
+        let (plan, mut continued) = Plan::go_on(self, journal, again)?;
+        continued.opened.pending = start;
+        Ok((FileOutput::planned(plan), continued))
     }
 
     /// Replaces whatever is there.
-    fn begin(
-        mut self,
-        path: &Path,
-        opening: &Opening,
-    ) -> Result<(FileOutput, Continued), OpenError> {
-        let destination = journal_at(path);
-        let failed = |reason| OpenError::opening(&destination, reason);
-        let mut journal = open_file(Role::Journal, &destination.target)?;
-        // An old claim must not vouch for what will be written, nor the new one for what was.
-        if journal.len().map_err(failed)? > 0 {
-            journal.cut(0).and_then(|()| journal.sync()).map_err(failed)?;
-        }
-        let generation = self.claim.as_ref().map_or(0, |claim| claim.generation);
-        self.paths(path).clean(generation).map_err(failed)?;
-        for file in self.files().filter(|file| file.path().is_some()) {
-            let destination = file.destination().clone();
-            file.cut(0).map_err(|reason| OpenError::opening(&destination, reason))?;
-        }
-        let Settings { format, order, .. } = self.settings;
-        let has_joblog = self.joblog.as_ref().is_some_and(|file| file.path().is_some());
-        let claim = Claim::new(opening.job, opening.name.clone(), format, order, has_joblog);
-        let mut text = Vec::new();
-        claim.encode(&mut text);
-        // Before the first record: whoever finds one must know whose it is.
-        journal.write_all(&text).map_err(failed)?;
-        let opened = Opened { job: opening.job, ..Opened::default() };
-        let continued = Continued { opened, journal: Some(Journal(path.to_owned())), cut_bytes: 0 };
-        let writer = self.into_writer(journal, 0, 0)?;
-        Ok((
-            FileOutput { writer, reorder: None, is_reordered: false, locked: Vec::new() },
-            continued,
-        ))
+    fn begin(self, journal: PathBuf, opening: &Opening) -> (FileOutput, Continued) {
+        let Opening { job, name, .. } = opening;
+        let continued = Continued::nothing(*job, Some(journal.clone()));
+        (FileOutput::planned(Plan::begin(self, journal, *job, name.clone())), continued)
     }
 
-    fn go_on(mut self, path: PathBuf, again: Again) -> Result<(FileOutput, Continued), OpenError> {
-        self.check_flags()?;
-        if matches!(again, Again::NotOk) {
-            self.check_retry()?;
-        }
-        let paths = self.paths(&path);
-        let named = self.named().clone();
-        let rewriting = |reason| OpenError::Rewrite { destination: named.clone(), reason };
-        self.settle(&paths).map_err(rewriting)?;
-
-        // Lines say not whose they are, so those after a cancelled task's go as well. What went to
-        // standard output stays there: of a cancelled task that is nothing.
-        let is_cut_short = matches!(again, Again::Cancelled)
-            && paths.output.is_some()
-            && self.settings.format == Format::Lines;
-        let is_end = |entry: &Entry| is_cut_short && entry.counts().cancelled > 0;
-        let (mut journal, mut recovered) = self.recover(&path, is_end)?;
-        let cut_bytes = self.cut(&mut journal, &recovered)?;
-
-        let dropped = match again {
-            Again::Nothing => SeqSet::new(),
-            Again::Cancelled => recovered.cancelled.clone(),
-            Again::NotOk => recovered.not_ok.clone(),
-        };
-        if !dropped.is_empty() {
-            if paths.output.is_some() {
-                rewrite::rewrite(&paths, &dropped).map_err(rewriting)?;
-                self.settle(&paths).map_err(rewriting)?;
-            } else {
-                rewrite::strike(&paths, &dropped).map_err(rewriting)?;
-            }
-            (journal, recovered) = self.recover(&path, |_| false)?;
-            self.cut(&mut journal, &recovered)?;
-        }
-
-        let opened =
-            Opened { job: recovered.claim.job, stored: recovered.stored, counts: recovered.counts };
-        // Tasks that run again are stored after those that did not.
-        let is_sorted_last = recovered.claim.ordered && self.settings.format == Format::Jsonl;
-        let reorder = (is_sorted_last && paths.output.is_some()).then_some(Reorder {
-            paths,
-            destination: named,
-            generation: None,
-        });
-        let writer = self.into_writer(journal, recovered.output_end, recovered.joblog_end)?;
-        let journal = Some(Journal(path));
-        let continued = Continued { opened, journal, cut_bytes };
-        Ok((FileOutput { writer, reorder, is_reordered: false, locked: Vec::new() }, continued))
-    }
-
-    fn files(&mut self) -> impl Iterator<Item = &mut OpenFile> {
+    pub(super) fn files(&mut self) -> impl Iterator<Item = &mut OpenFile> {
         std::iter::once(&mut self.output).chain(&mut self.joblog)
     }
 
-    fn paths(&self, journal: &Path) -> Paths {
-        let joblog = self.joblog.as_ref().and_then(OpenFile::path);
-        Paths {
-            output: self.output.path().map(Path::to_owned),
-            joblog: joblog.map(Path::to_owned),
-            journal: journal.to_owned(),
-        }
+    /// What the journal is beside.
+    pub(super) fn named(&self) -> &Destination {
+        self.main().destination()
     }
 
-    /// What the journal is beside.
-    fn named(&self) -> &Destination {
-        let file = match &self.joblog {
+    fn main(&self) -> &OpenFile {
+        match &self.joblog {
             Some(joblog) if self.output.path().is_none() => joblog,
             _ => &self.output,
-        };
-        file.destination()
+        }
     }
 
-    fn check_names(&self) -> Result<(), OpenError> {
-        let Some(joblog) = &self.joblog else { return Ok(()) };
-        let is_journal = self.journal.is_some() && joblog.path() == self.journal.as_deref();
-        if self.output.is_same(joblog) || is_journal {
-            return Err(OpenError::Same { destination: joblog.destination().clone() });
-        }
-        Ok(())
+    /// There is nothing in what the user would miss?
+    fn is_empty(&self) -> Result<bool, OpenError> {
+        let main = self.main();
+        let len = main.len().map_err(|reason| OpenError::opening(main.destination(), reason))?;
+        Ok(len == 0)
     }
 
     fn read_claim(&mut self) -> Result<(), OpenError> {
         let Some(path) = &self.journal else { return Ok(()) };
+        let at = |reason| OpenError::opening(&journal_at(path), reason);
         let claim = match File::open(path) {
             Ok(file) => Claim::read(BufReader::new(file)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         };
-        self.claim = claim.map_err(|reason| OpenError::opening(&journal_at(path), reason))?;
+        let claim = claim.map_err(at)?;
+        // A journal whose output was moved away, or emptied, speaks of nothing.
+        let is_left_over = claim.is_some() && self.is_empty()? && has_bytes(path).map_err(at)?;
+        self.claim = claim.filter(|_| !is_left_over);
         Ok(())
     }
 
     /// Is the output gone on with in the way it was begun?
-    fn check_flags(&self) -> Result<(), OpenError> {
+    pub(super) fn check_flags(&self) -> Result<(), OpenError> {
         let Some(claim) = &self.claim else { return Ok(()) };
         let Settings { format, order, .. } = self.settings;
         let has_joblog = self.joblog.as_ref().is_some_and(|file| file.path().is_some());
@@ -423,7 +215,7 @@ impl Prepared {
     }
 
     /// Can the records of tasks that failed be taken out?
-    fn check_retry(&self) -> Result<(), OpenError> {
+    pub(super) fn check_retry(&self) -> Result<(), OpenError> {
         let needed = match (self.settings.format, self.output.path()) {
             (Format::Lines, _) => "--format jsonl: lines do not say which task they are of",
             (Format::Jsonl, None) => "a file as --output: what went elsewhere cannot be taken back",
@@ -431,94 +223,12 @@ impl Prepared {
         };
         Err(OpenError::CannotRetry { needed })
     }
+}
 
-    /// Ends what an earlier start was about to do.
-    fn settle(&mut self, paths: &Paths) -> io::Result<()> {
-        for file in rewrite::settle(paths)? {
-            match file.destination().role {
-                Role::Joblog => {
-                    let old = self.joblog.take();
-                    self.joblog = old.map(|old| file.named(old.destination().clone()));
-                }
-                Role::Output | Role::Journal => {
-                    self.output = file.named(self.output.destination().clone());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn recover(
-        &self,
-        path: &Path,
-        is_end: impl Fn(&Entry) -> bool,
-    ) -> Result<(OpenFile, Recovered), OpenError> {
-        let journal = open_file(Role::Journal, &journal_at(path).target)?;
-        let kept = |file: &&OpenFile| file.path().is_some();
-        let output = Some(&self.output).filter(kept).map(OpenFile::reader);
-        let joblog = self.joblog.as_ref().filter(kept).map(OpenFile::reader);
-        let recovered = recover_until(BufReader::new(journal.reader()), output, joblog, is_end);
-        let recovered = recovered.map_err(|damage| {
-            let destination = match (damage.role(), &self.joblog) {
-                (Role::Joblog, Some(joblog)) => joblog.destination().clone(),
-                (Role::Journal, _) => journal_at(path),
-                _ => self.output.destination().clone(),
-            };
-            OpenError::Damaged { destination, damage }
-        })?;
-        Ok((journal, recovered))
-    }
-
-    /// Cuts off what does not count.
-    ///
-    /// The journal first: then there are only bytes of which nobody speaks, and should this be
-    /// where we are killed, the next start cuts them off. The other way round new records could
-    /// come to stand where an entry still speaks of what was there.
-    fn cut(&mut self, journal: &mut OpenFile, to: &Recovered) -> Result<u64, OpenError> {
-        let mut cut_bytes = 0;
-        let ends = [to.journal_end, to.output_end, to.joblog_end];
-        let files = [Some(journal), Some(&mut self.output), self.joblog.as_mut()];
-        for (file, end) in files.into_iter().zip(ends) {
-            let Some(file) = file.filter(|file| file.path().is_some()) else { continue };
-            let destination = file.destination().clone();
-            let cut = |file: &mut OpenFile| {
-                let len = file.len()?;
-                file.cut(end)?;
-                if len != end {
-                    file.sync()?;
-                }
-                Ok(len.saturating_sub(end))
-            };
-            let bytes = cut(file).map_err(|reason| OpenError::opening(&destination, reason))?;
-            if destination.role != Role::Journal {
-                cut_bytes += bytes;
-            }
-        }
-        Ok(cut_bytes)
-    }
-
-    fn into_writer(
-        self,
-        journal: OpenFile,
-        output_end: u64,
-        joblog_end: u64,
-    ) -> Result<Writer<OpenFile>, OpenError> {
-        if self.settings.fsync != Fsync::None {
-            let joblog = self.joblog.as_ref();
-            for file in [Some(&self.output), joblog, Some(&journal)].into_iter().flatten() {
-                let Some(path) = file.path() else { continue };
-                sync_directory_of(path)
-                    .map_err(|reason| OpenError::opening(file.destination(), reason))?;
-            }
-        }
-        let place = |file: OpenFile, end: u64| -> Place<OpenFile> {
-            let end = file.path().is_some().then_some(end);
-            file.into_place(end)
-        };
-        let joblog = self.joblog.map(|file| place(file, joblog_end));
-        let output = place(self.output, output_end);
-        let Settings { format, fsync, .. } = self.settings;
-        Ok(Writer::new(format, fsync, output, joblog, Some(journal.into_place(None))))
+impl Continued {
+    fn nothing(job: JobId, journal: Option<PathBuf>) -> Self {
+        let opened = Opened { job, ..Opened::default() };
+        Self { opened, journal: journal.map(Journal), cut_bytes: 0 }
     }
 }
 
@@ -529,7 +239,7 @@ impl Journal {
         &self.0
     }
 
-    /// What the tasks were whose records are stored by now.
+    /// What the tasks were whose records are stored by now, or were taken out to be replaced.
     ///
     /// # Errors
     ///
@@ -538,57 +248,6 @@ impl Journal {
         let mut lines = Lines::new(BufReader::new(File::open(&self.0)?));
         lines.next::<Claim>()?;
         Ok(TaskHashes::new(lines))
-    }
-
-    /// Removes it: the output is what it was to be, and belongs to nobody from now on.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the system says.
-    pub fn remove(self) -> io::Result<()> {
-        match fs::remove_file(&self.0) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Output for FileOutput {
-    fn write(&mut self, records: &[Records]) -> Result<(), OutputError> {
-        self.writer.write(records)
-    }
-
-    fn commit(&mut self) -> Result<(), OutputError> {
-        self.writer.commit()
-    }
-
-    fn sync(&mut self) -> Result<(), OutputError> {
-        self.writer.sync()
-    }
-
-    fn finish(&mut self, is_whole: bool) -> Result<(), OutputError> {
-        if self.is_reordered {
-            return Ok(());
-        }
-        // What may still be added to is put into order when it is whole.
-        let Some(Reorder { paths, destination, generation }) =
-            self.reorder.as_mut().filter(|_| is_whole)
-        else {
-            return self.writer.finish(is_whole);
-        };
-        let failed = |reason| OutputError::Rewrite { destination: destination.clone(), reason };
-        if generation.is_none() {
-            self.writer.finish(is_whole)?;
-            if rewrite::is_in_order(paths).map_err(failed)? {
-                self.reorder = None;
-                return Ok(());
-            }
-            *generation = Some(rewrite::rewrite(paths, &SeqSet::new()).map_err(failed)?);
-        }
-        self.locked = rewrite::settle(paths).map_err(failed)?;
-        self.reorder = None;
-        self.is_reordered = true;
-        Ok(())
     }
 }
 
@@ -605,53 +264,44 @@ impl Default for Settings {
     }
 }
 
-fn open_file(role: Role, target: &OutputTarget) -> Result<OpenFile, OpenError> {
+pub(super) fn open_file(role: Role, target: &OutputTarget) -> Result<OpenFile, OpenError> {
     let destination = Destination { role, target: target.clone() };
     OpenFile::open(role, target).map_err(|reason| OpenError::opening(&destination, reason))
 }
 
-fn journal_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(journal::SUFFIX);
-    name.into()
-}
-
-fn journal_at(path: &Path) -> Destination {
+pub(super) fn journal_at(path: &Path) -> Destination {
     Destination { role: Role::Journal, target: OutputTarget::File(path.to_owned()) }
 }
 
-fn count_records(path: &Path) -> Result<u64, OpenError> {
-    let count = || {
-        let mut lines = Lines::new(BufReader::new(File::open(path)?));
-        lines.next::<Claim>()?;
-        let mut count = 0;
-        while let Some(Ok(entry)) = lines.next::<Entry>()? {
-            count += entry.count().unwrap_or_default();
-        }
-        Ok(count)
-    };
-    count().map_err(|reason| OpenError::opening(&journal_at(path), reason))
-}
-
-impl OpenError {
-    fn opening(destination: &Destination, reason: io::Error) -> Self {
-        let destination = destination.clone();
-        match reason.kind() {
-            ErrorKind::IsADirectory => Self::Directory { destination },
-            ErrorKind::PermissionDenied => Self::Denied { destination },
-            ErrorKind::NotFound => match missing_directory(&destination.target) {
-                Some(directory) => Self::NoDirectory { destination, directory },
-                None => Self::Io { destination, reason },
-            },
-            _ => Self::Io { destination, reason },
+/// Does the journal speak of bytes in what it is beside?
+fn has_bytes(journal: &Path) -> io::Result<bool> {
+    let mut lines = Lines::new(BufReader::new(File::open(journal)?));
+    lines.next::<Claim>()?;
+    while let Some(Ok(entry)) = lines.next::<Entry>()? {
+        if entry.output.or(entry.joblog).is_some_and(|part| part.end > 0) {
+            return Ok(true);
         }
     }
+    Ok(false)
 }
 
-fn missing_directory(target: &OutputTarget) -> Option<PathBuf> {
-    let OutputTarget::File(path) = target else { return None };
-    let directory = path.parent().filter(|directory| *directory != Path::new(""))?;
-    (!directory.exists()).then(|| directory.to_owned())
+/// Reads what the journal says of the run that it is of.
+fn read_earlier(path: &Path, other: Option<String>) -> Result<Earlier, OpenError> {
+    let read = || {
+        let mut lines = Lines::new(BufReader::new(File::open(path)?));
+        lines.next::<Claim>()?;
+        let mut earlier = Earlier { count: 0, not_ok: 0, is_complete: false, other };
+        while let Some(Ok(entry)) = lines.next::<Entry>()? {
+            earlier.is_complete = entry.complete;
+            if !entry.again {
+                let counts = entry.counts();
+                earlier.count += counts.total();
+                earlier.not_ok += counts.not_ok();
+            }
+        }
+        Ok(earlier)
+    };
+    read().map_err(|reason| OpenError::opening(&journal_at(path), reason))
 }
 
 #[cfg(test)]
@@ -659,10 +309,14 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
+    use tradewind_node::exit::USAGE;
+    use tradewind_proto::collector::Records;
     use tradewind_proto::message::Status;
     use tradewind_proto::{Seq, TaskHash};
 
     use super::super::examples::record;
+    use super::super::rewrite::{self, Paths};
+    use super::super::{Output, OutputError};
     use super::*;
 
     fn opening(job: u64, start: Start) -> Opening {
@@ -676,7 +330,9 @@ mod tests {
     }
 
     fn open(settings: &Settings) -> Result<FileOutput, OpenError> {
-        prepare(settings)?.open(&opening(1, Start::Anew)).map(|(output, _)| output)
+        let (mut output, _) = prepare(settings)?.open(&opening(1, Start::Anew))?;
+        output.begin().unwrap();
+        Ok(output)
     }
 
     fn settings(output: &Path, joblog: Option<&Path>, overwrite: bool) -> Settings {
@@ -730,10 +386,9 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).unwrap();
         for joblog in [&file, &link, &dir.path().join("./file")] {
             let error = open(&settings(&file, Some(joblog), true)).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!("output and joblog are the same: joblog {joblog:?}")
-            );
+            let wanted = format!("output {file:?} and joblog {joblog:?} are the same file");
+            assert!(error.to_string().starts_with(&wanted), "{error}");
+            assert_eq!(error.code(), USAGE);
             assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
         }
         let null = Path::new("/dev/null");
@@ -827,7 +482,9 @@ mod tests {
         }
 
         fn open(&self, opening: &Opening) -> Result<(FileOutput, Continued), OpenError> {
-            prepare(&self.settings)?.open(opening)
+            let (mut output, continued) = prepare(&self.settings)?.open(opening)?;
+            output.begin().unwrap();
+            Ok((output, continued))
         }
 
         /// Opens it for the job, stores these, a commit each, and is killed.
@@ -904,10 +561,7 @@ mod tests {
             assert_eq!(scene.text("out").as_bytes(), wanted);
             assert_eq!(scene.logged(), [0, 1, 2, 3, 4]);
             assert_eq!(scene.names(), ["log", "out", "out.tradewind"]);
-            let journal = third.journal.unwrap();
-            assert_eq!(journal.path(), scene.at("out.tradewind"));
-            journal.remove().unwrap();
-            assert_eq!(scene.names(), ["log", "out"]);
+            assert_eq!(third.journal.unwrap().path(), scene.at("out.tradewind"));
         }
     }
 
@@ -917,8 +571,8 @@ mod tests {
         scene.store(1, Start::Anew, &ok(0..3));
         assert_eq!(
             scene.refused(2, Start::Anew),
-            "output \"%/out\" holds 3 records of another job, job (0000000000000001); --resume goes \
-             on with it, --overwrite replaces it"
+            "output \"%/out\" exists already: it has 3 records of an earlier run of this job, which \
+             is not complete; --resume goes on with it, --overwrite replaces it"
         );
         let resumed = scene.store(3, Start::Resume, &ok(3..4));
         assert_eq!((resumed.opened.job, stored(&resumed).len()), (JobId(1), 3));
@@ -979,6 +633,135 @@ mod tests {
         );
         check("log", 1, "joblog \"%/log\" is damaged: it is not what the journal speaks of");
         assert_eq!(stored(&scene.store(1, Start::Resume, &[])).len(), 5);
+    }
+
+    /// All that is in the files, and when they were changed.
+    fn all(scene: &Scene) -> Vec<(String, Vec<u8>, std::time::SystemTime)> {
+        let of = |name: String| {
+            let path = scene.at(&name);
+            let changed = fs::metadata(&path).unwrap().modified().unwrap();
+            (name, fs::read(path).unwrap(), changed)
+        };
+        scene.names().into_iter().map(of).collect()
+    }
+
+    #[test]
+    fn until_it_begins_nothing_is_changed() {
+        for (format, start) in [
+            (Format::Jsonl, Start::RetryFailed),
+            (Format::Jsonl, Start::Resume),
+            (Format::Lines, Start::Resume),
+        ] {
+            let scene = Scene::new(format, Order::Seq);
+            scene.store(1, Start::Anew, &mixed());
+            for name in ["out", "log", "out.tradewind"] {
+                let text = scene.text(name) + "half a li";
+                fs::write(scene.at(name), text).unwrap();
+            }
+            let before = all(&scene);
+            let opened = prepare(&scene.settings).unwrap().open(&opening(2, start));
+            let (mut output, continued) = opened.unwrap();
+            output.sync().unwrap();
+            assert_eq!(continued.opened.pending, Some(start));
+            assert_eq!(continued.opened.counts.total(), continued.opened.stored.count());
+            drop(output);
+            assert!(all(&scene) == before, "{format:?} {start:?}");
+
+            // It says the same when it has begun, and when it was stopped after that.
+            let begun = scene.store(2, start, &[]).opened;
+            assert_eq!(begun, continued.opened);
+            let again = scene.store(1, Start::Resume, &[]).opened;
+            assert_eq!((again.stored, again.again), (begun.stored, begun.again.clone()));
+            // What tasks were that are to run again is known until they have.
+            let mut hashes = scene.store(1, Start::Resume, &[]).journal.unwrap().hashes().unwrap();
+            for seq in begun.again.iter() {
+                assert_eq!(hashes.get(seq).unwrap(), Some(TaskHash(seq.0 as u32 + 100)));
+            }
+        }
+    }
+
+    /// Stores all ten, to the end of the job.
+    fn complete(format: Format) -> Scene {
+        let scene = Scene::new(format, Order::Seq);
+        let (mut output, _) = scene.open(&opening(1, Start::Anew)).unwrap();
+        output.write(&ok(0..10)).unwrap();
+        output.finish(true).unwrap();
+        scene
+    }
+
+    #[test]
+    fn a_complete_job_is_resumed_without_a_change_and_can_grow() {
+        for format in [Format::Lines, Format::Jsonl] {
+            let scene = complete(format);
+            let before = all(&scene);
+            let (mut output, continued) = scene.open(&opening(2, Start::Resume)).unwrap();
+            assert_eq!(stored(&continued), (0..10).collect::<Vec<_>>());
+            output.finish(true).unwrap();
+            drop(output);
+            assert!(all(&scene) == before);
+
+            for end in [12, 14] {
+                let (mut output, _) = scene.open(&opening(3, Start::Resume)).unwrap();
+                output.write(&ok(end - 2..end)).unwrap();
+                output.finish(true).unwrap();
+                drop(output);
+                assert_eq!(scene.logged(), (0..end).collect::<Vec<_>>());
+                assert_eq!(scene.text("out").lines().count() as u64, end);
+            }
+            assert_eq!(
+                scene.refused(4, Start::Anew),
+                "output \"%/out\" exists already: it has 14 records of an earlier run of this job, \
+                 which is complete; --resume goes on with it, --overwrite replaces it"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_changed_after_the_end_is_left_alone() {
+        let check = |change: fn(&mut String)| {
+            for name in ["out", "log"] {
+                let scene = complete(Format::Lines);
+                let mut text = scene.text(name);
+                change(&mut text);
+                fs::write(scene.at(name), &text).unwrap();
+                let error = scene.refused(2, Start::Resume);
+                assert!(error.contains(&format!("%/{name}\" was changed after")), "{error}");
+                assert_eq!(scene.text(name), text);
+            }
+        };
+        check(|text| text.push_str("more\n"));
+        check(|text| text.truncate(text.len() - 2));
+        check(|text| text.replace_range(text.len() - 3..text.len() - 2, "x"));
+    }
+
+    #[test]
+    fn a_journal_that_is_left_over_speaks_of_nothing() {
+        let mut scene = complete(Format::Lines);
+        scene.settings.joblog = None;
+        scene.settings.output = OutputTarget::File(scene.at("other"));
+        fs::copy(scene.at("out.tradewind"), scene.at("other.tradewind")).unwrap();
+        for start in [Start::Anew, Start::Resume] {
+            assert!(stored(&scene.store(2, start, &ok([0]))).is_empty());
+            assert_eq!(scene.text("other"), "0\n");
+            fs::rename(scene.at("other"), scene.at("moved")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_job_of_nothing_may_be_run_again() {
+        let mut scene = Scene::new(Format::Lines, Order::Seq);
+        scene.settings.joblog = None;
+        for (job, start) in [(1, Start::Anew), (2, Start::Anew), (3, Start::Resume)] {
+            let (mut output, _) = scene.open(&opening(job, start)).unwrap();
+            output.finish(true).unwrap();
+        }
+        let mut scene = Scene::new(Format::Jsonl, Order::Seq);
+        for start in [Start::Anew, Start::Resume] {
+            let (mut output, _) = scene.open(&opening(1, start)).unwrap();
+            output.finish(true).unwrap();
+        }
+        scene.settings.overwrite = true;
+        scene.store(4, Start::Anew, &ok(0..2));
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub struct Recovered {
     pub not_ok: SeqSet,
     /// Those that were cancelled.
     pub cancelled: SeqSet,
+    /// Tasks whose records were taken out to be replaced, and are not yet.
+    pub again: SeqSet,
+    /// The job was complete with these records, and nothing was added since.
+    pub is_complete: bool,
     /// So many bytes of the output count.
     pub output_end: u64,
     /// So many of the joblog.
@@ -64,6 +68,12 @@ pub enum Damage {
         /// Which of the two.
         role: Role,
     },
+    /// The job was complete and all of its records synced, and that is not what is there now.
+    #[error("it was changed after the job was complete")]
+    Changed {
+        /// Which of the two.
+        role: Role,
+    },
     /// It cannot be read.
     #[error("cannot read it: {reason}")]
     Read {
@@ -80,7 +90,8 @@ impl Damage {
     pub fn role(&self) -> Role {
         match self {
             Self::Claim | Self::Line { .. } => Role::Journal,
-            Self::Bytes { role, .. } | Self::Foreign { role } | Self::Read { role, .. } => *role,
+            Self::Bytes { role, .. } | Self::Foreign { role } => *role,
+            Self::Changed { role } | Self::Read { role, .. } => *role,
         }
     }
 }
@@ -119,6 +130,8 @@ pub(super) fn recover_until(
         counts: Counts::default(),
         not_ok: SeqSet::new(),
         cancelled: SeqSet::new(),
+        again: SeqSet::new(),
+        is_complete: false,
         output_end: 0,
         joblog_end: 0,
         journal_end: lines.at(),
@@ -138,10 +151,26 @@ pub(super) fn recover_until(
         if is_end(&entry) {
             break;
         }
-        let (Some(in_output), Some(in_joblog)) =
-            (output.check(entry.output)?, joblog.check(entry.joblog)?)
-        else {
-            return Err(damage);
+        recovered.is_complete = entry.complete;
+        if entry.again {
+            if is_whole {
+                recovered.note(&entry).ok_or(damage)?;
+                recovered.journal_end = lines.at();
+            }
+            continue;
+        }
+        let checked = output.check(entry.output).and_then(|in_output| {
+            joblog.check(entry.joblog).map(|in_joblog| in_output.zip(in_joblog))
+        });
+        let (in_output, in_joblog) = match checked {
+            Ok(Some(found)) => found,
+            Ok(None) => return Err(damage),
+            Err(damage @ (Damage::Foreign { .. } | Damage::Bytes { .. })) => {
+                let role = damage.role();
+                let is_complete = is_complete_at_end(&mut lines, &entry).map_err(unread)?;
+                return Err(if is_complete { Damage::Changed { role } } else { damage });
+            }
+            Err(damage) => return Err(damage),
         };
         // What follows is only asked whether it proves that this is no torn end.
         is_whole &= in_output && in_joblog;
@@ -152,10 +181,34 @@ pub(super) fn recover_until(
             recovered.journal_end = lines.at();
         }
     }
+    if recovered.is_complete {
+        // Nothing was being written: this is no torn end.
+        output.check_end()?;
+        joblog.check_end()?;
+    }
+    for range in recovered.stored.to_ranges().as_slice() {
+        recovered.again.remove_range(*range);
+    }
     Ok(recovered)
 }
 
+/// Does the last line after this entry say that the job is complete?
+fn is_complete_at_end(lines: &mut Lines<impl BufRead>, entry: &Entry) -> io::Result<bool> {
+    let mut is_complete = entry.complete;
+    while let Some(Ok(entry)) = lines.next::<Entry>()? {
+        is_complete = entry.complete;
+    }
+    Ok(is_complete)
+}
+
 impl Recovered {
+    /// Adds records that an entry says were taken out.
+    fn note(&mut self, entry: &Entry) -> Option<()> {
+        entry.hashes()?;
+        insert(&mut self.again, &entry.records);
+        Some(())
+    }
+
     /// Adds the records of an entry, unless they are there.
     fn add(&mut self, entry: &Entry) -> Option<()> {
         let count = entry.hashes()?.len() as u64;
@@ -240,6 +293,15 @@ impl<R: Read> Checked<R> {
         self.bad = Some((first, part.end));
         Ok(Some(false))
     }
+
+    /// Is all of it as it was when the job was complete?
+    fn check_end(&mut self) -> Result<(), Damage> {
+        let role = self.role;
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        let read = reader.read(&mut self.buffer[..1]);
+        let more = read.map_err(|reason| Damage::Read { role, reason })?;
+        if self.bad.is_some() || more > 0 { Err(Damage::Changed { role }) } else { Ok(()) }
+    }
 }
 
 #[cfg(test)]
@@ -323,7 +385,7 @@ mod tests {
             writer.write(group).unwrap();
             writer.commit().unwrap();
         }
-        writer.finish(true).unwrap();
+        writer.finish(false).unwrap();
         log.take()
     }
 

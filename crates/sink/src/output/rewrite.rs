@@ -8,6 +8,7 @@
 //! are killed before. New files of a generation that the journal does not claim are left over from
 //! an attempt that came to nothing.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Take, Write};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use tradewind_proto::{Seq, SeqSet, TaskHash};
 
 use super::file::{OpenFile, sync_directory_of};
 use super::journal::{self, Claim, Entry, Kept, Lines};
+use super::writer::ENTRY_RECORDS_MAX;
 use super::{Fsync, Output, Role, Writer, joblog};
 
 /// Where everything is. All of it is as the journal says, without a torn end.
@@ -57,11 +59,17 @@ struct Line {
 }
 
 /// Writes the output and the joblog anew, in their order, without these records, and says which
-/// generation that is; [`settle`] is to follow. The records are JSON lines.
+/// generation that is; [`settle`] is to follow. The records are JSON lines. What the dropped ones
+/// were stays in the journal until they have records again; if none are dropped, all have.
 pub(super) fn rewrite(paths: &Paths, dropped: &SeqSet) -> io::Result<u64> {
+    let is_complete = dropped.is_empty();
     let Some(output) = &paths.output else { return Err(changed("there is no output")) };
     let mut claim = read_claim(&paths.journal)?;
     let mut cursors = Vec::new();
+    let mut again = BTreeMap::new();
+    if !dropped.is_empty() {
+        keep_again(&mut Lines::new(BufReader::new(File::open(&paths.journal)?)), &mut again)?;
+    }
     for run in runs(paths)? {
         let mut cursor = Cursor::open(paths, &run)?;
         if cursor.advance()? {
@@ -86,7 +94,9 @@ pub(super) fn rewrite(paths: &Paths, dropped: &SeqSet) -> io::Result<u64> {
 
     while let Some(first) = (0..cursors.len()).min_by_key(|place| cursors[*place].record.seq) {
         let cursor = &mut cursors[first];
-        if !dropped.contains(cursor.record.seq) {
+        if dropped.contains(cursor.record.seq) {
+            again.insert(cursor.record.seq, cursor.record);
+        } else {
             writer
                 .write_encoded(cursor.record, &cursor.line, &cursor.joblog_line)
                 .map_err(io::Error::other)?;
@@ -95,7 +105,9 @@ pub(super) fn rewrite(paths: &Paths, dropped: &SeqSet) -> io::Result<u64> {
             cursors.swap_remove(first);
         }
     }
-    writer.sync().map_err(io::Error::other)?;
+    let again: Vec<Kept> = again.into_values().collect();
+    writer.note_again(&again).map_err(io::Error::other)?;
+    writer.finish(is_complete).map_err(io::Error::other)?;
     paths.sync_directories()?;
     fs::rename(unfinished(&paths.journal), &paths.journal)?;
     Ok(claim.generation)
@@ -108,18 +120,71 @@ pub(super) fn strike(paths: &Paths, struck: &SeqSet) -> io::Result<()> {
     let mut new = OpenFile::create(Role::Journal, &unfinished(&paths.journal))?;
     let mut text = Vec::new();
     claim.encode(&mut text);
+    let mut again = Vec::new();
     while let Some(mut entry) = next_entry(&mut lines)? {
         let mut records = records_of(&entry)?;
-        records.retain(|kept| !struck.contains(kept.seq));
-        entry.set_records(&records);
+        if !entry.again {
+            again.extend(records.iter().filter(|kept| struck.contains(kept.seq)));
+            records.retain(|kept| !struck.contains(kept.seq));
+            entry.set_records(&records);
+        }
+        entry.complete = false;
         entry.encode(&mut text);
         new.write_all(&text)?;
         text.clear();
+    }
+    commit_journal(paths, new, text, again)
+}
+
+/// Cuts the journal off here; what follows is no longer in the output, and is to run again.
+pub(super) fn cut_journal(paths: &Paths, end: u64) -> io::Result<()> {
+    let mut lines = Lines::new(BufReader::new(File::open(&paths.journal)?));
+    let claim = next_claim(&mut lines)?;
+    let mut new = OpenFile::create(Role::Journal, &unfinished(&paths.journal))?;
+    let mut text = Vec::new();
+    claim.encode(&mut text);
+    let mut again = Vec::new();
+    loop {
+        let is_kept = lines.at() < end;
+        let Some(entry) = next_entry(&mut lines)? else { break };
+        if is_kept {
+            entry.encode(&mut text);
+            new.write_all(&text)?;
+            text.clear();
+        } else {
+            again.extend(records_of(&entry)?);
+        }
+    }
+    commit_journal(paths, new, text, again)
+}
+
+/// Puts a new journal into its place, with this at its end and records that are to run again.
+fn commit_journal(
+    paths: &Paths,
+    mut new: OpenFile,
+    mut text: Vec<u8>,
+    mut again: Vec<Kept>,
+) -> io::Result<()> {
+    again.sort_unstable_by_key(|kept| kept.seq);
+    again.dedup_by_key(|kept| kept.seq);
+    for records in again.chunks(ENTRY_RECORDS_MAX) {
+        Entry::again(records).encode(&mut text);
     }
     new.write_all(&text)?;
     super::Device::sync(&mut new)?;
     fs::rename(unfinished(&paths.journal), &paths.journal)?;
     paths.sync_directories()
+}
+
+/// Reads which records were taken out before.
+fn keep_again(lines: &mut Lines<impl BufRead>, again: &mut BTreeMap<Seq, Kept>) -> io::Result<()> {
+    next_claim(lines)?;
+    while let Some(entry) = next_entry(lines)? {
+        if entry.again {
+            again.extend(records_of(&entry)?.into_iter().map(|kept| (kept.seq, kept)));
+        }
+    }
+    Ok(())
 }
 
 /// Gives the files of the generation that the journal claims the names they are to have, unless
@@ -195,7 +260,10 @@ fn runs(paths: &Paths) -> io::Result<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
     let mut below = 0;
     while let Some(entry) = next_entry(&mut lines)? {
-        if let (Some((first, _)), Some((_, end))) = (entry.records.first(), entry.records.last()) {
+        if !entry.again
+            && let (Some((first, _)), Some((_, end))) =
+                (entry.records.first(), entry.records.last())
+        {
             if runs.is_empty() || (claim.ordered && *first < below) {
                 runs.push(Run { journal: at, journal_end: at, output, joblog });
             }
@@ -238,6 +306,9 @@ impl Cursor {
     fn advance(&mut self) -> io::Result<bool> {
         while self.left == 0 {
             let Some(entry) = next_entry(&mut self.entries)? else { return Ok(false) };
+            if entry.again {
+                continue;
+            }
             self.records = records_of(&entry)?;
             self.left = self.records.len();
         }

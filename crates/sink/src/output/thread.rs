@@ -23,6 +23,8 @@ pub enum Event<C = Continued, E = OpenError> {
     Opened(C),
     /// It cannot be opened. The only event.
     Refused(E),
+    /// It is ready for records.
+    Begun,
     /// The next records, in the order in which they were given, are stored.
     Stored {
         /// How many lists of them.
@@ -53,12 +55,13 @@ pub struct WriterThread {
 enum Command {
     Store(Vec<Records>),
     Retry,
+    Begin,
     Finish { is_whole: bool },
 }
 
 impl WriterThread {
     /// Starts the thread, which opens the output before anything else. It calls `report` for each
-    /// event, and drops it when it ends.
+    /// event, and drops it when it ends. Before the first records it is to [begin](Self::begin).
     ///
     /// # Errors
     ///
@@ -77,6 +80,11 @@ impl WriterThread {
         };
         let thread = thread::Builder::new().name("writer".to_owned()).spawn(run)?;
         Ok(Self { commands, thread })
+    }
+
+    /// Makes the output ready for records: a file is made, or what is there is changed.
+    pub fn begin(&self) {
+        self.send(Command::Begin);
     }
 
     /// Stores records after all that were given before.
@@ -157,6 +165,11 @@ impl<O: Output, R> Loop<O, R> {
                         self.retry_until_ok(written, O::commit)?;
                     }
                     Command::Retry => {}
+                    Command::Begin => {
+                        let begun = self.output.begin();
+                        self.retry_until_ok(begun, O::begin)?;
+                        (self.report)(Event::Begun);
+                    }
                     Command::Finish { is_whole } => {
                         finish = Some(is_whole);
                         break;
@@ -336,7 +349,7 @@ mod tests {
                     }
                     Event::Failed(_) => thread.retry(),
                     Event::Finished => break,
-                    Event::Opened(()) | Event::Refused(_) => panic!("it is open"),
+                    Event::Opened(()) | Event::Refused(_) | Event::Begun => panic!("it is open"),
                 }
             }
             thread.join();

@@ -9,7 +9,7 @@ use super::stream::{Device, Place, Stream};
 use super::{Format, Fsync, OutputError, joblog};
 
 /// Records after which a commit is due, so that no entry of the journal becomes long.
-const ENTRY_RECORDS_MAX: usize = 16 << 10;
+pub(super) const ENTRY_RECORDS_MAX: usize = 16 << 10;
 
 /// Where records are stored.
 ///
@@ -17,6 +17,15 @@ const ENTRY_RECORDS_MAX: usize = 16 << 10;
 /// part of it is left in this process. An error means that not all could be passed on, and nothing
 /// more: whatever was taken is kept, and the next `commit` goes on where the last one stopped.
 pub trait Output {
+    /// Makes it ready for records, before the first: until then whatever was there is as it was.
+    ///
+    /// # Errors
+    ///
+    /// When that failed. May be tried again.
+    fn begin(&mut self) -> Result<(), OutputError> {
+        Ok(())
+    }
+
     /// Takes records, in the order in which they are to be stored. They are taken even if it
     /// fails: they must not be given again.
     ///
@@ -66,6 +75,8 @@ struct Journal<D> {
     pending: Vec<Kept>,
     /// Kept for its room.
     entry: Entry,
+    /// Its last line says that the job is complete.
+    is_complete: bool,
 }
 
 impl<D: Device> Writer<D> {
@@ -90,8 +101,25 @@ impl<D: Device> Writer<D> {
             stream: Stream::new(place),
             pending: Vec::new(),
             entry: Entry::default(),
+            is_complete: false,
         });
         Self { format, fsync, output: Stream::new(output), joblog, journal }
+    }
+
+    /// Says that what is there is complete already.
+    pub(super) fn set_complete(&mut self, is_complete: bool) {
+        self.journal.iter_mut().for_each(|journal| journal.is_complete = is_complete);
+    }
+
+    /// Notes that these records, ascending by seq, are to be replaced.
+    pub(super) fn note_again(&mut self, records: &[Kept]) -> Result<(), OutputError> {
+        self.commit()?;
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        for records in records.chunks(ENTRY_RECORDS_MAX) {
+            Entry::again(records).encode(journal.stream.buffer());
+            journal.stream.drain()?;
+        }
+        Ok(())
     }
 
     /// Takes a record that has its form already.
@@ -169,15 +197,27 @@ impl<D: Device> Output for Writer<D> {
         self.streams().try_for_each(Stream::sync)
     }
 
-    fn finish(&mut self, _: bool) -> Result<(), OutputError> {
-        self.sync()
+    fn finish(&mut self, is_whole: bool) -> Result<(), OutputError> {
+        self.commit()?;
+        self.output.sync()?;
+        self.joblog.as_mut().map_or(Ok(()), Stream::sync)?;
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        // After all else is synced: from here on a difference is no torn end.
+        if is_whole && !std::mem::replace(&mut journal.is_complete, true) {
+            let output = self.output.take_part();
+            let joblog = self.joblog.as_mut().and_then(Stream::take_part);
+            Entry::complete(output, joblog).encode(journal.stream.buffer());
+        }
+        journal.stream.drain()?;
+        journal.stream.sync()
     }
 }
 
 impl<D: Device> Journal<D> {
     /// Makes one entry of all that is pending.
     fn add_entry(&mut self, (output, joblog): (Option<Part>, Option<Part>)) {
-        let Self { stream, pending, entry } = self;
+        let Self { stream, pending, entry, is_complete } = self;
+        *is_complete = false;
         if !pending.is_sorted_by_key(|kept| kept.seq) {
             pending.sort_unstable_by_key(|kept| kept.seq);
         }
@@ -315,7 +355,11 @@ mod tests {
                     result = writer.commit();
                 }
             }
-            writer.finish(true).unwrap();
+            while let Err(error) = writer.finish(true) {
+                assert!(matches!(error, OutputError::Io { .. }), "{error}");
+                errors += 1;
+                disks.iter().zip(rooms).for_each(|(disk, room)| disk.room.set(room.max(1)));
+            }
             check_written(&disks, &records, format);
             let is_enough = |(disk, room): (&Disk, usize)| disk.written.borrow().len() <= room;
             assert_eq!(errors > 0, !disks.iter().zip(rooms).all(is_enough), "{rooms:?}, {step}");
@@ -354,7 +398,12 @@ mod tests {
             assert_eq!(lines as u64, seq + 1);
         }
         assert_eq!(disks.each_ref().map(|disk| disk.syncs.get()), [0; 3]);
-        writer.finish(true).unwrap();
+        for _ in 0..2 {
+            writer.finish(true).unwrap();
+            let journal = String::from_utf8(disks[2].written.borrow().clone()).unwrap();
+            assert_eq!(journal.lines().count(), 4, "it says once that the job is complete");
+            assert!(journal.ends_with("\"complete\":true}\n"), "{journal}");
+        }
         assert_eq!(disks.each_ref().map(|disk| disk.syncs.get()), [1; 3]);
     }
 
@@ -398,7 +447,9 @@ mod tests {
         let disks = disks(usize::MAX, usize::MAX);
         writer(Format::Jsonl, Fsync::Batch, &disks).finish(true).unwrap();
         let [output, joblog, journal] = disks.map(|disk| disk.written.take());
-        assert_eq!((output, journal), (Vec::new(), Vec::new()));
+        assert!(output.is_empty());
+        let journal = String::from_utf8(journal).unwrap();
+        assert!(journal.lines().count() == 1 && journal.contains("\"complete\":true"), "{journal}");
         assert_eq!(joblog, joblog::HEADER.as_bytes());
     }
 

@@ -20,7 +20,7 @@ use tradewind_node::{Asked, Shutdown, block_on, exit, logs};
 use tradewind_proto::dispatcher::Timeout;
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_sink::args::OutputArgs;
-use tradewind_sink::output::OutputTarget;
+use tradewind_sink::output::{FileId, OutputTarget, ReadFile, check_distinct};
 use tradewind_ventilator::args::{FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
 use tradewind_ventilator::input::InputPath;
 use tradewind_worker::args::{FieldKind, HandlerArgs, PIPES, REPLACEMENTS, cores};
@@ -147,6 +147,9 @@ impl RunArgs {
         let format = self.format.format(self.null, self.handler.colsep.as_ref())?;
         self.handler.fields = self.handler.fields.or(self.fields(values.is_some()));
         self.handler.runner("", MESSAGE_BYTES_MAX)?;
+        if !self.dry_run {
+            self.check_files(values.is_some())?;
+        }
         let tasks = Tasks::open(values, &self.input(), self.logs.quiet)?;
         if self.dry_run {
             let template = self.handler.template()?;
@@ -181,6 +184,20 @@ impl RunArgs {
         }
 
         drive(self.start(slots, tasks)?, shutdown).await
+    }
+
+    /// Refuses to write over what is read.
+    fn check_files(&self, has_values: bool) -> Result<(), Fatal> {
+        let input = self.input();
+        let read = match &input {
+            InputPath::File(path) => {
+                FileId::of_path(path).map(|id| ReadFile { name: input.to_string(), id })
+            }
+            InputPath::Stdin if has_values => None,
+            InputPath::Stdin => ReadFile::stdin(),
+        };
+        let (output, joblog) = (self.output.target(), self.output.joblog.as_ref());
+        check_distinct(read.as_slice(), &output, joblog).or_exit(USAGE)
     }
 
     fn input(&self) -> InputPath {

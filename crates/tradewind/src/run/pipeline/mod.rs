@@ -34,6 +34,7 @@ pub(super) fn main(mut args: RunArgs, file: &Path) -> exit::Outcome {
     args.input = args.input.or(pipeline.input.as_deref().map(|path| OsString::from(path).into()));
     args.output.output =
         args.output.output.or(pipeline.output.as_deref().map(|path| OsString::from(path).into()));
+    args.check_files(false)?;
     let tasks = Tasks::open(None, &args.input(), args.logs.quiet)?;
     block_on(|shutdown| run(args, pipeline, tasks, shutdown))
 }
