@@ -139,6 +139,9 @@ impl Downstream {
                 }
             }
         }
+        while let Some(notice) = dispatcher.poll_notice() {
+            tracing::warn!("{notice}");
+        }
         while let Some(id) = dispatcher.poll_close() {
             self.lanes.remove(&id);
         }

@@ -67,6 +67,26 @@ pub const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// The longest wait before a failed task is tried again.
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
+/// A worker that lives is back after a lost connection before this: one whose connections to the
+/// ventilator and to the sink have both ended for longer is dead.
+pub const RETURN_GRACE: Duration = Duration::from_secs(3);
+
+/// A worker may say for so long that it has less than it was given before it is asked.
+pub const DEAF_MIN: Duration = Duration::from_secs(5);
+
+/// How long a task that failed at a worker that is well waits for another one.
+pub const ELSEWHERE_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long a task that is too large for every worker waits for another one.
+pub const LARGE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// The first wait before a worker that was set aside gets a task to see whether its host got well; it
+/// doubles with each.
+pub const PROBE_PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// The longest of these waits.
+pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(300);
+
 /// A task whose workers were lost so many times gets its `lost` record.
 pub const LOSSES_MAX: u32 = 3;
 

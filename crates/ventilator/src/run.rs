@@ -12,7 +12,7 @@ use tradewind_node::exit::{
 use tradewind_node::links::identity;
 use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Shutdown, random_id};
 use tradewind_proto::dispatcher::{
-    Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, Timeout,
+    Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, HaltOn, Timeout,
 };
 use tradewind_proto::limits::WORKER_TIMEOUT;
 use tradewind_proto::message::{Card, Layout, Role, Start};
@@ -351,7 +351,9 @@ impl Ventilator {
             self.audience
                 .say(&format!("halted: {}", ended_early(snapshot.settled, self.input_tasks)));
         }
-        Ok(if snapshot.failed > 0 { TASKS_FAILED } else { OK })
+        // What was wanted is there, whatever became of the rest.
+        let is_success = self.dispatcher.halted_by() == Some(HaltOn::Success);
+        Ok(if snapshot.failed > 0 && !is_success { TASKS_FAILED } else { OK })
     }
 }
 

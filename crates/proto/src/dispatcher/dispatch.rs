@@ -1,6 +1,8 @@
 //! Who gets which task next.
 
 use super::entry::{Entry, State};
+use super::halt::Budget;
+use super::waiting::Class;
 use super::worker::{Phase, Worker};
 use super::{Dispatcher, Transmit};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HELD_BYTES_MAX, REORDER_WINDOW_TASKS};
@@ -21,13 +23,16 @@ impl Dispatcher {
         {
             self.roll = None;
         }
+        self.budget = self.halt_budget();
+        if let Some(special) = self.dispatch_special(now) {
+            return Some(special);
+        }
         let Some(first) = self.next_to_dispatch() else { return self.recall(now) };
         let avoid = self.avoided(first);
         let left = self.left(now);
-        let least = self.tail.least_worth();
         let room = |worker: &Worker| match &left {
-            Some(left) => left.room(worker),
-            None => worker.window(least),
+            Some(left) => left.room(worker).min(self.room(worker)),
+            None => self.room(worker),
         };
         // What failed elsewhere is better run late than there again.
         let is_held = |worker: &Worker| {
@@ -48,17 +53,18 @@ impl Dispatcher {
             self.look_when_held(left.as_ref());
             return None;
         };
-        let (session, lane) = (*session, worker.lane);
+        let session = *session;
 
         let share = if left.is_some() { u64::MAX } else { self.even_share(worker) };
         let count = worker.free(room(worker)).min(share).min(BATCH_TASKS_MAX as u64);
+        let count = self.budget.tasks().map_or(count, |most| count.min(most));
         let room = worker.free_bytes();
         let (was_idle, mut bytes) = (worker.out.is_empty(), 0);
         let mut tasks = Vec::with_capacity(count as usize);
         let mut seqs = SeqRanges::new();
         let mut next = Some(first);
         // As nearly always: one fresh task comes after the other.
-        let is_plain = self.requeued.is_empty()
+        let is_plain = self.waiting.any.is_empty()
             && !self.is_fresh_held()
             && self.sink.held_bytes < HELD_BYTES_MAX;
         while let Some(seq) = next
@@ -71,7 +77,8 @@ impl Dispatcher {
             // A task that is larger than any bound travels alone, to a worker that holds nothing
             // else or that has room for it.
             let alone = tasks.is_empty() && (was_idle || size <= room);
-            if !fits && !alone {
+            // What is too large for somebody is seen to by itself.
+            if (!fits && !alone) || size > self.payload_bytes_min {
                 break;
             }
             bytes += size;
@@ -83,8 +90,23 @@ impl Dispatcher {
                 self.next_to_dispatch()
             };
         }
+        self.send_tasks(now, session, tasks, &seqs, bytes, was_idle)
+    }
+
+    /// Notes that these go to a worker, which holds nothing yet or something.
+    pub(super) fn send_tasks(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        tasks: Vec<Task>,
+        seqs: &SeqRanges,
+        bytes: u64,
+        was_idle: bool,
+    ) -> Option<Transmit> {
         let last = tasks.last()?.seq;
         let worker = self.workers.get_mut(&session)?;
+        let lane = worker.lane;
+        worker.deaf_since = None;
         worker.out_bytes += bytes;
         for range in seqs.as_slice() {
             worker.out.insert_range(*range);
@@ -102,7 +124,7 @@ impl Dispatcher {
     /// Much may wait of which little may go out yet: nobody gets all of that.
     fn even_share(&self, worker: &Worker) -> u64 {
         let ready = self.workers.values().filter(|worker| worker.can_start()).count();
-        let waiting = self.requeued.len() as u64 + self.fresh_room();
+        let waiting = self.waiting.count() + self.fresh_room();
         let share = waiting.div_ceil(ready.max(1) as u64);
         share.max(worker.idle_slots()).max(self.tail.least_worth())
     }
@@ -124,7 +146,10 @@ impl Dispatcher {
 
     /// Who should rather not have this task.
     fn avoided(&self, seq: Seq) -> Option<SessionId> {
-        self.entries.get((seq.0 - self.base.0) as usize)?.avoid
+        if self.marks.is_empty() {
+            return None;
+        }
+        self.marks.get(&seq)?.failed_at.last().copied()
     }
 
     /// Fresh tasks that may go out.
@@ -138,9 +163,17 @@ impl Dispatcher {
     /// when their turn has come, those that the sink has from before, and those that another
     /// ventilator has dispatched.
     pub(super) fn pass_over(&mut self) {
-        while let Some(entry) = self.entries.get((self.fresh.0 - self.base.0) as usize)
-            && !entry.is_fresh()
-        {
+        while let Some(entry) = self.entries.get((self.fresh.0 - self.base.0) as usize) {
+            if entry.is_fresh() {
+                // What is too large for somebody does not hold up the rest.
+                let is_large = entry.payload.len() as u64 > self.payload_bytes_min;
+                if !is_large || self.fresh_room() == 0 || !self.is_due(self.fresh) {
+                    break;
+                }
+                self.waiting.insert(self.fresh, Class::Large(self.seen));
+                self.fresh = self.fresh.next();
+                continue;
+            }
             if self.relay.is_none()
                 && let Some(given_up) = self.given_up.get(&self.fresh).cloned()
             {
@@ -154,18 +187,31 @@ impl Dispatcher {
     pub(super) fn next_to_dispatch(&mut self) -> Option<Seq> {
         self.pass_over();
         let fresh = (self.fresh_room() > 0 && !self.is_fresh_held()).then_some(self.fresh);
-        let again = self.requeued.first().copied().filter(|_| self.roll.is_none());
+        let again = self.waiting.any.first().copied().filter(|_| self.roll.is_none());
         let seq = again.or(fresh)?;
-        // While the sink holds too much, only what it waits for may go: that is what lets it
-        // write and forget.
-        (self.sink.held_bytes < HELD_BYTES_MAX || seq == self.base).then_some(seq)
+        self.may_go(seq).then_some(seq)
+    }
+
+    /// While the sink holds too much, only what it waits for may go: that is what lets it write and
+    /// forget. The same while what was received may halt the job when it is stored.
+    pub(super) fn may_go(&self, seq: Seq) -> bool {
+        let is_held = self.sink.held_bytes >= HELD_BYTES_MAX || self.budget == Budget::Wait;
+        !is_held || seq == self.base
+    }
+
+    /// Tasks that a worker may hold, whatever there is to hand out.
+    pub(super) fn room(&self, worker: &Worker) -> u64 {
+        match self.budget {
+            Budget::Free | Budget::Tasks(_) => worker.window(self.tail.least_worth()),
+            Budget::Idle | Budget::Wait => worker.window.slots(),
+        }
     }
 
     pub(super) fn take_for(&mut self, session: SessionId, seq: Seq) -> Task {
         if seq == self.fresh {
             self.fresh = seq.next();
         } else {
-            self.requeued.remove(&seq);
+            self.waiting.remove(seq);
         }
         let retries = self.config.retries;
         let entry = &mut self.entries[(seq.0 - self.base.0) as usize];

@@ -19,11 +19,6 @@ pub(super) struct Entry {
     pub(super) failures: u32,
     /// The last attempt among the failures: the same one may be reported again.
     pub(super) failed: Attempt,
-    pub(super) losses: u32,
-    /// Whose attempt failed last: another worker may have better luck.
-    pub(super) avoid: Option<SessionId>,
-    /// The session that the last of the losses is blamed on.
-    pub(super) blamed: Option<SessionId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +48,6 @@ impl Entry {
             since: Attempt(0),
             failures: 0,
             failed: Attempt(0),
-            losses: 0,
-            avoid: None,
-            blamed: None,
         }
     }
 

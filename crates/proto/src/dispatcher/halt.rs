@@ -5,6 +5,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Dispatcher;
+use super::entry::State;
+use crate::message::Received;
+use crate::{Seq, SeqRange, SeqRanges};
+
 /// Ends the job once enough tasks have ended in some way; GNU parallel's `--halt`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Halt {
@@ -55,20 +60,101 @@ pub const PERCENT_TASKS_MIN: u64 = 3;
 )]
 pub struct HaltError;
 
+/// What may be handed out before it is known whether the job is to be halted: nothing should start
+/// after the task that halts it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Budget {
+    /// All of it.
+    Free,
+    /// So many tasks: if all of these ended as the halt counts, there would be one missing.
+    Tasks(u64),
+    /// What there is an idle slot for.
+    Idle,
+    /// Nothing but what the output waits for: what was received may be what halts the job.
+    Wait,
+}
+
+impl Budget {
+    pub(super) fn tasks(self) -> Option<u64> {
+        match self {
+            Self::Tasks(count) => Some(count),
+            Self::Free | Self::Idle | Self::Wait => None,
+        }
+    }
+}
+
 impl Halt {
-    /// Is it time?
-    pub(super) fn is_due(&self, failed: u64, done: u64) -> bool {
-        let count = match self.on {
+    fn count(&self, failed: u64, done: u64) -> u64 {
+        match self.on {
             HaltOn::Fail => failed,
             HaltOn::Success => done.saturating_sub(failed),
             HaltOn::Done => done,
-        };
+        }
+    }
+
+    /// Is it time?
+    pub(super) fn is_due(&self, failed: u64, done: u64) -> bool {
+        let count = self.count(failed, done);
         match self.limit {
             HaltLimit::Count(limit) => count >= limit,
             HaltLimit::Percent(limit) => {
                 count >= PERCENT_TASKS_MIN && count as f64 * 100.0 >= limit * done as f64
             }
         }
+    }
+}
+
+impl Dispatcher {
+    /// The number of ends that the job is to be halted for, if it is a number and it is not over.
+    fn halt_limit(&self) -> Option<(Halt, u64)> {
+        let halt = self.config.halt.filter(|_| self.stopped.is_none())?;
+        match halt.limit {
+            HaltLimit::Count(limit) => Some((halt, limit)),
+            HaltLimit::Percent(_) => None,
+        }
+    }
+
+    pub(super) fn halt_budget(&self) -> Budget {
+        let Some((halt, limit)) = self.halt_limit() else { return Budget::Free };
+        let left = limit.saturating_sub(halt.count(self.sink.failed, self.settled));
+        let out: u64 = self.workers.values().map(|worker| worker.out.count()).sum();
+        let given_up = self.given_up.range(..self.fresh).count() as u64;
+        let under_way = out + self.unstored.count() + given_up;
+        if left > under_way + 1 {
+            Budget::Tasks(left - under_way - 1)
+        } else if self.unstored.is_empty() && given_up == 0 {
+            Budget::Idle
+        } else {
+            Budget::Wait
+        }
+    }
+
+    /// Notes what was received and may halt the job once it is stored.
+    pub(super) fn note_unstored(&mut self, received: &Received, count: u64) {
+        let Some((halt, _)) = self.halt_limit() else { return };
+        let may_count = match halt.on {
+            HaltOn::Fail => received.failed > 0,
+            HaltOn::Success => received.failed < count,
+            HaltOn::Done => true,
+        };
+        for range in received.ranges.as_slice() {
+            let range = range.clamped(self.base, self.handed_out());
+            for seq in range.seqs().filter(|_| may_count) {
+                if !matches!(self.state(seq), None | Some(State::Settled)) {
+                    self.unstored.insert(seq);
+                }
+            }
+        }
+    }
+
+    pub(super) fn forget_unstored(&mut self, stored: &SeqRanges) {
+        if self.unstored.is_empty() {
+            return;
+        }
+        for range in stored.as_slice() {
+            self.unstored.remove_range(*range);
+        }
+        self.unstored.remove_range(SeqRange { start: Seq(0), end: self.base });
     }
 }
 

@@ -1,9 +1,10 @@
 //! Who holds what: the roll call, news of workers, and what a lost worker leaves behind.
 
 use super::entry::{Entry, State};
+use super::marks::Verdict;
 use super::worker::Phase;
 use super::{Dispatcher, Stopped, Timeout, Transmit};
-use crate::limits::{SLOTS_MAX, WORKER_TIMEOUT};
+use crate::limits::SLOTS_MAX;
 use crate::message::{News, Status, ToSink, ToWorker};
 use crate::{Attempt, CallId, LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Time};
 
@@ -29,8 +30,15 @@ impl Dispatcher {
     }
 
     pub(super) fn handle_news(&mut self, now: Time, session: SessionId, news: News) {
-        let Some(worker) = self.workers.get_mut(&session) else { return };
-        worker.heard = now;
+        let Some(worker) = self.workers.get_mut(&session) else {
+            self.hear_gone(now, session, &news);
+            return;
+        };
+        if news == News::Gone {
+            worker.cut = Some(now);
+            return;
+        }
+        (worker.heard, worker.cut) = (now, None);
         match news {
             News::Heartbeat { running, queued, slots } => {
                 worker.running = running;
@@ -43,6 +51,7 @@ impl Dispatcher {
                 if worker.told_below < self.base && worker.settled.is_empty() {
                     self.to_settle.push(session);
                 }
+                self.hear_beat(now, session, u64::from(running) + u64::from(queued));
             }
             News::Holding { job, call, unfinished, finished, hashes } => {
                 if job == self.config.job
@@ -54,6 +63,7 @@ impl Dispatcher {
             }
             News::Returned { job, ranges } => {
                 if job == self.config.job {
+                    self.note_unstartable(session, &ranges);
                     self.handle_returned(session, &ranges);
                 }
             }
@@ -64,7 +74,9 @@ impl Dispatcher {
             }
             News::Reconnected => self.roll_call(session),
             News::Draining { reason: _ } => worker.phase = Phase::Draining,
-            News::Alive | News::Gone => {}
+            // Whatever else it says waits behind this.
+            News::Alive => worker.deaf_since = None,
+            News::Gone => {}
             News::Goodbye => {
                 let lane = worker.lane;
                 self.lose(session, false);
@@ -92,12 +104,13 @@ impl Dispatcher {
         held.remove_range(SeqRange { start: self.handed_out(), end: Seq(u64::MAX) });
         let Some(worker) = self.workers.get_mut(&session) else { return };
         worker.window.handle_reset();
+        worker.deaf_since = None;
         let out = std::mem::replace(&mut worker.out, held.clone());
         if worker.phase == Phase::Called {
             worker.phase = Phase::Ready;
         }
         for seq in out.iter().filter(|seq| !held.contains(*seq)) {
-            self.take_back(session, seq, false);
+            self.take_back(session, seq);
         }
         for seq in held.iter() {
             // Also what it was known to hold: another's result may have come first, and be lost
@@ -132,22 +145,36 @@ impl Dispatcher {
         }
         // What failed and waits for its backoff is not adopted from the one who failed: it has just
         // not heard that this is known.
-        let is_requeued = self.requeued.contains(&seq);
+        let is_delayed = !self.waiting.contains(seq) && self.has_failed_at(seq, session);
+        let is_suspect = self.is_suspect(seq);
         let is_unheld = |entry: &&mut Entry| entry.state == entry.unheld();
-        let Some(entry) = self.entry(seq).filter(is_unheld) else { return };
-        if !is_requeued && entry.avoid == Some(session) {
-            return;
-        }
+        let Some(entry) = self.entry(seq).filter(is_unheld).filter(|_| !is_delayed) else { return };
         entry.state = State::Out(session);
         // An earlier ventilator may have dispatched it: the next attempt is not its first.
         entry.attempt = entry.attempt.max(Attempt::FIRST);
-        if entry.blamed.take_if(|blamed| *blamed == session).is_some() {
-            entry.losses -= 1;
-        }
         let bytes = entry.payload.len() as u64;
-        self.requeued.remove(&seq);
+        self.waiting.remove(seq);
         if let Some(worker) = self.workers.get_mut(&session) {
             worker.out_bytes += bytes;
+            if is_suspect {
+                worker.suspect = Some(seq);
+            }
+        }
+    }
+
+    /// What a worker that stays hands back could not be run there, and may be elsewhere.
+    fn note_unstartable(&mut self, session: SessionId, ranges: &SeqRanges) {
+        let end = self.handed_out();
+        let Some(worker) = self.workers.get(&session) else { return };
+        if worker.phase == Phase::Draining {
+            return;
+        }
+        for range in ranges.as_slice() {
+            for seq in range.clamped(self.base, end).seqs() {
+                if self.state(seq) == Some(State::Out(session)) {
+                    self.note_failed_at(seq, session);
+                }
+            }
         }
     }
 
@@ -156,6 +183,7 @@ impl Dispatcher {
         let end = self.handed_out();
         let Some(worker) = self.workers.get_mut(&session) else { return };
         worker.window.handle_reset();
+        worker.deaf_since = None;
         let returned: Vec<Seq> = ranges
             .as_slice()
             .iter()
@@ -163,7 +191,7 @@ impl Dispatcher {
             .filter(|seq| worker.out.remove(*seq))
             .collect();
         for seq in returned {
-            self.take_back(session, seq, false);
+            self.take_back(session, seq);
         }
     }
 
@@ -177,22 +205,23 @@ impl Dispatcher {
         }
         // Tasks start in the order of their seqs: only the first ones can have been running, and
         // only what ran can have brought the worker down.
-        let slots = worker.slots_max as usize;
-        for (place, seq) in worker.out.iter().enumerate() {
-            self.take_back(session, seq, is_blaming && place < slots);
+        let slots = if is_blaming { worker.slots_max as usize } else { 0 };
+        let running = worker.out.iter().take(slots);
+        let blamed = running.filter(|seq| self.state(*seq) == Some(State::Out(session)));
+        self.blame(session, &worker, blamed.collect());
+        for seq in worker.out.iter() {
+            self.take_back(session, seq);
         }
+        self.learn_sizes();
+        self.review_health(self.seen);
     }
 
     /// Puts a task that was out back into the queue.
-    pub(super) fn take_back(&mut self, session: SessionId, seq: Seq, blamed: bool) {
+    pub(super) fn take_back(&mut self, session: SessionId, seq: Seq) {
         if self.state(seq) != Some(State::Out(session)) {
             return;
         }
         self.disown(seq);
-        if blamed && let Some(entry) = self.entry(seq) {
-            entry.losses += 1;
-            entry.blamed = Some(session);
-        }
         // Unless another has it still.
         if !self.hand_over(session, seq) && !self.give_up_if_hopeless(seq) {
             self.requeue(seq);
@@ -215,17 +244,22 @@ impl Dispatcher {
     /// Gives up a task that nobody has, if it is not to be dispatched again. One that is not here
     /// yet is given up when it comes: its record says which task it was.
     pub(super) fn give_up_if_hopeless(&mut self, seq: Seq) -> bool {
-        let (is_cancelled, losses_max) = (self.is_cancelled(), self.config.losses_max);
-        let Some(entry) = self.entry(seq).filter(|entry| entry.state == State::Queued) else {
+        if self.state(seq) != Some(State::Queued) {
             return false;
-        };
-        let losses = entry.losses;
-        if is_cancelled {
-            self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
-        } else if losses >= losses_max {
-            self.give_up(seq, Status::Lost, format!("its worker was lost {losses} times"));
         }
-        is_cancelled || losses >= losses_max
+        if self.is_cancelled() {
+            self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
+            return true;
+        }
+        let losses_max = self.config.losses_max as usize;
+        let mark = self.marks.get(&seq);
+        if let Some(Verdict::Guilty(losses)) = mark.map(|mark| mark.verdict(losses_max)) {
+            let reason =
+                format!("its worker was lost {losses} times, at last with nothing beside it");
+            self.give_up(seq, Status::Lost, reason);
+            return true;
+        }
+        false
     }
 
     /// Leaves a task that was dispatched twice to the other one who has it, if there is one.
@@ -246,6 +280,7 @@ impl Dispatcher {
     /// What only the old sink had in memory must come again: from the worker that retains it, or
     /// from another one if that worker is gone.
     pub(super) fn forget_received(&mut self) {
+        self.unstored = SeqSet::new();
         for seq in (self.base.0..self.end().0).map(Seq) {
             let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
             let State::Received(session) = entry.state else { continue };
@@ -271,6 +306,7 @@ impl Dispatcher {
         // Workers are heard through the sink alone: its silence is not theirs.
         if self.sink.is_silent(now) {
             self.workers.values_mut().for_each(|worker| worker.heard = now);
+            self.hold_judgement(now);
         }
         self.sink.heard = now;
     }
@@ -305,12 +341,17 @@ impl Dispatcher {
         }
         if !self.sink.is_open() || self.sink.is_silent(now) {
             self.workers.values_mut().for_each(|worker| worker.heard = now);
+            self.hold_judgement(now);
             return;
         }
+        self.judge(now);
+        self.review_health(now);
+        self.review_waiting(now);
+        let timeout = self.config.worker_timeout;
         let silent: Vec<(SessionId, LaneId)> = self
             .workers
             .iter()
-            .filter(|(_, worker)| now.since(worker.heard) > WORKER_TIMEOUT)
+            .filter(|(_, worker)| now.since(worker.heard) > timeout)
             .map(|(session, worker)| (*session, worker.lane))
             .collect();
         for (session, lane) in silent {

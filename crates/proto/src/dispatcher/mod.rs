@@ -10,10 +10,13 @@
 //! is counted up or down by a message alone: each effect hangs on the state of a seq, and what was
 //! lost is found again by the roll call that follows each new lane and each new sink.
 
+mod deaf;
 mod dispatch;
 mod entry;
 mod halt;
+mod health;
 mod holders;
+mod marks;
 mod receipts;
 mod relay;
 mod resume;
@@ -21,7 +24,9 @@ mod rng;
 mod run_times;
 mod sink_link;
 mod snapshot;
+mod suspects;
 mod tail;
+mod waiting;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -40,6 +45,8 @@ use crate::message::{
 use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SeqSet, SessionId, TaskHash, Time};
 
 use self::entry::{Entry, State};
+use self::halt::Budget;
+use self::marks::{Gone, Mark};
 use self::receipts::settled;
 use self::relay::Relaying;
 use self::resume::{Phase as ResumePhase, Resume};
@@ -47,12 +54,17 @@ use self::rng::Rng;
 use self::run_times::RunTimes;
 use self::sink_link::SinkLink;
 use self::tail::Tail;
+use self::waiting::Waiting;
 use self::worker::{Phase, Worker};
 
 pub use self::halt::{Halt, HaltError, HaltLimit, HaltOn, HaltWhen, PERCENT_TASKS_MIN};
+pub use self::health::Notice;
 pub(crate) use self::resume::changed_input;
 pub use self::run_times::Timeout;
 pub use self::snapshot::{DispatcherSnapshot, WorkerSnapshot};
+
+/// Tasks of a kind that are looked at for one message.
+const SCAN_MAX: usize = 64;
 
 /// What a job asks for.
 #[derive(Clone, Debug)]
@@ -119,7 +131,21 @@ pub struct Dispatcher {
     /// The lowest seq that was never dispatched.
     fresh: Seq,
     /// Seqs below `fresh` that wait to be dispatched again.
-    requeued: BTreeSet<Seq>,
+    waiting: Waiting,
+    /// What is held against tasks that have no record.
+    marks: BTreeMap<Seq, Mark>,
+    /// Lost workers that tasks are blamed for and that may be back.
+    gone: BTreeMap<SessionId, Gone>,
+    /// A worker is kept free of all but a suspect.
+    has_reserved: bool,
+    /// A worker is set aside.
+    has_aside: bool,
+    /// Bytes of the largest payload that all workers take.
+    payload_bytes_min: u64,
+    /// What was received and not stored, and may halt the job.
+    unstored: SeqSet,
+    /// What may be handed out before it is known whether the job is to be halted.
+    budget: Budget,
     /// Failed tasks and when they may be tried again.
     delayed: BTreeSet<(Time, Seq)>,
     /// Records that the sink is to write itself, until it has.
@@ -134,6 +160,9 @@ pub struct Dispatcher {
     sink: SinkLink,
     transmits: VecDeque<Transmit>,
     closes: VecDeque<LaneId>,
+    notices: VecDeque<Notice>,
+    /// The latest time that was said.
+    seen: Time,
     /// Sessions that have settled seqs to be told.
     to_settle: Vec<SessionId>,
     next_call: CallId,
@@ -199,7 +228,14 @@ impl Dispatcher {
             entries: VecDeque::new(),
             base: Seq(0),
             fresh: Seq(0),
-            requeued: BTreeSet::new(),
+            waiting: Waiting::default(),
+            marks: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            has_reserved: false,
+            has_aside: false,
+            payload_bytes_min: u64::MAX,
+            unstored: SeqSet::new(),
+            budget: Budget::Free,
             delayed: BTreeSet::new(),
             given_up: BTreeMap::new(),
             retained_bytes: 0,
@@ -211,6 +247,8 @@ impl Dispatcher {
             sink: SinkLink::default(),
             transmits: VecDeque::new(),
             closes: VecDeque::new(),
+            notices: VecDeque::new(),
+            seen: Time(0),
             to_settle: Vec::new(),
             next_beat: Time(0),
             stopped: None,
@@ -301,7 +339,7 @@ impl Dispatcher {
         if self.total.is_none_or(|total| total > begun.0) {
             // What was read and never dispatched was not begun: the job ends before it.
             self.given_up.split_off(&begun);
-            self.requeued.split_off(&begun);
+            self.waiting.cut_off(begun);
             for entry in self.entries.drain((begun.0 - self.base.0) as usize..) {
                 self.retained_bytes -= entry.payload.len() as u64;
             }
@@ -373,6 +411,8 @@ impl Dispatcher {
 
     /// A worker connected.
     pub fn handle_lane_opened(&mut self, now: Time, lane: LaneId, card: &Card) {
+        self.seen = now;
+        self.take_back_losses(card.session);
         if let Some(worker) = self.workers.get_mut(&card.session) {
             // The same session on a new lane: the old one is dead, whether or not we saw it end.
             // What it holds, it will say.
@@ -383,11 +423,13 @@ impl Dispatcher {
             worker.heard = now;
             worker.window.handle_reset();
             worker.told_below = Seq(0);
+            worker.deaf_since = None;
             self.sessions.remove(&old);
             self.closes.push_back(old);
         } else {
             self.workers.insert(card.session, Worker::new(now, lane, card));
         }
+        self.payload_bytes_min = self.payload_bytes_min.min(card.largest_payload());
         self.sessions.insert(lane, card.session);
         if self.ended.is_some() {
             let done = ToWorker::Done { job: self.config.job };
@@ -429,6 +471,7 @@ impl Dispatcher {
 
     /// The sink said something.
     pub fn handle_message(&mut self, now: Time, message: ToVentilator) {
+        self.seen = now;
         self.hear_sink(now);
         match message {
             ToVentilator::SinkHello { asked, job, sink, stored, again, workers, report } => {
@@ -486,6 +529,7 @@ impl Dispatcher {
 
     /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.seen = now;
         while let Some((due, seq)) = self.delayed.first().copied()
             && due <= now
         {
@@ -502,6 +546,7 @@ impl Dispatcher {
 
     /// The next message to send.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
+        self.seen = now;
         self.pass_over();
         if let Some(transmit) = self.transmits.pop_front() {
             return Some(transmit);
@@ -525,6 +570,11 @@ impl Dispatcher {
     /// The next lane to close.
     pub fn poll_close(&mut self) -> Option<LaneId> {
         self.closes.pop_front()
+    }
+
+    /// The next thing that people should know.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
@@ -680,7 +730,8 @@ impl Dispatcher {
 
     fn requeue(&mut self, seq: Seq) {
         if self.entry(seq).is_some_and(|entry| entry.state == State::Queued) && self.is_due(seq) {
-            self.requeued.insert(seq);
+            let class = self.class(seq);
+            self.waiting.insert(seq, class);
         }
     }
 

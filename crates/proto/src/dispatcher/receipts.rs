@@ -22,7 +22,7 @@ impl Dispatcher {
             self.mark_received(received);
             return;
         };
-        worker.heard = now;
+        (worker.heard, worker.cut, worker.deaf_since) = (now, None, None);
         let before = worker.out.count();
         for range in received.ranges.as_slice() {
             // What was never dispatched is nobody's: a peer cannot make this loop long.
@@ -39,6 +39,8 @@ impl Dispatcher {
         worker.done += count;
         worker.moved = now;
         self.tail.handle_received(now);
+        self.note_ends(now, received.session, count, received.failed.min(count));
+        self.note_unstored(received, count);
         self.mark_received(received);
     }
 
@@ -52,7 +54,7 @@ impl Dispatcher {
                 match old {
                     State::Out(_) | State::Absent => {}
                     State::Queued => {
-                        self.requeued.remove(&seq);
+                        self.waiting.remove(seq);
                     }
                     State::Received(_) | State::GivenUp | State::Settled => continue,
                 }
@@ -75,6 +77,8 @@ impl Dispatcher {
             self.settle_range(range.clamped(self.base, self.end()));
         }
         self.forget_settled();
+        self.forget_marks(stored);
+        self.forget_unstored(stored);
         self.note_stored(stored);
     }
 
@@ -132,7 +136,7 @@ impl Dispatcher {
             State::Settled => return,
             State::Absent => {}
             State::Queued => {
-                self.requeued.remove(&seq);
+                self.waiting.remove(seq);
             }
             State::GivenUp => {
                 self.given_up.remove(&seq);
@@ -159,7 +163,7 @@ impl Dispatcher {
         let Failure { session, seq, attempt, ran_us } = *failure;
         self.reach(&[seq].into_iter().collect());
         self.release_ahead(session, Some(&[seq].into_iter().collect()));
-        let is_requeued = self.requeued.contains(&seq);
+        let is_requeued = self.waiting.contains(seq);
         let is_news = self.entry(seq).is_some_and(|entry| match entry.state {
             State::Out(holder) => holder == session && attempt >= entry.since,
             State::Queued => is_requeued && attempt > entry.failed,
@@ -173,13 +177,14 @@ impl Dispatcher {
         if let Some(worker) = self.workers.get_mut(&session)
             && worker.out.remove(seq)
         {
-            worker.heard = now;
+            (worker.heard, worker.cut, worker.deaf_since) = (now, None, None);
             worker.done += 1;
             let one = [seq].into_iter().collect();
             let (ran, usual) = (Duration::from_micros(ran_us), worker.pace.usual());
             worker.window.handle_received(now, &one, 1, ran, usual);
             worker.moved = now;
             self.tail.handle_received(now);
+            self.note_ends(now, session, 1, 1);
         }
         // Whatever becomes of the task, this result is of no more use.
         self.tell_settled(session, SeqRange::one(seq));
@@ -193,14 +198,14 @@ impl Dispatcher {
         entry.attempt = entry.attempt.max(attempt);
         let unheld = entry.unheld();
         let old = std::mem::replace(&mut entry.state, unheld);
-        entry.avoid = Some(session);
         if attempt > entry.failed {
             entry.failed = attempt;
             entry.failures += 1;
         }
         let bytes = entry.payload.len() as u64;
         self.uncharge(old, bytes);
-        self.requeued.remove(&seq);
+        self.waiting.remove(seq);
+        self.note_failed_at(seq, session);
         if self.hand_over(session, seq) || self.give_up_if_hopeless(seq) {
             return;
         }

@@ -135,7 +135,7 @@ impl Dispatcher {
         entry.is_here = true;
         self.retained_bytes -= bytes;
         self.uncharge(old, bytes);
-        self.requeued.remove(&seq);
+        self.waiting.remove(seq);
         let Some(relay) = &mut self.relay else { return };
         relay.passed_bytes += result.held_bytes();
         relay.passed.insert(seq, Passed { stage, worker, result });
@@ -156,7 +156,7 @@ impl Dispatcher {
         for seq in (end.0.max(self.base.0)..self.end().0).map(Seq) {
             self.disown(seq);
         }
-        self.requeued.split_off(&end);
+        self.waiting.cut_off(end);
         let gone = SeqRange { start: end, end: Seq(u64::MAX) };
         self.workers.values_mut().for_each(|worker| worker.out.remove_range(gone));
     }
@@ -412,7 +412,7 @@ impl Dispatcher {
         for worker in self.workers.values() {
             self.transmits.push_back(Transmit::Worker(worker.lane, ToWorker::Cancel { job }));
         }
-        self.requeued.clear();
+        self.waiting.clear();
         self.delayed.clear();
         for seq in (self.base.0..self.end().0).map(Seq) {
             self.disown(seq);

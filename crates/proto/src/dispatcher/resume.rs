@@ -287,7 +287,7 @@ impl Dispatcher {
         for seq in (self.base.0..self.fresh.0).map(Seq) {
             match self.state(seq) {
                 Some(State::Queued) => {
-                    self.requeued.insert(seq);
+                    self.requeue(seq);
                 }
                 Some(State::GivenUp) => {
                     if let Some(given_up) = self.given_up.get(&seq).cloned() {

@@ -279,7 +279,7 @@ impl Dispatcher {
         if self.sink.held_bytes >= HELD_BYTES_MAX {
             return u64::from(self.state(self.base) == Some(State::Queued));
         }
-        self.requeued.len() as u64 + self.fresh_room()
+        self.waiting.count() + self.fresh_room()
     }
 
     /// What is left, if it is so little that it matters who gets it.

@@ -1,5 +1,6 @@
 //! What the dispatcher knows of a worker.
 
+use super::health::Health;
 use super::snapshot::WorkerSnapshot;
 use super::tail::Pace;
 use crate::limits::CREDIT_BYTES_MAX;
@@ -19,6 +20,19 @@ pub(super) struct Worker {
     pub(super) slots_max: u64,
     /// How long a task takes here.
     pub(super) pace: Pace,
+    /// How its tasks end.
+    pub(super) health: Health,
+    /// Bytes of the largest message that it takes, and of the largest task therefore.
+    pub(super) message_bytes_max: u64,
+    pub(super) payload_bytes_max: u64,
+    /// The suspect that it was given last.
+    pub(super) suspect: Option<Seq>,
+    /// It is kept for a suspect that is to be alone, or has it.
+    pub(super) is_reserved: bool,
+    /// Since when it says that it has less than it was given, or does not answer.
+    pub(super) deaf_since: Option<Time>,
+    /// When its connection to the sink ended, if it was not heard since.
+    pub(super) cut: Option<Time>,
     /// The recall that it has not answered.
     pub(super) recall: Option<CallId>,
     /// Nothing more is recalled before.
@@ -58,6 +72,13 @@ impl Worker {
             window: Window::new(card.slots),
             slots_max: u64::from(card.slots.max(1)),
             pace: Pace::default(),
+            health: Health::new(now),
+            message_bytes_max: card.message_bytes_max,
+            payload_bytes_max: card.largest_payload(),
+            suspect: None,
+            is_reserved: false,
+            deaf_since: None,
+            cut: None,
             recall: None,
             recall_min: now,
             moved: now,
@@ -103,8 +124,18 @@ impl Worker {
     }
 
     /// May it have tasks, and does it use a slot to run them in?
+    pub(super) fn is_usable(&self) -> bool {
+        self.phase == Phase::Ready && self.window.slots() > 0 && !self.health.is_aside
+    }
+
+    /// The same, and is it not kept for a suspect?
     pub(super) fn can_start(&self) -> bool {
-        self.phase == Phase::Ready && self.window.slots() > 0
+        self.is_usable() && !self.is_reserved
+    }
+
+    /// Does a task of so many bytes fit into a message to it?
+    pub(super) fn fits(&self, bytes: u64) -> bool {
+        bytes <= self.payload_bytes_max
     }
 
     /// Tasks per slot.

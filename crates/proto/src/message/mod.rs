@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Bounded};
 use crate::dispatcher::HaltOn;
-use crate::limits::{RANGES_MAX, REORDER_WINDOW_TASKS, SLOTS_MAX, WORKERS_MAX};
+use crate::limits::{
+    MESSAGE_OVERHEAD_BYTES, RANGES_MAX, REORDER_WINDOW_TASKS, SLOTS_MAX, WORKERS_MAX,
+};
 use crate::{Attempt, CallId, JobId, Payload, Seq, SeqRanges, SessionId, TaskHash};
 
 /// Who is calling: travels in the ZMTP identity of whoever opens a connection.
@@ -25,6 +27,14 @@ pub struct Card {
     pub message_bytes_max: u64,
     /// Its name, at most [`NAME_BYTES_MAX`](crate::limits::NAME_BYTES_MAX) bytes.
     pub name: String,
+}
+
+impl Card {
+    /// Bytes of the largest payload that fits into a message to its owner.
+    #[must_use]
+    pub fn largest_payload(&self) -> u64 {
+        self.message_bytes_max.saturating_sub(MESSAGE_OVERHEAD_BYTES)
+    }
 }
 
 /// The three programs.

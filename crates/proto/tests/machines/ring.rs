@@ -32,6 +32,8 @@ pub(crate) struct Ring {
     pub(crate) sink_is_mute: bool,
     /// Hold back what was written: the disk is slow.
     pub(crate) disk_is_stuck: bool,
+    /// Nothing gets through to this worker.
+    pub(crate) swallows: Option<u64>,
 }
 
 pub(crate) struct Worker {
@@ -61,6 +63,7 @@ impl Ring {
             ventilators: 1,
             sink_is_mute: false,
             disk_is_stuck: false,
+            swallows: None,
         };
         ring.dispatcher.handle_sink_connected();
         ring.dispatcher.handle_receipts_connected(ring.now);
@@ -78,6 +81,11 @@ impl Ring {
 
     /// A worker whose id is its session and its lane.
     pub(crate) fn join(&mut self, id: u64, slots: u32) {
+        self.join_with(id, slots, MESSAGE_BYTES_MAX);
+    }
+
+    /// The same, one that takes messages of so many bytes.
+    pub(crate) fn join_with(&mut self, id: u64, slots: u32, message_bytes_max: u64) {
         let mut executor = Executor::new(SessionId(id), slots);
         executor.handle_sink_connected();
         self.collector.handle_worker_connected(SessionId(id), &format!("w{id}"));
@@ -87,7 +95,7 @@ impl Ring {
             role: Role::Worker,
             session: SessionId(id),
             slots,
-            message_bytes_max: MESSAGE_BYTES_MAX,
+            message_bytes_max,
             name: format!("w{id}"),
         };
         self.dispatcher.handle_lane_opened(self.now, LaneId(id), &card);
@@ -274,6 +282,9 @@ impl Ring {
     }
 
     fn tell_worker(&mut self, lane: LaneId, message: ToWorker) {
+        if self.swallows == Some(lane.0) {
+            return;
+        }
         if let Some(worker) = self.workers.get_mut(&lane.0) {
             worker.executor.handle_message(message);
         }

@@ -1,0 +1,43 @@
+//! Workers that are heard and do not hear.
+//!
+//! A connection may carry what is small and swallow what is large, or everything after it. The worker
+//! says by way of the sink what it has, and in that order: with a heartbeat, all results that it sent
+//! before are here. So a worker that has less than it was given, for a while, has not been given it.
+
+use super::Dispatcher;
+use super::health::Notice;
+use crate::limits::DEAF_MIN;
+use crate::{Seq, SessionId, Time};
+
+impl Dispatcher {
+    /// A worker says that it has so many tasks. If that is too few, it is asked, and if it does not
+    /// answer, its lane is closed: it did not die, and what it was given goes to others.
+    pub(super) fn hear_beat(&mut self, now: Time, session: SessionId, held: u64) {
+        let is_over = self.ended.is_some() || self.is_cancelled();
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        let is_called = worker.call.is_some();
+        if is_over || !(is_called || worker.out.count() > held) {
+            worker.deaf_since = None;
+            return;
+        }
+        let silent = now.since(*worker.deaf_since.get_or_insert(now));
+        if is_called && silent > self.config.worker_timeout {
+            self.close_deaf(session);
+        } else if !is_called && silent > DEAF_MIN {
+            worker.deaf_since = None;
+            self.roll_call(session);
+        }
+    }
+
+    fn close_deaf(&mut self, session: SessionId) {
+        let Some(worker) = self.workers.get(&session) else { return };
+        let (lane, name, out) = (worker.lane, worker.name.clone(), worker.out.count());
+        let seqs: Vec<Seq> = worker.out.iter().collect();
+        self.notices.push_back(Notice::Deaf { worker: name, out });
+        for seq in seqs {
+            self.note_failed_at(seq, session);
+        }
+        self.lose(session, false);
+        self.closes.push_back(lane);
+    }
+}

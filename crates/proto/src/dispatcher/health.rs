@@ -1,0 +1,337 @@
+//! Workers whose hosts are sick: everything fails there, while it does not elsewhere.
+//!
+//! How a worker's tasks end is compared with how the others' do, by a sequential test of the
+//! likelihood ratio (Page's CUSUM): each failure speaks for a sick host, the more so the less the
+//! others fail, and each success against it. Once it is clear enough, and there is a healthy worker
+//! beside it, the worker is **set aside**: it gets nothing but a probe now and then, after a pause
+//! that grows, of tasks that may fail once more. A success brings it back.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::worker::{Phase, Worker};
+use super::{Dispatcher, Transmit};
+use crate::limits::{PROBE_PAUSE_MAX, PROBE_PAUSE_MIN};
+use crate::message::ToWorker;
+use crate::{CallId, Seq, SessionId, Time};
+
+/// How the tasks of a worker end.
+#[derive(Debug)]
+pub(super) struct Health {
+    /// Tasks that ended there, and those of them that failed.
+    ended: u64,
+    failed: u64,
+    /// The same, of the latest ones.
+    recent_ended: f64,
+    recent_failed: f64,
+    /// The logarithm of how much more likely it is sick than like the others.
+    score: f64,
+    /// It gets nothing, or hardly anything.
+    pub(super) is_aside: bool,
+    /// Probes since it was set aside.
+    probes: u32,
+    probe_at: Time,
+    pause: Duration,
+}
+
+/// Something that people should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A worker fails much more than the others and gets no more tasks.
+    SetAside {
+        /// Its name.
+        worker: String,
+        /// Tasks that failed there.
+        failed: u64,
+        /// Tasks that ended there.
+        ended: u64,
+        /// Tasks that failed at the other workers.
+        others_failed: u64,
+        /// Tasks that ended there.
+        others_ended: u64,
+    },
+    /// A worker that was set aside gets tasks again.
+    TakenBack {
+        /// Its name.
+        worker: String,
+    },
+    /// A worker is heard by way of the sink, and does not hear us.
+    Deaf {
+        /// Its name.
+        worker: String,
+        /// Tasks that go to others.
+        out: u64,
+    },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetAside { worker, failed, ended, others_failed, others_ended } => write!(
+                f,
+                "worker {worker} is set aside: {failed} of its {ended} tasks failed, \
+                 {others_failed} of the other workers' {others_ended}; look at its host"
+            ),
+            Self::TakenBack { worker } => {
+                write!(f, "worker {worker} gets tasks again after it was set aside")
+            }
+            Self::Deaf { worker, out } => write!(
+                f,
+                "worker {worker} is heard and does not hear us: closing its connection, {out} tasks \
+                 go back; large packets may not get through to it (MTU)"
+            ),
+        }
+    }
+}
+
+/// A worker is sick if this is the logarithm of how much more likely that is: 1 in 20,000 by chance.
+const SCORE_MIN: f64 = 10.0;
+
+/// More certain than this it does not become, so that a host that got well is believed soon.
+const SCORE_MAX: f64 = 15.0;
+
+/// Fewer failures prove nothing.
+const FAILURES_MIN: u64 = 5;
+
+/// How much a sick host fails, at the least.
+const SICK_RATE_MIN: f64 = 0.9;
+
+/// The weight of the latest results, in tasks.
+const RECENT_TASKS: f64 = 256.0;
+
+/// Probes of tasks that have no retry left: each may cost a record.
+const LAST_PROBES_MAX: u32 = 3;
+
+impl Health {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            ended: 0,
+            failed: 0,
+            recent_ended: 0.0,
+            recent_failed: 0.0,
+            score: 0.0,
+            is_aside: false,
+            probes: 0,
+            probe_at: now,
+            pause: PROBE_PAUSE_MIN,
+        }
+    }
+
+    /// Has it done more tasks well than not?
+    pub(super) fn is_proven(&self) -> bool {
+        self.ended > 2 * self.failed
+    }
+
+    fn is_sick(&self) -> bool {
+        self.score >= SCORE_MIN && self.failed >= FAILURES_MIN
+    }
+
+    fn is_over(&self, failures_max: Option<u64>) -> bool {
+        failures_max.is_some_and(|most| self.failed >= most)
+    }
+
+    /// So many tasks ended well, whatever that says about others.
+    fn add_successes(&mut self, ended: u64) {
+        if self.score > 0.0 {
+            self.add(ended, 0, 0.5);
+            return;
+        }
+        self.ended += ended;
+        self.recent_ended += ended as f64;
+        self.fade();
+    }
+
+    /// Forgets what is not recent.
+    fn fade(&mut self) {
+        if self.recent_ended > RECENT_TASKS {
+            self.recent_failed *= RECENT_TASKS / self.recent_ended;
+            self.recent_ended = RECENT_TASKS;
+        }
+    }
+
+    /// So many tasks ended, of which so many failed; the others fail at this rate.
+    fn add(&mut self, ended: u64, failed: u64, rate: f64) {
+        self.ended += ended;
+        self.failed += failed;
+        self.recent_ended += ended as f64;
+        self.recent_failed += failed as f64;
+        self.fade();
+        let sick_rate = SICK_RATE_MIN.max((1.0 + rate) / 2.0);
+        let of_success = ((1.0 - sick_rate) / (1.0 - rate)).ln();
+        let of_failure = (sick_rate / rate).ln();
+        self.score = (self.score + (ended - failed) as f64 * of_success).max(0.0);
+        self.score = (self.score + failed as f64 * of_failure).min(SCORE_MAX);
+    }
+
+    fn set_aside(&mut self, now: Time) {
+        self.is_aside = true;
+        self.probes = 0;
+        self.probe_at = now + self.pause;
+    }
+
+    fn take_back(&mut self) {
+        (self.is_aside, self.score) = (false, 0.0);
+    }
+
+    fn handle_probe(&mut self, now: Time) {
+        self.probes += 1;
+        self.pause = (2 * self.pause).min(PROBE_PAUSE_MAX);
+        self.probe_at = now + self.pause;
+    }
+}
+
+impl Dispatcher {
+    /// So many tasks ended at this worker, of which so many failed.
+    pub(super) fn note_ends(&mut self, now: Time, session: SessionId, ended: u64, failed: u64) {
+        if failed == 0 {
+            // As nearly always.
+            let Some(worker) = self.workers.get_mut(&session) else { return };
+            let was_aside = worker.health.is_aside;
+            worker.health.add_successes(ended);
+            if was_aside && !worker.health.is_over(self.config.worker_failures_max) {
+                worker.health.take_back();
+                let worker = worker.name.clone();
+                self.notices.push_back(Notice::TakenBack { worker });
+            }
+            return;
+        }
+        let (mut others_ended, mut others_failed) = (0.0, 0.0);
+        for (other, worker) in &self.workers {
+            if *other != session {
+                others_ended += worker.health.recent_ended;
+                others_failed += worker.health.recent_failed;
+            }
+        }
+        let rate = ((others_failed + 0.5) / (others_ended + 1.0)).clamp(0.01, 0.98);
+        if let Some(worker) = self.workers.get_mut(&session) {
+            worker.health.add(ended, failed, rate);
+            self.review_health(now);
+        }
+    }
+
+    /// Sets aside whoever is sick, as long as somebody else is there, and never the last one.
+    pub(super) fn review_health(&mut self, now: Time) {
+        let failures_max = self.config.worker_failures_max;
+        let is_bad =
+            |worker: &Worker| worker.health.is_sick() || worker.health.is_over(failures_max);
+        let can_take = |worker: &Worker| worker.phase == Phase::Ready && worker.window.slots() > 0;
+        let is_any_well = self.workers.values().any(|worker| can_take(worker) && !is_bad(worker));
+        let (mut all_ended, mut all_failed) = (0, 0);
+        for worker in self.workers.values() {
+            all_ended += worker.health.ended;
+            all_failed += worker.health.failed;
+        }
+        let mut aside = Vec::new();
+        for (session, worker) in &mut self.workers {
+            if !is_any_well {
+                worker.health.is_aside = false;
+            } else if is_bad(worker) && !worker.health.is_aside {
+                worker.health.set_aside(now);
+                let Worker { name, health, .. } = &*worker;
+                self.notices.push_back(Notice::SetAside {
+                    worker: name.clone(),
+                    failed: health.failed,
+                    ended: health.ended,
+                    others_failed: all_failed - health.failed,
+                    others_ended: all_ended - health.ended,
+                });
+                aside.push(*session);
+            }
+        }
+        self.has_aside = self.workers.values().any(|worker| worker.health.is_aside);
+        for session in aside {
+            self.recall_all(session);
+        }
+    }
+
+    /// Asks a worker to hand back whatever it has not started.
+    pub(super) fn recall_all(&mut self, session: SessionId) {
+        let call = self.next_call;
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        if worker.recall.is_some() || worker.out.count() <= worker.window.slots() {
+            return;
+        }
+        self.next_call = CallId(call.0 + 1);
+        worker.recall = Some(call);
+        let recall = ToWorker::Recall { job: self.config.job, call, keep: 0 };
+        self.transmits.push_back(Transmit::Worker(worker.lane, recall));
+    }
+
+    /// A task for a worker that was set aside, to see whether its host got well.
+    pub(super) fn dispatch_probe(&mut self, now: Time) -> Option<Transmit> {
+        let failures_max = self.config.worker_failures_max;
+        let is_due = |worker: &Worker| {
+            let health = &worker.health;
+            health.is_aside
+                && health.probe_at <= now
+                && !health.is_over(failures_max)
+                && worker.phase == Phase::Ready
+                && worker.window.slots() > 0
+                && worker.out.is_empty()
+        };
+        let (session, worker) = self.workers.iter().find(|(_, worker)| is_due(worker))?;
+        let (session, is_first) = (*session, worker.health.probes < LAST_PROBES_MAX);
+        let elsewhere = self.waiting.elsewhere.keys().copied().take(super::SCAN_MAX);
+        let retry = elsewhere
+            .filter(|seq| !self.has_failed_at(*seq, session))
+            .find(|seq| self.has_retry(*seq) && self.may_go(*seq));
+        let seq = retry.or_else(|| {
+            let plain = self.next_to_dispatch()?;
+            let is_worth = self.has_retry(plain) || (self.config.retries == 0 && is_first);
+            (is_worth && !self.has_failed_at(plain, session)).then_some(plain)
+        })?;
+        self.workers.get_mut(&session)?.health.handle_probe(now);
+        self.hand_out(now, session, &[seq])
+    }
+
+    /// May the task fail once more without that being its record?
+    fn has_retry(&self, seq: Seq) -> bool {
+        let index = (seq.0 - self.base.0) as usize;
+        self.entries.get(index).is_some_and(|entry| entry.failures < self.config.retries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Failures in a row after which a worker is sick, where the others fail at this rate.
+    fn failures_until_sick(rate: f64) -> u64 {
+        let mut health = Health::new(Time(0));
+        (1..)
+            .find(|_| {
+                health.add(1, 1, rate);
+                health.is_sick()
+            })
+            .unwrap_or(u64::MAX)
+    }
+
+    #[test]
+    fn the_less_the_others_fail_the_sooner_a_worker_is_sick() {
+        assert_eq!(failures_until_sick(0.01), FAILURES_MIN);
+        assert_eq!(failures_until_sick(0.1), 5);
+        assert_eq!(failures_until_sick(0.5), 18, "nothing is known of them");
+        assert!(failures_until_sick(0.95) > 300, "a job whose tasks fail");
+    }
+
+    #[test]
+    fn a_worker_that_fails_as_the_others_do_is_not_sick() {
+        for (rate, every) in [(0.5, 2), (0.1, 10), (0.01, 100)] {
+            let mut health = Health::new(Time(0));
+            for task in 0..10_000 {
+                health.add(1, u64::from(task % every == 0), rate);
+                assert!(!health.is_sick(), "after {task} tasks at {rate}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_worker_that_fails_most_of_its_tasks_is_sick() {
+        let mut health = Health::new(Time(0));
+        let sick = (1..100).find(|task| {
+            health.add(1, u64::from(task % 4 != 0), 0.02);
+            health.is_sick()
+        });
+        assert!(sick.is_some_and(|tasks| tasks < 12), "{sick:?}");
+    }
+}

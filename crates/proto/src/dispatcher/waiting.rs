@@ -1,0 +1,110 @@
+//! Tasks that wait to be dispatched again, by what has to be seen to first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{Seq, Time};
+
+/// What has to be seen to before a task is dispatched again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Any worker will do.
+    Any,
+    /// A suspect: no other one should be where it runs.
+    Beside,
+    /// A suspect whose next loss would be its last: nothing else may be where it runs.
+    Alone,
+    /// A suspect with all the losses that it may have. Whether these were deaths is not known yet.
+    Judged,
+    /// It failed somewhere, and there is a worker at which it did not. Until then that one is waited
+    /// for, or for as long as there is one.
+    Elsewhere(Option<Time>),
+    /// Too large for one of the workers; for all of them since then.
+    Large(Time),
+}
+
+/// Each of them is in one of these sets.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) any: BTreeSet<Seq>,
+    pub(super) beside: BTreeSet<Seq>,
+    pub(super) alone: BTreeSet<Seq>,
+    pub(super) judged: BTreeSet<Seq>,
+    pub(super) elsewhere: BTreeMap<Seq, Option<Time>>,
+    pub(super) large: BTreeMap<Seq, Time>,
+}
+
+impl Waiting {
+    pub(super) fn insert(&mut self, seq: Seq, class: Class) {
+        self.remove(seq);
+        match class {
+            Class::Any => {
+                self.any.insert(seq);
+            }
+            Class::Beside => {
+                self.beside.insert(seq);
+            }
+            Class::Alone => {
+                self.alone.insert(seq);
+            }
+            Class::Judged => {
+                self.judged.insert(seq);
+            }
+            Class::Elsewhere(until) => {
+                self.elsewhere.insert(seq, until);
+            }
+            Class::Large(since) => {
+                self.large.insert(seq, since);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, seq: Seq) {
+        // As nearly always, where anything waits at all.
+        if self.any.remove(&seq) || !self.is_special() {
+            return;
+        }
+        let _ = self.beside.remove(&seq)
+            || self.alone.remove(&seq)
+            || self.judged.remove(&seq)
+            || self.elsewhere.remove(&seq).is_some()
+            || self.large.remove(&seq).is_some();
+    }
+
+    pub(super) fn contains(&self, seq: Seq) -> bool {
+        self.any.contains(&seq)
+            || self.beside.contains(&seq)
+            || self.alone.contains(&seq)
+            || self.judged.contains(&seq)
+            || self.elsewhere.contains_key(&seq)
+            || self.large.contains_key(&seq)
+    }
+
+    /// Does any task need something seen to?
+    pub(super) fn is_special(&self) -> bool {
+        !(self.beside.is_empty()
+            && self.alone.is_empty()
+            && self.judged.is_empty()
+            && self.elsewhere.is_empty()
+            && self.large.is_empty())
+    }
+
+    /// Tasks that may go out when there is room for them.
+    pub(super) fn count(&self) -> u64 {
+        let suspects = self.beside.len() + self.alone.len();
+        (self.any.len() + suspects + self.elsewhere.len()) as u64
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Drops what is from there on.
+    pub(super) fn cut_off(&mut self, end: Seq) {
+        self.any.split_off(&end);
+        self.beside.split_off(&end);
+        self.alone.split_off(&end);
+        self.judged.split_off(&end);
+        self.elsewhere.split_off(&end);
+        self.large.split_off(&end);
+    }
+}
