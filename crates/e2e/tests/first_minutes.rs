@@ -159,3 +159,32 @@ fn what_run_says_is_about_the_job_and_comes_once() {
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     scene.assert_nothing_left();
 }
+
+#[test]
+fn a_bar_has_numbers_for_people_and_fits_its_terminal() {
+    let scene = Scene::new();
+    let screen = |columns| {
+        let line = "tradewind run -j 2 -- sh -c 'sleep 0.3' ::: 1 2 3 4 5 6 7 8 > /dev/null";
+        let text = on_a_terminal(&scene, columns, line).run().expect(0).text().to_owned();
+        // What stands on the last line each time it is drawn.
+        text.split("\r").map(|line| line.replace("\x1b[2K", "")).collect::<Vec<_>>()
+    };
+    for columns in [100, 45, 20] {
+        let lines = screen(columns);
+        let width = |line: &String| line.trim_end().chars().count() as u32;
+        let [drawn @ .., summary, _] = &lines[..] else { panic!("{lines:?}") };
+        assert!(summary.starts_with("8 tasks: 8 ok"), "{lines:?}");
+        let bars = drawn.iter().filter(|line| line.contains("/8"));
+        assert!(bars.clone().all(|line| width(line) < columns), "{columns}: {lines:?}");
+        assert!(bars.clone().any(|line| line.starts_with("0/8") || line.contains(" 0/8  ")));
+        assert!(!bars.clone().any(|line| line.contains(" 0/s") || line.contains("left")));
+        let rated = bars.clone().filter(|line| line.contains("/s") || line.contains("/min"));
+        let digits =
+            |line: &&String| line.split("  ").find(|part| part.ends_with("/s")).map_or(0, str::len);
+        assert!(
+            rated.clone().count() > 0 && rated.clone().all(|line| digits(&line) <= 6),
+            "{lines:?}"
+        );
+    }
+    scene.assert_nothing_left();
+}

@@ -94,6 +94,15 @@ pub fn say(line: &str) {
     stderr::write(format!("{line}\n").into_bytes());
 }
 
+/// Names the variable that says that a process beside this one draws a progress bar on the terminal
+/// that both write to.
+pub const BAR_ENV: &str = "TRADEWIND_BAR";
+
+/// From now on what is said takes the progress bar of another process away.
+pub fn share_with_bar() {
+    stderr::share_with_bar();
+}
+
 /// Waits until what was said and logged is written, for a second at most: to be called before the
 /// process ends in any other way than by [`report`].
 pub fn flush() {

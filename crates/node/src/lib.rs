@@ -10,6 +10,7 @@ mod clock;
 mod colsep;
 pub mod downstream;
 pub mod exit;
+mod figures;
 pub mod links;
 mod listen;
 pub mod logs;

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::LogArgs;
-use crate::exit::{Fatal, USAGE};
+use crate::exit::{BAR_ENV, Fatal, USAGE, has_parent, share_with_bar};
 use crate::stderr::LogWriter;
 
 /// Colours are for terminals, and not for those of people who set `NO_COLOR` (no-color.org).
@@ -19,6 +19,9 @@ fn is_coloured() -> bool {
 /// # Errors
 /// When the filter does not parse.
 pub fn init(args: &LogArgs, default: &str) -> Result<(), Fatal> {
+    if has_parent() && std::env::var_os(BAR_ENV).is_some() {
+        share_with_bar();
+    }
     let default = if args.quiet { "warn" } else { default };
     let level = args.log.as_deref().unwrap_or(default);
     let filter = EnvFilter::try_new(level)

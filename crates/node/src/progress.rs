@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use crate::exit::say;
+use crate::figures::{self, time};
 use crate::stderr;
 
 /// What progress shows.
@@ -36,6 +37,12 @@ enum Show {
     Bar(ProgressBar),
     Lines,
 }
+
+/// A terminal that has fewer columns gets no bar, only numbers.
+const BAR_COLUMNS_MIN: usize = 60;
+
+/// What a bar takes of a line, with the space after it, and the last column, which stays free.
+const BAR_COLUMNS: usize = 22;
 
 /// Without a terminal: not more often than this.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -72,14 +79,18 @@ impl Progress {
             Show::Nothing => {}
             Show::Bar(bar) => {
                 if bar.length() != view.total {
-                    bar.set_style(style(view.total.is_some()));
                     match view.total {
                         Some(total) => bar.set_length(total),
                         None => bar.unset_length(),
                     }
                 }
                 bar.set_position(view.done);
-                bar.set_message(about(view));
+                let columns = usize::from(columns());
+                let has_bar = view.total.is_some() && columns >= BAR_COLUMNS_MIN;
+                bar.set_style(style(has_bar));
+                let room = columns.saturating_sub(if has_bar { BAR_COLUMNS } else { 1 });
+                let rate = Some(bar.per_sec()).filter(|_| view.done > 0);
+                bar.set_message(fit(&pieces(bar.elapsed(), rate, view), room));
             }
             Show::Lines => self.line(view),
         }
@@ -104,18 +115,11 @@ impl Progress {
         let (since, before) = self.last.unwrap_or((self.began, 0));
         let elapsed = now.duration_since(since).as_secs_f64().max(0.001);
         let rate = view.done.saturating_sub(before) as f64 / elapsed;
-        let done = view.done;
-        let Some(total) = view.total else {
-            return format!("{done} done, {rate:.1}/s, {}", about(view));
-        };
-        let eta = if rate > 0.0 {
-            let left = total.saturating_sub(done) as f64 / rate;
-            let left = Duration::try_from_secs_f64(left.ceil()).unwrap_or(Duration::MAX);
-            format!(", {} left", humantime::format_duration(left))
-        } else {
-            String::new()
-        };
-        format!("{done} of {total} done, {rate:.1}/s{eta}, {}", about(view))
+        let mut pieces = pieces(now.duration_since(self.began), Some(rate), view);
+        if let Some(total) = view.total {
+            pieces[0] = format!("{} of {total} done", view.done);
+        }
+        pieces.join(", ")
     }
 
     /// Leaves the terminal as it was.
@@ -156,10 +160,7 @@ impl Screen {
 
 impl TermLike for Screen {
     fn width(&self) -> u16 {
-        match rustix::termios::tcgetwinsize(rustix::stdio::stderr()) {
-            Ok(size) if size.ws_col > 0 => size.ws_col,
-            _ => 80,
-        }
+        columns()
     }
 
     fn move_cursor_up(&self, n: usize) -> io::Result<()> {
@@ -201,22 +202,83 @@ impl TermLike for Screen {
     }
 }
 
-fn about(view: &ProgressView) -> String {
+/// How things stand, piece by piece, the most important ones first. What is not known is left out.
+fn pieces(elapsed: Duration, rate: Option<f64>, view: &ProgressView) -> Vec<String> {
+    let done = match view.total {
+        Some(total) => format!("{}/{total}", view.done),
+        None => format!("{} done", view.done),
+    };
+    let rate = rate.filter(|rate| *rate > 0.0);
+    let eta = view.total.zip(rate).and_then(|(total, rate)| {
+        let left = total.saturating_sub(view.done) as f64 / rate;
+        Duration::try_from_secs_f64(left.ceil()).ok().map(|left| format!("eta {}", time(left)))
+    });
+    let failed = (view.failed > 0).then(|| format!("{} failed", view.failed));
+    let waiting = view.waiting_for.map(|who| format!("waiting for {who}"));
     let workers = match view.workers {
         1 => "1 worker".to_owned(),
         workers => format!("{workers} workers"),
     };
-    match view.waiting_for {
-        Some(who) => format!("{} failed, {workers}, waiting for {who}", view.failed),
-        None => format!("{} failed, {workers}", view.failed),
+    let after = format!("after {}", time(elapsed));
+    let pieces =
+        [Some(done), rate.map(figures::rate), eta, failed, waiting, Some(workers), Some(after)];
+    pieces.into_iter().flatten().collect()
+}
+
+/// As many of the pieces as there are columns for.
+fn fit(pieces: &[String], columns: usize) -> String {
+    let mut line = String::new();
+    for piece in pieces {
+        let gap = if line.is_empty() { "" } else { "  " };
+        if !line.is_empty() && line.len() + gap.len() + piece.len() > columns {
+            break;
+        }
+        line.push_str(gap);
+        line.push_str(piece);
+    }
+    line
+}
+
+/// The width of the terminal that stderr is.
+fn columns() -> u16 {
+    match rustix::termios::tcgetwinsize(rustix::stdio::stderr()) {
+        Ok(size) if size.ws_col > 0 => size.ws_col,
+        _ => 80,
     }
 }
 
-fn style(has_total: bool) -> ProgressStyle {
-    let template = if has_total {
-        "{elapsed_precise} {wide_bar} {pos}/{len} {per_sec}, {eta} left, {msg}"
-    } else {
-        "{elapsed_precise} {spinner} {pos} done {per_sec}, {msg}"
-    };
+fn style(has_bar: bool) -> ProgressStyle {
+    let template = if has_bar { "{bar:20} {msg}" } else { "{msg}" };
     ProgressStyle::with_template(template).expect("the templates are constants and parse")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_known_and_fits() {
+        let line = |done, total, rate, columns| {
+            let view = ProgressView { done, total, workers: 1, ..ProgressView::default() };
+            fit(&pieces(Duration::from_secs(9), rate, &view), columns)
+        };
+        assert_eq!(line(0, Some(40), None, 80), "0/40  1 worker  after 9s");
+        assert_eq!(line(0, None, Some(0.0), 80), "0 done  1 worker  after 9s");
+        assert_eq!(
+            line(17, Some(40), Some(8.9124), 80),
+            "17/40  8.9/s  eta 3s  1 worker  after 9s"
+        );
+        assert_eq!(line(17, Some(40), Some(8.9124), 25), "17/40  8.9/s  eta 3s");
+        assert_eq!(line(17, Some(40), Some(8.9124), 12), "17/40  8.9/s");
+        assert_eq!(line(17, Some(40), Some(8.9124), 3), "17/40");
+        assert_eq!(line(170, None, Some(0.1), 80), "170 done  6.0/min  1 worker  after 9s");
+        let waits = ProgressView {
+            done: 3,
+            failed: 2,
+            waiting_for: Some("workers"),
+            ..ProgressView::default()
+        };
+        let all = fit(&pieces(Duration::from_secs(125), Some(2.0), &waits), 80);
+        assert_eq!(all, "3 done  2.0/s  2 failed  waiting for workers  0 workers  after 2m");
+    }
 }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,15 @@ impl Write for LogWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Another process draws a progress bar on the same terminal.
+static HAS_FOREIGN_BAR: AtomicBool = AtomicBool::new(false);
+
+/// From now on lines take away what stands on theirs: the progress bar of another process. They must
+/// not share the terminal with an output, which would lose an unfinished line.
+pub(crate) fn share_with_bar() {
+    HAS_FOREIGN_BAR.store(true, Ordering::Relaxed);
 }
 
 static SHARED: OnceLock<Arc<Shared>> = OnceLock::new();
@@ -111,7 +121,7 @@ impl Shared {
     fn push(&self, mut chunk: Vec<u8>, kind: Kind) {
         let mut queue = self.lock();
         match kind {
-            Kind::Lines if queue.has_bar => {
+            Kind::Lines if queue.has_bar || HAS_FOREIGN_BAR.load(Ordering::Relaxed) => {
                 chunk.splice(0..0, CLEAR_LINE.iter().copied());
             }
             Kind::Lines => {}

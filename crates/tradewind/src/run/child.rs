@@ -1,6 +1,7 @@
 //! The child processes of `tradewind run`.
 
 use std::ffi::OsString;
+use std::io::{IsTerminal, stderr};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -11,7 +12,9 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal as Signo, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tradewind_node::args::LogArgs;
-use tradewind_node::exit::{Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say};
+use tradewind_node::exit::{
+    BAR_ENV, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say, share_with_bar,
+};
 use tradewind_node::{LEAVE, PARENT_ENV, RELAY};
 
 /// What a child is.
@@ -57,6 +60,8 @@ pub(super) enum End {
 /// The children that run.
 pub(super) struct Children {
     logs: LogArgs,
+    /// The ventilator draws a progress bar on a terminal.
+    has_bar: bool,
     ends: Signal,
     processes: Vec<Process>,
     /// All were told to quit: whatever they end with now is no news.
@@ -96,7 +101,12 @@ const FIRST_FD: i32 = 100;
 impl Children {
     /// No child yet.
     pub(super) fn new(logs: LogArgs) -> std::io::Result<Self> {
+        let has_bar = stderr().is_terminal() && !logs.quiet && !logs.no_progress;
+        if has_bar {
+            share_with_bar();
+        }
         Ok(Self {
+            has_bar,
             logs,
             ends: signal(SignalKind::child())?,
             processes: Vec::new(),
@@ -149,6 +159,9 @@ impl Children {
             }
         }
         let role = part.role;
+        if self.has_bar {
+            command.env(BAR_ENV, "1");
+        }
         command
             .envs(part.env.iter().map(|(name, value)| (name, value)))
             .env(PARENT_ENV, std::process::id().to_string())
