@@ -113,6 +113,10 @@ pub struct WorkerArgs {
     )]
     pub grace: Duration,
 
+    /// Workers on this host that were started together and share its limits of processes
+    #[arg(long, value_name = "N", default_value_t = 1, hide = true)]
+    pub share: u32,
+
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub handler: HandlerArgs,
@@ -278,11 +282,12 @@ impl HandlerArgs {
         })
     }
 
-    /// How many tasks are run at once on this host, if so many were asked for.
+    /// How many tasks are run at once on this host, if so many were asked for, by one of several
+    /// workers that share it.
     ///
     /// # Errors
     /// When there is not even room for one.
-    fn slots(&self, asked: Option<u32>) -> Result<u32, Fatal> {
+    fn slots(&self, asked: Option<u32>, share: u32) -> Result<u32, Fatal> {
         if self.tty && asked.is_some_and(|slots| slots > 1) {
             let text = "--tty gives one command at a time the terminal: use --slots 1";
             return Err(Fatal::new(USAGE, text));
@@ -293,7 +298,7 @@ impl HandlerArgs {
         }
         let per_slot =
             if self.pipe.is_some() { PerSlot::pipe() } else { PerSlot::command(self.stdin) };
-        let HostLimits { slots, reason } = fit(slots, per_slot).or_exit(SYSTEM)?;
+        let HostLimits { slots, reason } = fit(slots, per_slot, share).or_exit(SYSTEM)?;
         if let Some(reason) = reason {
             tracing::warn!("{reason}");
         }
@@ -361,7 +366,7 @@ impl WorkerArgs {
     pub fn settings(self) -> Result<Settings, Fatal> {
         let name = self.name.unwrap_or_else(default_name);
         let runner = self.handler.runner(&name, self.lanes.message_max)?;
-        let slots = self.handler.slots(self.slots)?;
+        let slots = self.handler.slots(self.slots, self.share)?;
         Ok(Settings {
             ventilator: self.ventilator,
             sink: self.sink,

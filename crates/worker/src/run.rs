@@ -69,6 +69,9 @@ const GIVEN_UP_MAX: Duration = Duration::from_secs(4);
 /// How long a worker tries in vain to start any task at all because its host lacks something.
 const STARVED_MAX: Duration = Duration::from_secs(60);
 
+/// When it is known how many slots a host has room for, after the first task that could not be started.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
+
 /// A worker that leaves with the job, and that has never reached the ventilator, may have come after
 /// the end: it leaves after this time, unless `--connect-timeout` says otherwise.
 const LATE_MAX: Duration = Duration::from_secs(60);
@@ -127,7 +130,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         grace: settings.grace,
         alone: None,
         leaving: None,
-        shortage: Shortage { slots_said: settings.slots, ..Shortage::default() },
+        shortage: Shortage::default(),
         idle: Instant::now(),
         idle_max: settings.exit_when_idle,
     };
@@ -245,10 +248,12 @@ struct Leaving {
 struct Shortage {
     /// Since when no task at all could be started.
     starved: Option<Instant>,
-    /// The fewest slots that were said to be left.
-    slots_said: u32,
+    /// What is to be said about it, and when: by then it is known how many slots are left.
+    unsaid: Option<(Instant, String)>,
     /// When it was last said that nothing can be started.
     said: Option<Instant>,
+    /// When slots were last taken away so that commands can start processes too.
+    left_room: Option<Instant>,
 }
 
 impl Worker {
@@ -279,7 +284,8 @@ impl Worker {
     fn poll_timeout(&self) -> Time {
         let due = self.executor.poll_timeout();
         let idle_ends = self.idle_max.map(|max| self.clock.time((self.idle + max).into()));
-        [self.look_at, idle_ends].into_iter().flatten().fold(due, Time::min)
+        let say_at = self.shortage.unsaid.as_ref().map(|(at, _)| self.clock.time((*at).into()));
+        [self.look_at, idle_ends, say_at].into_iter().flatten().fold(due, Time::min)
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
@@ -385,21 +391,19 @@ impl Worker {
         let task = message::Task { seq, attempt, last: false, payload, origin };
         let put_back = self.executor.handle_unstartable(self.clock.now(), slot, task);
         let Unstarted { lack, reason } = unstarted;
+        let slots = self.executor.slots_now();
+        tracing::debug!(seq = seq.0, slots, "not started, {put_back:?}: {reason}");
         if lack == Lack::Command {
             let reason = format!("{reason}: it was there before, and no task can be run here now");
             return self.leave(COMMAND, reason, self.grace);
         }
         match put_back {
             PutBack::Waits => {
-                let slots = self.executor.slots_now();
-                if slots < self.shortage.slots_said {
-                    self.shortage.slots_said = slots;
-                    tracing::warn!(
-                        "{lack} are used up: running {slots} at once instead of {} ({reason}); the \
-                         rest waits",
-                        self.slots
-                    );
+                if lack == Lack::Processes {
+                    self.leave_room();
                 }
+                let say_at = Instant::now() + SETTLED_AFTER;
+                self.shortage.unsaid.get_or_insert((say_at, format!("{lack}: {reason}")));
             }
             PutBack::Returned => {
                 let starved = self.shortage.starved.get_or_insert_with(Instant::now).elapsed();
@@ -413,6 +417,28 @@ impl Worker {
                 }
             }
             PutBack::Dropped => {}
+        }
+    }
+
+    /// Where processes are used up, commands cannot start any either, and fail for it: half of what
+    /// runs is enough from now on.
+    fn leave_room(&mut self) {
+        if self.shortage.left_room.is_none_or(|at| at.elapsed() > SETTLED_AFTER) {
+            self.shortage.left_room = Some(Instant::now());
+            self.executor.set_slots((self.executor.slots_now() / 2).max(1));
+        }
+    }
+
+    /// Says what the host lacks, once it has settled.
+    fn say_shortage(&mut self) {
+        let slots = self.executor.slots_now();
+        if slots < self.slots
+            && let Some((_, reason)) =
+                self.shortage.unsaid.take_if(|(say_at, _)| *say_at <= Instant::now())
+            && self.shortage.said.is_none_or(|said| said.elapsed() > STARVED_MAX / 2)
+        {
+            self.shortage.said = Some(Instant::now());
+            tracing::warn!("{reason}: running {slots} at once instead of {}", self.slots);
         }
     }
 
@@ -454,6 +480,7 @@ impl Worker {
         if let Some(reason) = self.running.given_up() {
             self.leave(HANDLER, reason, Duration::ZERO);
         }
+        self.say_shortage();
         let snapshot = self.executor.snapshot();
         if snapshot.running > 0 || snapshot.queued > 0 {
             self.idle = Instant::now();

@@ -49,7 +49,8 @@ impl Shortage {
     }
 
     fn lower(&mut self, now: Time, startable: u32) {
-        if self.startable.is_some() {
+        // Several that fail one after the other are one failure: only another try counts.
+        if self.startable.is_some() && self.was_raised {
             self.pause = (2 * self.pause).min(SHORTAGE_PAUSE_MAX);
         }
         self.startable = Some(startable);

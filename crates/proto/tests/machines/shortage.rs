@@ -120,6 +120,16 @@ fn a_slot_that_was_given_up_is_tried_again_after_a_pause_that_grows() {
 }
 
 #[test]
+fn several_that_fail_at_once_are_one_failure() {
+    let (mut executor, began) = worker(12, 30);
+    for start in &began[1..] {
+        assert_eq!(put_back(&mut executor, Time(0), start), PutBack::Waits);
+    }
+    executor.handle_timeout(Time(PAUSE));
+    assert_eq!(seqs(&starts(&mut executor, Time(PAUSE))), [1], "after the shortest pause");
+}
+
+#[test]
 fn what_could_not_be_started_where_nothing_runs_is_handed_back_with_the_rest() {
     let (mut executor, began) = worker(2, 5);
     assert_eq!(put_back(&mut executor, Time(0), &began[0]), PutBack::Waits);

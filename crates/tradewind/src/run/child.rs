@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
-use rustix::process::{Pid, Signal as Signo, kill_process};
+use rustix::process::{Pid, Resource, Signal as Signo, getrlimit, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tradewind_node::args::LogArgs;
 use tradewind_node::exit::{
@@ -400,7 +400,8 @@ fn pass_on(listeners: &[TcpListener], command: &mut Command) -> std::io::Result<
     if listeners.is_empty() {
         return Ok(Vec::new());
     }
-    let mut first = FIRST_FD;
+    let limit = getrlimit(Resource::Nofile).current.and_then(|limit| i32::try_from(limit).ok());
+    let mut first = limit.map_or(FIRST_FD, |limit| FIRST_FD.min(limit / 2));
     let fds = loop {
         let fds = (first..)
             .zip(listeners)

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use rustix::process::{Resource, getrlimit};
 use tradewind_node::args::{AttemptArgs, LogArgs, default_name};
 use tradewind_node::exit::{Fatal, HELP, LISTEN, OK, OrExit, STOPPED, SYSTEM, USAGE};
 use tradewind_node::{Asked, Shutdown, block_on, exit, logs};
@@ -169,6 +170,7 @@ impl RunArgs {
     }
 
     async fn run(self, tasks: Tasks, shutdown: Shutdown) -> exit::Outcome {
+        check_files()?;
         let slots = match self.jobs {
             Some(jobs) => jobs.slots(cores()),
             None if self.handler.tty => 1,
@@ -231,6 +233,7 @@ impl RunArgs {
                 arg("--sink", &results_at),
                 arg("--slots", share.to_string()),
                 arg("--name", format!("{host}.{}", worker + 1)),
+                arg("--share", self.workers.to_string()),
                 self.worker_args(),
             ];
             let part = Part::new(Role::Worker, args.concat(), Vec::new());
@@ -328,6 +331,20 @@ impl RunArgs {
         }
         args
     }
+}
+
+/// With fewer open files than this none of the children could do its part.
+const FILES_MIN: u64 = 36;
+
+/// Says so where even the least cannot be done.
+fn check_files() -> Result<(), Fatal> {
+    let limit = getrlimit(Resource::Nofile).current.filter(|limit| *limit < FILES_MIN);
+    limit.map_or(Ok(()), |limit| {
+        let text = format!(
+            "open files: ulimit -n is {limit}, and `tradewind run` takes {FILES_MIN} at least"
+        );
+        Err(Fatal::new(SYSTEM, text))
+    })
 }
 
 /// Sees the children through to their end.

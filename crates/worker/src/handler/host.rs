@@ -103,15 +103,17 @@ impl PerSlot {
     }
 }
 
-/// How many of these slots this host has room for. Where open files are scarce, this process is
+/// How many of these slots this host has room for, if so many workers share it. Where open files are scarce, this process is
 /// sparing with them from now on, and raises its limit.
 ///
 /// # Errors
 /// When there is no room for one.
-pub fn fit(slots: u32, per_slot: PerSlot) -> Result<HostLimits, TooLittle> {
+pub fn fit(slots: u32, per_slot: PerSlot, share: u32) -> Result<HostLimits, TooLittle> {
+    // Each process has open files of its own; other processes are everybody's.
+    let processes = per_slot.processes * u64::from(share.max(1));
     let mut limits = vec![files_limit(slots, per_slot)];
-    limits.extend(user_limit(slots, per_slot.processes));
-    limits.extend(cgroup_limit(per_slot.processes));
+    limits.extend(user_limit(slots, processes));
+    limits.extend(cgroup_limit(processes));
     fit_into(slots, &limits)
 }
 
