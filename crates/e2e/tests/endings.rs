@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tradewind_e2e::{Scene, Start};
+use tradewind_e2e::{Scene, Start, summary_counts};
 
 /// Less than what a worker that cannot be told of the end used to be waited for.
 const AT_ONCE: Duration = Duration::from_secs(4);
@@ -37,5 +37,18 @@ fn a_job_is_over_at_once_whether_or_not_all_workers_have_joined() {
     check("--pipe lines --workers 2 -j 2 -- cat", "1\n", 0);
     check("--pipeline stages.toml", "", 0);
     check("--pipeline stages.toml", "1\n", 0);
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn a_worker_that_is_killed_is_replaced_however_young_it_was() {
+    let scene = Scene::new();
+    // Each task ends its worker the first time that it is run, and so none of these grows old.
+    let script = "mkdir seen.$1 2>/dev/null && kill -9 $PPID; echo $1";
+    let run = scene.run().words("-j 1 --").args(["sh", "-c", script, "sh"]);
+    let ended = run.input("1\n2\n3\n4\n5\n6\n7\n8\n").run().expect(0);
+    assert_eq!(ended.text(), "1\n2\n3\n4\n5\n6\n7\n8\n");
+    assert_eq!(summary_counts(&ended.stderr), Some("8 tasks: 8 ok"));
+    assert_eq!(ended.stderr.matches("another takes its place").count(), 8, "{}", ended.stderr);
     scene.assert_nothing_left();
 }

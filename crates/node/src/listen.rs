@@ -1,5 +1,7 @@
 //! Where to listen: on an endpoint, or on a socket that somebody opened for us.
 
+use std::os::unix::net::UnixDatagram;
+
 use tradewind_lanes::{BindError, Endpoint, Gate, Lane, LaneOptions};
 
 /// Listening sockets that were passed on by whoever started this process, by systemd's convention
@@ -19,6 +21,12 @@ impl Inherited {
     #[must_use]
     pub fn from_env() -> Self {
         Self(listenfd::ListenFd::from_env())
+    }
+
+    /// The datagram socket at this place, if one was passed on.
+    #[must_use]
+    pub fn datagram(&mut self, place: usize) -> Option<UnixDatagram> {
+        self.0.take_unix_datagram(place).ok().flatten()
     }
 
     /// The socket at this place if one was passed on, else the endpoint.

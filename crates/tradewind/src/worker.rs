@@ -204,6 +204,7 @@ impl Worker {
             runner,
             lanes: self.lanes,
             connect_timeout: self.connect_timeout,
+            joined: None,
             audience: Audience::Program,
         };
         block_on_until(

@@ -11,7 +11,7 @@ use tradewind_node::args::{
     LaneArgs, LogArgs, default_name, duration, duration_or_zero, name, payload_bytes_max, size,
 };
 use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE, has_parent};
-use tradewind_node::{Colsep, block_on, exit, logs};
+use tradewind_node::{Colsep, Inherited, block_on, exit, logs};
 use tradewind_proto::limits::SLOTS_MAX;
 
 use crate::handler::{
@@ -378,6 +378,8 @@ impl WorkerArgs {
             runner,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
+            // Its parent wants to know whether what dies has ever worked.
+            joined: has_parent().then(|| Inherited::from_env().datagram(0)).flatten(),
             // A parent sends its workers home: that is no news for its user.
             audience: if has_parent() { Audience::Program } else { Audience::User },
         })

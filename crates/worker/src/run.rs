@@ -1,5 +1,6 @@
 //! The worker's loop: what happens goes into the executor, what it says is done.
 
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -40,6 +41,8 @@ pub struct Settings {
     pub lanes: LaneOptions,
     /// How long to try to reach the ventilator or the sink.
     pub connect_timeout: Option<Duration>,
+    /// Gets one byte as soon as a job was heard of.
+    pub joined: Option<UnixDatagram>,
     /// Who hears that it was stopped.
     pub audience: Audience,
 }
@@ -124,6 +127,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         ended: 0,
         is_urgent: false,
         sink: None,
+        joined: settings.joined,
         has_ventilator: false,
         had_ventilator: false,
         is_asked_to_stop: false,
@@ -220,6 +224,8 @@ struct Worker {
     /// One of these must be known of at once.
     is_urgent: bool,
     sink: Option<(Conn, PushLane)>,
+    /// Waits to hear that a job was heard of.
+    joined: Option<UnixDatagram>,
     has_ventilator: bool,
     /// At any time.
     had_ventilator: bool,
@@ -296,6 +302,10 @@ impl Worker {
                 self.had_ventilator = true;
             }
             Event::Tasks(Inward::Message { message, .. }) => {
+                if let Some(joined) = self.joined.take() {
+                    // A parent that has gone will be noticed otherwise.
+                    let _ = joined.send(&[1]);
+                }
                 self.executor.handle_message(message);
                 self.follow_layout();
             }

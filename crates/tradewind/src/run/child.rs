@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -73,9 +74,18 @@ pub(super) struct Children {
 
 struct Process {
     part: Part,
-    child: Child,
-    started: Instant,
+    started: Started,
     code: Option<u8>,
+    /// How often in a row it was killed before it had begun to work.
+    early_deaths: u32,
+}
+
+/// A child since its last start.
+struct Started {
+    child: Child,
+    at: Instant,
+    /// A worker says here that it has heard of the job.
+    joined: Option<UnixDatagram>,
 }
 
 /// How long workers may take to leave when the job is over: handlers that stay up have two seconds
@@ -92,8 +102,11 @@ const RELAYS_GRACE: Duration = Duration::from_secs(5);
 /// From the request to quit to SIGKILL. A worker gives its tasks two seconds of that.
 const QUIT_GRACE: Duration = Duration::from_secs(5);
 
-/// What dies sooner after its start is not started again: it would die again.
+/// What is killed sooner after its start, and has not begun to work, may well be killed again.
 const LIFE_MIN: Duration = Duration::from_secs(1);
+
+/// How often in a row such a child is started again.
+const EARLY_DEATHS_MAX: u32 = 3;
 
 /// Where inherited listeners are put, out of the way of what else a child opens.
 const FIRST_FD: i32 = 100;
@@ -129,12 +142,12 @@ impl Children {
     /// Starts a child.
     pub(super) fn start_part(&mut self, mut part: Part) -> Result<(), Fatal> {
         let stdin = part.stdin.take().unwrap_or_else(|| part.role.stdin());
-        let child = self.spawn(&part, &part.first_args, stdin).or_exit(SYSTEM)?;
+        let started = self.spawn(&part, &part.first_args, stdin).or_exit(SYSTEM)?;
         if part.role != Role::Relay {
             // Whoever dials it when it is gone is to be refused.
             part.listeners.clear();
         }
-        self.processes.push(Process { part, child, started: Instant::now(), code: None });
+        self.processes.push(Process { part, started, code: None, early_deaths: 0 });
         Ok(())
     }
 
@@ -143,13 +156,12 @@ impl Children {
         let part = &self.processes[child].part;
         let new = self.spawn(part, &part.later_args, part.role.stdin()).or_exit(SYSTEM)?;
         let process = &mut self.processes[child];
-        process.child = new;
-        process.started = Instant::now();
+        process.started = new;
         process.code = None;
         Ok(())
     }
 
-    fn spawn(&self, part: &Part, more: &[OsString], stdin: Stdio) -> std::io::Result<Child> {
+    fn spawn(&self, part: &Part, more: &[OsString], stdin: Stdio) -> std::io::Result<Started> {
         let mut command = Command::new(std::env::current_exe()?);
         // What was set for this process was taken into account, and comes as flags.
         for (name, _) in std::env::vars_os() {
@@ -178,10 +190,21 @@ impl Children {
             // what a terminal sends to the whole group just then would end it.
             command.process_group(0);
         }
-        let passed_on = pass_on(&part.listeners, &mut command)?;
+        let (ours, theirs) = match role {
+            Role::Worker => {
+                UnixDatagram::pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?
+            }
+            Role::Ventilator | Role::Relay | Role::Sink => (None, None),
+        };
+        let listeners = part.listeners.iter().map(AsFd::as_fd);
+        let fds: Vec<_> = listeners.chain(theirs.iter().map(AsFd::as_fd)).collect();
+        let passed_on = pass_on(&fds, &mut command)?;
         let child = command.spawn();
         drop(passed_on);
-        child
+        if let Some(joined) = &ours {
+            joined.set_nonblocking(true)?;
+        }
+        Ok(Started { child: child?, at: Instant::now(), joined: ours })
     }
 
     /// Waits until something has ended that matters. Cancel-safe.
@@ -274,7 +297,7 @@ impl Children {
             if process.code.is_some() {
                 continue;
             }
-            let Some(status) = process.child.try_wait().or_exit(SYSTEM)? else { continue };
+            let Some(status) = process.started.child.try_wait().or_exit(SYSTEM)? else { continue };
             let code = status.code().map_or(SYSTEM, |code| code as u8);
             process.code = Some(code);
             if self.is_quitting || self.is_dismissed {
@@ -285,13 +308,18 @@ impl Children {
                 // There is nothing left for another to do.
                 Role::Relay if is_over => {}
                 Role::Worker | Role::Relay if is_killed(status) => {
-                    if process.started.elapsed() >= LIFE_MIN {
-                        let what = part.what();
+                    let what = part.what();
+                    let is_early = !process.started.has_worked();
+                    process.early_deaths = if is_early { process.early_deaths + 1 } else { 0 };
+                    if process.early_deaths <= EARLY_DEATHS_MAX {
                         tracing::warn!(%status, "a {what} was killed; another takes its place");
                         return Ok(Some(End::Killed { child }));
                     }
-                    let what = part.what();
-                    say(&format!("tradewind: a {what} died as soon as it was started ({status})"));
+                    say(&format!(
+                        "tradewind: a {what} was killed as soon as it was started, {} times in a \
+                         row ({status})",
+                        process.early_deaths
+                    ));
                     return Ok(Some(End::Failed { code: SYSTEM }));
                 }
                 Role::Worker if code == OK => {}
@@ -336,14 +364,23 @@ impl Children {
     fn signal(&mut self, signo: Signo, is_meant: impl Fn(Role) -> bool) {
         for process in &mut self.processes {
             // Until it was waited for, its id is nobody else's.
-            let is_running = process.code.is_none() && matches!(process.child.try_wait(), Ok(None));
+            let is_running =
+                process.code.is_none() && matches!(process.started.child.try_wait(), Ok(None));
             if is_running
                 && is_meant(process.part.role)
-                && let Some(pid) = Pid::from_raw(process.child.id().cast_signed())
+                && let Some(pid) = Pid::from_raw(process.started.child.id().cast_signed())
             {
                 let _ = kill_process(pid, signo);
             }
         }
+    }
+}
+
+impl Started {
+    /// Has it lived long enough, or said that it works?
+    fn has_worked(&self) -> bool {
+        let has_joined = self.joined.as_ref().is_some_and(|joined| joined.recv(&mut [0]).is_ok());
+        has_joined || self.at.elapsed() >= LIFE_MIN
     }
 }
 
@@ -394,18 +431,18 @@ fn is_killed(status: ExitStatus) -> bool {
     status.signal().is_some()
 }
 
-/// Makes listeners survive into a child, at numbers that follow one another. They are closed here
-/// when the result is dropped.
-fn pass_on(listeners: &[TcpListener], command: &mut Command) -> std::io::Result<Vec<OwnedFd>> {
-    if listeners.is_empty() {
+/// Makes sockets survive into a child, at numbers that follow one another. They are closed here when
+/// the result is dropped.
+fn pass_on(sockets: &[BorrowedFd<'_>], command: &mut Command) -> std::io::Result<Vec<OwnedFd>> {
+    if sockets.is_empty() {
         return Ok(Vec::new());
     }
     let limit = getrlimit(Resource::Nofile).current.and_then(|limit| i32::try_from(limit).ok());
     let mut first = limit.map_or(FIRST_FD, |limit| FIRST_FD.min(limit / 2));
     let fds = loop {
         let fds = (first..)
-            .zip(listeners)
-            .map(|(number, listener)| fcntl_dupfd_cloexec(listener, number))
+            .zip(sockets)
+            .map(|(number, socket)| fcntl_dupfd_cloexec(socket, number))
             .collect::<Result<Vec<OwnedFd>, _>>()?;
         let numbers = fds.iter().map(std::os::fd::AsRawFd::as_raw_fd);
         if numbers.eq((first..).take(fds.len())) {
