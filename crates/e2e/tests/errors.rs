@@ -145,7 +145,8 @@ fn a_full_disk_is_said_once_and_waited_for() {
 #[test]
 fn a_job_on_a_full_disk_can_be_stopped() {
     let scene = Scene::new();
-    let mut run = scene.run().words("--output /dev/full --echo").input("a\nb\n").start();
+    let flags = "--output /dev/full --when-full wait --echo";
+    let mut run = scene.run().words(flags).input("a\nb\n").start();
     run.wait_for_stderr("No space left on device");
     run.signal_group(tradewind_e2e::Signal::INT);
     run.wait_for_stderr("again to cancel");

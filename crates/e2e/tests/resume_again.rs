@@ -33,11 +33,22 @@ fn all(scene: &Scene) -> Vec<(String, Vec<u8>, std::time::SystemTime)> {
     all
 }
 
-/// It is refused with this, and nothing has changed.
+/// Its input is refused with this, and nothing has changed.
 #[track_caller]
 fn assert_refused(scene: &Scene, start: Start, wanted: &str) {
+    assert_refused_with(7, scene, start, wanted);
+}
+
+/// Its output is refused.
+#[track_caller]
+fn assert_not_written(scene: &Scene, start: Start, wanted: &str) {
+    assert_refused_with(4, scene, start, wanted);
+}
+
+#[track_caller]
+fn assert_refused_with(code: i32, scene: &Scene, start: Start, wanted: &str) {
     let before = all(scene);
-    let ended = start.run().expect(7);
+    let ended = start.run().expect(code);
     assert!(ended.stderr.contains(wanted), "{wanted}: {}", ended.stderr);
     assert!(all(scene) == before, "a refused resume changes nothing");
 }
@@ -85,7 +96,7 @@ fn without_resume_it_is_said_how_to_go_on() {
     let again = || run(&scene, &numbers(1..=6), "--output r.jsonl");
     let wanted = "\"r.jsonl\" exists already: it has 6 records of an earlier run of this job, which \
                   is complete, 1 of them not ok; --resume goes on with it, --overwrite replaces it";
-    assert_refused(&scene, again(), wanted);
+    assert_not_written(&scene, again(), wanted);
     run(&scene, &numbers(1..=2), "--output r.jsonl --overwrite").run().expect(0);
     assert_eq!(records(&scene.read("r.jsonl"), 2).len(), 2);
     // What the user has moved away is no longer of interest.
@@ -104,7 +115,7 @@ fn an_output_that_was_edited_after_the_end_is_left_alone() {
     {
         scene.file("r", edited);
         let wanted = "was changed after its job was complete";
-        assert_refused(&scene, run(&scene, &numbers(1..=3), "--output r --resume"), wanted);
+        assert_not_written(&scene, run(&scene, &numbers(1..=3), "--output r --resume"), wanted);
     }
 }
 
@@ -161,7 +172,7 @@ fn other_kinds_of_input_are_compared_as_well() {
         let scene = Scene::new();
         let run = |input: &str, more: &str| {
             let run = scene.run().words(flags).words("--output o.jsonl").words(more).input(input);
-            run.args(["--", "sh", "-c", "test -e well || case \"$1\" in *bad*) exit 1; esac", "sh"])
+            run.args(["--", "sh", "-c", "test -e well || case \"$*\" in *bad*) exit 1; esac", "sh"])
                 .arg("{}")
         };
         run(input, "").run().expect(1);
@@ -201,7 +212,7 @@ fn lines_cannot_take_back_what_failed_and_say_so() {
     let ended = run(&scene, &numbers(1..=6), "--output r").run().expect(1);
     assert!(ended.stderr.contains("--format jsonl"), "{}", ended.stderr);
     let retry = || run(&scene, &numbers(1..=6), "--output r --resume --retry-failed");
-    assert_refused(&scene, retry(), "--retry-failed needs --format jsonl");
+    assert_not_written(&scene, retry(), "--retry-failed needs --format jsonl");
     run(&scene, &numbers(1..=7), "--output r --resume").run().expect(1);
     assert_eq!(scene.read("r"), b"fine 1\nfine 2\nfine 3\nfine 4\nfine 6\nfine 7\n");
 }

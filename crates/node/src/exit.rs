@@ -103,6 +103,12 @@ pub fn share_with_bar() {
     stderr::share_with_bar();
 }
 
+/// Passes on what a task has written to stderr, in one piece. Waits for whoever reads it, but not for
+/// somebody who has stopped reading: what that one cannot be given is lost.
+pub fn pass_on(text: Vec<u8>) {
+    stderr::pass_on(text);
+}
+
 /// Waits until what was said and logged is written, for a second at most: to be called before the
 /// process ends in any other way than by [`report`].
 pub fn flush() {

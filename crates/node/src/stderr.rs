@@ -20,12 +20,25 @@ const QUEUE_BYTES_MAX: usize = 4 << 20;
 /// How long the end of a program waits for a reader of its last lines.
 pub(crate) const FLUSH_MAX: Duration = Duration::from_secs(1);
 
+/// Bytes that may be queued when others' text is passed on: so much may be lost at the end.
+const PASSED_BYTES_MAX: usize = 64 << 10;
+
+/// How long nothing may be read before nobody is waited for any more.
+const STUCK_MAX: Duration = Duration::from_secs(2);
+
 /// Clears the line that a progress bar stands on.
 const CLEAR_LINE: &[u8] = b"\r\x1b[2K";
 
 /// Queues whole lines, which are written in one piece.
 pub(crate) fn write(lines: Vec<u8>) {
     shared().push(lines, Kind::Lines);
+}
+
+/// Queues text that others have written, after having waited until little else is queued: but no
+/// longer than [`STUCK_MAX`] for a reader who does not read.
+pub(crate) fn pass_on(text: Vec<u8>) {
+    shared().wait_for_room();
+    shared().push(text, Kind::Lines);
 }
 
 /// Queues what draws a progress bar, or what takes it away again.
@@ -85,6 +98,8 @@ struct Shared {
     filled: Condvar,
     /// Everything is written.
     emptied: Condvar,
+    /// Something is written.
+    written: Condvar,
 }
 
 #[derive(Default)]
@@ -96,6 +111,8 @@ struct Queue {
     /// A progress bar stands on the last line.
     has_bar: bool,
     is_dead: bool,
+    /// Nobody has read for a while.
+    is_stuck: bool,
     lost: Lost,
 }
 
@@ -149,6 +166,23 @@ impl Shared {
         }
     }
 
+    fn wait_for_room(&self) {
+        let mut queue = self.lock();
+        let mut until = Instant::now() + STUCK_MAX;
+        let mut left_bytes = queue.bytes;
+        while !queue.is_dead && !queue.is_stuck && queue.bytes > PASSED_BYTES_MAX {
+            let Some(left) = until.checked_duration_since(Instant::now()) else {
+                queue.is_stuck = true;
+                return;
+            };
+            let waited = self.written.wait_timeout(queue, left);
+            (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if queue.bytes < left_bytes {
+                (left_bytes, until) = (queue.bytes, Instant::now() + STUCK_MAX);
+            }
+        }
+    }
+
     fn run(&self, to: BorrowedFd<'_>) {
         loop {
             let (chunk, notice) = self.next();
@@ -162,7 +196,8 @@ impl Shared {
                 queue.lost.chunks += 1;
                 queue.lost.reason = Some(reason);
             }
-            queue.is_writing = false;
+            (queue.is_writing, queue.is_stuck) = (false, false);
+            self.written.notify_all();
             if queue.chunks.is_empty() {
                 self.emptied.notify_all();
             }

@@ -1,14 +1,18 @@
 //! The sink's flags.
 
+use std::fs::File;
+use std::io::{IsTerminal, stdout};
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{LaneArgs, LogArgs};
-use tradewind_node::exit::{Audience, HELP};
+use tradewind_node::exit::{Audience, Fatal, HELP, USAGE};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 use tradewind_proto::collector::Order;
 
-use crate::output::{self, Format, Fsync, OutputTarget};
+use crate::output::{self, Extras, Format, Fsync, OutputTarget, Say};
 use crate::run::{Settings, run};
 
 const EXAMPLES: &str = "\
@@ -87,6 +91,49 @@ pub struct OutputArgs {
     /// What is stored survives a crash of the machine: at the end, per batch, or per record
     #[arg(long, env = "TRADEWIND_FSYNC", value_name = "WHEN", value_enum, default_value_t)]
     pub fsync: Fsync,
+
+    /// What to do when the output cannot be written: wait until it can (the default of the sink), or
+    /// exit with code 4 (of run)
+    #[arg(long, env = "TRADEWIND_WHEN_FULL", value_name = "WHAT", value_enum)]
+    pub when_full: Option<WhenFull>,
+
+    /// Put the task and a tab before each line (of lines)
+    #[arg(long, env = "TRADEWIND_TAG", value_parser = BoolishValueParser::new())]
+    pub tag: bool,
+
+    /// Put the task into each record (of jsonl)
+    #[arg(long, env = "TRADEWIND_WITH_TASK", value_parser = BoolishValueParser::new())]
+    pub with_task: bool,
+
+    /// Make a directory for each task in this one, named by its number, with stdout, stderr and
+    /// record.json
+    #[arg(long, env = "TRADEWIND_RESULTS", value_name = "DIR")]
+    pub results: Option<PathBuf>,
+
+    /// Do not pass on what tasks write to stderr, as is done when the output is lines or a terminal
+    #[arg(long, env = "TRADEWIND_NO_STDERR", value_parser = BoolishValueParser::new())]
+    pub no_stderr: bool,
+}
+
+/// What happens when the output cannot be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum WhenFull {
+    /// It is tried again until it can; nothing is lost meanwhile.
+    #[default]
+    Wait,
+    /// The program ends.
+    Exit,
+}
+
+impl WhenFull {
+    /// As it is written on a command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Exit => "exit",
+        }
+    }
 }
 
 impl OutputArgs {
@@ -94,6 +141,22 @@ impl OutputArgs {
     #[must_use]
     pub fn target(&self) -> OutputTarget {
         self.output.clone().unwrap_or_default()
+    }
+
+    /// Refuses flags that contradict one another.
+    ///
+    /// # Errors
+    /// When there are any.
+    pub fn check(&self) -> Result<(), Fatal> {
+        let format = self.format();
+        let refuse = |text: &str| Err(Fatal::new(USAGE, text));
+        if self.tag && format != Format::Lines {
+            return refuse("--tag is for lines; records in jsonl have the task with --with-task");
+        }
+        if self.with_task && format != Format::Jsonl {
+            return refuse("--with-task is for --format jsonl; lines have the task with --tag");
+        }
+        Ok(())
     }
 
     fn format(&self) -> Format {
@@ -105,7 +168,16 @@ impl OutputArgs {
         if by_seq { Order::Seq } else { Order::Completion }
     }
 
-    fn settings(&self) -> output::Settings {
+    fn is_terminal(&self) -> bool {
+        let is_terminal = |path: &Path| File::open(path).is_ok_and(|file| file.is_terminal());
+        match self.target() {
+            OutputTarget::Stdout => stdout().is_terminal(),
+            OutputTarget::File(path) => path.starts_with("/dev") && is_terminal(&path),
+        }
+    }
+
+    fn settings(&self, quiet: bool) -> output::Settings {
+        let is_read_here = self.format() == Format::Lines || self.is_terminal();
         output::Settings {
             output: self.target(),
             format: self.format(),
@@ -113,6 +185,9 @@ impl OutputArgs {
             joblog: self.joblog.clone(),
             overwrite: self.overwrite,
             fsync: self.fsync,
+            extras: Extras { tag: self.tag, task: self.with_task },
+            results: self.results.clone(),
+            say: Say { stderr: is_read_here && !self.no_stderr, failures: !quiet },
         }
     }
 }
@@ -128,7 +203,9 @@ impl SinkArgs {
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
             quiet: self.logs.quiet,
-            progress: !self.logs.no_progress && !self.logs.quiet,
+            // A bar between the lines of the output would be in the way of both.
+            progress: !self.logs.no_progress && !self.logs.quiet && !self.output.is_terminal(),
+            when_full: self.output.when_full.unwrap_or_default(),
             audience: Audience::User,
         }
     }
@@ -139,7 +216,8 @@ impl SinkArgs {
     /// When the records cannot be collected.
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
-        let output = self.output.settings();
+        self.output.check()?;
+        let output = self.output.settings(self.logs.quiet);
         let settings = self.settings(Inherited::from_env());
         allow_many_files();
         block_on(|shutdown| run(settings, move || output::prepare(&output), shutdown))

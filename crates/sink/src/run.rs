@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tradewind_lanes::{Dialler, Endpoint, LaneOptions};
 use tradewind_node::downstream::GaveUp;
@@ -15,8 +15,10 @@ use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
 use tradewind_node::{Clock, Listen, PARENT_ENV, Progress, ProgressView, Shutdown, random_id};
 use tradewind_proto::SessionId;
 use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Inputs, Order};
-use tradewind_proto::message::{Card, Role, ToSink};
+use tradewind_proto::dispatcher::HaltOn;
+use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
 
+use crate::args::WhenFull;
 use crate::output::{self, Journal, OpenError, OutputError, Store, TaskHashes, WriterThread};
 use crate::summary::summary;
 
@@ -36,6 +38,8 @@ pub struct Settings {
     pub quiet: bool,
     /// Show how far the job is.
     pub progress: bool,
+    /// What happens when the output cannot be written.
+    pub when_full: WhenFull,
     /// Who hears of what happens to the job.
     pub audience: Audience,
 }
@@ -79,8 +83,11 @@ pub async fn run<S: Store>(
 ) -> exit::Outcome {
     let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
     let gate = settings.listen.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
-    let Some(store) = prepared(prepare, &mut shutdown).await? else { return Ok(STOPPED) };
+    let Some(store) = prepared(prepare, settings.when_full, &mut shutdown).await? else {
+        return Ok(STOPPED);
+    };
     let (report, can_retry) = (store.report(), store.can_retry());
+    let has_reasons = store.has_reasons();
     tracing::info!(
         listen = %gate.endpoint(),
         ventilator = %settings.ventilator,
@@ -101,6 +108,7 @@ pub async fn run<S: Store>(
 
     let config = CollectorConfig { session, order: settings.order, report };
     let mut sink = Sink::new(config, settings.audience, store, events_in);
+    sink.when_full = settings.when_full;
     let mut progress = Progress::new(settings.progress);
     let mut show = tokio::time::interval(Progress::INTERVAL);
     let mut batch = Vec::with_capacity(EVENTS_MAX);
@@ -117,10 +125,13 @@ pub async fn run<S: Store>(
             () = tokio::time::sleep_until(due.into()) => {}
             _ = shutdown.asked() => {
                 progress.clear();
+                if let Some(refused) = sink.refused.take() {
+                    return Err(Refused { is_said: true, ..refused }.fatal());
+                }
                 // What was given out to be written still is: the writer writes it as it ends, and
                 // must not wait for us to hear of it.
                 events.close();
-                return Ok(sink.stop());
+                return Ok(sink.stop(&mut shutdown).await);
             }
             _ = show.tick(), if !progress.is_off() => {
                 progress.show(&view(&sink.collector.snapshot()));
@@ -147,15 +158,24 @@ pub async fn run<S: Store>(
     } else {
         say(&format!("{}; all had their records already", summary(&snapshot.stored, took)));
     }
+    let end = sink.collector.input_end();
+    let has_parent = std::env::var_os(PARENT_ENV).is_some();
+    if end == Some(InputEnd::CutShort) && !has_parent {
+        say("the job was stopped before the end of its input: the rest was not run");
+    }
     let has_failures = snapshot.stored.not_ok() > 0;
     if sink.journal.is_some() {
         if !sink.collector.is_whole() {
             say("to go on with it: the same again with --resume");
         } else if has_failures && can_retry {
             say("to run what is not ok again: the same again with --resume --retry-failed");
-        } else if has_failures {
-            say("what is not ok can be run again only with --format jsonl and a file as --output");
         }
+    }
+    if has_failures && !has_reasons {
+        say(
+            "to keep why each task failed, and to be able to run those again: --format jsonl and a \
+             file as --output",
+        );
     }
     if snapshot.duplicates + snapshot.strays > 0 {
         tracing::info!(
@@ -169,20 +189,29 @@ pub async fn run<S: Store>(
         settings.audience.say(line);
         return Ok(REFUSED);
     }
-    Ok(if snapshot.stored.not_ok() > 0 { TASKS_FAILED } else { OK })
+    Ok(match end {
+        // The parent hears it from the ventilator, and knows why.
+        Some(InputEnd::CutShort) if !has_parent => STOPPED,
+        Some(InputEnd::Halted(HaltOn::Success)) => OK,
+        _ if has_failures => TASKS_FAILED,
+        _ => OK,
+    })
 }
 
 /// Opens what is to be written. What is only full, or has no reader yet, is waited for; `None` if
 /// the program was stopped meanwhile.
 async fn prepared<S>(
     mut prepare: impl FnMut() -> Result<S, OpenError>,
+    when_full: WhenFull,
     shutdown: &mut Shutdown,
 ) -> Result<Option<S>, Fatal> {
     let mut is_said = false;
     loop {
         let error = match prepare() {
             Ok(store) => return Ok(Some(store)),
-            Err(error) if error.may_pass() => error,
+            Err(error) if error.is_unread() || (error.is_full() && when_full == WhenFull::Wait) => {
+                error
+            }
             Err(error) => return Err(Fatal { code: error.code(), error: error.into() }),
         };
         if !std::mem::replace(&mut is_said, true) {
@@ -242,6 +271,7 @@ struct Sink<S> {
     is_new: bool,
     /// Lists of records that were stored.
     stored: u64,
+    when_full: WhenFull,
 }
 
 impl<S: Store> Sink<S> {
@@ -270,6 +300,7 @@ impl<S: Store> Sink<S> {
             retry: None,
             is_new: true,
             stored: 0,
+            when_full: WhenFull::default(),
         }
     }
 
@@ -350,9 +381,20 @@ impl<S: Store> Sink<S> {
     }
 
     /// Leaves everything in order, to go on from there.
-    fn stop(self) -> u8 {
+    async fn stop(self, shutdown: &mut Shutdown) -> u8 {
         if let Some(writer) = self.writer {
-            writer.join();
+            let (ended_in, ended) = oneshot::channel();
+            // It may be waiting for somebody to read; then a second request ends the program.
+            let joined = std::thread::Builder::new().spawn(move || {
+                writer.join();
+                let _ = ended_in.send(());
+            });
+            if joined.is_ok() {
+                tokio::select! {
+                    _ = ended => {}
+                    _ = shutdown.asked() => {}
+                }
+            }
         }
         let stored = self.collector.snapshot().stored.total();
         let how = if self.journal.is_some() { "; start it again to go on" } else { "" };
@@ -398,11 +440,17 @@ impl<S: Store> Sink<S> {
                 // Whoever read the output has seen enough, as `head` does.
                 return Err(Fatal { code: CLOSED, error: error.into() });
             }
+            output::Event::Failed(error @ OutputError::Io { .. })
+                if self.when_full == WhenFull::Exit =>
+            {
+                let how = if self.journal.is_some() { "; --resume goes on from there" } else { "" };
+                return Err(Fatal::new(OUTPUT, format!("{error}{how}")));
+            }
             output::Event::Failed(error) => {
                 // Nothing is acknowledged meanwhile, so nothing is lost: the job stands still
                 // until there is room.
                 if self.retry.is_none() {
-                    tracing::error!("{error}; nothing is acknowledged until that is done");
+                    tracing::error!("{error}; waiting until that is over, nothing is lost");
                     self.collector.handle_stuck(true);
                 }
                 self.retry = Some(Instant::now() + RETRY_INTERVAL);

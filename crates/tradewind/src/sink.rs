@@ -12,6 +12,7 @@ use tradewind_node::block_on_until;
 use tradewind_node::exit::{Audience, OK, REFUSED, STOPPED, TASKS_FAILED};
 use tradewind_proto::collector::Order;
 use tradewind_sink::Settings;
+use tradewind_sink::args::WhenFull;
 use tradewind_sink::output::{self, Format, Fsync, OutputTarget};
 
 use crate::listening::Listening;
@@ -157,6 +158,7 @@ impl Sink {
                 joblog: None,
                 overwrite: self.overwrite,
                 fsync: Fsync::default(),
+                ..output::Settings::default()
             })
         });
         let file = file.transpose().map_err(|error| Error::Output(error.into()))?;
@@ -169,6 +171,7 @@ impl Sink {
             connect_timeout: self.connect_timeout,
             quiet: true,
             progress: false,
+            when_full: WhenFull::Wait,
             audience: Audience::Program,
         };
         let (handle, signals) = (self.handle, self.signals);

@@ -302,7 +302,9 @@ impl Ventilator {
     /// Cancels a drain that nobody is left to finish.
     fn give_up_if_alone(&mut self) {
         let is_draining = self.dispatcher.is_stopped() && self.cancelled.is_none();
-        if !is_draining || !self.dispatcher.is_alone() {
+        // What an output has no room for is as good as nobody's.
+        let is_alone = self.dispatcher.is_alone() || self.dispatcher.is_output_stuck();
+        if !is_draining || !is_alone {
             self.alone = None;
         } else if self.alone.get_or_insert_with(Instant::now).elapsed() > ALONE_MAX {
             self.audience.say("nobody is left to finish what was handed out: cancelling it");

@@ -385,6 +385,12 @@ impl Dispatcher {
         self.workers.is_empty() || !self.sink.is_open()
     }
 
+    /// Does the sink say that it cannot write?
+    #[must_use]
+    pub fn is_output_stuck(&self) -> bool {
+        self.sink.is_stuck
+    }
+
     /// Did enough tasks end in the way that the job was to be halted for?
     #[must_use]
     pub fn is_halted(&self) -> bool {

@@ -175,11 +175,17 @@ impl OpenError {
         if matches!(self, Self::Same(_)) { USAGE } else { OUTPUT }
     }
 
-    /// Is it there, and has only no room, or nobody who reads it yet?
+    /// Is it a pipe that somebody may still come to read?
     #[must_use]
-    pub fn may_pass(&self) -> bool {
-        let Self::Io { reason, .. } = self else { return matches!(self, Self::NoReader { .. }) };
-        matches!(reason.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    pub fn is_unread(&self) -> bool {
+        matches!(self, Self::NoReader { .. })
+    }
+
+    /// Is there no room where it is to be?
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let is_full = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        matches!(self, Self::Io { reason, .. } if is_full(reason.kind()))
     }
 }
 

@@ -7,6 +7,15 @@ use tradewind_proto::message::Status;
 
 use super::{OutputTarget, jsonl};
 
+/// What records show besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// `lines`: the task and a tab before each line.
+    pub tag: bool,
+    /// `jsonl`: the task.
+    pub task: bool,
+}
+
 /// How records look in the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -41,13 +50,34 @@ impl Format {
 
     /// Adds a record to the end of `out`.
     pub fn encode(self, record: Record<'_>, out: &mut Vec<u8>) {
+        self.encode_with(Extras::default(), record, out);
+    }
+
+    /// The same, with what was asked for besides.
+    pub fn encode_with(self, extras: Extras, record: Record<'_>, out: &mut Vec<u8>) {
         match self {
             // What a filter drops is not there.
             Self::Lines if record.result.outcome.status == Status::Skipped => {}
+            Self::Lines if extras.tag => {
+                let tag = tag(record);
+                for line in record.result.outcome.output.split_inclusive(|byte| *byte == b'\n') {
+                    out.extend_from_slice(&tag);
+                    lines(line, out);
+                }
+            }
             Self::Lines => lines(&record.result.outcome.output, out),
-            Self::Jsonl => jsonl::encode(record, out),
+            Self::Jsonl => jsonl::encode(record, extras.task, out),
         }
     }
+}
+
+/// What stands before each line of a task: the task, as far as it is known, and a tab. A task of
+/// several lines is put into one.
+pub(super) fn tag(record: Record<'_>) -> Vec<u8> {
+    let mut tag = record.result.reported.as_ref().map_or(Vec::new(), |it| it.task.to_vec());
+    tag.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\0')).for_each(|byte| *byte = b' ');
+    tag.push(b'\t');
+    tag
 }
 
 /// A task that printed nothing takes no line: the output is that of a shell loop over the tasks.
@@ -60,7 +90,10 @@ fn lines(output: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::examples::record;
+    use tradewind_proto::Payload;
+    use tradewind_proto::message::Reported;
+
+    use super::super::examples::{record, with};
     use super::*;
 
     #[test]
@@ -81,5 +114,23 @@ mod tests {
         check(&[b""], b"");
         check(&[b"a\nb", b"", b"c\n", b"d\r\n"], b"a\nb\nc\nd\r\n");
         check(&[b"\xff\0", b"x"], b"\xff\0\nx\n");
+    }
+
+    #[test]
+    fn a_tag_stands_before_each_line() {
+        let check = |task: &'static [u8], output: &[u8], wanted: &str| {
+            let reported = Reported { task: Payload::from(task), ..Reported::default() };
+            let record = with(record(0, output), |result| {
+                result.reported = Some(Box::new(reported));
+            });
+            let mut out = Vec::new();
+            let extras = Extras { tag: true, task: false };
+            record.iter().for_each(|record| Format::Lines.encode_with(extras, record, &mut out));
+            assert_eq!(String::from_utf8(out).unwrap(), wanted);
+        };
+        check(b"a b", b"x\ny", "a b\tx\na b\ty\n");
+        check(b"a\nb\0c", b"x\n\n", "a b c\tx\na b c\t\n");
+        check(b"", b"x", "\tx\n");
+        check(b"a", b"", "");
     }
 }

@@ -24,6 +24,10 @@ struct Line<'a> {
     worker: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     stage: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_base64: Option<Base64<'a>>,
     started: Option<Started>,
     seconds: f64,
     exit_code: Option<i32>,
@@ -35,10 +39,30 @@ struct Line<'a> {
     output_base64: Option<Base64<'a>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     error: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr_base64: Option<Base64<'a>>,
 }
 
-/// Adds a record to the end of `out`.
-pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
+/// Adds a record to the end of `out`, with the task if it is known and wanted.
+pub(super) fn encode(record: Record<'_>, has_task: bool, out: &mut Vec<u8>) {
+    let outcome = &record.result.outcome;
+    write(record, has_task, Some(&outcome.output), Some(&outcome.stderr), out);
+}
+
+/// Adds a record without what the task wrote.
+pub(super) fn encode_outcome(record: Record<'_>, out: &mut Vec<u8>) {
+    write(record, true, None, None, out);
+}
+
+fn write<'a>(
+    record: Record<'a>,
+    has_task: bool,
+    output: Option<&'a [u8]>,
+    stderr: Option<&'a [u8]>,
+    out: &mut Vec<u8>,
+) {
     let Record { worker, stage, result } = record;
     let outcome = &result.outcome;
     let (exit_code, signal) = match outcome.exit {
@@ -46,16 +70,18 @@ pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
         Exit::Code(code) => (Some(code), None),
         Exit::Signal(signal) => (None, Some(signal)),
     };
-    let (output, output_base64) = match str::from_utf8(&outcome.output) {
-        Ok(text) => (Some(text), None),
-        Err(_) => (None, Some(Base64(&outcome.output))),
-    };
+    let task = result.reported.as_deref().map(|reported| &*reported.task);
+    let (task, task_base64) = text(task.filter(|task| has_task && !task.is_empty()));
+    let (output, output_base64) = text(output);
+    let (stderr, stderr_base64) = text(stderr.filter(|stderr| !stderr.is_empty()));
     let line = Line {
         seq: result.seq.0,
         status: outcome.status.as_str(),
         attempt: result.attempt.0,
         worker,
         stage,
+        task,
+        task_base64,
         started: (result.started_us != 0).then_some(Started(result.started_us)),
         seconds: result.ran_us as f64 / 1e6,
         exit_code,
@@ -63,10 +89,21 @@ pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
         output,
         output_base64,
         error: &outcome.error,
+        stderr,
+        stderr_base64,
     };
     line.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, Plain))
         .expect("writing to memory does not fail, and all keys are strings");
     out.push(b'\n');
+}
+
+/// Text as it is, other bytes in base64.
+fn text(bytes: Option<&[u8]>) -> (Option<&str>, Option<Base64<'_>>) {
+    match bytes.map(|bytes| str::from_utf8(bytes).map_err(|_| Base64(bytes))) {
+        Some(Ok(text)) => (Some(text), None),
+        Some(Err(base64)) => (None, Some(base64)),
+        None => (None, None),
+    }
 }
 
 /// Microseconds since 1970, as RFC 3339 writes them.
@@ -109,14 +146,14 @@ mod tests {
     use serde_json::{Value, json};
     use tradewind_proto::Payload;
     use tradewind_proto::collector::Records;
-    use tradewind_proto::message::Status;
+    use tradewind_proto::message::{Reported, Status};
 
     use super::super::examples::{ended, never_ran, record, with};
     use super::*;
 
     fn encoded(records: &Records) -> String {
         let mut out = Vec::new();
-        records.iter().for_each(|record| encode(record, &mut out));
+        records.iter().for_each(|record| encode(record, true, &mut out));
         String::from_utf8(out).expect("JSON is UTF-8")
     }
 
@@ -149,6 +186,26 @@ mod tests {
             never_ran(Status::Cancelled, ""),
             r#""seq":4,"status":"cancelled","attempt":0,"worker":"","started":null,"seconds":0.0,"exit_code":null,"output":"""#,
         );
+    }
+
+    #[test]
+    fn stderr_and_the_task_stand_there_if_there_are_any() {
+        let check = |task: &'static [u8], stderr: &'static [u8], keys: &str| {
+            let record = with(ended(Status::Failed, Exit::Code(3), "exit code 3"), |result| {
+                let task = Payload::from(task);
+                result.reported = Some(Box::new(Reported { task, ..Reported::default() }));
+                result.outcome.stderr = Payload::from(stderr);
+            });
+            let text = encoded(&record);
+            let value: Value = serde_json::from_str(&text).expect("good JSON");
+            let named = ["task", "task_base64", "error", "stderr", "stderr_base64"];
+            let found = named.map(|key| value.get(key).map(|value| format!("{key}={value}")));
+            assert_eq!(found.into_iter().flatten().collect::<Vec<_>>().join(" "), keys);
+        };
+        check(b"", b"", r#"error="exit code 3""#);
+        check(b"a b", b"why\n", r#"task="a b" error="exit code 3" stderr="why\n""#);
+        let base64 = r#"task_base64="/w==" error="exit code 3" stderr_base64="/g==""#;
+        check(b"\xff", b"\xfe", base64);
     }
 
     #[test]

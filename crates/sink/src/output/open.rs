@@ -18,7 +18,7 @@ use super::hashes::TaskHashes;
 use super::journal::{self, Claim, Entry, Lines};
 use super::plan::{Again, FileOutput, Plan};
 use super::same::{ReadFile, SameFile, beside, check_distinct};
-use super::{Destination, Format, Fsync, OpenError, OutputTarget, Role};
+use super::{Destination, Extras, Format, Fsync, OpenError, OutputTarget, Role, Say, results};
 
 /// What to open.
 #[derive(Clone, Debug)]
@@ -35,6 +35,12 @@ pub struct Settings {
     pub overwrite: bool,
     /// What a crash of the machine may take away.
     pub fsync: Fsync,
+    /// What records show besides.
+    pub extras: Extras,
+    /// Where each task has a directory of its own.
+    pub results: Option<PathBuf>,
+    /// What is said on stderr.
+    pub say: Say,
 }
 
 /// What is to be written, before the job is known. Until it is, nothing that exists is touched.
@@ -86,6 +92,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, OpenError> {
     let settings = settings.clone();
     let mut prepared = Prepared { settings, output, joblog, journal, claim: None };
     prepared.read_claim()?;
+    prepared.check_results()?;
     let may_hold_something = prepared.claim.is_some() || prepared.settings.overwrite;
     for file in prepared.files() {
         let destination = file.destination().clone();
@@ -195,6 +202,19 @@ impl Prepared {
         Ok(())
     }
 
+    /// Directories of other tasks are not to be mixed with ours.
+    fn check_results(&self) -> Result<(), OpenError> {
+        let Some(directory) = &self.settings.results else { return Ok(()) };
+        let target = OutputTarget::File(directory.clone());
+        let destination = Destination { role: Role::Results, target };
+        let is_empty = results::is_empty(directory);
+        let is_empty = is_empty.map_err(|reason| OpenError::opening(&destination, reason))?;
+        if is_empty || self.claim.is_some() || self.settings.overwrite {
+            return Ok(());
+        }
+        Err(OpenError::Exists { destination })
+    }
+
     /// Is the output gone on with in the way it was begun?
     pub(super) fn check_flags(&self) -> Result<(), OpenError> {
         let Some(claim) = &self.claim else { return Ok(()) };
@@ -260,6 +280,9 @@ impl Default for Settings {
             joblog: None,
             overwrite: false,
             fsync: Fsync::default(),
+            extras: Extras::default(),
+            results: None,
+            say: Say::default(),
         }
     }
 }

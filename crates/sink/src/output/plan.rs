@@ -10,12 +10,15 @@ use tradewind_proto::collector::{Counts, Opened, Order, Records};
 use tradewind_proto::{JobId, SeqSet};
 
 use super::file::{OpenFile, sync_directory_of};
+use super::format::tag;
 use super::journal::{Claim, Entry};
 use super::open::{Continued, Journal, Prepared, Settings, journal_at, open_file};
 use super::recover::{Damage, Recovered, recover_until};
+use super::results::Results;
 use super::rewrite::{self, Paths};
+use super::said::Said;
 use super::stream::{Device, Place};
-use super::{Destination, Format, Fsync, OpenError, Output, OutputError, Role, Writer};
+use super::{Destination, Extras, Format, Fsync, OpenError, Output, OutputError, Role, Writer};
 
 /// What is to be done to what is there.
 #[derive(Debug)]
@@ -50,6 +53,9 @@ pub struct FileOutput {
     is_reordered: bool,
     /// For their locks.
     locked: Vec<OpenFile>,
+    extras: Extras,
+    results: Option<Results>,
+    said: Said,
 }
 
 #[derive(Debug)]
@@ -168,9 +174,10 @@ impl Plan {
         };
         let joblog = self.prepared.joblog.map(|file| place(file, joblog_end));
         let output = place(self.prepared.output, output_end);
-        let Settings { format, fsync, .. } = self.prepared.settings;
+        let Settings { format, fsync, extras, .. } = self.prepared.settings;
         let journal = Some(journal.into_place(None));
-        let mut writer = Writer::new(format, fsync, output, joblog, journal);
+        let writer = Writer::new(format, fsync, output, joblog, journal);
+        let mut writer = writer.with_extras(extras);
         writer.set_complete(is_complete);
         writer
     }
@@ -270,7 +277,7 @@ impl Prepared {
                     let old = self.joblog.take();
                     self.joblog = old.map(|old| file.named(old.destination().clone()));
                 }
-                Role::Output | Role::Journal => {
+                Role::Output | Role::Journal | Role::Results => {
                     self.output = file.named(self.output.destination().clone());
                 }
             }
@@ -374,20 +381,29 @@ fn failed(destination: &Destination, reason: io::Error) -> OutputError {
 
 impl FileOutput {
     pub(super) fn planned(plan: Plan) -> Self {
-        Self::new(State::Planned(Box::new(plan)))
+        let settings = plan.prepared.settings.clone();
+        Self::new(State::Planned(Box::new(plan)), &settings)
     }
 
     /// Where no journal can be, each start is the first.
     pub(super) fn unkept(prepared: Prepared) -> Self {
         let Prepared { settings, output, joblog, .. } = prepared;
         let joblog = joblog.map(|file| file.into_place(None));
-        let Settings { format, fsync, .. } = settings;
+        let Settings { format, fsync, extras, .. } = settings;
         let writer = Writer::new(format, fsync, output.into_place(None), joblog, None);
-        Self::new(State::Open(Box::new(writer)))
+        Self::new(State::Open(Box::new(writer.with_extras(extras))), &settings)
     }
 
-    fn new(state: State) -> Self {
-        Self { state, reorder: None, is_reordered: false, locked: Vec::new() }
+    fn new(state: State, settings: &Settings) -> Self {
+        Self {
+            state,
+            reorder: None,
+            is_reordered: false,
+            locked: Vec::new(),
+            extras: settings.extras,
+            results: settings.results.clone().map(Results::new),
+            said: Said::new(settings.say),
+        }
     }
 
     fn writer(&mut self) -> &mut Writer<OpenFile> {
@@ -400,6 +416,7 @@ impl FileOutput {
 
 impl Output for FileOutput {
     fn begin(&mut self) -> Result<(), OutputError> {
+        self.results.as_ref().map_or(Ok(()), Results::begin)?;
         let State::Planned(plan) = &mut self.state else { return Ok(()) };
         let ready = plan.carry_out()?;
         self.reorder = plan.reorder();
@@ -410,16 +427,33 @@ impl Output for FileOutput {
     }
 
     fn write(&mut self, records: &[Records]) -> Result<(), OutputError> {
+        for record in records.iter().flat_map(Records::iter) {
+            let tag = if self.extras.tag { tag(record) } else { Vec::new() };
+            self.said.add(record, &tag);
+        }
+        if let Some(results) = &mut self.results {
+            results.add(records);
+            // It commits by itself, and what is in the journal is there as well.
+            let drained = results.drain();
+            return self.writer().write(records).and(drained);
+        }
         self.writer().write(records)
     }
 
     fn commit(&mut self) -> Result<(), OutputError> {
-        self.writer().commit()
+        self.results.as_mut().map_or(Ok(()), Results::drain)?;
+        self.writer().commit()?;
+        self.said.flush();
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<(), OutputError> {
         // Without a beginning there is nothing to sync.
-        if matches!(self.state, State::Planned(_)) { Ok(()) } else { self.writer().sync() }
+        if matches!(self.state, State::Planned(_)) {
+            return Ok(());
+        }
+        self.commit()?;
+        self.writer().sync()
     }
 
     fn finish(&mut self, is_whole: bool) -> Result<(), OutputError> {

@@ -3,7 +3,7 @@
 use tradewind_proto::collector::Opening;
 use tradewind_proto::message::Report;
 
-use super::{Continued, FileOutput, OpenError, Output, Prepared};
+use super::{Continued, FileOutput, Format, OpenError, Output, Prepared, Settings};
 
 /// Becomes an [`Output`] once it is known to which job the records belong.
 pub trait Store: Send + 'static {
@@ -26,6 +26,11 @@ pub trait Store: Send + 'static {
     fn can_retry(&self) -> bool {
         false
     }
+
+    /// Do records say why their tasks failed?
+    fn has_reasons(&self) -> bool {
+        true
+    }
 }
 
 impl Store for Prepared {
@@ -36,10 +41,16 @@ impl Store for Prepared {
     }
 
     fn report(&self) -> Report {
-        Report { command: self.settings().joblog.is_some(), task: false }
+        let Settings { joblog, extras, results, .. } = self.settings();
+        let task = extras.tag || extras.task || results.is_some();
+        Report { command: joblog.is_some(), task }
     }
 
     fn can_retry(&self) -> bool {
         self.settings().can_retry()
+    }
+
+    fn has_reasons(&self) -> bool {
+        self.settings().format == Format::Jsonl
     }
 }

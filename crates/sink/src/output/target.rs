@@ -25,6 +25,8 @@ pub enum Role {
     Joblog,
     /// What is in the two, for a sink that goes on with them.
     Journal,
+    /// A directory for each task.
+    Results,
 }
 
 /// What errors are about: displayed as `output "x"` or `standard output`.
@@ -67,6 +69,7 @@ impl fmt::Display for Role {
             Self::Output => "output",
             Self::Joblog => "joblog",
             Self::Journal => "journal",
+            Self::Results => "results",
         })
     }
 }

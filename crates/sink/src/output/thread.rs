@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use tradewind_proto::collector::Records;
+use tradewind_proto::message::TaskResult;
 
 use super::{Continued, OpenError, Output, OutputError};
 
@@ -237,7 +238,9 @@ impl Group {
         self.count += batch.len();
         for Records { results, .. } in batch {
             self.records += results.len();
-            self.bytes += results.iter().map(|result| result.outcome.output.len()).sum::<usize>();
+            let bytes =
+                |result: &TaskResult| result.outcome.output.len() + result.outcome.stderr.len();
+            self.bytes += results.iter().map(bytes).sum::<usize>();
         }
     }
 

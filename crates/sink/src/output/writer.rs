@@ -6,7 +6,7 @@ use tradewind_proto::{Seq, TaskHash};
 
 use super::journal::{Entry, Kept, Part};
 use super::stream::{Device, Place, Stream};
-use super::{Format, Fsync, OutputError, joblog};
+use super::{Extras, Format, Fsync, OutputError, joblog};
 
 /// Records after which a commit is due, so that no entry of the journal becomes long.
 pub(super) const ENTRY_RECORDS_MAX: usize = 16 << 10;
@@ -62,6 +62,7 @@ pub trait Output {
 #[derive(Debug)]
 pub struct Writer<D> {
     format: Format,
+    extras: Extras,
     fsync: Fsync,
     output: Stream<D>,
     joblog: Option<Stream<D>>,
@@ -103,7 +104,14 @@ impl<D: Device> Writer<D> {
             entry: Entry::default(),
             is_complete: false,
         });
-        Self { format, fsync, output: Stream::new(output), joblog, journal }
+        let (output, extras) = (Stream::new(output), Extras::default());
+        Self { format, extras, fsync, output, joblog, journal }
+    }
+
+    /// Records show this besides.
+    #[must_use]
+    pub fn with_extras(self, extras: Extras) -> Self {
+        Self { extras, ..self }
     }
 
     /// Says that what is there is complete already.
@@ -159,7 +167,7 @@ impl<D: Device> Output for Writer<D> {
     fn write(&mut self, records: &[Records]) -> Result<(), OutputError> {
         let mut result = Ok(());
         for record in records.iter().flat_map(Records::iter) {
-            self.format.encode(record, self.output.buffer());
+            self.format.encode_with(self.extras, record, self.output.buffer());
             if let Some(joblog) = &mut self.joblog {
                 joblog::encode(record, joblog.buffer());
             }

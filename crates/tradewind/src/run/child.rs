@@ -257,7 +257,7 @@ impl Children {
         self.relays_until
     }
 
-    fn code(&self, role: Role) -> Option<u8> {
+    pub(super) fn code(&self, role: Role) -> Option<u8> {
         self.processes.iter().find(|process| process.part.role == role)?.code
     }
 

@@ -16,11 +16,13 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use rustix::process::{Resource, getrlimit};
 use tradewind_node::args::{AttemptArgs, LogArgs, default_name};
-use tradewind_node::exit::{Fatal, HELP, LISTEN, OK, OrExit, STOPPED, SYSTEM, USAGE};
+use tradewind_node::exit::{
+    Fatal, HELP, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM, USAGE,
+};
 use tradewind_node::{Asked, Shutdown, block_on, exit, logs};
 use tradewind_proto::dispatcher::Timeout;
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
-use tradewind_sink::args::OutputArgs;
+use tradewind_sink::args::{OutputArgs, WhenFull};
 use tradewind_sink::output::{FileId, OutputTarget, ReadFile, check_distinct};
 use tradewind_ventilator::args::{FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
 use tradewind_ventilator::input::InputPath;
@@ -198,6 +200,7 @@ impl RunArgs {
             InputPath::Stdin if has_values => None,
             InputPath::Stdin => ReadFile::stdin(),
         };
+        self.output.check()?;
         let (output, joblog) = (self.output.target(), self.output.joblog.as_ref());
         check_distinct(read.as_slice(), &output, joblog).or_exit(USAGE)
     }
@@ -267,8 +270,20 @@ impl RunArgs {
     }
 
     fn sink_args(&self) -> Vec<OsString> {
-        let OutputArgs { output: _, format, ordered, unordered, joblog, overwrite, fsync } =
-            &self.output;
+        let OutputArgs {
+            output: _,
+            format,
+            ordered,
+            unordered,
+            joblog,
+            overwrite,
+            fsync,
+            when_full,
+            tag,
+            with_task,
+            results,
+            no_stderr,
+        } = &self.output;
         let mut args = arg("--output", self.output.target().as_os_str());
         if let Some(format) = format {
             args.extend(arg("--format", format.as_str()));
@@ -280,6 +295,14 @@ impl RunArgs {
         args.extend(flag("--unordered", *unordered));
         args.extend(flag("--overwrite", *overwrite));
         args.extend(arg("--fsync", fsync.as_str()));
+        // Somebody waits for the end, and can make room and go on.
+        args.extend(arg("--when-full", when_full.unwrap_or(WhenFull::Exit).as_str()));
+        args.extend(flag("--tag", *tag));
+        args.extend(flag("--with-task", *with_task));
+        if let Some(results) = results {
+            args.extend(arg("--results", results));
+        }
+        args.extend(flag("--no-stderr", *no_stderr));
         args.extend(flag("--no-progress", true));
         args
     }
@@ -362,7 +385,9 @@ async fn drive(mut children: Children, mut shutdown: Shutdown) -> exit::Outcome 
                 End::Failed { code } => {
                     // The child has said why.
                     children.quit().await;
-                    return Ok(code);
+                    // A ventilator ends because the sink has refused its job.
+                    let is_output = code == REFUSED && children.code(Role::Sink) == Some(OUTPUT);
+                    return Ok(if is_output { OUTPUT } else { code });
                 }
             },
             asked = shutdown.asked() => match asked {

@@ -3,13 +3,16 @@
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::{BadRow, Delimiter, LineSource};
 
@@ -85,9 +88,8 @@ pub struct Input<R = Box<dyn Read + Send>> {
     pub bytes: Option<u64>,
 }
 
-/// Opens the input.
-///
-/// A named pipe is opened when someone opens its other end.
+/// Opens the input. Nobody is waited for here: of a named pipe the first read waits for whoever
+/// writes into it.
 ///
 /// # Errors
 ///
@@ -105,7 +107,11 @@ pub fn open_file(path: &InputPath) -> Result<File, InputError> {
     let opened = match path {
         // A handle of our own: the standard library's stdin has a lock and a buffer.
         InputPath::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),
-        InputPath::File(path) => File::open(path),
+        InputPath::File(path) => {
+            let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+            let flags = if is_pipe { OFlags::NONBLOCK.bits().cast_signed() } else { 0 };
+            File::options().read(true).custom_flags(flags).open(path)
+        }
     };
     let describe = |reason| InputError::opening(path, reason);
     let file = opened.map_err(describe)?;
@@ -129,7 +135,8 @@ impl Input {
             true => Some(metadata.len().saturating_sub(file.stream_position().map_err(describe)?)),
             false => None,
         };
-        Ok(Self { reader: Box::new(Patient(file)), path, bytes })
+        let is_pipe = metadata.file_type().is_fifo();
+        Ok(Self { reader: Box::new(Patient { file, may_lack_writer: is_pipe }), path, bytes })
     }
 }
 
@@ -186,19 +193,35 @@ impl fmt::Display for InputPath {
     }
 }
 
-/// Waits where a read would fail because the descriptor does not block.
+/// Waits where a read would fail because the descriptor does not block, and where it would find the
+/// end of a pipe because nobody has opened that to write yet.
 ///
 /// That mode belongs to the open file, not to the descriptor: any process that shares our stdin,
 /// an `ssh` before us in the script for one, may have left it on.
-struct Patient(File);
+struct Patient {
+    file: File,
+    may_lack_writer: bool,
+}
+
+impl Patient {
+    /// Waits until there is something to read, or its end: a writer that has gone, not one that is
+    /// yet to come.
+    fn wait(&self) -> io::Result<()> {
+        match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], None) {
+            Err(error) if error != Errno::INTR => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
 
 impl Read for Patient {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if std::mem::take(&mut self.may_lack_writer) {
+            self.wait()?;
+        }
         loop {
-            match self.0.read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None)?;
-                }
+            match self.file.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
                 result => return result,
             }
         }
@@ -267,7 +290,8 @@ mod tests {
     fn a_pipe_that_does_not_block_is_waited_for() {
         let (reader, writer) = io::pipe().unwrap();
         rustix::io::ioctl_fionbio(&reader, true).unwrap();
-        let mut patient = Patient(File::from(std::os::fd::OwnedFd::from(reader)));
+        let mut patient =
+            Patient { file: File::from(std::os::fd::OwnedFd::from(reader)), may_lack_writer: true };
         let reading = std::thread::spawn(move || {
             let mut byte = [0];
             patient.read(&mut byte).map(|n| (n, byte))

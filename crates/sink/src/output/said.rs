@@ -1,0 +1,173 @@
+//! What a person at a terminal hears of tasks: what they wrote to stderr, and why the first of them
+//! failed.
+
+use std::fmt::Write;
+
+use tradewind_node::exit::pass_on;
+use tradewind_proto::collector::Record;
+use tradewind_proto::message::{Exit, Status};
+
+/// What is to be said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Say {
+    /// What tasks wrote to stderr is passed on, each task's by itself.
+    pub stderr: bool,
+    /// The first failures have a line each.
+    pub failures: bool,
+}
+
+/// Failures that have a line of their own.
+const FAILURES_MAX: u64 = 10;
+
+/// The longest line about a failure, in characters.
+const LINE_CHARS_MAX: usize = 300;
+
+/// Says it, after the records that it is about are written.
+#[derive(Debug)]
+pub(super) struct Said {
+    say: Say,
+    text: Vec<u8>,
+    failures: u64,
+}
+
+impl Said {
+    /// Says it on this process's stderr.
+    pub(super) fn new(say: Say) -> Self {
+        Self { say, text: Vec::new(), failures: 0 }
+    }
+
+    /// Takes note of a record. `tag` comes before each line of its stderr.
+    pub(super) fn add(&mut self, record: Record<'_>, tag: &[u8]) {
+        let outcome = &record.result.outcome;
+        if self.say.stderr {
+            for line in outcome.stderr.split_inclusive(|byte| *byte == b'\n') {
+                self.text.extend_from_slice(tag);
+                self.text.extend_from_slice(line);
+            }
+            if self.text.last().is_some_and(|byte| *byte != b'\n') {
+                self.text.push(b'\n');
+            }
+        }
+        // Who cancels a job knows why its tasks did not end well.
+        let is_expected = outcome.status.is_success() || outcome.status == Status::Cancelled;
+        if !self.say.failures || is_expected {
+            return;
+        }
+        self.failures += 1;
+        if self.failures <= FAILURES_MAX {
+            failure(record, &mut self.text);
+        } else if self.failures == FAILURES_MAX + 1 {
+            self.text.extend_from_slice(b"more failures are not shown\n");
+        }
+    }
+
+    /// Says what there is to say.
+    pub(super) fn flush(&mut self) {
+        if !self.text.is_empty() {
+            pass_on(std::mem::take(&mut self.text));
+        }
+    }
+}
+
+/// Adds a line that says why a task failed.
+fn failure(record: Record<'_>, out: &mut Vec<u8>) {
+    let result = record.result;
+    let outcome = &result.outcome;
+    let status = match outcome.status {
+        Status::TimedOut => "timed out",
+        other => other.as_str(),
+    };
+    let mut line = format!("task {} {status}", result.seq.0.saturating_add(1));
+    if !record.stage.is_empty() {
+        let _ = write!(line, " in stage {}", record.stage);
+    }
+    let reason = match outcome.exit {
+        _ if !outcome.error.is_empty() => outcome.error.clone(),
+        Exit::Code(code) => format!("exit code {code}"),
+        Exit::Signal(signal) => format!("ended by signal {signal}"),
+        Exit::None => String::new(),
+    };
+    let stderr = String::from_utf8_lossy(&outcome.stderr);
+    for text in [last_line(&reason), last_line(&stderr)] {
+        if !text.is_empty() {
+            line.push_str(": ");
+            line.extend(text.chars().map(|char| if char.is_control() { '?' } else { char }));
+        }
+    }
+    if let Some((end, _)) = line.char_indices().nth(LINE_CHARS_MAX) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line.push('\n');
+    out.extend_from_slice(line.as_bytes());
+}
+
+fn last_line(text: &str) -> &str {
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use tradewind_proto::Payload;
+    use tradewind_proto::collector::Records;
+
+    use super::super::examples::{ended, record};
+    use super::*;
+
+    fn said(say: Say, tag: &[u8], records: &[Records]) -> String {
+        let mut said = Said::new(say);
+        records.iter().flat_map(Records::iter).for_each(|record| said.add(record, tag));
+        String::from_utf8(said.text).unwrap()
+    }
+
+    fn with_stderr(mut records: Records, stderr: &str) -> Records {
+        records.results[0].outcome.stderr = Payload::from(stderr.as_bytes().to_vec());
+        records
+    }
+
+    #[test]
+    fn stderr_is_passed_on_by_task_and_ends_with_a_newline() {
+        let records = [
+            with_stderr(record(0, "x"), "warning\nmore"),
+            record(1, "y"),
+            with_stderr(ended(Status::Failed, Exit::Code(3), "exit code 3"), "why\n"),
+        ];
+        let stderr = Say { stderr: true, failures: false };
+        assert_eq!(said(stderr, b"", &records), "warning\nmore\nwhy\n");
+        assert_eq!(said(stderr, b"a\t", &records), "a\twarning\na\tmore\na\twhy\n");
+        let both = Say { stderr: true, failures: true };
+        let wanted = "warning\nmore\nwhy\ntask 4 failed: exit code 3: why\n";
+        assert_eq!(said(both, b"", &records), wanted);
+        assert_eq!(said(Say::default(), b"", &records), "");
+    }
+
+    #[test]
+    fn the_first_failures_have_a_line_with_the_reason() {
+        let failures = Say { stderr: false, failures: true };
+        let check = |record: Records, wanted: &str| {
+            assert_eq!(said(failures, b"", &[record]), format!("task 4 {wanted}\n"));
+        };
+        let failed = |error: &str| ended(Status::Failed, Exit::Code(3), error);
+        check(with_stderr(failed("exit code 3"), "a\nb\n\n"), "failed: exit code 3: b");
+        check(failed(""), "failed: exit code 3");
+        check(failed("\x1b[31mno\x07"), "failed: ?[31mno?");
+        check(ended(Status::Failed, Exit::Signal(9), ""), "failed: ended by signal 9");
+        check(
+            ended(Status::TimedOut, Exit::Signal(15), "timed out after 1s"),
+            "timed out: timed out after 1s",
+        );
+        check(ended(Status::Lost, Exit::None, "its worker was lost"), "lost: its worker was lost");
+        check(
+            Records { stage: "parse".into(), ..failed("") },
+            "failed in stage parse: exit code 3",
+        );
+        let long = said(failures, b"", &[failed(&"x".repeat(5000))]);
+        assert!(long.chars().count() < 310 && long.ends_with("…\n"), "{long}");
+        let none = [record(0, "x"), ended(Status::Cancelled, Exit::None, "no")];
+        assert_eq!(said(failures, b"", &none), "");
+        let many: Vec<Records> = (0..30).map(|_| failed("")).collect();
+        let text = said(failures, b"", &many);
+        assert_eq!(text.lines().count(), 11);
+        assert!(text.ends_with("\nmore failures are not shown\n"), "{text}");
+    }
+}
