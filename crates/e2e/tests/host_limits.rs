@@ -143,12 +143,14 @@ fn a_file_that_is_being_written_is_waited_for() {
     assert_eq!(run.wait().expect(0).text(), "a\nb\n");
 }
 
-/// Nobody counts root's processes.
-fn as_nobody(scene: &Scene, processes: u32) -> Start {
+/// As a user of whom there are no other processes. Nobody counts root's.
+fn as_somebody(scene: &Scene, processes: u32) -> Start {
+    let user = 70_000 + std::process::id() % 1_000_000;
     std::process::Command::new("chmod").arg("777").arg(scene.dir()).status().unwrap();
     scene
         .other("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "prlimit"])
+        .args([format!("--reuid={user}"), format!("--regid={user}")])
+        .args(["--clear-groups", "prlimit"])
         .arg(format!("--nproc={processes}:{processes}"))
 }
 
@@ -156,7 +158,7 @@ fn as_nobody(scene: &Scene, processes: u32) -> Start {
 fn processes_that_are_used_up_are_waited_for() {
     let is_root = rustix::process::geteuid().is_root();
     let is_reachable = |scene: &Scene| {
-        as_nobody(scene, 50).arg(program("tradewind")).arg("--version").run().code() == 0
+        as_somebody(scene, 50).arg(program("tradewind")).arg("--version").run().code() == 0
     };
     let scene = Scene::new();
     if !is_root || !is_reachable(&scene) {
@@ -165,18 +167,18 @@ fn processes_that_are_used_up_are_waited_for() {
     }
     // What is known at the start.
     for flags in ["-j 100", "-j 100 --workers 3"] {
-        let run = as_nobody(&scene, 70).arg(program("tradewind")).arg("run").words(flags);
+        let run = as_somebody(&scene, 70).arg(program("tradewind")).arg("run").words(flags);
         let ended = run.args(["--", "sh", "-c", "sleep 0.02; echo {}"]).input(numbers(200)).run();
         let ended = ended.expect(0);
         assert!(ended.stderr.contains("processes: ulimit -u is 70"), "{}", ended.stderr);
     }
     // What is not. These commands start nothing themselves: that would be their own failure.
     let script = ": > $1; exec sleep 0.3";
-    let run = as_nobody(&scene, 70).arg(program("tradewind")).words("run -j 100 -- sh -c");
+    let run = as_somebody(&scene, 70).arg(program("tradewind")).words("run -j 100 -- sh -c");
     let run = run.arg(script).args(["sh", "{}"]).input(numbers(100)).start();
     wait_until("it runs", || scene.path("0").exists());
     let others = "for i in $(seq 60); do sleep 1.5 & done; wait; true";
-    let others = as_nobody(&scene, 200).args(["sh", "-c", others]).start();
+    let others = as_somebody(&scene, 200).args(["sh", "-c", others]).start();
     wait_until("the processes are used up", || scene.count("sleep 1.5") > 50);
     let ended = run.wait().expect(0);
     assert_eq!(summary_counts(&ended.stderr), Some("100 tasks: 100 ok"), "{}", ended.stderr);
