@@ -5,17 +5,18 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, ExitStatus};
 
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, pidfd_open,
-    waitid,
+    test_kill_process_group, waitid,
 };
 
 use super::files;
 
-/// A process group whose leader is our child and is not reaped yet.
+/// A process group whose leader is our child.
 ///
-/// Its id cannot belong to anybody else as long as this exists: [`reap`](Self::reap) takes it
-/// away, so that nothing can be signalled afterwards.
+/// Its id cannot belong to anybody else until the leader is [reaped](Self::reap); after that nothing
+/// is signalled.
 #[derive(Debug)]
 pub(super) struct Group {
     leader: Child,
@@ -77,6 +78,9 @@ impl Group {
     }
 
     pub(super) fn signal(&self, signal: Signal) {
+        if self.reaped {
+            return;
+        }
         // Fails only if nobody is left, or if all have become another user's: nothing to be done.
         let _ = if self.is_alone {
             kill_process(self.pid, signal)
@@ -108,10 +112,16 @@ impl Group {
     }
 
     /// Waits for the leader.
-    pub(super) fn reap(mut self) -> io::Result<ExitStatus> {
+    pub(super) fn reap(&mut self) -> io::Result<ExitStatus> {
         let status = self.leader.wait();
         self.reaped = true;
         status
+    }
+
+    /// Whether nobody is left of it, for one whose leader was reaped. Whatever else has its id by
+    /// then makes it look as if somebody were.
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_alone || test_kill_process_group(self.pid) == Err(Errno::SRCH)
     }
 }
 

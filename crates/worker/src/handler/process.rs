@@ -80,7 +80,7 @@ enum Stopping {
 
 /// Runs a command to its end.
 pub(super) fn supervise(spawned: Spawned, care: &Care<'_>, stop: &StopSignal) -> io::Result<Ended> {
-    let Spawned { group, stdin, stdout, stderr, ends } = spawned;
+    let Spawned { mut group, stdin, stdout, stderr, ends } = spawned;
     let mut streams = Streams::new(care.input, care.stdout_bytes_max, stdout, stderr);
     if let Some(stdin) = stdin {
         fcntl_setfl(&stdin, OFlags::NONBLOCK)?;
@@ -147,11 +147,12 @@ pub(super) fn supervise(spawned: Spawned, care: &Care<'_>, stop: &StopSignal) ->
     }
     streams.close_stdin();
     drop(ends);
+    let status = group.reap()?;
     streams.take_what_is_there()?;
-    if stopping == Stopping::No {
+    // A command that another slot is just starting holds the pipes too, for an instant.
+    if stopping == Stopping::No && streams.has_any() && !group.is_gone() {
         listen_on(&mut streams, &group, stop)?;
     }
-    let status = group.reap()?;
     let exceeded = streams.exceeded;
     let (stdout, stderr) = streams.into_parts();
     Ok(Ended { status, stdout, stdout_exceeded: exceeded, stderr, is_stopped, wanted_terminal })

@@ -169,7 +169,7 @@ impl Child {
     }
 
     /// Waits for its end, and leaves nobody of its group behind.
-    pub(super) fn reap(self) -> io::Result<Exit> {
+    pub(super) fn reap(mut self) -> io::Result<Exit> {
         self.group.signal(Signal::KILL);
         self.group.reap().map(command::exit_of)
     }
