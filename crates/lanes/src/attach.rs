@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use thiserror::Error;
@@ -20,10 +19,12 @@ use tokio::runtime::Handle;
 use zeromq::util::PeerIdentity;
 use zeromq::{Socket, SocketEvent, SocketOptions, ZmqError};
 
+use crate::door::Door;
 use crate::lane::sealed::Sealed;
 use crate::lane::{GoneReason, LaneState, Peer};
+use crate::meter::Meter;
 use crate::options::LaneOptions;
-use crate::pump::Pump;
+use crate::pump::{Guard, Pump};
 
 /// Why a connection never became a lane.
 #[derive(Debug, Error)]
@@ -51,12 +52,13 @@ pub struct Attached<Z: Socket> {
     pub(crate) peer: Peer,
 }
 
-/// Makes a lane of a connection. With an identity, the peer is told it; an empty one is none.
+/// Makes a lane of a connection.
 pub(crate) async fn attach<L, S>(
     stream: S,
     peer_addr: SocketAddr,
-    identity: Option<PeerIdentity>,
+    door: &Door,
     state: Arc<LaneState>,
+    is_gate: bool,
     options: &LaneOptions,
 ) -> Result<L, HandshakeError>
 where
@@ -64,15 +66,20 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (listener, zmq) = private_pair(options.socket_dir.as_deref()).map_err(local)?;
-    let mut handshake = Handshake::<L::Socket>::start(listener, identity).await?;
-    let limits = L::FLOW.limits(options.message_bytes_max);
-    let pump = Pump::start(stream, zmq, L::FLOW, limits, state.clone());
+    let mut handshake = Handshake::<L::Socket>::start(listener, door.identity.clone()).await?;
+    let meter = Meter::new(L::FLOW.limits(options.message_bytes_max));
+    let guard = Guard { door: door.clone(), peer: peer_addr, is_gate };
+    let pump = Pump::start(stream, zmq, L::FLOW, meter, guard, state.clone());
 
     // The pump's end need not be waited for: it closes the Unix socket, and then ZeroMQ comes to a verdict.
     // Nor would it be right to: the peer may have shaken hands, said all it had to say and gone already.
     let verdict = tokio::time::timeout(options.handshake_timeout, handshake.verdict()).await;
     let identity = match verdict {
-        Ok(Ok(identity)) => identity,
+        Ok(Ok(identity)) => match state.gone() {
+            // It shook hands and said in the same breath that it will not have us.
+            Some(reason @ GoneReason::Told(_)) => return Err(HandshakeError::Gone(reason)),
+            _ => identity,
+        },
         Ok(Err(error)) => {
             return Err(match state.gone() {
                 Some(reason) if reason != GoneReason::Closed => HandshakeError::Gone(reason),
@@ -170,11 +177,6 @@ async fn verdict(events: &mut mpsc::Receiver<SocketEvent>) -> Result<PeerIdentit
     }
 }
 
-/// An identity as zmq.rs wants it; it makes one up if it is given an empty one.
-pub(crate) fn peer_identity(identity: Bytes) -> Result<Option<PeerIdentity>, ZmqError> {
-    if identity.is_empty() { Ok(None) } else { PeerIdentity::try_from(identity).map(Some) }
-}
-
 /// Longest path of a Unix socket that every Unix takes, its closing zero not counted.
 const SOCKET_PATH_BYTES_MAX: usize = 103;
 
@@ -192,9 +194,13 @@ fn private_pair(dir: Option<&Path>) -> io::Result<(UnixListener, UnixStream)> {
     let in_dir = |dir: &Path| private.tempdir_in(dir);
 
     let system = std::env::temp_dir();
-    let mut dir = match dir {
-        Some(dir) => in_dir(dir)?,
-        None => in_dir(Path::new(MEMORY_DIR)).or_else(|_| in_dir(&system))?,
+    let made = match dir {
+        Some(dir) => in_dir(dir),
+        None => in_dir(Path::new(MEMORY_DIR)).or_else(|_| in_dir(&system)),
+    };
+    let mut dir = match made {
+        Ok(dir) => dir,
+        Err(error) => return abstract_pair().map_err(|_| error),
     };
     let socket_in = |dir: &Path| dir.join("s");
     if socket_in(dir.path()).as_os_str().as_bytes().len() > SOCKET_PATH_BYTES_MAX {
@@ -209,9 +215,42 @@ fn private_pair(dir: Option<&Path>) -> io::Result<(UnixListener, UnixStream)> {
     Ok((listener, UnixStream::from_std(stream)?))
 }
 
+/// The same where no directory can be written to, as in a container whose root is read-only: under a
+/// name that is in no file system, that nobody can guess, and that exists for as long. Who is in this
+/// network namespace could read it in /proc/net/unix meanwhile, hence only there.
+#[cfg(target_os = "linux")]
+fn abstract_pair() -> io::Result<(UnixListener, UnixStream)> {
+    use std::os::linux::net::SocketAddrExt;
+
+    let name = format!("tradewind-{:032x}", fastrand::u128(..));
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+    let listener = UnixListener::bind_addr(&address)?;
+    let stream = StdUnixStream::connect_addr(&address)?;
+    stream.set_nonblocking(true)?;
+    Ok((listener, UnixStream::from_std(stream)?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_pair() -> io::Result<(UnixListener, UnixStream)> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn where_no_directory_can_be_written_to_a_pair_is_had_all_the_same() {
+        let nowhere = Path::new("/proc/nowhere");
+        let (listener, stream) = private_pair(Some(nowhere)).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        accepted.set_nonblocking(true).unwrap();
+        stream.writable().await.unwrap();
+        stream.try_write(b"x").unwrap();
+        let accepted = UnixStream::from_std(accepted).unwrap();
+        accepted.readable().await.unwrap();
+        assert_eq!(accepted.try_read(&mut [0; 2]).unwrap(), 1);
+    }
 
     #[tokio::test]
     async fn a_private_pair_leaves_nothing_on_the_disk() {

@@ -4,44 +4,61 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, info};
-use zeromq::util::PeerIdentity;
+use tracing::{debug, info, warn};
 
-use crate::attach::{HandshakeError, attach, peer_identity};
+use crate::attach::{HandshakeError, attach};
+use crate::door::Door;
 use crate::endpoint::Endpoint;
-use crate::lane::{Lane, LaneState};
+use crate::lane::{GoneReason, Lane, LaneState, LaneWatch};
 use crate::options::LaneOptions;
 use crate::pull::PullLane;
 use crate::push::PushLane;
+use crate::reasons::{Line, Reasons};
 use crate::tcp;
 
-/// Makes lanes to one endpoint, one after the other, and shows each the same identity.
+/// Makes lanes to one endpoint, one after the other, and shows each the same door.
 ///
-/// Both ways to dial go on until they succeed, with a growing and jittered pause between attempts. They are
-/// cancel-safe: a caller who wants to give up wraps them in a timeout and asks [`last_error`] why.
+/// Both ways to dial go on until they succeed, with a growing and jittered pause between attempts, and say
+/// in the log why they have not: at once when the reason changes, and again every minute. They are
+/// cancel-safe: a caller who wants to give up wraps them in a timeout, or waits for [`hopeless`] beside
+/// them, and asks [`last_error`] why.
 ///
+/// [`hopeless`]: Self::hopeless
 /// [`last_error`]: Self::last_error
 #[derive(Debug)]
 pub struct Dialler {
     endpoint: Endpoint,
     options: LaneOptions,
-    identity: Option<PeerIdentity>,
+    door: Door,
     backoff: Backoff,
     last_error: Option<DialError>,
-    /// Attempts that failed since a lane was there, which is said once.
-    failures: u64,
+    /// What was said of failures since the last lane that lived.
+    reasons: Reasons,
+    /// The latest lane, and since when it stood.
+    lane: Option<(LaneWatch, Instant)>,
+    /// The latest lane was ended by its peer, with a reason, as soon as it stood.
+    was_sent_away: bool,
+    /// How often in a row, and since when, our door did not take who was there.
+    wrong: Option<(u32, Instant)>,
+    hopeless: watch::Sender<bool>,
 }
 
-/// A ZMTP identity has at most 255 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("an identity of {bytes} bytes, where at most {} are possible", PeerIdentity::MAX_LENGTH)]
-pub struct IdentityTooLong {
-    /// How long it was.
-    pub bytes: usize,
+/// Resolves when a dialler keeps finding a peer that its own door does not take: of another version, of
+/// another kind, behind another port. Trying on will not change that.
+#[derive(Debug, Clone)]
+pub struct Hopeless(watch::Receiver<bool>);
+
+impl Hopeless {
+    /// Waits until it is so; for ever if it is not. Cancel-safe.
+    pub async fn wait(&mut self) {
+        if self.0.wait_for(|is_hopeless| *is_hopeless).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Why an attempt to dial failed.
@@ -51,7 +68,7 @@ pub enum DialError {
     #[error("the host does not resolve: {0}")]
     Unresolved(#[source] io::Error),
     /// Nobody listens there, or nobody can be reached.
-    #[error("{0}")]
+    #[error("{}", in_words(.0))]
     Connect(#[source] io::Error),
     /// No answer at all.
     #[error("no answer within {0:?}")]
@@ -64,18 +81,38 @@ pub enum DialError {
     Handshake(#[from] HandshakeError),
 }
 
+/// `connection refused`, without the number that it has here.
+fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::TimedOut => error.kind().to_string(),
+        _ => error.to_string(),
+    }
+}
+
+/// So often in a row, and for so long, a peer has to be the wrong one until that is hopeless: where
+/// containers are started again, one has the address of another for a moment.
+const WRONG_ATTEMPTS_MIN: u32 = 3;
+const WRONG_TIME_MIN: Duration = Duration::from_secs(10);
+
 impl Dialler {
-    /// A dialler that has not tried yet. The seed decides the jitter. An empty identity is none.
-    pub fn new(
-        endpoint: Endpoint,
-        options: LaneOptions,
-        identity: Bytes,
-        seed: u64,
-    ) -> Result<Self, IdentityTooLong> {
-        let bytes = identity.len();
-        let identity = peer_identity(identity).map_err(|_| IdentityTooLong { bytes })?;
-        let backoff = Backoff::new(seed);
-        Ok(Self { endpoint, options, identity, backoff, last_error: None, failures: 0 })
+    /// A dialler that has not tried yet. The seed decides the jitter.
+    pub fn new(endpoint: Endpoint, options: LaneOptions, door: Door, seed: u64) -> Self {
+        Self {
+            endpoint,
+            options,
+            door,
+            backoff: Backoff::new(seed),
+            last_error: None,
+            reasons: Reasons::default(),
+            lane: None,
+            was_sent_away: false,
+            wrong: None,
+            hopeless: watch::Sender::new(false),
+        }
     }
 
     /// Whom it dials.
@@ -86,6 +123,11 @@ impl Dialler {
     /// Why the latest attempt failed; `None` after one that did not.
     pub fn last_error(&self) -> Option<&DialError> {
         self.last_error.as_ref()
+    }
+
+    /// To wait for beside dialling.
+    pub fn hopeless(&self) -> Hopeless {
+        Hopeless(self.hopeless.subscribe())
     }
 
     /// A lane out to a gate that pulls.
@@ -99,34 +141,73 @@ impl Dialler {
     }
 
     async fn dial<L: Lane>(&mut self) -> L {
-        self.backoff.begin(Instant::now());
+        let now = Instant::now();
+        self.backoff.begin(now);
+        self.judge_latest_lane(now);
         loop {
             if let Some(at) = self.backoff.next_attempt {
                 sleep_until(at).await;
             }
             // Before the attempt, so that a caller who cancels it cannot hurry the next one.
             self.backoff.attempt(Instant::now());
-            match self.attempt().await {
+            match self.attempt::<L>().await {
                 Ok(lane) => {
-                    if self.failures > 0 {
-                        info!(endpoint = %self.endpoint, failures = self.failures, "reached");
+                    let now = Instant::now();
+                    if !self.was_sent_away && self.reasons.ended() {
+                        info!("reached {}", self.endpoint);
                     }
-                    self.failures = 0;
                     self.last_error = None;
-                    self.backoff.succeeded(Instant::now());
+                    self.wrong = None;
+                    self.backoff.succeeded(now);
+                    self.lane = Some((lane.watch(), now));
                     return lane;
                 }
                 Err(error) => {
-                    if self.failures == 0 {
-                        info!(endpoint = %self.endpoint, reason = %error, "cannot reach, trying on");
-                    } else {
-                        debug!(endpoint = %self.endpoint, reason = %error, "cannot reach");
-                    }
-                    self.failures += 1;
-                    self.last_error = Some(error);
+                    self.failed(Instant::now(), error);
                     self.backoff.failed(Instant::now());
                 }
             }
+        }
+    }
+
+    /// A lane that its peer ended with a reason as soon as it stood was none.
+    fn judge_latest_lane(&mut self, now: Instant) {
+        let Some((watch, since)) = self.lane.take() else { return };
+        match watch.reason() {
+            Some(reason @ GoneReason::Told(_)) if now - since < GOOD_LANE => {
+                self.was_sent_away = true;
+                self.failed(now, HandshakeError::Gone(reason).into());
+            }
+            _ => {
+                if std::mem::take(&mut self.was_sent_away) {
+                    self.reasons.ended();
+                }
+            }
+        }
+    }
+
+    fn failed(&mut self, now: Instant, error: DialError) {
+        let endpoint = &self.endpoint;
+        let reason = error.to_string();
+        match self.reasons.failed(now, &reason) {
+            Some(Line { lasts, is_loud: true }) => {
+                let lasts = humantime::format_duration(Duration::from_secs(lasts.as_secs()));
+                warn!("cannot reach {endpoint} for {lasts}: {reason}; trying on");
+            }
+            Some(_) => info!("cannot reach {endpoint}: {reason}; trying on"),
+            None => debug!(%endpoint, reason, "cannot reach"),
+        }
+        let is_wrong =
+            matches!(&error, DialError::Handshake(HandshakeError::Gone(GoneReason::Refused(_))));
+        self.wrong = is_wrong.then(|| {
+            let (times, since) = self.wrong.unwrap_or((0, now));
+            (times + 1, since)
+        });
+        self.last_error = Some(error);
+        if self.wrong.is_some_and(|(times, since)| {
+            times >= WRONG_ATTEMPTS_MIN && now - since >= WRONG_TIME_MIN
+        }) {
+            self.hopeless.send_replace(true);
         }
     }
 
@@ -134,14 +215,8 @@ impl Dialler {
         let (stream, peer) = self.connect().await?;
         // What comes between TCP and ZMTP on a dialled connection belongs here.
         tcp::configure(&stream, &self.options).map_err(HandshakeError::Local)?;
-        Ok(attach::<L, _>(
-            stream,
-            peer,
-            self.identity.clone(),
-            LaneState::uncounted(),
-            &self.options,
-        )
-        .await?)
+        Ok(attach::<L, _>(stream, peer, &self.door, LaneState::uncounted(), false, &self.options)
+            .await?)
     }
 
     async fn connect(&self) -> Result<(TcpStream, SocketAddr), DialError> {

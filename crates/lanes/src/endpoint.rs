@@ -6,8 +6,9 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// A TCP endpoint in ZeroMQ's notation. The host is a name or an address; it is not looked up before it is
-/// used. Port 0 asks for any free port and makes sense for listening only.
+/// A TCP endpoint in ZeroMQ's notation. The host is a name or an address, with its zone if it needs one as
+/// in `[fe80::1%eth0]`; it is not looked up before it is used. Port 0 asks for any free port, and `*` stands
+/// for all addresses of this machine: they make sense for listening only.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// Without the brackets that an IPv6 address has in text.
@@ -29,8 +30,6 @@ pub enum EndpointError {
     Port { text: String },
     #[error("`{text}` has no host (write it like tcp://127.0.0.1:5557)")]
     HostMissing { text: String },
-    #[error("`{text}` has a wildcard for a host (to listen everywhere write tcp://0.0.0.0:5557)")]
-    Wildcard { text: String },
     #[error("`{text}` has an IPv6 address without brackets (write it like tcp://[::1]:5557)")]
     Brackets { text: String },
     #[error("`{text}` has a bad IPv6 address (write it like tcp://[::1]:5557)")]
@@ -53,6 +52,17 @@ impl Endpoint {
     /// The same host at another port.
     pub fn with_port(&self, port: u16) -> Self {
         Self { host: self.host.clone(), port }
+    }
+
+    /// Whether the host is all of this machine: to be listened on, and not to be dialled.
+    pub fn is_wildcard(&self) -> bool {
+        self.host == "*"
+    }
+
+    /// Whether the host stands for all addresses of this machine, of one family or both.
+    pub fn is_everywhere(&self) -> bool {
+        let is_unspecified = |address: IpAddr| address.is_unspecified();
+        self.is_wildcard() || self.host.parse().is_ok_and(is_unspecified)
     }
 
     /// Whether the host is certain to be this machine alone: a loopback address, or `localhost`.
@@ -83,7 +93,15 @@ impl FromStr for Endpoint {
                 let Some((host, after)) = bracketed.split_once(']') else {
                     return Err(EndpointError::Ipv6 { text: owned() });
                 };
-                if !matches!(host.parse::<IpAddr>(), Ok(IpAddr::V6(_))) {
+                let (address, zone) = match host.split_once('%') {
+                    Some((address, zone)) => (address, Some(zone)),
+                    None => (host, None),
+                };
+                let of_a_zone = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+                let is_zone = |zone: &str| !zone.is_empty() && zone.chars().all(of_a_zone);
+                if !matches!(address.parse::<IpAddr>(), Ok(IpAddr::V6(_)))
+                    || !zone.is_none_or(is_zone)
+                {
                     return Err(EndpointError::Ipv6 { text: owned() });
                 }
                 let Some(port) = after.strip_prefix(':') else {
@@ -100,7 +118,6 @@ impl FromStr for Endpoint {
                 };
                 match host {
                     "" => return Err(EndpointError::HostMissing { text: owned() }),
-                    "*" => return Err(EndpointError::Wildcard { text: owned() }),
                     _ if host.contains(':') => {
                         return Err(EndpointError::Brackets { text: owned() });
                     }
@@ -108,8 +125,8 @@ impl FromStr for Endpoint {
                 }
             }
         };
-        let of_a_host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-        if !host.chars().all(of_a_host) {
+        let of_a_host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if host != "*" && !rest.starts_with('[') && !host.chars().all(of_a_host) {
             return Err(EndpointError::HostCharacter { text: owned() });
         }
         // `u16::from_str` would take a plus sign.
@@ -158,6 +175,8 @@ mod tests {
         check("tcp://my_sink-2.example.org:1", Ok(("my_sink-2.example.org", 1)));
         check("tcp://[::1]:5557", Ok(("::1", 5557)));
         check("tcp://[::]:5557", Ok(("::", 5557)));
+        check("tcp://*:5557", Ok(("*", 5557)));
+        check("tcp://[fe80::1%eth0]:5557", Ok(("fe80::1%eth0", 5557)));
 
         check("", Err("does not start with tcp://"));
         check("127.0.0.1:5557", Err("does not start with tcp://"));
@@ -174,7 +193,10 @@ mod tests {
         check("tcp://localhost:5557/", Err("bad port"));
         check("tcp://localhost:*", Err("bad port"));
         check("tcp://:5557", Err("no host"));
-        check("tcp://*:5557", Err("wildcard"));
+        check("tcp://**:5557", Err("no name has"));
+        check("tcp://a%b:5557", Err("no name has"));
+        check("tcp://[fe80::1%]:5557", Err("bad IPv6"));
+        check("tcp://[fe80::1%e/0]:5557", Err("bad IPv6"));
         check("tcp://::1", Err("without brackets"));
         check("tcp://::1:5557", Err("without brackets"));
         check("tcp://a:b:1", Err("without brackets"));

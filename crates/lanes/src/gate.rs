@@ -1,23 +1,30 @@
 //! A gate: a listening port that makes a lane of every connection.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
+use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use crate::attach::{HandshakeError, attach};
+use crate::door::Door;
 use crate::endpoint::Endpoint;
 use crate::lane::{GoneReason, Lane, LaneState};
+use crate::meter::{error_command, greeting};
 use crate::options::LaneOptions;
 use crate::pull::PullLane;
 use crate::push::PushLane;
+use crate::sparing::Sparing;
 use crate::tcp;
 
 /// A gate whose lanes carry out, to peers that dial with PULL.
@@ -57,45 +64,117 @@ pub enum BindError {
 const BACKLOG: i32 = 1024;
 
 /// Listens on an endpoint without a runtime, for a gate to [adopt](Gate::adopt) later: peers may dial from
-/// now on, and the port is known. Of a name's addresses the first that can be had is taken.
-pub fn bind(endpoint: &Endpoint) -> Result<std::net::TcpListener, BindError> {
-    let addresses: Vec<SocketAddr> = match (endpoint.host(), endpoint.port()).to_socket_addrs() {
-        Ok(addresses) => addresses.collect(),
-        Err(source) => return Err(BindError::Unresolved { endpoint: endpoint.clone(), source }),
-    };
+/// now on, and the port is known.
+///
+/// All addresses of a name are listened on, with one port. `*` and `[::]` are all of this machine, in IPv6
+/// and IPv4; where there is no IPv6, in IPv4 alone.
+pub fn bind(endpoint: &Endpoint) -> Result<Vec<std::net::TcpListener>, BindError> {
+    let unresolved = |source| BindError::Unresolved { endpoint: endpoint.clone(), source };
+    let host = if endpoint.is_wildcard() { "::" } else { endpoint.host() };
+    let addresses = (host, endpoint.port()).to_socket_addrs().map_err(unresolved)?;
     let failed = |source| BindError::new(endpoint, source);
-    let listener = std::net::TcpListener::bind(&addresses[..]).map_err(failed)?;
-    // The standard library's is 128; a thousand workers may dial at once.
-    socket2::SockRef::from(&listener).listen(BACKLOG).map_err(failed)?;
-    Ok(listener)
+    let mut listeners: Vec<std::net::TcpListener> = Vec::new();
+    let mut failure = None;
+    for mut address in addresses {
+        if let Some(first) = listeners.first() {
+            address.set_port(first.local_addr().map_err(failed)?.port());
+        }
+        match listen(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if is_family_missing(&error) && endpoint.is_wildcard() => {
+                let everywhere = (Ipv4Addr::UNSPECIFIED, endpoint.port()).into();
+                listeners.push(listen(everywhere).map_err(failed)?);
+            }
+            // The name has an address more than this machine.
+            Err(error)
+                if is_family_missing(&error) || error.kind() == io::ErrorKind::AddrNotAvailable =>
+            {
+                failure = Some(error);
+            }
+            // A free port of the one may be taken at the other.
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    if listeners.is_empty() {
+        let nothing = || io::Error::new(io::ErrorKind::NotFound, "a name without an address");
+        return Err(failed(failure.unwrap_or_else(nothing)));
+    }
+    Ok(listeners)
 }
 
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // Whatever the system's default: the unspecified address takes IPv4 too.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.bind(&address.into())?;
+    // The standard library's is 128; a thousand workers may dial at once.
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// This machine knows no such addresses: IPv6 is switched off, as a rule.
+fn is_family_missing(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(EAFNOSUPPORT)
+        || error.kind() == io::ErrorKind::AddrNotAvailable && is_ipv6_off()
+}
+
+fn is_ipv6_off() -> bool {
+    Socket::new(Domain::IPV6, Type::STREAM, None)
+        .and_then(|socket| {
+            socket.bind(&SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0)).into())
+        })
+        .is_err()
+}
+
+/// Linux's number, on all of its architectures.
+const EAFNOSUPPORT: i32 = 97;
+
 impl<L: Lane> Gate<L> {
-    /// Listens on an endpoint. Of a name's addresses the first that can be had is taken.
-    pub async fn bind(endpoint: &Endpoint, options: LaneOptions) -> Result<Self, BindError> {
-        let host = (endpoint.host(), endpoint.port());
-        let addresses: Vec<SocketAddr> = match tokio::net::lookup_host(host).await {
-            Ok(addresses) => addresses.collect(),
-            Err(source) => {
-                return Err(BindError::Unresolved { endpoint: endpoint.clone(), source });
-            }
-        };
-        let failed = |source| BindError::new(endpoint, source);
-        let listener = TcpListener::bind(&addresses[..]).await.map_err(failed)?;
-        let port = listener.local_addr().map_err(failed)?.port();
-        Ok(Self::open(listener, endpoint.with_port(port), options))
+    /// Listens on an endpoint, on all of its addresses as [`bind`] does.
+    pub async fn bind(
+        endpoint: &Endpoint,
+        options: LaneOptions,
+        door: Door,
+    ) -> Result<Self, BindError> {
+        let endpoint = endpoint.clone();
+        // A name may take a while to resolve.
+        let bound = tokio::task::spawn_blocking(move || (bind(&endpoint), endpoint)).await;
+        let (bound, endpoint) = bound.expect("binding does not panic, and is not cancelled");
+        Self::open(bound?, Some(endpoint), options, door)
     }
 
-    /// Takes over a listener that somebody else has bound. Needs a tokio runtime around it.
-    pub fn adopt(listener: std::net::TcpListener, options: LaneOptions) -> Result<Self, BindError> {
+    /// Takes over listeners that somebody else has bound. Needs a tokio runtime around it.
+    pub fn adopt(
+        listeners: Vec<std::net::TcpListener>,
+        options: LaneOptions,
+        door: Door,
+    ) -> Result<Self, BindError> {
+        Self::open(listeners, None, options, door)
+    }
+
+    fn open(
+        listeners: Vec<std::net::TcpListener>,
+        endpoint: Option<Endpoint>,
+        options: LaneOptions,
+        door: Door,
+    ) -> Result<Self, BindError> {
         let inherited = |source| BindError::Inherited { source };
-        listener.set_nonblocking(true).map_err(inherited)?;
-        let listener = TcpListener::from_std(listener).map_err(inherited)?;
-        let endpoint = listener.local_addr().map_err(inherited)?.into();
-        Ok(Self::open(listener, endpoint, options))
-    }
-
-    fn open(listener: TcpListener, endpoint: Endpoint, options: LaneOptions) -> Self {
+        let adopt = |listener: std::net::TcpListener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        };
+        let listeners: Vec<_> =
+            listeners.into_iter().map(adopt).collect::<Result<_, _>>().map_err(inherited)?;
+        let nothing = || io::Error::new(io::ErrorKind::NotFound, "there is none");
+        let first = listeners.first().ok_or_else(nothing).map_err(inherited)?;
+        let address = first.local_addr().map_err(inherited)?;
+        let endpoint = match endpoint {
+            Some(endpoint) => endpoint.with_port(address.port()),
+            None => address.into(),
+        };
         let (lanes_in, lanes) = mpsc::unbounded_channel();
         let porter = Porter {
             endpoint: endpoint.clone(),
@@ -104,10 +183,14 @@ impl<L: Lane> Gate<L> {
                 options.connections_max.min(Semaphore::MAX_PERMITS),
             )),
             options: Arc::new(options),
+            door,
             lanes: lanes_in,
             handshakes: JoinSet::new(),
+            refused: Arc::default(),
+            farewells: Arc::new(Semaphore::new(FAREWELLS_MAX)),
+            spare: spare(),
         };
-        Self { endpoint, lanes, porter: tokio::spawn(porter.run(listener)) }
+        Ok(Self { endpoint, lanes, porter: tokio::spawn(porter.run(listeners)) })
     }
 
     /// The host as it was asked for, and the actual port.
@@ -156,23 +239,37 @@ impl BindError {
 /// as a rule.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// Connections that are told at the same time that there are too many. Others are closed without a word.
+const FAREWELLS_MAX: usize = 8;
+
+/// How long one of them may take to read that and leave.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+
+/// An open file that gives way when there are no more to be had, for a connection that is told so.
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
 /// Accepts connections for a gate and sees them through their handshakes.
 struct Porter<L> {
     endpoint: Endpoint,
     connections: Arc<Semaphore>,
     options: Arc<LaneOptions>,
+    door: Door,
     lanes: mpsc::UnboundedSender<L>,
     /// Dropped, and thereby ended, with the porter.
     handshakes: JoinSet<()>,
+    /// What was said of whom.
+    refused: Arc<Mutex<Sparing<(IpAddr, String)>>>,
+    farewells: Arc<Semaphore>,
+    spare: Option<File>,
 }
 
 impl<L: Lane> Porter<L> {
-    async fn run(mut self, listener: TcpListener) {
-        let mut failing = false;
-        let mut full = false;
+    async fn run(mut self, listeners: Vec<TcpListener>) {
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = accept(&listeners) => accepted,
                 Some(ended) = self.handshakes.join_next() => {
                     if let Err(error) = ended {
                         error!(endpoint = %self.endpoint, %error, "a handshake panicked");
@@ -180,57 +277,115 @@ impl<L: Lane> Porter<L> {
                     continue;
                 }
             };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    if !failing {
-                        warn!(endpoint = %self.endpoint, %error, "cannot accept connections, trying on");
+            match accepted {
+                Ok((stream, peer)) => match self.connections.clone().try_acquire_owned() {
+                    Ok(permit) => self.admit(stream, peer, permit),
+                    Err(_) => {
+                        let max = self.options.connections_max;
+                        self.send_away(stream, peer, &format!("{max} connections, no more fit"));
                     }
-                    failing = true;
-                    tokio::time::sleep(ACCEPT_BACKOFF).await;
-                    continue;
-                }
-            };
-            failing = false;
-            match self.connections.clone().try_acquire_owned() {
-                Ok(permit) => {
-                    full = false;
-                    self.admit(stream, peer, permit);
-                }
-                Err(_) => {
-                    let max = self.options.connections_max;
-                    if !full {
-                        warn!(endpoint = %self.endpoint, max, "too many connections, refusing more");
-                    }
-                    full = true;
-                    debug!(endpoint = %self.endpoint, %peer, max, "refused: too many connections");
-                }
+                },
+                Err(error) => self.turn_away(&listeners, &error).await,
             }
         }
     }
 
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
         let (endpoint, options) = (self.endpoint.clone(), self.options.clone());
-        let lanes = self.lanes.clone();
+        let (lanes, door) = (self.lanes.clone(), self.door.clone());
+        let refused = self.refused.clone();
         self.handshakes.spawn(async move {
-            match shake_hands::<L>(stream, peer, permit, &options).await {
+            match shake_hands::<L>(stream, peer, permit, &door, &options).await {
                 Ok(lane) => {
                     debug!(%endpoint, %peer, "lane open");
                     // Fails only when the gate is gone, and then the lane should be too.
                     let _ = lanes.send(lane);
                 }
                 Err(error @ HandshakeError::Local(_)) => {
-                    warn!(%endpoint, %peer, %error, "connection lost");
+                    say_refused(&refused, &endpoint, peer, &error.to_string());
                 }
-                // A port scan, or somebody's health check.
+                // A port scan, or somebody's health check; a dialler who has found somebody else than was
+                // meant; whom the door does not take, which it says by itself.
                 Err(
-                    reason @ (HandshakeError::Timeout(_) | HandshakeError::Gone(GoneReason::Ended)),
+                    reason @ (HandshakeError::Timeout(_)
+                    | HandshakeError::Gone(
+                        GoneReason::Ended
+                        | GoneReason::Broken(_)
+                        | GoneReason::Told(_)
+                        | GoneReason::Refused(_),
+                    )),
                 ) => {
                     debug!(%endpoint, %peer, %reason, "refused");
                 }
-                Err(reason) => info!(%endpoint, %peer, %reason, "refused"),
+                Err(reason) => say_refused(&refused, &endpoint, peer, &reason.to_string()),
             }
         });
+    }
+
+    /// Without a file to accept with, one that waits is accepted with the spare one and told so: else it
+    /// would wait for an answer, and others behind it.
+    async fn turn_away(&mut self, listeners: &[TcpListener], error: &io::Error) {
+        let is_spare_free = self.spare.take().is_some();
+        if is_spare_free
+            && let Ok(Ok((stream, peer))) =
+                tokio::time::timeout(ACCEPT_BACKOFF, accept(listeners)).await
+        {
+            self.send_away(stream, peer, &format!("no room for a connection: {error}"));
+        } else {
+            say_refused(&self.refused, &self.endpoint, ([0; 4], 0).into(), &error.to_string());
+        }
+        tokio::time::sleep(ACCEPT_BACKOFF).await;
+        self.spare = spare();
+    }
+
+    fn send_away(&mut self, stream: TcpStream, peer: SocketAddr, reason: &str) {
+        // Without the port: whoever comes again does so from another one.
+        say_refused(&self.refused, &self.endpoint, peer, reason);
+        let Ok(permit) = self.farewells.clone().try_acquire_owned() else { return };
+        let words = [&greeting()[..], &error_command(reason)].concat();
+        self.handshakes.spawn(async move {
+            let _ = tokio::time::timeout(FAREWELL_MAX, farewell(stream, &words)).await;
+            drop(permit);
+        });
+    }
+}
+
+/// The next connection at any of the listeners. Cancel-safe.
+async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+    std::future::poll_fn(|context| {
+        for listener in listeners {
+            if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+async fn farewell(mut stream: TcpStream, words: &[u8]) -> io::Result<()> {
+    stream.write_all(words).await?;
+    stream.shutdown().await?;
+    // Until the peer has gone: were bytes of it unread when we close, it would never read ours.
+    let mut ignored = [0; 256];
+    while stream.read(&mut ignored).await? > 0 {}
+    Ok(())
+}
+
+fn say_refused(
+    refused: &Mutex<Sparing<(IpAddr, String)>>,
+    endpoint: &Endpoint,
+    peer: SocketAddr,
+    reason: &str,
+) {
+    let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (peer.ip(), reason.to_owned());
+    match refused.say(std::time::Instant::now(), key) {
+        Some(0) => warn!("connection from {peer} to {endpoint} closed: {reason}"),
+        Some(more) => {
+            warn!("connection from {peer} to {endpoint} closed: {reason}; {more} more like this");
+        }
+        None => debug!(%endpoint, %peer, reason, "closed"),
     }
 }
 
@@ -239,8 +394,9 @@ async fn shake_hands<L: Lane>(
     stream: TcpStream,
     peer: SocketAddr,
     permit: OwnedSemaphorePermit,
+    door: &Door,
     options: &LaneOptions,
 ) -> Result<L, HandshakeError> {
     tcp::configure(&stream, options).map_err(HandshakeError::Local)?;
-    attach::<L, _>(stream, peer, None, LaneState::counted(permit), options).await
+    attach::<L, _>(stream, peer, door, LaneState::counted(permit), true, options).await
 }

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -14,7 +14,7 @@ use crate::meter::Violation;
 use crate::pump::Flow;
 
 /// Why a lane carries nothing more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum GoneReason {
     /// The peer closed its end.
     #[error("the peer closed the connection")]
@@ -31,10 +31,27 @@ pub enum GoneReason {
     /// It was closed at this end.
     #[error("the lane was closed")]
     Closed,
+    /// The peer closed it and said why.
+    #[error("it says: {0}")]
+    Told(Arc<str>),
+    /// It was closed at this end, and the peer was told why.
+    #[error("{0}")]
+    Refused(Arc<str>),
+}
+
+impl GoneReason {
+    /// What the peer is told of it, if it is of any use to the peer.
+    pub(crate) fn to_tell(&self) -> Option<String> {
+        match self {
+            Self::Refused(reason) => Some(reason.to_string()),
+            Self::Protocol(violation) => Some(format!("what came was {violation}")),
+            Self::Ended | Self::Broken(_) | Self::Overrun | Self::Closed | Self::Told(_) => None,
+        }
+    }
 }
 
 /// The frame was not sent, and nothing else will be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the lane is gone: {reason}")]
 pub struct LaneGone {
     /// Why it is.
@@ -46,12 +63,32 @@ pub struct LaneGone {
 pub struct LaneWatch(watch::Receiver<Option<GoneReason>>);
 
 impl LaneWatch {
+    /// Why the lane is gone, if it is.
+    pub fn reason(&self) -> Option<GoneReason> {
+        self.0.borrow().clone()
+    }
+
     /// Resolves once the lane is gone; for a lane that was dropped, to [`GoneReason::Closed`].
     pub async fn gone(mut self) -> GoneReason {
         match self.0.wait_for(Option::is_some).await {
-            Ok(reason) => reason.unwrap_or(GoneReason::Closed),
+            Ok(reason) => reason.clone().unwrap_or(GoneReason::Closed),
             Err(_) => GoneReason::Closed,
         }
+    }
+}
+
+/// Ends a lane from anywhere, with a reason that the peer is told.
+#[derive(Debug, Clone)]
+pub struct Closer(pub(crate) Arc<LaneState>);
+
+impl Closer {
+    /// Closes the lane. What arrives from now on is not delivered.
+    pub fn refuse(&self, reason: &str) {
+        self.0.dismissal.send_if_modified(|dismissal| {
+            let is_first = dismissal.is_none();
+            dismissal.get_or_insert_with(|| reason.into());
+            is_first
+        });
     }
 }
 
@@ -78,13 +115,15 @@ impl Traffic {
 pub trait Lane: sealed::Sealed {}
 
 pub(crate) mod sealed {
-    use super::{Attached, Flow};
+    use super::{Attached, Flow, LaneWatch};
 
     pub trait Sealed: Sized + Send + 'static {
         type Socket: zeromq::Socket + 'static;
         const FLOW: Flow;
 
         fn new(attached: Attached<Self::Socket>) -> Self;
+
+        fn watch(&self) -> LaneWatch;
     }
 }
 
@@ -99,25 +138,39 @@ pub(crate) struct Peer {
 #[derive(Debug)]
 pub(crate) struct LaneState {
     gone: watch::Sender<Option<GoneReason>>,
+    /// Why it is to be closed, if somebody here wants it so.
+    dismissal: watch::Sender<Option<Arc<str>>>,
     pub(crate) traffic: Arc<Traffic>,
+    /// The peer is being told why the lane ends. Meanwhile the pump is not stopped.
+    is_telling: AtomicBool,
     /// Given back when both the lane and its pump are no more.
-    _permit: Option<OwnedSemaphorePermit>,
+    permits: Mutex<Vec<OwnedSemaphorePermit>>,
 }
 
 impl LaneState {
     /// For a lane that nobody counts.
     pub(crate) fn uncounted() -> Arc<Self> {
-        Self::new(None)
+        Self::new(Vec::new())
     }
 
     /// For a lane that is one of a limited number.
     pub(crate) fn counted(permit: OwnedSemaphorePermit) -> Arc<Self> {
-        Self::new(Some(permit))
+        Self::new(vec![permit])
     }
 
-    fn new(permit: Option<OwnedSemaphorePermit>) -> Arc<Self> {
-        let gone = watch::Sender::new(None);
-        Arc::new(Self { gone, traffic: Arc::default(), _permit: permit })
+    fn new(permits: Vec<OwnedSemaphorePermit>) -> Arc<Self> {
+        Arc::new(Self {
+            gone: watch::Sender::new(None),
+            dismissal: watch::Sender::new(None),
+            traffic: Arc::default(),
+            is_telling: AtomicBool::new(false),
+            permits: Mutex::new(permits),
+        })
+    }
+
+    /// One more limited number that it is one of.
+    pub(crate) fn hold(&self, permit: Option<OwnedSemaphorePermit>) {
+        self.permits.lock().unwrap_or_else(PoisonError::into_inner).extend(permit);
     }
 
     /// The first reason stays: what follows is its consequence.
@@ -130,10 +183,27 @@ impl LaneState {
     }
 
     pub(crate) fn gone(&self) -> Option<GoneReason> {
-        *self.gone.borrow()
+        self.gone.borrow().clone()
     }
 
     pub(crate) fn watch(&self) -> LaneWatch {
         LaneWatch(self.gone.subscribe())
+    }
+
+    /// Resolves when somebody here wants it closed.
+    pub(crate) async fn dismissed(&self) -> Arc<str> {
+        let mut dismissal = self.dismissal.subscribe();
+        match dismissal.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+            Ok(Some(reason)) => reason,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    pub(crate) fn is_telling(&self) -> bool {
+        self.is_telling.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin_telling(&self) {
+        self.is_telling.store(true, Ordering::Relaxed);
     }
 }

@@ -11,11 +11,12 @@
 //! ```
 //!
 //! What zmq.rs lacks lives in that pump and around it: limits on connections and on frame sizes, handshake
-//! timeouts, keepalive, byte counts, and the news that a peer has gone. What crosses the wire is plain
+//! timeouts, keepalive, byte counts, the news that a peer has gone, and words for why it was sent away. What crosses the wire is plain
 //! ZMTP 3, so that any ZeroMQ library can be the other end.
 //!
 //! - [`Gate`] listens and yields one lane per connection; [`Dialler`] connects, and keeps trying.
 //! - [`PushLane`] sends, [`PullLane`] receives; both know their peer's identity and when it has gone.
+//! - A [`Door`] shows peers who is here and decides who may stay; one who may not hears why.
 //! - [`meter::Meter`] decides what may reach ZeroMQ at all.
 //!
 //! # One socket per connection, PULL included
@@ -32,6 +33,7 @@
 
 mod attach;
 mod dial;
+mod door;
 mod endpoint;
 mod gate;
 mod lane;
@@ -40,13 +42,17 @@ mod options;
 mod pull;
 mod pump;
 mod push;
+mod reasons;
+mod sparing;
 mod tcp;
 
 pub use attach::HandshakeError;
-pub use dial::{DialError, Dialler, IdentityTooLong};
+pub use dial::{DialError, Dialler, Hopeless};
+pub use door::{Admitted, Door, Hello, IdentityTooLong};
 pub use endpoint::{Endpoint, EndpointError};
 pub use gate::{BindError, Gate, PullGate, PushGate, bind};
-pub use lane::{GoneReason, Lane, LaneGone, LaneWatch, Traffic};
+pub use lane::{Closer, GoneReason, Lane, LaneGone, LaneWatch, Traffic};
 pub use options::LaneOptions;
 pub use pull::PullLane;
 pub use push::PushLane;
+pub use sparing::Sparing;

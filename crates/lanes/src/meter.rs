@@ -7,8 +7,16 @@
 //! It is there because zmq.rs reserves memory for whatever length a header claims, as soon as it has read
 //! that header: a few bytes from a stranger would abort the process. Hence the one rule: no byte of a
 //! header passes before the whole header was found good.
+//!
+//! Commands are held back until they are complete, since two of them are read here: READY, by which a
+//! peer says who it is, and ZMTP 3.1's ERROR (<https://rfc.zeromq.org/spec/37/>), by which it says why
+//! it closes. The second never passes: zmq.rs does not know it.
+
+mod command;
 
 use thiserror::Error;
+
+pub use command::{REASON_BYTES_MAX, Ready, Track, error_command, greeting};
 
 /// Length of ZMTP's greeting.
 pub const GREETING_BYTES: usize = 64;
@@ -16,6 +24,8 @@ pub const GREETING_BYTES: usize = 64;
 pub const HEADER_BYTES_MAX: usize = 9;
 /// Largest command. The only one that passes is the handshake's READY, whose identity has at most 255 bytes.
 pub const COMMAND_BYTES_MAX: u64 = 4096;
+/// Most that is held back: a command that lacks a byte.
+pub const HELD_BYTES_MAX: usize = HEADER_BYTES_MAX + COMMAND_BYTES_MAX as usize;
 
 const MORE: u8 = 0x01;
 const LONG: u8 = 0x02;
@@ -44,21 +54,34 @@ pub enum Violation {
     Late,
     #[error("a command of {bytes} bytes")]
     Command { bytes: u64 },
-    #[error("a message of {bytes} bytes or more")]
-    Message { bytes: u64 },
+    #[error(
+        "a message of {bytes} bytes or more, where at most {max} are taken (see --message-max)"
+    )]
+    Message { bytes: u64, max: u64 },
     #[error("a message of more than {max} frames")]
     Frames { max: u32 },
 }
 
 /// What became of a slice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Fed {
-    /// So many bytes, counted from the front, may pass on. Without a violation the rest is an incomplete
-    /// header, shorter than [`HEADER_BYTES_MAX`], and is to be fed again with what follows it.
+    /// So many bytes, counted from the front, may pass on. If nothing was found the rest is an incomplete
+    /// header or command, no longer than [`HELD_BYTES_MAX`], and is to be fed again with what follows it.
     pub passed: usize,
-    /// Set if what comes after those bytes must not pass, now or ever.
-    pub violation: Option<Violation>,
+    /// What comes after those bytes, if it is worth a word.
+    pub found: Option<Found>,
+}
+
+/// What the meter has come upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The peer says who it is. Once this was seen the rest is to be fed again, and the command passes.
+    Ready(Ready),
+    /// The peer says why it closes the connection, in text that is fit to be shown. Nothing passes any more.
+    Error(String),
+    /// What comes next must not pass, now or ever.
+    Violation(Violation),
 }
 
 /// Follows one peer's stream.
@@ -67,17 +90,28 @@ pub struct Meter {
     limits: Limits,
     expected: Expected,
     ready: bool,
+    /// The command that comes next was shown to whoever feeds us.
+    is_shown: bool,
     /// Of the message under way.
     message: Message,
     bytes_passed: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Expected {
     Greeting { at: usize },
     Header,
     Body { left: u64 },
-    Nothing(Violation),
+    Nothing(Found),
+}
+
+/// How far a look at a header leads.
+enum Step {
+    Pass(usize),
+    /// There is not enough of it yet.
+    Wait,
+    Show(Ready),
+    End(Found),
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,6 +133,7 @@ impl Meter {
             limits,
             expected: Expected::Greeting { at: 0 },
             ready: false,
+            is_shown: false,
             message: Message::default(),
             bytes_passed: 0,
         }
@@ -108,29 +143,31 @@ impl Meter {
     /// makes no difference to what passes in the end.
     pub fn feed(&mut self, bytes: &[u8]) -> Fed {
         let mut passed = 0;
-        let violation = loop {
+        let found = loop {
             let rest = &bytes[passed..];
-            let step = match self.expected {
-                Expected::Nothing(violation) => Err(violation),
+            let step = match &self.expected {
+                Expected::Nothing(found) => break Some(found.clone()),
                 _ if rest.is_empty() => break None,
-                Expected::Greeting { at } => self.greet(at, rest),
-                Expected::Body { left } => Ok(self.skip(left, rest)),
+                Expected::Greeting { at } => self.greet(*at, rest).map(Step::Pass),
+                Expected::Body { left } => Ok(Step::Pass(self.skip(*left, rest))),
                 Expected::Header => match Header::read(rest) {
-                    Ok(Some(header)) => self.admit(&header).map(|()| header.size),
-                    Ok(None) => break None,
+                    Ok(Some(header)) => self.admit(&header, rest),
+                    Ok(None) => Ok(Step::Wait),
                     Err(violation) => Err(violation),
                 },
             };
-            match step {
-                Ok(size) => passed += size,
-                Err(violation) => {
-                    self.expected = Expected::Nothing(violation);
-                    break Some(violation);
+            match step.unwrap_or_else(|violation| Step::End(Found::Violation(violation))) {
+                Step::Pass(size) => passed += size,
+                Step::Wait => break None,
+                Step::Show(ready) => break Some(Found::Ready(ready)),
+                Step::End(found) => {
+                    self.expected = Expected::Nothing(found.clone());
+                    break Some(found);
                 }
             }
         };
         self.bytes_passed += passed as u64;
-        Fed { passed, violation }
+        Fed { passed, found }
     }
 
     /// Bytes that passed so far.
@@ -171,25 +208,41 @@ impl Meter {
         size
     }
 
-    fn admit(&mut self, header: &Header) -> Result<(), Violation> {
-        let Header { flags, body_bytes, .. } = *header;
+    fn admit(&mut self, header: &Header, rest: &[u8]) -> Result<Step, Violation> {
+        let Header { flags, body_bytes, size } = *header;
         if flags & COMMAND != 0 {
-            if self.ready {
-                // zmq.rs knows READY alone; any other command would end its reading.
-                return Err(Violation::Late);
-            }
-            if body_bytes > COMMAND_BYTES_MAX {
-                return Err(Violation::Command { bytes: body_bytes });
-            }
-            self.ready = true;
-        } else {
-            self.admit_message_frame(flags & MORE != 0, body_bytes)?;
+            return self.admit_command(body_bytes, &rest[size..], size);
         }
+        self.admit_message_frame(flags & MORE != 0, body_bytes)?;
         self.expected = match body_bytes {
             0 => Expected::Header,
             left => Expected::Body { left },
         };
-        Ok(())
+        Ok(Step::Pass(size))
+    }
+
+    fn admit_command(
+        &mut self,
+        body_bytes: u64,
+        rest: &[u8],
+        header_bytes: usize,
+    ) -> Result<Step, Violation> {
+        if body_bytes > COMMAND_BYTES_MAX {
+            return Err(Violation::Command { bytes: body_bytes });
+        }
+        let Some(body) = rest.get(..body_bytes as usize) else { return Ok(Step::Wait) };
+        if let Some(reason) = command::error_reason(body) {
+            return Ok(Step::End(Found::Error(reason)));
+        }
+        if self.ready {
+            // zmq.rs knows READY alone; any other command would end its reading.
+            return Err(Violation::Late);
+        }
+        if !std::mem::replace(&mut self.is_shown, true) {
+            return Ok(Step::Show(Ready::read(body)));
+        }
+        self.ready = true;
+        Ok(Step::Pass(header_bytes + body.len()))
     }
 
     fn admit_message_frame(&mut self, more: bool, body_bytes: u64) -> Result<(), Violation> {
@@ -198,7 +251,8 @@ impl Meter {
         }
         let bytes = self.message.bytes.saturating_add(body_bytes);
         if bytes > self.limits.message_bytes_max {
-            return Err(Violation::Message { bytes });
+            let max = self.limits.message_bytes_max;
+            return Err(Violation::Message { bytes, max });
         }
         // A frame that announces another one is as good as two.
         let frames = self.message.frames + 1;

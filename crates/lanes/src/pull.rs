@@ -11,7 +11,7 @@ use zeromq::{PullSocket, SocketEvent, SocketRecv};
 
 use crate::attach::{Attached, ZmqSocket};
 use crate::lane::sealed::Sealed;
-use crate::lane::{GoneReason, Lane, LaneState, LaneWatch, Peer, Traffic};
+use crate::lane::{Closer, GoneReason, Lane, LaneState, LaneWatch, Peer, Traffic};
 use crate::pump::{Flow, Pump};
 
 /// A PULL socket with one peer. Dropping it closes the connection.
@@ -39,6 +39,11 @@ impl PullLane {
     /// Bytes in and out; the handle outlives the lane.
     pub fn traffic(&self) -> Arc<Traffic> {
         self.state.traffic.clone()
+    }
+
+    /// A handle that ends the lane from elsewhere.
+    pub fn closer(&self) -> Closer {
+        Closer(self.state.clone())
     }
 
     /// The next frame. When the peer has gone, first every frame that had arrived completely, and only then
@@ -94,5 +99,9 @@ impl Sealed for PullLane {
     fn new(attached: Attached<PullSocket>) -> Self {
         let Attached { socket, events, pump, state, peer } = attached;
         Self { socket, events, drained: false, _pump: pump, state, peer }
+    }
+
+    fn watch(&self) -> LaneWatch {
+        self.state.watch()
     }
 }

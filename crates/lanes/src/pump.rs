@@ -1,16 +1,20 @@
 //! The pump: carries bytes between the network and the Unix socket behind which ZeroMQ sits.
 
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use crate::door::{Admitted, Door, Hello};
 use crate::lane::{GoneReason, LaneState};
-use crate::meter::{Limits, Meter};
+use crate::meter::{Found, Limits, Meter, Ready, Track, error_command};
 
 /// Which way a lane carries messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,38 +34,83 @@ impl Flow {
     }
 }
 
-/// A running pump. Dropped, it stops and closes both of its streams.
+/// A running pump. Dropped, it stops and closes both of its streams, unless it is just telling the peer
+/// why: then it does so by itself, soon.
 #[derive(Debug)]
-pub(crate) struct Pump(JoinHandle<()>);
+pub(crate) struct Pump {
+    task: JoinHandle<()>,
+    state: Arc<LaneState>,
+}
 
 impl Pump {
     pub(crate) fn start<S>(
         network: S,
         zmq: UnixStream,
         flow: Flow,
-        limits: Limits,
+        meter: Meter,
+        guard: Guard,
         state: Arc<LaneState>,
     ) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        Self(tokio::spawn(run(network, zmq, flow, Meter::new(limits), state)))
+        let task = tokio::spawn(run(network, zmq, flow, meter, guard, state.clone()));
+        Self { task, state }
     }
 
     /// Waits until both directions are done, but not for ever.
     pub(crate) async fn finish(mut self, at_most: Duration) {
         // Whether it ended or ran out of time: dropping it is what comes next.
-        let _ = tokio::time::timeout(at_most, &mut self.0).await;
+        let _ = tokio::time::timeout(at_most, &mut self.task).await;
     }
 
     pub(crate) fn stop(&self) {
-        self.0.abort();
+        if !self.state.is_telling() {
+            self.task.abort();
+        }
     }
 }
 
 impl Drop for Pump {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Who is let in, and where the peer is.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    pub(crate) door: Door,
+    pub(crate) peer: SocketAddr,
+    /// The peer dialled us: it gets our READY when it has been judged. A dialler whose handshake is
+    /// complete has thereby been let in.
+    pub(crate) is_gate: bool,
+}
+
+/// Our READY, which waits for the peer to be judged.
+#[derive(Default)]
+struct Hold {
+    is_over: AtomicBool,
+    over: Notify,
+    /// What follows READY at once if the peer is not let in, so that both arrive together.
+    suffix: Mutex<Option<Vec<u8>>>,
+}
+
+impl Hold {
+    fn end(&self, suffix: Option<Vec<u8>>) {
+        *self.suffix.lock().unwrap_or_else(PoisonError::into_inner) = suffix;
+        self.is_over.store(true, Ordering::Relaxed);
+        self.over.notify_one();
+    }
+
+    async fn ended(&self) {
+        if !self.is_over.load(Ordering::Relaxed) {
+            self.over.notified().await;
+        }
+    }
+
+    fn take_suffix(&self) -> Option<Vec<u8>> {
+        self.suffix.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -74,89 +123,237 @@ impl Drop for EndOnDrop {
     }
 }
 
-async fn run<S>(network: S, zmq: UnixStream, flow: Flow, meter: Meter, state: Arc<LaneState>)
-where
+/// How long telling a peer why may take: until our READY is out, and then until the peer has closed its
+/// end. Were ours closed first, with bytes of the peer unread, TCP would throw away what it was told.
+const TELL_MAX: Duration = Duration::from_secs(1);
+
+/// After a write has failed: how long to look whether the peer has said why it closed.
+const LAST_WORD_MAX: Duration = Duration::from_millis(100);
+
+async fn run<S>(
+    network: S,
+    zmq: UnixStream,
+    flow: Flow,
+    meter: Meter,
+    guard: Guard,
+    state: Arc<LaneState>,
+) where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let state = EndOnDrop(state);
     let (network_read, network_write) = tokio::io::split(network);
     let (zmq_read, zmq_write) = zmq.into_split();
+    let mut sender = Sender { network: network_write, track: Track::default(), has_told: false };
+    let (is_ready, hold) = (Notify::new(), Hold::default());
+    let is_broken = AtomicBool::new(false);
+    if !guard.is_gate {
+        hold.end(None);
+    }
     // Each half is dropped when its direction is done. The inbound direction's end thereby tells a PULL
     // socket that nothing more will come, once it has read what came.
-    let mut inbound = pin!(inbound(network_read, zmq_write, meter, &state.0));
-    let mut outbound = pin!(outbound(zmq_read, network_write, &state.0));
-    tokio::select! {
-        reason = &mut inbound => {
-            if flow == Flow::In && reason == GoneReason::Ended {
-                // The peer sees our end close when everything it sent was read, not before.
-                outbound.await;
+    let to_tell = {
+        let inbound = inbound(network_read, zmq_write, meter, &guard, &hold, &is_broken, &state.0);
+        let mut inbound = pin!(inbound);
+        let mut outbound = pin!(outbound(zmq_read, &mut sender, &is_ready, &hold, &state.0));
+        tokio::select! {
+            (reason, network_read) = &mut inbound => match reason.to_tell() {
+                Some(text) => {
+                    // The peer's judgement of us comes first, and needs our READY.
+                    tokio::select! {
+                        _ = &mut outbound => {}
+                        () = is_ready.notified() => {}
+                        () = tokio::time::sleep(TELL_MAX) => {}
+                    }
+                    Some((text, network_read))
+                }
+                None => {
+                    if flow == Flow::In && reason == GoneReason::Ended {
+                        // The peer sees our end close when everything it sent was read, not before.
+                        outbound.await;
+                    }
+                    None
+                }
+            },
+            reason = &mut outbound => {
+                if flow == Flow::Out && reason == GoneReason::Closed {
+                    // All is sent; a peer that closes its end too has read it.
+                    inbound.await;
+                } else if let GoneReason::Broken(_) = reason {
+                    is_broken.store(true, Ordering::Relaxed);
+                    let _ = tokio::time::timeout(LAST_WORD_MAX, inbound).await;
+                }
+                state.0.end(reason);
+                None
             }
         }
-        reason = &mut outbound => {
-            if flow == Flow::Out && reason == GoneReason::Closed {
-                // All is sent; a peer that closes its end too has read it.
-                inbound.await;
-            }
-        }
+    };
+    if let Some((text, network_read)) = to_tell {
+        let _ = tokio::time::timeout(TELL_MAX, sender.tell(&text, network_read)).await;
     }
 }
 
-async fn inbound(
-    mut network: impl AsyncRead + Unpin,
+async fn inbound<N: AsyncRead + Unpin>(
+    mut network: N,
     mut zmq: impl AsyncWrite + Unpin,
     mut meter: Meter,
+    guard: &Guard,
+    hold: &Hold,
+    is_broken: &AtomicBool,
     state: &LaneState,
-) -> GoneReason {
+) -> (GoneReason, N) {
     let mut buffer = Buffer::new();
+    let mut dismissed = pin!(state.dismissed());
     let reason = loop {
-        let read = match network.read(buffer.space()).await {
+        let read = tokio::select! {
+            read = network.read(buffer.space()) => read,
+            reason = &mut dismissed => break GoneReason::Refused(reason),
+        };
+        let read = match read {
             Ok(0) => break GoneReason::Ended,
             Ok(read) => read,
             Err(error) => break GoneReason::Broken(error.kind()),
         };
         state.traffic.bytes_in.fetch_add(read as u64, Ordering::Relaxed);
-        let bytes = buffer.filled(read);
-        let fed = meter.feed(bytes);
-        if zmq.write_all(&bytes[..fed.passed]).await.is_err() {
-            break GoneReason::Closed;
+        match pass(buffer.filled(read), &mut zmq, &mut meter, guard, hold, state).await {
+            Ok(passed) => buffer.consume(read, passed),
+            Err(reason) => break reason,
         }
-        if let Some(violation) = fed.violation {
-            break GoneReason::Protocol(violation);
-        }
-        buffer.consume(read, fed.passed);
     };
-    // Before the streams are dropped: who sees them close can then ask why.
-    state.end(reason);
-    reason
+    if let Some(text) = reason.to_tell() {
+        state.begin_telling();
+        hold.end(Some(error_command(&text)));
+    } else {
+        hold.end(None);
+    }
+    let is_news = !is_broken.load(Ordering::Relaxed) || matches!(reason, GoneReason::Told(_));
+    if is_news {
+        // Before the streams are dropped: who sees them close can then ask why.
+        state.end(reason.clone());
+    }
+    (reason, network)
+}
+
+/// Passes on what may pass; gives how many bytes that were.
+async fn pass(
+    bytes: &[u8],
+    zmq: &mut (impl AsyncWrite + Unpin),
+    meter: &mut Meter,
+    guard: &Guard,
+    hold: &Hold,
+    state: &LaneState,
+) -> Result<usize, GoneReason> {
+    let mut passed = 0;
+    loop {
+        let fed = meter.feed(&bytes[passed..]);
+        let end = passed + fed.passed;
+        if zmq.write_all(&bytes[passed..end]).await.is_err() {
+            return Err(GoneReason::Closed);
+        }
+        passed = end;
+        match fed.found {
+            None => return Ok(passed),
+            Some(Found::Ready(Ready { socket_type, identity })) => {
+                let hello =
+                    Hello { addr: guard.peer, socket_type: &socket_type, identity: &identity };
+                match guard.door.admit(&hello) {
+                    Ok(Admitted { permit }) => {
+                        state.hold(permit);
+                        hold.end(None);
+                    }
+                    Err(reason) => return Err(GoneReason::Refused(reason.into())),
+                }
+            }
+            Some(Found::Error(reason)) => return Err(GoneReason::Told(reason.into())),
+            Some(Found::Violation(violation)) => return Err(GoneReason::Protocol(violation)),
+        }
+    }
+}
+
+/// The network's side, and where in our stream we are.
+struct Sender<N> {
+    network: N,
+    track: Track,
+    /// Why the lane ends was sent already.
+    has_told: bool,
+}
+
+impl<N: AsyncWrite + Unpin> Sender<N> {
+    async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            // Piece by piece, so that it is known what was sent should we be stopped.
+            let written = self.network.write(bytes).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.track.sent(&bytes[..written]);
+            bytes = &bytes[written..];
+        }
+        // Nothing on a TCP stream; an encrypting one may hold back a record until told.
+        self.network.flush().await
+    }
+
+    /// Sends what ZeroMQ says; greeting and READY one after the other, even if they come together.
+    async fn send_with(&mut self, bytes: &[u8], hold: &Hold) -> io::Result<()> {
+        if self.track.is_ready() {
+            return self.send(bytes).await;
+        }
+        let (greeting, rest) = bytes.split_at(self.track.greeting_left().min(bytes.len()));
+        self.send(greeting).await?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        hold.ended().await;
+        let mut after = self.track.clone();
+        after.sent(rest);
+        match after.is_ready().then(|| hold.take_suffix()).flatten() {
+            Some(suffix) => {
+                self.has_told = true;
+                self.send(&[rest, &suffix].concat()).await
+            }
+            None => self.send(rest).await,
+        }
+    }
+
+    /// Tells the peer why, if there is room for that between two frames, and waits for its end.
+    async fn tell(&mut self, reason: &str, mut network: impl AsyncRead + Unpin) {
+        if self.track.is_between_frames() && !self.has_told {
+            let _ = self.send(&error_command(reason)).await;
+        }
+        let _ = self.network.shutdown().await;
+        let mut ignored = vec![0; BUFFER_BYTES_MIN];
+        while network.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
+    }
 }
 
 async fn outbound(
     mut zmq: impl AsyncRead + Unpin,
-    mut network: impl AsyncWrite + Unpin,
+    sender: &mut Sender<impl AsyncWrite + Unpin>,
+    is_ready: &Notify,
+    hold: &Hold,
     state: &LaneState,
 ) -> GoneReason {
     let mut buffer = Buffer::new();
-    let reason = loop {
+    loop {
         let read = match zmq.read(buffer.space()).await {
             Ok(0) | Err(_) => {
-                // A failure to say goodbye changes nothing: the goodbye was all that was left.
-                let _ = network.shutdown().await;
-                break GoneReason::Closed;
+                if !state.is_telling() {
+                    // A failure to say goodbye changes nothing: the goodbye was all that was left.
+                    let _ = sender.network.shutdown().await;
+                    state.end(GoneReason::Closed);
+                }
+                return GoneReason::Closed;
             }
             Ok(read) => read,
         };
-        if let Err(error) = network.write_all(buffer.filled(read)).await {
-            break GoneReason::Broken(error.kind());
+        if let Err(error) = sender.send_with(buffer.filled(read), hold).await {
+            return GoneReason::Broken(error.kind());
         }
-        // Nothing on a TCP stream; an encrypting one may hold back a record until told.
-        if let Err(error) = network.flush().await {
-            break GoneReason::Broken(error.kind());
+        if sender.track.is_ready() {
+            is_ready.notify_one();
         }
         state.traffic.bytes_out.fetch_add(read as u64, Ordering::Relaxed);
         buffer.consume(read, read);
-    };
-    state.end(reason);
-    reason
+    }
 }
 
 const BUFFER_BYTES_MIN: usize = 4 << 10;

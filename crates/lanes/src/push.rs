@@ -11,7 +11,7 @@ use zeromq::{PushSocket, SocketSend, ZmqMessage};
 
 use crate::attach::{Attached, ZmqSocket};
 use crate::lane::sealed::Sealed;
-use crate::lane::{GoneReason, Lane, LaneGone, LaneState, LaneWatch, Peer, Traffic};
+use crate::lane::{Closer, GoneReason, Lane, LaneGone, LaneState, LaneWatch, Peer, Traffic};
 use crate::pump::{Flow, Pump};
 
 /// A PUSH socket with one peer. Dropping it closes the connection at once, whatever is still queued;
@@ -39,6 +39,11 @@ impl PushLane {
         self.state.traffic.clone()
     }
 
+    /// A handle that ends the lane from elsewhere.
+    pub fn closer(&self) -> Closer {
+        Closer(self.state.clone())
+    }
+
     /// Queues a frame, to be sent as soon as the peer takes it. Never waits: what is sent without being
     /// acknowledged is for the caller to bound, and a lane whose queue of 100,000 frames is full is closed.
     ///
@@ -52,7 +57,7 @@ impl PushLane {
             Some(Err(_)) => GoneReason::Closed,
             None => GoneReason::Overrun,
         };
-        self.state.end(reason);
+        self.state.end(reason.clone());
         self.pump.stop();
         // The pump may have been quicker to say why.
         Err(LaneGone { reason: self.state.gone().unwrap_or(reason) })
@@ -94,5 +99,9 @@ impl Sealed for PushLane {
     fn new(attached: Attached<PushSocket>) -> Self {
         let Attached { socket, pump, state, peer, .. } = attached;
         Self { socket, pump, state, peer }
+    }
+
+    fn watch(&self) -> LaneWatch {
+        self.state.watch()
     }
 }

@@ -1,15 +1,19 @@
 //! The connections of whoever hands out tasks: a ventilator, or a relay to its next stage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tradewind_lanes::{Dialler, PullGate, PushGate, PushLane};
-use tradewind_proto::dispatcher::{Dispatcher, Ended, Transmit};
-use tradewind_proto::message::{Role, ToVentilator};
-use tradewind_proto::{LaneId, Time};
+use tradewind_lanes::{Closer, Dialler, PullGate, PushGate, PushLane, Sparing};
+use tradewind_proto::dispatcher::{Dispatcher, DispatcherSnapshot, Ended, Transmit};
+use tradewind_proto::message::ToVentilator;
+use tradewind_proto::{LaneId, SessionId, Time};
 
-use crate::links::{Conn, Inward, Outward, keep_outward, send, serve_inward, serve_outward};
+use crate::counterpart::{Counterpart, Said, Verdict};
+use crate::links::{
+    Conn, GaveUp, Inward, Outward, keep_outward, send, serve_inward, serve_outward,
+};
 
 /// Everything that can happen on these connections.
 pub enum DownstreamEvent {
@@ -24,18 +28,21 @@ pub enum DownstreamEvent {
 /// The connections that stand.
 #[derive(Default)]
 pub struct Downstream {
-    lanes: BTreeMap<LaneId, PushLane>,
+    lanes: BTreeMap<LaneId, (PushLane, String)>,
     sink: Option<(Conn, PushLane)>,
+    /// Where the sink was when it last answered.
+    sink_addr: Option<SocketAddr>,
+    /// Those at the port for receipts, and which of them is the sink.
+    callers: BTreeMap<Conn, Closer>,
+    counterpart: Counterpart<ToVentilator>,
     receipts: Option<Conn>,
+    /// What the sink has said.
+    heard: VecDeque<ToVentilator>,
+    refused: Sparing<()>,
+    /// Workers that do not answer although there is a sink, and since when.
+    unready: BTreeMap<SessionId, Instant>,
     /// Since when the job is complete and there is no sink that knows the job, to be told so.
     untold: Option<Instant>,
-}
-
-/// Somebody was not reached in time.
-#[derive(Debug)]
-pub struct GaveUp {
-    /// What was tried and why it failed.
-    pub reason: String,
 }
 
 /// How long to wait for a sink that has to be told that the job is complete. It may be a relay that
@@ -44,6 +51,10 @@ const FAREWELL: Duration = Duration::from_secs(10);
 
 /// How long a lane may take to deliver the last messages of a job.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// A worker that has not answered the roll call for so long cannot reach the sink: the answer goes by
+/// way of it.
+const ANSWER_MAX: Duration = Duration::from_secs(4);
 
 impl Downstream {
     /// Listens for workers and for the sink's receipts, and keeps up a connection to the sink.
@@ -56,74 +67,148 @@ impl Downstream {
     ) where
         E: From<DownstreamEvent> + Send + 'static,
     {
-        serve_outward(tasks, Role::Worker, events.clone(), |event| {
-            E::from(DownstreamEvent::Tasks(event))
-        });
-        serve_inward(receipts, &[Role::Sink], events.clone(), |event| {
-            E::from(DownstreamEvent::Receipts(event))
-        });
+        serve_outward(tasks, events.clone(), |event| E::from(DownstreamEvent::Tasks(event)));
+        serve_inward(receipts, events.clone(), |event| E::from(DownstreamEvent::Receipts(event)));
         keep_outward(sink, connect_timeout, events.clone(), |event| {
             E::from(DownstreamEvent::Sink(event))
         });
     }
 
-    /// Tells the dispatcher what has become of a connection; gives what the sink said.
+    /// Tells the dispatcher what has become of a connection. What the sink said comes from
+    /// [`poll_heard`](Self::poll_heard).
     ///
     /// # Errors
-    /// When the sink was not reached in time.
+    /// When the sink is given up.
     pub fn handle_event(
         &mut self,
         now: Time,
         dispatcher: &mut Dispatcher,
         event: DownstreamEvent,
-    ) -> Result<Option<ToVentilator>, GaveUp> {
+    ) -> Result<(), GaveUp> {
         match event {
             DownstreamEvent::Tasks(Outward::Up { conn, card, lane }) => {
-                let Some(card) = card else { return Ok(None) };
                 let id = LaneId(conn.0);
-                tracing::info!(worker = card.name, slots = card.slots, lane = id.0, "worker joins");
-                self.lanes.insert(id, lane);
+                let addr = lane.peer_addr();
+                tracing::info!(worker = card.name, slots = card.slots, %addr, "worker joins");
+                self.lanes.insert(id, (lane, card.name.clone()));
                 dispatcher.handle_lane_opened(now, id, &card);
             }
-            DownstreamEvent::Tasks(Outward::Down { conn }) => {
+            DownstreamEvent::Tasks(Outward::Down { conn, reason }) => {
                 let id = LaneId(conn.0);
-                if self.lanes.remove(&id).is_some() {
-                    tracing::info!(lane = id.0, "worker gone");
+                let tasks = dispatcher.out_at(id).unwrap_or(0);
+                if let Some((_, worker)) = self.lanes.remove(&id) {
+                    if tasks > 0 {
+                        tracing::warn!(worker, %reason, "worker gone; {tasks} of its tasks go back");
+                    } else {
+                        tracing::info!(worker, %reason, "worker gone");
+                    }
                 }
                 dispatcher.handle_lane_gone(id);
             }
-            DownstreamEvent::Sink(Outward::Up { conn, lane, .. }) => {
+            DownstreamEvent::Sink(Outward::Up { conn, card, lane }) => {
+                self.sink_addr = Some(lane.peer_addr());
                 self.sink = Some((conn, lane));
                 dispatcher.handle_sink_connected();
+                let (said, others) = self.counterpart.handle_answer(Instant::now(), card.session);
+                others.into_iter().for_each(|conn| self.refuse(conn));
+                for (conn, message) in said {
+                    self.hear(now, dispatcher, conn, message);
+                }
             }
-            DownstreamEvent::Sink(Outward::Down { conn }) => {
+            DownstreamEvent::Sink(Outward::Down { conn, reason }) => {
                 if self.sink.as_ref().is_some_and(|(current, _)| *current == conn) {
+                    tracing::info!(%reason, "lost the connection to the sink");
                     self.sink = None;
+                    self.counterpart.handle_no_answer();
                     dispatcher.handle_sink_disconnected();
                 }
             }
-            // Only words make a sink: whoever connects and says nothing must not displace it.
-            DownstreamEvent::Receipts(Inward::Up { .. }) => {}
-            DownstreamEvent::Receipts(Inward::Message { conn, message }) => {
-                if self.receipts < Some(conn) {
-                    self.receipts = Some(conn);
-                    dispatcher.handle_receipts_connected(now);
+            DownstreamEvent::Receipts(Inward::Up { conn, card, closer, .. }) => {
+                self.callers.insert(conn, closer);
+                match self.counterpart.handle_caller(Instant::now(), conn, card.session) {
+                    // Only words make a sink: whoever connects and says nothing must not displace it.
+                    Verdict::Stay => {}
+                    Verdict::Refuse => self.refuse(conn),
+                    Verdict::Ask => {
+                        // The link is dialled again as soon as its lane is gone.
+                        self.sink = None;
+                        dispatcher.handle_sink_disconnected();
+                    }
                 }
-                return Ok(Some(message).filter(|_| self.receipts == Some(conn)));
+            }
+            DownstreamEvent::Receipts(Inward::Message { conn, message }) => {
+                match self.counterpart.handle_message(Instant::now(), conn, message) {
+                    Said::Taken(message) => self.hear(now, dispatcher, conn, message),
+                    Said::Held => {}
+                    Said::TooMuch => self.refuse(conn),
+                }
             }
             DownstreamEvent::Receipts(Inward::Down { conn }) => {
+                self.callers.remove(&conn);
+                self.counterpart.handle_gone(conn);
                 if self.receipts == Some(conn) {
                     self.receipts = None;
                     dispatcher.handle_receipts_disconnected(now);
                 }
             }
-            DownstreamEvent::Tasks(Outward::GaveUp { reason })
-            | DownstreamEvent::Sink(Outward::GaveUp { reason })
-            | DownstreamEvent::Receipts(Inward::GaveUp { reason }) => {
-                return Err(GaveUp { reason });
-            }
+            DownstreamEvent::Tasks(Outward::GaveUp(gave_up))
+            | DownstreamEvent::Sink(Outward::GaveUp(gave_up))
+            | DownstreamEvent::Receipts(Inward::GaveUp(gave_up)) => return Err(gave_up),
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// What the sink has said, one after the other.
+    pub fn poll_heard(&mut self) -> Option<ToVentilator> {
+        self.heard.pop_front()
+    }
+
+    fn hear(&mut self, now: Time, dispatcher: &mut Dispatcher, conn: Conn, message: ToVentilator) {
+        if self.receipts < Some(conn) {
+            self.receipts = Some(conn);
+            // What the one before has said is out of date.
+            self.heard.clear();
+            dispatcher.handle_receipts_connected(now);
+        }
+        if self.receipts == Some(conn) {
+            self.heard.push_back(message);
+        }
+    }
+
+    /// Sends somebody away who is not this ventilator's sink.
+    fn refuse(&mut self, conn: Conn) {
+        let Some(closer) = self.callers.remove(&conn) else { return };
+        let at = self
+            .sink_addr
+            .map_or_else(|| "elsewhere".to_owned(), |addr| format!("at tcp://{addr}"));
+        if let Some(more) = self.refused.say(Instant::now(), ()) {
+            let more = if more > 0 { format!("; {more} more like this") } else { String::new() };
+            tracing::warn!(
+                "another sink wants to take part and may not: this one's sink is {at}{more}"
+            );
+        }
+        closer.refuse(&format!(
+            "this ventilator's sink is another, {at} (its --sink); a second one cannot take part"
+        ));
+    }
+
+    /// Workers that are connected and cannot reach the sink.
+    pub fn unreached(&mut self, snapshot: &DispatcherSnapshot) -> u64 {
+        let now = Instant::now();
+        if !snapshot.is_sink_open || snapshot.is_calling_roll {
+            self.unready.clear();
+            return 0;
+        }
+        let is_unready = |session: &SessionId| {
+            let mut workers = snapshot.workers.iter();
+            workers.any(|worker| worker.session == *session && !worker.is_ready)
+        };
+        self.unready.retain(|session, _| is_unready(session));
+        for worker in snapshot.workers.iter().filter(|worker| !worker.is_ready) {
+            self.unready.entry(worker.session).or_insert(now);
+        }
+        let is_late = |since: &&Instant| now.duration_since(**since) >= ANSWER_MAX;
+        self.unready.values().filter(is_late).count() as u64
     }
 
     /// Does what the dispatcher says, until it says nothing more.
@@ -132,7 +217,7 @@ impl Downstream {
             // A lane that is gone says so by an event of its own.
             match transmit {
                 Transmit::Worker(id, message) => {
-                    let _ = self.lanes.get_mut(&id).map(|lane| send(lane, &message));
+                    let _ = self.lanes.get_mut(&id).map(|(lane, _)| send(lane, &message));
                 }
                 Transmit::Sink(message) => {
                     let _ = self.sink.as_mut().map(|(_, lane)| send(lane, &message));
@@ -143,7 +228,9 @@ impl Downstream {
             tracing::warn!("{notice}");
         }
         while let Some(id) = dispatcher.poll_close() {
-            self.lanes.remove(&id);
+            if let Some((_, worker)) = self.lanes.remove(&id) {
+                tracing::info!(worker, "worker has left, or is taken for lost");
+            }
         }
         let is_complete = dispatcher.ended() == Some(&Ended::Complete);
         let is_untold = is_complete && !dispatcher.is_sink_open();
@@ -159,7 +246,7 @@ impl Downstream {
     /// Sees that everybody gets the last word.
     pub async fn close(&mut self) {
         let sink = self.sink.take().map(|(_, lane)| lane);
-        let lanes = std::mem::take(&mut self.lanes).into_values().chain(sink);
+        let lanes = std::mem::take(&mut self.lanes).into_values().map(|(lane, _)| lane).chain(sink);
         let mut closing = tokio::task::JoinSet::new();
         for lane in lanes {
             closing.spawn(lane.close(LINGER));

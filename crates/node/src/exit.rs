@@ -27,6 +27,8 @@ pub const REFUSED: u8 = 7;
 pub const SYSTEM: u8 = 8;
 /// A handler that is to stay up could not be kept up.
 pub const HANDLER: u8 = 9;
+/// Whoever was dialled is of another version or kind, or listens there for somebody else.
+pub const WRONG_PEER: u8 = 10;
 /// The job was stopped before its end, by a signal.
 pub const STOPPED: u8 = 130;
 /// Whoever read the output went away, as with `| head`; said by the code alone, as a program that
@@ -164,6 +166,7 @@ Exit codes:
   7    the sink will not take the job
   8    something else went wrong on this machine
   9    the command of --pipe keeps ending before it has answered anything
+  10   a flag names the wrong port, or a program of another version
   127  the command does not exist or cannot be run
   130  the job was stopped by a signal before its end
   141  whoever read the output went away";

@@ -4,14 +4,22 @@
 //! connection has a number of its own, so that news of an old one is never taken for news of the
 //! one that replaced it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tradewind_lanes::{Dialler, LaneGone, PullGate, PullLane, PushGate, PushLane};
-use tradewind_proto::message::{Card, Role};
+use tradewind_lanes::{
+    Closer, Dialler, Endpoint, GoneReason, LaneGone, LaneOptions, PullGate, PullLane, PushGate,
+    PushLane, Traffic,
+};
+use tradewind_proto::message::Card;
 use tradewind_wire::{Message, decode, encode};
+
+use crate::doors::{Port, dial_door};
+use crate::exit::{CONNECT, Fatal, USAGE, WRONG_PEER};
+use crate::random_id;
 
 /// A connection of one link, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +31,8 @@ pub enum Outward {
     Up {
         /// Its number.
         conn: Conn,
-        /// What the peer says it is; `None` if we dialled.
-        card: Option<Card>,
+        /// What the peer says it is.
+        card: Card,
         /// Where to send.
         lane: PushLane,
     },
@@ -32,12 +40,28 @@ pub enum Outward {
     Down {
         /// Its number.
         conn: Conn,
+        /// Why.
+        reason: GoneReason,
     },
-    /// The peer could not be reached in time.
-    GaveUp {
-        /// What was tried and why it failed.
-        reason: String,
-    },
+    /// The peer is given up.
+    GaveUp(GaveUp),
+}
+
+/// Somebody was not reached in time, or cannot be the one who was meant.
+#[derive(Debug)]
+pub struct GaveUp {
+    /// What a program exits with that cannot do without.
+    pub code: u8,
+    /// What was tried and why it failed, from the endpoint on.
+    pub reason: String,
+}
+
+impl GaveUp {
+    /// The end of a program that cannot do without.
+    #[must_use]
+    pub fn fatal(self, whom: &str) -> Fatal {
+        Fatal::new(self.code, format!("{whom} at {}", self.reason))
+    }
 }
 
 /// What happens on a link that carries in.
@@ -46,8 +70,12 @@ pub enum Inward<M> {
     Up {
         /// Its number.
         conn: Conn,
-        /// What the peer says it is; `None` if we dialled.
-        card: Option<Card>,
+        /// What the peer says it is.
+        card: Card,
+        /// To be rid of it.
+        closer: Closer,
+        /// Bytes that have come from it, of messages that are not complete too.
+        traffic: Arc<Traffic>,
     },
     /// A message came.
     Message {
@@ -61,11 +89,8 @@ pub enum Inward<M> {
         /// Its number.
         conn: Conn,
     },
-    /// The peer could not be reached in time.
-    GaveUp {
-        /// What was tried and why it failed.
-        reason: String,
-    },
+    /// The peer is given up.
+    GaveUp(GaveUp),
 }
 
 /// Sends a message.
@@ -76,36 +101,42 @@ pub fn send<M: Message>(lane: &mut PushLane, message: &M) -> Result<(), LaneGone
     lane.send(encode(message))
 }
 
-/// A card as the identity of a dialler.
+/// A dialler of somebody's port.
 ///
-/// Every card fits: names are bounded.
-#[must_use]
-pub fn identity(card: &Card) -> Bytes {
-    encode(card)
+/// # Errors
+/// When the endpoint stands for all of a machine.
+pub fn dialler(
+    endpoint: Endpoint,
+    lanes: &LaneOptions,
+    ours: &Card,
+    port: Port,
+) -> Result<Dialler, Fatal> {
+    if endpoint.is_wildcard() {
+        let text = format!("{endpoint} is for listening; say which host is to be dialled");
+        return Err(Fatal::new(USAGE, text));
+    }
+    Ok(Dialler::new(endpoint, lanes.clone(), dial_door(ours, port), random_id()))
 }
 
 /// Accepts connections that carry out.
 pub fn serve_outward<E: Send + 'static>(
     mut gate: PushGate,
-    role: Role,
     events: mpsc::Sender<E>,
     event: fn(Outward) -> E,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         for conn in (0..).map(Conn) {
             let lane = gate.accept().await;
-            let Some(card) = admit(lane.peer_identity(), lane.peer_addr(), &[role]) else {
-                continue;
-            };
+            let Some(card) = card(lane.peer_identity()) else { continue };
             let gone = lane.watch().gone();
-            if events.send(event(Outward::Up { conn, card: Some(card), lane })).await.is_err() {
+            if events.send(event(Outward::Up { conn, card, lane })).await.is_err() {
                 return;
             }
             let events = events.clone();
             tokio::spawn(async move {
                 let reason = gone.await;
                 tracing::debug!(conn = conn.0, %reason, "lane gone");
-                let _ = events.send(event(Outward::Down { conn })).await;
+                let _ = events.send(event(Outward::Down { conn, reason })).await;
             });
         }
     })
@@ -114,7 +145,6 @@ pub fn serve_outward<E: Send + 'static>(
 /// Accepts connections that carry in.
 pub fn serve_inward<M, E>(
     mut gate: PullGate,
-    roles: &'static [Role],
     events: mpsc::Sender<E>,
     event: fn(Inward<M>) -> E,
 ) -> JoinHandle<()>
@@ -125,10 +155,8 @@ where
     tokio::spawn(async move {
         for conn in (0..).map(Conn) {
             let lane = gate.accept().await;
-            let Some(card) = admit(lane.peer_identity(), lane.peer_addr(), roles) else {
-                continue;
-            };
-            if events.send(event(Inward::Up { conn, card: Some(card) })).await.is_err() {
+            let Some(up) = up(conn, &lane) else { continue };
+            if events.send(event(up)).await.is_err() {
                 return;
             }
             let events = events.clone();
@@ -149,17 +177,26 @@ pub fn keep_outward<E: Send + 'static>(
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         for conn in (0..).map(Conn) {
-            let Some(lane) = within(timeout, dialler.dial_push()).await else {
-                let reason = gave_up(&dialler, timeout);
-                let _ = events.send(event(Outward::GaveUp { reason })).await;
-                return;
+            let mut hopeless = dialler.hopeless();
+            let lane = tokio::select! {
+                lane = within(timeout, dialler.dial_push()) => lane.ok_or(timeout),
+                () = hopeless.wait() => Err(None),
             };
+            let lane = match lane {
+                Ok(lane) => lane,
+                Err(timeout) => {
+                    let gave_up = gave_up(&dialler, timeout);
+                    let _ = events.send(event(Outward::GaveUp(gave_up))).await;
+                    return;
+                }
+            };
+            let Some(card) = card(lane.peer_identity()) else { continue };
             let gone = lane.watch().gone();
-            if events.send(event(Outward::Up { conn, card: None, lane })).await.is_err() {
+            if events.send(event(Outward::Up { conn, card, lane })).await.is_err() {
                 return;
             }
-            gone.await;
-            if events.send(event(Outward::Down { conn })).await.is_err() {
+            let reason = gone.await;
+            if events.send(event(Outward::Down { conn, reason })).await.is_err() {
                 return;
             }
         }
@@ -179,12 +216,21 @@ where
 {
     tokio::spawn(async move {
         for conn in (0..).map(Conn) {
-            let Some(lane) = within(timeout, dialler.dial_pull()).await else {
-                let reason = gave_up(&dialler, timeout);
-                let _ = events.send(event(Inward::GaveUp { reason })).await;
-                return;
+            let mut hopeless = dialler.hopeless();
+            let lane = tokio::select! {
+                lane = within(timeout, dialler.dial_pull()) => lane.ok_or(timeout),
+                () = hopeless.wait() => Err(None),
             };
-            if events.send(event(Inward::Up { conn, card: None })).await.is_err() {
+            let lane = match lane {
+                Ok(lane) => lane,
+                Err(timeout) => {
+                    let gave_up = gave_up(&dialler, timeout);
+                    let _ = events.send(event(Inward::GaveUp(gave_up))).await;
+                    return;
+                }
+            };
+            let Some(up) = up(conn, &lane) else { continue };
+            if events.send(event(up)).await.is_err() {
                 return;
             }
             receive(lane, conn, &events, event).await;
@@ -193,6 +239,11 @@ where
             }
         }
     })
+}
+
+fn up<M>(conn: Conn, lane: &PullLane) -> Option<Inward<M>> {
+    let card = card(lane.peer_identity())?;
+    Some(Inward::Up { conn, card, closer: lane.closer(), traffic: lane.traffic() })
 }
 
 /// Delivers messages until the peer goes, or says something that is none.
@@ -205,6 +256,10 @@ async fn receive<M: Message, E>(
     loop {
         let frame = match lane.recv().await {
             Ok(frame) => frame,
+            Err(reason @ (GoneReason::Protocol(_) | GoneReason::Overrun)) => {
+                tracing::warn!(peer = %lane.peer_addr(), %reason, "connection closed");
+                return;
+            }
             Err(reason) => {
                 tracing::debug!(conn = conn.0, peer = %lane.peer_addr(), %reason, "lane gone");
                 return;
@@ -217,25 +272,18 @@ async fn receive<M: Message, E>(
                 }
             }
             Err(error) => {
-                tracing::warn!(peer = %lane.peer_addr(), %error, "closed: not a message");
+                tracing::warn!(peer = %lane.peer_addr(), %error, "connection closed: not a message");
+                lane.closer().refuse(&format!("what came is not a message: {error}"));
+                let _ = lane.watch().gone().await;
                 return;
             }
         }
     }
 }
 
-fn admit(identity: &[u8], peer: std::net::SocketAddr, roles: &[Role]) -> Option<Card> {
-    match decode::<Card>(&Bytes::copy_from_slice(identity)) {
-        Ok(card) if roles.contains(&card.role) => Some(card),
-        Ok(card) => {
-            tracing::warn!(%peer, role = ?card.role, "closed: has no business on this port");
-            None
-        }
-        Err(error) => {
-            tracing::warn!(%peer, %error, "closed: no valid card");
-            None
-        }
-    }
+/// The card that a door has seen and found good.
+fn card(identity: &[u8]) -> Option<Card> {
+    decode(&Bytes::copy_from_slice(identity)).ok()
 }
 
 async fn within<T>(timeout: Option<Duration>, dial: impl Future<Output = T>) -> Option<T> {
@@ -245,11 +293,16 @@ async fn within<T>(timeout: Option<Duration>, dial: impl Future<Output = T>) -> 
     }
 }
 
-fn gave_up(dialler: &Dialler, timeout: Option<Duration>) -> String {
+/// Why there is no lane, after this time or for good.
+fn gave_up(dialler: &Dialler, timeout: Option<Duration>) -> GaveUp {
     let endpoint = dialler.endpoint();
-    let timeout = timeout.unwrap_or_default();
-    match dialler.last_error() {
-        Some(error) => format!("{endpoint} was not reached within {timeout:?}: {error}"),
-        None => format!("{endpoint} was not reached within {timeout:?}"),
-    }
+    let (code, what) = match timeout {
+        Some(timeout) => (CONNECT, format!("{endpoint} was not reached within {timeout:?}")),
+        None => (WRONG_PEER, format!("{endpoint} is not the one that is needed")),
+    };
+    let reason = match dialler.last_error() {
+        Some(error) => format!("{what}: {error}"),
+        None => what,
+    };
+    GaveUp { code, reason }
 }

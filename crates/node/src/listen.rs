@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixDatagram;
 
-use tradewind_lanes::{BindError, Endpoint, Gate, Lane, LaneOptions};
+use tradewind_lanes::{BindError, Door, Endpoint, Gate, Lane, LaneOptions};
 
 /// Listening sockets that were passed on by whoever started this process, by systemd's convention
 /// (`LISTEN_FDS`, with `LISTEN_FDS_FIRST_FD` if they do not begin at 3).
@@ -12,8 +12,8 @@ pub struct Inherited(listenfd::ListenFd);
 pub enum Listen {
     /// Open this one.
     Endpoint(Endpoint),
-    /// It is open already.
-    Socket(std::net::TcpListener),
+    /// It is open already, at one or more addresses.
+    Sockets(Vec<std::net::TcpListener>),
 }
 
 impl Inherited {
@@ -29,11 +29,17 @@ impl Inherited {
         self.0.take_unix_datagram(place).ok().flatten()
     }
 
+    /// Was anything passed on?
+    #[must_use]
+    pub fn has_any(&self) -> bool {
+        self.0.len() > 0
+    }
+
     /// The socket at this place if one was passed on, else the endpoint.
     #[must_use]
     pub fn or_endpoint(&mut self, place: usize, endpoint: Endpoint) -> Listen {
         match self.0.take_tcp_listener(place) {
-            Ok(Some(socket)) => Listen::Socket(socket),
+            Ok(Some(socket)) => Listen::Sockets(vec![socket]),
             Ok(None) | Err(_) => Listen::Endpoint(endpoint),
         }
     }
@@ -44,10 +50,14 @@ impl Listen {
     ///
     /// # Errors
     /// When the endpoint cannot be listened on.
-    pub async fn open<L: Lane>(self, options: LaneOptions) -> Result<Gate<L>, BindError> {
+    pub async fn open<L: Lane>(
+        self,
+        options: LaneOptions,
+        door: Door,
+    ) -> Result<Gate<L>, BindError> {
         match self {
-            Self::Endpoint(endpoint) => Gate::bind(&endpoint, options).await,
-            Self::Socket(socket) => Gate::adopt(socket, options),
+            Self::Endpoint(endpoint) => Gate::bind(&endpoint, options, door).await,
+            Self::Sockets(sockets) => Gate::adopt(sockets, options, door),
         }
     }
 }

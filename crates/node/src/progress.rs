@@ -21,6 +21,8 @@ pub struct ProgressView {
     pub failed: u64,
     /// Workers that are connected.
     pub workers: u64,
+    /// Of those, the ones that cannot reach the sink.
+    pub unreached: u64,
     /// Who is being waited for, if the job stands still.
     pub waiting_for: Option<&'static str>,
 }
@@ -218,6 +220,10 @@ fn pieces(elapsed: Duration, rate: Option<f64>, view: &ProgressView) -> Vec<Stri
     let workers = match view.workers {
         1 => "1 worker".to_owned(),
         workers => format!("{workers} workers"),
+    };
+    let workers = match view.unreached {
+        0 => workers,
+        unreached => format!("{unreached} of {workers} cannot reach the sink"),
     };
     let after = format!("after {}", time(elapsed));
     let pieces =

@@ -1,14 +1,19 @@
 //! The connections of whoever collects results: a sink, or a relay from the stage before.
 
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tradewind_lanes::{Dialler, PullGate, PushLane};
+use tradewind_lanes::{Closer, Dialler, PullGate, PushLane, Sparing, Traffic};
+use tradewind_proto::SessionId;
 use tradewind_proto::collector::Collector;
+use tradewind_proto::limits::HEARTBEAT_INTERVAL;
 use tradewind_proto::message::{Role, ToSink};
 
-use crate::downstream::GaveUp;
-use crate::links::{Conn, Inward, Outward, keep_outward, send, serve_inward};
+use crate::counterpart::{Counterpart, Said, Verdict};
+use crate::links::{Conn, GaveUp, Inward, Outward, keep_outward, send, serve_inward};
 use crate::peers::Peers;
 
 /// Everything that can happen on these connections.
@@ -19,22 +24,38 @@ pub enum UpstreamEvent {
     Receipts(Outward),
 }
 
-/// What an event brought that is more than a connection.
-#[derive(Debug)]
-pub enum Heard {
-    /// Nothing.
-    Nothing,
-    /// Somebody said something that he may say.
-    Message(ToSink),
-    /// The ventilator is gone.
-    VentilatorGone,
-}
-
 /// The connections that stand.
 #[derive(Default)]
 pub struct Upstream {
     peers: Peers,
+    callers: BTreeMap<Conn, Caller>,
+    /// Which of the ventilators that call is ours.
+    counterpart: Counterpart<ToSink>,
     receipts: Option<(Conn, PushLane)>,
+    /// Where the ventilator was when it last answered.
+    ventilator_addr: Option<SocketAddr>,
+    heard: VecDeque<Heard>,
+    refused: Sparing<()>,
+    foreign: Sparing<()>,
+    looked: Option<Instant>,
+}
+
+struct Caller {
+    role: Role,
+    session: SessionId,
+    closer: Closer,
+    traffic: Arc<Traffic>,
+    /// Bytes that had come by the last look.
+    bytes_in: u64,
+}
+
+/// What an event brought that is more than a connection.
+#[derive(Debug)]
+pub enum Heard {
+    /// Somebody said something that he may say.
+    Message(ToSink),
+    /// The ventilator is gone.
+    VentilatorGone,
 }
 
 /// How long the receipts' connection may take to deliver the last of them.
@@ -50,63 +71,128 @@ impl Upstream {
     ) where
         E: From<UpstreamEvent> + Send + 'static,
     {
-        serve_inward(results, &[Role::Worker, Role::Ventilator], events.clone(), |event| {
-            E::from(UpstreamEvent::Results(event))
-        });
+        serve_inward(results, events.clone(), |event| E::from(UpstreamEvent::Results(event)));
         keep_outward(ventilator, connect_timeout, events.clone(), |event| {
             E::from(UpstreamEvent::Receipts(event))
         });
     }
 
-    /// Tells the collector what has become of a connection; gives what was said on one.
+    /// Tells the collector what has become of a connection. What was said comes from
+    /// [`poll_heard`](Self::poll_heard).
     ///
     /// # Errors
-    /// When the ventilator was not reached in time.
+    /// When the ventilator is given up.
     pub fn handle_event(
         &mut self,
         collector: &mut Collector,
         event: UpstreamEvent,
-    ) -> Result<Heard, GaveUp> {
+    ) -> Result<(), GaveUp> {
         match event {
-            UpstreamEvent::Results(Inward::Up { conn, card }) => {
-                let Some(card) = card else { return Ok(Heard::Nothing) };
+            UpstreamEvent::Results(Inward::Up { conn, card, closer, traffic }) => {
                 tracing::debug!(role = ?card.role, name = card.name, "peer joins");
                 if self.peers.add(conn, &card) {
                     collector.handle_worker_connected(card.session, &card.name);
                 }
+                let (role, session) = (card.role, card.session);
+                self.callers.insert(conn, Caller { role, session, closer, traffic, bytes_in: 0 });
+                if role == Role::Ventilator {
+                    match self.counterpart.handle_caller(Instant::now(), conn, session) {
+                        Verdict::Stay => {}
+                        Verdict::Refuse => self.refuse(conn),
+                        Verdict::Ask => {
+                            // The link is dialled again as soon as its lane is gone.
+                            self.receipts = None;
+                            collector.handle_ventilator_disconnected();
+                        }
+                    }
+                }
             }
             UpstreamEvent::Results(Inward::Message { conn, message }) => {
-                if self.peers.may_say(conn, &message) {
-                    return Ok(Heard::Message(message));
+                if !self.peers.may_say(conn, &message) {
+                    if self.foreign.say(Instant::now(), ()).is_some() {
+                        tracing::warn!(conn = conn.0, "a peer speaks for another: ignored");
+                    }
+                } else if self.callers.get(&conn).is_some_and(|it| it.role == Role::Ventilator) {
+                    match self.counterpart.handle_message(Instant::now(), conn, message) {
+                        Said::Taken(message) => self.heard.push_back(Heard::Message(message)),
+                        Said::Held => {}
+                        Said::TooMuch => self.refuse(conn),
+                    }
+                } else {
+                    self.heard.push_back(Heard::Message(message));
                 }
-                tracing::warn!(conn = conn.0, "a peer speaks for another: ignored");
             }
             UpstreamEvent::Results(Inward::Down { conn }) => {
+                self.callers.remove(&conn);
+                self.counterpart.handle_gone(conn);
                 if let Some(session) = self.peers.remove(conn) {
                     collector.handle_worker_disconnected(session);
                 }
             }
-            UpstreamEvent::Receipts(Outward::Up { conn, lane, .. }) => {
+            UpstreamEvent::Receipts(Outward::Up { conn, card, lane }) => {
+                self.ventilator_addr = Some(lane.peer_addr());
                 self.receipts = Some((conn, lane));
                 collector.handle_ventilator_connected();
+                let (said, others) = self.counterpart.handle_answer(Instant::now(), card.session);
+                others.into_iter().for_each(|conn| self.refuse(conn));
+                self.heard.extend(said.into_iter().map(|(_, message)| Heard::Message(message)));
             }
-            UpstreamEvent::Receipts(Outward::Down { conn }) => {
+            UpstreamEvent::Receipts(Outward::Down { conn, reason }) => {
                 if self.receipts.as_ref().is_some_and(|(current, _)| *current == conn) {
+                    tracing::info!(%reason, "lost the connection to the ventilator");
                     self.receipts = None;
+                    self.counterpart.handle_no_answer();
                     collector.handle_ventilator_disconnected();
-                    return Ok(Heard::VentilatorGone);
+                    self.heard.push_back(Heard::VentilatorGone);
                 }
             }
-            UpstreamEvent::Results(Inward::GaveUp { reason })
-            | UpstreamEvent::Receipts(Outward::GaveUp { reason }) => {
-                return Err(GaveUp { reason });
+            UpstreamEvent::Results(Inward::GaveUp(gave_up))
+            | UpstreamEvent::Receipts(Outward::GaveUp(gave_up)) => return Err(gave_up),
+        }
+        Ok(())
+    }
+
+    /// What was said, one after the other.
+    pub fn poll_heard(&mut self) -> Option<Heard> {
+        self.heard.pop_front()
+    }
+
+    /// Sends somebody away who is not this sink's ventilator.
+    fn refuse(&mut self, conn: Conn) {
+        let Some(caller) = self.callers.get(&conn) else { return };
+        let at = self
+            .ventilator_addr
+            .map_or_else(|| "elsewhere".to_owned(), |addr| format!("at tcp://{addr}"));
+        if let Some(more) = self.refused.say(Instant::now(), ()) {
+            let more = if more > 0 { format!("; {more} more like this") } else { String::new() };
+            tracing::warn!(
+                "another ventilator brings a job and may not: this sink's ventilator is {at}{more}"
+            );
+        }
+        caller.closer.refuse(&format!(
+            "this sink's ventilator is another, {at} (its --ventilator); a second job has to wait"
+        ));
+    }
+
+    /// Tells the collector of workers whose bytes arrive although no message of theirs is complete: a
+    /// large result on a slow way holds up the heartbeats behind it.
+    fn look(&mut self, collector: &mut Collector) {
+        let now = Instant::now();
+        if self.looked.is_some_and(|at| now.duration_since(at) < HEARTBEAT_INTERVAL) {
+            return;
+        }
+        self.looked = Some(now);
+        for caller in self.callers.values_mut().filter(|caller| caller.role == Role::Worker) {
+            let bytes_in = caller.traffic.bytes_in();
+            if std::mem::replace(&mut caller.bytes_in, bytes_in) != bytes_in {
+                collector.handle_alive(caller.session);
             }
         }
-        Ok(Heard::Nothing)
     }
 
     /// Sends what the collector says, until it says nothing more.
     pub fn go_on(&mut self, collector: &mut Collector) {
+        self.look(collector);
         while let Some(message) = collector.poll_transmit() {
             // A lane that is gone says so by an event of its own.
             let _ = self.receipts.as_mut().map(|(_, lane)| send(lane, &message));

@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{AttemptArgs, LaneArgs, LogArgs, duration_or_zero, name};
-use tradewind_node::exit::HELP;
+use tradewind_node::exit::{Fatal, HELP, USAGE};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 
 use crate::run::{Settings, run};
@@ -27,12 +27,7 @@ Examples, for a job of two stages:
 #[command(after_help = format!("{EXAMPLES}\n\n{HELP}"))]
 pub struct RelayArgs {
     /// Listen here for the workers of the stage before, and for its ventilator or relay
-    #[arg(
-        long,
-        env = "TRADEWIND_LISTEN",
-        value_name = "ENDPOINT",
-        default_value = "tcp://0.0.0.0:5558"
-    )]
+    #[arg(long, env = "TRADEWIND_LISTEN", value_name = "ENDPOINT", default_value = "tcp://*:5558")]
     pub listen: Endpoint,
 
     /// Where the ventilator or relay of the stage before listens for receipts
@@ -45,12 +40,7 @@ pub struct RelayArgs {
     pub ventilator: Endpoint,
 
     /// Listen here for the workers of the stage after
-    #[arg(
-        long,
-        env = "TRADEWIND_TASKS",
-        value_name = "ENDPOINT",
-        default_value = "tcp://0.0.0.0:5557"
-    )]
+    #[arg(long, env = "TRADEWIND_TASKS", value_name = "ENDPOINT", default_value = "tcp://*:5557")]
     pub tasks: Endpoint,
 
     /// Listen here for the receipts of the sink or relay of the stage after
@@ -58,7 +48,7 @@ pub struct RelayArgs {
         long,
         env = "TRADEWIND_RECEIPTS",
         value_name = "ENDPOINT",
-        default_value = "tcp://0.0.0.0:5559"
+        default_value = "tcp://*:5559"
     )]
     pub receipts: Endpoint,
 
@@ -125,13 +115,35 @@ impl RelayArgs {
         }
     }
 
+    /// By default a relay would dial its own ports, and be its own stage before and after.
+    fn refuse_itself(&self) -> Result<(), Fatal> {
+        let pairs = [
+            ("--ventilator", &self.ventilator, "--receipts", &self.receipts, "before"),
+            ("--sink", &self.sink, "--listen", &self.listen, "after"),
+        ];
+        for (flag, dialled, own_flag, own, which) in pairs {
+            let is_here = own.is_loopback() || own.is_everywhere();
+            if dialled.port() == own.port() && own.port() != 0 && dialled.is_loopback() && is_here {
+                let text = format!(
+                    "{flag} {dialled} is this relay's own {own_flag}: say where the stage {which} is"
+                );
+                return Err(Fatal::new(USAGE, text));
+            }
+        }
+        Ok(())
+    }
+
     /// Runs the program: everything between the flags and the exit code.
     ///
     /// # Errors
     /// When nothing can be relayed.
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
-        let settings = self.settings(Inherited::from_env());
+        let inherited = Inherited::from_env();
+        if !inherited.has_any() {
+            self.refuse_itself()?;
+        }
+        let settings = self.settings(inherited);
         allow_many_files();
         block_on(|shutdown| run(settings, shutdown))
     }

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tradewind_lanes::{Dialler, Endpoint, LaneOptions};
-use tradewind_node::downstream::{Downstream, DownstreamEvent, GaveUp};
-use tradewind_node::exit::{
-    self, CONNECT, Fatal, LISTEN, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say,
-};
-use tradewind_node::links::identity;
+use tradewind_lanes::{Endpoint, LaneOptions};
+use tradewind_node::doors::{Port, gate_door};
+use tradewind_node::downstream::{Downstream, DownstreamEvent};
+use tradewind_node::exit::{self, Fatal, LISTEN, OK, OrExit, REFUSED, STOPPED, TASKS_FAILED, say};
+use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
-use tradewind_node::{Clock, Listen, PARENT_ENV, Progress, ProgressView, Shutdown, random_id};
+use tradewind_node::{
+    Clock, Listen, PARENT_ENV, Progress, ProgressView, Room, Shutdown, random_id,
+};
 use tradewind_proto::SessionId;
 use tradewind_proto::dispatcher::{Ended, Timeout};
 use tradewind_proto::limits::WORKER_TIMEOUT;
@@ -68,9 +69,24 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it cannot be relayed.
 pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
-    let listen = settings.listen.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
-    let tasks = settings.tasks.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
-    let receipts = settings.receipts.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
+    let session = SessionId(random_id());
+    let message_bytes_max = settings.lanes.message_bytes_max;
+    let name = || "relay".to_owned();
+    let card = |role| Card { role, session, slots: 0, message_bytes_max, name: name() };
+    let (upstream, downstream) = (card(Role::Sink), card(Role::Ventilator));
+    let lanes = &settings.lanes;
+    let ventilator = dialler(settings.ventilator.clone(), lanes, &upstream, Port::Receipts)?;
+    let sink = dialler(settings.sink.clone(), lanes, &downstream, Port::Results)?;
+
+    // Workers of both stages: each gets half of the files.
+    let (before, after) = (Room::for_workers(2), Room::for_workers(2));
+    let options = (before.options(lanes), after.options(lanes), lanes.clone());
+    let door = gate_door(&upstream, Port::Results, before);
+    let listen = settings.listen.open(options.0, door).await.or_exit(LISTEN)?;
+    let door = gate_door(&downstream, Port::Tasks, after.clone());
+    let tasks = settings.tasks.open(options.1, door).await.or_exit(LISTEN)?;
+    let door = gate_door(&downstream, Port::Receipts, after);
+    let receipts = settings.receipts.open(options.2, door).await.or_exit(LISTEN)?;
     tracing::info!(
         stage = settings.stage,
         listen = %listen.endpoint(),
@@ -81,16 +97,6 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         "the relay is up"
     );
 
-    let session = SessionId(random_id());
-    let message_bytes_max = settings.lanes.message_bytes_max;
-    let name = || "relay".to_owned();
-    let card = |role| Card { role, session, slots: 0, message_bytes_max, name: name() };
-    let dial = |endpoint, role| {
-        let lanes = settings.lanes.clone();
-        Dialler::new(endpoint, lanes, identity(&card(role)), random_id()).or_exit(SYSTEM)
-    };
-    let ventilator = dial(settings.ventilator.clone(), Role::Sink)?;
-    let sink = dial(settings.sink.clone(), Role::Ventilator)?;
     let (events_in, mut events) = mpsc::channel::<Event>(EVENTS_MAX);
     Upstream::serve(listen, ventilator, settings.connect_timeout, &events_in);
     Downstream::serve(tasks, receipts, sink, settings.connect_timeout, &events_in);
@@ -177,11 +183,10 @@ impl Node {
         let now = self.clock.now();
         match event {
             Event::Upstream(event) => {
-                let gave_up =
-                    |GaveUp { reason }| Fatal::new(CONNECT, format!("the ventilator at {reason}"));
-                let collector = self.relay.upstream_mut();
-                let heard = self.upstream.handle_event(collector, event).map_err(gave_up)?;
-                if let Heard::Message(message) = heard {
+                let handled = self.upstream.handle_event(self.relay.upstream_mut(), event);
+                handled.map_err(|gave_up| gave_up.fatal("the ventilator"))?;
+                while let Some(heard) = self.upstream.poll_heard() {
+                    let Heard::Message(message) = heard else { continue };
                     if let ToSink::JobOpen { job, name, .. } = &message
                         && self.relay.upstream().job().is_none()
                     {
@@ -191,11 +196,10 @@ impl Node {
                 }
             }
             Event::Downstream(event) => {
-                let gave_up =
-                    |GaveUp { reason }| Fatal::new(CONNECT, format!("the sink at {reason}"));
                 let dispatcher = self.relay.downstream_mut();
-                let heard = self.downstream.handle_event(now, dispatcher, event);
-                if let Some(message) = heard.map_err(gave_up)? {
+                let handled = self.downstream.handle_event(now, dispatcher, event);
+                handled.map_err(|gave_up| gave_up.fatal("the sink"))?;
+                while let Some(message) = self.downstream.poll_heard() {
                     self.relay.handle_from_downstream(now, message);
                 }
             }
@@ -219,7 +223,7 @@ impl Node {
     }
 
     /// How far the stage after is with what came here.
-    fn view(&self) -> ProgressView {
+    fn view(&mut self) -> ProgressView {
         let snapshot = self.relay.downstream().snapshot();
         let waiting_for = if snapshot.workers.is_empty() {
             Some("workers")
@@ -231,6 +235,7 @@ impl Node {
             total: snapshot.total,
             failed: snapshot.failed,
             workers: snapshot.workers.len() as u64,
+            unreached: self.downstream.unreached(&snapshot),
             waiting_for,
         }
     }

@@ -25,12 +25,7 @@ Examples:
 #[command(after_help = format!("{EXAMPLES}\n\n{HELP}"))]
 pub struct SinkArgs {
     /// Listen for workers and for the ventilator here
-    #[arg(
-        long,
-        env = "TRADEWIND_LISTEN",
-        value_name = "ENDPOINT",
-        default_value = "tcp://0.0.0.0:5558"
-    )]
+    #[arg(long, env = "TRADEWIND_LISTEN", value_name = "ENDPOINT", default_value = "tcp://*:5558")]
     pub listen: Endpoint,
 
     /// Where the ventilator listens for receipts

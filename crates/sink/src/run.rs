@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tradewind_lanes::{Dialler, Endpoint, LaneOptions};
-use tradewind_node::downstream::GaveUp;
+use tradewind_lanes::{Endpoint, LaneOptions};
+use tradewind_node::doors::{Port, gate_door};
 use tradewind_node::exit::{
-    self, Audience, CLOSED, CONNECT, Fatal, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM,
+    self, Audience, CLOSED, Fatal, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM,
     TASKS_FAILED,
 };
-use tradewind_node::links::identity;
+use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
-use tradewind_node::{Clock, Listen, PARENT_ENV, Progress, ProgressView, Shutdown, random_id};
+use tradewind_node::{
+    Clock, Listen, PARENT_ENV, Progress, ProgressView, Room, Shutdown, random_id,
+};
 use tradewind_proto::SessionId;
 use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Inputs, Order};
 use tradewind_proto::dispatcher::HaltOn;
@@ -82,7 +84,18 @@ pub async fn run<S: Store>(
     mut shutdown: Shutdown,
 ) -> exit::Outcome {
     let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
-    let gate = settings.listen.open(settings.lanes.clone()).await.or_exit(LISTEN)?;
+    let session = SessionId(random_id());
+    let card = Card {
+        role: Role::Sink,
+        session,
+        slots: 0,
+        message_bytes_max: settings.lanes.message_bytes_max,
+        name: "sink".to_owned(),
+    };
+    let ventilator = dialler(settings.ventilator.clone(), &settings.lanes, &card, Port::Receipts)?;
+    let room = Room::for_workers(1);
+    let (options, door) = (room.options(&settings.lanes), gate_door(&card, Port::Results, room));
+    let gate = settings.listen.open(options, door).await.or_exit(LISTEN)?;
     let Some(store) = prepared(prepare, settings.when_full, &mut shutdown).await? else {
         return Ok(STOPPED);
     };
@@ -94,17 +107,7 @@ pub async fn run<S: Store>(
         "the sink is up"
     );
 
-    let session = SessionId(random_id());
-    let card = Card {
-        role: Role::Sink,
-        session,
-        slots: 0,
-        message_bytes_max: settings.lanes.message_bytes_max,
-        name: "sink".to_owned(),
-    };
-    let dialler = Dialler::new(settings.ventilator, settings.lanes, identity(&card), random_id())
-        .or_exit(SYSTEM)?;
-    Upstream::serve(gate, dialler, settings.connect_timeout, &events_in);
+    Upstream::serve(gate, ventilator, settings.connect_timeout, &events_in);
 
     let config = CollectorConfig { session, order: settings.order, report };
     let mut sink = Sink::new(config, settings.audience, store, events_in);
@@ -316,19 +319,19 @@ impl<S: Store> Sink<S> {
             Event::Link(event) => event,
             Event::Output(event) => return self.handle_output(event),
         };
-        let heard = self.links.handle_event(&mut self.collector, event);
-        let gave_up =
-            |GaveUp { reason }| Fatal::new(CONNECT, format!("the ventilator at {reason}"));
-        match heard.map_err(gave_up)? {
-            Heard::Nothing => Ok(()),
-            Heard::Message(message) => self.handle_message(message),
-            Heard::VentilatorGone => {
-                if let Some(refused) = &mut self.refused {
-                    refused.is_said = true;
+        let handled = self.links.handle_event(&mut self.collector, event);
+        handled.map_err(|gave_up| gave_up.fatal("the ventilator"))?;
+        while let Some(heard) = self.links.poll_heard() {
+            match heard {
+                Heard::Message(message) => self.handle_message(message)?,
+                Heard::VentilatorGone => {
+                    if let Some(refused) = &mut self.refused {
+                        refused.is_said = true;
+                    }
                 }
-                Ok(())
             }
         }
+        Ok(())
     }
 
     fn handle_message(&mut self, message: ToSink) -> Result<(), Fatal> {
@@ -508,6 +511,7 @@ fn view(snapshot: &CollectorSnapshot) -> ProgressView {
         total: snapshot.total,
         failed: snapshot.stored.not_ok(),
         workers: snapshot.workers,
+        unreached: 0,
         waiting_for: snapshot.job.is_none().then_some("the ventilator"),
     }
 }

@@ -1,5 +1,6 @@
 //! Ports that listen before anything else is known.
 
+use std::io;
 use std::net::TcpListener;
 
 use tradewind_lanes::{Endpoint, bind};
@@ -11,16 +12,18 @@ use crate::Error;
 #[derive(Debug)]
 pub(crate) struct Listening {
     endpoint: Endpoint,
-    socket: TcpListener,
+    sockets: Vec<TcpListener>,
 }
 
 impl Listening {
     /// Listens there; on any free port if the port is 0.
     pub(crate) fn on(endpoint: &str) -> Result<Self, Error> {
         let endpoint: Endpoint = endpoint.parse()?;
-        let socket = bind(&endpoint)?;
-        let port = socket.local_addr().map_err(Error::system)?.port();
-        Ok(Self { endpoint: endpoint.with_port(port), socket })
+        let sockets = bind(&endpoint)?;
+        let address =
+            sockets.first().map_or(Err(io::ErrorKind::NotFound.into()), TcpListener::local_addr);
+        let port = address.map_err(Error::system)?.port();
+        Ok(Self { endpoint: endpoint.with_port(port), sockets })
     }
 
     /// The host as it was asked for, and the actual port.
@@ -31,6 +34,6 @@ impl Listening {
 
 impl From<Listening> for Listen {
     fn from(listening: Listening) -> Self {
-        Self::Socket(listening.socket)
+        Self::Sockets(listening.sockets)
     }
 }

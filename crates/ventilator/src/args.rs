@@ -42,12 +42,7 @@ pub struct VentilatorArgs {
     pub null: bool,
 
     /// Listen for workers here
-    #[arg(
-        long,
-        env = "TRADEWIND_TASKS",
-        value_name = "ENDPOINT",
-        default_value = "tcp://0.0.0.0:5557"
-    )]
+    #[arg(long, env = "TRADEWIND_TASKS", value_name = "ENDPOINT", default_value = "tcp://*:5557")]
     pub tasks: Endpoint,
 
     /// Listen for the sink's receipts here
@@ -55,7 +50,7 @@ pub struct VentilatorArgs {
         long,
         env = "TRADEWIND_RECEIPTS",
         value_name = "ENDPOINT",
-        default_value = "tcp://0.0.0.0:5559"
+        default_value = "tcp://*:5559"
     )]
     pub receipts: Endpoint,
 

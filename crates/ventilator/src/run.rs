@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tradewind_lanes::{Dialler, Endpoint, LaneOptions};
-use tradewind_node::downstream::{Downstream, DownstreamEvent, GaveUp};
+use tradewind_lanes::{Endpoint, LaneOptions};
+use tradewind_node::doors::{Port, gate_door};
+use tradewind_node::downstream::{Downstream, DownstreamEvent};
 use tradewind_node::exit::{
-    self, Audience, CONNECT, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED,
+    self, Audience, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED,
 };
-use tradewind_node::links::identity;
-use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Shutdown, random_id};
+use tradewind_node::links::dialler;
+use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Room, Shutdown, random_id};
 use tradewind_proto::dispatcher::{
     Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, HaltOn, Timeout,
 };
@@ -94,8 +95,20 @@ pub async fn run(
     mut shutdown: Shutdown,
 ) -> Result<Ending, Fatal> {
     let mut ventilator = Ventilator::new(&settings);
-    let tasks = settings.tasks.open(settings.lanes.clone()).await.map_err(cannot_listen)?;
-    let receipts = settings.receipts.open(settings.lanes.clone()).await.map_err(cannot_listen)?;
+    let card = Card {
+        role: Role::Ventilator,
+        session: SessionId(random_id()),
+        slots: 0,
+        message_bytes_max: settings.lanes.message_bytes_max,
+        name: settings.job.clone(),
+    };
+    let room = Room::for_workers(1);
+    let sink = dialler(settings.sink.clone(), &settings.lanes, &card, Port::Results)?;
+    let (options, door) =
+        (room.options(&settings.lanes), gate_door(&card, Port::Tasks, room.clone()));
+    let tasks = settings.tasks.open(options, door).await.map_err(cannot_listen)?;
+    let door = gate_door(&card, Port::Receipts, room);
+    let receipts = settings.receipts.open(settings.lanes, door).await.map_err(cannot_listen)?;
     tracing::info!(
         job = settings.job,
         tasks = %tasks.endpoint(),
@@ -105,16 +118,7 @@ pub async fn run(
     );
 
     let (events_in, mut events) = mpsc::channel::<DownstreamEvent>(EVENTS_MAX);
-    let card = Card {
-        role: Role::Ventilator,
-        session: SessionId(random_id()),
-        slots: 0,
-        message_bytes_max: settings.lanes.message_bytes_max,
-        name: settings.job.clone(),
-    };
-    let dialler = Dialler::new(settings.sink, settings.lanes, identity(&card), random_id())
-        .or_exit(SYSTEM)?;
-    Downstream::serve(tasks, receipts, dialler, settings.connect_timeout, &events_in);
+    Downstream::serve(tasks, receipts, sink, settings.connect_timeout, &events_in);
     drop(events_in);
 
     let mut chunks = Some(reader::spawn(source).or_exit(SYSTEM)?);
@@ -147,9 +151,9 @@ pub async fn run(
                 ventilator.handle_asked_to_stop(asked)?;
             }
             _ = show.tick(), if !progress.is_off() => {
-                progress.show(&view(&ventilator.dispatcher.snapshot()));
+                progress.show(&ventilator.view());
             }
-            () = looks.next() => progress.tell(&view(&ventilator.dispatcher.snapshot())),
+            () = looks.next() => progress.tell(&ventilator.view()),
         }
         ventilator.go_on()?;
     }
@@ -255,9 +259,9 @@ impl Ventilator {
 
     fn handle_event(&mut self, event: DownstreamEvent) -> Result<(), Fatal> {
         let now = self.clock.now();
-        let heard = self.links.handle_event(now, &mut self.dispatcher, event);
-        let gave_up = |GaveUp { reason }| Fatal::new(CONNECT, format!("the sink at {reason}"));
-        if let Some(message) = heard.map_err(gave_up)? {
+        let handled = self.links.handle_event(now, &mut self.dispatcher, event);
+        handled.map_err(|gave_up| gave_up.fatal("the sink"))?;
+        while let Some(message) = self.links.poll_heard() {
             self.dispatcher.handle_message(now, message);
         }
         Ok(())
@@ -328,6 +332,12 @@ impl Ventilator {
         Ok(())
     }
 
+    fn view(&mut self) -> ProgressView {
+        let snapshot = self.dispatcher.snapshot();
+        let unreached = self.links.unreached(&snapshot);
+        view(&snapshot, unreached)
+    }
+
     fn outcome(&mut self) -> exit::Outcome {
         if let Some(Ended::Refused(reason)) = self.dispatcher.ended() {
             return Err(Fatal::new(REFUSED, format!("the job was refused: {reason}")));
@@ -375,7 +385,7 @@ fn ended_early(settled: u64, total: Option<u64>) -> String {
     }
 }
 
-fn view(snapshot: &DispatcherSnapshot) -> ProgressView {
+fn view(snapshot: &DispatcherSnapshot, unreached: u64) -> ProgressView {
     let waiting_for = if !snapshot.is_sink_open {
         Some("the sink")
     } else if snapshot.workers.is_empty() {
@@ -392,6 +402,7 @@ fn view(snapshot: &DispatcherSnapshot) -> ProgressView {
         total: snapshot.total,
         failed: snapshot.failed,
         workers: snapshot.workers.len() as u64,
+        unreached,
         waiting_for,
     }
 }

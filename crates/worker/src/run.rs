@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
+use tradewind_lanes::{Endpoint, LaneOptions, PushLane};
+use tradewind_node::doors::Port;
 use tradewind_node::exit::{
     self, Audience, COMMAND, CONNECT, Fatal, HANDLER, OK, OrExit, SYSTEM, USAGE, say,
 };
-use tradewind_node::links::{Conn, Inward, Outward, identity, keep_inward, keep_outward, send};
+use tradewind_node::links::{Conn, Inward, Outward, dialler, keep_inward, keep_outward, send};
 use tradewind_node::{Asked, Clock, Shutdown, random_id};
 use tradewind_proto::executor::{self, Executor, PutBack};
 use tradewind_proto::limits::BATCH_TASKS_MAX;
@@ -92,18 +93,17 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         message_bytes_max: settings.lanes.message_bytes_max,
         name: settings.name.clone(),
     };
-    let dialler = |endpoint: &Endpoint| {
-        let endpoint = endpoint.clone();
-        Dialler::new(endpoint, settings.lanes.clone(), identity(&card), random_id()).or_exit(SYSTEM)
-    };
+    let dial = |endpoint: &Endpoint, port| dialler(endpoint.clone(), &settings.lanes, &card, port);
     let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
     keep_inward(
-        dialler(&settings.ventilator)?,
+        dial(&settings.ventilator, Port::Tasks)?,
         settings.connect_timeout,
         events_in.clone(),
         Event::Tasks,
     );
-    keep_outward(dialler(&settings.sink)?, settings.connect_timeout, events_in, Event::Results);
+    // Not before the ventilator has let us in: where there is no room for all, those that it has taken
+    // are those that the sink takes.
+    let mut to_sink = Some((dial(&settings.sink, Port::Results)?, events_in));
     tracing::info!(
         name = settings.name,
         slots = settings.slots,
@@ -166,6 +166,11 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
                 worker.withdraw();
                 for event in batch.drain(..) {
                     worker.handle_event(event)?;
+                }
+                if worker.had_ventilator
+                    && let Some((dialler, events_in)) = to_sink.take()
+                {
+                    keep_outward(dialler, settings.connect_timeout, events_in, Event::Results);
                 }
             }
             () = looks.next() => worker.tell(),
@@ -318,19 +323,15 @@ impl Worker {
                 self.sink = Some((conn, lane));
                 self.executor.handle_sink_connected();
             }
-            Event::Results(Outward::Down { conn }) => {
+            Event::Results(Outward::Down { conn, reason }) => {
                 if self.sink.as_ref().is_some_and(|(current, _)| *current == conn) {
-                    tracing::info!("lost the sink");
+                    tracing::info!(%reason, "lost the sink");
                     self.sink = None;
                     self.executor.handle_sink_disconnected();
                 }
             }
-            Event::Tasks(Inward::GaveUp { reason }) => {
-                return Err(Fatal::new(CONNECT, format!("the ventilator at {reason}")));
-            }
-            Event::Results(Outward::GaveUp { reason }) => {
-                return Err(Fatal::new(CONNECT, format!("the sink at {reason}")));
-            }
+            Event::Tasks(Inward::GaveUp(gave_up)) => return Err(gave_up.fatal("the ventilator")),
+            Event::Results(Outward::GaveUp(gave_up)) => return Err(gave_up.fatal("the sink")),
         }
         Ok(())
     }

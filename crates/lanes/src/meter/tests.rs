@@ -34,31 +34,54 @@ fn handshake() -> Vec<u8> {
 
 /// Feeds `bytes` in slices of the lengths that `cut` gives and carries over what did not pass, as the pump
 /// does. Answers what passed, and how it ended.
-fn pass(bytes: &[u8], mut cut: impl FnMut() -> usize) -> (Vec<u8>, Option<Violation>) {
+fn pass(bytes: &[u8], cut: impl FnMut() -> usize) -> (Vec<u8>, Option<Found>) {
+    let (passed, _, end) = pass_and_see(bytes, cut);
+    (passed, end)
+}
+
+/// The same, and who the peer said it is.
+fn pass_and_see(
+    bytes: &[u8],
+    mut cut: impl FnMut() -> usize,
+) -> (Vec<u8>, Option<Ready>, Option<Found>) {
     let mut meter = Meter::new(LIMITS);
     let (mut carried, mut passed, mut rest) = (Vec::new(), Vec::new(), bytes);
+    let mut ready = None;
     while !rest.is_empty() {
         let (slice, after) = rest.split_at(cut().clamp(1, rest.len()));
         rest = after;
         carried.extend(slice);
-        let fed = meter.feed(&carried);
-        passed.extend(carried.drain(..fed.passed));
-        assert_eq!(meter.bytes_passed(), passed.len() as u64);
-        if fed.violation.is_some() {
-            let again = Fed { passed: 0, violation: fed.violation };
-            assert_eq!(meter.feed(&carried), again, "a violation is final");
-            assert_eq!(meter.feed(&[]), again, "a violation is final");
-            return (passed, fed.violation);
+        loop {
+            let fed = meter.feed(&carried);
+            passed.extend(carried.drain(..fed.passed));
+            assert_eq!(meter.bytes_passed(), passed.len() as u64);
+            match fed.found {
+                None => break,
+                Some(Found::Ready(found)) => {
+                    assert_eq!(ready, None, "a peer says once who it is");
+                    ready = Some(found);
+                }
+                Some(end) => {
+                    let again = Fed { passed: 0, found: Some(end.clone()) };
+                    assert_eq!(meter.feed(&carried), again, "the end is final");
+                    assert_eq!(meter.feed(&[]), again, "the end is final");
+                    return (passed, ready, Some(end));
+                }
+            }
         }
-        assert!(carried.len() < HEADER_BYTES_MAX, "{} bytes held back", carried.len());
+        assert!(carried.len() < HELD_BYTES_MAX, "{} bytes held back", carried.len());
     }
-    (passed, None)
+    (passed, ready, None)
 }
 
 /// `good` passes and `bad` does not, however the stream is cut.
 fn check(good: &[u8], bad: &[u8], violation: Option<Violation>) {
+    check_end(good, bad, violation.map(Found::Violation));
+}
+
+fn check_end(good: &[u8], bad: &[u8], end: Option<Found>) {
     let stream = [good, bad].concat();
-    let expected = (good.to_vec(), violation);
+    let expected = (good.to_vec(), end);
     assert_eq!(pass(&stream, || usize::MAX), expected, "in one piece");
     assert_eq!(pass(&stream, || 1), expected, "byte by byte");
     for at in 1..stream.len() {
@@ -94,7 +117,7 @@ fn an_incomplete_header_is_held_back() {
 
 #[test]
 fn claims_beyond_the_limit_do_not_pass() {
-    let too_big = |bytes| Some(Violation::Message { bytes });
+    let too_big = |bytes| Some(Violation::Message { bytes, max: 1000 });
     check_after_handshake(&[], &claim(0, 1001), too_big(1001));
     check_after_handshake(&[], &claim(0, 64 << 40), too_big(64 << 40));
     check_after_handshake(&[], &claim(0, u64::MAX), too_big(u64::MAX));
@@ -115,9 +138,12 @@ fn a_message_has_its_frames_counted() {
 #[test]
 fn a_peer_without_a_say_is_cut_off_at_its_first_word() {
     let mut meter = Meter::new(Limits { message_bytes_max: 1000, message_frames_max: 0 });
-    let fed = meter.feed(&[handshake(), frame(0, b"")].concat());
-    let violation = Some(Violation::Frames { max: 0 });
-    assert_eq!(fed, Fed { passed: handshake().len(), violation });
+    let stream = [handshake(), frame(0, b"")].concat();
+    let fed = meter.feed(&stream);
+    assert!(matches!(fed.found, Some(Found::Ready(_))), "{fed:?}");
+    let rest = meter.feed(&stream[fed.passed..]);
+    let found = Some(Found::Violation(Violation::Frames { max: 0 }));
+    assert_eq!((fed.passed + rest.passed, rest.found), (handshake().len(), found));
 }
 
 #[test]
@@ -127,6 +153,99 @@ fn the_handshake_comes_first_and_once() {
     check(&greeting(), &claim(0, 64 << 40), Some(Violation::Early));
     check_after_handshake(&[], &frame(COMMAND, b"\x04PING"), Some(Violation::Late));
     check_after_handshake(&[frame(MORE, b"a")], &frame(COMMAND, b""), Some(Violation::Late));
+}
+
+#[test]
+fn an_incomplete_command_is_held_back() {
+    let whole = handshake();
+    for end in GREETING_BYTES..whole.len() {
+        assert_eq!(pass(&whole[..end], || usize::MAX), (greeting(), None), "up to {end}");
+    }
+}
+
+#[test]
+fn who_the_peer_says_it_is_is_seen_before_it_passes() {
+    let see = |body: &[u8]| {
+        let stream = [greeting(), frame(COMMAND, body), frame(0, b"x")].concat();
+        for cut in [1, 7, usize::MAX] {
+            let (passed, ready, end) = pass_and_see(&stream, || cut);
+            assert_eq!((passed, end), (stream.clone(), None));
+            let ready = ready.unwrap();
+            if cut == usize::MAX {
+                return (ready.socket_type, ready.identity);
+            }
+        }
+        unreachable!()
+    };
+    let pair = |a: &[u8], b: &[u8]| (a.to_vec(), b.to_vec());
+    let push = b"\x05READY\x0bSocket-Type\0\0\0\x04PUSH";
+    assert_eq!(see(push), pair(b"PUSH", b""));
+    let both = [&push[..], b"\x08Identity\0\0\0\x02\xff\0"].concat();
+    assert_eq!(see(&both), pair(b"PUSH", b"\xff\0"));
+    let other = b"\x05READY\x03Foo\0\0\0\x01x\x08identity\0\0\0\x01i";
+    assert_eq!(see(other), pair(b"", b"i"));
+    // What makes no sense is nobody; ZeroMQ will say so.
+    for bad in [&b""[..], b"\x05HELLO", b"\x05READY\xff", b"\x05READY\x01a\xff\xff\xff\xff"] {
+        assert_eq!(see(bad), pair(b"", b""), "{bad:?}");
+    }
+}
+
+/// An ERROR command ends the stream wherever it comes, and never passes.
+fn check_error(body: &[u8], shown: &str) {
+    let end = Some(Found::Error(shown.to_owned()));
+    for command in [frame(COMMAND, body), frame(COMMAND | LONG, body)] {
+        check_end(&greeting(), &command, end.clone());
+        check_end(&handshake(), &command, end.clone());
+        check_end(&[handshake(), frame(0, b"x")].concat(), &command, end.clone());
+        check_end(&[handshake(), frame(MORE, b"x")].concat(), &command, end.clone());
+        check_end(&handshake(), &[command, b"\x07more".to_vec()].concat(), end.clone());
+    }
+}
+
+#[test]
+fn a_peer_says_why_it_closes() {
+    check_error(b"\x05ERROR\x04why?", "why?");
+    check_error(b"\x05ERROR\x02why?", "wh");
+    check_error(b"\x05ERROR\x09why?", "why?");
+    check_error(b"\x05ERROR\0", "no reason given");
+    check_error(b"\x05ERROR", "no reason given");
+    // A stranger chose the text: nothing in it may do something to a terminal.
+    check_error(b"\x05ERROR\x09\x1b[2J\r\n\0\x7f\xff", "\\u{1b}[2J\\r\\n\\u{0}\\u{7f}\u{fffd}");
+    check_error("\x05ERROR\x05a\u{202e}b".as_bytes(), "a\\u{202e}b");
+    check_error("\x05ERROR\x05Größe".as_bytes(), "Grö\u{fffd}");
+}
+
+#[test]
+fn what_we_say_is_what_the_peer_reads() {
+    for reason in ["", "role worker may not connect", "ü", &"x".repeat(255), &"ü".repeat(200)] {
+        let command = error_command(reason);
+        let stream = [greeting(), command.clone()].concat();
+        let (_, end) = pass(&stream, || usize::MAX);
+        let Some(Found::Error(read)) = end else { panic!("{end:?}") };
+        let read = if reason.is_empty() { "" } else { &read };
+        assert!(reason.starts_with(read) && read.len() >= reason.len().min(254), "{read}");
+    }
+    assert_eq!(error_command("no"), b"\x04\x09\x05ERROR\x02no", "ZMTP 3.1's");
+}
+
+#[test]
+fn it_is_known_where_a_command_may_be_put() {
+    let frames =
+        [greeting(), frame(COMMAND | LONG, b"\x05READY"), frame(0, b""), frame(LONG, b"abc")];
+    let stream = frames.concat();
+    let mut ends = Vec::new();
+    for frame in &frames {
+        ends.push(ends.last().unwrap_or(&0) + frame.len());
+    }
+    for cut in [1, 2, 5, 64, 1000] {
+        let (mut track, mut sent) = (Track::default(), 0);
+        for slice in stream.chunks(cut) {
+            track.sent(slice);
+            sent += slice.len();
+            assert_eq!(track.is_between_frames(), ends.contains(&sent), "{sent} bytes by {cut}");
+            assert_eq!(track.is_ready(), sent >= ends[1], "{sent} bytes by {cut}");
+        }
+    }
 }
 
 #[test]
@@ -140,7 +259,7 @@ fn unknown_flags_do_not_pass() {
 
 /// A slice that begins in the greeting passes up to the cut, so only the violation is compared.
 fn check_greeting(bytes: &[u8], at: usize) {
-    let violation = Some(Violation::Greeting { at, byte: bytes[at] });
+    let violation = Some(Found::Violation(Violation::Greeting { at, byte: bytes[at] }));
     assert_eq!(pass(bytes, || usize::MAX).1, violation);
     assert_eq!(pass(bytes, || 1), (bytes[..at].to_vec(), violation));
 }
@@ -161,6 +280,7 @@ fn assert_harmless(passed: &[u8]) {
     let mut rest = passed.get(GREETING_BYTES..).unwrap_or_default();
     while !rest.is_empty() {
         let header = Header::read(rest).expect("known flags").expect("a whole header");
+        assert!(!rest[header.size..].starts_with(b"\x05ERROR") || header.flags & COMMAND == 0);
         assert!(header.body_bytes <= COMMAND_BYTES_MAX.max(LIMITS.message_bytes_max));
         let size = header.size + usize::try_from(header.body_bytes).unwrap();
         rest = rest.get(size..).unwrap_or_default();
@@ -175,18 +295,20 @@ fn noise_never_panics_and_never_passes_an_oversize_header() {
     for _ in 0..2_000 {
         let mut stream = [Vec::new(), greeting(), handshake()][rng.usize(..3)].clone();
         for _ in 0..rng.usize(..20) {
-            match rng.u8(..4) {
+            match rng.u8(..6) {
+                4 => stream.extend(error_command(&"x".repeat(rng.usize(..300)))),
+                5 => stream.extend(frame(COMMAND, b"\x05ERROR")),
                 0 => stream.extend(frame(rng.u8(..4), &vec![7; rng.usize(..255)])),
                 1 => stream.extend(claim(rng.u8(..8), 1 << rng.u64(..64))),
                 2 => stream.extend(frame(rng.u8(..2), &[])),
                 _ => stream.extend((0..rng.usize(..40)).map(|_| rng.u8(..))),
             }
         }
-        let (passed, violation) = pass(&stream, || rng.usize(1..100));
+        let (passed, end) = pass(&stream, || rng.usize(1..100));
         assert_harmless(&passed);
         assert!(stream.starts_with(&passed));
-        let (whole, whole_violation) = pass(&stream, || usize::MAX);
-        assert_eq!(violation, whole_violation);
+        let (whole, whole_end) = pass(&stream, || usize::MAX);
+        assert_eq!(end, whole_end);
         if passed.len() >= GREETING_BYTES {
             assert_eq!(passed, whole, "cutting makes no difference");
         }

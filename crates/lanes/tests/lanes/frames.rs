@@ -104,8 +104,11 @@ fn a_frame_over_the_limit_ends_the_lane_after_those_before_it() {
         assert_eq!(pull.recv().await.unwrap(), "fine");
         let gone = pull.recv().await.unwrap_err();
         assert!(matches!(gone, GoneReason::Protocol(_)), "{gone}");
-        assert_eq!(gone.to_string(), "the peer sent a message of 2097153 bytes or more");
+        assert_eq!(
+            gone.to_string(),
+            "the peer sent a message of 2097153 bytes or more, where at most 2097152 are taken (see --message-max)"
+        );
         let gone = push.gone().await;
-        assert!(matches!(gone, GoneReason::Ended | GoneReason::Broken(_)), "{gone}");
+        assert!(matches!(gone, GoneReason::Told(_)), "{gone}");
     });
 }

@@ -1,5 +1,6 @@
 //! Gates, diallers and lanes over real sockets, and strangers at the door.
 
+mod doors;
 mod ends;
 mod frames;
 mod ports;
@@ -10,7 +11,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PullGate, PullLane, PushGate, PushLane};
+use tradewind_lanes::{
+    Dialler, Door, Endpoint, LaneOptions, PullGate, PullLane, PushGate, PushLane,
+};
 
 pub(crate) const MESSAGE_BYTES_MAX: u64 = 2 << 20;
 const CARD: &[u8] = b"\x01card";
@@ -22,15 +25,16 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn push_gate(&self) -> PushGate {
-        PushGate::bind(&any_port(), self.options.clone()).await.unwrap()
+        PushGate::bind(&any_port(), self.options.clone(), Door::default()).await.unwrap()
     }
 
     pub(crate) async fn pull_gate(&self) -> PullGate {
-        PullGate::bind(&any_port(), self.options.clone()).await.unwrap()
+        PullGate::bind(&any_port(), self.options.clone(), Door::default()).await.unwrap()
     }
 
     pub(crate) fn dialler(&self, endpoint: Endpoint) -> Dialler {
-        Dialler::new(endpoint, self.options.clone(), Bytes::from_static(CARD), 7).unwrap()
+        let door = Door::showing(Bytes::from_static(CARD)).unwrap();
+        Dialler::new(endpoint, self.options.clone(), door, 7)
     }
 
     /// A gate's PUSH lane, and the PULL lane that was dialled to it.

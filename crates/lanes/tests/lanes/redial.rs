@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::{Domain, Socket, Type};
-use tradewind_lanes::{Dialler, Endpoint, GoneReason, PullGate, PushGate};
+use tradewind_lanes::{Dialler, Door, Endpoint, GoneReason, PullGate, PushGate};
 
-use crate::{any_port, run};
+use crate::run;
 
 #[test]
 fn a_dialler_may_start_before_its_gate() {
@@ -28,7 +28,8 @@ fn a_dialler_may_start_before_its_gate() {
             (dialler.last_error().is_none(), lane)
         });
         tokio::task::yield_now().await;
-        let mut gate = PullGate::bind(&endpoint, world.options.clone()).await.unwrap();
+        let mut gate =
+            PullGate::bind(&endpoint, world.options.clone(), Door::default()).await.unwrap();
         let mut pull = gate.accept().await;
         let (forgot_its_errors, mut push) = dial.await.unwrap();
         assert!(forgot_its_errors);
@@ -50,7 +51,7 @@ fn a_dialler_finds_a_gate_that_came_back() {
             drop(push);
             gate.close().await;
             assert_eq!(pull.recv().await, Err(GoneReason::Ended));
-            gate = PushGate::bind(&endpoint, world.options.clone()).await.unwrap();
+            gate = PushGate::bind(&endpoint, world.options.clone(), Door::default()).await.unwrap();
         }
     });
 }
@@ -88,12 +89,10 @@ fn a_dialler_says_that_the_name_does_not_resolve() {
 
 #[test]
 fn a_long_identity_is_refused() {
-    run(async |world| {
-        let dialler = |bytes: usize| {
-            Dialler::new(any_port(), world.options.clone(), vec![1; bytes].into(), 7)
-        };
-        assert!(dialler(255).is_ok());
-        let error = dialler(256).unwrap_err().to_string();
+    run(async |_| {
+        let door = |bytes: usize| Door::showing(vec![1; bytes].into());
+        assert!(door(255).is_ok());
+        let error = door(256).unwrap_err().to_string();
         assert_eq!(error, "an identity of 256 bytes, where at most 255 are possible");
     });
 }
@@ -103,8 +102,8 @@ fn an_identity_may_fill_all_255_bytes() {
     run(async |world| {
         let mut gate = world.push_gate().await;
         let card = Bytes::from(vec![7; 255]);
-        let mut dialler =
-            Dialler::new(gate.endpoint(), world.options.clone(), card.clone(), 7).unwrap();
+        let door = Door::showing(card.clone()).unwrap();
+        let mut dialler = Dialler::new(gate.endpoint(), world.options.clone(), door, 7);
         let (push, _pull) = tokio::join!(gate.accept(), dialler.dial_pull());
         assert_eq!(push.peer_identity(), card);
     });

@@ -445,6 +445,13 @@ impl Dispatcher {
         }
     }
 
+    /// Tasks that the worker on this lane was given and has not finished.
+    #[must_use]
+    pub fn out_at(&self, lane: LaneId) -> Option<u64> {
+        let session = self.sessions.get(&lane)?;
+        self.workers.get(session).map(|worker| worker.out.count())
+    }
+
     /// A worker's lane ended: its session is lost.
     pub fn handle_lane_gone(&mut self, lane: LaneId) {
         if let Some(session) = self.sessions.remove(&lane) {

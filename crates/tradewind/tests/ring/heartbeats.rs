@@ -4,12 +4,21 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use tradewind::{Error, Worker};
-use tradewind_lanes::{LaneOptions, PullGate, PushGate};
-use tradewind_proto::message::{Layout, Limits, News, Report, Status, Task, ToSink, ToWorker};
-use tradewind_proto::{Attempt, CallId, JobId, Payload, Seq};
+use tradewind_lanes::{Door, LaneOptions, PullGate, PushGate};
+use tradewind_proto::message::{
+    Card, Layout, Limits, News, Report, Role, Status, Task, ToSink, ToWorker,
+};
+use tradewind_proto::{Attempt, CallId, JobId, Payload, Seq, SessionId};
 use tradewind_wire::{decode, encode};
 
 use crate::{ANY_PORT, PATIENCE};
+
+/// Shows workers that this is whom they were to dial.
+fn door(role: Role) -> Door {
+    let (session, name) = (SessionId(7), "test".to_owned());
+    let card = Card { role, session, slots: 0, message_bytes_max: 64 << 20, name };
+    Door::showing(encode(&card)).unwrap()
+}
 
 /// Blocks until it is let go, and lets nothing else run where it does.
 fn check(work: impl FnOnce(Worker, mpsc::Receiver<()>) -> Result<(), Error> + Send + 'static) {
@@ -17,8 +26,10 @@ fn check(work: impl FnOnce(Worker, mpsc::Receiver<()>) -> Result<(), Error> + Se
     let (release, released) = mpsc::channel();
     runtime.block_on(async {
         let any = ANY_PORT.parse().unwrap();
-        let mut tasks = PushGate::bind(&any, LaneOptions::default()).await.unwrap();
-        let mut results = PullGate::bind(&any, LaneOptions::default()).await.unwrap();
+        let mut tasks =
+            PushGate::bind(&any, LaneOptions::default(), door(Role::Ventilator)).await.unwrap();
+        let mut results =
+            PullGate::bind(&any, LaneOptions::default(), door(Role::Sink)).await.unwrap();
         let (tasks_at, results_at) = (tasks.endpoint(), results.endpoint());
         let worker = Worker::connect(&tasks_at.to_string(), &results_at.to_string()).unwrap();
         let worker = worker.slots(1).signals(false);

@@ -1,0 +1,154 @@
+//! The two commands that are read here, and where one may be put into a stream.
+
+use super::{COMMAND, GREETING_BYTES, HEADER_BYTES_MAX, Header};
+
+/// Bytes of the longest reason that an ERROR command carries.
+pub const REASON_BYTES_MAX: usize = 255;
+
+const ERROR: &[u8] = b"\x05ERROR";
+
+/// What a peer says of itself in its READY command. What it does not say is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// `PUSH` or `PULL`, as a rule.
+    pub socket_type: Vec<u8>,
+    /// Its ZMTP identity.
+    pub identity: Vec<u8>,
+}
+
+impl Ready {
+    /// Reads a command's body as far as it makes sense.
+    pub(super) fn read(body: &[u8]) -> Self {
+        let mut ready = Self::default();
+        let Some(mut rest) = body.strip_prefix(b"\x05READY") else { return ready };
+        while let Some((name, value, after)) = property(rest) {
+            if name.eq_ignore_ascii_case(b"Socket-Type") {
+                ready.socket_type = value.to_vec();
+            } else if name.eq_ignore_ascii_case(b"Identity") {
+                ready.identity = value.to_vec();
+            }
+            rest = after;
+        }
+        ready
+    }
+}
+
+/// The first of some properties: its name, its value, and what follows.
+fn property(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (name_bytes, rest) = bytes.split_first()?;
+    let (name, rest) = rest.split_at_checked((*name_bytes).into())?;
+    let (value_bytes, rest) = rest.split_first_chunk()?;
+    let value_bytes = usize::try_from(u32::from_be_bytes(*value_bytes)).ok()?;
+    let (value, rest) = rest.split_at_checked(value_bytes)?;
+    Some((name, value, rest))
+}
+
+/// The reason in an ERROR command's body, fit to be shown: a stranger chose the text.
+pub(super) fn error_reason(body: &[u8]) -> Option<String> {
+    let rest = body.strip_prefix(ERROR)?;
+    let reason = match rest.split_first() {
+        Some((&length, text)) => &text[..text.len().min(length.into())],
+        None => &[],
+    };
+    let mut shown = String::new();
+    for c in String::from_utf8_lossy(reason).chars() {
+        // Those that turn the direction of text are no control characters, and mislead as well.
+        if c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    Some(if shown.is_empty() { "no reason given".to_owned() } else { shown })
+}
+
+/// ZMTP 3.0's greeting with the NULL mechanism, for a connection that ZeroMQ never sees.
+pub fn greeting() -> [u8; GREETING_BYTES] {
+    let mut bytes = [0; GREETING_BYTES];
+    (bytes[0], bytes[8], bytes[9], bytes[10]) = (0xff, 1, 0x7f, 3);
+    bytes[12..16].copy_from_slice(b"NULL");
+    bytes
+}
+
+/// An ERROR command, as it goes over the wire. A reason that is too long is cut.
+pub fn error_command(reason: &str) -> Vec<u8> {
+    let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
+    let body_bytes = ERROR.len() + 1 + reason.len();
+    let mut bytes = vec![COMMAND];
+    match u8::try_from(body_bytes) {
+        Ok(length) => bytes.push(length),
+        Err(_) => {
+            bytes[0] |= super::LONG;
+            bytes.extend((body_bytes as u64).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(ERROR);
+    bytes.push(reason.len() as u8);
+    bytes.extend_from_slice(reason.as_bytes());
+    bytes
+}
+
+/// Follows a stream of our own, which is known to be good, to know where a command may be put into it.
+#[derive(Debug, Clone)]
+pub struct Track {
+    /// Bytes until the next header begins.
+    left: u64,
+    header: [u8; HEADER_BYTES_MAX],
+    header_bytes: usize,
+    is_greeted: bool,
+    is_ready: bool,
+}
+
+impl Default for Track {
+    fn default() -> Self {
+        Self {
+            left: GREETING_BYTES as u64,
+            header: [0; HEADER_BYTES_MAX],
+            header_bytes: 0,
+            is_greeted: false,
+            is_ready: false,
+        }
+    }
+}
+
+impl Track {
+    /// These bytes were sent.
+    pub fn sent(&mut self, mut bytes: &[u8]) {
+        loop {
+            let skipped =
+                usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
+            self.left -= skipped as u64;
+            bytes = &bytes[skipped..];
+            if self.left == 0 {
+                self.is_ready |=
+                    self.is_greeted && self.header_bytes == 0 && self.header[0] & COMMAND != 0;
+                self.is_greeted = true;
+            }
+            let Some((first, rest)) = bytes.split_first() else { return };
+            self.header[self.header_bytes] = *first;
+            self.header_bytes += 1;
+            bytes = rest;
+            if let Ok(Some(header)) = Header::read(&self.header[..self.header_bytes]) {
+                self.left = header.body_bytes;
+                self.header_bytes = 0;
+            }
+        }
+    }
+
+    /// Bytes of the greeting that are still to be sent.
+    pub fn greeting_left(&self) -> usize {
+        if self.is_greeted { 0 } else { self.left as usize }
+    }
+
+    /// Has the greeting been sent, and nothing of a frame without the rest of it?
+    pub fn is_between_frames(&self) -> bool {
+        self.is_greeted && self.left == 0 && self.header_bytes == 0
+    }
+
+    /// Has a whole command been sent, which is READY?
+    pub fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+}

@@ -1,0 +1,240 @@
+//! Which of those that call is the one we deal with: the ventilator's only sink, the sink's only
+//! ventilator.
+//!
+//! Whichever process answers at the address that was given is the one. It shows its session there, and
+//! whoever calls from another session is somebody else's, or has taken a number too many. As long as
+//! nobody answers, as while the one is started again, callers wait for the answer.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tradewind_proto::SessionId;
+
+use crate::links::Conn;
+
+/// Keeps apart those that call. Time is an argument.
+#[derive(Debug)]
+pub(crate) struct Counterpart<M> {
+    /// Who answers where we dial, and since when.
+    answers: Option<(SessionId, Instant)>,
+    callers: BTreeMap<Conn, Caller<M>>,
+    /// When the one was heard last.
+    heard: Option<Instant>,
+    /// When it was last asked for anew.
+    asked: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Caller<M> {
+    session: SessionId,
+    held: Vec<M>,
+}
+
+/// What to do with a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the one, or may be.
+    Stay,
+    /// The one is another, and is there.
+    Refuse,
+    /// The one is another that is not heard: dial anew, to see who answers now.
+    Ask,
+}
+
+/// What a message is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Said<M> {
+    /// Of the one.
+    Taken(M),
+    /// Of somebody who may be.
+    Held,
+    /// More than can be held of somebody who may be.
+    TooMuch,
+}
+
+/// Who is not heard for so long may have been replaced.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// How often to look who answers, if that leads to nothing.
+const ASK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Messages of a caller that wait.
+const HELD_MAX: usize = 4096;
+
+impl<M> Default for Counterpart<M> {
+    fn default() -> Self {
+        Self { answers: None, callers: BTreeMap::new(), heard: None, asked: None }
+    }
+}
+
+impl<M> Counterpart<M> {
+    /// Somebody answers where we dial. Gives what this one had said already, and whom to refuse.
+    pub(crate) fn handle_answer(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+    ) -> (Vec<(Conn, M)>, Vec<Conn>) {
+        self.answers = Some((session, now));
+        self.heard = None;
+        let (mut said, mut others) = (Vec::new(), Vec::new());
+        for (conn, caller) in &mut self.callers {
+            if caller.session == session {
+                said.extend(caller.held.drain(..).map(|message| (*conn, message)));
+            } else {
+                others.push(*conn);
+            }
+        }
+        (said, others)
+    }
+
+    /// Nobody answers any more.
+    pub(crate) fn handle_no_answer(&mut self) {
+        self.answers = None;
+    }
+
+    /// Somebody calls.
+    pub(crate) fn handle_caller(
+        &mut self,
+        now: Instant,
+        conn: Conn,
+        session: SessionId,
+    ) -> Verdict {
+        self.callers.insert(conn, Caller { session, held: Vec::new() });
+        let Some((answers, since)) = self.answers else { return Verdict::Stay };
+        if answers == session {
+            return Verdict::Stay;
+        }
+        let silent = now.duration_since(self.heard.unwrap_or(since));
+        let is_due = self.asked.is_none_or(|asked| now.duration_since(asked) >= ASK_INTERVAL);
+        if silent < SILENCE_MAX || !is_due {
+            return Verdict::Refuse;
+        }
+        self.asked = Some(now);
+        self.answers = None;
+        Verdict::Ask
+    }
+
+    /// A caller says something.
+    pub(crate) fn handle_message(&mut self, now: Instant, conn: Conn, message: M) -> Said<M> {
+        let Some(caller) = self.callers.get_mut(&conn) else { return Said::TooMuch };
+        match self.answers {
+            Some((session, _)) if session == caller.session => {
+                self.heard = Some(now);
+                Said::Taken(message)
+            }
+            Some(_) => Said::TooMuch,
+            None if caller.held.len() < HELD_MAX => {
+                caller.held.push(message);
+                Said::Held
+            }
+            None => Said::TooMuch,
+        }
+    }
+
+    /// A caller is gone.
+    pub(crate) fn handle_gone(&mut self, conn: Conn) {
+        self.callers.remove(&conn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: SessionId = SessionId(1);
+    const OTHER: SessionId = SessionId(2);
+
+    struct Scene {
+        counterpart: Counterpart<&'static str>,
+        start: Instant,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self { counterpart: Counterpart::default(), start: Instant::now() }
+        }
+
+        fn at(&self, secs: u64) -> Instant {
+            self.start + Duration::from_secs(secs)
+        }
+
+        fn call(&mut self, secs: u64, conn: u64, session: SessionId) -> Verdict {
+            self.counterpart.handle_caller(self.at(secs), Conn(conn), session)
+        }
+
+        fn say(&mut self, secs: u64, conn: u64, message: &'static str) -> Said<&'static str> {
+            self.counterpart.handle_message(self.at(secs), Conn(conn), message)
+        }
+
+        fn answer(
+            &mut self,
+            secs: u64,
+            session: SessionId,
+        ) -> (Vec<(Conn, &'static str)>, Vec<Conn>) {
+            self.counterpart.handle_answer(self.at(secs), session)
+        }
+    }
+
+    #[test]
+    fn who_answers_is_the_one_and_another_is_refused_while_it_is_heard() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.answer(0, ONE), (vec![], vec![]));
+        assert_eq!(scene.call(0, 1, ONE), Verdict::Stay);
+        for secs in 0..100 {
+            assert_eq!(scene.say(secs, 1, "beat"), Said::Taken("beat"));
+            assert_eq!(scene.call(secs + 2, 100 + secs, OTHER), Verdict::Refuse);
+            assert_eq!(scene.say(secs, 100 + secs, "hello"), Said::TooMuch);
+        }
+    }
+
+    #[test]
+    fn callers_wait_for_the_answer() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.call(0, 1, OTHER), Verdict::Stay);
+        assert_eq!(scene.call(0, 2, ONE), Verdict::Stay);
+        assert_eq!(scene.say(0, 1, "I am it"), Said::Held);
+        assert_eq!(scene.say(0, 2, "no, I am"), Said::Held);
+        assert_eq!(scene.say(1, 2, "really"), Said::Held);
+        let said = vec![(Conn(2), "no, I am"), (Conn(2), "really")];
+        assert_eq!(scene.answer(2, ONE), (said, vec![Conn(1)]));
+        assert_eq!(scene.say(3, 2, "so"), Said::Taken("so"));
+    }
+
+    #[test]
+    fn one_that_is_started_again_takes_over() {
+        let mut scene = Scene::new();
+        let _ = scene.answer(0, ONE);
+        assert_eq!(scene.call(0, 1, ONE), Verdict::Stay);
+        scene.counterpart.handle_gone(Conn(1));
+        scene.counterpart.handle_no_answer();
+        assert_eq!(scene.call(1, 2, OTHER), Verdict::Stay);
+        assert_eq!(scene.say(1, 2, "hello"), Said::Held);
+        assert_eq!(scene.answer(2, OTHER), (vec![(Conn(2), "hello")], vec![]));
+    }
+
+    #[test]
+    fn one_that_has_gone_silent_is_looked_for_but_not_all_the_time() {
+        let mut scene = Scene::new();
+        let _ = scene.answer(0, ONE);
+        assert_eq!(scene.call(0, 1, ONE), Verdict::Stay);
+        assert_eq!(scene.say(1, 1, "beat"), Said::Taken("beat"));
+        assert_eq!(scene.call(3, 2, OTHER), Verdict::Refuse);
+        assert_eq!(scene.call(4, 3, OTHER), Verdict::Ask);
+        // It still answers, and is hung up.
+        assert_eq!(scene.answer(5, ONE), (vec![], vec![Conn(2), Conn(3)]));
+        assert_eq!(scene.call(20, 4, OTHER), Verdict::Refuse);
+        assert_eq!(scene.call(40, 5, OTHER), Verdict::Ask);
+        let (_, refused) = scene.answer(41, OTHER);
+        assert_eq!(refused, [Conn(1)]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut scene = Scene::new();
+        scene.call(0, 1, ONE);
+        for _ in 0..HELD_MAX {
+            assert_eq!(scene.say(0, 1, "x"), Said::Held);
+        }
+        assert_eq!(scene.say(0, 1, "x"), Said::TooMuch);
+    }
+}

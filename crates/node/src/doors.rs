@@ -1,0 +1,266 @@
+//! Who may come to which port, and whether the port that was dialled is the one that was meant.
+//!
+//! Both ends of a connection show a card. A gate judges whoever dials, a dialler whoever it has reached,
+//! and each says in words what is wrong, here and to the other.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tradewind_lanes::{Admitted, Door, Hello, Sparing};
+use tradewind_proto::message::{Card, Role};
+use tradewind_wire::{DecodeError, VERSION, decode, encode};
+
+use crate::room::Room;
+
+/// A port that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Where workers fetch tasks from a ventilator.
+    Tasks,
+    /// Where a ventilator gets receipts from its sink.
+    Receipts,
+    /// Where a sink gets results from workers, and the job from its ventilator.
+    Results,
+}
+
+const PORTS: [Port; 3] = [Port::Tasks, Port::Receipts, Port::Results];
+
+impl Port {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tasks => "tasks",
+            Self::Receipts => "receipts",
+            Self::Results => "results",
+        }
+    }
+
+    fn owner(self) -> Role {
+        match self {
+            Self::Tasks | Self::Receipts => Role::Ventilator,
+            Self::Results => Role::Sink,
+        }
+    }
+
+    fn default_number(self) -> u16 {
+        match self {
+            Self::Tasks => 5557,
+            Self::Results => 5558,
+            Self::Receipts => 5559,
+        }
+    }
+
+    /// What listens here, as ZMTP has it.
+    fn socket(self) -> &'static [u8] {
+        if self == Self::Tasks { b"PUSH" } else { b"PULL" }
+    }
+
+    fn dialler_socket(self) -> &'static [u8] {
+        if self == Self::Tasks { b"PULL" } else { b"PUSH" }
+    }
+
+    fn diallers(self) -> &'static [Role] {
+        match self {
+            Self::Tasks => &[Role::Worker],
+            Self::Receipts => &[Role::Sink],
+            Self::Results => &[Role::Worker, Role::Ventilator],
+        }
+    }
+}
+
+/// A relay is the one or the other, depending on the side from which one looks at it.
+fn name(role: Role) -> &'static str {
+    match role {
+        Role::Ventilator => "ventilator",
+        Role::Worker => "worker",
+        Role::Sink => "sink",
+    }
+}
+
+/// The door of a port of ours. Workers have to fit into the room.
+///
+/// # Panics
+/// Never: every card fits into an identity, since names are bounded.
+#[must_use]
+pub fn gate_door(ours: &Card, port: Port, room: Room) -> Door {
+    let said = Mutex::new(Sparing::default());
+    showing(ours).admitting(move |hello| {
+        let card = judge_dialler(port, hello).inspect_err(|reason| {
+            warn_once_a_minute(&said, hello.addr, port, reason);
+        })?;
+        let permit = match card.role {
+            Role::Worker => room.admit(Instant::now(), card.session)?,
+            Role::Ventilator | Role::Sink => None,
+        };
+        Ok(Admitted { permit })
+    })
+}
+
+/// The door of whoever dials a port of somebody else's.
+///
+/// # Panics
+/// Never: see [`gate_door`].
+#[must_use]
+pub fn dial_door(ours: &Card, port: Port) -> Door {
+    let (role, session) = (ours.role, ours.session);
+    showing(ours).admitting(move |hello| {
+        let card = judge_gate(port, role, hello)?;
+        if card.session == session {
+            return Err("it is this program itself".to_owned());
+        }
+        Ok(Admitted::default())
+    })
+}
+
+fn showing(card: &Card) -> Door {
+    Door::showing(encode(card)).expect("every card fits into an identity")
+}
+
+fn warn_once_a_minute(
+    said: &Mutex<Sparing<(std::net::IpAddr, String)>>,
+    from: SocketAddr,
+    port: Port,
+    reason: &str,
+) {
+    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    let port = port.name();
+    match said.say(Instant::now(), (from.ip(), reason.to_owned())) {
+        Some(0) => tracing::warn!("connection from {from} to the {port} port closed: {reason}"),
+        Some(more) => tracing::warn!(
+            "connection from {from} to the {port} port closed: {reason}; {more} more like this"
+        ),
+        None => {}
+    }
+}
+
+/// The card of whoever dials, if it may come here.
+fn judge_dialler(port: Port, hello: &Hello<'_>) -> Result<Card, String> {
+    let card = card(hello)?;
+    if !port.diallers().contains(&card.role) || hello.socket_type != port.dialler_socket() {
+        let (role, port) = (name(card.role), port.name());
+        return Err(format!("a {role} may not connect to the {port} port"));
+    }
+    Ok(card)
+}
+
+/// The card of whoever was dialled, if it is the port that was meant.
+fn judge_gate(wanted: Port, role: Role, hello: &Hello<'_>) -> Result<Card, String> {
+    let card = card(hello)?;
+    let is_found = |port: &Port| port.owner() == card.role && port.socket() == hello.socket_type;
+    let Some(found) = PORTS.into_iter().find(is_found) else {
+        return Err(format!("it is a {} and not a port of Tradewind's", name(card.role)));
+    };
+    if found == wanted {
+        return Ok(card);
+    }
+    let of = |port: Port| match port.owner() {
+        Role::Sink => "a sink or relay",
+        Role::Ventilator | Role::Worker => "a ventilator or relay",
+    };
+    Err(format!(
+        "it is the {} port of {}; a {} dials the {} port of {} ({} by default)",
+        found.name(),
+        of(found),
+        name(role),
+        wanted.name(),
+        of(wanted),
+        wanted.default_number()
+    ))
+}
+
+fn card(hello: &Hello<'_>) -> Result<Card, String> {
+    if hello.identity.is_empty() {
+        return Err("it shows no card: it is another program, or an older Tradewind".to_owned());
+    }
+    decode(&Bytes::copy_from_slice(hello.identity)).map_err(|error| match error {
+        DecodeError::Version { theirs } => format!(
+            "it speaks version {theirs} of Tradewind's protocol, or another one; this program speaks \
+             {VERSION}"
+        ),
+        error => format!("it shows no valid card: {error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tradewind_proto::SessionId;
+
+    use super::*;
+
+    fn ours(role: Role) -> Vec<u8> {
+        let slots = u32::from(role == Role::Worker);
+        let name = "n".to_owned();
+        encode(&Card { role, session: SessionId(1), slots, message_bytes_max: 7, name }).to_vec()
+    }
+
+    fn hello<'a>(socket_type: &'a [u8], identity: &'a [u8]) -> Hello<'a> {
+        Hello { addr: ([127, 0, 0, 1], 1).into(), socket_type, identity }
+    }
+
+    #[test]
+    fn each_port_takes_those_it_is_for() {
+        let check = |port, role, socket: &[u8], wanted: Result<(), &str>| {
+            let identity = ours(role);
+            let judged = judge_dialler(port, &hello(socket, &identity)).map(|_| ());
+            assert_eq!(judged, wanted.map_err(str::to_owned), "{role:?} at {port:?}");
+        };
+        check(Port::Tasks, Role::Worker, b"PULL", Ok(()));
+        check(Port::Receipts, Role::Sink, b"PUSH", Ok(()));
+        check(Port::Results, Role::Worker, b"PUSH", Ok(()));
+        check(Port::Results, Role::Ventilator, b"PUSH", Ok(()));
+        let no = Err("a worker may not connect to the receipts port");
+        check(Port::Receipts, Role::Worker, b"PULL", no);
+        check(Port::Receipts, Role::Worker, b"PUSH", no);
+        check(Port::Tasks, Role::Sink, b"PUSH", Err("a sink may not connect to the tasks port"));
+        check(
+            Port::Results,
+            Role::Sink,
+            b"PUSH",
+            Err("a sink may not connect to the results port"),
+        );
+    }
+
+    #[test]
+    fn whoever_dials_the_wrong_port_hears_which_one_it_is() {
+        let check = |wanted, role, owner, socket: &[u8], said: Result<(), &str>| {
+            let identity = ours(owner);
+            let judged = judge_gate(wanted, role, &hello(socket, &identity)).map(|_| ());
+            assert_eq!(judged, said.map_err(str::to_owned));
+        };
+        check(Port::Tasks, Role::Worker, Role::Ventilator, b"PUSH", Ok(()));
+        check(Port::Receipts, Role::Sink, Role::Ventilator, b"PULL", Ok(()));
+        check(Port::Results, Role::Ventilator, Role::Sink, b"PULL", Ok(()));
+        check(
+            Port::Tasks,
+            Role::Worker,
+            Role::Ventilator,
+            b"PULL",
+            Err(
+                "it is the receipts port of a ventilator or relay; a worker dials the tasks port of a \
+                 ventilator or relay (5557 by default)",
+            ),
+        );
+        check(
+            Port::Receipts,
+            Role::Sink,
+            Role::Sink,
+            b"PULL",
+            Err("it is the results port of a sink or relay; a sink dials the receipts port of a \
+                 ventilator or relay (5559 by default)"),
+        );
+    }
+
+    #[test]
+    fn another_version_and_another_program_are_told_apart() {
+        let check = |identity: &[u8], wanted: &str| {
+            let said = card(&hello(b"PUSH", identity)).unwrap_err();
+            assert!(said.contains(wanted), "{said}");
+        };
+        check(b"", "shows no card");
+        check(&[VERSION - 1, b'c', 0], "speaks version");
+        check(&[VERSION, b'w', 0], "no valid card");
+        check(&[VERSION, b'c', 0xff], "no valid card");
+    }
+}
