@@ -135,7 +135,11 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "that is too large".to_owned())
 }
 
-fn message_size(text: &str) -> Result<u64, String> {
+/// The limit of a message: a [`size`] from 1 MiB to 1 GiB.
+///
+/// # Errors
+/// When it is not.
+pub fn message_size(text: &str) -> Result<u64, String> {
     let bytes = size(text)?;
     let least = 1 << 20;
     let most = tradewind_wire::FRAME_BYTES_MAX as u64;

@@ -15,7 +15,7 @@ use tradewind_node::{Colsep, Inherited, block_on, exit, logs};
 use tradewind_proto::limits::SLOTS_MAX;
 
 use crate::handler::{
-    CommandHandler, CommandOptions, EXIT_GRACE, Fields, Handler, HostLimits, Input, PerSlot,
+    CommandHandler, CommandOptions, EXIT_GRACE, Fields, Handler, HostLimits, Input, Live, PerSlot,
     PipeHandler, PipeMode, PipeOptions, Template, TermSeq, check_program, check_word, fit,
 };
 use crate::run::{Settings, run};
@@ -228,6 +228,27 @@ pub struct HandlerArgs {
     )]
     pub tty: bool,
 
+    /// Show what commands write line by line as they write it, not in the order of the tasks
+    #[arg(
+        long,
+        visible_alias = "lb",
+        env = "TRADEWIND_LINE_BUFFER",
+        conflicts_with_all = ["echo", "sleep", "pipe", "ungroup"],
+        value_parser = BoolishValueParser::new()
+    )]
+    pub line_buffer: bool,
+
+    /// Let commands write to standard output and standard error themselves: nothing is captured,
+    /// and the output of records is empty
+    #[arg(
+        long,
+        short = 'u',
+        env = "TRADEWIND_UNGROUP",
+        conflicts_with_all = ["echo", "sleep", "pipe"],
+        value_parser = BoolishValueParser::new()
+    )]
+    pub ungroup: bool,
+
     /// The command to run for each task, without a shell
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -280,6 +301,16 @@ impl HandlerArgs {
             let text = "nothing to do with a task: give a command after --, or --echo or --sleep";
             Fatal::new(USAGE, text)
         })
+    }
+
+    /// How what commands write is shown before they have ended.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        match (self.line_buffer, self.ungroup) {
+            (_, true) => Live::Raw,
+            (true, false) => Live::Lines,
+            (false, false) => Live::No,
+        }
     }
 
     /// How many tasks are run at once on this host, if so many were asked for, by one of several
@@ -350,6 +381,7 @@ impl HandlerArgs {
             output_bytes_max: self.max_output,
             term_seq: self.termseq.clone(),
             tty: self.tty,
+            live: self.live(),
             worker: worker.to_owned(),
             skip_exit_code: self.skip_exit_code.map(i32::from),
         };

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use tradewind_lanes::{Endpoint, LaneOptions, PushLane};
 use tradewind_node::doors::Port;
 use tradewind_node::exit::{
-    self, Audience, COMMAND, CONNECT, Fatal, HANDLER, OK, OrExit, SYSTEM, USAGE, say,
+    self, Audience, CLOSED, COMMAND, CONNECT, Fatal, HANDLER, OK, OUTPUT, OrExit, SYSTEM, USAGE,
+    say,
 };
 use tradewind_node::links::{Conn, Inward, Outward, dialler, keep_inward, keep_outward, send};
 use tradewind_node::{Asked, Clock, Shutdown, random_id};
@@ -17,7 +18,7 @@ use tradewind_proto::limits::BATCH_TASKS_MAX;
 use tradewind_proto::message::{self, Card, Layout, Role, ToWorker};
 use tradewind_proto::{Attempt, SessionId, Slot, Time};
 
-use crate::handler::{Deck, Finished, Lack, Standing, Task, Unstarted, clip};
+use crate::handler::{Deck, Finished, Lack, Standing, Task, Unstarted, clip, live_failure};
 use crate::runner::{Runner, Running};
 
 /// What a worker was told to do.
@@ -178,6 +179,9 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
             () = tokio::time::sleep_until(due.into()), if !has_more => {}
         }
         has_more = worker.go_on();
+        if let Some(error) = live_failure() {
+            return Err(cannot_show(&error));
+        }
     }
     worker.running.close();
     // At the end of a job all that was said is stored: a thousand workers need not wait for the sink
@@ -212,6 +216,15 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         settings.audience.say(&line);
     }
     Ok(OK)
+}
+
+/// Standard output takes nothing any more that commands write.
+fn cannot_show(error: &std::io::Error) -> Fatal {
+    match error.kind() {
+        // Whoever read it has seen enough, as `head` does.
+        std::io::ErrorKind::BrokenPipe => Fatal::new(CLOSED, ""),
+        _ => Fatal::new(OUTPUT, format!("cannot write to standard output: {error}")),
+    }
 }
 
 struct Worker {

@@ -39,6 +39,8 @@ pub(super) struct Part {
     pub(super) later_args: Vec<OsString>,
     /// It stays in our process group, which has the terminal.
     pub(super) keeps_terminal: bool,
+    /// Its commands write to our standard output.
+    pub(super) keeps_stdout: bool,
     /// What it finds in its environment besides.
     pub(super) env: Vec<(String, String)>,
     /// Those that it gets. One that is started again gets them again.
@@ -61,6 +63,8 @@ pub(super) enum End {
 /// The children that run.
 pub(super) struct Children {
     logs: LogArgs,
+    /// The largest message of all of them.
+    message_bytes_max: u64,
     /// The ventilator draws a progress bar on a terminal.
     has_bar: bool,
     ends: Signal,
@@ -113,13 +117,14 @@ const FIRST_FD: i32 = 100;
 
 impl Children {
     /// No child yet.
-    pub(super) fn new(logs: LogArgs) -> std::io::Result<Self> {
+    pub(super) fn new(logs: LogArgs, message_bytes_max: u64) -> std::io::Result<Self> {
         let has_bar = stderr().is_terminal() && !logs.quiet && !logs.no_progress;
         if has_bar {
             share_with_bar();
         }
         Ok(Self {
             has_bar,
+            message_bytes_max,
             logs,
             ends: signal(SignalKind::child())?,
             processes: Vec::new(),
@@ -181,10 +186,15 @@ impl Children {
             .args(arg("--log", self.logs.log.as_deref().unwrap_or("warn")))
             .args(flag("--quiet", self.logs.quiet))
             .args(flag("--no-progress", self.logs.no_progress && role != Role::Sink))
+            .args(arg("--message-max", self.message_bytes_max.to_string()))
             .args(more)
             .args(&part.args)
             .stdin(stdin)
-            .stdout(if role == Role::Sink { Stdio::inherit() } else { Stdio::null() });
+            .stdout(if role == Role::Sink || part.keeps_stdout {
+                Stdio::inherit()
+            } else {
+                Stdio::null()
+            });
         if role == Role::Worker && !part.keeps_terminal {
             // A command is in its worker's group for an instant before it has one of its own, and
             // what a terminal sends to the whole group just then would end it.
@@ -397,6 +407,7 @@ impl Part {
             first_args,
             later_args,
             keeps_terminal,
+            keeps_stdout: false,
             env,
             listeners,
             stdin: None,

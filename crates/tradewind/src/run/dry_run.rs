@@ -4,7 +4,6 @@ use std::io::{self, BufWriter, ErrorKind, Read, Write};
 
 use tradewind_node::args::payload_bytes_max;
 use tradewind_node::exit::{self, CLOSED, Fatal, INPUT, OK, OUTPUT, OrExit, TASKS_FAILED, say};
-use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::{Seq, Slot};
 use tradewind_ventilator::input::{Format, Input, Item, Source};
 use tradewind_worker::handler::Template;
@@ -14,9 +13,10 @@ pub(super) fn show<R: Read + Send + 'static>(
     input: Input<R>,
     format: &Format,
     template: &Template,
+    message_bytes_max: u64,
     out: impl Write,
 ) -> exit::Outcome {
-    let task_bytes_max = payload_bytes_max(MESSAGE_BYTES_MAX);
+    let task_bytes_max = payload_bytes_max(message_bytes_max);
     let mut source = input.tasks(format, usize::try_from(task_bytes_max).unwrap_or(usize::MAX));
     let mut out = BufWriter::new(out);
     let mut code = OK;

@@ -15,18 +15,18 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use rustix::process::{Resource, getrlimit};
-use tradewind_node::args::{AttemptArgs, LogArgs, default_name};
+use tradewind_node::args::{AttemptArgs, LogArgs, default_name, message_size};
 use tradewind_node::exit::{
     Fatal, HELP, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM, USAGE,
 };
 use tradewind_node::{Asked, Shutdown, block_on, exit, logs};
 use tradewind_proto::dispatcher::Timeout;
-use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_sink::args::{OutputArgs, WhenFull};
-use tradewind_sink::output::{FileId, OutputTarget, ReadFile, check_distinct};
+use tradewind_sink::output::{FileId, Format, OutputTarget, ReadFile, check_distinct};
 use tradewind_ventilator::args::{FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
 use tradewind_ventilator::input::InputPath;
 use tradewind_worker::args::{FieldKind, HandlerArgs, PIPES, REPLACEMENTS, cores};
+use tradewind_worker::handler::Live;
 
 use self::child::{Children, End, Part, Role, arg, flag};
 use self::jobs::Jobs;
@@ -94,7 +94,7 @@ pub(crate) struct RunArgs {
         value_name = "FILE",
         conflicts_with_all = [
             "jobs", "workers", "command", "stdin", "echo", "sleep", "max_output", "retries",
-            "timeout", "max_losses", "dry_run", "pipe", "skip_exit_code",
+            "timeout", "max_losses", "dry_run", "pipe", "skip_exit_code", "line_buffer", "ungroup",
         ]
     )]
     pipeline: Option<PathBuf>,
@@ -135,6 +135,16 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     output: OutputArgs,
 
+    /// Largest message between processes, and so largest task and output
+    #[arg(
+        long,
+        env = "TRADEWIND_MESSAGE_MAX",
+        value_name = "SIZE",
+        value_parser = message_size,
+        default_value = "64MiB"
+    )]
+    message_max: u64,
+
     #[command(flatten)]
     logs: LogArgs,
 }
@@ -146,17 +156,35 @@ impl RunArgs {
             return pipeline::main(self, &file);
         }
         // What is wrong with the command line is said before anything is started.
+        if self.is_live()
+            && self.output.format == Some(Format::Jsonl)
+            && self.output.target() == OutputTarget::Stdout
+        {
+            let text = "with --line-buffer and --ungroup commands write to standard output: \
+                        records need --output FILE";
+            return Err(Fatal::new(USAGE, text));
+        }
+        if self.is_live() && self.output.tag {
+            let text = "--tag is not there for --line-buffer and --ungroup";
+            return Err(Fatal::new(USAGE, text));
+        }
         let values = self.take_values()?;
         let format = self.format.format(self.null, self.handler.colsep.as_ref())?;
         self.handler.fields = self.handler.fields.or(self.fields(values.is_some()));
-        self.handler.runner("", MESSAGE_BYTES_MAX)?;
+        self.handler.runner("", self.message_max)?;
         if !self.dry_run {
             self.check_files(values.is_some())?;
         }
         let tasks = Tasks::open(values, &self.input(), self.logs.quiet)?;
         if self.dry_run {
             let template = self.handler.template()?;
-            return dry_run::show(tasks.try_into()?, &format, &template, stdout());
+            return dry_run::show(
+                tasks.try_into()?,
+                &format,
+                &template,
+                self.message_max,
+                stdout(),
+            );
         }
         block_on(|shutdown| self.run(tasks, shutdown))
     }
@@ -240,7 +268,11 @@ impl RunArgs {
                 self.worker_args(),
             ];
             let part = Part::new(Role::Worker, args.concat(), Vec::new());
-            children.start_part(Part { keeps_terminal: self.handler.tty, ..part })?;
+            children.start_part(Part {
+                keeps_terminal: self.handler.tty,
+                keeps_stdout: self.is_live(),
+                ..part
+            })?;
         }
         Ok(children)
     }
@@ -249,7 +281,13 @@ impl RunArgs {
         let mut logs = self.logs.clone();
         // A bar between the lines of the output would be in the way of both.
         logs.no_progress |= self.output.target() == OutputTarget::Stdout && stdout().is_terminal();
-        Children::new(logs).or_exit(SYSTEM)
+        logs.no_progress |= self.is_live();
+        Children::new(logs, self.message_max).or_exit(SYSTEM)
+    }
+
+    /// Do commands write to our standard output while they run?
+    fn is_live(&self) -> bool {
+        self.handler.live() != Live::No
     }
 
     fn ventilator_args(&self) -> Vec<OsString> {
@@ -284,7 +322,11 @@ impl RunArgs {
             results,
             no_stderr,
         } = &self.output;
-        let mut args = arg("--output", self.output.target().as_os_str());
+        // What is shown as it comes is not shown once more.
+        let is_shown = self.is_live() && self.output.target() == OutputTarget::Stdout;
+        let nowhere = OutputTarget::from(OsString::from("/dev/null"));
+        let target = if is_shown { nowhere } else { self.output.target() };
+        let mut args = arg("--output", target.as_os_str());
         if let Some(format) = format {
             args.extend(arg("--format", format.as_str()));
         }
@@ -292,7 +334,7 @@ impl RunArgs {
             args.extend(arg("--joblog", joblog.as_os_str()));
         }
         args.extend(flag("--ordered", *ordered));
-        args.extend(flag("--unordered", *unordered));
+        args.extend(flag("--unordered", *unordered || (is_shown && !*ordered)));
         args.extend(flag("--overwrite", *overwrite));
         args.extend(arg("--fsync", fsync.as_str()));
         // Somebody waits for the end, and can make room and go on.
@@ -302,7 +344,7 @@ impl RunArgs {
         if let Some(results) = results {
             args.extend(arg("--results", results));
         }
-        args.extend(flag("--no-stderr", *no_stderr));
+        args.extend(flag("--no-stderr", *no_stderr || self.is_live()));
         args.extend(flag("--no-progress", true));
         args
     }
@@ -330,11 +372,15 @@ impl RunArgs {
             max_output,
             termseq,
             tty,
+            line_buffer,
+            ungroup,
             command,
         } = &self.handler;
         let mut args = arg("--max-output", max_output.to_string());
         args.extend(arg("--termseq", termseq.to_string()));
         args.extend(flag("--tty", *tty));
+        args.extend(flag("--line-buffer", *line_buffer));
+        args.extend(flag("--ungroup", *ungroup));
         args.extend(flag("--exit-when-done", true));
         args.extend(flag("--stdin", *stdin));
         args.extend(self.field_args());

@@ -5,6 +5,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use tradewind_proto::message::{Exit, Layout, Outcome, Status};
 
 use super::group::Group;
 use super::host::{Lack, Unstarted};
+use super::live::{self, Live};
 use super::oom::{self, OomKills};
 use super::process::{Care, Ended, Spawned, supervise};
 use super::program;
@@ -29,6 +31,9 @@ use super::{BlockingHandler, STOPPED, StopSignal, Task, files};
 
 /// The kernel's `MAX_ARG_STRLEN`, less the NUL at the end.
 const ARGUMENT_BYTES_MAX: usize = (128 << 10) - 1;
+
+/// As a number, as exit statuses have it.
+const SIGPIPE: i32 = Signal::PIPE.as_raw();
 
 /// What interpreters exit with that do not find their script.
 const NOT_FOUND: [i32; 3] = [2, 126, 127];
@@ -71,6 +76,8 @@ pub struct CommandOptions {
     pub skip_exit_code: Option<i32>,
     /// Commands have the terminal, and it is their standard input.
     pub tty: bool,
+    /// How what they write is shown before they have ended.
+    pub live: Live,
 }
 
 impl Default for CommandOptions {
@@ -81,6 +88,7 @@ impl Default for CommandOptions {
             worker: String::new(),
             skip_exit_code: None,
             tty: false,
+            live: Live::No,
         }
     }
 }
@@ -117,9 +125,14 @@ impl CommandHandler {
             (Input::Argument, Some(nothing)) => nothing.try_clone()?.into(),
             (Input::Argument, None) => Stdio::null(),
         };
-        let (stdout, stdout_end) = io::pipe()?;
-        let (stderr, stderr_end) = io::pipe()?;
-        let (stdout, stderr) = (starting.keep(stdout.into()), starting.keep(stderr.into()));
+        let pipe = || -> io::Result<(Option<OwnedFd>, Stdio)> {
+            if self.options.live == Live::Raw {
+                return Ok((None, Stdio::inherit()));
+            }
+            let (ours, theirs) = io::pipe()?;
+            Ok((Some(starting.keep(ours.into())), theirs.into()))
+        };
+        let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
         for name in &self.hidden {
             command.env_remove(name);
         }
@@ -228,6 +241,7 @@ impl BlockingHandler for CommandHandler {
         let care = Care {
             input,
             stdout_bytes_max: usize::try_from(limit).unwrap_or(usize::MAX),
+            is_live: self.options.live == Live::Lines,
             term_seq: &self.options.term_seq,
             has_terminal: self.has_terminal && !self.options.tty,
         };
@@ -236,7 +250,12 @@ impl BlockingHandler for CommandHandler {
                 let reason = format!("{:?} has gone while it was being started", words[0]);
                 Err(Unstarted { lack: Lack::Command, reason })
             }
-            Ok(ended) => Ok(self.outcome(ended)),
+            Ok(ended) => {
+                if self.options.live == Live::Raw && ended.status.signal() == Some(SIGPIPE) {
+                    live::notice_closed();
+                }
+                Ok(self.outcome(ended))
+            }
             Err(error) => failed(format!("failed to look after the command: {error}")),
         }
     }

@@ -33,8 +33,9 @@ const TERMINAL_INTERVAL_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Spawned {
     pub(super) group: Group,
     pub(super) stdin: Option<OwnedFd>,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
+    /// Unless the command has ours.
+    pub(super) stdout: Option<OwnedFd>,
+    pub(super) stderr: Option<OwnedFd>,
     /// Has the other ends of these too, where there are files enough. As long as it does, the pipes
     /// do not hang up, which would wake us twice for each command, only to wait for its end after
     /// all.
@@ -47,6 +48,8 @@ pub(super) struct Care<'a> {
     /// Goes to its stdin if that is a pipe.
     pub(super) input: &'a [u8],
     pub(super) stdout_bytes_max: usize,
+    /// What it writes is shown line by line.
+    pub(super) is_live: bool,
     pub(super) term_seq: &'a TermSeq,
     /// It may be stopped because of a terminal that it may not use.
     pub(super) has_terminal: bool,
@@ -82,6 +85,9 @@ enum Stopping {
 pub(super) fn supervise(spawned: Spawned, care: &Care<'_>, stop: &StopSignal) -> io::Result<Ended> {
     let Spawned { mut group, stdin, stdout, stderr, ends } = spawned;
     let mut streams = Streams::new(care.input, care.stdout_bytes_max, stdout, stderr);
+    if care.is_live {
+        streams.show_lines();
+    }
     if let Some(stdin) = stdin {
         fcntl_setfl(&stdin, OFlags::NONBLOCK)?;
         // A small task fits into the pipe: then there is nothing to poll for.
@@ -153,6 +159,7 @@ pub(super) fn supervise(spawned: Spawned, care: &Care<'_>, stop: &StopSignal) ->
     if stopping == Stopping::No && streams.has_any() && !group.is_gone() {
         listen_on(&mut streams, &group, stop)?;
     }
+    streams.end_lines()?;
     let exceeded = streams.exceeded;
     let (stdout, stderr) = streams.into_parts();
     Ok(Ended { status, stdout, stdout_exceeded: exceeded, stderr, is_stopped, wanted_terminal })

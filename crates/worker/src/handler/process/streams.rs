@@ -8,6 +8,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, read, write};
 
+use super::super::live::Lines;
 use super::super::stop;
 use super::super::tail::Tail;
 
@@ -30,6 +31,8 @@ pub(super) struct Streams<'a> {
     pub(super) exceeded: bool,
     stderr: Option<OwnedFd>,
     tail: Tail,
+    /// Where both are shown at once, line by line.
+    live: Option<(Lines, Lines)>,
 }
 
 /// What polling told.
@@ -59,19 +62,33 @@ impl<'a> Streams<'a> {
     pub(super) fn new(
         input: &'a [u8],
         output_bytes_max: usize,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
+        stdout: Option<OwnedFd>,
+        stderr: Option<OwnedFd>,
     ) -> Self {
         Self {
             stdin: None,
             input,
-            stdout: Some(stdout),
+            stdout,
             output: Vec::new(),
             output_bytes_max,
             exceeded: false,
-            stderr: Some(stderr),
+            stderr,
             tail: Tail::default(),
+            live: None,
         }
+    }
+
+    /// From now on lines are shown as they come.
+    pub(super) fn show_lines(&mut self) {
+        self.live = Some((Lines::to_stdout(), Lines::to_stderr()));
+    }
+
+    /// Shows the lines that have no end.
+    pub(super) fn end_lines(&mut self) -> io::Result<()> {
+        let Some((stdout, stderr)) = &mut self.live else { return Ok(()) };
+        // Nobody needs to be there to read what goes to stderr.
+        let _ = stderr.end();
+        stdout.end()
     }
 
     /// Writes the input into this, which does not block.
@@ -190,6 +207,7 @@ impl<'a> Streams<'a> {
     fn read_stdout(&mut self) -> io::Result<()> {
         let Some(stdout) = &self.stdout else { return Ok(()) };
         self.output.reserve(READ_BYTES);
+        let before = self.output.len();
         let count = match read(stdout, spare_capacity(&mut self.output)) {
             Ok(count) => count,
             Err(Errno::INTR) => return Ok(()),
@@ -202,7 +220,10 @@ impl<'a> Streams<'a> {
         if count == 0 {
             self.stdout = None;
         }
-        Ok(())
+        match &mut self.live {
+            Some((lines, _)) => lines.push(&self.output[before..]),
+            None => Ok(()),
+        }
     }
 
     /// Reads once. The pipe must have something, or this waits.
@@ -211,7 +232,12 @@ impl<'a> Streams<'a> {
         let mut buffer = [0; 16 << 10];
         match read(stderr, &mut buffer) {
             Ok(0) => self.stderr = None,
-            Ok(count) => self.tail.push(&buffer[..count]),
+            Ok(count) => {
+                self.tail.push(&buffer[..count]);
+                if let Some((_, lines)) = &mut self.live {
+                    let _ = lines.push(&buffer[..count]);
+                }
+            }
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
