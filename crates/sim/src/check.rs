@@ -2,7 +2,7 @@
 
 use tradewind_proto::Payload;
 use tradewind_proto::collector::{Order, Record};
-use tradewind_proto::limits::{CREDIT_TASKS_MAX, LOSSES_MAX, REORDER_WINDOW_TASKS};
+use tradewind_proto::limits::{CREDIT_TASKS_MAX, REORDER_WINDOW_TASKS};
 use tradewind_proto::message::{Status, Task};
 use tradewind_proto::{Attempt, Seq};
 
@@ -14,6 +14,11 @@ use crate::worker::output;
 pub(crate) struct Check {
     order: Order,
     retries: u32,
+    losses_max: u32,
+    /// Only what kills its worker is lost.
+    is_bloodless: bool,
+    /// Nothing may fail.
+    is_sparing: bool,
     has_timeout: bool,
     tasks: Vec<History>,
     violation: Option<String>,
@@ -99,6 +104,9 @@ impl Check {
         Self {
             order: plan.order,
             retries: plan.retries,
+            losses_max: plan.losses_max,
+            is_bloodless: plan.is_bloodless,
+            is_sparing: plan.is_sparing,
             has_timeout: plan.timeout_us.is_some(),
             tasks: plan.tasks.iter().enumerate().map(history).collect(),
             violation: None,
@@ -313,9 +321,18 @@ impl Check {
             return;
         };
         let is_second = history.record.replace(record.result.outcome.status).is_some();
-        let problem = history.judge(record, self.retries, self.is_cancelled);
+        let (is_bloodless, is_sparing) = (self.is_bloodless, self.is_sparing);
+        let is_poison = history.plan.fate == Fate::Poison;
+        let status = record.result.outcome.status;
+        let problem = history.judge(record, self.retries, self.losses_max, self.is_cancelled);
         if is_second {
             self.fail(|| format!("{seq} has two records"));
+        }
+        if is_bloodless && status == Status::Lost && !is_poison {
+            self.fail(|| format!("{seq} is lost, and it is innocent"));
+        }
+        if is_sparing && matches!(status, Status::Failed | Status::TimedOut | Status::Lost) {
+            self.fail(|| format!("{seq} has failed, and a host was there that does it"));
         }
         if let Some(problem) = problem {
             self.fail(|| format!("the record of {seq} is wrong: {problem}"));
@@ -349,7 +366,13 @@ impl Check {
 
 impl History {
     /// What is wrong with a record?
-    fn judge(&self, record: Record<'_>, retries: u32, is_cancelled: bool) -> Option<String> {
+    fn judge(
+        &self,
+        record: Record<'_>,
+        retries: u32,
+        losses_max: u32,
+        is_cancelled: bool,
+    ) -> Option<String> {
         let result = record.result;
         let place = (0..self.stages.len()).find(|place| stage_name(*place) == record.stage);
         let Some(place) = place else {
@@ -369,7 +392,7 @@ impl History {
             Status::Failed if fate == Fate::Unfit => result.attempt == Attempt(0),
             Status::Failed => ended(RunEnd::Failed) > 0 && failures > retries,
             Status::TimedOut => ended(RunEnd::Stopped) > 0 && failures > retries,
-            Status::Lost => *losses >= LOSSES_MAX,
+            Status::Lost => *losses >= losses_max,
             Status::Cancelled => is_cancelled,
             Status::Skipped => fate == Fate::Skips && ended(RunEnd::Ok) > 0,
         };

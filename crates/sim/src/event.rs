@@ -75,6 +75,8 @@ pub(crate) enum Event {
     Gone(ConnectionId, End),
     /// A frame is at the receiver.
     Arrived(ConnectionId, Bytes),
+    /// Bytes of a frame are at the receiver, and not all of them.
+    Trickled(ConnectionId),
     /// A frame that nobody of this job sent is at a process.
     Injected(Process, Bytes),
     /// A machine asked to be told that it is so late.

@@ -88,6 +88,27 @@ pub enum Fault {
         /// Nobody is told: its machine died with it.
         is_silent: bool,
     },
+    /// A worker's lane ends whenever it is sent tasks, so many times: they never arrive.
+    CutWhenSent {
+        /// Which worker's.
+        seat: usize,
+        /// So many times.
+        count: u32,
+    },
+    /// A worker's lane swallows what is large, and everything after that.
+    Hole {
+        /// Which worker's.
+        seat: usize,
+        /// The largest frame that gets through.
+        bytes: usize,
+        /// For how long.
+        lasts_us: u64,
+    },
+    /// Another sink connects to whoever hands out the tasks of a stage.
+    SecondSink {
+        /// Which stage.
+        stage: usize,
+    },
     /// The ventilator is asked to take no more.
     Drain,
     /// The ventilator is asked to stop.
@@ -194,6 +215,7 @@ impl Fault {
             | Self::Hang { lasts_us, .. }
             | Self::SlowNetwork { lasts_us, .. }
             | Self::SlowDisk { lasts_us } => *lasts_us,
+            Self::Hole { lasts_us, .. } => lasts_us + 30 * SECOND,
             Self::Restart { back_us, .. } => *back_us,
             Self::Kill { back_us, .. } | Self::Leave { back_us, .. } => back_us.unwrap_or(0),
             _ => 0,
@@ -210,8 +232,10 @@ impl Fault {
             | Self::Inject { .. }
             | Self::SlowNetwork { .. }
             | Self::SlowDisk { .. }
+            | Self::SecondSink { .. }
             | Self::Drain
             | Self::Cancel => true,
+            Self::CutWhenSent { .. } | Self::Hole { .. } => false,
             Self::Partition { .. } | Self::Kill { .. } | Self::Leave { .. } | Self::Hang { .. } => {
                 false
             }
@@ -284,6 +308,11 @@ impl World {
             Fault::SlowNetwork { lasts_us, delay_us_max } => {
                 self.slow_network = (self.now + lasts_us, delay_us_max);
             }
+            Fault::CutWhenSent { seat, count } => self.cuts_due[seat] += count,
+            Fault::Hole { seat, bytes, lasts_us } => {
+                self.holes[seat] = (self.now + lasts_us, bytes);
+            }
+            Fault::SecondSink { stage } => self.connect_second_sink(stage),
             Fault::SlowDisk { lasts_us } => self.slow_disk_until = self.now + lasts_us,
             Fault::Drain => {
                 if !self.ventilator.is_alive || self.ventilator.dispatcher.is_resuming() {

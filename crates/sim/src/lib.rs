@@ -16,6 +16,7 @@ pub mod plan;
 mod relay;
 mod run;
 mod sink;
+mod troubles;
 mod ventilator;
 mod worker;
 mod world;

@@ -35,11 +35,19 @@ pub enum Mutation {
     EarlyStored,
     /// What was fed to a child that has died is not fed again.
     ForgetFed,
+    /// Bytes of a result that is under way are not taken for a sign of life.
+    ForgetAlive,
+    /// What a host cannot start is said to have failed.
+    FailUnstartable,
+    /// A task that kills its worker brings down another one as well.
+    KillNeighbour,
+    /// A second sink displaces the first.
+    NewestSink,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::DropReceipt,
         Self::DropTasks,
         Self::RepeatTasks,
@@ -56,5 +64,9 @@ impl Mutation {
         Self::DropPassed,
         Self::EarlyStored,
         Self::ForgetFed,
+        Self::ForgetAlive,
+        Self::FailUnstartable,
+        Self::KillNeighbour,
+        Self::NewestSink,
     ];
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use tradewind_proto::LaneId;
+use tradewind_proto::limits::HEARTBEAT_INTERVAL;
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{Card, Role, ToSink};
 use tradewind_wire::decode;
@@ -22,7 +23,12 @@ pub(crate) struct Connection {
     /// By end: when it was or will be told that it stands.
     opens_at: [Instant; 2],
     last_arrival: Instant,
+    /// It has swallowed something: nothing arrives any more.
+    is_holed: bool,
 }
+
+/// What is sent and not acknowledged ends a connection after so long.
+const UNACKED_US_MAX: u64 = 30_000_000;
 
 impl Route {
     pub(crate) fn at(self, end: End) -> Process {
@@ -107,6 +113,7 @@ impl World {
             is_orphaned: [false; 2],
             opens_at,
             last_arrival: 0,
+            is_holed: false,
         });
         *self.dialled_mut(route) = Some(id);
         self.queue.push(opens_at[End::Sender as usize], Event::Opened(id, End::Sender));
@@ -247,8 +254,47 @@ impl World {
         let at = (self.now + delay)
             .max(connection.last_arrival + 1)
             .max(connection.opens_at[End::Receiver as usize] + 1);
+        // What is sent on a slow link waits for what was sent before, and bytes of it arrive all the
+        // time.
+        let (began, at) = match (connection.route, self.plan.result_rate) {
+            (Route::Results(..), Some(rate)) => {
+                let began = connection.last_arrival.max(self.now);
+                (began, at + frame.len() as u64 * 1_000_000 / rate)
+            }
+            _ => (at, at),
+        };
         connection.last_arrival = at;
+        let beat = HEARTBEAT_INTERVAL.as_micros() as u64;
+        for second in 1..=(at - began) / beat {
+            self.queue.push(began + second * beat, Event::Trickled(id));
+        }
         self.queue.push(at, Event::Arrived(id, frame));
+    }
+
+    /// The shell sees bytes of a message that is not complete yet.
+    pub(crate) fn handle_trickled(&mut self, id: ConnectionId) {
+        let connection = &self.connections[id];
+        let Route::Results(worker, _) = connection.route else { return };
+        let is_dead = connection.is_cut || !connection.is_open[End::Receiver as usize];
+        if is_dead || self.mutation == Some(Mutation::ForgetAlive) {
+            return;
+        }
+        let process = connection.route.at(End::Receiver);
+        let session = self.workers[worker].session;
+        self.collector(process).handle_alive(session);
+        self.drive(process);
+    }
+
+    /// Another sink connects where one is. It is refused as long as that one stands.
+    pub(crate) fn connect_second_sink(&mut self, stage: usize) {
+        let hub = self.plan.stage(stage).hub();
+        if self.mutation == Some(Mutation::NewestSink) && self.is_alive(hub) {
+            let now = self.time_of(hub);
+            self.hub(hub).receipts = None;
+            self.dispatcher(hub).handle_receipts_disconnected(now);
+            self.dispatcher(hub).handle_receipts_connected(now);
+            self.hub(hub).is_taken = true;
+        }
     }
 
     pub(crate) fn handle_arrived(&mut self, id: ConnectionId, frame: &Bytes) {
@@ -257,7 +303,8 @@ impl World {
             return;
         }
         let route = connection.route;
-        if self.is_dropped(route, frame) {
+        if self.is_dropped(route, frame) || self.is_swallowed(id, frame) || self.is_from_second(id)
+        {
             return;
         }
         if let Route::Tasks(worker, _) = route
@@ -268,6 +315,29 @@ impl World {
             self.workers[worker].repeated = Some(frame.clone());
         }
         self.deliver(route.at(End::Receiver), frame);
+    }
+
+    fn is_swallowed(&mut self, id: ConnectionId, frame: &Bytes) -> bool {
+        let Route::Tasks(worker, _) = self.connections[id].route else { return false };
+        let (until, bytes) = self.holes[self.workers[worker].seat];
+        if self.connections[id].is_holed {
+            return true;
+        }
+        let is_swallowed = self.now < until && frame.len() > bytes;
+        if is_swallowed {
+            self.connections[id].is_holed = true;
+            // Nobody acknowledges it: the kernels give up in the end.
+            for end in [End::Sender, End::Receiver] {
+                self.tell_gone(id, end, self.now + UNACKED_US_MAX);
+            }
+        }
+        is_swallowed
+    }
+
+    /// For [`Mutation::NewestSink`]: the first one is not listened to any more.
+    fn is_from_second(&mut self, id: ConnectionId) -> bool {
+        let route = self.connections[id].route;
+        matches!(route, Route::Receipts(_)) && self.hub(route.at(End::Receiver)).is_taken
     }
 
     /// For the planted bugs that lose a frame: the third byte says which message it is.
@@ -329,6 +399,8 @@ impl World {
                 connection.is_cut = true;
                 self.tell_gone(id, End::Sender, self.now + delay);
             }
+            // That it is closed is swallowed too.
+            End::Sender if connection.is_holed => {}
             End::Sender => {
                 let at = (self.now + delay).max(connection.last_arrival + 1);
                 connection.last_arrival = at;

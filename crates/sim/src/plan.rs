@@ -2,6 +2,7 @@
 
 use fastrand::Rng;
 use tradewind_proto::collector::Order;
+use tradewind_proto::limits::LOSSES_MAX;
 use tradewind_sink::output::Format;
 
 use crate::event::Stage;
@@ -47,6 +48,14 @@ pub struct Plan {
     pub is_safe: bool,
     /// The job's time can be held against perfect sharing.
     pub is_fair: bool,
+    /// How many lost workers a task is allowed.
+    pub losses_max: u32,
+    /// Bytes a second that a worker's connection to the sink carries.
+    pub result_rate: Option<u64>,
+    /// No worker dies but of its task, and none is silent for long: only such tasks are lost.
+    pub is_bloodless: bool,
+    /// No task fails by its own fault, and somebody is there who does them well.
+    pub is_sparing: bool,
 }
 
 /// A task as the seed has it.
@@ -90,6 +99,27 @@ pub struct SeatPlan {
     pub slowness: u64,
     /// When its first worker starts, in microseconds.
     pub joins_at: u64,
+    /// What is wrong with its host.
+    pub sickness: Sickness,
+}
+
+/// What is wrong with a host, up to some time, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sickness {
+    /// Nothing.
+    None,
+    /// Everything fails there at once.
+    Fails {
+        /// Up to then.
+        until_us: u64,
+    },
+    /// It has not what more than so many tasks at a time need.
+    Lacks {
+        /// Tasks that can be started.
+        slots: u32,
+        /// Up to then.
+        until_us: u64,
+    },
 }
 
 const SECOND: u64 = 1_000_000;
@@ -110,9 +140,9 @@ impl TaskPlan {
 }
 
 impl Plan {
-    /// The world of this seed.
+    /// The world of this seed, without what [`new`](Self::new) adds.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn without_troubles(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let is_calm = rng.u8(0..100) < 15;
         let is_fair = is_calm && rng.bool();
@@ -153,6 +183,10 @@ impl Plan {
             calm_at: 0,
             is_safe: is_calm,
             is_fair,
+            losses_max: LOSSES_MAX,
+            result_rate: None,
+            is_bloodless: false,
+            is_sparing: false,
         };
         for _ in 0..tasks {
             let fate = match rng.u8(0..100) {
@@ -204,7 +238,9 @@ impl Plan {
         while self.seats.len() < self.stages {
             let (slots, joins_at) = (rng.u32(1..=4), rng.u64(0..1_000));
             let is_feeding = false;
-            self.seats.push(SeatPlan { stage: 0, slots, is_feeding, slowness: 1, joins_at });
+            let sickness = Sickness::None;
+            let seat = SeatPlan { stage: 0, slots, is_feeding, slowness: 1, joins_at, sickness };
+            self.seats.push(seat);
         }
         for (place, seat) in self.seats.iter_mut().enumerate() {
             seat.stage = if place < self.stages { place } else { rng.usize(0..self.stages) };
@@ -254,6 +290,12 @@ impl Plan {
         self.tasks.iter().map(|task| task.run_us * slowness).max().unwrap_or(0)
     }
 
+    /// The longest that results may take on a slow link, in microseconds.
+    pub(crate) fn transfer_us_max(&self) -> u64 {
+        let bytes: usize = self.tasks.iter().map(|task| task.output_bytes + 200).sum();
+        self.result_rate.map_or(0, |rate| 2 * bytes as u64 * SECOND / rate)
+    }
+
     fn seat(&mut self, rng: &mut Rng) {
         let late_max = [1, 1_000, 5 * SECOND][rng.usize(0..3)];
         for _ in 0..rng.usize(1..=6) {
@@ -263,6 +305,7 @@ impl Plan {
                 is_feeding: false,
                 slowness: if rng.bool() { 1 } else { rng.u64(1..=4) },
                 joins_at: if self.is_fair { 0 } else { rng.u64(0..late_max) },
+                sickness: Sickness::None,
             });
         }
     }
@@ -301,7 +344,7 @@ impl Plan {
         self.settle_faults();
     }
 
-    fn settle_faults(&mut self) {
+    pub(crate) fn settle_faults(&mut self) {
         self.faults.sort_by_key(|(at, _)| *at);
         let ends = self.faults.iter().map(|(at, fault)| at + fault.lasts_us());
         self.calm_at = ends.max().unwrap_or(0) + self.notice_us_max;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tradewind_proto::dispatcher::Timeout;
-use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
+use tradewind_proto::limits::{MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
 use tradewind_proto::relay::{Relay, RelayConfig};
 use tradewind_proto::{SessionId, Time};
 
@@ -33,7 +33,7 @@ impl RelayNode {
             stage: stage_name(place + 1),
             retries: plan.retries,
             timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
-            losses_max: LOSSES_MAX,
+            losses_max: plan.losses_max,
             worker_failures_max: None,
             worker_timeout: WORKER_TIMEOUT,
             message_bytes_max: MESSAGE_BYTES_MAX,

@@ -93,6 +93,8 @@ impl World {
             blocked_tasks: vec![0; seats],
             blocked_results: vec![0; seats],
             blocked_trunk: vec![0; plan.stages],
+            cuts_due: vec![0; seats],
+            holes: vec![(0, 0); seats],
             slow_network: (0, 0),
             slow_disk_until: 0,
             trace: Trace { lines: options.trace.then(Vec::new), ..Trace::default() },
@@ -104,7 +106,9 @@ impl World {
         let plan = format!("{:?}", Summary(&self.plan));
         self.trace.say(0, || plan);
         self.start();
-        let longest = self.plan.run_us_max() * self.plan.stages as u64 + self.plan.input_gap_us;
+        let stages = self.plan.stages as u64;
+        let longest = self.plan.run_us_max() * stages + self.plan.input_gap_us;
+        let longest = longest + self.plan.transfer_us_max() * stages;
         while self.check.violation().is_none() && !self.is_over() && self.step() {
             let last = self.check.last_progress().max(self.plan.calm_at);
             if self.now > last + PATIENCE_US + longest {

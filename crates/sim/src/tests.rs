@@ -2,7 +2,9 @@ use tradewind_proto::collector::Order;
 
 use tradewind_sink::output::Format;
 
-use crate::plan::{Fate, Fault, Link, Plan, SeatPlan, TaskPlan};
+use tradewind_proto::limits::LOSSES_MAX;
+
+use crate::plan::{Fate, Fault, Link, Plan, SeatPlan, Sickness, TaskPlan};
 use crate::run::run_plan;
 use crate::{Mutation, Options, Report, run};
 
@@ -19,11 +21,13 @@ fn check(seed: u64, report: &Report) {
 #[track_caller]
 fn check_seed(seed: u64) {
     check(seed, &run(seed, Options::default()));
+    // As it was when it was found, in case something was added to its world since.
+    check(seed, &run_plan(Plan::without_troubles(seed), seed, Options::default()));
 }
 
 #[test]
 fn the_promise_holds() {
-    (0..400).for_each(check_seed);
+    (0..400).for_each(|seed| check(seed, &run(seed, Options::default())));
 }
 
 #[test]
@@ -67,6 +71,7 @@ fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
         is_feeding: false,
         slowness: *slowness,
         joins_at: 0,
+        sickness: Sickness::None,
     };
     Plan {
         stages: 1,
@@ -87,6 +92,10 @@ fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
         calm_at: 0,
         is_safe: true,
         is_fair: true,
+        losses_max: LOSSES_MAX,
+        result_rate: None,
+        is_bloodless: true,
+        is_sparing: false,
     }
 }
 
@@ -130,6 +139,73 @@ fn a_task_that_outlives_its_lane_is_not_run_again() {
     let report = run_plan(plan, 0, Options::default());
     check(0, &report);
     assert_eq!((report.records, report.reruns, report.lost), (1, 0, 0));
+}
+
+#[test]
+fn a_result_that_takes_longer_than_any_timeout_is_a_sign_of_life() {
+    let mut plan = plain(vec![task(1_000); 6], Order::Seq, &[1, 1, 1]);
+    (plan.is_fair, plan.result_rate) = (false, Some(1_000));
+    plan.tasks[1].output_bytes = 40_000;
+    let report = run_plan(plan.clone(), 0, Options::default());
+    check(0, &report);
+    assert_eq!((report.records, report.reruns), (6, 0));
+    let options = Options { mutation: Some(Mutation::ForgetAlive), ..Options::default() };
+    assert!(run_plan(plan, 0, options).violation.is_some(), "a planted bug is found");
+}
+
+#[test]
+fn exactly_the_guilty_are_lost_among_innocent_ones() {
+    for losses_max in 1..=4 {
+        for (slots, run_us) in [(1, 1), (8, 1), (8, 300_000)] {
+            let mut plan = plain(vec![task(1_000_000); 40], Order::Completion, &[1, 1]);
+            (plan.is_fair, plan.losses_max) = (false, losses_max);
+            plan.seats.iter_mut().for_each(|seat| seat.slots = slots);
+            for guilty in [3, 17] {
+                (plan.tasks[guilty].fate, plan.tasks[guilty].run_us) = (Fate::Poison, run_us);
+            }
+            let report = run_plan(plan, 0, Options::default());
+            check(0, &report);
+            assert_eq!(report.lost, 2, "{losses_max} losses, {slots} slots");
+        }
+    }
+}
+
+#[test]
+fn lanes_that_end_with_each_batch_lose_nobody_anything() {
+    let mut plan = plain(vec![task(100_000); 20], Order::Seq, &[1, 1]);
+    (plan.is_fair, plan.is_safe, plan.notice_us_max) = (false, false, 50_000);
+    plan.faults = (0..2).map(|seat| (0, Fault::CutWhenSent { seat, count: 9 })).collect();
+    let report = run_plan(plan, 0, Options::default());
+    check(0, &report);
+    assert_eq!((report.records, report.lost), (20, 0));
+}
+
+#[test]
+fn a_lane_that_swallows_what_is_large_is_left_for_another() {
+    let mut plan = plain(vec![task(100_000); 20], Order::Seq, &[1, 1]);
+    (plan.is_fair, plan.is_safe, plan.notice_us_max) = (false, false, 50_000);
+    plan.tasks.iter_mut().for_each(|task| task.payload_bytes = 500);
+    plan.faults = vec![(0, Fault::Hole { seat: 0, bytes: 200, lasts_us: 600_000_000 })];
+    let report = run_plan(plan, 0, Options::default());
+    check(0, &report);
+    assert_eq!((report.records, report.reruns, report.lost), (20, 0, 0));
+}
+
+#[test]
+fn sick_hosts_fail_nothing_where_another_is_well() {
+    let until_us = u64::MAX;
+    for sickness in [
+        Sickness::Fails { until_us },
+        Sickness::Lacks { slots: 0, until_us },
+        Sickness::Lacks { slots: 3, until_us },
+        Sickness::Fails { until_us: 3_000_000 },
+    ] {
+        let mut plan = plain(vec![task(200_000); 200], Order::Completion, &[1, 1]);
+        (plan.is_fair, plan.is_sparing, plan.retries) = (false, true, 1);
+        (plan.seats[0].slots, plan.seats[0].sickness) = (8, sickness);
+        plan.seats[1].slots = 4;
+        check(0, &run_plan(plan, 0, Options::default()));
+    }
 }
 
 // Seeds that once broke the promise, named after what the machines did wrong.
@@ -239,6 +315,18 @@ fn what_was_cancelled_is_run_again_in_later_stages_too() {
     check_seed(175_189);
     check_seed(580_771);
     check_seed(832_263);
+}
+
+#[test]
+fn what_needs_something_seen_to_waits_for_the_roll_call_too() {
+    check(2493, &run(2493, Options::default()));
+}
+
+#[test]
+fn the_last_attempt_is_for_a_worker_that_has_done_something_well() {
+    for seed in [218, 1142, 1417, 1861, 2408, 2893, 3637] {
+        check(seed, &run(seed, Options::default()));
+    }
 }
 
 /// Found while relays were being made, when each was still another fault.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Timeout, Transmit};
-use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
+use tradewind_proto::limits::{MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
 use tradewind_proto::message::{Layout, Start, ToWorker};
 use tradewind_proto::{JobId, LaneId, SessionId, Time};
 use tradewind_wire::encode;
@@ -37,6 +37,8 @@ pub(crate) struct Hub {
     /// The newest connection of the sink.
     pub(crate) receipts: Option<ConnectionId>,
     was_calling_roll: bool,
+    /// For [`Mutation::NewestSink`](crate::Mutation::NewestSink).
+    pub(crate) is_taken: bool,
 }
 
 impl Ventilator {
@@ -64,7 +66,7 @@ fn config(plan: &Plan, seed: u64, start: Start) -> DispatcherConfig {
         resume_wait: ROLL_CALL_GRACE,
         retries: plan.retries,
         timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
-        losses_max: LOSSES_MAX,
+        losses_max: plan.losses_max,
         worker_failures_max: None,
         worker_timeout: WORKER_TIMEOUT,
         message_bytes_max: MESSAGE_BYTES_MAX,
@@ -210,6 +212,11 @@ impl World {
             self.check.dispatched(worker, stage.index, &tasks.0);
         }
         self.send(id, encode(message));
+        let seat = self.workers[worker].seat;
+        if matches!(message, ToWorker::Tasks { .. }) && self.cuts_due[seat] > 0 {
+            self.cuts_due[seat] -= 1;
+            self.cut(id);
+        }
     }
 
     /// The dispatcher closes the lane of a worker that it has declared lost, and the older one of

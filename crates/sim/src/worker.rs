@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tradewind_proto::Payload;
 use tradewind_proto::executor::{Executor, Finished, Start, Stop};
-use tradewind_proto::message::{Exit, Outcome, Report, Status};
-use tradewind_proto::{Attempt, Seq, SessionId, Slot, Time};
+use tradewind_proto::message::{Exit, Outcome, Report, Status, Task};
+use tradewind_proto::{Attempt, Seq, SessionId, Slot, TaskHash, Time};
 use tradewind_wire::encode;
 
 use crate::check::RunEnd;
 use crate::event::{ConnectionId, Event, Instant, Process, Route, Stage};
 use crate::mutation::Mutation;
-use crate::plan::Fate;
+use crate::plan::{Fate, Sickness};
 use crate::world::{Clock, POLLS_MAX, World};
 
 pub(crate) struct Worker {
@@ -44,6 +44,7 @@ struct Run {
     seq: Seq,
     attempt: Attempt,
     payload: Payload,
+    origin: Option<TaskHash>,
     started: Instant,
     is_stopped: bool,
 }
@@ -148,6 +149,7 @@ impl World {
             seq: task.seq,
             attempt: task.attempt,
             payload: task.payload,
+            origin: task.origin,
             started: self.now,
             is_stopped: false,
         });
@@ -174,9 +176,16 @@ impl World {
         if self.mutation == Some(Mutation::MixPayloads) && self.rng.u8(0..100) == 0 {
             payload = self.check.payload(seq.0.saturating_sub(1) as usize, stage);
         }
+        if self.is_lacking(worker) {
+            self.put_back(worker, slot);
+            return;
+        }
         self.check.started(worker, stage, seq, attempt, &payload, self.now);
         let Some(plan) = self.plan.tasks.get(seq.0 as usize) else { return };
-        let takes = plan.run_us * self.plan.seats[seat].slowness;
+        let takes = match self.plan.seats[seat].sickness {
+            Sickness::Fails { until_us } if self.now < until_us => 1_000,
+            _ => plan.run_us * self.plan.seats[seat].slowness,
+        };
         let me = &mut self.workers[worker];
         me.count += 1;
         let number = me.count;
@@ -188,6 +197,30 @@ impl World {
         }
         let ended = Event::TaskEnded { worker, slot, run: number };
         self.queue.push(self.now + takes, ended);
+    }
+
+    /// Is more than the host can do asked of it?
+    fn is_lacking(&self, worker: usize) -> bool {
+        let me = &self.workers[worker];
+        let Sickness::Lacks { slots, until_us } = self.plan.seats[me.seat].sickness else {
+            return false;
+        };
+        let runs = me.runs.iter().flatten().filter(|run| run.run.is_some()).count();
+        self.now < until_us && runs >= slots as usize
+    }
+
+    /// A task cannot be started: the shell gives it back to the machine.
+    fn put_back(&mut self, worker: usize, slot: usize) {
+        let now = self.time_of(Process::Worker(worker));
+        if self.mutation == Some(Mutation::FailUnstartable) {
+            self.end_unrun(worker, slot);
+            return;
+        }
+        let me = &mut self.workers[worker];
+        let Some(run) = me.runs[slot].pop_front() else { return };
+        let (seq, attempt, payload) = (run.seq, run.attempt, run.payload);
+        let task = Task { seq, attempt, last: false, payload, origin: run.origin };
+        me.executor.handle_unstartable(now, Slot(slot as u32), task);
     }
 
     /// The first of a slot's tasks ends without having run: nobody wants it any more.
@@ -247,6 +280,7 @@ impl World {
         let Some(run) = me.runs[slot].pop_front() else { return };
         let plan = self.plan.tasks[run.seq.0 as usize];
         let stage = me.stage.index;
+        let sickness = self.plan.seats[me.seat].sickness;
         let (outcome, end) = match plan.fate_in(stage) {
             _ if run.is_stopped => {
                 let mut outcome = Outcome::error(Status::Failed, "ended by a signal");
@@ -254,11 +288,19 @@ impl World {
                 (outcome, RunEnd::Stopped)
             }
             Fate::Poison => {
-                let back = self.rng.u64(0..500_000);
                 let seat = me.seat;
+                if self.mutation == Some(Mutation::KillNeighbour) {
+                    self.kill_neighbour(worker);
+                }
+                let back = self.rng.u64(0..500_000);
                 self.kill(worker, false);
                 self.queue.push(self.now + back, Event::Spawn(seat));
                 return;
+            }
+            _ if matches!(sickness, Sickness::Fails { until_us } if run.started < until_us) => {
+                let mut outcome = Outcome::error(Status::Failed, "its host is sick");
+                outcome.exit = Exit::Code(127);
+                (outcome, RunEnd::Failed)
             }
             Fate::FailsUpTo(attempt) if run.attempt.0 <= attempt => {
                 let mut outcome = Outcome::error(Status::Failed, "it fails");
@@ -307,6 +349,14 @@ impl World {
         self.workers[worker].is_alive = false;
         self.check.died(worker);
         self.abandon(Process::Worker(worker), is_silent);
+    }
+
+    fn kill_neighbour(&mut self, worker: usize) {
+        let is_other = |other: &usize| *other != worker && self.workers[*other].is_alive;
+        let Some(other) = (0..self.workers.len()).find(is_other) else { return };
+        let (seat, back) = (self.workers[other].seat, self.rng.u64(0..500_000));
+        self.kill(other, false);
+        self.queue.push(self.now + back, Event::Spawn(seat));
     }
 
     fn leave(&mut self, worker: usize) {

@@ -36,6 +36,10 @@ pub(crate) struct World {
     pub(crate) blocked_results: Vec<Instant>,
     /// By stage, until when its ventilator and its sink do not get through to each other.
     pub(crate) blocked_trunk: Vec<Instant>,
+    /// By seat, batches of tasks with which the lane ends.
+    pub(crate) cuts_due: Vec<u32>,
+    /// By seat, until when lanes swallow what is larger than so many bytes, and all that follows.
+    pub(crate) holes: Vec<(Instant, usize)>,
     /// Until when messages may take so long.
     pub(crate) slow_network: (Instant, u64),
     pub(crate) slow_disk_until: Instant,
@@ -123,6 +127,7 @@ impl World {
             Event::Opened(connection, end) => self.handle_opened(connection, end),
             Event::Gone(connection, end) => self.handle_gone(connection, end),
             Event::Arrived(connection, frame) => self.handle_arrived(connection, &frame),
+            Event::Trickled(connection) => self.handle_trickled(connection),
             Event::Injected(process, frame) => self.deliver(process, &frame),
             Event::Wake(process) => self.wake(process),
             Event::Resume(process) => self.resume(process),
@@ -188,7 +193,7 @@ impl World {
             Event::Opened(connection, end) | Event::Gone(connection, end) => {
                 Some(self.connections[*connection].route.at(*end))
             }
-            Event::Arrived(connection, _) => {
+            Event::Arrived(connection, _) | Event::Trickled(connection) => {
                 Some(self.connections[*connection].route.at(End::Receiver))
             }
             Event::Injected(process, _) | Event::Wake(process) => Some(*process),

@@ -6,7 +6,7 @@
 
 use super::Dispatcher;
 use super::health::Notice;
-use crate::limits::DEAF_MIN;
+use crate::limits::{DEAF_MIN, HEARTBEAT_INTERVAL};
 use crate::{Seq, SessionId, Time};
 
 impl Dispatcher {
@@ -16,7 +16,9 @@ impl Dispatcher {
         let is_over = self.ended.is_some() || self.is_cancelled();
         let Some(worker) = self.workers.get_mut(&session) else { return };
         let is_called = worker.call.is_some();
-        if is_over || !(is_called || worker.out.count() > held) {
+        // Heartbeats that come close together have waited behind a large result: they are old.
+        let is_old = now.since(std::mem::replace(&mut worker.beat, now)) < HEARTBEAT_INTERVAL / 2;
+        if is_over || is_old || !(is_called || worker.out.count() > held) {
             worker.deaf_since = None;
             return;
         }

@@ -117,6 +117,11 @@ impl Health {
         }
     }
 
+    /// Has it done a task well?
+    pub(super) fn has_done_well(&self) -> bool {
+        self.ended > self.failed
+    }
+
     /// Has it done more tasks well than not?
     pub(super) fn is_proven(&self) -> bool {
         self.ended > 2 * self.failed
@@ -285,7 +290,7 @@ impl Dispatcher {
     }
 
     /// May the task fail once more without that being its record?
-    fn has_retry(&self, seq: Seq) -> bool {
+    pub(super) fn has_retry(&self, seq: Seq) -> bool {
         let index = (seq.0 - self.base.0) as usize;
         self.entries.get(index).is_some_and(|entry| entry.failures < self.config.retries)
     }

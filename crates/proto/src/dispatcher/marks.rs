@@ -8,9 +8,10 @@
 //! is allowed, for the last of them alone, and all of these workers have stayed away for long enough
 //! to be dead.
 
+use super::Dispatcher;
 use super::entry::State;
 use super::waiting::Class;
-use super::{Dispatcher, worker::Worker};
+use super::worker::{Phase, Worker};
 use crate::limits::{ELSEWHERE_WAIT_MAX, RETURN_GRACE};
 use crate::message::News;
 use crate::{Seq, SeqRanges, SessionId, Time};
@@ -54,6 +55,17 @@ pub(super) enum Verdict {
     Pending,
     /// It is what brought so many workers down.
     Guilty(usize),
+}
+
+/// Another worker for a task that failed somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// There is none.
+    Nowhere,
+    /// One has come, and has not said yet what it holds.
+    Joining,
+    /// There is one.
+    Ready,
 }
 
 /// Sessions that are remembered as those at which a task failed.
@@ -206,30 +218,46 @@ impl Dispatcher {
         if self.payload_bytes(seq) > self.payload_bytes_min {
             return Class::Large(now);
         }
-        if self.is_elsewhere_possible(seq) {
-            return Class::Elsewhere(self.elsewhere_until(seq, now));
+        if let Some(until) = self.elsewhere_until(seq, now) {
+            return Class::Elsewhere(until);
         }
         Class::Any
     }
 
     /// Is there a worker that may have it and at which it has not failed, while it has failed at
     /// others?
-    pub(super) fn is_elsewhere_possible(&self, seq: Seq) -> bool {
+    pub(super) fn elsewhere(&self, seq: Seq) -> Elsewhere {
         let Some(mark) = self.marks.get(&seq).filter(|mark| !mark.failed_at.is_empty()) else {
-            return false;
+            return Elsewhere::Nowhere;
         };
         let bytes = self.payload_bytes(seq);
-        let mut others = self.workers.iter();
-        others.any(|(session, worker)| {
-            worker.is_usable() && worker.fits(bytes) && !mark.failed_at.contains(session)
-        })
+        let mut best = Elsewhere::Nowhere;
+        for (session, worker) in &self.workers {
+            if !worker.fits(bytes) || mark.failed_at.contains(session) {
+                continue;
+            }
+            if worker.is_usable() {
+                return Elsewhere::Ready;
+            }
+            if worker.phase == Phase::Called {
+                best = Elsewhere::Joining;
+            }
+        }
+        best
     }
 
-    /// A worker that has shown that it can do such tasks is waited past for a moment only; one that
-    /// has not gets none back as long as there are others.
-    fn elsewhere_until(&self, seq: Seq, now: Time) -> Option<Time> {
-        let last = self.marks.get(&seq)?.failed_at.last()?;
-        let health = &self.workers.get(last)?.health;
-        health.is_proven().then(|| now + ELSEWHERE_WAIT_MAX)
+    /// Until when to wait for such a worker, if at all, or for as long as there is one: the worker
+    /// at which it failed last gets it back after a moment, unless it has done hardly anything well.
+    fn elsewhere_until(&self, seq: Seq, now: Time) -> Option<Option<Time>> {
+        let moment = Some(now + ELSEWHERE_WAIT_MAX);
+        match self.elsewhere(seq) {
+            Elsewhere::Nowhere => None,
+            Elsewhere::Joining => Some(moment),
+            Elsewhere::Ready => {
+                let last = self.marks.get(&seq)?.failed_at.last()?;
+                let is_proven = self.workers.get(last)?.health.is_proven();
+                Some(moment.filter(|_| is_proven))
+            }
+        }
     }
 }

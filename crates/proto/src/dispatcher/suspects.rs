@@ -2,15 +2,20 @@
 
 use super::worker::Worker;
 use super::{Dispatcher, SCAN_MAX, Transmit};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, LARGE_WAIT_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, ELSEWHERE_WAIT_MAX, LARGE_WAIT_MAX};
 use crate::message::Status;
 use crate::{Seq, SeqRanges, SessionId, Time};
 
 use super::entry::State;
+use super::marks::Elsewhere;
 use super::waiting::{Class, Waiting};
 
 impl Dispatcher {
     pub(super) fn dispatch_special(&mut self, now: Time) -> Option<Transmit> {
+        if self.roll.is_some() {
+            // Somebody may have them.
+            return None;
+        }
         if self.has_reserved || self.waiting.is_special() {
             let special = self.dispatch_alone(now);
             let special = special.or_else(|| self.dispatch_beside(now));
@@ -132,8 +137,9 @@ impl Dispatcher {
             return None;
         }
         let may_have = |seq: Seq, session: SessionId, worker: &Worker| {
-            worker.fits(self.payload_bytes(seq))
-                && (!self.has_failed_at(seq, session) || !self.is_elsewhere_possible(seq))
+            !self.is_better_kept(seq, worker)
+                && worker.fits(self.payload_bytes(seq))
+                && (!self.has_failed_at(seq, session) || self.elsewhere(seq) != Elsewhere::Ready)
         };
         let mut seqs = seqs.into_iter().filter(|seq| self.may_go(*seq));
         let (first, session) = seqs.find_map(|seq| {
@@ -155,6 +161,24 @@ impl Dispatcher {
             }
         }
         self.hand_out(now, session, &chosen)
+    }
+
+    /// Is it the task's last attempt, and the worker has done nothing well yet, while another has at
+    /// which it has not failed?
+    fn is_better_kept(&self, seq: Seq, worker: &Worker) -> bool {
+        if self.has_retry(seq) || worker.health.has_done_well() {
+            return false;
+        }
+        let Some(mark) = self.marks.get(&seq).filter(|mark| !mark.failed_at.is_empty()) else {
+            return false;
+        };
+        let bytes = self.payload_bytes(seq);
+        self.workers.iter().any(|(session, other)| {
+            other.is_usable()
+                && other.health.has_done_well()
+                && other.fits(bytes)
+                && !mark.failed_at.contains(session)
+        })
     }
 
     /// Workers that should be given something now.
@@ -197,15 +221,21 @@ impl Dispatcher {
 
     /// Looks again at what waits for a certain worker: there may be none.
     pub(super) fn review_waiting(&mut self, now: Time) {
-        let elsewhere = self.waiting.elsewhere.iter();
-        let due: Vec<Seq> = elsewhere
-            .filter(|(seq, until)| {
-                until.is_some_and(|until| until <= now) || !self.is_elsewhere_possible(**seq)
-            })
-            .map(|(seq, _)| *seq)
-            .collect();
-        for seq in due {
-            self.waiting.insert(seq, Class::Any);
+        let waiting: Vec<(Seq, Option<Time>)> =
+            self.waiting.elsewhere.iter().map(|(seq, until)| (*seq, *until)).collect();
+        for (seq, until) in waiting {
+            let is_due = until.is_some_and(|until| until <= now);
+            match self.elsewhere(seq) {
+                Elsewhere::Ready | Elsewhere::Joining if is_due => {
+                    self.waiting.insert(seq, Class::Any);
+                }
+                Elsewhere::Nowhere => self.waiting.insert(seq, Class::Any),
+                Elsewhere::Joining if until.is_none() => {
+                    let until = Some(now + ELSEWHERE_WAIT_MAX);
+                    self.waiting.insert(seq, Class::Elsewhere(until));
+                }
+                Elsewhere::Ready | Elsewhere::Joining => {}
+            }
         }
         let usable = self.workers.values().filter(|worker| worker.is_usable());
         let Some(most) = usable.map(|worker| worker.payload_bytes_max).max() else { return };

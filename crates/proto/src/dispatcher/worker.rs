@@ -31,6 +31,8 @@ pub(super) struct Worker {
     pub(super) is_reserved: bool,
     /// Since when it says that it has less than it was given, or does not answer.
     pub(super) deaf_since: Option<Time>,
+    /// When its last heartbeat came.
+    pub(super) beat: Time,
     /// When its connection to the sink ended, if it was not heard since.
     pub(super) cut: Option<Time>,
     /// The recall that it has not answered.
@@ -78,6 +80,7 @@ impl Worker {
             suspect: None,
             is_reserved: false,
             deaf_since: None,
+            beat: Time(0),
             cut: None,
             recall: None,
             recall_min: now,

@@ -314,3 +314,18 @@ fn a_worker_that_does_not_hear_what_it_is_given_is_left_without_blame() {
     ring.finish_all();
     assert_eq!(lost(&ring), []);
 }
+
+#[test]
+fn old_heartbeats_that_come_all_at_once_say_nothing() {
+    let mut ring = Ring::new(0, Order::Seq);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    // They were said before it had the task, and waited behind a result for many minutes.
+    for _ in 0..1_000 {
+        let beat = News::Heartbeat { running: 0, queued: 0, slots: 1 };
+        ring.say(ToVentilator::Relay { session: SessionId(1), news: beat });
+        ring.now = tradewind_proto::Time(ring.now.0 + SECOND / 50);
+    }
+    assert_eq!(ring.dispatcher.poll_notice(), None);
+    assert_eq!(ring.dispatcher.snapshot().workers.len(), 1);
+}

@@ -1,0 +1,156 @@
+//! Worlds in which something is half right: links that are slow, lanes that end or swallow what is
+//! large, a task that kills among others that do not, hosts at which everything fails.
+//!
+//! Drawn by dice of their own, after all else: without them a world is what it was before.
+
+use fastrand::Rng;
+
+use crate::faults::Fault;
+use crate::plan::{Fate, Plan, SeatPlan, Sickness};
+
+const SECOND: u64 = 1_000_000;
+
+/// When either end of a connection notices its loss, at the latest, where it matters that a worker is
+/// not silent for long.
+const NOTICE_US_MAX: u64 = 50_000;
+
+impl Plan {
+    /// The world of this seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut plan = Self::without_troubles(seed);
+        let mut rng = Rng::with_seed(seed ^ 0x7071_b1e5);
+        let dice = rng.u8(0..100);
+        if plan.is_fair {
+            return plan;
+        }
+        match dice {
+            0..10 => plan.add_guilty(&mut rng),
+            10..20 => plan.make_hosts_sick(&mut rng),
+            20..27 => plan.slow_links_down(&mut rng),
+            27..36 => plan.break_lanes(&mut rng),
+            36..40 => plan.add_second_sink(&mut rng),
+            _ => {}
+        }
+        plan
+    }
+
+    fn calm_down(&mut self) {
+        self.faults.clear();
+        self.settle_faults();
+    }
+
+    /// No worker dies but of its task, and none is silent for long.
+    fn spare_workers(&mut self) {
+        self.faults.retain(|(_, fault)| fault.is_harmless());
+        self.notice_us_max = self.notice_us_max.min(NOTICE_US_MAX);
+        self.is_bloodless = true;
+        self.settle_faults();
+    }
+
+    /// Some tasks kill their worker, at once or after a while, with whatever runs beside them.
+    fn add_guilty(&mut self, rng: &mut Rng) {
+        self.losses_max = rng.u32(1..=4);
+        if rng.u8(0..4) > 0 {
+            self.spare_workers();
+        }
+        for seat in &mut self.seats {
+            seat.slots = rng.u32(1..=8);
+        }
+        let count = self.tasks.len().min(60);
+        self.tasks.truncate(count);
+        let is_quick = rng.bool();
+        for _ in 0..rng.usize(1..=3).min(count) {
+            let task = &mut self.tasks[rng.usize(0..count)];
+            task.fate = Fate::Poison;
+            if is_quick {
+                task.run_us = 1;
+            }
+        }
+    }
+
+    /// Beside a worker that is well there are some that are not, in each stage.
+    fn make_hosts_sick(&mut self, rng: &mut Rng) {
+        self.calm_down();
+        // What a host lacks needs no retry.
+        let is_failing = rng.bool();
+        self.retries = if is_failing { self.retries.max(1) } else { 0 };
+        (self.timeout_us, self.is_sparing) = (None, true);
+        for task in &mut self.tasks {
+            if task.fate != Fate::Skips {
+                task.fate = Fate::FailsUpTo(0);
+            }
+        }
+        for (place, seat) in self.seats.iter_mut().enumerate() {
+            if place < self.stages {
+                (seat.joins_at, seat.stage) = (0, place);
+            }
+        }
+        // Each of them may have failed it once.
+        let most = if is_failing { rng.u32(1..=2).min(self.retries) } else { 2 };
+        for stage in 0..self.stages {
+            for _ in 0..most {
+                let until_us = if rng.bool() { u64::MAX } else { rng.u64(0..60 * SECOND) };
+                let slots = rng.u32(1..=8);
+                let sickness = match rng.u8(0..if is_failing { 4 } else { 2 }) {
+                    0 => Sickness::Lacks { slots: 0, until_us },
+                    1 => Sickness::Lacks { slots: rng.u32(0..slots), until_us },
+                    _ => Sickness::Fails { until_us },
+                };
+                let joins_at = SECOND + rng.u64(0..2 * SECOND);
+                let (is_feeding, slowness) = (false, 1);
+                self.seats.push(SeatPlan {
+                    slots,
+                    stage,
+                    is_feeding,
+                    slowness,
+                    joins_at,
+                    sickness,
+                });
+            }
+        }
+    }
+
+    /// Results travel so slowly that a large one takes longer than any timeout.
+    fn slow_links_down(&mut self, rng: &mut Rng) {
+        if rng.bool() {
+            self.spare_workers();
+        }
+        let count = self.tasks.len().min(100);
+        self.tasks.truncate(count);
+        self.result_rate = Some(rng.u64(1_000..4_000));
+        for task in &mut self.tasks {
+            task.output_bytes = task.output_bytes.min(1_000);
+        }
+        for _ in 0..rng.usize(1..=3).min(count) {
+            self.tasks[rng.usize(0..count)].output_bytes = rng.usize(10_000..40_000);
+        }
+    }
+
+    /// Lanes end while a task is on its way, or swallow what is large and all that follows.
+    fn break_lanes(&mut self, rng: &mut Rng) {
+        self.spare_workers();
+        let span = (self.bound_us() + 20 * self.delay_us.1).clamp(5_000, 60 * SECOND);
+        for _ in 0..rng.usize(1..8) {
+            let seat = rng.usize(0..self.seats.len());
+            let fault = if rng.u8(0..3) > 0 {
+                Fault::CutWhenSent { seat, count: rng.u32(1..=4) }
+            } else {
+                let lasts_us = rng.u64(0..=span);
+                Fault::Hole { seat, bytes: rng.usize(40..120), lasts_us }
+            };
+            self.faults.push((rng.u64(0..span), fault));
+        }
+        self.settle_faults();
+    }
+
+    /// Somebody else points a second sink at a ventilator or relay.
+    fn add_second_sink(&mut self, rng: &mut Rng) {
+        let span = (self.bound_us() + 20 * self.delay_us.1).clamp(5_000, 60 * SECOND);
+        for _ in 0..rng.usize(1..4) {
+            let stage = rng.usize(0..self.stages);
+            self.faults.push((rng.u64(0..span), Fault::SecondSink { stage }));
+        }
+        self.settle_faults();
+    }
+}
