@@ -117,6 +117,12 @@ fn a_command_that_wants_the_terminal_fails_and_says_so() {
     let record = records(&scene.read("out.jsonl"), 1).remove(0);
     assert_eq!(record.status, "failed");
     assert!(record.error.contains("(SIGTTIN)"), "{} {}", record.error, ended.text());
+    // So does one that stays up.
+    scene.file("child.py", "import sys\nfor line in sys.stdin: print(open('/dev/tty').readline())");
+    let pipe = line("--pipe lines", "exec python3 child.py");
+    in_terminal(&scene, &pipe).keep_stdin().start().wait().expect(1);
+    let record = records(&scene.read("out.jsonl"), 1).remove(0);
+    assert!(record.error.contains("(SIGTTIN)"), "{}", record.error);
     // One that stops for another reason is left alone.
     in_terminal(&scene, &line("", "(sleep 0.5; kill -CONT $$) & kill -STOP $$; echo on"))
         .keep_stdin()

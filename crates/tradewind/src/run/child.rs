@@ -71,6 +71,8 @@ pub(super) struct Children {
     processes: Vec<Process>,
     /// All were told to quit: whatever they end with now is no news.
     is_quitting: bool,
+    /// From the request to quit to SIGKILL.
+    quit_grace: Duration,
     /// The job is over, and all were told to leave.
     is_dismissed: bool,
     relays_until: Option<Instant>,
@@ -103,8 +105,11 @@ const SINK_GRACE: Duration = Duration::from_secs(5);
 /// was killed just then will never hear of it.
 const RELAYS_GRACE: Duration = Duration::from_secs(5);
 
-/// From the request to quit to SIGKILL. A worker gives its tasks two seconds of that.
+/// From the request to quit to SIGKILL, beside commands that take two seconds of that to end.
 const QUIT_GRACE: Duration = Duration::from_secs(5);
+
+/// What a worker takes besides its commands.
+const QUIT_MARGIN: Duration = Duration::from_secs(3);
 
 /// What is killed sooner after its start, and has not begun to work, may well be killed again.
 const LIFE_MIN: Duration = Duration::from_secs(1);
@@ -129,9 +134,15 @@ impl Children {
             ends: signal(SignalKind::child())?,
             processes: Vec::new(),
             is_quitting: false,
+            quit_grace: QUIT_GRACE,
             is_dismissed: false,
             relays_until: None,
         })
+    }
+
+    /// Commands may take so long to end once they are told to.
+    pub(super) fn allow_for(&mut self, commands: Duration) {
+        self.quit_grace = QUIT_GRACE.max(commands + QUIT_MARGIN);
     }
 
     /// Starts a child, which gets these listeners.
@@ -365,7 +376,7 @@ impl Children {
     pub(super) async fn quit(&mut self) {
         self.is_quitting = true;
         self.signal(LEAVE, |_| true);
-        if tokio::time::timeout(QUIT_GRACE, self.all_ended(None)).await.is_err() {
+        if tokio::time::timeout(self.quit_grace, self.all_ended(None)).await.is_err() {
             self.signal(Signo::KILL, |_| true);
             self.all_ended(None).await;
         }

@@ -62,7 +62,7 @@ A pipeline FILE (TOML) names its stages in order; a task's output in one is its 
   name = \"parse\"
   command = [\"python3\", \"parse.py\"]
   stdin = true               # or pipe = \"lines\", \"json\" or \"frames\"
-Also: max_losses, max_output, skip_exit_code, keep_newline, env; echo = true or sleep = true for no command;
+Also: max_losses, max_output, skip_exit_code, termseq, keep_newline, env; echo = true or sleep = true for no command;
 [defaults] for all stages; at the top name, input and output, which flags override.";
 
 /// Worker processes of a run, or of a stage.
@@ -95,6 +95,7 @@ pub(crate) struct RunArgs {
         conflicts_with_all = [
             "jobs", "workers", "command", "stdin", "echo", "sleep", "max_output", "retries",
             "timeout", "max_losses", "dry_run", "pipe", "skip_exit_code", "line_buffer", "ungroup",
+            "termseq", "tty",
         ]
     )]
     pipeline: Option<PathBuf>,
@@ -200,7 +201,7 @@ impl RunArgs {
     }
 
     async fn run(self, tasks: Tasks, shutdown: Shutdown) -> exit::Outcome {
-        check_files()?;
+        check_open_files()?;
         let slots = match self.jobs {
             Some(jobs) => jobs.slots(cores()),
             None if self.handler.tty => 1,
@@ -243,6 +244,7 @@ impl RunArgs {
         let ((tasks, tasks_at), (receipts, receipts_at), (results, results_at)) =
             (listen()?, listen()?, listen()?);
         let mut children = self.children()?;
+        children.allow_for(self.handler.termseq.total());
         let sink = [arg("--ventilator", &receipts_at), arg("--listen", &results_at)].concat();
         children.start(Role::Sink, [sink, self.sink_args()].concat(), vec![results])?;
         let ventilator = [
@@ -406,7 +408,7 @@ impl RunArgs {
 const FILES_MIN: u64 = 36;
 
 /// Says so where even the least cannot be done.
-fn check_files() -> Result<(), Fatal> {
+fn check_open_files() -> Result<(), Fatal> {
     let limit = getrlimit(Resource::Nofile).current.filter(|limit| *limit < FILES_MIN);
     limit.map_or(Ok(()), |limit| {
         let text = format!(

@@ -151,11 +151,12 @@ impl CommandHandler {
             // copy the worker's page tables.
             command.process_group(0);
         }
+        let reserved = starting.reserve()?;
         let mut child = starting.spawn(&mut command)?;
         let stdin = child.stdin.take().map(|stdin| starting.keep(stdin.into()));
+        drop(reserved);
+        let group = Group::new(child, self.options.tty, &starting)?;
         let ends = if starting.is_sparing() { None } else { Some(command) };
-        drop(starting);
-        let group = Group::new(child, self.options.tty)?;
         Ok(Spawned { group, stdin, stdout, stderr, ends })
     }
 
@@ -316,7 +317,8 @@ impl CommandHandler {
     }
 }
 
-fn terminal_reason(signal: Signal) -> &'static str {
+/// Why a command was stopped by one of these.
+pub(super) fn terminal_reason(signal: Signal) -> &'static str {
     if signal == Signal::TTIN {
         "it was stopped because it wants to read from the terminal (SIGTTIN), and commands have \
          none: give it its input another way, or use `tradewind run --tty -j1`"

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -60,6 +61,13 @@ impl Starting {
     /// Is nothing to be kept open that can be done without?
     pub(super) fn is_sparing(&self) -> bool {
         self.sparing.is_some()
+    }
+
+    /// Holds a number that is needed once the command runs, when it is too late to go without: to be
+    /// dropped just before.
+    pub(super) fn reserve(&self) -> io::Result<Option<OwnedFd>> {
+        let reserve = || eventfd(0, EventfdFlags::CLOEXEC);
+        Ok(self.is_sparing().then(reserve).transpose()?)
     }
 
     /// As the function of this name.

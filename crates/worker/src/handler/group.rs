@@ -11,7 +11,7 @@ use rustix::process::{
     test_kill_process_group, waitid,
 };
 
-use super::files;
+use super::files::Starting;
 
 /// A process group whose leader is our child.
 ///
@@ -40,11 +40,11 @@ pub(super) enum Others {
 
 impl Group {
     /// `leader` was started with `process_group(0)`, unless it `is_alone`.
-    pub(super) fn new(mut leader: Child, is_alone: bool) -> io::Result<Self> {
+    pub(super) fn new(mut leader: Child, is_alone: bool, starting: &Starting) -> io::Result<Self> {
         let pid = Pid::from_child(&leader);
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(exited) => {
-                Ok(Self { leader, pid, exited: files::keep(exited), is_alone, reaped: false })
+                Ok(Self { leader, pid, exited: starting.keep(exited), is_alone, reaped: false })
             }
             Err(error) => {
                 let _ = if is_alone {

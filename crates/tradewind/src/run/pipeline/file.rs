@@ -8,6 +8,7 @@ use std::fmt;
 use tradewind_node::args::{AttemptArgs, name, payload_bytes_max, size, timeout};
 use tradewind_proto::dispatcher::Timeout;
 use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, SLOTS_MAX};
+use tradewind_worker::handler::{TermSeq, TermSeqError};
 
 use super::super::WORKERS_MAX;
 use super::table::{At, FileError, Problem, Section, Table, TextOrTexts, Value, line_of, parse};
@@ -33,6 +34,8 @@ pub(crate) struct Stage {
     pub(crate) handler: StageHandler,
     /// What a command's exit code says that has nothing more to be done with the task.
     pub(crate) skip_exit_code: Option<u32>,
+    /// What its commands get when they are stopped.
+    pub(crate) termseq: TermSeq,
     /// Tasks at once in each of its workers; by default the cores.
     pub(crate) slots: Option<u32>,
     /// Its worker processes.
@@ -83,6 +86,7 @@ const STAGE_KEYS: &[&str] = &[
     "pipe",
     "keep_newline",
     "skip_exit_code",
+    "termseq",
     "echo",
     "sleep",
     "slots",
@@ -184,6 +188,7 @@ impl Stage {
         let at = At::new(at, Problem::NotUtf8).in_text(text);
         let keep_newline = table.get("keep_newline", |value| value.bool())?.unwrap_or(false);
         let skip_exit_code = table.get("skip_exit_code", |value| value.number(1, 255))?;
+        let termseq = table.get("termseq", |value| value.parsed(term_seq))?.unwrap_or_default();
         let Common { slots, workers, retries, timeout, max_losses, max_output, mut env } =
             Common::read(&mut table)?.or(defaults);
         env.sort();
@@ -192,6 +197,7 @@ impl Stage {
             handler,
             keep_newline,
             skip_exit_code,
+            termseq,
             slots,
             workers: workers.unwrap_or(1),
             attempts: AttemptArgs {
@@ -206,6 +212,10 @@ impl Stage {
         };
         Ok((offset, stage))
     }
+}
+
+fn term_seq(text: &str) -> Result<TermSeq, String> {
+    text.parse().map_err(|error: TermSeqError| error.to_string())
 }
 
 /// As `worker --max-output` has it by default.
@@ -480,6 +490,7 @@ retries = 0
 max_losses = 5
 max_output = "1MiB"
 skip_exit_code = 3
+termseq = "INT,500"
 env = { TZ = "Asia/Tokyo" }
 
 [[stage]]
@@ -520,7 +531,9 @@ echo = false
         assert_eq!(all(|stage| stage.attempts.max_losses.into()), [3, 5, 3, 3]);
         assert_eq!(all(|stage| stage.max_output), [16 << 20, 1 << 20, 0x1000, 16 << 20]);
         assert_eq!(all(|stage| stage.skip_exit_code.unwrap_or(0).into()), [0, 3, 0, 0]);
-        assert_eq!(all(|stage| stage.at.0 as u64), [13, 20, 31, 37]);
+        let millis = |stage: &Stage| stage.termseq.total().as_millis() as u64;
+        assert_eq!(all(millis), [2_000, 500, 2_000, 2_000]);
+        assert_eq!(all(|stage| stage.at.0 as u64), [13, 20, 32, 38]);
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(pipeline.stages[0].env, [pair("LANG", "C"), pair("TZ", "UTC")]);
         assert_eq!(pipeline.stages[1].env, [pair("LANG", "C"), pair("TZ", "Asia/Tokyo")]);

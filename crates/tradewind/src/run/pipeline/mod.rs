@@ -11,7 +11,7 @@ use std::process::Stdio;
 use tradewind_node::args::default_name;
 use tradewind_node::exit::{self, CLOSED, COMMAND, Fatal, OK, USAGE};
 use tradewind_node::{Shutdown, block_on};
-use tradewind_worker::handler::{Input, Template, check_program};
+use tradewind_worker::handler::{Input, Template, TermSeq, check_program};
 
 use self::file::{Feed, Pipeline, Stage, StageHandler};
 use super::child::{Children, Part, Role, arg, flag};
@@ -100,6 +100,7 @@ fn start(args: &RunArgs, pipeline: &Pipeline, input: Tasks) -> Result<Children, 
     }
 
     let mut children = args.children()?;
+    children.allow_for(stages.iter().map(|stage| stage.termseq.total()).max().unwrap_or_default());
     let input_args = input.args();
     let mut input = Some(input);
     let mut before = None;
@@ -204,6 +205,9 @@ impl Stations {
         if let Some(slots) = stage.slots {
             args.extend(arg("--slots", slots.to_string()));
         }
+        if stage.termseq != TermSeq::default() {
+            args.extend(arg("--termseq", stage.termseq.to_string()));
+        }
         args.extend(flag("--exit-when-done", true));
         if let Some(code) = stage.skip_exit_code {
             args.extend(arg("--skip-exit-code", code.to_string()));
@@ -257,6 +261,10 @@ mod tests {
         };
         check("echo = true", "16777216 --exit-when-done --echo");
         check("sleep = true\nslots = 3", "16777216 --slots 3 --exit-when-done --sleep");
+        check(
+            "termseq = 'INT,1s'\nsleep = true",
+            "16777216 --termseq INT,1000,KILL --exit-when-done --sleep",
+        );
         check("command = 'a {} b'", "16777216 --exit-when-done -- a {} b");
         check(
             "command = ['a', '-x']\nstdin = true\nmax_output = '1k'",

@@ -83,9 +83,10 @@ impl Child {
         if env::var_os(PYTHON_ENV).is_none() {
             command.env(PYTHON_ENV, "1");
         }
+        let reserved = starting.reserve()?;
         let child = starting.spawn(&mut command)?;
-        drop(starting);
-        let group = Group::new(child, false)?;
+        drop(reserved);
+        let group = Group::new(child, false, &starting)?;
         let (stdin, stdout, stderr) = (Some(stdin), Some(stdout), Some(stderr));
         Ok(Self { group, stdin, is_deaf: false, stdout, stderr })
     }
@@ -161,6 +162,13 @@ impl Child {
 
     pub(super) fn signal(&self, signal: Signal) {
         self.group.signal(signal);
+        // A child that is stopped hears nothing else.
+        self.group.signal(Signal::CONT);
+    }
+
+    /// The signal that keeps it from the terminal, if one does.
+    pub(super) fn wants_terminal(&self) -> Option<Signal> {
+        self.group.wants_terminal()
     }
 
     /// Is somebody of its group alive besides it?

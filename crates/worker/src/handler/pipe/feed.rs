@@ -329,11 +329,18 @@ impl Feed {
             }
         };
         self.handle_answered(now, from, began);
-        if let Some(wrong) = wrong {
-            let is_idle = self.given == 0;
-            let cause = if is_idle { Cause::WrongWhileIdle(wrong) } else { Cause::Wrong(wrong) };
-            self.stop_child(now, cause);
+        match wrong {
+            Some(wrong) => self.handle_wrong(now, &wrong),
+            None => self.go_on(now),
         }
+    }
+
+    /// The child does what it must not do.
+    pub(super) fn handle_wrong(&mut self, now: Time, wrong: &str) {
+        let is_idle = self.given == 0;
+        let wrong = wrong.to_owned();
+        let cause = if is_idle { Cause::WrongWhileIdle(wrong) } else { Cause::Wrong(wrong) };
+        self.stop_child(now, cause);
         self.go_on(now);
     }
 

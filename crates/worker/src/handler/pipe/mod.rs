@@ -13,6 +13,7 @@ mod said;
 mod slot;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub struct PipeHandler {
     program: PathBuf,
     /// Variables that are meant for the worker.
     hidden: Vec<OsString>,
+    /// There is a terminal that children may want.
+    has_terminal: bool,
     options: PipeOptions,
 }
 
@@ -112,7 +115,8 @@ impl PipeHandler {
     /// If not even a command is given.
     pub fn new(words: Vec<OsString>, options: PipeOptions) -> Result<Self, ProgramError> {
         let program = program::find(words.first().expect("a command is given"))?;
-        Ok(Self { words, program, hidden: hidden_variables(), options })
+        let has_terminal = File::open("/dev/tty").is_ok();
+        Ok(Self { words, program, hidden: hidden_variables(), has_terminal, options })
     }
 
     fn options(&self) -> &PipeOptions {

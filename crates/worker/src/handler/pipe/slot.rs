@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use tradewind_proto::message::Exit;
 use tradewind_proto::{Payload, Slot, Time};
 
+use super::super::command::terminal_reason;
 use super::super::{Finished, Lack, stop};
 use super::child::{Child, Read, Written};
 use super::feed::{Action, Ended, Feed, Log};
@@ -21,6 +22,9 @@ const READ_BYTES: usize = 64 << 10;
 /// How often the group of a child that was stopped and has exited is asked whether the others have
 /// too.
 const OTHERS_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How often a child is looked at that the kernel may have stopped because of the terminal.
+const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs a slot until it is closed.
 pub(super) fn run(slot: Slot, shared: &Shared, desk: &Desk) {
@@ -202,6 +206,14 @@ impl SlotThread<'_> {
             std::thread::sleep(nap);
             // What is there by now is all that is looked for.
             timeout = timeout.map(|_| Duration::ZERO);
+        }
+        if self.shared.handler.has_terminal {
+            let until = timeout.unwrap_or(TERMINAL_INTERVAL);
+            timeout = Some(until.min(TERMINAL_INTERVAL));
+            if let Some(signal) = child.wants_terminal() {
+                self.feed.handle_wrong(now, terminal_reason(signal));
+                return;
+            }
         }
         let is_writing = !self.feed.outgoing().is_empty();
         let ready = match child.wait(desk.wake.as_fd(), is_writing, timeout) {
