@@ -7,7 +7,8 @@ use clap::builder::BoolishValueParser;
 use tradewind_lanes::LaneOptions;
 use tradewind_proto::dispatcher::Timeout;
 use tradewind_proto::limits::{
-    LOSSES_MAX, MESSAGE_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, NAME_BYTES_MAX,
+    HEARTBEAT_INTERVAL, LOSSES_MAX, MESSAGE_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, NAME_BYTES_MAX,
+    WORKER_TIMEOUT,
 };
 
 /// Flags of every program.
@@ -44,13 +45,43 @@ pub struct LaneArgs {
         default_value = "64MiB"
     )]
     pub message_max: u64,
+
+    /// A connection is broken when what was sent is not acknowledged, or not taken, for so long
+    #[arg(
+        long,
+        env = "TRADEWIND_UNACKED_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = duration,
+        default_value = "30s"
+    )]
+    pub unacked_timeout: Duration,
+}
+
+/// When a worker is given up.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Connections")]
+pub struct LivenessArgs {
+    /// A worker of which nothing is heard for so long, while the sink is, is lost: its tasks go to
+    /// others
+    #[arg(
+        long,
+        env = "TRADEWIND_WORKER_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = worker_timeout,
+        default_value = "10s"
+    )]
+    pub worker_timeout: Duration,
 }
 
 impl LaneArgs {
     /// The lanes' options.
     #[must_use]
     pub fn options(&self) -> LaneOptions {
-        LaneOptions { message_bytes_max: self.message_max, ..LaneOptions::default() }
+        LaneOptions {
+            message_bytes_max: self.message_max,
+            unacked_max: self.unacked_timeout,
+            ..LaneOptions::default()
+        }
     }
 }
 
@@ -97,6 +128,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
             Err("a duration is a number of seconds above 0, or like 300ms, 2m, 1h".to_owned())
         }
         parsed => parsed,
+    }
+}
+
+/// Workers are heard once a second, and one that is late is not lost.
+fn worker_timeout(text: &str) -> Result<Duration, String> {
+    let least = 3 * HEARTBEAT_INTERVAL;
+    match duration(text)? {
+        short if short < least => {
+            Err(format!("workers are heard once a second: {least:?} at least"))
+        }
+        timeout => Ok(timeout),
     }
 }
 
@@ -199,6 +241,7 @@ pub fn payload_bytes_max(message_bytes_max: u64) -> u64 {
 }
 
 const _: () = assert!(MESSAGE_BYTES_MAX == 64 << 20, "the flag's default says so");
+const _: () = assert!(WORKER_TIMEOUT.as_secs() == 10, "the flag's default says so");
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tradewind_lanes::{Closer, Dialler, PullGate, PushGate, PushLane, Sparing};
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherSnapshot, Ended, Transmit};
-use tradewind_proto::message::ToVentilator;
+use tradewind_proto::limits::MESSAGE_OVERHEAD_BYTES;
+use tradewind_proto::message::{Outcome, ToSink, ToVentilator};
 use tradewind_proto::{LaneId, SessionId, Time};
 
 use crate::counterpart::{Counterpart, Said, Verdict};
@@ -32,6 +33,8 @@ pub struct Downstream {
     sink: Option<(Conn, PushLane)>,
     /// Where the sink was when it last answered.
     sink_addr: Option<SocketAddr>,
+    /// Bytes of the largest message that it takes.
+    sink_bytes_max: u64,
     /// Those at the port for receipts, and which of them is the sink.
     callers: BTreeMap<Conn, Closer>,
     counterpart: Counterpart<ToVentilator>,
@@ -55,6 +58,26 @@ const LINGER: Duration = Duration::from_secs(2);
 /// A worker that has not answered the roll call for so long cannot reach the sink: the answer goes by
 /// way of it.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
+
+/// What a relay passes on of earlier stages has to fit into what the sink takes: a record that does not
+/// says so. Whatever else goes to a sink is small.
+fn fit(message: &mut ToSink, sink_bytes_max: u64) {
+    let ToSink::Passed { results, .. } = message else { return };
+    let most = sink_bytes_max.saturating_sub(MESSAGE_OVERHEAD_BYTES);
+    for result in &mut results.0 {
+        let bytes = result.payload_bytes();
+        if bytes <= most {
+            continue;
+        }
+        let Outcome { status, exit, error, .. } = result.outcome.clone();
+        let error = format!(
+            "{error} (the record has {bytes} bytes and the sink takes messages of {sink_bytes_max} \
+             bytes, see --message-max: the rest is left out)"
+        );
+        result.outcome = Outcome { exit, ..Outcome::error(status, error) };
+        result.reported = None;
+    }
+}
 
 impl Downstream {
     /// Listens for workers and for the sink's receipts, and keeps up a connection to the sink.
@@ -107,6 +130,7 @@ impl Downstream {
             }
             DownstreamEvent::Sink(Outward::Up { conn, card, lane }) => {
                 self.sink_addr = Some(lane.peer_addr());
+                self.sink_bytes_max = card.message_bytes_max;
                 self.sink = Some((conn, lane));
                 dispatcher.handle_sink_connected();
                 let (said, others) = self.counterpart.handle_answer(Instant::now(), card.session);
@@ -219,7 +243,8 @@ impl Downstream {
                 Transmit::Worker(id, message) => {
                     let _ = self.lanes.get_mut(&id).map(|(lane, _)| send(lane, &message));
                 }
-                Transmit::Sink(message) => {
+                Transmit::Sink(mut message) => {
+                    fit(&mut message, self.sink_bytes_max);
                     let _ = self.sink.as_mut().map(|(_, lane)| send(lane, &message));
                 }
             }
@@ -252,5 +277,45 @@ impl Downstream {
             closing.spawn(lane.close(LINGER));
         }
         closing.join_all().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tradewind_proto::message::{Exit, Status, TaskResult};
+    use tradewind_proto::{Attempt, JobId, Payload, Seq, TaskHash};
+
+    use super::*;
+
+    #[test]
+    fn a_record_that_the_sink_does_not_take_is_passed_on_without_what_is_too_large() {
+        let result = |seq, output: usize| TaskResult {
+            seq: Seq(seq),
+            attempt: Attempt::FIRST,
+            last: true,
+            started_us: 1,
+            ran_us: 1,
+            task_bytes: 1,
+            task_hash: TaskHash::of(b"x"),
+            outcome: Outcome {
+                exit: Exit::Code(3),
+                output: Payload::from(vec![0; output]),
+                ..Outcome::error(Status::Failed, "exit code 3")
+            },
+            reported: None,
+        };
+        let results = vec![result(0, 10), result(1, 2 << 20)];
+        let (stage, worker) = (String::new(), String::new());
+        let mut message =
+            ToSink::Passed { job: JobId(1), stage, worker, results: results.clone().into() };
+        fit(&mut message, 1 << 20);
+        let ToSink::Passed { results: passed, .. } = message else { panic!("it is what it was") };
+        assert_eq!(passed.0[0], results[0]);
+        let Outcome { status, exit, output, error, .. } = &passed.0[1].outcome;
+        assert_eq!((*status, *exit, output.len()), (Status::Failed, Exit::Code(3), 0));
+        assert!(
+            error.starts_with("exit code 3 (the record has 2097163 bytes and the sink"),
+            "{error}"
+        );
     }
 }

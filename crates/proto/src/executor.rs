@@ -14,7 +14,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::batch::Bounded;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HEARTBEAT_INTERVAL, SLOTS_MAX};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_TASKS_MAX, HEARTBEAT_INTERVAL, MESSAGE_OVERHEAD_BYTES, SLOTS_MAX,
+};
 use crate::message::{
     Layout, Limits, News, Outcome, Report, Reported, Status, Task, TaskResult, ToSink, ToWorker,
 };
@@ -50,6 +52,8 @@ pub struct Executor {
     news: VecDeque<News>,
     stops: VecDeque<Stop>,
     is_sink_connected: bool,
+    /// Bytes of the largest message that the sink takes, and that is taken here.
+    message_bytes_max: [u64; 2],
     next_beat: Time,
     shortage: Shortage,
     draining: bool,
@@ -185,6 +189,7 @@ impl Executor {
             news: VecDeque::new(),
             stops: VecDeque::new(),
             is_sink_connected: false,
+            message_bytes_max: [u64::MAX; 2],
             next_beat: Time(0),
             shortage: Shortage::new(slots),
             draining: false,
@@ -257,6 +262,15 @@ impl Executor {
             self.say_news(News::Reconnected);
         }
         self.push_again();
+    }
+
+    /// The sink takes messages of so many bytes, and this worker of so many: a result that is larger
+    /// than the sink takes is never sent, and its task has failed. To be said before the connection
+    /// stands.
+    pub fn handle_sink_limit(&mut self, sink_bytes_max: u64, own_bytes_max: u64) {
+        // No honest sink takes less; one that says so must not leave room for nothing at all.
+        let sink_bytes_max = sink_bytes_max.max(2 * MESSAGE_OVERHEAD_BYTES);
+        self.message_bytes_max = [sink_bytes_max, own_bytes_max];
     }
 
     /// The connection to the sink is gone.
@@ -711,6 +725,7 @@ impl Executor {
     }
 
     fn next_results(&mut self) -> Option<Vec<TaskResult>> {
+        let most = self.message_bytes_max[0].saturating_sub(MESSAGE_OVERHEAD_BYTES);
         let mut results = Vec::with_capacity(self.unsent.len().min(BATCH_TASKS_MAX));
         let mut bytes = 0;
         while let Some(seq) = self.unsent.front().copied() {
@@ -719,6 +734,11 @@ impl Executor {
                 self.unsent.pop_front();
                 continue;
             };
+            if result.payload_bytes() > most {
+                let result = self.unfit(result);
+                self.retained.insert(seq, result);
+                continue;
+            }
             bytes += result.payload_bytes() as usize;
             let is_full = results.len() == BATCH_TASKS_MAX || bytes > BATCH_BYTES_MAX;
             if is_full && !results.is_empty() {
@@ -728,6 +748,21 @@ impl Executor {
             self.unsent.pop_front();
         }
         (!results.is_empty()).then_some(results)
+    }
+
+    /// A failure in place of a result that the sink does not take. It stays one, whatever the next sink
+    /// takes: a result does not change.
+    fn unfit(&self, result: &TaskResult) -> TaskResult {
+        let [sink, own] = self.message_bytes_max;
+        let bytes = result.payload_bytes();
+        let error = format!(
+            "the result has {bytes} bytes, and the sink takes messages of {sink} bytes (its \
+             --message-max; it is {own} at the worker)"
+        );
+        let exit = result.outcome.exit;
+        let outcome = Outcome { exit, ..Outcome::error(Status::Failed, error) };
+        // The task that it carries may be what is too large.
+        TaskResult { outcome, reported: None, ..result.clone() }
     }
 
     /// Hands back what has not started.

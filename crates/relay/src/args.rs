@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{AttemptArgs, LaneArgs, LogArgs, duration_or_zero, name};
+use tradewind_node::args::{AttemptArgs, LaneArgs, LivenessArgs, LogArgs, duration_or_zero, name};
 use tradewind_node::exit::{Fatal, HELP, USAGE};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 
@@ -90,6 +90,10 @@ pub struct RelayArgs {
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
+    pub liveness: LivenessArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
     pub logs: LogArgs,
 }
 
@@ -109,6 +113,7 @@ impl RelayArgs {
             retries: self.attempts.retries,
             timeout: self.attempts.timeout,
             losses_max: self.attempts.max_losses,
+            worker_timeout: self.liveness.worker_timeout,
             worker_failures_max: self.attempts.max_failures_per_worker,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,

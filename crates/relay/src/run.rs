@@ -15,7 +15,6 @@ use tradewind_node::{
 };
 use tradewind_proto::SessionId;
 use tradewind_proto::dispatcher::{Ended, Timeout};
-use tradewind_proto::limits::WORKER_TIMEOUT;
 use tradewind_proto::message::{Card, Role, ToSink};
 use tradewind_proto::relay::{Relay, RelayConfig};
 
@@ -43,6 +42,8 @@ pub struct Settings {
     pub losses_max: u32,
     /// How many failures a worker is allowed.
     pub worker_failures_max: Option<u64>,
+    /// A worker that was not heard for so long is lost.
+    pub worker_timeout: Duration,
     /// A task is what the stage before has written, with its newline.
     pub keep_newline: bool,
     /// The limits of connections.
@@ -111,7 +112,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
             timeout: settings.timeout,
             losses_max: settings.losses_max,
             worker_failures_max: settings.worker_failures_max,
-            worker_timeout: WORKER_TIMEOUT,
+            worker_timeout: settings.worker_timeout,
             message_bytes_max: settings.lanes.message_bytes_max,
             resume_wait: settings.resume_wait,
             keep_newline: settings.keep_newline,

@@ -10,7 +10,7 @@ use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::exit::{Audience, OK, STOPPED, TASKS_FAILED};
 use tradewind_node::{args, block_on_until};
 use tradewind_proto::dispatcher::{Halt, Timeout};
-use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE};
+use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
 use tradewind_proto::message::{Layout, Start};
 use tradewind_ventilator::input::Item;
 use tradewind_ventilator::{Ending, Settings};
@@ -300,6 +300,7 @@ impl Ventilator {
             timeout,
             losses_max,
             worker_failures_max: None,
+            worker_timeout: WORKER_TIMEOUT,
             halt,
             lanes: self.lanes,
             connect_timeout: self.connect_timeout,

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
-    AttemptArgs, LaneArgs, LogArgs, duration_or_zero, name, payload_bytes_max,
+    AttemptArgs, LaneArgs, LivenessArgs, LogArgs, duration_or_zero, name, payload_bytes_max,
 };
 use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE, has_parent, say};
 use tradewind_node::{Colsep, Inherited, allow_many_files, block_on, exit, logs};
@@ -107,6 +107,10 @@ pub struct VentilatorArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub lanes: LaneArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub liveness: LivenessArgs,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
@@ -326,6 +330,7 @@ impl VentilatorArgs {
             retries: self.policy.attempts.retries,
             timeout: self.policy.attempts.timeout,
             losses_max: self.policy.attempts.max_losses,
+            worker_timeout: self.liveness.worker_timeout,
             worker_failures_max: self.policy.attempts.max_failures_per_worker,
             halt: self.policy.halt,
             lanes: self.lanes.options(),

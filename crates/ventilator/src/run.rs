@@ -15,7 +15,6 @@ use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Room, Shutdow
 use tradewind_proto::dispatcher::{
     Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, HaltOn, Timeout,
 };
-use tradewind_proto::limits::WORKER_TIMEOUT;
 use tradewind_proto::message::{Card, Layout, Role, Start};
 use tradewind_proto::{JobId, SessionId};
 
@@ -51,6 +50,8 @@ pub struct Settings {
     pub losses_max: u32,
     /// How many failures a worker is allowed.
     pub worker_failures_max: Option<u64>,
+    /// A worker that was not heard for so long is lost.
+    pub worker_timeout: Duration,
     /// When to end the job before its input does.
     pub halt: Option<Halt>,
     /// The limits of connections.
@@ -202,7 +203,7 @@ impl Ventilator {
             timeout: settings.timeout,
             losses_max: settings.losses_max,
             worker_failures_max: settings.worker_failures_max,
-            worker_timeout: WORKER_TIMEOUT,
+            worker_timeout: settings.worker_timeout,
             message_bytes_max: settings.lanes.message_bytes_max,
             halt: settings.halt,
             seed: random_id(),

@@ -120,6 +120,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let late_max = settings.connect_timeout.is_none() && settings.exit_when_done;
     let mut worker = Worker {
         clock,
+        message_bytes_max: settings.lanes.message_bytes_max,
         executor: if running.is_feeding() { executor.with_feeding() } else { executor },
         running,
         layout: Layout::Unsaid,
@@ -229,6 +230,8 @@ fn cannot_show(error: &std::io::Error) -> Fatal {
 
 struct Worker {
     clock: Clock,
+    /// Bytes of the largest message that is taken here.
+    message_bytes_max: u64,
     executor: Executor,
     running: Running,
     /// As the handler knows it.
@@ -331,9 +334,10 @@ impl Worker {
                 tracing::info!("lost the ventilator");
                 self.has_ventilator = false;
             }
-            Event::Results(Outward::Up { conn, lane, .. }) => {
+            Event::Results(Outward::Up { conn, card, lane }) => {
                 tracing::info!("connected to the sink");
                 self.sink = Some((conn, lane));
+                self.executor.handle_sink_limit(card.message_bytes_max, self.message_bytes_max);
                 self.executor.handle_sink_connected();
             }
             Event::Results(Outward::Down { conn, reason }) => {

@@ -308,3 +308,49 @@ fn what_was_fed_answers_for_a_later_attempt() {
     let results: Vec<_> = results.0.iter().map(|result| (result.seq.0, result.attempt.0)).collect();
     assert_eq!(results, [(0, 1), (2, 1), (4, 2)]);
 }
+
+/// Takes what the worker sends of results: how each ended, and its reason.
+fn sent(executor: &mut Executor) -> Vec<(u64, Status, String)> {
+    let mut sent = Vec::new();
+    while let Some(message) = executor.poll_transmit() {
+        if let ToSink::Results { results, .. } = message {
+            let results = results.0.into_iter();
+            sent.extend(results.map(|it| (it.seq.0, it.outcome.status, it.outcome.error)));
+        }
+    }
+    sent
+}
+
+#[test]
+fn a_result_that_the_sink_does_not_take_is_a_failure_and_holds_up_nothing() {
+    let mut executor = worker();
+    executor.handle_sink_limit(1 << 20, 5 << 20);
+    executor.handle_sink_connected();
+    let finish = |executor: &mut Executor, bytes: usize| {
+        let outcome = Outcome::ok(Payload::from(vec![0; bytes]));
+        let slot = Slot(0);
+        let reported = None;
+        executor.handle_finished(Finished { slot, started_us: 1, ran_us: 1, outcome, reported });
+        let _ = executor.poll_start(Time(1));
+    };
+    finish(&mut executor, 10);
+    finish(&mut executor, 1 << 20);
+    finish(&mut executor, (1 << 20) - (64 << 10));
+    let said = "the result has 1048576 bytes, and the sink takes messages of 1048576 bytes (its \
+                --message-max; it is 5242880 at the worker)";
+    let ok = |seq| (seq, Status::Ok, String::new());
+    let wanted = [ok(0), (1, Status::Failed, said.to_owned()), ok(2)];
+    assert_eq!(sent(&mut executor), wanted);
+    // One that takes more does not get another result than the one before it.
+    executor.handle_sink_limit(1 << 30, 5 << 20);
+    executor.handle_sink_connected();
+    assert_eq!(sent(&mut executor), wanted);
+    // One that says that it takes nothing gets what every sink takes.
+    executor.handle_sink_limit(0, 5 << 20);
+    executor.handle_sink_connected();
+    let sent = sent(&mut executor);
+    assert_eq!(
+        sent.iter().map(|it| it.1).collect::<Vec<_>>(),
+        [Status::Ok, Status::Failed, Status::Failed]
+    );
+}
