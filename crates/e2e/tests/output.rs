@@ -127,3 +127,16 @@ fn output_beyond_its_limit_fails_its_task_alone() {
     assert_eq!(records[1].output.as_deref(), Some("ok\n"));
     scene.assert_nothing_left();
 }
+
+#[test]
+fn an_output_may_be_larger_than_a_message_is_by_default() {
+    let scene = Scene::new();
+    let large = |flags: &str| {
+        let run = scene.run().words(flags).input("70000000\n");
+        run.args(["--", "sh", "-c", "head -c {} /dev/zero | tr '\\0' x"]).run()
+    };
+    let ended = large("--max-output 100MiB --message-max 128MiB").expect(0);
+    assert_eq!(ended.stdout.len(), 70_000_001);
+    let ended = large("--max-output 100MiB").expect(2);
+    assert!(ended.stderr.contains("see --message-max"), "{}", ended.stderr);
+}

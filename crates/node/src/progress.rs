@@ -17,6 +17,8 @@ pub struct ProgressView {
     pub done: u64,
     /// All tasks, once that is known.
     pub total: Option<u64>,
+    /// About how many there are, until that is known.
+    pub about: Option<u64>,
     /// Records whose status is not `ok`.
     pub failed: u64,
     /// Workers that are connected.
@@ -80,15 +82,16 @@ impl Progress {
         match &self.show {
             Show::Nothing => {}
             Show::Bar(bar) => {
-                if bar.length() != view.total {
-                    match view.total {
+                let length = view.total.or(view.about);
+                if bar.length() != length {
+                    match length {
                         Some(total) => bar.set_length(total),
                         None => bar.unset_length(),
                     }
                 }
                 bar.set_position(view.done);
                 let columns = usize::from(columns());
-                let has_bar = view.total.is_some() && columns >= BAR_COLUMNS_MIN;
+                let has_bar = length.is_some() && columns >= BAR_COLUMNS_MIN;
                 bar.set_style(style(has_bar));
                 let room = columns.saturating_sub(if has_bar { BAR_COLUMNS } else { 1 });
                 let rate = Some(bar.per_sec()).filter(|_| view.done > 0);
@@ -118,8 +121,10 @@ impl Progress {
         let elapsed = now.duration_since(since).as_secs_f64().max(0.001);
         let rate = view.done.saturating_sub(before) as f64 / elapsed;
         let mut pieces = pieces(now.duration_since(self.began), Some(rate), view);
-        if let Some(total) = view.total {
-            pieces[0] = format!("{} of {total} done", view.done);
+        match (view.total, view.about) {
+            (Some(total), _) => pieces[0] = format!("{} of {total} done", view.done),
+            (None, Some(about)) => pieces[0] = format!("{} of about {about} done", view.done),
+            (None, None) => {}
         }
         pieces.join(", ")
     }
@@ -206,12 +211,13 @@ impl TermLike for Screen {
 
 /// How things stand, piece by piece, the most important ones first. What is not known is left out.
 fn pieces(elapsed: Duration, rate: Option<f64>, view: &ProgressView) -> Vec<String> {
-    let done = match view.total {
-        Some(total) => format!("{}/{total}", view.done),
-        None => format!("{} done", view.done),
+    let done = match (view.total, view.about) {
+        (Some(total), _) => format!("{}/{total}", view.done),
+        (None, Some(about)) => format!("{}/~{about}", view.done),
+        (None, None) => format!("{} done", view.done),
     };
     let rate = rate.filter(|rate| *rate > 0.0);
-    let eta = view.total.zip(rate).and_then(|(total, rate)| {
+    let eta = view.total.or(view.about).zip(rate).and_then(|(total, rate)| {
         let left = total.saturating_sub(view.done) as f64 / rate;
         Duration::try_from_secs_f64(left.ceil()).ok().map(|left| format!("eta {}", time(left)))
     });
@@ -278,6 +284,9 @@ mod tests {
         assert_eq!(line(17, Some(40), Some(8.9124), 12), "17/40  8.9/s");
         assert_eq!(line(17, Some(40), Some(8.9124), 3), "17/40");
         assert_eq!(line(170, None, Some(0.1), 80), "170 done  6.0/min  1 worker  after 9s");
+        let view = ProgressView { done: 17, about: Some(40), ..ProgressView::default() };
+        let line = fit(&pieces(Duration::from_secs(9), Some(8.9124), &view), 25);
+        assert_eq!(line, "17/~40  8.9/s  eta 3s");
         let waits = ProgressView {
             done: 3,
             failed: 2,

@@ -234,6 +234,7 @@ impl Node {
         ProgressView {
             done: snapshot.settled,
             total: snapshot.total,
+            about: None,
             failed: snapshot.failed,
             workers: snapshot.workers.len() as u64,
             unreached: self.downstream.unreached(&snapshot),

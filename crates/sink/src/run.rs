@@ -508,6 +508,7 @@ impl<S: Store> Sink<S> {
 fn view(snapshot: &CollectorSnapshot) -> ProgressView {
     ProgressView {
         done: snapshot.stored.total(),
+        about: None,
         total: snapshot.total,
         failed: snapshot.stored.not_ok(),
         workers: snapshot.workers,

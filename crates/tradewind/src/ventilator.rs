@@ -295,6 +295,7 @@ impl Ventilator {
             job: args::name(&name).map_err(Error::Name)?,
             start,
             layout: Layout::Unsaid,
+            measured: None,
             resume_wait,
             retries,
             timeout,

@@ -16,7 +16,8 @@ use tradewind_node::{Colsep, Inherited, allow_many_files, block_on, exit, logs};
 use tradewind_proto::dispatcher::Halt;
 use tradewind_proto::message::{Layout, Start};
 
-use crate::input::{Delimiter, Format, InputPath, Source, open};
+use crate::input::{Asked, Delimiter, Format, InputPath, Source, open};
+use crate::measure::Measured;
 use crate::run::{Settings, run};
 
 const EXAMPLES: &str = "\
@@ -155,6 +156,32 @@ pub struct FormatArgs {
         value_name = "N"
     )]
     pub max_args: Option<NonZeroU32>,
+
+    /// The fields that commands ask for, which a header has to have
+    #[arg(long, hide = true, value_name = "JSON")]
+    pub asked_fields: Option<AskedFields>,
+}
+
+/// Fields that commands ask for, as `tradewind run` passes them on: as a JSON array of arrays of the
+/// names that a field may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedFields(Asked, String);
+
+impl AskedFields {
+    /// These.
+    #[must_use]
+    pub fn new(fields: Vec<Vec<String>>) -> Self {
+        let text = serde_json::to_string(&fields).expect("lists of text are JSON");
+        Self(Asked::new(Some(fields)), text)
+    }
+}
+
+impl std::str::FromStr for AskedFields {
+    type Err = serde_json::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        serde_json::from_str(text).map(Self::new)
+    }
 }
 
 /// How to read the input.
@@ -202,7 +229,8 @@ impl FormatArgs {
     /// # Errors
     /// When they contradict one another.
     pub fn format(&self, null: bool, colsep: Option<&Colsep>) -> Result<Format, Fatal> {
-        let Self { input_format, header, no_header, max_args } = self;
+        let Self { input_format, header, no_header, max_args, asked_fields } = self;
+        let asked = asked_fields.clone().map_or_else(Asked::default, |fields| fields.0);
         let delimiter = if null { Delimiter::Nul } else { Delimiter::Newline };
         let name = input_format.as_str();
         let refuse = |text: String| Err(Fatal::new(USAGE, text));
@@ -225,7 +253,7 @@ impl FormatArgs {
                     let text = "--colsep of csv is a single character, as in --colsep ';' or '\\t'";
                     return refuse(text.to_owned());
                 };
-                Format::Csv { separator, has_header: !no_header }
+                Format::Csv { separator, has_header: !no_header, asked }
             }
             InputFormat::Lines => match (header, max_args) {
                 (Some(_), Some(_)) => {
@@ -234,7 +262,7 @@ impl FormatArgs {
                 (None, Some(_)) if colsep.is_some() => {
                     return refuse("-n (--max-args) makes tasks of lines without --colsep".into());
                 }
-                (Some(_), None) => Format::Columns { delimiter, colsep: colsep.cloned() },
+                (Some(_), None) => Format::Columns { delimiter, colsep: colsep.cloned(), asked },
                 (None, Some(lines)) => Format::Groups { delimiter, lines: *lines },
                 (None, None) => Format::Lines(delimiter),
             },
@@ -244,11 +272,12 @@ impl FormatArgs {
     /// The flags again, for another process.
     #[must_use]
     pub fn to_args(&self) -> Vec<String> {
-        let Self { input_format, header, no_header, max_args } = self;
+        let Self { input_format, header, no_header, max_args, asked_fields } = self;
         let mut args = vec!["--input-format".to_owned(), input_format.as_str().to_owned()];
         args.extend(header.map(|_| "--header=:".to_owned()));
         args.extend(no_header.then(|| "--no-header".to_owned()));
         args.extend(max_args.map(|lines| format!("--max-args={lines}")));
+        args.extend(asked_fields.iter().map(|fields| format!("--asked-fields={}", fields.1)));
         args
     }
 }
@@ -298,7 +327,7 @@ impl VentilatorArgs {
     ///
     /// # Errors
     /// When it cannot be read, or when the flags that say how contradict one another.
-    pub fn source(&self) -> Result<impl Source + Send + use<>, Fatal> {
+    pub fn source(&self) -> Result<(impl Source + Send + use<>, Option<Measured>), Fatal> {
         let format = self.format.format(self.null, self.colsep.as_ref())?;
         let task_bytes_max = payload_bytes_max(self.lanes.message_max);
         let task_bytes_max = usize::try_from(task_bytes_max).unwrap_or(usize::MAX);
@@ -310,7 +339,8 @@ impl VentilatorArgs {
         if is_typed && !self.logs.quiet && !has_parent() {
             say("reading tasks from the terminal, one a line; Ctrl-D ends them");
         }
-        Ok(input.tasks(&format, task_bytes_max))
+        let (input, measured) = Measured::new(input);
+        Ok((input.tasks(&format, task_bytes_max), measured))
     }
 
     /// What the other flags mean.
@@ -336,6 +366,7 @@ impl VentilatorArgs {
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
             progress: !self.logs.no_progress && !self.logs.quiet,
+            measured: None,
             audience: Audience::User,
         }
     }
@@ -349,7 +380,8 @@ impl VentilatorArgs {
         match (max_args, &self.colsep) {
             (Some(_), _) => Layout::Group(if self.null { 0 } else { b'\n' }),
             (None, Some(colsep)) => Layout::Columns(colsep.to_string()),
-            (None, None) => Layout::Whole,
+            (None, None) if self.null => Layout::Whole,
+            (None, None) => Layout::Line,
         }
     }
 
@@ -361,8 +393,8 @@ impl VentilatorArgs {
         logs::init(&self.logs, "info")?;
         allow_many_files();
         block_on(|shutdown| async move {
-            let source = self.source()?;
-            let settings = self.settings(Inherited::from_env());
+            let (source, measured) = self.source()?;
+            let settings = Settings { measured, ..self.settings(Inherited::from_env()) };
             Ok(run(settings, source, shutdown).await?.code)
         })
     }
@@ -418,11 +450,22 @@ mod tests {
         check("-n 2", Format::Groups { delimiter: newline, lines: lines(2) });
         check("-0 -N 3", Format::Groups { delimiter: nul, lines: lines(3) });
         check("--max-args=1", Format::Groups { delimiter: newline, lines: lines(1) });
-        check("--header", Format::Columns { delimiter: newline, colsep: None });
-        check("--header : -C ,", Format::Columns { delimiter: newline, colsep: colsep(",") });
-        check("-0 --header --colsep ::", Format::Columns { delimiter: nul, colsep: colsep("::") });
+        check(
+            "--header",
+            Format::Columns { delimiter: newline, colsep: None, asked: Asked::default() },
+        );
+        check(
+            "--header : -C ,",
+            Format::Columns { delimiter: newline, colsep: colsep(","), asked: Asked::default() },
+        );
+        check(
+            "-0 --header --colsep ::",
+            Format::Columns { delimiter: nul, colsep: colsep("::"), asked: Asked::default() },
+        );
         check("--input-format jsonl", Format::Jsonl);
-        let csv = |separator, has_header| Format::Csv { separator, has_header };
+        let asked = Asked::default();
+        let csv =
+            |separator, has_header| Format::Csv { separator, has_header, asked: asked.clone() };
         check("--input-format csv", csv(b',', true));
         check("--input-format csv --header :", csv(b',', true));
         check("--input-format csv --no-header", csv(b',', false));

@@ -7,8 +7,10 @@
 
 pub mod args;
 pub mod input;
+mod measure;
 mod reader;
 mod run;
 
 pub use args::VentilatorArgs;
+pub use measure::Measured;
 pub use run::{Ending, Settings, run};

@@ -20,6 +20,7 @@ use tradewind_proto::{JobId, SessionId};
 
 use crate::args::cannot_listen;
 use crate::input::{Chunk, InputError, Item, Source};
+use crate::measure::Measured;
 use crate::reader;
 
 /// What a ventilator was told to do.
@@ -60,6 +61,8 @@ pub struct Settings {
     pub connect_timeout: Option<Duration>,
     /// Show how far the job is.
     pub progress: bool,
+    /// For an estimate of how many tasks there are.
+    pub measured: Option<Measured>,
     /// Who hears of what happens to the job.
     pub audience: Audience,
 }
@@ -183,6 +186,8 @@ struct Ventilator {
     audience: Audience,
     task_bytes_max: u64,
     input_error: Option<InputError>,
+    /// For an estimate of how many tasks there are.
+    measured: Option<Measured>,
     /// Tasks of the whole input, once it was read to its end.
     input_tasks: Option<u64>,
     cancelled: Option<Instant>,
@@ -215,6 +220,7 @@ impl Ventilator {
             audience: settings.audience,
             task_bytes_max: settings.task_bytes_max,
             input_error: None,
+            measured: settings.measured.clone(),
             input_tasks: None,
             cancelled: None,
             alone: None,
@@ -336,7 +342,7 @@ impl Ventilator {
     fn view(&mut self) -> ProgressView {
         let snapshot = self.dispatcher.snapshot();
         let unreached = self.links.unreached(&snapshot);
-        view(&snapshot, unreached)
+        view(&snapshot, unreached, self.measured.as_ref())
     }
 
     fn outcome(&mut self) -> exit::Outcome {
@@ -386,7 +392,11 @@ fn ended_early(settled: u64, total: Option<u64>) -> String {
     }
 }
 
-fn view(snapshot: &DispatcherSnapshot, unreached: u64) -> ProgressView {
+fn view(
+    snapshot: &DispatcherSnapshot,
+    unreached: u64,
+    measured: Option<&Measured>,
+) -> ProgressView {
     let waiting_for = if !snapshot.is_sink_open {
         Some("the sink")
     } else if snapshot.workers.is_empty() {
@@ -401,6 +411,7 @@ fn view(snapshot: &DispatcherSnapshot, unreached: u64) -> ProgressView {
     ProgressView {
         done: snapshot.settled,
         total: snapshot.total,
+        about: measured.and_then(|measured| measured.about(snapshot.read)),
         failed: snapshot.failed,
         workers: snapshot.workers.len() as u64,
         unreached,

@@ -77,6 +77,8 @@ fn messages_to_workers_keep_their_bytes() {
     check(&ToWorker::RollCall { job, call, layout: Layout::Group(b'\n') }, GOLDEN[40]);
     let columns = Layout::Columns(r"\t".to_owned());
     check(&ToWorker::RollCall { job, call, layout: columns }, GOLDEN[41]);
+    let line = GOLDEN[38].strip_suffix("01").expect("a layout is its last byte").to_owned() + "05";
+    check(&ToWorker::RollCall { job, call, layout: Layout::Line }, &line);
     let limits = Limits { timeout_us: Some(1_000), report: Report { command: true, task: false } };
     let tasks = vec![task(b"abc"), task(b"")];
     check(&ToWorker::Tasks { job, limits, tasks: tasks.into() }, GOLDEN[1]);

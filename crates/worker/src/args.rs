@@ -277,7 +277,26 @@ impl FieldKind {
     }
 }
 
+/// The fields that a command asks for, if tasks are JSON; `None` if it is no command.
+#[must_use]
+pub fn asked_fields<S: Into<OsString> + Clone>(words: &[S]) -> Option<Vec<Vec<String>>> {
+    let words = words.iter().cloned().map(Into::into);
+    let template = Template::with_fields(words, Input::Argument, Fields::Json).ok()?;
+    Some(template.asked_fields())
+}
+
 impl HandlerArgs {
+    /// The fields that the command asks for, if tasks are JSON; `None` if nothing asks for any.
+    #[must_use]
+    pub fn asked_fields(&self) -> Option<Vec<Vec<String>>> {
+        // Who reads tasks by itself may ask for anything.
+        match self.pipe {
+            Some(_) => None,
+            None if self.command.is_empty() => Some(Vec::new()),
+            None => asked_fields(&self.command),
+        }
+    }
+
     /// What tasks are made of.
     fn fields(&self) -> Fields {
         // Of tasks that have fields already, the separator is the ventilator's to know.

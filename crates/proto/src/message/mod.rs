@@ -143,6 +143,8 @@ pub enum Layout {
     Group(u8),
     /// A task is a line of columns, which this regular expression separates.
     Columns(String),
+    /// A line of the input, without the newline at its end.
+    Line,
 }
 
 /// A task as it travels.

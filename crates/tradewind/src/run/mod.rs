@@ -23,7 +23,7 @@ use tradewind_node::{Asked, Shutdown, block_on, exit, logs};
 use tradewind_proto::dispatcher::Timeout;
 use tradewind_sink::args::{OutputArgs, WhenFull};
 use tradewind_sink::output::{FileId, Format, OutputTarget, ReadFile, check_distinct};
-use tradewind_ventilator::args::{FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
+use tradewind_ventilator::args::{AskedFields, FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
 use tradewind_ventilator::input::InputPath;
 use tradewind_worker::args::{FieldKind, HandlerArgs, PIPES, REPLACEMENTS, cores};
 use tradewind_worker::handler::Live;
@@ -170,6 +170,7 @@ impl RunArgs {
             return Err(Fatal::new(USAGE, text));
         }
         let values = self.take_values()?;
+        self.format.asked_fields = self.handler.asked_fields().map(AskedFields::new);
         let format = self.format.format(self.null, self.handler.colsep.as_ref())?;
         self.handler.fields = self.handler.fields.or(self.fields(values.is_some()));
         self.handler.runner("", self.message_max)?;

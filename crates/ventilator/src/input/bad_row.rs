@@ -50,6 +50,16 @@ pub enum BadRow {
         /// Where it is again.
         second: usize,
     },
+    /// The header lacks a field that every task would need.
+    #[error(
+        "the command asks for the field {field:?}, which the header does not have: it has {has}"
+    )]
+    NoField {
+        /// As the command has it.
+        field: String,
+        /// What the header has, for people.
+        has: String,
+    },
     /// The header is longer than a task may be.
     #[error("the header has {bytes} bytes, more than the {most} that a row may have")]
     HeaderTooLarge {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 use tradewind_proto::Payload;
 
-use super::names::{Names, push_array};
+use super::names::{Asked, Names, push_array};
 use super::{BOM, BadRow, CHUNK_BYTES_MAX, Chunk, InputError, InputPath, Item, Source};
 
 /// Bytes asked for in one read.
@@ -32,6 +32,7 @@ pub struct CsvSource<R> {
     names: Option<Names>,
     /// The next row has the names.
     expects_header: bool,
+    asked: Asked,
     scratch: Box<[u8]>,
     /// What of it is not parsed yet.
     unread: Range<usize>,
@@ -73,6 +74,7 @@ impl<R: Read> CsvSource<R> {
             parser: ReaderBuilder::new().delimiter(separator).build(),
             names: None,
             expects_header: has_header,
+            asked: Asked::default(),
             scratch: vec![0; READ_BYTES].into(),
             unread: 0..0,
             has_begun: false,
@@ -81,6 +83,12 @@ impl<R: Read> CsvSource<R> {
             error: None,
             is_over: false,
         }
+    }
+
+    /// Somebody will ask for these fields: a header that lacks one is a bad row.
+    #[must_use]
+    pub fn with_asked(self, asked: Asked) -> Self {
+        Self { asked, ..self }
     }
 
     /// Reads once; 0 at the end of the input.
@@ -163,7 +171,7 @@ impl<R: Read> CsvSource<R> {
             return Ok(Some(Err(bytes)));
         }
         if self.expects_header {
-            self.names = Some(Names::new(row.fields())?);
+            self.names = Some(Names::new(row.fields(), &self.asked)?);
             self.expects_header = false;
             return Ok(None);
         }

@@ -7,6 +7,7 @@ use tradewind_node::Colsep;
 
 use super::csv::CsvSource;
 use super::groups::GroupSource;
+use super::names::Asked;
 use super::rows::RowSource;
 use super::{Delimiter, Input, Source};
 
@@ -28,6 +29,8 @@ pub enum Format {
         delimiter: Delimiter,
         /// What separates columns; without it there is one.
         colsep: Option<Colsep>,
+        /// What is asked for of the names.
+        asked: Asked,
     },
     /// A line that is a JSON object or array. The task is the same.
     Jsonl,
@@ -37,6 +40,8 @@ pub enum Format {
         separator: u8,
         /// The first row has the names of the fields.
         has_header: bool,
+        /// What is asked for of them.
+        asked: Asked,
     },
 }
 
@@ -56,16 +61,25 @@ impl<R: Read + Send + 'static> Input<R> {
                 let source = self.lines(*delimiter, task_bytes_max);
                 Box::new(GroupSource::new(source, *delimiter, *lines, task_bytes_max))
             }
-            Format::Columns { delimiter, colsep } => {
+            Format::Columns { delimiter, colsep, asked } => {
                 let source = self.lines(*delimiter, task_bytes_max);
-                Box::new(RowSource::columns(source, path, task_bytes_max, colsep.clone()))
+                Box::new(RowSource::columns(
+                    source,
+                    path,
+                    task_bytes_max,
+                    colsep.clone(),
+                    asked.clone(),
+                ))
             }
             Format::Jsonl => {
                 let source = self.lines(Delimiter::Newline, task_bytes_max);
                 Box::new(RowSource::jsonl(source, path, task_bytes_max))
             }
-            Format::Csv { separator, has_header } => {
-                Box::new(CsvSource::new(self.reader, path, *separator, *has_header, task_bytes_max))
+            Format::Csv { separator, has_header, asked } => {
+                let (separator, has_header) = (*separator, *has_header);
+                let source =
+                    CsvSource::new(self.reader, path, separator, has_header, task_bytes_max);
+                Box::new(source.with_asked(asked.clone()))
             }
         }
     }

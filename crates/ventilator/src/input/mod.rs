@@ -18,6 +18,7 @@ pub use csv::CsvSource;
 pub use format::Format;
 pub use groups::GroupSource;
 pub use lines::{Delimiter, LineSource};
+pub use names::Asked;
 pub use open::{Input, InputError, InputPath, open, open_file};
 pub use rows::RowSource;
 pub use source::{Chunk, Item, Source};

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use tradewind_node::Colsep;
 use tradewind_proto::Payload;
 
-use super::names::Names;
+use super::names::{Asked, Names};
 use super::{BOM, BadRow, CHUNK_BYTES_MAX, Chunk, InputError, InputPath, Item, LineSource, Source};
 
 /// Reads a row from each line. A bad row is the end: what comes before it is handed on, then the
@@ -32,7 +32,7 @@ enum Rows {
     /// JSON: the task is what the line says, byte for byte.
     Jsonl,
     /// Columns; the first line has their names. The task is an object of them.
-    Columns { colsep: Option<Colsep>, header: Option<Header> },
+    Columns { colsep: Option<Colsep>, header: Option<Header>, asked: Asked },
 }
 
 #[derive(Debug)]
@@ -48,14 +48,16 @@ impl<R: Read> RowSource<R> {
         Self::new(lines, path, task_bytes_max, Rows::Jsonl)
     }
 
-    /// Reads columns with names. Without a separator there is one column.
+    /// Reads columns with names. Without a separator there is one column. A header that lacks a field
+    /// that is asked for is a bad row.
     pub fn columns(
         lines: LineSource<R>,
         path: InputPath,
         task_bytes_max: usize,
         colsep: Option<Colsep>,
+        asked: Asked,
     ) -> Self {
-        Self::new(lines, path, task_bytes_max, Rows::Columns { colsep, header: None })
+        Self::new(lines, path, task_bytes_max, Rows::Columns { colsep, header: None, asked })
     }
 
     fn new(lines: LineSource<R>, path: InputPath, task_bytes_max: usize, rows: Rows) -> Self {
@@ -84,7 +86,9 @@ impl<R: Read> RowSource<R> {
         };
         let task = match &mut self.rows {
             Rows::Jsonl => jsonl(line)?,
-            Rows::Columns { colsep, header } => columns(&line, colsep.as_ref(), header)?,
+            Rows::Columns { colsep, header, asked } => {
+                columns(&line, colsep.as_ref(), header, asked)?
+            }
         };
         Ok(task.map(|task| match task.len() {
             length if length > self.task_bytes_max => Item::TooLarge { bytes: length as u64 },
@@ -170,13 +174,14 @@ fn columns(
     line: &[u8],
     colsep: Option<&Colsep>,
     header: &mut Option<Header>,
+    asked: &Asked,
 ) -> Result<Option<Payload>, BadRow> {
     let Some(Header { names, has_returns }) = header else {
         let has_returns = line.ends_with(b"\r");
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let names = match colsep {
-            Some(colsep) => Names::new(colsep.split(line)),
-            None => Names::new(std::iter::once(line)),
+            Some(colsep) => Names::new(colsep.split(line), asked),
+            None => Names::new(std::iter::once(line), asked),
         }?;
         *header = Some(Header { names, has_returns });
         return Ok(None);

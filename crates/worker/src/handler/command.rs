@@ -234,13 +234,10 @@ impl BlockingHandler for CommandHandler {
                 };
             }
         };
-        let input = match template.input() {
-            Input::Argument => &[],
-            Input::Stdin => task.payload.as_ref(),
-        };
+        let input = template.fed(&task.payload);
         let limit = self.options.output_bytes_max;
         let care = Care {
-            input,
+            input: &input,
             stdout_bytes_max: usize::try_from(limit).unwrap_or(usize::MAX),
             is_live: self.options.live == Live::Lines,
             term_seq: &self.options.term_seq,

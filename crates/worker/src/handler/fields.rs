@@ -71,7 +71,7 @@ impl Fields {
     /// If it was told something else, or if nobody understands what the job says.
     pub(super) fn of_job(&self, layout: &Layout) -> Result<Self, String> {
         let said = match layout {
-            Layout::Unsaid | Layout::Whole => return Ok(self.clone()),
+            Layout::Unsaid | Layout::Whole | Layout::Line => return Ok(self.clone()),
             Layout::Json => Self::Json,
             Layout::Group(byte) => Self::Group(*byte),
             Layout::Columns(colsep) => Self::Columns(colsep.parse().map_err(|error| {

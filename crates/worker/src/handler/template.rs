@@ -22,6 +22,8 @@ pub struct Template {
     words: Vec<Word>,
     input: Input,
     fields: Fields,
+    /// What ends the lines that tasks are made of, if they are.
+    end: Option<u8>,
 }
 
 /// How a task reaches its command.
@@ -74,7 +76,7 @@ impl Template {
         if input == Input::Argument && words.iter().all(Word::is_fixed) {
             words.push(Word::Parts(vec![Part::Task(Change::None)]));
         }
-        Ok(Self { args, words, input, fields })
+        Ok(Self { args, words, input, fields, end: None })
     }
 
     /// The same command for tasks that are made of what the job says.
@@ -85,7 +87,35 @@ impl Template {
     pub(super) fn for_job(&self, layout: &Layout) -> Result<Self, String> {
         let fields = self.fields.of_job(layout)?;
         let template = Self::with_fields(self.args.iter().cloned(), self.input, fields);
-        Ok(template.expect("it has a command"))
+        let end = match layout {
+            // JSON is passed on byte for byte.
+            Layout::Unsaid | Layout::Whole | Layout::Json => None,
+            Layout::Line | Layout::Columns(_) => Some(b'\n'),
+            Layout::Group(byte) => Some(*byte),
+        };
+        Ok(Self { end, ..template.expect("it has a command") })
+    }
+
+    /// What the command finds at its standard input: the task, and what ends a line if it is made of
+    /// lines, as programs that read lines expect.
+    #[must_use]
+    pub fn fed<'a>(&self, task: &'a [u8]) -> Cow<'a, [u8]> {
+        match (self.input, self.end) {
+            (Input::Argument, _) => Cow::Borrowed(&[]),
+            (Input::Stdin, None) => Cow::Borrowed(task),
+            (Input::Stdin, Some(end)) => Cow::Owned([task, &[end]].concat()),
+        }
+    }
+
+    /// The fields that the command asks for, if tasks are JSON: for each of them the names that it
+    /// may have, one of which may be a place.
+    #[must_use]
+    pub fn asked_fields(&self) -> Vec<Vec<String>> {
+        let names = |field: &FieldName| {
+            let bare = field.changed.as_ref().map(|(name, _)| name);
+            [Some(&field.text), bare].into_iter().flatten().cloned().collect()
+        };
+        self.words.iter().flat_map(Word::fields).map(names).collect()
     }
 
     /// How a task reaches the command.
@@ -231,11 +261,19 @@ impl Word {
         matches!(self, Self::Fixed(_))
     }
 
+    fn fields(&self) -> impl Iterator<Item = &FieldName> {
+        let parts = match self {
+            Self::Fixed(_) => [].as_slice(),
+            Self::Parts(parts) => parts,
+        };
+        parts.iter().filter_map(|part| match part {
+            Part::Field(field) => Some(field),
+            Part::Text(_) | Part::Task(_) | Part::Number | Part::Slot => None,
+        })
+    }
+
     fn has_fields(&self) -> bool {
-        match self {
-            Self::Fixed(_) => false,
-            Self::Parts(parts) => parts.iter().any(|part| matches!(part, Part::Field(_))),
-        }
+        self.fields().next().is_some()
     }
 
     fn expand<'a>(

@@ -11,6 +11,8 @@ use std::process::Stdio;
 use tradewind_node::args::default_name;
 use tradewind_node::exit::{self, CLOSED, COMMAND, Fatal, OK, USAGE};
 use tradewind_node::{Shutdown, block_on};
+use tradewind_ventilator::args::AskedFields;
+use tradewind_worker::args::asked_fields;
 use tradewind_worker::handler::{Input, Template, TermSeq, check_program};
 
 use self::file::{Feed, Pipeline, Stage, StageHandler};
@@ -48,6 +50,9 @@ async fn run(
     let Some(first) = pipeline.stages.first() else {
         return Err(Fatal::new(USAGE, "a pipeline without stages"));
     };
+    if let StageHandler::Command { words, feed: Feed::Argument | Feed::Stdin } = &first.handler {
+        args.format.asked_fields = asked_fields(words).map(AskedFields::new);
+    }
     args.policy.attempts = first.attempts.clone();
     args.handler.fields = args.handler.fields.or(args.fields(false));
     drive(start(&args, &pipeline, tasks)?, shutdown).await

@@ -1,3 +1,4 @@
+use super::super::names::Asked;
 use std::io::{self, Write};
 
 use tradewind_proto::Payload;
@@ -72,12 +73,12 @@ fn task(text: &str) -> Item {
 }
 
 fn csv(separator: u8, has_header: bool) -> Format {
-    Format::Csv { separator, has_header }
+    Format::Csv { separator, has_header, asked: Asked::default() }
 }
 
 fn columns(colsep: Option<&str>) -> Format {
     let colsep = colsep.map(|text| text.parse().unwrap());
-    Format::Columns { delimiter: Delimiter::Newline, colsep }
+    Format::Columns { delimiter: Delimiter::Newline, colsep, asked: Asked::default() }
 }
 
 fn groups(delimiter: Delimiter, lines: u32) -> Format {
