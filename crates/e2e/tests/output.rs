@@ -36,8 +36,17 @@ fn jsonl_has_its_documented_keys() {
     let records = records(&scene.read("out.jsonl"), 2);
     let keys = |json: &serde_json::Value| json.as_object().unwrap().keys().cloned().collect();
     let ok: BTreeSet<String> = keys(&records[0].json);
-    let wanted =
-        ["attempt", "exit_code", "output", "seconds", "seq", "started", "status", "worker"];
+    let wanted = [
+        "attempt",
+        "exit_code",
+        "output",
+        "seconds",
+        "seq",
+        "started",
+        "status",
+        "stderr",
+        "worker",
+    ];
     assert_eq!(ok, wanted.map(str::to_owned).into());
     let failed: BTreeSet<String> = keys(&records[1].json);
     assert_eq!(failed.difference(&ok).collect::<Vec<_>>(), ["error"]);

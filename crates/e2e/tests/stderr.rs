@@ -206,3 +206,24 @@ fn a_sink_whose_job_was_cut_short_says_so() {
     sink.wait().expect(130);
     worker.wait().expect(0);
 }
+
+#[test]
+fn a_closed_stream_is_an_error_and_a_null_device_is_none() {
+    let scene = Scene::new();
+    let sh = |command: &str, code: i32, wanted: &str| {
+        let tradewind = tradewind_e2e::program("tradewind");
+        let command = command.replace('T', tradewind.to_str().expect("it is text"));
+        let ended = scene.other("sh").args(["-c", &command]).run().expect(code);
+        assert!(ended.stderr.contains(wanted), "{command}: {}", ended.stderr);
+    };
+    sh("echo 1 | T run --echo >&-", 4, "standard output is closed");
+    sh("echo 1 | T run --echo --output o --joblog - >&-", 4, "standard output is closed");
+    sh("T sink --listen tcp://127.0.0.1:0 >&-", 4, "standard output is closed");
+    sh("T run --echo <&-", 3, "standard input is closed");
+    sh("T ventilator <&-", 3, "standard input is closed");
+    sh("echo 1 | T run --echo --output p.jsonl >&-", 0, "1 ok");
+    sh("T run -- echo ::: 1 <&-", 0, "1 ok");
+    // As many programs open it for those that they start.
+    sh("echo 1 | T run --echo 1<>/dev/null", 0, "1 ok");
+    sh("T run --echo 0<>/dev/null", 0, "0 tasks");
+}

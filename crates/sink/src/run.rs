@@ -164,7 +164,11 @@ pub async fn run<S: Store>(
     let end = sink.collector.input_end();
     let has_parent = std::env::var_os(PARENT_ENV).is_some();
     if end == Some(InputEnd::CutShort) && !has_parent {
-        say("the job was stopped before the end of its input: the rest was not run");
+        let line = "the job was stopped before the end of its input: the rest was not run";
+        match settings.audience {
+            Audience::User => say(line),
+            Audience::Program => tracing::warn!("{line}"),
+        }
     }
     let has_failures = snapshot.stored.not_ok() > 0;
     if sink.journal.is_some() {
@@ -193,8 +197,9 @@ pub async fn run<S: Store>(
         return Ok(REFUSED);
     }
     Ok(match end {
-        // The parent hears it from the ventilator, and knows why.
-        Some(InputEnd::CutShort) if !has_parent => STOPPED,
+        // The parent hears it from the ventilator, and knows why; a program has all the records that
+        // there are, and reads our log.
+        Some(InputEnd::CutShort) if !has_parent && settings.audience == Audience::User => STOPPED,
         Some(InputEnd::Halted(HaltOn::Success)) => OK,
         _ if has_failures => TASKS_FAILED,
         _ => OK,

@@ -10,6 +10,8 @@ use super::file::is_unread_pipe;
 use super::recover::Damage;
 use super::{Destination, OutputTarget, SameFile};
 
+const EBADF: i32 = rustix::io::Errno::BADF.raw_os_error();
+
 /// Why records cannot be written where the user wants them.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -157,6 +159,9 @@ impl OpenError {
             && is_unread_pipe(path, &reason)
         {
             return Self::NoReader { destination };
+        }
+        if destination.target == OutputTarget::Stdout && reason.raw_os_error() == Some(EBADF) {
+            return Self::Closed { destination };
         }
         match reason.kind() {
             ErrorKind::IsADirectory => Self::Directory { destination },

@@ -41,6 +41,9 @@ impl OpenFile {
     pub(super) fn open(role: Role, target: &OutputTarget) -> io::Result<Self> {
         let destination = Destination { role, target: target.clone() };
         let OutputTarget::File(path) = target else {
+            if tradewind_stdio::is_stdout_closed() {
+                return Err(Errno::BADF.into());
+            }
             let file = stdout()?;
             let identity = identity(&file.metadata()?);
             return Ok(Self { file, destination, identity, path: None });

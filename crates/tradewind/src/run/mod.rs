@@ -231,6 +231,11 @@ impl RunArgs {
             InputPath::Stdin => ReadFile::stdin(),
         };
         self.output.check()?;
+        // The sink finds what Rust's runtime has opened here in its place.
+        let targets = [Some(self.output.target()), self.output.joblog.clone()];
+        if targets.contains(&Some(OutputTarget::Stdout)) && tradewind_stdio::is_stdout_closed() {
+            return Err(Fatal::new(OUTPUT, "standard output is closed"));
+        }
         let (output, joblog) = (self.output.target(), self.output.joblog.as_ref());
         check_distinct(read.as_slice(), &output, joblog).or_exit(USAGE)
     }

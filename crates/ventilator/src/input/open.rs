@@ -47,6 +47,12 @@ pub enum InputError {
         /// What was to be opened.
         input: InputPath,
     },
+    /// It was closed before the program began.
+    #[error("{input} is closed")]
+    Closed {
+        /// What was to be opened.
+        input: InputPath,
+    },
     /// It cannot be opened for another reason.
     #[error("cannot open {input}: {reason}")]
     Open {
@@ -105,6 +111,9 @@ pub fn open(path: &InputPath) -> Result<Input, InputError> {
 /// When it cannot be opened or is a directory.
 pub fn open_file(path: &InputPath) -> Result<File, InputError> {
     let opened = match path {
+        InputPath::Stdin if tradewind_stdio::is_stdin_closed() => {
+            return Err(InputError::Closed { input: path.clone() });
+        }
         // A handle of our own: the standard library's stdin has a lock and a buffer.
         InputPath::Stdin => io::stdin().as_fd().try_clone_to_owned().map(File::from),
         InputPath::File(path) => {
