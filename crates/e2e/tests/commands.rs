@@ -75,12 +75,22 @@ fn a_run_within_a_run_is_one_of_its_own() {
 fn a_command_knows_its_slot() {
     let scene = Scene::new();
     let script = "echo {%} $TRADEWIND_SLOT {{%}}; sleep 0.1";
-    let run = scene.run().args(["-j3", "--", "sh", "-c", script]).input("a\nb\nc\nd\ne\nf\n");
-    let ended = run.run().expect(0);
+    for flags in ["-j3", "-j3 --workers 2"] {
+        let run = scene.run().words(flags).args(["--", "sh", "-c", script]);
+        let ended = run.input("a\nb\nc\nd\ne\nf\ng\nh\ni\n").run().expect(0);
+        let mut lines: Vec<_> = ended.text().lines().collect();
+        lines.sort_unstable();
+        lines.dedup();
+        assert_eq!(lines, ["1 0 {%}", "2 1 {%}", "3 2 {%}"], "{flags}");
+    }
+    // Of those that stay up no two are alike either.
+    let script = "while read x; do sleep 0.1; echo $TRADEWIND_SLOT; done";
+    let run = scene.run().words("-j3 --workers 2 --pipe lines").args(["--", "sh", "-c", script]);
+    let ended = run.input("a\nb\nc\nd\ne\nf\ng\nh\ni\n").run().expect(0);
     let mut lines: Vec<_> = ended.text().lines().collect();
     lines.sort_unstable();
     lines.dedup();
-    assert_eq!(lines, ["1 0 {%}", "2 1 {%}", "3 2 {%}"]);
+    assert_eq!(lines, ["0", "1", "2"]);
 }
 
 #[test]

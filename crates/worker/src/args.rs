@@ -219,6 +219,16 @@ pub struct HandlerArgs {
     )]
     pub termseq: TermSeq,
 
+    /// The number that commands see of the first slot
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        hide = true,
+        value_parser = clap::value_parser!(u32).range(..=i64::from(u32::MAX / 2))
+    )]
+    pub first_slot: u32,
+
     /// Let the command use the terminal, one task at a time: it is its standard input
     #[arg(
         long,
@@ -389,6 +399,7 @@ impl HandlerArgs {
                 exit_grace: EXIT_GRACE,
                 term_seq: self.termseq.clone(),
                 worker: worker.to_owned(),
+                first_slot: self.first_slot,
             };
             let handler = PipeHandler::new(self.command.clone(), options).or_exit(COMMAND)?;
             return Ok(Runner::Pipes(Arc::new(handler)));
@@ -402,6 +413,7 @@ impl HandlerArgs {
             tty: self.tty,
             live: self.live(),
             worker: worker.to_owned(),
+            first_slot: self.first_slot,
             skip_exit_code: self.skip_exit_code.map(i32::from),
         };
         let handler = CommandHandler::new(template, options);

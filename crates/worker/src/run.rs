@@ -422,7 +422,7 @@ impl Worker {
         let slots = self.executor.slots_now();
         tracing::debug!(seq = seq.0, slots, "not started, {put_back:?}: {reason}");
         if lack == Lack::Command {
-            let reason = format!("{reason}: it was there before, and no task can be run here now");
+            let reason = format!("{reason}; no task can be run here any more");
             return self.leave(COMMAND, reason, self.grace);
         }
         match put_back {

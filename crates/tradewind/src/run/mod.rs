@@ -265,6 +265,7 @@ impl RunArgs {
             ..Part::new(Role::Ventilator, ventilator.concat(), vec![tasks, receipts])
         })?;
         let host = default_name();
+        let mut first_slot = 0;
         for worker in 0..self.workers {
             let share = slots / self.workers + u32::from(worker < slots % self.workers);
             let args = [
@@ -273,8 +274,10 @@ impl RunArgs {
                 arg("--slots", share.to_string()),
                 arg("--name", format!("{host}.{}", worker + 1)),
                 arg("--share", self.workers.to_string()),
+                arg("--first-slot", first_slot.to_string()),
                 self.worker_args(),
             ];
+            first_slot += share;
             let part = Part::new(Role::Worker, args.concat(), Vec::new());
             children.start_part(Part {
                 keeps_terminal: self.handler.tty,
@@ -380,6 +383,7 @@ impl RunArgs {
             max_output,
             termseq,
             tty,
+            first_slot: _,
             line_buffer,
             ungroup,
             command,

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::Signal;
-use tradewind_proto::Payload;
 use tradewind_proto::limits::OUTPUT_BYTES_MAX;
 use tradewind_proto::message::{Exit, Layout, Outcome, Status};
+use tradewind_proto::{Payload, Slot};
 
 use super::group::Group;
 use super::host::{Lack, Unstarted};
@@ -76,6 +76,8 @@ pub struct CommandOptions {
     pub skip_exit_code: Option<i32>,
     /// Commands have the terminal, and it is their standard input.
     pub tty: bool,
+    /// The number that commands see of the first slot: workers of one run have no two alike.
+    pub first_slot: u32,
     /// How what they write is shown before they have ended.
     pub live: Live,
 }
@@ -88,6 +90,7 @@ impl Default for CommandOptions {
             worker: String::new(),
             skip_exit_code: None,
             tty: false,
+            first_slot: 0,
             live: Live::No,
         }
     }
@@ -106,6 +109,11 @@ impl CommandHandler {
         let oom_kills = OomKills::default();
         let (typed, template) = (template.clone(), RwLock::new(Arc::new(template)));
         Self { typed, template, program, nothing, hidden, has_terminal, oom_kills, options }
+    }
+
+    /// As the command sees it.
+    fn slot(&self, task: &Task) -> Slot {
+        Slot(self.options.first_slot.saturating_add(task.slot.0))
     }
 
     fn template(&self) -> Arc<Template> {
@@ -141,7 +149,7 @@ impl CommandHandler {
             .args(args)
             .env("TRADEWIND_SEQ", task.seq.to_string())
             .env("TRADEWIND_ATTEMPT", task.attempt.to_string())
-            .env("TRADEWIND_SLOT", task.slot.0.to_string())
+            .env("TRADEWIND_SLOT", self.slot(task).0.to_string())
             .env("TRADEWIND_WORKER", &self.options.worker)
             .stdin(stdin)
             .stdout(stdout_end)
@@ -218,7 +226,7 @@ impl BlockingHandler for CommandHandler {
             return failed(STOPPED.to_owned());
         }
         let template = self.template();
-        let words = match template.expand(&task.payload, task.seq, task.slot) {
+        let words = match template.expand(&task.payload, task.seq, self.slot(task)) {
             Ok(words) => words,
             Err(error) => return failed(error.to_string()),
         };
@@ -266,7 +274,7 @@ impl BlockingHandler for CommandHandler {
 
     fn command(&self, task: &Task) -> Payload {
         // Of a task that lacks a field there is none.
-        self.template().quote(&task.payload, task.seq, task.slot).unwrap_or_default().into()
+        self.template().quote(&task.payload, task.seq, self.slot(task)).unwrap_or_default().into()
     }
 }
 

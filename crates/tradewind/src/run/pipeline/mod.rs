@@ -12,7 +12,7 @@ use tradewind_node::args::default_name;
 use tradewind_node::exit::{self, CLOSED, COMMAND, Fatal, OK, USAGE};
 use tradewind_node::{Shutdown, block_on};
 use tradewind_ventilator::args::AskedFields;
-use tradewind_worker::args::asked_fields;
+use tradewind_worker::args::{asked_fields, cores};
 use tradewind_worker::handler::{Input, Template, TermSeq, check_program};
 
 use self::file::{Feed, Pipeline, Stage, StageHandler};
@@ -147,12 +147,15 @@ fn start(args: &RunArgs, pipeline: &Pipeline, input: Tasks) -> Result<Children, 
             // Only the first stage sees the input as it was read.
             let takes_fields = place == 0 && stage.takes_fields();
             let fields = if takes_fields { args.field_args() } else { Vec::new() };
+            // No two of a stage's slots have the same number.
+            let first_slot = (worker - 1) * stage.slots.unwrap_or_else(cores);
+            let numbers = arg("--first-slot", first_slot.to_string());
             children.start_part(Part {
                 stage: Some(stage.name.clone()),
                 env: stage.env.clone(),
                 ..Part::new(
                     Role::Worker,
-                    [fields, here.worker_args(&name, stage)].concat(),
+                    [fields, numbers, here.worker_args(&name, stage)].concat(),
                     Vec::new(),
                 )
             })?;

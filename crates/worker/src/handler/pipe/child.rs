@@ -75,7 +75,7 @@ impl Child {
             .arg0(&handler.words[0])
             .args(&handler.words[1..])
             .env("TRADEWIND_WORKER", &handler.options.worker)
-            .env("TRADEWIND_SLOT", slot.0.to_string())
+            .env("TRADEWIND_SLOT", (slot.0 + handler.options.first_slot).to_string())
             .process_group(0)
             .stdin(Stdio::from(stdin_end))
             .stdout(Stdio::from(stdout_end))

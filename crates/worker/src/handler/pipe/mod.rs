@@ -55,6 +55,8 @@ pub struct PipeOptions {
     pub term_seq: TermSeq,
     /// The worker's name: children see it as `TRADEWIND_WORKER`.
     pub worker: String,
+    /// The number that the child of the first slot sees as `TRADEWIND_SLOT`.
+    pub first_slot: u32,
 }
 
 /// A command that stays up.
@@ -99,6 +101,7 @@ impl PipeOptions {
             exit_grace: EXIT_GRACE,
             term_seq: TermSeq::default(),
             worker: String::new(),
+            first_slot: 0,
         }
     }
 }
