@@ -1,5 +1,6 @@
 //! The three machines against one another: one behaviour a test, and nothing else happened.
 
+mod again;
 mod completion;
 mod executor;
 mod halt;

@@ -703,6 +703,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_cannot_begin_is_tried_again() {
+        for start in [Start::Anew, Start::RetryFailed] {
+            let scene = Scene::new(Format::Jsonl, Order::Seq);
+            if start != Start::Anew {
+                scene.store(1, Start::Anew, &mixed());
+            }
+            let opened = prepare(&scene.settings).unwrap().open(&opening(2, start));
+            let (mut output, _) = opened.unwrap();
+            // As a disk without room would be in the way.
+            let obstacle = scene.at(match start {
+                Start::Anew => "out.tradewind",
+                _ => "out.tradewind.new",
+            });
+            fs::create_dir(&obstacle).unwrap();
+            for _ in 0..2 {
+                output.begin().unwrap_err();
+            }
+            fs::remove_dir(obstacle).unwrap();
+            output.begin().unwrap();
+            output.write(&ok([2, 5, 7])).unwrap();
+            output.finish(true).unwrap();
+            drop(output);
+            let wanted = if start == Start::Anew { vec![2, 5, 7] } else { (0..10).collect() };
+            assert_eq!(scene.seqs(), wanted);
+        }
+    }
+
     /// Stores all ten, to the end of the job.
     fn complete(format: Format) -> Scene {
         let scene = Scene::new(format, Order::Seq);
