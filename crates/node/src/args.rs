@@ -11,6 +11,8 @@ use tradewind_proto::limits::{
     WORKER_TIMEOUT,
 };
 
+use crate::exit::{self, OK, TASKS_FAILED};
+
 /// Flags of every program.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Talking to people")]
@@ -81,6 +83,29 @@ impl LaneArgs {
             message_bytes_max: self.message_max,
             unacked_max: self.unacked_timeout,
             ..LaneOptions::default()
+        }
+    }
+}
+
+/// A flag of every program that knows how the job ended.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Talking to people")]
+pub struct EndArgs {
+    /// Exit with 0 when the job is complete, also if tasks failed: for what starts a program again
+    /// unless it exits with 0, such as a restart policy
+    #[arg(long, env = "TRADEWIND_FAILED_OK", value_parser = BoolishValueParser::new())]
+    pub failed_ok: bool,
+}
+
+impl EndArgs {
+    /// The code to exit with.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub fn apply(self, outcome: exit::Outcome) -> exit::Outcome {
+        match outcome {
+            Ok(TASKS_FAILED) if self.failed_ok => Ok(OK),
+            other => other,
         }
     }
 }

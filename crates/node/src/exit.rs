@@ -157,12 +157,12 @@ pub fn report(program: &str, outcome: Outcome) -> ExitCode {
 pub const HELP: &str = "\
 Exit codes:
   0    every record is ok
-  1    the job is complete, some records are not ok
+  1    the job is complete, some records are not ok (0 with --failed-ok)
   2    the command line is wrong
   3    the input cannot be read
   4    the output cannot be written
   5    a port cannot be listened on
-  6    nobody answered within --connect-timeout
+  6    nobody answered within --connect-timeout (0 with --late-ok, if the ventilator never did)
   7    the sink will not take the job
   8    something else went wrong on this machine
   9    the command of --pipe keeps ending before it has answered anything

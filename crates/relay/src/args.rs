@@ -5,7 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{AttemptArgs, LaneArgs, LivenessArgs, LogArgs, duration_or_zero, name};
+use tradewind_node::args::{
+    AttemptArgs, EndArgs, LaneArgs, LivenessArgs, LogArgs, duration_or_zero, name,
+};
 use tradewind_node::exit::{Fatal, HELP, USAGE};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 
@@ -90,6 +92,10 @@ pub struct RelayArgs {
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
+    pub end: EndArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
     pub liveness: LivenessArgs,
 
     #[command(flatten)]
@@ -144,12 +150,13 @@ impl RelayArgs {
     /// When nothing can be relayed.
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
+        let end = self.end;
         let inherited = Inherited::from_env();
         if !inherited.has_any() {
             self.refuse_itself()?;
         }
         let settings = self.settings(inherited);
         allow_many_files();
-        block_on(|shutdown| run(settings, shutdown))
+        end.apply(block_on(|shutdown| run(settings, shutdown)))
     }
 }

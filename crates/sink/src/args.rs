@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{LaneArgs, LogArgs};
+use tradewind_node::args::{EndArgs, LaneArgs, LogArgs};
 use tradewind_node::exit::{Audience, Fatal, HELP, USAGE};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 use tradewind_proto::collector::Order;
@@ -44,6 +44,10 @@ pub struct SinkArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub lanes: LaneArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub end: EndArgs,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
@@ -212,9 +216,9 @@ impl SinkArgs {
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
         self.output.check()?;
-        let output = self.output.settings(self.logs.quiet);
+        let (end, output) = (self.end, self.output.settings(self.logs.quiet));
         let settings = self.settings(Inherited::from_env());
         allow_many_files();
-        block_on(|shutdown| run(settings, move || output::prepare(&output), shutdown))
+        end.apply(block_on(|shutdown| run(settings, move || output::prepare(&output), shutdown)))
     }
 }

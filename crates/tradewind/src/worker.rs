@@ -199,6 +199,7 @@ impl Worker {
             slots: self.slots,
             name: self.name.unwrap_or_else(args::default_name),
             exit_when_done: self.exit_when_done,
+            late_ok: false,
             exit_when_idle: None,
             grace: self.grace,
             runner,

@@ -8,7 +8,8 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
-    AttemptArgs, LaneArgs, LivenessArgs, LogArgs, duration_or_zero, name, payload_bytes_max,
+    AttemptArgs, EndArgs, LaneArgs, LivenessArgs, LogArgs, duration_or_zero, name,
+    payload_bytes_max,
 };
 use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE, has_parent, say};
 use tradewind_node::{Colsep, Inherited, allow_many_files, block_on, exit, logs};
@@ -108,6 +109,10 @@ pub struct VentilatorArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub lanes: LaneArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub end: EndArgs,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
@@ -392,11 +397,12 @@ impl VentilatorArgs {
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
         allow_many_files();
-        block_on(|shutdown| async move {
+        let end = self.end;
+        end.apply(block_on(|shutdown| async move {
             let (source, measured) = self.source()?;
             let settings = Settings { measured, ..self.settings(Inherited::from_env()) };
             Ok(run(settings, source, shutdown).await?.code)
-        })
+        }))
     }
 }
 

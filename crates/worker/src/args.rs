@@ -94,6 +94,11 @@ pub struct WorkerArgs {
     #[arg(long, env = "TRADEWIND_EXIT_WHEN_DONE", value_parser = BoolishValueParser::new())]
     pub exit_when_done: bool,
 
+    /// Exit with 0 when the ventilator was never reached, and not with 6: the job may be over. For
+    /// what starts a program again unless it exits with 0, such as a restart policy
+    #[arg(long, env = "TRADEWIND_LATE_OK", value_parser = BoolishValueParser::new())]
+    pub late_ok: bool,
+
     /// Exit after so long without a task, with code 0
     #[arg(
         long,
@@ -436,6 +441,7 @@ impl WorkerArgs {
             slots,
             name,
             exit_when_done: self.exit_when_done,
+            late_ok: self.late_ok,
             exit_when_idle: self.exit_when_idle,
             grace: self.grace,
             runner,

@@ -33,6 +33,8 @@ pub struct Settings {
     pub name: String,
     /// Exit with the job.
     pub exit_when_done: bool,
+    /// Exit with 0 if the ventilator was never reached: the job may be over.
+    pub late_ok: bool,
     /// Exit after so long without a task.
     pub exit_when_idle: Option<Duration>,
     /// When asked to stop: how long to finish what runs before it is stopped and handed back.
@@ -132,6 +134,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         joined: settings.joined,
         has_ventilator: false,
         had_ventilator: false,
+        late_ok: settings.late_ok,
         is_asked_to_stop: false,
         grace: settings.grace,
         alone: None,
@@ -152,7 +155,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
                 settings.ventilator,
                 LATE_MAX.as_secs()
             );
-            return Err(Fatal::new(CONNECT, text));
+            return Err(worker.unreached(Fatal::new(CONNECT, text)));
         }
         let due = worker.clock.instant(worker.poll_timeout());
         tokio::select! {
@@ -250,6 +253,7 @@ struct Worker {
     has_ventilator: bool,
     /// At any time.
     had_ventilator: bool,
+    late_ok: bool,
     is_asked_to_stop: bool,
     grace: Duration,
     /// Since when it was to leave, ran nothing, and had nobody to give its results to.
@@ -347,10 +351,21 @@ impl Worker {
                     self.executor.handle_sink_disconnected();
                 }
             }
-            Event::Tasks(Inward::GaveUp(gave_up)) => return Err(gave_up.fatal("the ventilator")),
-            Event::Results(Outward::GaveUp(gave_up)) => return Err(gave_up.fatal("the sink")),
+            Event::Tasks(Inward::GaveUp(gave_up)) => {
+                return Err(self.unreached(gave_up.fatal("the ventilator")));
+            }
+            Event::Results(Outward::GaveUp(gave_up)) => {
+                return Err(self.unreached(gave_up.fatal("the sink")));
+            }
         }
         Ok(())
+    }
+
+    /// How it ends that somebody cannot be reached. Both may be gone with the job, and which of them
+    /// is given up first is chance.
+    fn unreached(&self, fatal: Fatal) -> Fatal {
+        let is_late = fatal.code == CONNECT && self.late_ok && !self.had_ventilator;
+        Fatal { code: if is_late { OK } else { fatal.code }, ..fatal }
     }
 
     /// Hears of what has ended, and of what slots have begun instead.
