@@ -177,9 +177,9 @@ impl Meter {
 
     /// Bytes of the greeting pass one by one: it has a fixed length, so nothing in it can do harm, and
     /// libzmq waits for the first ten before it sends the rest.
-    fn greet(&mut self, at: usize, rest: &[u8]) -> Result<usize, Violation> {
-        let size = rest.len().min(GREETING_BYTES - at);
-        for (at, &byte) in (at..).zip(&rest[..size]) {
+    fn greet(&mut self, first: usize, rest: &[u8]) -> Result<usize, Violation> {
+        let size = rest.len().min(GREETING_BYTES - first);
+        for (at, &byte) in (first..).zip(&rest[..size]) {
             let good = match at {
                 0 => byte == 0xff,
                 9 => byte == 0x7f,
@@ -188,11 +188,16 @@ impl Meter {
                 16..32 => byte == 0,
                 _ => true,
             };
-            if !good {
+            if !good && at == first {
                 return Err(Violation::Greeting { at, byte });
             }
+            if !good {
+                // What comes before it passes, as it would have had it come alone.
+                self.expected = Expected::Greeting { at };
+                return Ok(at - first);
+            }
         }
-        self.expected = match at + size {
+        self.expected = match first + size {
             GREETING_BYTES => Expected::Header,
             at => Expected::Greeting { at },
         };
