@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tradewind_e2e::{Scene, Start, summary_counts};
+use tradewind_e2e::{Scene, Signal, Start, summary_counts};
 
 /// Less than what a worker that cannot be told of the end used to be waited for.
 const AT_ONCE: Duration = Duration::from_secs(4);
@@ -50,5 +50,23 @@ fn a_worker_that_is_killed_is_replaced_however_young_it_was() {
     assert_eq!(ended.text(), "1\n2\n3\n4\n5\n6\n7\n8\n");
     assert_eq!(summary_counts(&ended.stderr), Some("8 tasks: 8 ok"));
     assert_eq!(ended.stderr.matches("another takes its place").count(), 8, "{}", ended.stderr);
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn asked_to_stop_as_early_as_can_be_it_has_been_stopped() {
+    let scene = Scene::new();
+    // It is asked when its children are there and do not listen yet, or as early as can be.
+    for delay_ms in [0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20] {
+        let (reader, open) = std::io::pipe().unwrap();
+        let mut run = scene.run().words("-- echo").stdin(reader).start();
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        run.signal(Signal::TERM);
+        let ended = run.wait();
+        let is_stopped = [130, 128 + Signal::TERM.as_raw()].contains(&ended.code());
+        assert!(is_stopped, "after {delay_ms} ms: {} {}", ended.code(), ended.stderr);
+        assert!(!ended.stderr.contains("killed"), "{}", ended.stderr);
+        drop(open);
+    }
     scene.assert_nothing_left();
 }

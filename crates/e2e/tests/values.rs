@@ -173,3 +173,27 @@ fn a_named_pipe_that_nobody_opens_can_be_given_up() {
     }
     scene.assert_nothing_left();
 }
+
+#[test]
+fn as_many_arguments_as_fit_make_a_command() {
+    let scene = Scene::new();
+    let count = |words: &str, input: &str| {
+        let script = "echo $#; for last; do :; done; echo ${#1} ${#last}";
+        let run = scene.run().words(words).args(["--", "sh", "-c", script, "sh"]);
+        run.input(input).run().expect(0).text().to_owned()
+    };
+    assert_eq!(count("-X", "a\nb b\n\nccc\n"), "4\n1 3\n");
+    assert_eq!(count("--xargs -0", "a\nb\0c\0"), "2\n3 1\n");
+    assert_eq!(count("-X -n 3", "1\n2\n3\n4\n"), "3\n1 1\n1\n1 1\n");
+    assert_eq!(count("-X", ""), "");
+    // All come through, in order, in as few commands as a command line allows.
+    let numbers: String = (0..100_000).map(|n| format!("{n}\n")).collect();
+    let run = scene.run().words("-m -j 2 -- printf %s\\n").input(numbers.clone()).run().expect(0);
+    assert!(run.text() == numbers, "what came out is not what went in");
+    let tasks: u64 = run.stderr.split(' ').next().unwrap().parse().unwrap();
+    assert!((2..=15).contains(&tasks), "{tasks} commands");
+    // What no command line has room for is alone, and fails alone.
+    let long = format!("a\n{}\nb\n", "x".repeat(130_000));
+    assert_eq!(count("-X", &long), "1\n1 1\n1\n130000 130000\n1\n1 1\n");
+    scene.assert_nothing_left();
+}

@@ -162,6 +162,17 @@ pub struct FormatArgs {
     )]
     pub max_args: Option<NonZeroU32>,
 
+    /// Make one task of as many lines as fit into a command line, 120 KiB of them; with -n not of
+    /// more than N
+    #[arg(
+        long,
+        short = 'X',
+        visible_short_alias = 'm',
+        env = "TRADEWIND_XARGS",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub xargs: bool,
+
     /// The fields that commands ask for, which a header has to have
     #[arg(long, hide = true, value_name = "JSON")]
     pub asked_fields: Option<AskedFields>,
@@ -188,6 +199,10 @@ impl std::str::FromStr for AskedFields {
         serde_json::from_str(text).map(Self::new)
     }
 }
+
+/// What the arguments of one command take at most with --xargs. A quarter of the smallest stack and
+/// 128 KiB, which a single argument may have, are more: there is room for the rest of the command.
+const ARGUMENTS_BYTES_MAX: NonZeroU32 = NonZeroU32::new(120 << 10).expect("it is not 0");
 
 /// How to read the input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -234,13 +249,15 @@ impl FormatArgs {
     /// # Errors
     /// When they contradict one another.
     pub fn format(&self, null: bool, colsep: Option<&Colsep>) -> Result<Format, Fatal> {
-        let Self { input_format, header, no_header, max_args, asked_fields } = self;
+        let Self { input_format, header, no_header, max_args: _, asked_fields, xargs } = self;
+        let group = self.group();
         let asked = asked_fields.clone().map_or_else(Asked::default, |fields| fields.0);
         let delimiter = if null { Delimiter::Nul } else { Delimiter::Newline };
         let name = input_format.as_str();
         let refuse = |text: String| Err(Fatal::new(USAGE, text));
-        if *input_format != InputFormat::Lines && (null || max_args.is_some()) {
-            let flag = if null { "-0 (--null)" } else { "-n (--max-args)" };
+        let group_flag = if *xargs { "-X (--xargs)" } else { "-n (--max-args)" };
+        if *input_format != InputFormat::Lines && (null || group.is_some()) {
+            let flag = if null { "-0 (--null)" } else { group_flag };
             return refuse(format!("{flag} is for lines, and the input is {name}"));
         }
         if *input_format != InputFormat::Csv && *no_header {
@@ -260,29 +277,40 @@ impl FormatArgs {
                 };
                 Format::Csv { separator, has_header: !no_header, asked }
             }
-            InputFormat::Lines => match (header, max_args) {
+            InputFormat::Lines => match (header, group) {
                 (Some(_), Some(_)) => {
-                    return refuse("-n (--max-args) makes tasks of lines without --header".into());
+                    return refuse(format!("{group_flag} makes tasks of lines without --header"));
                 }
                 (None, Some(_)) if colsep.is_some() => {
-                    return refuse("-n (--max-args) makes tasks of lines without --colsep".into());
+                    return refuse(format!("{group_flag} makes tasks of lines without --colsep"));
                 }
                 (Some(_), None) => Format::Columns { delimiter, colsep: colsep.cloned(), asked },
-                (None, Some(lines)) => Format::Groups { delimiter, lines: *lines },
+                (None, Some((lines, bytes))) => Format::Groups { delimiter, lines, bytes },
                 (None, None) => Format::Lines(delimiter),
             },
         })
     }
 
+    /// Several lines make a task: how many at most, and how much of a command line.
+    #[must_use]
+    pub fn group(&self) -> Option<(NonZeroU32, Option<NonZeroU32>)> {
+        match (self.max_args, self.xargs) {
+            (None, false) => None,
+            (Some(lines), false) => Some((lines, None)),
+            (lines, true) => Some((lines.unwrap_or(NonZeroU32::MAX), Some(ARGUMENTS_BYTES_MAX))),
+        }
+    }
+
     /// The flags again, for another process.
     #[must_use]
     pub fn to_args(&self) -> Vec<String> {
-        let Self { input_format, header, no_header, max_args, asked_fields } = self;
+        let Self { input_format, header, no_header, max_args, asked_fields, xargs } = self;
         let mut args = vec!["--input-format".to_owned(), input_format.as_str().to_owned()];
         args.extend(header.map(|_| "--header=:".to_owned()));
         args.extend(no_header.then(|| "--no-header".to_owned()));
         args.extend(max_args.map(|lines| format!("--max-args={lines}")));
         args.extend(asked_fields.iter().map(|fields| format!("--asked-fields={}", fields.1)));
+        args.extend(xargs.then(|| "--xargs".to_owned()));
         args
     }
 }
@@ -378,11 +406,11 @@ impl VentilatorArgs {
 
     /// What workers have to know of the tasks.
     fn layout(&self) -> Layout {
-        let FormatArgs { input_format, header, max_args, .. } = &self.format;
+        let FormatArgs { input_format, header, .. } = &self.format;
         if *input_format != InputFormat::Lines || header.is_some() {
             return Layout::Json;
         }
-        match (max_args, &self.colsep) {
+        match (self.format.group(), &self.colsep) {
             (Some(_), _) => Layout::Group(if self.null { 0 } else { b'\n' }),
             (None, Some(colsep)) => Layout::Columns(colsep.to_string()),
             (None, None) if self.null => Layout::Whole,
@@ -453,9 +481,13 @@ mod tests {
         check("--null", Format::Lines(nul));
         // Its columns are the workers'.
         check("--colsep ,", Format::Lines(newline));
-        check("-n 2", Format::Groups { delimiter: newline, lines: lines(2) });
-        check("-0 -N 3", Format::Groups { delimiter: nul, lines: lines(3) });
-        check("--max-args=1", Format::Groups { delimiter: newline, lines: lines(1) });
+        check("-n 2", Format::Groups { delimiter: newline, lines: lines(2), bytes: None });
+        check("-0 -N 3", Format::Groups { delimiter: nul, lines: lines(3), bytes: None });
+        check("--max-args=1", Format::Groups { delimiter: newline, lines: lines(1), bytes: None });
+        let bytes = Some(ARGUMENTS_BYTES_MAX);
+        let most = NonZeroU32::MAX;
+        check("-X", Format::Groups { delimiter: newline, lines: most, bytes });
+        check("-0 --xargs -n 5", Format::Groups { delimiter: nul, lines: lines(5), bytes });
         check(
             "--header",
             Format::Columns { delimiter: newline, colsep: None, asked: Asked::default() },
@@ -495,6 +527,8 @@ mod tests {
         check("--no-header", "--no-header is for csv");
         check("--header -n 2", "without --header");
         check("--colsep , -n 2", "without --colsep");
+        check("--colsep , -X", "-X (--xargs) makes tasks of lines without --colsep");
+        check("--input-format csv -m", "-X (--xargs) is for lines, and the input is csv");
         check("--header --no-header", "cannot be used with");
         check("--header=first", "written as a colon");
         check("-n 0", "zero");

@@ -344,6 +344,11 @@ impl Children {
                     return Ok(Some(End::Failed { code: SYSTEM }));
                 }
                 Role::Worker if code == OK => {}
+                // It was told to stop before it could listen to that.
+                Role::Ventilator if status.signal() == Some(RELAY.as_raw()) => {
+                    say("stopped before the job began: nothing was run");
+                    return Ok(Some(End::Failed { code: STOPPED }));
+                }
                 // It stops only when it is told to, which is not for others to do.
                 Role::Sink | Role::Ventilator if is_killed(status) => {
                     say(&format!("tradewind: the {} was killed ({status})", part.role.name()));

@@ -193,11 +193,12 @@ impl RunArgs {
 
     /// What workers have to know of the tasks, besides `--colsep`.
     fn fields(&self, has_values: bool) -> Option<FieldKind> {
-        let FormatArgs { input_format, header, max_args, .. } = &self.format;
+        let FormatArgs { input_format, header, .. } = &self.format;
         if *input_format != InputFormat::Lines || header.is_some() {
             return Some(FieldKind::Json);
         }
-        let is_group = max_args.is_some() || (has_values && self.handler.colsep.is_none());
+        let is_group =
+            self.format.group().is_some() || (has_values && self.handler.colsep.is_none());
         is_group.then_some(if self.null { FieldKind::Nul } else { FieldKind::Lines })
     }
 

@@ -94,8 +94,9 @@ impl RunArgs {
             return refuse("--header");
         }
         let sources = values.sources();
-        if sources > 1 && (self.format.max_args.is_some() || self.handler.colsep.is_some()) {
-            let text = "-n (--max-args) and --colsep make tasks of the values of one :::";
+        if sources > 1 && (self.format.group().is_some() || self.handler.colsep.is_some()) {
+            let text =
+                "-n (--max-args), -X (--xargs) and --colsep make tasks of the values of one :::";
             return Err(Fatal::new(USAGE, text));
         }
         if sources > 1 {
@@ -105,7 +106,7 @@ impl RunArgs {
         if let Some(path) = values.only_file() {
             // Its lines are the input, and {1} is the line.
             self.input = Some(path.clone());
-            if self.format.max_args.is_none() && self.handler.colsep.is_none() {
+            if self.format.group().is_none() && self.handler.colsep.is_none() {
                 self.format.max_args = Some(NonZeroU32::MIN);
             }
             return Ok(None);

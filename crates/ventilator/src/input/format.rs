@@ -22,6 +22,9 @@ pub enum Format {
         delimiter: Delimiter,
         /// How many make a task. The last may have fewer.
         lines: NonZeroU32,
+        /// How much a command line may grow by them: a task ends before the line that would be too
+        /// much.
+        bytes: Option<NonZeroU32>,
     },
     /// A line of columns, after a first line with their names. The task is a JSON object.
     Columns {
@@ -57,9 +60,9 @@ impl<R: Read + Send + 'static> Input<R> {
         let path = self.path.clone();
         match format {
             Format::Lines(delimiter) => Box::new(self.lines(*delimiter, task_bytes_max)),
-            Format::Groups { delimiter, lines } => {
+            Format::Groups { delimiter, lines, bytes } => {
                 let source = self.lines(*delimiter, task_bytes_max);
-                Box::new(GroupSource::new(source, *delimiter, *lines, task_bytes_max))
+                Box::new(GroupSource::new(source, *delimiter, *lines, *bytes, task_bytes_max))
             }
             Format::Columns { delimiter, colsep, asked } => {
                 let source = self.lines(*delimiter, task_bytes_max);

@@ -12,10 +12,14 @@ pub struct GroupSource<R> {
     lines: LineSource<R>,
     delimiter: u8,
     lines_max: u32,
+    /// What the lines of a task may take of a command line; a single line may take more.
+    arguments_bytes_max: Option<NonZeroU32>,
     task_bytes_max: usize,
     begun: Begun,
     /// How many lines that has.
     begun_lines: u32,
+    /// What these take of a command line.
+    begun_bytes: u64,
 }
 
 impl<R: Read> GroupSource<R> {
@@ -24,11 +28,21 @@ impl<R: Read> GroupSource<R> {
         lines: LineSource<R>,
         delimiter: Delimiter,
         lines_max: NonZeroU32,
+        arguments_bytes_max: Option<NonZeroU32>,
         task_bytes_max: usize,
     ) -> Self {
         let (delimiter, lines_max) = (delimiter.byte(), lines_max.get());
         let begun = Begun::default();
-        Self { lines, delimiter, lines_max, task_bytes_max, begun, begun_lines: 0 }
+        Self {
+            lines,
+            delimiter,
+            lines_max,
+            arguments_bytes_max,
+            task_bytes_max,
+            begun,
+            begun_lines: 0,
+            begun_bytes: 0,
+        }
     }
 
     fn add(&mut self, line: &Item) {
@@ -42,11 +56,31 @@ impl<R: Read> GroupSource<R> {
             Item::Unfit { .. } => {}
         }
         self.begun_lines += 1;
+        self.begun_bytes += argument_bytes(line);
+    }
+
+    /// Would this line be too much for the task that was begun?
+    fn is_full(&self, line: &Item) -> bool {
+        let is_too_long = |max: NonZeroU32| {
+            self.begun_bytes.saturating_add(argument_bytes(line)) > u64::from(max.get())
+        };
+        self.begun_lines > 0 && self.arguments_bytes_max.is_some_and(is_too_long)
     }
 
     fn end(&mut self) -> Item {
         self.begun_lines = 0;
+        self.begun_bytes = 0;
         std::mem::take(&mut self.begun).end()
+    }
+}
+
+/// What an argument takes of a command line: its bytes, a NUL, and the pointer to it (execve(2)).
+fn argument_bytes(line: &Item) -> u64 {
+    const OVERHEAD_BYTES: u64 = 1 + 8;
+    match line {
+        Item::Task(line) => line.len() as u64 + OVERHEAD_BYTES,
+        Item::TooLarge { bytes } => bytes.saturating_add(OVERHEAD_BYTES),
+        Item::Unfit { .. } => OVERHEAD_BYTES,
     }
 }
 
@@ -62,6 +96,9 @@ impl<R: Read> Source for GroupSource<R> {
                 break;
             };
             for line in lines {
+                if self.is_full(&line) {
+                    groups.push(self.end());
+                }
                 self.add(&line);
                 if self.begun_lines == self.lines_max {
                     groups.push(self.end());

@@ -434,10 +434,10 @@ impl Change {
     }
 }
 
-/// Perl's `s:\.[^/.]+$::`: a name that ends in a dot keeps it, and of `.bashrc` nothing is left.
+/// Perl's `s:\.[^/.]*$::`: a name that ends in a dot loses it, and of `.bashrc` nothing is left.
 fn without_extension(path: &[u8]) -> &[u8] {
     match path.iter().rposition(|byte| matches!(byte, b'/' | b'.')) {
-        Some(at) if path[at] == b'.' && at + 1 < path.len() => &path[..at],
+        Some(at) if path[at] == b'.' => &path[..at],
         _ => path,
     }
 }
@@ -494,10 +494,10 @@ mod tests {
         check_blanks("plain", ["plain", "plain", "plain", ".", "plain"]);
         check_blanks("a.tar.gz", ["a.tar.gz", "a.tar", "a.tar.gz", ".", "a.tar"]);
         check_blanks("foo.d/bar", ["foo.d/bar", "foo.d/bar", "bar", "foo.d", "bar"]);
-        check_blanks("foo.", ["foo.", "foo.", "foo.", ".", "foo."]);
+        check_blanks("foo.", ["foo.", "foo", "foo.", ".", "foo"]);
         check_blanks(".bashrc", [".bashrc", "", ".bashrc", ".", ""]);
         check_blanks("a/.b", ["a/.b", "a/", ".b", "a", ""]);
-        check_blanks("..", ["..", "..", "..", ".", ".."]);
+        check_blanks("..", ["..", ".", "..", ".", "."]);
         check_blanks("a/b/", ["a/b/", "a/b/", "", "a", ""]);
         check_blanks("a//b.c", ["a//b.c", "a//b", "b.c", "a", "b"]);
         check_blanks("dir/", ["dir/", "dir/", "", ".", ""]);

@@ -81,8 +81,28 @@ fn columns(colsep: Option<&str>) -> Format {
     Format::Columns { delimiter: Delimiter::Newline, colsep, asked: Asked::default() }
 }
 
+#[test]
+fn groups_end_before_a_line_that_is_too_much_for_a_command_line() {
+    let arguments = |lines: u32, bytes: u32| Format::Groups {
+        delimiter: Delimiter::Newline,
+        lines: NonZeroU32::new(lines).unwrap(),
+        bytes: NonZeroU32::new(bytes),
+    };
+    // Each takes 10 bytes: itself, the NUL and a pointer.
+    check(&arguments(100, 30), "a\nb\nc\nd\n", &["a\nb\nc", "d"]);
+    check(&arguments(2, 30), "a\nb\nc\nd\n", &["a\nb", "c\nd"]);
+    check(&arguments(100, 29), "a\nb\nc", &["a\nb", "c"]);
+    check(
+        &arguments(100, 29),
+        "a\n0123456789012345678901234\nc\nd\n",
+        &["a", "0123456789012345678901234", "c\nd"],
+    );
+    check(&arguments(100, 1), "a\n\nc\n", &["a", "", "c"]);
+    check(&arguments(100, 30), "", &[]);
+}
+
 fn groups(delimiter: Delimiter, lines: u32) -> Format {
-    Format::Groups { delimiter, lines: NonZeroU32::new(lines).unwrap() }
+    Format::Groups { delimiter, lines: NonZeroU32::new(lines).unwrap(), bytes: None }
 }
 
 #[test]
