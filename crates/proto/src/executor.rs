@@ -735,7 +735,7 @@ impl Executor {
                 continue;
             };
             if result.payload_bytes() > most {
-                let result = self.unfit(result);
+                let result = lighten(result, most).unwrap_or_else(|| self.unfit(result));
                 self.retained.insert(seq, result);
                 continue;
             }
@@ -831,6 +831,17 @@ impl Running {
     fn stop(&self, slot: usize) -> Stop {
         Stop { slot: Slot(slot as u32), seq: self.seq, attempt: self.attempt }
     }
+}
+
+/// The result without what only goes with it, if it is small enough then: neither what a command says on
+/// stderr nor what the sink asks for besides is worth its failure.
+fn lighten(result: &TaskResult, bytes_max: u64) -> Option<TaskResult> {
+    let said = result.outcome.stderr.len();
+    let head = if said > 0 { format!("[{said} bytes are left out]\n") } else { String::new() };
+    let outcome = Outcome { stderr: head.into(), ..result.outcome.clone() };
+    let without_stderr = TaskResult { outcome, ..result.clone() };
+    let bare = TaskResult { reported: None, ..without_stderr.clone() };
+    [without_stderr, bare].into_iter().find(|lighter| lighter.payload_bytes() <= bytes_max)
 }
 
 /// Is there a result that makes this attempt needless?

@@ -6,7 +6,7 @@ use tradewind_proto::collector::Order;
 use tradewind_proto::executor::{Executor, Finished, Stop};
 use tradewind_proto::limits::HEARTBEAT_INTERVAL;
 use tradewind_proto::message::{
-    Layout, Limits, News, Outcome, Report, Status, Task, ToSink, ToWorker,
+    Layout, Limits, News, Outcome, Report, Reported, Status, Task, ToSink, ToWorker,
 };
 use tradewind_proto::{Attempt, CallId, Payload, Seq, SeqRanges, SessionId, Slot, Time};
 
@@ -353,4 +353,35 @@ fn a_result_that_the_sink_does_not_take_is_a_failure_and_holds_up_nothing() {
         sent.iter().map(|it| it.1).collect::<Vec<_>>(),
         [Status::Ok, Status::Failed, Status::Failed]
     );
+}
+
+#[test]
+fn what_only_goes_with_a_result_is_left_out_where_it_does_not_fit() {
+    const MOST: usize = (1 << 20) - (64 << 10);
+    /// Bytes of the output, of stderr and of the task, and which of the last two are sent.
+    #[track_caller]
+    fn check(bytes: [usize; 3], stderr: &str, has_task: bool) {
+        let [output, said, task] = bytes.map(|bytes| Payload::from(vec![b'x'; bytes]));
+        let mut executor = worker();
+        executor.handle_sink_limit(1 << 20, 5 << 20);
+        executor.handle_sink_connected();
+        let reported = Some(Box::new(Reported { command: "c".into(), task }));
+        let outcome = Outcome { stderr: said, ..Outcome::ok(output) };
+        let slot = Slot(0);
+        executor.handle_finished(Finished { slot, started_us: 1, ran_us: 1, outcome, reported });
+        let sent = std::iter::from_fn(|| executor.poll_transmit());
+        let mut results = sent.filter_map(|message| match message {
+            ToSink::Results { results, .. } => Some(results.0),
+            _ => None,
+        });
+        let result = results.next().expect("it is sent").remove(0);
+        assert_eq!((result.outcome.status, result.outcome.output.len()), (Status::Ok, bytes[0]));
+        assert_eq!(result.outcome.stderr, stderr.as_bytes());
+        assert_eq!(result.reported.is_some(), has_task);
+    }
+    check([10, 3, 10], "xxx", true);
+    check([MOST - 100, 0, 10], "", true);
+    check([MOST - 100, 1_000, 10], "[1000 bytes are left out]\n", true);
+    check([MOST - 100, 1_000, 1_000], "[1000 bytes are left out]\n", false);
+    check([MOST, 0, 10], "", false);
 }
