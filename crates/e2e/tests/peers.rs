@@ -1,7 +1,8 @@
 //! Who meets the wrong one hears so in words, and the right ones go on.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::time::Duration;
 
 use tradewind_e2e::{Process, Scene, Start, program, records, wait_until};
 
@@ -231,4 +232,89 @@ fn a_result_that_the_sink_does_not_take_is_its_tasks_failure_and_stops_nothing()
     let limits = ["2000000 bytes", "1048576 bytes", "209715200"];
     assert!(limits.iter().all(|limit| error.contains(limit)), "{error}");
     scene.assert_nothing_left();
+}
+
+/// Carries connections to this address and back; what goes there, at no more than so many bytes a second.
+fn slow_way(to: SocketAddrV4, bytes_per_second: u32) -> String {
+    fn carry(mut from: TcpStream, mut to: TcpStream, pace: Option<Duration>) {
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4 << 10];
+            while let Ok(read @ 1..) = from.read(&mut buffer) {
+                if to.write_all(&buffer[..read]).is_err() {
+                    break;
+                }
+                if let Some(pace) = pace {
+                    std::thread::sleep(pace * read as u32);
+                }
+            }
+            let _ = to.shutdown(std::net::Shutdown::Both);
+            let _ = from.shutdown(std::net::Shutdown::Both);
+        });
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for from in listener.incoming() {
+            let from = from.unwrap();
+            let Ok(to) = TcpStream::connect(to) else { continue };
+            let pace = Duration::from_secs(1) / bytes_per_second;
+            carry(from.try_clone().unwrap(), to.try_clone().unwrap(), Some(pace));
+            carry(to, from, None);
+        }
+    });
+    endpoint
+}
+
+#[test]
+fn a_result_that_takes_long_on_its_way_is_a_sign_of_life() {
+    let scene = Scene::new();
+    let sink = scene.sink().words("--format jsonl").start();
+    // Kernels buffer some megabytes; what is left takes twice as long as a worker may be silent.
+    let ventilator = scene.ventilator().words("--worker-timeout 3s").input("9000000\n10\n").start();
+    let way = slow_way(scene.results(), 500_000);
+    let worker = scene.ours("worker").args(["--sink", &way, "--name", "far"]);
+    let worker = worker.args(["--ventilator", &format!("tcp://{}", scene.tasks())]);
+    let command = format!(
+        "echo {{}} >> {}; head -c {{}} /dev/zero | tr '\\0' a",
+        scene.path("begun").display()
+    );
+    let worker = worker.words("--slots 1 --exit-when-done").args(["--", "sh", "-c", &command]);
+    let worker = worker.start();
+    let ended = ventilator.wait().expect(0);
+    assert_eq!(ended.stderr.matches("worker joins").count(), 1, "{}", ended.stderr);
+    let _ = worker.wait().expect(0);
+    let records = records(&sink.wait().expect(0).stdout, 2);
+    assert!(records.iter().all(|record| record.status == "ok"));
+    assert_eq!(scene.read("begun"), b"9000000\n10\n", "each was run once");
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn who_cannot_reach_the_sink_is_counted_and_who_goes_is_named() {
+    let scene = Scene::new();
+    let mut sink = scene.sink().words("--format jsonl").start();
+    let mut ventilator = scene.ventilator().keep_stdin().start();
+    sink.wait_for_stderr("the job is open");
+    let mut lost = scene.worker("lost").words("--slots 2 --sleep").start();
+    let cut_off = scene.ours("worker").words("--sleep --name cut-off --sink tcp://127.0.0.1:1");
+    let cut_off = cut_off.args(["--ventilator", &format!("tcp://{}", scene.tasks())]);
+    let mut cut_off = cut_off.start();
+    ventilator.wait_for_stderr("cut-off");
+    let naps = naps(2, "1000");
+    ventilator.stdin().unwrap().write_all(naps.as_bytes()).unwrap();
+    wait_until("it is seen that one cannot reach the sink", || {
+        ventilator.signal(tradewind_e2e::Signal::USR1);
+        std::thread::sleep(Duration::from_millis(200));
+        ventilator.stderr().contains("1 of 2 workers cannot reach the sink")
+    });
+    cut_off.wait_for_stderr("WARN cannot reach tcp://127.0.0.1:1 for ");
+    lost.kill();
+    ventilator.wait_for_stderr("worker gone; 2 of its tasks go back worker=\"lost\"");
+    for _ in 0..3 {
+        ventilator.signal(tradewind_e2e::Signal::TERM);
+        tradewind_e2e::pause_between_signals();
+    }
+    let _ = ventilator.wait().expect(130);
+    cut_off.signal(tradewind_e2e::Signal::TERM);
+    let _ = cut_off.wait().expect(0);
 }

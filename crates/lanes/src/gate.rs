@@ -355,7 +355,9 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)
     std::future::poll_fn(|context| {
         for listener in listeners {
             if let Poll::Ready(accepted) = listener.poll_accept(context) {
-                return Poll::Ready(accepted);
+                // An IPv4 peer of a socket for both, as people write it.
+                let plain = |peer: SocketAddr| (peer.ip().to_canonical(), peer.port()).into();
+                return Poll::Ready(accepted.map(|(stream, peer)| (stream, plain(peer))));
             }
         }
         Poll::Pending

@@ -43,6 +43,8 @@ async fn is_reached(world: &World, gate: &mut PushGate, host: &str) {
     let (mut push, mut pull) = tokio::join!(gate.accept(), dialler.dial_pull());
     push.send(b"x".to_vec().into()).unwrap();
     assert_eq!(pull.recv().await.unwrap(), "x", "by way of {host}");
+    let ip = push.peer_addr().ip();
+    assert_eq!(ip.to_string(), host.trim_matches(['[', ']']), "not as a mapped one");
 }
 
 #[test]
