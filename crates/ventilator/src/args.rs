@@ -533,4 +533,20 @@ mod tests {
         check("--header=first", "written as a colon");
         check("-n 0", "zero");
     }
+
+    #[test]
+    fn workers_are_told_what_tasks_are_made_of() {
+        let check = |flags: &str, layout: &Layout| {
+            let words = ["ventilator"].into_iter().chain(flags.split_whitespace());
+            assert_eq!(Cli::try_parse_from(words).unwrap().args.layout(), *layout, "{flags}");
+        };
+        check("", &Layout::Line);
+        check("-0", &Layout::Whole);
+        check("--input-format jsonl", &Layout::Json);
+        check("--input-format csv --no-header", &Layout::Json);
+        check("--header --colsep ,", &Layout::Json);
+        check("-n 3", &Layout::Group(b'\n'));
+        check("-0 -n 3", &Layout::Group(0));
+        check("--colsep ,", &Layout::Columns(",".to_owned()));
+    }
 }
