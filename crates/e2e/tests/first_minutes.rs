@@ -188,3 +188,19 @@ fn a_bar_has_numbers_for_people_and_fits_its_terminal() {
     }
     scene.assert_nothing_left();
 }
+
+#[test]
+fn a_halt_is_said_as_gnu_parallel_has_it() {
+    let scene = Scene::new();
+    let run = |halt: &str| {
+        let run = scene.run().words("-q -j 1 --unordered --halt").arg(halt);
+        run.args(["--", "sh", "-c", "echo $1; test $1 != 2", "sh", ":::", "1", "2", "3"]).run()
+    };
+    for never in ["never", "0"] {
+        assert_eq!(run(never).expect(1).text().lines().count(), 3, "{never}");
+    }
+    for halt in ["1", "2", "soon,fail=1"] {
+        assert!(!run(halt).expect(1).text().contains('3'), "{halt}");
+    }
+    scene.assert_nothing_left();
+}

@@ -14,7 +14,7 @@ use tradewind_node::args::{
 use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE, has_parent, say};
 use tradewind_node::{Colsep, Inherited, allow_many_files, block_on, exit, logs};
 
-use tradewind_proto::dispatcher::Halt;
+use tradewind_proto::dispatcher::{Halt, HaltError};
 use tradewind_proto::message::{Layout, Start};
 
 use crate::input::{Asked, Delimiter, Format, InputPath, Source, open};
@@ -350,9 +350,34 @@ pub struct PolicyArgs {
     #[expect(missing_docs, reason = "clap would show it")]
     pub attempts: AttemptArgs,
 
-    /// End the job early, as GNU parallel does: now|soon,fail|success|done=N|N%
-    #[arg(long, env = "TRADEWIND_HALT", value_name = "WHEN,WHY")]
-    pub halt: Option<Halt>,
+    /// End the job early, as GNU parallel does: now|soon,fail|success|done=N|N%; or never (0), 1
+    /// (soon,fail=1), 2 (now,fail=1)
+    #[arg(long, env = "TRADEWIND_HALT", value_name = "WHEN,WHY", default_value = "never")]
+    pub halt: HaltArg,
+}
+
+/// When to end the job early, if ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HaltArg(pub Option<Halt>);
+
+impl std::str::FromStr for HaltArg {
+    type Err = HaltError;
+
+    fn from_str(text: &str) -> Result<Self, HaltError> {
+        match text {
+            "never" | "0" => Ok(Self(None)),
+            text => text.parse().map(Some).map(Self),
+        }
+    }
+}
+
+impl std::fmt::Display for HaltArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            None => f.write_str("never"),
+            Some(halt) => halt.fmt(f),
+        }
+    }
 }
 
 impl VentilatorArgs {
@@ -395,7 +420,7 @@ impl VentilatorArgs {
             losses_max: self.policy.attempts.max_losses,
             worker_timeout: self.liveness.worker_timeout,
             worker_failures_max: self.policy.attempts.max_failures_per_worker,
-            halt: self.policy.halt,
+            halt: self.policy.halt.0,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
             progress: !self.logs.no_progress && !self.logs.quiet,

@@ -162,6 +162,12 @@ impl FromStr for Halt {
     type Err = HaltError;
 
     fn from_str(text: &str) -> Result<Self, HaltError> {
+        // GNU parallel's short ones.
+        let text = match text {
+            "1" => "soon,fail=1",
+            "2" => "now,fail=1",
+            text => text,
+        };
         let (when, why) = text.split_once(',').ok_or(HaltError)?;
         let (on, limit) = why.split_once('=').unwrap_or((why, "1"));
         let when = match when {
@@ -216,8 +222,10 @@ mod tests {
         for text in ["now,fail=1", "soon,success=3", "now,done=10%", "soon,fail=0.5%"] {
             assert_eq!(text.parse::<Halt>().map(|halt| halt.to_string()), Ok(text.to_owned()));
         }
+        assert_eq!("1".parse::<Halt>().map(|h| h.to_string()), Ok("soon,fail=1".into()));
+        assert_eq!("2".parse::<Halt>().map(|h| h.to_string()), Ok("now,fail=1".into()));
         assert_eq!("now,fail".parse::<Halt>().map(|h| h.to_string()), Ok("now,fail=1".into()));
-        for bad in ["", "now", "later,fail=1", "now,fail=0", "now,fail=101%", "now,fail=x", "2"] {
+        for bad in ["", "now", "later,fail=1", "now,fail=0", "now,fail=101%", "now,fail=x", "3"] {
             assert_eq!(bad.parse::<Halt>(), Err(HaltError), "{bad:?}");
         }
     }

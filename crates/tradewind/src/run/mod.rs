@@ -313,9 +313,7 @@ impl RunArgs {
         // All workers are new, and hold nothing.
         args.extend(arg("--resume-wait", "0s"));
         args.extend(attempt_args(attempts));
-        if let Some(halt) = halt {
-            args.extend(arg("--halt", halt.to_string()));
-        }
+        args.extend(arg("--halt", halt.to_string()));
         args
     }
 
