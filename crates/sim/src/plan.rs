@@ -292,7 +292,9 @@ impl Plan {
 
     /// The longest that results may take on a slow link, in microseconds.
     pub(crate) fn transfer_us_max(&self) -> u64 {
-        let bytes: usize = self.tasks.iter().map(|task| task.output_bytes + 200).sum();
+        // What a stage writes is in what the next one writes.
+        let size = |task: &TaskPlan| task.payload_bytes + self.stages * task.output_bytes + 200;
+        let bytes: usize = self.tasks.iter().map(size).sum();
         self.result_rate.map_or(0, |rate| 2 * bytes as u64 * SECOND / rate)
     }
 

@@ -120,6 +120,7 @@ impl Plan {
         self.tasks.truncate(count);
         self.result_rate = Some(rng.u64(1_000..4_000));
         for task in &mut self.tasks {
+            task.payload_bytes = task.payload_bytes.min(1_000);
             task.output_bytes = task.output_bytes.min(1_000);
         }
         for _ in 0..rng.usize(1..=3).min(count) {

@@ -219,3 +219,22 @@ fn what_a_host_hands_back_because_it_cannot_start_it_goes_to_another() {
     ring.finish_all();
     assert_eq!(not_ok(&ring), 0);
 }
+
+#[test]
+fn the_last_attempt_is_for_a_worker_that_has_done_something_well() {
+    let mut ring = Ring::new(1, Order::Completion);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    ring.join(2, 1);
+    ring.tasks(&["b"]);
+    ring.finish(2, 0, ok());
+    ring.tasks(&["c"]);
+    assert_eq!(ring.running(2), [(2, 1)], "it is busy");
+    ring.finish(1, 0, failed());
+    // One that nobody knows is idle.
+    ring.join(3, 1);
+    ring.pass(SECOND);
+    assert_eq!(ring.running(3), []);
+    ring.finish(2, 0, ok());
+    assert_eq!(ring.running(2), [(0, 2)]);
+}
