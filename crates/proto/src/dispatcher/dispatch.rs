@@ -30,9 +30,11 @@ impl Dispatcher {
         let Some(first) = self.next_to_dispatch() else { return self.recall(now) };
         let avoid = self.avoided(first);
         let left = self.left(now);
-        let room = |worker: &Worker| match &left {
-            Some(left) => left.room(worker).min(self.room(worker)),
-            None => self.room(worker),
+        let least = self.tail.least_worth();
+        let is_idle_only = self.budget.is_idle_only();
+        let room = |worker: &Worker| {
+            let room = left.as_ref().map_or_else(|| worker.window(least), |left| left.room(worker));
+            if is_idle_only { room.min(worker.window.slots()) } else { room }
         };
         // What failed elsewhere is better run late than there again.
         let is_held = |worker: &Worker| {
@@ -201,9 +203,10 @@ impl Dispatcher {
 
     /// Tasks that a worker may hold, whatever there is to hand out.
     pub(super) fn room(&self, worker: &Worker) -> u64 {
-        match self.budget {
-            Budget::Free | Budget::Tasks(_) => worker.window(self.tail.least_worth()),
-            Budget::Idle | Budget::Wait => worker.window.slots(),
+        if self.budget.is_idle_only() {
+            worker.window.slots()
+        } else {
+            worker.window(self.tail.least_worth())
         }
     }
 

@@ -75,6 +75,11 @@ pub(super) enum Budget {
 }
 
 impl Budget {
+    /// Is only what starts at once to be handed out?
+    pub(super) fn is_idle_only(self) -> bool {
+        matches!(self, Self::Idle | Self::Wait)
+    }
+
     pub(super) fn tasks(self) -> Option<u64> {
         match self {
             Self::Tasks(count) => Some(count),
