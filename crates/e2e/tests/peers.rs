@@ -213,6 +213,21 @@ fn where_files_are_few_the_job_runs_with_the_workers_that_fit() {
 }
 
 #[test]
+fn where_files_are_too_few_for_any_job_that_is_said() {
+    for name in ["ventilator", "sink", "worker", "relay"] {
+        let scene = Scene::new();
+        let words = match name {
+            "worker" => "--echo",
+            "relay" => "--ventilator tcp://127.0.0.1:1 --sink tcp://127.0.0.1:1",
+            _ => "",
+        };
+        let ended = with_files(&scene, 24, |it| it.words(words), name).run().expect(8);
+        let said = "ulimit -n is 24: at least 32 open files are needed";
+        assert!(ended.stderr.contains(said), "{name}: {}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_result_that_the_sink_does_not_take_is_its_tasks_failure_and_stops_nothing() {
     let scene = Scene::new();
     let sink = scene.sink().words("--format jsonl --message-max 1MiB").start();

@@ -28,9 +28,24 @@ pub fn block_on_until<F, T>(
 where
     F: Future<Output = Result<T, Fatal>>,
 {
+    check_files()?;
     teach_allocator();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.or_exit(SYSTEM)?.block_on(async { program(shutdown()?).await })
+}
+
+/// Open files without which not even a job with one worker comes about.
+const FILES_MIN: u64 = 32;
+
+/// Whoever has too few open files would wait for ever for the one that is missing.
+fn check_files() -> Result<(), Fatal> {
+    match getrlimit(Resource::Nofile).current {
+        Some(files) if files < FILES_MIN => {
+            let text = format!("ulimit -n is {files}: at least {FILES_MIN} open files are needed");
+            Err(Fatal::new(SYSTEM, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes glibc keep the memory of a batch for the next one.
