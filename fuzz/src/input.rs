@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::num::NonZeroU32;
 
 use tradewind_ventilator::input::{
-    CsvSource, Delimiter, GroupSource, InputPath, Item, LineSource, RowSource, Source,
+    Asked, CsvSource, Delimiter, GroupSource, InputPath, Item, LineSource, RowSource, Source,
 };
 
 pub fn input(mut data: &[u8]) {
@@ -21,21 +21,25 @@ fn read(kind: u8, detail: u8, text: &[u8], step: usize) -> (Vec<Item>, Option<St
     let path = InputPath::Stdin;
     let task_bytes_max = 16 + usize::from(detail);
     let lines = |reader| LineSource::new(reader, InputPath::Stdin, delimiter, task_bytes_max);
+    // What commands ask for, if that is known.
+    let asked = Asked::new((detail & 64 != 0).then(|| vec![vec!["a".to_owned(), "b".to_owned()]]));
     let mut source: Box<dyn Source> = match kind % 6 {
         0 => Box::new(lines(reader)),
         1 => {
             let count = NonZeroU32::new(1 + u32::from(detail % 4)).unwrap();
-            Box::new(GroupSource::new(lines(reader), delimiter, count, task_bytes_max))
+            let bytes = NonZeroU32::new(u32::from(detail / 16));
+            Box::new(GroupSource::new(lines(reader), delimiter, count, bytes, task_bytes_max))
         }
         2 => Box::new(RowSource::jsonl(lines(reader), path, task_bytes_max)),
         3 => {
             let colsep = [None, Some(","), Some("[ ;]+"), Some(r"\t")][usize::from(detail / 4 % 4)];
             let colsep = colsep.map(|text| text.parse().unwrap());
-            Box::new(RowSource::columns(lines(reader), path, task_bytes_max, colsep))
+            Box::new(RowSource::columns(lines(reader), path, task_bytes_max, colsep, asked))
         }
         header => {
             let separator = [b',', b';', b'\t', b'|'][usize::from(detail % 4)];
-            Box::new(CsvSource::new(reader, path, separator, header == 4, task_bytes_max))
+            let csv = CsvSource::new(reader, path, separator, header == 4, task_bytes_max);
+            Box::new(csv.with_asked(asked))
         }
     };
     let mut items = Vec::new();
