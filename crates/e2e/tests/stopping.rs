@@ -201,6 +201,22 @@ fn a_reader_that_has_seen_enough_ends_the_job() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_loss_of_workers() {
+    let scene = Scene::new();
+    let input: String = (0..100_000).map(|number| format!("{number}\n")).collect();
+    // The workers may leave before the ventilator has been told to.
+    for _ in 0..20 {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let run = scene.run().words("-j 4 --workers 4 --echo").input(input.clone()).stdout(writer);
+        let run = run.start();
+        let mut first = String::new();
+        BufReader::new(reader).read_line(&mut first).unwrap();
+        assert_eq!(run.wait().expect(141).stderr, "");
+    }
+    scene.assert_nothing_left();
+}
+
+#[test]
 fn a_command_that_goes_on_in_the_background_holds_nobody_up() {
     let scene = Scene::new();
     // It keeps neither the group nor the pipes of its task.

@@ -111,6 +111,9 @@ const QUIT_GRACE: Duration = Duration::from_secs(5);
 /// What a worker takes besides its commands.
 const QUIT_MARGIN: Duration = Duration::from_secs(3);
 
+/// How long the workers wait for the ventilator to leave before them.
+const VENTILATOR_GRACE: Duration = Duration::from_millis(500);
+
 /// What is killed sooner after its start, and has not begun to work, may well be killed again.
 const LIFE_MIN: Duration = Duration::from_secs(1);
 
@@ -380,6 +383,9 @@ impl Children {
     /// Ends all children, the hard way if need be.
     pub(super) async fn quit(&mut self) {
         self.is_quitting = true;
+        // Before its workers, each of which it would otherwise call gone.
+        self.signal(LEAVE, |role| role == Role::Ventilator);
+        let _ = tokio::time::timeout(VENTILATOR_GRACE, self.all_ended(Role::Ventilator)).await;
         self.signal(LEAVE, |_| true);
         if tokio::time::timeout(self.quit_grace, self.all_ended(None)).await.is_err() {
             self.signal(Signo::KILL, |_| true);
