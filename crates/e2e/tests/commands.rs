@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use tradewind_e2e::{Scene, Start, records, summary_counts, wait_until};
-use tradewind_node::exit::{CONNECT, USAGE};
+use tradewind_node::exit::USAGE;
 
 /// The only record of this, in jsonl.
 #[track_caller]
@@ -273,22 +273,4 @@ impl Drop for MemoryLimit {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir(&self.0);
     }
-}
-
-/// It may have come after the job's end: it does not wait for ever.
-#[test]
-#[ignore = "takes a minute by its nature"]
-fn a_worker_that_comes_after_the_end_leaves() {
-    let scene = Scene::new();
-    let late = scene.worker("late").words("--exit-when-done --echo").start();
-    let ended =
-        tradewind_e2e::wait_for_as_long_as(std::time::Duration::from_secs(120), "it leaves", {
-            let mut late = Some(late);
-            move || {
-                let is_running = late.as_mut().is_some_and(tradewind_e2e::Process::is_running);
-                if is_running { None } else { late.take().map(tradewind_e2e::Process::wait) }
-            }
-        });
-    let ended = ended.expect(CONNECT.into());
-    assert!(ended.stderr.contains("is the job over already?"), "{}", ended.stderr);
 }

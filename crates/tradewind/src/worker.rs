@@ -205,6 +205,7 @@ impl Worker {
             runner,
             lanes: self.lanes,
             connect_timeout: self.connect_timeout,
+            late_max: Settings::late_max(self.exit_when_done, self.connect_timeout),
             joined: None,
             audience: Audience::Program,
         };

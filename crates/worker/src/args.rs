@@ -447,6 +447,7 @@ impl WorkerArgs {
             runner,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
+            late_max: Settings::late_max(self.exit_when_done, self.lanes.connect_timeout),
             // Its parent wants to know whether what dies has ever worked.
             joined: has_parent().then(|| Inherited::from_env().datagram(0)).flatten(),
             // A parent sends its workers home: that is no news for its user.

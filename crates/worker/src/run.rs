@@ -45,10 +45,21 @@ pub struct Settings {
     pub lanes: LaneOptions,
     /// How long to try to reach the ventilator or the sink.
     pub connect_timeout: Option<Duration>,
+    /// Time after which a worker leaves that has never reached the ventilator: [`Settings::late_max`].
+    pub late_max: Option<Duration>,
     /// Gets one byte as soon as a job was heard of.
     pub joined: Option<UnixDatagram>,
     /// Who hears that it was stopped.
     pub audience: Audience,
+}
+
+impl Settings {
+    /// Returns the time after which a worker leaves that has never reached the ventilator, if its
+    /// flags say no more than this: one that leaves with the job may have come after the end.
+    #[must_use]
+    pub fn late_max(exit_when_done: bool, connect_timeout: Option<Duration>) -> Option<Duration> {
+        (exit_when_done && connect_timeout.is_none()).then_some(Duration::from_secs(60))
+    }
 }
 
 /// Everything that can happen on a connection.
@@ -78,10 +89,6 @@ const STARVED_MAX: Duration = Duration::from_secs(60);
 
 /// When it is known how many slots a host has room for, after the first task that could not be started.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
-
-/// A worker that leaves with the job, and that has never reached the ventilator, may have come after
-/// the end: it leaves after this time, unless `--connect-timeout` says otherwise.
-const LATE_MAX: Duration = Duration::from_secs(60);
 
 /// Runs tasks until told to stop, or until the job is over if that was asked for.
 ///
@@ -119,7 +126,6 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let running = Running::new(settings.runner, settings.slots, clock).or_exit(SYSTEM)?;
     let executor = Executor::new(session, settings.slots);
     let started = Instant::now();
-    let late_max = settings.connect_timeout.is_none() && settings.exit_when_done;
     let mut worker = Worker {
         clock,
         message_bytes_max: settings.lanes.message_bytes_max,
@@ -148,12 +154,14 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let mut looks = shutdown.take_looks();
 
     while !worker.is_over(settings.exit_when_done) {
-        if late_max && !worker.had_ventilator && started.elapsed() >= LATE_MAX {
+        if let Some(late_max) = settings.late_max
+            && !worker.had_ventilator
+            && started.elapsed() >= late_max
+        {
             let text = format!(
-                "the ventilator at {} was not reached in {} s, and --exit-when-done was given: is \
-                 the job over already? --connect-timeout waits longer",
-                settings.ventilator,
-                LATE_MAX.as_secs()
+                "the ventilator at {} was not reached in {late_max:?}, and --exit-when-done was \
+                 given: is the job over already? --connect-timeout waits longer",
+                settings.ventilator
             );
             return Err(worker.unreached(Fatal::new(CONNECT, text)));
         }
