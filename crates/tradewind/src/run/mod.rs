@@ -122,13 +122,13 @@ pub(crate) struct RunArgs {
     dry_run: bool,
 
     #[command(flatten)]
+    resume: ResumeArgs,
+
+    #[command(flatten)]
     format: FormatArgs,
 
     #[command(flatten)]
     handler: HandlerArgs,
-
-    #[command(flatten)]
-    resume: ResumeArgs,
 
     #[command(flatten)]
     policy: PolicyArgs,
