@@ -34,7 +34,7 @@ pub struct LogArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connections")]
 pub struct LaneArgs {
-    /// Give up when a peer cannot be reached for so long; by default never
+    /// Give up when a peer cannot be reached for this time; by default never
     #[arg(long, env = "TRADEWIND_CONNECT_TIMEOUT", value_name = "DURATION", value_parser = duration)]
     pub connect_timeout: Option<Duration>,
 
@@ -48,7 +48,7 @@ pub struct LaneArgs {
     )]
     pub message_max: u64,
 
-    /// A connection is broken when what was sent is not acknowledged, or not taken, for so long
+    /// Break a connection when sent data is not acknowledged, or not taken, for this time
     #[arg(
         long,
         env = "TRADEWIND_UNACKED_TIMEOUT",
@@ -63,7 +63,7 @@ pub struct LaneArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connections")]
 pub struct LivenessArgs {
-    /// A worker of which nothing is heard for so long, while the sink is, is lost: its tasks go to
+    /// Count a worker as lost that is not heard for this time, while the sink is: its tasks go to
     /// others
     #[arg(
         long,
@@ -114,7 +114,7 @@ impl EndArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What a task may take")]
 pub struct AttemptArgs {
-    /// Try a failed task again so many times
+    /// Try a failed task again up to N times
     #[arg(long, env = "TRADEWIND_RETRIES", value_name = "N", default_value_t = 0)]
     pub retries: u32,
 
@@ -122,7 +122,7 @@ pub struct AttemptArgs {
     #[arg(long, env = "TRADEWIND_TIMEOUT", value_name = "DURATION|N%", value_parser = timeout)]
     pub timeout: Option<Timeout>,
 
-    /// Give a task up when so many workers died while they may have run it
+    /// Give a task up when N workers died while they may have run it
     #[arg(
         long,
         env = "TRADEWIND_MAX_LOSSES",
@@ -132,8 +132,8 @@ pub struct AttemptArgs {
     )]
     pub max_losses: u32,
 
-    /// Give a worker no more tasks when so many have failed there, unless it is the last one. One
-    /// that fails much more than the others is set aside without this
+    /// Give a worker no more tasks when N have failed there, unless it is the last one. One that
+    /// fails much more than the others is set aside without this
     #[arg(
         long,
         env = "TRADEWIND_MAX_FAILURES_PER_WORKER",

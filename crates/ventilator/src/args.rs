@@ -152,7 +152,7 @@ pub struct FormatArgs {
     #[arg(long, env = "TRADEWIND_NO_HEADER", value_parser = BoolishValueParser::new())]
     pub no_header: bool,
 
-    /// Make one task of so many lines
+    /// Make one task of N lines
     #[arg(
         long,
         short = 'n',
@@ -318,7 +318,7 @@ impl FormatArgs {
 /// Whether a job goes on.
 #[derive(Args, Clone, Debug)]
 pub struct ResumeArgs {
-    /// Go on with the job that the output has, with the same input; start anew if there is none
+    /// Go on with the job that the output has, with the same input; start a new one if there is none
     #[arg(long, env = "TRADEWIND_RESUME", value_parser = BoolishValueParser::new())]
     pub resume: bool,
 

@@ -99,7 +99,7 @@ pub struct WorkerArgs {
     #[arg(long, env = "TRADEWIND_LATE_OK", value_parser = BoolishValueParser::new())]
     pub late_ok: bool,
 
-    /// Exit after so long without a task, with code 0
+    /// Exit after this time without a task, with code 0
     #[arg(
         long,
         env = "TRADEWIND_EXIT_WHEN_IDLE",
@@ -180,7 +180,7 @@ pub struct HandlerArgs {
     )]
     pub pipe: Option<PipeMode>,
 
-    /// With --pipe: from its start to its first answer, so much is not the task's time
+    /// With --pipe: time from its start to its first answer that does not count as the task's
     #[arg(
         long,
         env = "TRADEWIND_PIPE_STARTUP",
@@ -190,7 +190,7 @@ pub struct HandlerArgs {
     )]
     pub pipe_startup: Duration,
 
-    /// With --pipe: start it again so often in a row if it ends without an answer
+    /// With --pipe: how often in a row to start it again if it ends without an answer
     #[arg(long, env = "TRADEWIND_PIPE_RESTARTS", value_name = "N", default_value_t = 5)]
     pub pipe_restarts: u32,
 

@@ -55,7 +55,7 @@ A pipeline FILE (TOML) names its stages in order; a task's output in one is its 
   name = \"fetch\"            # stands in records; required, as is command
   command = \"curl -sf {}\"   # split into words as a shell does it, or a list of words
   workers = 4                # processes [default: 1], each with
-  slots = 8                  # so many tasks at once [default: the cores]
+  slots = 8                  # this many tasks at once [default: the cores]
   retries = 2
   timeout = \"30s\"           # or \"300%\"
   [[stage]]
