@@ -199,6 +199,8 @@ fn a_halt_is_said_as_gnu_parallel_has_it() {
     for never in ["never", "0"] {
         assert_eq!(run(never).expect(1).text().lines().count(), 3, "{never}");
     }
+    let wrong = run("fail").expect(2).stderr;
+    assert!(wrong.contains("as in now,fail=1; or never (0), 1"), "{wrong}");
     for halt in ["1", "2", "soon,fail=1"] {
         assert!(!run(halt).expect(1).text().contains('3'), "{halt}");
     }

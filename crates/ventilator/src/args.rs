@@ -360,13 +360,18 @@ pub struct PolicyArgs {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct HaltArg(pub Option<Halt>);
 
-impl std::str::FromStr for HaltArg {
-    type Err = HaltError;
+/// The text is neither a halt nor one of its short forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; or never (0), 1 (soon,fail=1), 2 (now,fail=1)")]
+pub struct HaltArgError(#[from] HaltError);
 
-    fn from_str(text: &str) -> Result<Self, HaltError> {
+impl std::str::FromStr for HaltArg {
+    type Err = HaltArgError;
+
+    fn from_str(text: &str) -> Result<Self, HaltArgError> {
         match text {
             "never" | "0" => Ok(Self(None)),
-            text => text.parse().map(Some).map(Self),
+            text => Ok(Self(Some(text.parse()?))),
         }
     }
 }
