@@ -154,6 +154,14 @@ fn the_terminal_is_for_one_command_at_a_time() {
     let ended = scene.run().words("--tty -j2 -- cat").input("x\n").run().expect(USAGE.into());
     assert!(ended.stderr.contains("-j1"), "{}", ended.stderr);
     scene.worker("w").words("--tty --slots 2 -- cat").run().expect(USAGE.into());
+    // And there has to be one.
+    for command in ["run --tty -- cat", "worker --tty -- cat"] {
+        let start = scene.other("setsid").arg("-w").arg(tradewind_e2e::program("tradewind"));
+        let ended = start.words(command).input("x\n").run().expect(USAGE.into());
+        assert!(ended.stderr.contains("and there is none"), "{command}: {}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{command}: {}", ended.stderr);
+    }
+    scene.assert_nothing_left();
 }
 
 #[test]

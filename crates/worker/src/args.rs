@@ -1,6 +1,7 @@
 //! The worker's flags.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -355,6 +356,10 @@ impl HandlerArgs {
     fn slots(&self, asked: Option<u32>, share: u32) -> Result<u32, Fatal> {
         if self.tty && asked.is_some_and(|slots| slots > 1) {
             let text = "--tty gives one command at a time the terminal: use --slots 1";
+            return Err(Fatal::new(USAGE, text));
+        }
+        if self.tty && File::open("/dev/tty").is_err() {
+            let text = "--tty gives commands the terminal, and there is none: start this from one";
             return Err(Fatal::new(USAGE, text));
         }
         let slots = asked.unwrap_or_else(|| if self.tty { 1 } else { cores() });
