@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tradewind_e2e::{Scene, Signal, Start, summary_counts};
+use tradewind_e2e::{Scene, Signal, Start, summary_counts, wait_until};
+use tradewind_node::is_caught;
 
 /// Less than what a worker that cannot be told of the end used to be waited for.
 const AT_ONCE: Duration = Duration::from_secs(4);
@@ -50,6 +51,31 @@ fn a_worker_that_is_killed_is_replaced_however_young_it_was() {
     assert_eq!(ended.text(), "1\n2\n3\n4\n5\n6\n7\n8\n");
     assert_eq!(summary_counts(&ended.stderr), Some("8 tasks: 8 ok"));
     assert_eq!(ended.stderr.matches("another takes its place").count(), 8, "{}", ended.stderr);
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn asked_how_things_stand_as_early_as_can_be_it_goes_on() {
+    let scene = Scene::new();
+    // One that has nobody to ask does not mind.
+    let mut dry = scene.run().words("--dry-run -- echo").keep_stdin().start();
+    wait_until("it has taken signals over", || is_caught(dry.pid(), Signal::USR1));
+    dry.signal(Signal::USR1);
+    dry.close_stdin();
+    let _ = dry.wait().expect(0);
+    for _ in 0..4 {
+        let mut run = scene.run().words("-- echo").keep_stdin().start();
+        // Before this it is not our program yet.
+        wait_until("it has taken signals over", || is_caught(run.pid(), Signal::USR1));
+        // Now it starts its children.
+        for _ in 0..40 {
+            run.signal(Signal::USR1);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        run.close_stdin();
+        let ended = run.wait().expect(0);
+        assert!(!ended.stderr.contains("killed"), "{}", ended.stderr);
+    }
     scene.assert_nothing_left();
 }
 

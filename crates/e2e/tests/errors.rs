@@ -143,6 +143,23 @@ fn a_full_disk_is_said_once_and_waited_for() {
 }
 
 #[test]
+fn a_file_that_may_not_become_larger_is_an_output_that_cannot_be_written() {
+    let scene = Scene::new();
+    let line = |end: &str| format!("ulimit -f 8; seq 100000 | \"$0\" run {end}");
+    let run = |end: &str| {
+        scene.other("sh").args(["-c", &line(end)]).arg(tradewind_e2e::program("tradewind"))
+    };
+    for output in ["--output out", "--output out.jsonl", "> out"] {
+        check(run(&format!("--echo {output}")), OUTPUT, &["File too large"]);
+    }
+    // Commands are ended by it as ever.
+    let ended = run("-n 100000 --format jsonl --stdin -- sh -c 'cat > large'").run().expect(1);
+    let signal = format!("\"signal\":{}", tradewind_e2e::Signal::XFSZ.as_raw());
+    assert!(ended.text().contains(&signal) || ended.text().contains("153"), "{}", ended.text());
+    scene.assert_nothing_left();
+}
+
+#[test]
 fn a_job_on_a_full_disk_can_be_stopped() {
     let scene = Scene::new();
     let flags = "--output /dev/full --when-full wait --echo";

@@ -1,6 +1,7 @@
 //! Asked to stop, however rudely, nothing is left behind.
 
 use std::io::{BufRead, BufReader};
+use std::time::{Duration, Instant};
 
 use tradewind_e2e::{
     Process, Scene, Signal, pause_between_signals, records, summary_counts, wait_until,
@@ -95,6 +96,29 @@ fn asked_three_times_it_leaves_at_once() {
     run.signal(Signal::INT);
     let _ = run.wait().expect(130);
     scene.assert_nothing_left();
+}
+
+#[test]
+fn asked_a_third_time_it_does_not_wait_for_commands_that_were_cancelled() {
+    // The third time comes before the job is over, or after it.
+    for waits_for in ["cancelling", "not run"] {
+        let scene = Scene::new();
+        let ignoring = ["--", "sh", "-c", "trap '' TERM; sleep 1000; :"];
+        let run = scene.run().words("-j 2 --termseq TERM,60000,KILL").args(ignoring);
+        let mut run = run.input(naps(100, "1")).start();
+        sleeping(&scene, 2);
+        run.signal(Signal::INT);
+        run.wait_for_stderr("again to cancel");
+        pause_between_signals();
+        run.signal(Signal::INT);
+        run.wait_for_stderr(waits_for);
+        pause_between_signals();
+        let asked = Instant::now();
+        run.signal(Signal::INT);
+        let _ = run.wait().expect(130);
+        assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
+        scene.assert_nothing_left();
+    }
 }
 
 #[test]

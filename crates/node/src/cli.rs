@@ -7,11 +7,13 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Error, Parser};
 
 use crate::exit::{USAGE, flush, say};
+use crate::shutdown::survive;
 
-/// Takes the command line apart, or ends the process: with the help that was asked for, or with
+/// The first thing that a program does: takes the command line apart, or ends the process: with the help that was asked for, or with
 /// one line that says what is wrong.
 #[must_use]
 pub fn parse<C: Parser>(program: &str) -> C {
+    survive();
     let words: Vec<OsString> = std::env::args_os().collect();
     let mut command = without_empty_variables(C::command());
     let parsed = command

@@ -30,4 +30,6 @@ pub use listen::{Inherited, Listen};
 pub use progress::{Progress, ProgressView};
 pub use room::Room;
 pub use runtime::{allow_many_files, block_on, block_on_until};
-pub use shutdown::{Asked, IgnoredSignals, LEAVE, Looks, PARENT_ENV, RELAY, Shutdown, StopHandle};
+pub use shutdown::{
+    Asked, IgnoredSignals, LEAVE, Looks, PARENT_ENV, RELAY, Shutdown, StopHandle, is_caught,
+};

@@ -89,14 +89,42 @@ impl IgnoredSignals {
 
     /// From what Linux says in /proc/PID/status; elsewhere none is known.
     fn from_status(status: &str) -> Self {
-        let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-        let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        Self(mask.unwrap_or(0))
+        Self(signal_mask(status, "SigIgn:").unwrap_or(0))
     }
 
     /// Takes a signal over, unless it is to stay ignored.
     fn take(self, signal: Signo) -> Result<Option<Signal>, Fatal> {
         if self.contains(signal) { Ok(None) } else { handle(signal).map(Some) }
+    }
+}
+
+/// A set of signals of /proc/PID/status.
+fn signal_mask(status: &str, name: &str) -> Option<u64> {
+    let mask = status.lines().find_map(|line| line.strip_prefix(name))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+/// Has this process taken this signal over, so that it does not end it? Where that is not known, yes.
+#[must_use]
+pub fn is_caught(process: Pid, signal: Signo) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_pid()));
+    let caught = status.ok().and_then(|status| signal_mask(&status, "SigCgt:"));
+    caught.is_none_or(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
+}
+
+/// Takes over what must not end a program at any time, before it does anything else: SIGUSR1, which
+/// asks a question, whenever it comes; and SIGXFSZ, so that a file that may not become larger is one
+/// that cannot be written. Commands start with neither taken over.
+pub(crate) fn survive() {
+    let ignored = IgnoredSignals::at_start();
+    // What tokio has taken over stays so when this runtime has gone. Without one the program goes on:
+    // it will say so itself.
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else {
+        return;
+    };
+    let _runtime = runtime.enter();
+    for signal in [Signo::USR1, Signo::XFSZ] {
+        let _ = ignored.take(signal);
     }
 }
 
@@ -152,6 +180,13 @@ impl Shutdown {
         std::mem::replace(&mut self.looks, Looks(None))
     }
 
+    /// For whoever is about to wait without listening to this: dropped, what is returned has the next
+    /// signal that asks to stop at once call this, on a thread of its own.
+    #[must_use]
+    pub fn when_asked_again(&self, call: fn()) -> impl Drop + use<> {
+        AskedAgain(self.signals.is_some().then_some(call))
+    }
+
     /// Waits until it is asked for more than before. Cancel-safe.
     pub async fn asked(&mut self) -> Asked {
         let asked = tokio::select! {
@@ -185,6 +220,28 @@ async fn handled(handle: &mut watch::Receiver<Option<Asked>>, before: Option<Ask
     }
 }
 
+/// Listens on when it is dropped.
+struct AskedAgain(Option<fn()>);
+
+impl Drop for AskedAgain {
+    fn drop(&mut self) {
+        let Some(call) = self.0.take() else { return };
+        let listen = async move {
+            // What came twice was one request.
+            tokio::time::sleep(ONE_SIGNAL).await;
+            if let Ok(mut signals) = Signals::of_user(IgnoredSignals::at_start()) {
+                signals.next().await;
+                call();
+            }
+        };
+        // Where there is no room for it, the wait is as long as it is.
+        let _ = std::thread::Builder::new().name("asked-again".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map(|runtime| runtime.block_on(listen))
+        });
+    }
+}
+
 impl Looks {
     /// Waits for the next. Cancel-safe.
     pub async fn next(&mut self) {
@@ -209,6 +266,20 @@ impl Signals {
             follow_parent()?;
         }
         Ok(signals)
+    }
+
+    /// Without what a parent passes on with [`RELAY`]: it does so too when the job is over.
+    fn of_user(ignored: IgnoredSignals) -> Result<Self, Fatal> {
+        let has_parent = std::env::var_os(PARENT_ENV).is_some();
+        let of_user = |signal| if has_parent { Ok(None) } else { ignored.take(signal) };
+        Ok(Self {
+            interrupt: of_user(Signo::INT)?,
+            terminate: of_user(Signo::TERM)?,
+            hangup: of_user(Signo::HUP)?,
+            relayed: None,
+            leave: has_parent.then(|| handle(LEAVE)).transpose()?,
+            last: None,
+        })
     }
 
     /// Waits for the next; true if it means at once.

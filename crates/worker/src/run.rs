@@ -18,7 +18,9 @@ use tradewind_proto::limits::BATCH_TASKS_MAX;
 use tradewind_proto::message::{self, Card, Layout, Role, ToWorker};
 use tradewind_proto::{Attempt, SessionId, Slot, Time};
 
-use crate::handler::{Deck, Finished, Lack, Standing, Task, Unstarted, clip, live_failure};
+use crate::handler::{
+    Deck, Finished, Lack, Standing, Task, Unstarted, clip, live_failure, stop_at_once,
+};
 use crate::runner::{Runner, Running};
 
 /// What a worker was told to do.
@@ -149,6 +151,8 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         idle: Instant::now(),
         idle_max: settings.exit_when_idle,
     };
+    // Goes before the worker does, which then waits for what it stops.
+    let _asked_again = shutdown.when_asked_again(stop_at_once);
     let mut batch = Vec::with_capacity(EVENTS_MAX);
     let mut has_more = false;
     let mut looks = shutdown.take_looks();

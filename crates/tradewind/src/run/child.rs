@@ -16,7 +16,7 @@ use tradewind_node::args::LogArgs;
 use tradewind_node::exit::{
     BAR_ENV, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say, share_with_bar,
 };
-use tradewind_node::{LEAVE, PARENT_ENV, RELAY};
+use tradewind_node::{LEAVE, PARENT_ENV, RELAY, is_caught};
 
 /// What a child is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,9 @@ const RELAYS_GRACE: Duration = Duration::from_secs(5);
 
 /// From the request to quit to SIGKILL, beside commands that take two seconds of that to end.
 const QUIT_GRACE: Duration = Duration::from_secs(5);
+
+/// Before a worker that was told to leave is told so again. More than what counts as one signal.
+const LEAVE_AGAIN: Duration = Duration::from_millis(300);
 
 /// What a worker takes besides its commands.
 const QUIT_MARGIN: Duration = Duration::from_secs(3);
@@ -377,7 +380,14 @@ impl Children {
 
     /// Has the ventilator say how things stand.
     pub(super) fn look(&mut self) {
-        self.signal(Signo::USR1, |role| role == Role::Ventilator);
+        // One that has only just been started would be ended by the question.
+        let ventilator = self.processes.iter().find(|it| it.part.role == Role::Ventilator);
+        let pid = ventilator.and_then(|it| Pid::from_raw(it.started.child.id().cast_signed()));
+        if pid.is_some_and(|pid| is_caught(pid, Signo::USR1)) {
+            self.signal(Signo::USR1, |role| role == Role::Ventilator);
+        } else {
+            say("starting");
+        }
     }
 
     /// Ends all children, the hard way if need be.
@@ -391,6 +401,20 @@ impl Children {
             self.signal(Signo::KILL, |_| true);
             self.all_ended(None).await;
         }
+    }
+
+    /// Ends all children, and workers do not wait for their commands either.
+    pub(super) async fn quit_now(&mut self) {
+        self.is_quitting = true;
+        // One that stops its commands kills them when it is told to leave once more.
+        let until = Instant::now() + self.quit_grace;
+        while Instant::now() < until {
+            self.signal(LEAVE, |_| true);
+            if tokio::time::timeout(LEAVE_AGAIN, self.all_ended(None)).await.is_ok() {
+                return;
+            }
+        }
+        self.quit().await;
     }
 
     fn signal(&mut self, signo: Signo, is_meant: impl Fn(Role) -> bool) {

@@ -430,6 +430,7 @@ fn check_open_files() -> Result<(), Fatal> {
 /// Sees the children through to their end.
 async fn drive(mut children: Children, mut shutdown: Shutdown) -> exit::Outcome {
     let mut looks = shutdown.take_looks();
+    let mut is_cancelled = false;
     loop {
         tokio::select! {
             () = looks.next() => children.look(),
@@ -449,7 +450,15 @@ async fn drive(mut children: Children, mut shutdown: Shutdown) -> exit::Outcome 
             },
             asked = shutdown.asked() => match asked {
                 // The ventilator knows what draining and cancelling mean.
-                Asked::Drain | Asked::Cancel => children.ask_ventilator(),
+                Asked::Drain | Asked::Cancel => {
+                    is_cancelled = asked == Asked::Cancel;
+                    children.ask_ventilator();
+                }
+                // Commands have had the time that they get when they were cancelled.
+                Asked::Quit if is_cancelled => {
+                    children.quit_now().await;
+                    return Ok(STOPPED);
+                }
                 Asked::Quit => {
                     children.quit().await;
                     return Ok(STOPPED);

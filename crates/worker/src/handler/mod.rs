@@ -36,7 +36,7 @@ pub use program::{ProgramError, check_program, check_word};
 pub use quote::COMMAND_BYTES_MAX;
 pub(crate) use slots::panicked;
 pub use slots::{Begun, Deck, Finished, Slots};
-pub use stop::StopSignal;
+pub use stop::{StopSignal, stop_at_once};
 pub(crate) use tail::clip;
 pub use template::{Input, MissingCommand, Template};
 pub use term_seq::{TermSeq, TermSeqError};

@@ -16,12 +16,15 @@ use rustix::process::Signal;
 use self::streams::Streams;
 use super::group::Group;
 use super::linger::Linger;
-use super::stop::StopSignal;
+use super::stop::{StopSignal, is_at_once};
 use super::tail::Tail;
 use super::term_seq::TermSeq;
 
 /// How often a stopped group whose leader has exited is asked whether the others have too.
 const OTHERS_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How often it is seen whether a command that is being stopped is to be killed now.
+const AT_ONCE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often a command is looked at that the kernel may have stopped because of the terminal: first,
 /// and later on.
@@ -102,7 +105,7 @@ pub(super) fn supervise(spawned: Spawned, care: &Care<'_>, stop: &StopSignal) ->
     loop {
         let timeout = match stopping {
             Stopping::Signalled { at, .. } => {
-                let left = at.saturating_duration_since(Instant::now());
+                let left = at.saturating_duration_since(Instant::now()).min(AT_ONCE_INTERVAL);
                 Some(if leader_exited { left.min(OTHERS_INTERVAL) } else { left })
             }
             Stopping::No => terminal_interval,
@@ -128,10 +131,13 @@ pub(super) fn supervise(spawned: Spawned, care: &Care<'_>, stop: &StopSignal) ->
                 stopping = go_on_stopping(&group, care.term_seq, 0);
             }
         }
-        if let Stopping::Signalled { next, at } = stopping
-            && Instant::now() >= at
-        {
-            stopping = go_on_stopping(&group, care.term_seq, next);
+        if let Stopping::Signalled { next, at } = stopping {
+            if is_at_once() {
+                group.signal(Signal::KILL);
+                stopping = Stopping::Killed;
+            } else if Instant::now() >= at {
+                stopping = go_on_stopping(&group, care.term_seq, next);
+            }
         }
         if streams.exceeded && streams.has_stdout() {
             // Before the pipe is closed, or a broken pipe might kill it first.

@@ -68,6 +68,18 @@ impl StopSignal {
     }
 }
 
+static AT_ONCE: AtomicBool = AtomicBool::new(false);
+
+/// From now on commands that are being stopped are killed: whoever waits for that has asked again.
+pub fn stop_at_once() {
+    AT_ONCE.store(true, Ordering::Release);
+}
+
+/// Is there no time left for what is being stopped?
+pub(super) fn is_at_once() -> bool {
+    AT_ONCE.load(Ordering::Acquire)
+}
+
 impl AsFd for StopSignal {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
