@@ -78,6 +78,48 @@ fn what_is_misspelt_is_named_as_it_is_spelt() {
 }
 
 #[test]
+fn values_need_a_command_or_what_stands_for_one() {
+    let scene = Scene::new();
+    let ended = scene.run().words("--echo -- ::: a b").run().expect(0);
+    assert_eq!(ended.text(), "a\nb\n");
+    let _ = scene.run().words("--sleep -- ::: 0.01").run().expect(0);
+    check(
+        scene.run().words("-- ::: a b"),
+        2,
+        "tradewind: nothing to do with the values: give a command before them; if they are commands \
+         themselves, write -- sh -c {} :::",
+    );
+    let both = "--echo and --sleep run no command, and one was given after --";
+    check(scene.run().words("--echo -- cat ::: a"), 2, &format!("tradewind: {both}"));
+    check(scene.ours("worker").words("--sleep -- cat"), 2, &format!("worker: {both}"));
+}
+
+#[test]
+fn what_users_of_parallel_and_xargs_type_is_explained() {
+    let scene = Scene::new();
+    for (flags, wanted) in [
+        ("-P 4", "here it is -j (--jobs)"),
+        ("-a x", "here it is --input"),
+        ("--arg-file=x", "here it is --input"),
+        ("-k", "here lines are in the order of the input anyway"),
+        ("-I {}", "here the replacement string is always {}"),
+        ("--bar", "where stderr is a terminal and the output goes elsewhere"),
+        ("--resume-failed", "here it is --resume --retry-failed"),
+    ] {
+        let ended = scene.run().words(flags).words("-- echo").run().expect(2);
+        assert!(ended.stderr.contains(wanted), "{flags}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_terminal_that_is_not_there_is_a_line() {
+    let scene = Scene::new();
+    let run = scene.other("setsid").arg("--wait").arg(program("tradewind"));
+    let run = run.words("run --tty -j1 -- echo ::: 1");
+    check(run, 2, "tradewind: --tty needs a terminal, and there is none here");
+}
+
+#[test]
 fn a_number_that_is_none_is_told_so_in_words_for_people() {
     let scene = Scene::new();
     let lines = [

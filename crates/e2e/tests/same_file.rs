@@ -90,6 +90,54 @@ fn output_and_joblog_are_never_one_file() {
 }
 
 #[test]
+fn files_of_values_are_inputs() {
+    let scene = scene();
+    scene.file("other", "x\n");
+    for values in [":::: io", ":::: other link", "::: a :::: io", "::: a ::::+ hard"] {
+        for flag in ["--output", "--joblog"] {
+            let run = scene.run().words("--overwrite").args([flag, "io"]).words("-- echo");
+            assert_refused(&scene, values, run.words(values));
+        }
+    }
+}
+
+#[test]
+fn results_are_not_put_over_the_input() {
+    let scene = Scene::new();
+    std::fs::create_dir_all(scene.path("results/1")).expect("it can be made");
+    for file in ["stdout", "stderr", "record.json"] {
+        let name = format!("results/1/{file}");
+        let path = scene.file(&name, PRECIOUS);
+        let run = || scene.run().words("--overwrite --results results");
+        let values = run().args(["--", "echo", "::::", &name]);
+        let stdin = run().stdin(File::open(&path).expect("it is there")).words("-- echo");
+        for start in [run().args(["--input", &name, "--", "echo"]), values, stdin] {
+            let ended = start.run().expect(2);
+            assert!(ended.stderr.contains("in the directory of a task"), "{}", ended.stderr);
+            assert_eq!(scene.read(&name), PRECIOUS.as_bytes());
+        }
+    }
+    // Beside these it is in nobody's way.
+    scene.file("results/list", PRECIOUS);
+    let run = scene.run().words("--overwrite --results results --input results/list -- echo");
+    let _ = run.run().expect(0);
+    assert_eq!(scene.read("results/list"), PRECIOUS.as_bytes());
+}
+
+#[test]
+fn a_pipeline_file_is_not_written_over() {
+    let scene = scene();
+    let text = "[[stage]]\nname = 'a'\necho = true\n";
+    scene.file("p.toml", text);
+    for flags in ["--output p.toml", "--joblog p.toml"] {
+        let run = scene.run().words("--pipeline p.toml --overwrite").words(flags).input("a\n");
+        let ended = run.run().expect(2);
+        assert!(ended.stderr.contains("are the same file"), "{}", ended.stderr);
+        assert_eq!(scene.read("p.toml"), text.as_bytes());
+    }
+}
+
+#[test]
 fn a_pipeline_file_names_no_file_twice() {
     let scene = scene();
     for output in ["io", "hard", "link"] {

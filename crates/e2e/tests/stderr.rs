@@ -219,6 +219,7 @@ fn a_closed_stream_is_an_error_and_a_null_device_is_none() {
     sh("echo 1 | T run --echo >&-", 4, "standard output is closed");
     sh("echo 1 | T run --echo --output o --joblog - >&-", 4, "standard output is closed");
     sh("T sink --listen tcp://127.0.0.1:0 >&-", 4, "standard output is closed");
+    sh("echo 1 | T run --dry-run -- echo >&-", 4, "standard output is closed");
     sh("T run --echo <&-", 3, "standard input is closed");
     sh("T ventilator <&-", 3, "standard input is closed");
     sh("echo 1 | T run --echo --output p.jsonl >&-", 0, "1 ok");

@@ -68,10 +68,49 @@ fn explain(error: &Error, command: &Command, words: &[OsString]) -> String {
         ContextValue::Strings(texts) => texts.first().cloned(),
         _ => None,
     });
+    if let Some(hint) = known_elsewhere(error, command, words) {
+        return format!("{what}; {hint} (see --help)");
+    }
     match suggestion.or_else(|| nearest_subcommand(error, command)) {
         Some(suggestion) => format!("{what}; did you mean {suggestion}? (see --help)"),
         None => format!("{what} (see --help)"),
     }
+}
+
+/// Flags of GNU parallel and xargs; the flag of a program that has what they do; and what to know.
+const THEIRS: [(&str, &str, &str); 12] = [
+    ("-P", "jobs", "here it is -j (--jobs)"),
+    ("--max-procs", "jobs", "here it is -j (--jobs)"),
+    ("-a", "input", "here it is --input"),
+    ("--arg-file", "input", "here it is --input"),
+    ("-k", "ordered", IN_ORDER),
+    ("--keep-order", "ordered", IN_ORDER),
+    ("-I", "jobs", "here the replacement string is always {}, and {{}} is a literal {}"),
+    ("--bar", "no-progress", BAR),
+    ("--eta", "no-progress", BAR),
+    ("--progress", "no-progress", BAR),
+    ("--csv", "input-format", "here it is --input-format csv"),
+    ("--resume-failed", "retry-failed", "here it is --resume --retry-failed"),
+];
+
+const IN_ORDER: &str = "here lines are in the order of the input anyway; else --ordered";
+
+const BAR: &str = "here there is one where stderr is a terminal and the output goes elsewhere";
+
+/// What to know about an unknown flag that is another program's.
+fn known_elsewhere(error: &Error, command: &Command, words: &[OsString]) -> Option<&'static str> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let subcommand = words.iter().skip(1).find_map(|word| command.find_subcommand(word));
+    let command = subcommand.unwrap_or(command);
+    let has = |flag: &str| command.get_arguments().any(|arg| arg.get_long() == Some(flag));
+    let flag = unknown.split('=').next().unwrap_or_default();
+    let known = THEIRS.iter().find(|(theirs, ours, _)| *theirs == flag && has(ours));
+    known.map(|(.., hint)| *hint)
 }
 
 /// The subcommand that was meant: two letters that have changed places are more than clap forgives
@@ -156,6 +195,14 @@ mod tests {
         let mut command = Tool::command();
         let error = command.try_get_matches_from_mut(&words).unwrap_err();
         explain(&error, &command, &words)
+    }
+
+    #[test]
+    fn a_flag_of_another_program_is_explained_where_we_have_what_it_does() {
+        let hint = "unexpected argument '-a' found; here it is --input (see --help)";
+        assert_eq!(error("tool run -a x"), hint);
+        assert_eq!(error("tool sink -a x"), "unexpected argument '-a' found (see --help)");
+        assert_eq!(error("tool run -P 3"), "unexpected argument '-P' found (see --help)");
     }
 
     #[test]

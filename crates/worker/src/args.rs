@@ -158,7 +158,7 @@ pub struct HandlerArgs {
     #[arg(
         long,
         env = "TRADEWIND_ECHO",
-        conflicts_with_all = ["sleep", "command"],
+        conflicts_with = "sleep",
         value_parser = BoolishValueParser::new()
     )]
     pub echo: bool,
@@ -167,7 +167,6 @@ pub struct HandlerArgs {
     #[arg(
         long,
         env = "TRADEWIND_SLEEP",
-        conflicts_with = "command",
         value_parser = BoolishValueParser::new()
     )]
     pub sleep: bool,
@@ -380,6 +379,10 @@ impl HandlerArgs {
     /// # Errors
     /// When there is no handler, or its command cannot be run.
     pub fn runner(&self, worker: &str, message_bytes_max: u64) -> Result<Runner, Fatal> {
+        if (self.echo || self.sleep) && !self.command.is_empty() {
+            let text = "--echo and --sleep run no command, and one was given after --";
+            return Err(Fatal::new(USAGE, text));
+        }
         if self.echo {
             // Not worth a thread's wake-up.
             return Ok(Runner::Inline(Arc::new(Handler::Echo)));

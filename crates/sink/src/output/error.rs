@@ -41,6 +41,15 @@ pub enum OpenError {
         /// What was to be opened.
         destination: Destination,
     },
+    /// Something is in it already, and nothing says of which job.
+    #[error(
+        "{destination} exists already, and has no journal beside it with which --resume could go \
+         on; give --overwrite to replace it"
+    )]
+    NoJournal {
+        /// What was to be opened.
+        destination: Destination,
+    },
     /// Two of what is read and written are one file.
     #[error(transparent)]
     Same(#[from] SameFile),

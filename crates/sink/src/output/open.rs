@@ -103,7 +103,7 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, OpenError> {
         }
         let is_empty = !is_ours || file.len().map_err(opening)? == 0;
         if !is_empty && !may_hold_something {
-            return Err(OpenError::Exists { destination });
+            return Err(OpenError::NoJournal { destination });
         }
     }
     Ok(prepared)
@@ -387,8 +387,10 @@ mod tests {
         fs::write(&full, "precious, and longer than what follows").unwrap();
         let refused = |output: &Path, joblog: &Path, wanted: &str| {
             let error = open(&settings(output, Some(joblog), false)).unwrap_err();
-            let wanted =
-                format!("{wanted} {full:?} exists already; give --overwrite to replace it");
+            let wanted = format!(
+                "{wanted} {full:?} exists already, and has no journal beside it with which \
+                         --resume could go on; give --overwrite to replace it"
+            );
             assert_eq!(error.to_string(), wanted);
             assert_eq!(fs::read(&full).unwrap().len(), 38);
         };

@@ -8,9 +8,10 @@ mod tasks;
 mod values;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{IsTerminal, stdout};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -121,6 +122,10 @@ pub(crate) struct RunArgs {
     )]
     dry_run: bool,
 
+    /// Files whose lines are values.
+    #[arg(skip)]
+    values_from: Vec<InputPath>,
+
     #[command(flatten)]
     resume: ResumeArgs,
 
@@ -170,6 +175,8 @@ impl RunArgs {
             return Err(Fatal::new(USAGE, text));
         }
         let values = self.take_values()?;
+        let has_values = values.is_some() || !self.values_from.is_empty();
+        self.check_command(has_values)?;
         self.format.asked_fields = self.handler.asked_fields().map(AskedFields::new);
         let format = self.format.format(self.null, self.handler.colsep.as_ref())?;
         self.handler.fields = self.handler.fields.or(self.fields(values.is_some()));
@@ -179,6 +186,9 @@ impl RunArgs {
         }
         let tasks = Tasks::open(values, &self.input(), self.logs.quiet)?;
         if self.dry_run {
+            if tradewind_stdio::is_stdout_closed() {
+                return Err(Fatal::new(OUTPUT, "standard output is closed"));
+            }
             let template = self.handler.template()?;
             return dry_run::show(
                 tasks.try_into()?,
@@ -189,6 +199,20 @@ impl RunArgs {
             );
         }
         block_on(|shutdown| self.run(tasks, shutdown))
+    }
+
+    /// A command line can end in values without a command before them.
+    fn check_command(&self, has_values: bool) -> Result<(), Fatal> {
+        let HandlerArgs { echo, sleep, command, tty, .. } = &self.handler;
+        if !*echo && !*sleep && command.is_empty() && has_values {
+            let text = "nothing to do with the values: give a command before them; if they are \
+                        commands themselves, write -- sh -c {} :::";
+            return Err(Fatal::new(USAGE, text));
+        }
+        if *tty && !self.dry_run && File::open("/dev/tty").is_err() {
+            return Err(Fatal::new(USAGE, "--tty needs a terminal, and there is none here"));
+        }
+        Ok(())
     }
 
     /// What workers have to know of the tasks, besides `--colsep`.
@@ -214,7 +238,8 @@ impl RunArgs {
             return Err(Fatal::new(USAGE, text));
         }
         if self.workers > slots {
-            let text = format!("{} workers cannot share {slots} slots; see -j", self.workers);
+            let s = if slots == 1 { "" } else { "s" };
+            let text = format!("{} workers cannot share {slots} slot{s}; see -j", self.workers);
             return Err(Fatal::new(USAGE, text));
         }
 
@@ -223,22 +248,32 @@ impl RunArgs {
 
     /// Refuses to write over what is read.
     fn check_files(&self, has_values: bool) -> Result<(), Fatal> {
-        let input = self.input();
-        let read = match &input {
-            InputPath::File(path) => {
-                FileId::of_path(path).map(|id| ReadFile { name: input.to_string(), id })
-            }
-            InputPath::Stdin if has_values => None,
-            InputPath::Stdin => ReadFile::stdin(),
-        };
+        let mut inputs = self.values_from.clone();
+        // Where all tasks are on the command line there is none.
+        if !has_values {
+            inputs.push(self.input());
+        }
         self.output.check()?;
         // The sink finds what Rust's runtime has opened here in its place.
         let targets = [Some(self.output.target()), self.output.joblog.clone()];
         if targets.contains(&Some(OutputTarget::Stdout)) && tradewind_stdio::is_stdout_closed() {
             return Err(Fatal::new(OUTPUT, "standard output is closed"));
         }
+        let pipeline = self.pipeline.as_ref().and_then(|path| {
+            FileId::of_path(path).map(|id| ReadFile { name: format!("pipeline {path:?}"), id })
+        });
         let (output, joblog) = (self.output.target(), self.output.joblog.as_ref());
-        check_distinct(read.as_slice(), &output, joblog).or_exit(USAGE)
+        let read: Vec<ReadFile> = inputs.iter().filter_map(read_file).chain(pipeline).collect();
+        check_distinct(&read, &output, joblog).or_exit(USAGE)?;
+        let results = self.output.results.as_deref();
+        let overwritten = inputs.iter().find(|input| results.is_some_and(|dir| is_of(input, dir)));
+        overwritten.map_or(Ok(()), |input| {
+            let text = format!(
+                "{input} is in the directory of a task in --results: name another one for one of \
+                 them"
+            );
+            Err(Fatal::new(USAGE, text))
+        })
     }
 
     fn input(&self) -> InputPath {
@@ -411,6 +446,28 @@ impl RunArgs {
         }
         args
     }
+}
+
+fn read_file(input: &InputPath) -> Option<ReadFile> {
+    match input {
+        InputPath::File(path) => {
+            FileId::of_path(path).map(|id| ReadFile { name: input.to_string(), id })
+        }
+        InputPath::Stdin => ReadFile::stdin(),
+    }
+}
+
+/// Is this in the directory of a task, where its output goes?
+fn is_of(input: &InputPath, results: &Path) -> bool {
+    let path = match input {
+        InputPath::File(path) => path,
+        InputPath::Stdin => Path::new("/dev/stdin"),
+    };
+    let (Ok(path), Ok(results)) = (path.canonicalize(), results.canonicalize()) else {
+        return false;
+    };
+    let task = path.strip_prefix(results).ok().and_then(Path::parent).and_then(Path::to_str);
+    task.is_some_and(|task| !task.is_empty() && task.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// With fewer open files than this none of the children could do its part.

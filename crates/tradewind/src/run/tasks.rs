@@ -80,6 +80,7 @@ impl RunArgs {
         let (command, values) = values::split(command).or_exit(USAGE)?;
         self.handler.command = command;
         let Some(values) = values else { return Ok(None) };
+        self.values_from = values.files();
         let refuse = |flag: &str| {
             let text = format!("values after ::: are the tasks, and so is {flag}: use one of them");
             Err(Fatal::new(USAGE, text))

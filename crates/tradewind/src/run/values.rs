@@ -96,6 +96,18 @@ pub(super) fn split(
     Ok((rest, values))
 }
 
+impl Values {
+    /// Where values are read from.
+    pub(super) fn files(&self) -> Vec<InputPath> {
+        let sources = self.lists.iter().flatten();
+        let file = |source: &Source| match source {
+            Source::File(path) => Some(path.clone()),
+            Source::Words(_) => None,
+        };
+        sources.filter_map(file).collect()
+    }
+}
+
 /// A word that begins a list of values.
 struct Separator {
     word: &'static str,
