@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, kill_process_group};
 use tradewind_e2e::{
     Process, Scene, Signal, pause_between_signals, records, summary_counts, wait_until,
 };
@@ -204,6 +205,60 @@ fn a_worker_that_is_asked_to_leave_finishes_what_it_runs() {
     let _ = ventilator.wait().expect(0);
     let _ = stays.wait().expect(0);
     scene.assert_nothing_left();
+}
+
+/// As a service manager, a batch system or a shutdown does it: all there is gets the signal, in any
+/// order.
+#[test]
+fn what_ends_a_command_together_with_its_worker_is_not_the_tasks_failure() {
+    for (signal, ends) in [
+        (Signal::TERM, "exec sleep 1000"),
+        (Signal::INT, "exec sleep 1000"),
+        (Signal::TERM, "trap 'exit 143' TERM; sleep 1000 & wait"),
+    ] {
+        for is_worker_first in [true, false] {
+            let scene = Scene::new();
+            let sink = scene.sink().words("--format jsonl").start();
+            let ventilator = scene.ventilator().input(naps(2, "x")).start();
+            let pids = scene.path("pids");
+            let command = format!("echo $$ >> {}; {ends}", pids.display());
+            let leaves = scene.worker("leaves").words("--slots 2 --exit-when-done");
+            let mut leaves = leaves.args(["--", "bash", "-c", &command]).start();
+            wait_until("both have begun", || {
+                let pids = std::fs::read_to_string(&pids).unwrap_or_default();
+                pids.lines().count() == 2
+                    && (ends.starts_with("exec") || scene.count("sleep ") == 2)
+            });
+            if is_worker_first {
+                leaves.signal(signal);
+            }
+            for pid in String::from_utf8(scene.read("pids")).unwrap().lines() {
+                let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+                kill_process_group(pid, signal).unwrap();
+            }
+            if !is_worker_first {
+                leaves.signal(signal);
+            }
+            let stays = scene.worker("stays").words("--exit-when-done -- echo {}").start();
+            let _ = leaves.wait().expect(0);
+            let ended = sink.wait().expect(0);
+            for record in &records(&ended.stdout, 2) {
+                assert_eq!(record.status, "ok", "{}", record.json);
+                assert_eq!(record.worker, "stays");
+            }
+            let _ = ventilator.wait().expect(0);
+            let _ = stays.wait().expect(0);
+            scene.assert_nothing_left();
+        }
+    }
+}
+
+#[test]
+fn a_command_that_somebody_ends_has_failed() {
+    let scene = Scene::new();
+    let words = "-j1 --format jsonl -- sh -c";
+    let ended = scene.run().words(words).args(["kill -TERM $$"]).input("x\n").run().expect(1);
+    assert!(ended.stdout.windows(22).any(|at| at == b"killed by signal 15 (S"));
 }
 
 #[test]

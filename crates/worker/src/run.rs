@@ -448,6 +448,9 @@ impl Worker {
         let Unstarted { lack, reason } = unstarted;
         let slots = self.executor.slots_now();
         tracing::debug!(seq = seq.0, slots, "not started, {put_back:?}: {reason}");
+        if lack == Lack::Worker {
+            return tracing::info!("task {} is handed back: {reason}", seq.0 + 1);
+        }
         if lack == Lack::Command {
             let reason = format!("{reason}; no task can be run here any more");
             return self.leave(COMMAND, reason, self.grace);
@@ -524,6 +527,7 @@ impl Worker {
             "stopping: handing back what has not started, finishing what runs"
         );
         self.is_asked_to_stop = true;
+        self.running.notice_leaving();
         self.executor.handle_drain(self.clock.now(), self.grace);
         Ok(())
     }

@@ -188,6 +188,13 @@ impl Running {
         }
     }
 
+    /// The worker was asked to leave.
+    pub(crate) fn notice_leaving(&self) {
+        if let Self::Threads { slots, .. } = self {
+            slots.notice_leaving();
+        }
+    }
+
     /// Are tasks fed to slots that are busy?
     pub(crate) fn is_feeding(&self) -> bool {
         matches!(self, Self::Pipes { .. })

@@ -10,8 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -38,6 +39,15 @@ const SIGPIPE: i32 = Signal::PIPE.as_raw();
 /// What interpreters exit with that do not find their script.
 const NOT_FOUND: [i32; 3] = [2, 126, 127];
 
+/// What ends commands together with their worker: HUP, INT and TERM.
+const LEAVING_SIGNALS: [i32; 3] = [1, 2, 15];
+
+/// How long the worker may take to hear of it too.
+const LEAVING_WAIT: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether it has.
+const LEAVING_LOOK: Duration = Duration::from_millis(10);
+
 /// Waits before a command is tried again that could not be started for a passing reason.
 const RETRY_DELAYS_MS: [u64; 2] = [5, 20];
 
@@ -60,6 +70,8 @@ pub struct CommandHandler {
     /// There is a terminal that commands may want.
     has_terminal: bool,
     oom_kills: OomKills,
+    /// The worker was asked to leave.
+    is_leaving: AtomicBool,
     options: CommandOptions,
 }
 
@@ -108,7 +120,18 @@ impl CommandHandler {
         let hidden = hidden_variables();
         let oom_kills = OomKills::default();
         let (typed, template) = (template.clone(), RwLock::new(Arc::new(template)));
-        Self { typed, template, program, nothing, hidden, has_terminal, oom_kills, options }
+        let is_leaving = AtomicBool::new(false);
+        Self {
+            typed,
+            template,
+            program,
+            nothing,
+            hidden,
+            has_terminal,
+            oom_kills,
+            is_leaving,
+            options,
+        }
     }
 
     /// As the command sees it.
@@ -256,6 +279,10 @@ impl BlockingHandler for CommandHandler {
                 let reason = format!("{:?} has gone while it was being started", words[0]);
                 Err(Unstarted { lack: Lack::Command, reason })
             }
+            Ok(ended) if self.has_left_with_worker(&ended, stop) => {
+                let reason = "the command was ended by what asked this worker to leave".to_owned();
+                Err(Unstarted { lack: Lack::Worker, reason })
+            }
             Ok(ended) => {
                 if self.options.live == Live::Raw && ended.status.signal() == Some(SIGPIPE) {
                     live::notice_closed();
@@ -272,6 +299,10 @@ impl BlockingHandler for CommandHandler {
         Ok(())
     }
 
+    fn notice_leaving(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+    }
+
     fn command(&self, task: &Task) -> Payload {
         // Of a task that lacks a field there is none.
         self.template().quote(&task.payload, task.seq, self.slot(task)).unwrap_or_default().into()
@@ -285,6 +316,28 @@ impl CommandHandler {
         may_be
             && !ended.is_stopped
             && self.program.as_ref().is_some_and(|program| !program.exists())
+    }
+
+    /// Did a signal that asks the worker to leave end the command too? A system that shuts down, a
+    /// service manager or a batch system sends it to all there is, in any order.
+    fn has_left_with_worker(&self, ended: &Ended, stop: &StopSignal) -> bool {
+        let signal = match exit_of(ended.status) {
+            Exit::Signal(signal) => signal,
+            // As shells and others say it that clean up before they go.
+            Exit::Code(code) if self.options.skip_exit_code != Some(code) => code - 128,
+            Exit::Code(_) | Exit::None => return false,
+        };
+        let is_ours = ended.is_stopped || ended.stdout_exceeded || ended.wanted_terminal.is_some();
+        if is_ours || !LEAVING_SIGNALS.contains(&signal) {
+            return false;
+        }
+        let waits_until = Instant::now() + LEAVING_WAIT;
+        while !self.is_leaving.load(Ordering::Acquire) {
+            if Instant::now() >= waits_until || stop.wait_timeout(LEAVING_LOOK) {
+                return false;
+            }
+        }
+        true
     }
 
     fn outcome(&self, ended: Ended) -> Outcome {

@@ -26,6 +26,8 @@ pub enum Lack {
     Closed,
     /// The command, though it was there at the start: no task can be run here any more.
     Command,
+    /// A worker that stays: what asked it to leave has ended the command as well.
+    Worker,
 }
 
 /// A task was not run, for a reason that is none of its own.
@@ -227,6 +229,7 @@ impl fmt::Display for Lack {
             Self::Memory => "memory",
             Self::Closed => "the command's file",
             Self::Command => "the command",
+            Self::Worker => "the worker",
         })
     }
 }

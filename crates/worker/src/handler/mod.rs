@@ -110,6 +110,9 @@ pub trait BlockingHandler: Send + Sync {
         Ok(())
     }
 
+    /// The worker was asked to leave.
+    fn notice_leaving(&self) {}
+
     /// What is run for this task, as a shell would take it; empty if that makes no sense.
     fn command(&self, task: &Task) -> Payload {
         let _ = task;
@@ -160,6 +163,12 @@ impl BlockingHandler for Handler {
         match self {
             Self::Echo | Self::Sleep => Ok(()),
             Self::Command(handler) => handler.set_layout(layout),
+        }
+    }
+
+    fn notice_leaving(&self) {
+        if let Self::Command(handler) = self {
+            handler.notice_leaving();
         }
     }
 

@@ -148,6 +148,11 @@ impl Slots {
         self.shared.handler.set_layout(layout)
     }
 
+    /// The worker was asked to leave.
+    pub fn notice_leaving(&self) {
+        self.shared.handler.notice_leaving();
+    }
+
     /// Runs a task in a free slot. Does not wait for anything.
     ///
     /// If the slot's thread cannot be started, the task comes back unstarted.
