@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tradewind_lanes::{Closer, Dialler, PullGate, PushGate, PushLane, Sparing};
-use tradewind_proto::dispatcher::{Dispatcher, DispatcherSnapshot, Ended, Transmit};
+use tradewind_proto::dispatcher::{Dispatcher, DispatcherSnapshot, Ended, Notice, Transmit};
 use tradewind_proto::limits::MESSAGE_OVERHEAD_BYTES;
 use tradewind_proto::message::{Outcome, ToSink, ToVentilator};
 use tradewind_proto::{LaneId, SessionId, Time};
@@ -250,11 +250,15 @@ impl Downstream {
             }
         }
         while let Some(notice) = dispatcher.poll_notice() {
-            tracing::warn!("{notice}");
+            match notice {
+                // Those who sent it home, or its own log, know more.
+                Notice::Leaves { .. } => tracing::info!("{notice}"),
+                _ => tracing::warn!("{notice}"),
+            }
         }
         while let Some(id) = dispatcher.poll_close() {
             if let Some((_, worker)) = self.lanes.remove(&id) {
-                tracing::info!(worker, "worker has left, or is taken for lost");
+                tracing::info!(worker, "the worker's connection is closed");
             }
         }
         let is_complete = dispatcher.ended() == Some(&Ended::Complete);

@@ -34,6 +34,14 @@ pub(super) struct Health {
     pause: Duration,
 }
 
+/// What is known of a worker, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    Doubtful,
+    Unknown,
+    Well,
+}
+
 /// Something that people should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -55,6 +63,22 @@ pub enum Notice {
         /// Its name.
         worker: String,
     },
+    /// A worker leaves of its own accord.
+    Leaves {
+        /// Its name.
+        worker: String,
+        /// Why, as it says.
+        reason: String,
+    },
+    /// Nothing was heard of a worker for so long that it is taken for lost.
+    Silent {
+        /// Its name.
+        worker: String,
+        /// For how long.
+        seconds: u64,
+        /// Tasks that go to others.
+        out: u64,
+    },
     /// A worker is heard by way of the sink, and does not hear us.
     Deaf {
         /// Its name.
@@ -75,6 +99,12 @@ impl fmt::Display for Notice {
             Self::TakenBack { worker } => {
                 write!(f, "worker {worker} gets tasks again after it was set aside")
             }
+            Self::Leaves { worker, reason } => write!(f, "worker {worker} leaves: {reason}"),
+            Self::Silent { worker, seconds, out } => write!(
+                f,
+                "nothing was heard of worker {worker} for {seconds} s (--worker-timeout): it is taken \
+                 for lost, {out} of its tasks go back"
+            ),
             Self::Deaf { worker, out } => write!(
                 f,
                 "worker {worker} is heard and does not hear us: closing its connection, {out} tasks \
@@ -120,6 +150,15 @@ impl Health {
     /// Has it done a task well?
     pub(super) fn has_done_well(&self) -> bool {
         self.ended > self.failed
+    }
+
+    /// How much it is to be trusted with the last attempt of a task: not, if all has failed there.
+    pub(super) fn standing(&self) -> Standing {
+        match (self.has_done_well(), self.failed) {
+            (true, _) => Standing::Well,
+            (false, 0) => Standing::Unknown,
+            (false, _) => Standing::Doubtful,
+        }
     }
 
     /// Has it done more tasks well than not?
@@ -185,6 +224,23 @@ impl Health {
     }
 }
 
+/// How much of what others run fails: of all their tasks, or on the average of the workers, if that is
+/// less. A sick worker ends many more tasks than a healthy one, and would hide the next one behind
+/// its failures; one that was set aside says nothing about tasks any more.
+fn others_rate<'a>(others: impl Iterator<Item = &'a Health>) -> f64 {
+    let rate = |failed: f64, ended: f64| (failed + 0.5) / (ended + 1.0);
+    let (mut failed, mut ended, mut rates, mut workers) = (0.0, 0.0, 0.0, 0.0);
+    for other in others.filter(|other| !other.is_aside && other.recent_ended > 0.0) {
+        failed += other.recent_failed;
+        ended += other.recent_ended;
+        rates += rate(other.recent_failed, other.recent_ended);
+        workers += 1.0;
+    }
+    let of_all = rate(failed, ended);
+    let of_workers = if workers > 0.0 { rates / workers } else { of_all };
+    of_all.min(of_workers).clamp(0.01, 0.98)
+}
+
 impl Dispatcher {
     /// So many tasks ended at this worker, of which so many failed.
     pub(super) fn note_ends(&mut self, now: Time, session: SessionId, ended: u64, failed: u64) {
@@ -200,14 +256,8 @@ impl Dispatcher {
             }
             return;
         }
-        let (mut others_ended, mut others_failed) = (0.0, 0.0);
-        for (other, worker) in &self.workers {
-            if *other != session {
-                others_ended += worker.health.recent_ended;
-                others_failed += worker.health.recent_failed;
-            }
-        }
-        let rate = ((others_failed + 0.5) / (others_ended + 1.0)).clamp(0.01, 0.98);
+        let others = self.workers.iter().filter(|(other, _)| **other != session);
+        let rate = others_rate(others.map(|(_, worker)| &worker.health));
         if let Some(worker) = self.workers.get_mut(&session) {
             worker.health.add(ended, failed, rate);
             self.review_health(now);

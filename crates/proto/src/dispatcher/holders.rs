@@ -3,7 +3,7 @@
 use super::entry::{Entry, State};
 use super::marks::Verdict;
 use super::worker::Phase;
-use super::{Dispatcher, Stopped, Timeout, Transmit};
+use super::{Dispatcher, Notice, Stopped, Timeout, Transmit};
 use crate::limits::SLOTS_MAX;
 use crate::message::{News, Status, ToSink, ToWorker};
 use crate::{Attempt, CallId, LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Time};
@@ -73,7 +73,15 @@ impl Dispatcher {
                 }
             }
             News::Reconnected => self.roll_call(session),
-            News::Draining { reason: _ } => worker.phase = Phase::Draining,
+            News::Draining { reason } => {
+                let is_new = worker.phase != Phase::Draining;
+                worker.phase = Phase::Draining;
+                // One that was told to leave has no reason of its own.
+                if is_new && !reason.is_empty() {
+                    let worker = worker.name.clone();
+                    self.notices.push_back(Notice::Leaves { worker, reason });
+                }
+            }
             // Whatever else it says waits behind this.
             News::Alive => worker.deaf_since = None,
             News::Gone => {}
@@ -355,6 +363,11 @@ impl Dispatcher {
             .map(|(session, worker)| (*session, worker.lane))
             .collect();
         for (session, lane) in silent {
+            if let Some(worker) = self.workers.get(&session) {
+                let (worker, out) = (worker.name.clone(), worker.out.count());
+                let seconds = timeout.as_secs();
+                self.notices.push_back(Notice::Silent { worker, seconds, out });
+            }
             self.lose(session, true);
             self.closes.push_back(lane);
         }

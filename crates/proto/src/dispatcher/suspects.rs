@@ -1,5 +1,6 @@
 //! Who gets what has to be seen to: suspects, what failed elsewhere, what is too large for some.
 
+use super::health::Standing;
 use super::worker::Worker;
 use super::{Dispatcher, SCAN_MAX, Transmit};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, ELSEWHERE_WAIT_MAX, LARGE_WAIT_MAX};
@@ -163,10 +164,11 @@ impl Dispatcher {
         self.hand_out(now, session, &chosen)
     }
 
-    /// Is it the task's last attempt, and the worker has done nothing well yet, while another has at
-    /// which it has not failed?
+    /// Is it the task's last attempt, and is there another worker at which it has not failed and of
+    /// which more is to be hoped?
     fn is_better_kept(&self, seq: Seq, worker: &Worker) -> bool {
-        if self.has_retry(seq) || worker.health.has_done_well() {
+        let standing = worker.health.standing();
+        if self.has_retry(seq) || standing == Standing::Well {
             return false;
         }
         let Some(mark) = self.marks.get(&seq).filter(|mark| !mark.failed_at.is_empty()) else {
@@ -175,7 +177,7 @@ impl Dispatcher {
         let bytes = self.payload_bytes(seq);
         self.workers.iter().any(|(session, other)| {
             other.is_usable()
-                && other.health.has_done_well()
+                && other.health.standing() > standing
                 && other.fits(bytes)
                 && !mark.failed_at.contains(session)
         })

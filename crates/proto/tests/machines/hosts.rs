@@ -28,17 +28,32 @@ fn not_ok(ring: &Ring) -> usize {
 }
 
 /// Lets worker 1 end all that it gets at once, as said, while the others take 100 ms for each task.
-fn play(ring: &mut Ring, tasks: usize, mut first: impl FnMut(&Ring) -> Outcome) {
+fn play(ring: &mut Ring, tasks: usize, first: impl FnMut(&Ring) -> Outcome) {
+    play_first(ring, tasks, 1, first);
+}
+
+/// The same with so many workers that end all at once.
+fn play_first(
+    ring: &mut Ring,
+    tasks: usize,
+    workers: u64,
+    mut first: impl FnMut(&Ring) -> Outcome,
+) {
     for _ in 0..20_000 {
         if ring.records().len() == tasks {
             return;
         }
-        while let Some(slot) = ring.workers[&1].running.keys().next().copied() {
-            let outcome = first(ring);
-            ring.finish_after(1, slot, 1_000, outcome);
+        // In turns, a millisecond for each.
+        for _ in 0..100 {
+            for id in 1..=workers {
+                if let Some(slot) = ring.workers[&id].running.keys().next().copied() {
+                    let outcome = first(ring);
+                    ring.finish_after(id, slot, 1_000, outcome);
+                }
+            }
         }
         ring.pass(100_000);
-        let others: Vec<u64> = ring.workers.keys().copied().filter(|id| *id > 1).collect();
+        let others: Vec<u64> = ring.workers.keys().copied().filter(|id| *id > workers).collect();
         for id in others {
             let slots: Vec<u32> = ring.workers[&id].running.keys().copied().collect();
             for slot in slots {
@@ -65,6 +80,21 @@ fn a_host_at_which_everything_fails_uses_up_no_retries() {
         assert_eq!(not_ok(&ring), 0, "with {retries} retries");
         let said = notices(&mut ring);
         assert!(matches!(said[..], [Notice::SetAside { .. }]), "{said:?}");
+    }
+}
+
+#[test]
+fn two_sick_hosts_do_not_hide_behind_each_other() {
+    for retries in 1..=3 {
+        let mut ring = with_three_others(retries, 2_000);
+        play_first(&mut ring, 2_000, 2, |_| failed());
+        assert_eq!(not_ok(&ring), 0, "with {retries} retries");
+        let said = notices(&mut ring);
+        assert!(matches!(said[..], [Notice::SetAside { .. }, Notice::SetAside { .. }]), "{said:?}");
+        for notice in said {
+            let Notice::SetAside { ended, .. } = notice else { continue };
+            assert!(ended < 200, "{notice}");
+        }
     }
 }
 
@@ -237,4 +267,19 @@ fn the_last_attempt_is_for_a_worker_that_has_done_something_well() {
     assert_eq!(ring.running(3), []);
     ring.finish(2, 0, ok());
     assert_eq!(ring.running(2), [(0, 2)]);
+}
+
+#[test]
+fn or_for_one_of_which_nothing_is_known_yet_rather_than_where_all_has_failed() {
+    let mut ring = Ring::new(1, Order::Completion);
+    (1..=3).for_each(|id| ring.join(id, 1));
+    ring.tasks(&["a", "b", "c"]);
+    let at = |ring: &Ring, id| ring.running(id)[0].0;
+    let (first, second) = (at(&ring, 1), at(&ring, 2));
+    ring.finish(1, 0, failed());
+    ring.finish(2, 0, failed());
+    ring.pass(60 * SECOND);
+    assert_eq!((ring.running(1), ring.running(2)), (vec![], vec![]), "the third is busy");
+    ring.finish(3, 0, ok());
+    assert!([first, second].contains(&at(&ring, 3)), "{:?}", ring.running(3));
 }

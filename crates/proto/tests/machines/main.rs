@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tradewind_proto::Payload;
 use tradewind_proto::collector::Order;
-use tradewind_proto::dispatcher::{Ended, Timeout};
+use tradewind_proto::dispatcher::{Ended, Notice, Timeout};
 use tradewind_proto::executor::Executor;
 use tradewind_proto::limits::{
     CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, HELD_BYTES_MAX, LOSSES_MAX, RETRY_BACKOFF_MIN, RETURN_GRACE,
@@ -295,6 +295,8 @@ fn a_silent_worker_is_lost_but_not_while_the_sink_is_silent_too() {
         ring.pass(1_000_000);
     }
     assert_eq!(ring.dispatcher.snapshot().workers.len(), 0);
+    let silent = Notice::Silent { worker: "w1".to_owned(), seconds: 10, out: 1 };
+    assert_eq!(ring.dispatcher.poll_notice(), Some(silent), "people are told why");
     drop(worker);
 }
 
@@ -521,6 +523,20 @@ fn a_stranger_cannot_take_a_workers_place() {
     }
     ring.finish_all();
     assert_eq!(ring.records(), [(0, Status::Ok, 1)]);
+}
+
+#[test]
+fn why_a_worker_leaves_is_said_once_unless_it_was_told_to() {
+    let mut ring = Ring::new(0, Order::Seq);
+    (1..=2).for_each(|id| ring.join(id, 1));
+    let mut drains = |id, reason: &str| {
+        let news = News::Draining { reason: reason.to_owned() };
+        ring.say(ToVentilator::Relay { session: SessionId(id), news });
+        ring.dispatcher.poll_notice().map(|notice| notice.to_string())
+    };
+    assert_eq!(drains(1, "no threads left").as_deref(), Some("worker w1 leaves: no threads left"));
+    assert_eq!(drains(1, "no threads left"), None);
+    assert_eq!(drains(2, ""), None);
 }
 
 #[test]
