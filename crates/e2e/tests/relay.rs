@@ -1,5 +1,6 @@
 //! Stages in a row, with the real programs: what one makes is the next one's task.
 
+use std::io::Write as _;
 use std::net::SocketAddrV4;
 
 use serde_json::Value;
@@ -178,6 +179,25 @@ fn a_relay_that_is_asked_to_leave_leaves_and_another_goes_on() {
     ran.sort_unstable();
     assert!(ran.into_iter().eq(0..60), "nothing has run twice");
     scene.assert_nothing_left();
+}
+
+#[test]
+fn a_job_that_was_cut_short_ends_so_in_all_stages() {
+    let scene = Scene::new();
+    let stages = Stages { scene: &scene };
+    let mut relays = stages.start(["--echo", "--echo", "--echo"]);
+    let _workers = relays.split_off(STAGES - 1);
+    let mut ventilator = stages.ventilator().keep_stdin().start();
+    let sink = stages.sink().words("--output out").start();
+    writeln!(ventilator.stdin().unwrap(), "1\n2").unwrap();
+    wait_until("a record is there", || scene.path("out").exists() && lines(&scene.read("out")) > 1);
+    ventilator.signal(Signal::TERM);
+    ventilator.wait().expect(130);
+    sink.wait().expect(130);
+    for relay in relays {
+        let ended = relay.wait().expect(130);
+        assert!(ended.stderr.contains("stopped before the end"), "{}", ended.stderr);
+    }
 }
 
 #[test]

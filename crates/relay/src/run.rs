@@ -15,7 +15,7 @@ use tradewind_node::{
 };
 use tradewind_proto::SessionId;
 use tradewind_proto::dispatcher::{Ended, Timeout};
-use tradewind_proto::message::{Card, Role, ToSink};
+use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
 use tradewind_proto::relay::{Relay, RelayConfig};
 
 /// What a relay was told to do.
@@ -256,6 +256,11 @@ impl Node {
                 say("the ventilator has given the job up before all of its records were stored");
             }
             return Ok(REFUSED);
+        }
+        // A job that was stopped before its end is not complete; the ventilator says the same.
+        if !has_parent && self.relay.upstream().input_end() == Some(InputEnd::CutShort) {
+            say("the job was stopped before the end of its input: the rest was not run");
+            return Ok(STOPPED);
         }
         Ok(if snapshot.failed > 0 { TASKS_FAILED } else { OK })
     }
