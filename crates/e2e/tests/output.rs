@@ -148,4 +148,7 @@ fn an_output_may_be_larger_than_a_message_is_by_default() {
     assert_eq!(ended.stdout.len(), 70_000_001);
     let ended = large("--max-output 100MiB").expect(2);
     assert!(ended.stderr.contains("see --message-max"), "{}", ended.stderr);
+    // Without --max-output it is what fits.
+    let ended = large("--message-max 1MiB --format jsonl").expect(1);
+    assert!(ended.text().contains("the limit of --max-output"), "{}", ended.text());
 }

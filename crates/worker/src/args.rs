@@ -13,7 +13,7 @@ use tradewind_node::args::{
 };
 use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE, has_parent};
 use tradewind_node::{Colsep, Inherited, block_on, exit, logs};
-use tradewind_proto::limits::SLOTS_MAX;
+use tradewind_proto::limits::{OUTPUT_BYTES_MAX, SLOTS_MAX};
 
 use crate::handler::{
     CommandHandler, CommandOptions, EXIT_GRACE, Fields, Handler, HostLimits, Input, Live, PerSlot,
@@ -204,15 +204,9 @@ pub struct HandlerArgs {
     )]
     pub skip_exit_code: Option<u8>,
 
-    /// Fail a task whose output is larger
-    #[arg(
-        long,
-        env = "TRADEWIND_MAX_OUTPUT",
-        value_name = "SIZE",
-        value_parser = size,
-        default_value = "16MiB"
-    )]
-    pub max_output: u64,
+    /// Fail a task whose output is larger [default: 16MiB, or less if --message-max is]
+    #[arg(long, env = "TRADEWIND_MAX_OUTPUT", value_name = "SIZE", value_parser = size)]
+    pub max_output: Option<u64>,
 
     /// What a command that is stopped gets, and its group: signals, each with milliseconds to wait
     /// after it; KILL comes last in any case
@@ -394,19 +388,21 @@ impl HandlerArgs {
             let text = "nothing to do with a task: give a command after --, or --echo or --sleep";
             return Err(Fatal::new(USAGE, text));
         }
-        let output_bytes_max = payload_bytes_max(message_bytes_max);
-        if self.max_output > output_bytes_max {
+        let fits = payload_bytes_max(message_bytes_max);
+        if let Some(bytes) = self.max_output.filter(|bytes| *bytes > fits) {
             let text = format!(
-                "--max-output {} does not fit into a message: at most {output_bytes_max} bytes do; \
-                 see --message-max",
-                self.max_output
+                "--max-output {bytes} does not fit into a message: at most {fits} bytes do; \
+                 see --message-max"
             );
             return Err(Fatal::new(USAGE, text));
         }
+        // Beside it there is to be room for the reason and for what was written to stderr.
+        let by_default = OUTPUT_BYTES_MAX.min(fits - fits / 16);
+        let output_bytes_max = self.max_output.unwrap_or(by_default);
         if let Some(mode) = self.pipe {
             let options = PipeOptions {
                 mode,
-                output_bytes_max: self.max_output,
+                output_bytes_max,
                 startup: self.pipe_startup,
                 restarts_max: self.pipe_restarts,
                 exit_grace: EXIT_GRACE,
@@ -421,7 +417,7 @@ impl HandlerArgs {
         check_program(&template).or_exit(COMMAND)?;
         check_word(&self.command).or_exit(COMMAND)?;
         let options = CommandOptions {
-            output_bytes_max: self.max_output,
+            output_bytes_max,
             term_seq: self.termseq.clone(),
             tty: self.tty,
             live: self.live(),

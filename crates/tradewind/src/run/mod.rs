@@ -422,8 +422,10 @@ impl RunArgs {
             ungroup,
             command,
         } = &self.handler;
-        let mut args = arg("--max-output", max_output.to_string());
-        args.extend(arg("--termseq", termseq.to_string()));
+        let mut args = arg("--termseq", termseq.to_string());
+        if let Some(max_output) = max_output {
+            args.extend(arg("--max-output", max_output.to_string()));
+        }
         args.extend(flag("--tty", *tty));
         args.extend(flag("--line-buffer", *line_buffer));
         args.extend(flag("--ungroup", *ungroup));
