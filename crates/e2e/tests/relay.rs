@@ -192,6 +192,8 @@ fn a_job_that_was_cut_short_ends_so_in_all_stages() {
     writeln!(ventilator.stdin().unwrap(), "1\n2").unwrap();
     wait_until("a record is there", || scene.path("out").exists() && lines(&scene.read("out")) > 1);
     ventilator.signal(Signal::TERM);
+    // Its input stays open until then: the end of that would be the job's.
+    wait_until("the ventilator ends", || !ventilator.is_running());
     ventilator.wait().expect(130);
     sink.wait().expect(130);
     for relay in relays {
