@@ -53,11 +53,11 @@ const BYTES_MARGIN: f64 = 1.1;
 /// tasks lie in lists, each has eight bytes for what it was in the input of a job of several stages.
 pub const LOOPS: [Loop; 15] = [
     known("dispatcher", loops::dispatcher, 366.7, 6.00, 56.5),
-    known("dispatcher-of-100", loops::dispatcher_of_100, 432.8, 19.46, 57.4),
-    known("executor", loops::executor, 692.4, 3.00, 200.1),
-    known("executor-of-100", loops::executor_of_100, 721.7, 24.00, 200.5),
-    known("collector", loops::collector, 151.9, 8.00, 160.8),
-    known("collector-of-100", loops::collector_of_100, 180.1, 37.12, 164.0),
+    known("dispatcher-of-100", loops::dispatcher_of_100, 502.5, 19.46, 57.4),
+    known("executor", loops::executor, 816.0, 3.00, 200.1),
+    known("executor-of-100", loops::executor_of_100, 847.7, 24.00, 200.5),
+    known("collector", loops::collector, 179.3, 8.00, 160.8),
+    known("collector-of-100", loops::collector_of_100, 209.4, 37.12, 164.0),
     known("encode-tasks", loops::encode_tasks, 141.7, 2.00, 64.1),
     known("decode-tasks", loops::decode_tasks, 200.6, 1.00, 56.0),
     known("encode-results", loops::encode_results, 325.7, 2.00, 64.1),

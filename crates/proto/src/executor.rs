@@ -734,12 +734,12 @@ impl Executor {
                 self.unsent.pop_front();
                 continue;
             };
-            if result.payload_bytes() > most {
-                let result = lighten(result, most).unwrap_or_else(|| self.unfit(result));
-                self.retained.insert(seq, result);
+            let size = result.payload_bytes();
+            if size > most {
+                self.make_fit(seq, most);
                 continue;
             }
-            bytes += result.payload_bytes() as usize;
+            bytes += size as usize;
             let is_full = results.len() == BATCH_TASKS_MAX || bytes > BATCH_BYTES_MAX;
             if is_full && !results.is_empty() {
                 break;
@@ -748,6 +748,17 @@ impl Executor {
             self.unsent.pop_front();
         }
         (!results.is_empty()).then_some(results)
+    }
+
+    /// Makes a result that is retained one of so many bytes. Out of line: the insertion that every
+    /// result goes through is to stay where it is.
+    #[cold]
+    #[inline(never)]
+    fn make_fit(&mut self, seq: Seq, most: u64) {
+        if let Some(result) = self.retained.get(seq) {
+            let result = lighten(result, most).unwrap_or_else(|| self.unfit(result));
+            self.retained.insert(seq, result);
+        }
     }
 
     /// A failure in place of a result that the sink does not take. It stays one, whatever the next sink

@@ -20,7 +20,7 @@ mod time;
 mod window;
 
 pub use ids::{Attempt, CallId, JobId, LaneId, Seq, SessionId, Slot, TaskHash};
-pub use payload::Payload;
+pub use payload::{Payload, Rare};
 pub use ranges::{SeqRange, SeqRanges};
 pub use seq_set::SeqSet;
 pub use time::Time;

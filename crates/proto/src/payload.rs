@@ -169,6 +169,62 @@ impl Serialize for Payload {
     }
 }
 
+/// Bytes that hardly any of many have: in one word, where a [`Payload`] takes three.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rare<P = Payload>(Option<Box<P>>);
+
+impl<P> Rare<P> {
+    /// The bytes of somebody else, seldom turned into ours.
+    pub fn map<Q>(self, turn: impl FnOnce(P) -> Q) -> Rare<Q> {
+        Rare(self.0.map(|bytes| Box::new(turn(*bytes))))
+    }
+
+    /// The bytes, if it has any of its own.
+    pub fn get(&self) -> Option<&P> {
+        self.0.as_deref()
+    }
+
+    /// These bytes.
+    pub fn some(bytes: P) -> Self {
+        Self(Some(Box::new(bytes)))
+    }
+}
+
+impl<P: Clone> Clone for Rare<P> {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<P> Default for Rare<P> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<P: AsRef<[u8]>> Deref for Rare<P> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.0.as_deref().map_or(b"", AsRef::as_ref)
+    }
+}
+
+impl<P: AsRef<[u8]>> AsRef<[u8]> for Rare<P> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl<T: Into<Payload>> From<T> for Rare {
+    fn from(bytes: T) -> Self {
+        let bytes = bytes.into();
+        if bytes.is_empty() { Self::default() } else { Self::some(bytes) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +258,13 @@ mod tests {
         ] {
             assert_eq!(&*Payload::from(output.to_vec()).without_newline(), line, "{output:?}");
         }
+    }
+
+    #[test]
+    fn rare_bytes_take_a_word() {
+        assert_eq!(size_of::<Rare>(), size_of::<usize>());
+        assert_eq!(&*Rare::from(b"err"), b"err");
+        assert_eq!(Rare::from(b""), Rare::default());
     }
 
     #[test]

@@ -63,6 +63,8 @@ impl<T> SeqRing<T> {
 
     /// Puts a value at `seq` and gives the one that was there. A seq below the base is ignored:
     /// whoever moved the base has done with it.
+    // One call of it is hot, the others are rare: the compiler would inline none.
+    #[inline(always)]
     pub(crate) fn insert(&mut self, seq: Seq, value: T) -> Option<T> {
         let (page, slot) = self.place(seq)?;
         if page >= self.pages.len() {

@@ -101,7 +101,7 @@ fn task_results(results: Batch<TaskResult<Borrowed<'_>>>, frame: &Bytes) -> Batc
 
 fn task_result(result: TaskResult<Borrowed<'_>>, frame: &Bytes) -> TaskResult {
     let Outcome { status, exit, output, stderr, error } = result.outcome;
-    let (output, stderr) = (output.share(frame), stderr.share(frame));
+    let (output, stderr) = (output.share(frame), stderr.map(|stderr| stderr.share(frame)));
     let reported = result.reported.map(|reported| {
         let Reported { command, task } = *reported;
         Box::new(Reported { command: command.share(frame), task: task.share(frame) })

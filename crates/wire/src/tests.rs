@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use tradewind_proto::Payload;
+use tradewind_proto::Rare;
 use tradewind_proto::dispatcher::HaltOn;
 use tradewind_proto::limits::BATCH_TASKS_MAX;
 use tradewind_proto::message::{
@@ -57,7 +58,7 @@ fn result() -> TaskResult {
             status: Status::Failed,
             exit: Exit::Code(-1),
             output: Payload::from(b"out"),
-            stderr: Payload::from(b"err"),
+            stderr: Rare::from(b"err"),
             error: "bad".to_owned(),
         },
         reported: Some(Box::new(Reported {
@@ -272,7 +273,7 @@ fn any_mixture_of_fields_survives() {
                     status,
                     exit,
                     output: Payload::from(b"out"),
-                    stderr: if has(4) { Payload::from(b"err") } else { Payload::new() },
+                    stderr: if has(4) { Rare::from(b"err") } else { Rare::default() },
                     error: if has(3) { "bad".to_owned() } else { String::new() },
                 },
                 ..result()

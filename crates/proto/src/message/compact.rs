@@ -11,7 +11,7 @@ use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Exit, Outcome, Reported, Status, Task, TaskResult};
-use crate::Attempt;
+use crate::{Attempt, Rare};
 
 /// This attempt is the last.
 const LAST: u8 = 1 << 0;
@@ -64,7 +64,7 @@ impl<P: Serialize + AsRef<[u8]>> Serialize for TaskResult<P> {
         if self.reported.is_some() {
             head |= REPORTED;
         }
-        if !stderr.as_ref().is_empty() {
+        if stderr.get().is_some() {
             head |= STDERR;
         }
         let mut fields = serializer.serialize_tuple(FIELDS_MAX)?;
@@ -81,7 +81,7 @@ impl<P: Serialize + AsRef<[u8]>> Serialize for TaskResult<P> {
         if head & ENDED != 0 {
             fields.serialize_element(&(status, exit, error))?;
         }
-        if head & STDERR != 0 {
+        if let Some(stderr) = stderr.get() {
             fields.serialize_element(stderr)?;
         }
         if let Some(reported) = &self.reported {
@@ -165,7 +165,7 @@ impl<'de, P: Deserialize<'de> + Default> Visitor<'de> for Fields<TaskResult<P>> 
             (outcome.status, outcome.exit, outcome.error) = next(&mut fields)?;
         }
         if head & STDERR != 0 {
-            result.outcome.stderr = next(&mut fields)?;
+            result.outcome.stderr = Rare::some(next(&mut fields)?);
         }
         if head & REPORTED != 0 {
             let (command, task) = next(&mut fields)?;

@@ -12,7 +12,7 @@ use crate::dispatcher::HaltOn;
 use crate::limits::{
     MESSAGE_OVERHEAD_BYTES, RANGES_MAX, REORDER_WINDOW_TASKS, SLOTS_MAX, WORKERS_MAX,
 };
-use crate::{Attempt, CallId, JobId, Payload, Seq, SeqRanges, SessionId, TaskHash};
+use crate::{Attempt, CallId, JobId, Payload, Rare, Seq, SeqRanges, SessionId, TaskHash};
 
 /// Who is calling: travels in the ZMTP identity of whoever opens a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -338,7 +338,7 @@ pub enum News {
 }
 
 /// How one attempt of one task ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct TaskResult<P = Payload> {
     /// The task.
     pub seq: Seq,
@@ -370,7 +370,7 @@ pub struct Reported<P = Payload> {
 }
 
 /// What came of an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Outcome<P = Payload> {
     /// How it ended.
     pub status: Status,
@@ -380,7 +380,7 @@ pub struct Outcome<P = Payload> {
     pub output: P,
     /// The end of what it wrote to stderr, at most
     /// [`STDERR_BYTES_MAX`](crate::limits::STDERR_BYTES_MAX) bytes.
-    pub stderr: P,
+    pub stderr: Rare<P>,
     /// Empty when all went well; else the reason, at most
     /// [`ERROR_BYTES_MAX`](crate::limits::ERROR_BYTES_MAX) bytes.
     pub error: String,
@@ -557,6 +557,28 @@ impl<P> TaskResult<P> {
     }
 }
 
+// Derived, neither would be inlined, and every result is cloned on its way: a worker sends it and
+// keeps it. Hardly any has more than an output.
+impl<P: Clone> Clone for TaskResult<P> {
+    #[inline]
+    fn clone(&self) -> Self {
+        let Self { seq, attempt, last, started_us, ran_us, task_bytes, task_hash, .. } = *self;
+        let outcome = self.outcome.clone();
+        let reported = self.reported.clone();
+        Self { seq, attempt, last, started_us, ran_us, task_bytes, task_hash, outcome, reported }
+    }
+}
+
+impl<P: Clone> Clone for Outcome<P> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        let Self { status, exit, output, stderr, error } = self;
+        let error = if error.is_empty() { String::new() } else { error.clone() };
+        let (output, stderr) = (output.clone(), stderr.clone());
+        Self { status: *status, exit: *exit, output, stderr, error }
+    }
+}
+
 impl TaskResult {
     /// Bytes that the result keeps in memory, about.
     #[must_use]
@@ -566,6 +588,7 @@ impl TaskResult {
 
     /// Bytes of what the user sees of it.
     #[must_use]
+    #[inline(always)]
     pub fn payload_bytes(&self) -> u64 {
         let Outcome { output, stderr, error, .. } = &self.outcome;
         let reported = self.reported.as_ref().map_or(0, |it| it.command.len() + it.task.len());
@@ -576,13 +599,13 @@ impl TaskResult {
 impl<P: Default> Outcome<P> {
     /// All went well.
     pub fn ok(output: P) -> Self {
-        let (exit, stderr) = (Exit::None, P::default());
+        let (exit, stderr) = (Exit::None, Rare::default());
         Self { status: Status::Ok, exit, output, stderr, error: String::new() }
     }
 
     /// There is no output, only a reason.
     pub fn error(status: Status, error: impl Into<String>) -> Self {
-        let (output, stderr) = (P::default(), P::default());
+        let (output, stderr) = (P::default(), Rare::default());
         Self { status, exit: Exit::None, output, stderr, error: error.into() }
     }
 }

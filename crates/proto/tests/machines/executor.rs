@@ -366,7 +366,7 @@ fn what_only_goes_with_a_result_is_left_out_where_it_does_not_fit() {
         executor.handle_sink_limit(1 << 20, 5 << 20);
         executor.handle_sink_connected();
         let reported = Some(Box::new(Reported { command: "c".into(), task }));
-        let outcome = Outcome { stderr: said, ..Outcome::ok(output) };
+        let outcome = Outcome { stderr: said.into(), ..Outcome::ok(output) };
         let slot = Slot(0);
         executor.handle_finished(Finished { slot, started_us: 1, ran_us: 1, outcome, reported });
         let sent = std::iter::from_fn(|| executor.poll_transmit());
@@ -376,7 +376,7 @@ fn what_only_goes_with_a_result_is_left_out_where_it_does_not_fit() {
         });
         let result = results.next().expect("it is sent").remove(0);
         assert_eq!((result.outcome.status, result.outcome.output.len()), (Status::Ok, bytes[0]));
-        assert_eq!(result.outcome.stderr, stderr.as_bytes());
+        assert_eq!(&*result.outcome.stderr, stderr.as_bytes());
         assert_eq!(result.reported.is_some(), has_task);
     }
     check([10, 3, 10], "xxx", true);

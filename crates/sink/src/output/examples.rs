@@ -1,5 +1,6 @@
 //! Records for tests.
 
+use tradewind_proto::Rare;
 use tradewind_proto::collector::Records;
 use tradewind_proto::message::{Exit, Outcome, Reported, Status, TaskResult};
 use tradewind_proto::{Attempt, Payload, Seq, TaskHash};
@@ -18,7 +19,7 @@ pub(in crate::output) fn record(seq: u64, output: impl AsRef<[u8]>) -> Records {
             status: Status::Ok,
             exit: Exit::Code(0),
             output: Payload::from(output.as_ref().to_vec()),
-            stderr: Payload::new(),
+            stderr: Rare::default(),
             error: String::new(),
         },
         reported: Some(Box::new(Reported {

@@ -194,7 +194,7 @@ mod tests {
             let record = with(ended(Status::Failed, Exit::Code(3), "exit code 3"), |result| {
                 let task = Payload::from(task);
                 result.reported = Some(Box::new(Reported { task, ..Reported::default() }));
-                result.outcome.stderr = Payload::from(stderr);
+                result.outcome.stderr = Payload::from(stderr).into();
             });
             let text = encoded(&record);
             let value: Value = serde_json::from_str(&text).expect("good JSON");

@@ -110,7 +110,7 @@ mod tests {
         let text =
             |name: &str| fs::read_to_string(dir.path().join("deep/results").join(name)).unwrap();
         let mut failed = ended(Status::Failed, Exit::Code(3), "exit code 3");
-        failed.results[0].outcome.stderr = Payload::from(b"why\n");
+        failed.results[0].outcome.stderr = Payload::from(b"why\n").into();
         results.add(&[record(0, b"\xff\n"), failed]);
         results.drain().unwrap();
         assert_eq!(text("4/stderr"), "why\n");

@@ -108,7 +108,6 @@ fn last_line(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use tradewind_proto::Payload;
     use tradewind_proto::collector::Records;
 
     use super::super::examples::{ended, record};
@@ -121,7 +120,7 @@ mod tests {
     }
 
     fn with_stderr(mut records: Records, stderr: &str) -> Records {
-        records.results[0].outcome.stderr = Payload::from(stderr.as_bytes().to_vec());
+        records.results[0].outcome.stderr = stderr.as_bytes().to_vec().into();
         records
     }
 

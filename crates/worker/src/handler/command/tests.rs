@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use rustix::process::Pid;
+use tradewind_proto::Rare;
 use tradewind_proto::limits::STDERR_BYTES_MAX;
 use tradewind_proto::{Attempt, Seq, Slot};
 
@@ -31,7 +32,7 @@ fn outcome(status: Status, exit: Exit, output: &str, error: &str) -> Outcome {
         status,
         exit,
         output: output.to_owned().into(),
-        stderr: Payload::new(),
+        stderr: Rare::default(),
         error: error.to_owned(),
     }
 }
