@@ -74,6 +74,9 @@ pub const RETURN_GRACE: Duration = Duration::from_secs(3);
 /// A worker may say for so long that it has less than it was given before it is asked.
 pub const DEAF_MIN: Duration = Duration::from_secs(5);
 
+/// It has to say so in this many heartbeats, however long that takes by our clock.
+pub const DEAF_BEATS_MIN: u32 = 3;
+
 /// How long a task that failed at a worker that is well waits for another one.
 pub const ELSEWHERE_WAIT_MAX: Duration = Duration::from_secs(10);
 

@@ -335,3 +335,8 @@ fn relays_that_die_lose_nothing() {
     let seeds = [421, 2_133, 2_190, 2_510, 3_019, 7_791, 7_958, 9_374, 10_030];
     seeds.into_iter().chain([44_147, 45_183, 55_878]).for_each(check_seed);
 }
+
+#[test]
+fn a_machine_that_slept_has_heard_nothing_that_makes_a_worker_deaf() {
+    check(199_188, &run(199_188, Options::default()));
+}

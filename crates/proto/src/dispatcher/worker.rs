@@ -29,8 +29,9 @@ pub(super) struct Worker {
     pub(super) suspect: Option<Seq>,
     /// It is kept for a suspect that is to be alone, or has it.
     pub(super) is_reserved: bool,
-    /// Since when it says that it has less than it was given, or does not answer.
-    pub(super) deaf_since: Option<Time>,
+    /// Since when it says that it has less than it was given, or does not answer, and how often it
+    /// has said so.
+    pub(super) deaf_since: Option<(Time, u32)>,
     /// When its last heartbeat came.
     pub(super) beat: Time,
     /// When its connection to the sink ended, if it was not heard since.
