@@ -3,6 +3,7 @@
 use tradewind_e2e::Scene;
 
 const CONNECT: i32 = 6;
+const STOPPED: i32 = 130;
 
 #[test]
 fn a_complete_job_is_no_failure_with_failed_ok() {
@@ -15,6 +16,26 @@ fn a_complete_job_is_no_failure_with_failed_ok() {
         ventilator.wait().expect(code);
         let summary = sink.wait().expect(code);
         assert!(summary.stderr.contains("1 ok, 1 failed"), "{}", summary.stderr);
+    }
+}
+
+#[test]
+fn a_sink_whose_ventilator_was_stopped_is_not_started_again() {
+    for (flag, code) in [("", STOPPED), ("--failed-ok", 0)] {
+        let scene = Scene::new();
+        let sink = scene.sink().words("--output out.jsonl").words(flag).start();
+        let mut ventilator = scene.ventilator().words(flag).keep_stdin().start();
+        std::io::Write::write_all(ventilator.stdin().unwrap(), b"1\n").unwrap();
+        let mut worker = scene.worker("w").words("--echo").start();
+        tradewind_e2e::wait_until("a record is there", || {
+            std::fs::read(scene.path("out.jsonl")).is_ok_and(|out| !out.is_empty())
+        });
+        ventilator.signal(tradewind_e2e::Signal::TERM);
+        // Its input stays open until then: the end of that would be the job's.
+        tradewind_e2e::wait_until("the ventilator ends", || !ventilator.is_running());
+        ventilator.wait().expect(STOPPED);
+        sink.wait().expect(code);
+        worker.kill();
     }
 }
 

@@ -11,7 +11,7 @@ use tradewind_proto::limits::{
     WORKER_TIMEOUT,
 };
 
-use crate::exit::{self, OK, TASKS_FAILED};
+use crate::exit::{self, OK, STOPPED, TASKS_FAILED};
 
 /// Flags of every program.
 #[derive(Args, Clone, Debug)]
@@ -91,8 +91,9 @@ impl LaneArgs {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Talking to people")]
 pub struct EndArgs {
-    /// Exit with 0 when the job is complete, also if tasks failed: for what starts a program again
-    /// unless it exits with 0, such as a restart policy
+    /// Exit with 0 when the job is complete, also if tasks failed; a sink or relay, also when its
+    /// ventilator was stopped: for what starts a program again unless it exits with 0, such as a
+    /// restart policy
     #[arg(long, env = "TRADEWIND_FAILED_OK", value_parser = BoolishValueParser::new())]
     pub failed_ok: bool,
 }
@@ -106,6 +107,18 @@ impl EndArgs {
         match outcome {
             Ok(TASKS_FAILED) if self.failed_ok => Ok(OK),
             other => other,
+        }
+    }
+
+    /// The code that a sink or relay exits with. One that leaves since its ventilator was stopped is not
+    /// to be started again: whoever stops all of them would find it just starting.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub fn apply_downstream(self, outcome: exit::Outcome) -> exit::Outcome {
+        match outcome {
+            Ok(STOPPED) if self.failed_ok => Ok(OK),
+            other => self.apply(other),
         }
     }
 }

@@ -157,6 +157,6 @@ impl RelayArgs {
         }
         let settings = self.settings(inherited);
         allow_many_files();
-        end.apply(block_on(|shutdown| run(settings, shutdown)))
+        end.apply_downstream(block_on(|shutdown| run(settings, shutdown)))
     }
 }

@@ -219,6 +219,8 @@ impl SinkArgs {
         let (end, output) = (self.end, self.output.settings(self.logs.quiet));
         let settings = self.settings(Inherited::from_env());
         allow_many_files();
-        end.apply(block_on(|shutdown| run(settings, move || output::prepare(&output), shutdown)))
+        end.apply_downstream(block_on(|shutdown| {
+            run(settings, move || output::prepare(&output), shutdown)
+        }))
     }
 }
