@@ -77,7 +77,8 @@ def main(tradewind, start, output):
         if record["status"] == "skipped":
             print(f"skipped in {record['stage']}: {path}")
         elif record["status"] != "ok":
-            error = record["error"].strip()
+            # What the command itself has said, if anything, says most.
+            error = (record.get("stderr") or record["error"]).strip().splitlines()[-1]
             print(f"{record['status']} in {record['stage']}: {path}: {error}")
         else:
             for word in record["page"]["words"]:

@@ -49,7 +49,7 @@ fn thumbnails_of_all_pictures_but_the_broken_one() {
     let Some(ended) = run("thumbnails", &[], &["convert", "identify"]) else { return };
     assert_eq!(summary_counts(&ended.stderr), Some("14 tasks: 13 ok, 1 failed"));
     let text = ended.text();
-    assert_line(text, &["\"status\":\"failed\"", "\"error\":\"convert", "broken.jpg"]);
+    assert_line(text, &["\"status\":\"failed\"", "\"stderr\":\"convert", "broken.jpg"]);
     assert_line(text, &["13 thumbnails, each of the right shape"]);
 }
 

@@ -138,14 +138,18 @@ fn file_names_are_bytes() {
 fn contents_on_stdin_are_what_was_sent() {
     let scene = Scene::new();
     let texts = ["", "a", "two words", "caf\u{e9}", "-", "{}"];
-    let mut wanted = String::new();
-    for text in texts {
-        let file = scene.file("text", text);
-        let sum = scene.other("sha256sum").stdin(fs::File::open(file).unwrap()).run();
-        wanted += sum.expect(0).text();
+    // A line is sent as a line; what is between NULs as it is.
+    for (flags, separator, end) in [("", "\n", "\n"), ("-0 ", "\0", "")] {
+        let mut wanted = String::new();
+        for text in texts {
+            let file = scene.file("text", format!("{text}{end}"));
+            let sum = scene.other("sha256sum").stdin(fs::File::open(file).unwrap()).run();
+            wanted += sum.expect(0).text();
+        }
+        let run = scene.run().words(flags).words("--stdin -j 2 -- sha256sum");
+        let input = texts.join(separator) + separator;
+        assert_eq!(run.input(input).run().expect(0).text(), wanted, "{flags}");
     }
-    let run = scene.run().words("--stdin -j 2 -- sha256sum").input(texts.join("\n") + "\n");
-    assert_eq!(run.run().expect(0).text(), wanted);
 }
 
 #[test]

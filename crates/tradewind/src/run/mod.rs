@@ -203,14 +203,11 @@ impl RunArgs {
 
     /// A command line can end in values without a command before them.
     fn check_command(&self, has_values: bool) -> Result<(), Fatal> {
-        let HandlerArgs { echo, sleep, command, tty, .. } = &self.handler;
+        let HandlerArgs { echo, sleep, command, .. } = &self.handler;
         if !*echo && !*sleep && command.is_empty() && has_values {
             let text = "nothing to do with the values: give a command before them; if they are \
                         commands themselves, write -- sh -c {} :::";
             return Err(Fatal::new(USAGE, text));
-        }
-        if *tty && !self.dry_run && File::open("/dev/tty").is_err() {
-            return Err(Fatal::new(USAGE, "--tty needs a terminal, and there is none here"));
         }
         Ok(())
     }
@@ -236,6 +233,9 @@ impl RunArgs {
         if self.handler.tty && slots > 1 {
             let text = "--tty gives one command at a time the terminal: use -j1";
             return Err(Fatal::new(USAGE, text));
+        }
+        if self.handler.tty && File::open("/dev/tty").is_err() {
+            return Err(Fatal::new(USAGE, "--tty needs a terminal, and there is none here"));
         }
         if self.workers > slots {
             let s = if slots == 1 { "" } else { "s" };
