@@ -4,10 +4,11 @@ use std::io::{BufRead, BufReader};
 
 use tradewind_e2e::{Scene, records, wait_until};
 
-/// Two commands that take turns: each waits for what the other has done before it.
-const TURNS: &str = "case $1 in
-    a) echo a1; touch 1; while ! test -e 2; do sleep 0.01; done; echo a2; touch 3 ;;
-    b) while ! test -e 1; do sleep 0.01; done; echo b1; touch 2; while ! test -e 3; do sleep 0.01; done; echo b2 ;;
+/// Two commands that take turns: each goes on when as many lines are shown as its file's name says.
+const TURNS: &str = "turn() { until test -e $1; do sleep 0.01; done; }
+case $1 in
+    a) echo a1; turn 2; echo a2 ;;
+    b) turn 1; echo b1; turn 3; echo b2 ;;
 esac; echo err$1 >&2";
 
 #[test]
@@ -15,7 +16,13 @@ fn lines_of_commands_that_run_together_are_mixed_as_they_come() {
     for flags in ["--line-buffer", "--lb --workers 2", "--ungroup", "-u --workers 2"] {
         let scene = Scene::new();
         let run = scene.run().words("-j 2").words(flags).args(["--", "sh", "-c", TURNS, "sh"]);
-        let ended = run.args([":::", "a", "b"]).run().expect(0);
+        let run = run.args([":::", "a", "b"]).start();
+        // That a command has gone on does not say that its line was read: two pipes have no order.
+        for shown in 1..=3 {
+            wait_until("the next line is there", || run.stdout_lines() == shown);
+            scene.file(&shown.to_string(), "");
+        }
+        let ended = run.wait().expect(0);
         assert_eq!(ended.text(), "a1\nb1\na2\nb2\n", "{flags}");
         for line in ["erra", "errb", "2 tasks: 2 ok"] {
             assert!(ended.stderr.lines().any(|said| said.starts_with(line)), "{}", ended.stderr);
