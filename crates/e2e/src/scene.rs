@@ -1,9 +1,11 @@
 //! Where a test takes place: a directory, an address and a mark of its own.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -27,7 +29,7 @@ pub struct Scene {
 #[derive(Debug)]
 enum Network {
     /// All at one address.
-    Loopback(Ipv4Addr),
+    Loopback(Address),
     /// Each in a namespace of its own.
     Namespaces(Namespaces),
 }
@@ -39,7 +41,36 @@ const FIRST_WORKER: usize = 2;
 /// The name of the mark. Not one of Tradewind's, which are not passed on.
 pub(crate) const MARK_ENV: &str = "E2E_MARK";
 
-static SCENES: AtomicU8 = AtomicU8::new(1);
+static SCENES: AtomicU32 = AtomicU32::new(1);
+
+/// An address of loopback that no other scene has. Loopback has 16 million, and each has all ports:
+/// nobody else can take ours.
+#[derive(Debug)]
+struct Address(Ipv4Addr);
+
+/// The last bytes of this process's addresses that no scene has. The first is the one that was not used
+/// for longest: of those that had it before, something may still be on its way.
+static FREE: LazyLock<Mutex<VecDeque<u8>>> = LazyLock::new(|| Mutex::new((1..=254).collect()));
+
+impl Address {
+    fn take() -> Self {
+        let number = free().pop_front().expect("a test has few scenes at a time");
+        let [.., high, low] = std::process::id().to_be_bytes();
+        Self(Ipv4Addr::new(127, high, low, number))
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        let [.., number] = self.0.octets();
+        free().push_back(number);
+    }
+}
+
+fn free() -> MutexGuard<'static, VecDeque<u8>> {
+    // Tests panic, but not while they hold this.
+    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Scene {
     /// A new one.
@@ -50,13 +81,10 @@ impl Scene {
     #[expect(clippy::new_without_default, reason = "it makes a directory: not a default")]
     pub fn new() -> Self {
         let number = SCENES.fetch_add(1, Ordering::Relaxed);
-        let process = std::process::id();
-        // Loopback has 16 million addresses, and each has all ports: nobody can take ours.
-        let [.., high, low] = process.to_be_bytes();
         Self {
             dir: tempfile::tempdir().expect("a directory can be made"),
-            mark: format!("{process}-{number}"),
-            network: Network::Loopback(Ipv4Addr::new(127, high, low, number)),
+            mark: format!("{}-{number}", std::process::id()),
+            network: Network::Loopback(Address::take()),
         }
     }
 
@@ -207,7 +235,7 @@ impl Scene {
 
     fn host(&self, node: usize) -> Ipv4Addr {
         match &self.network {
-            Network::Loopback(host) => *host,
+            Network::Loopback(Address(host)) => *host,
             Network::Namespaces(namespaces) => namespaces.address(node),
         }
     }
