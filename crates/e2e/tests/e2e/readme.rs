@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tradewind_e2e::Scene;
 
-const README: &str = include_str!("../../../README.md");
+const README: &str = include_str!("../../../../README.md");
 
 const COMMANDS: [&str; 5] = ["run", "ventilator", "worker", "relay", "sink"];
 

@@ -1,0 +1,32 @@
+//! All end-to-end tests in one program: it is linked once, and while one of them waits others go on.
+
+mod chaos;
+mod commands;
+mod endings;
+mod errors;
+mod examples;
+mod faults;
+mod files;
+mod first_minutes;
+mod flow;
+mod headers;
+mod host_limits;
+mod input;
+mod live;
+mod logs;
+mod output;
+mod peers;
+mod pipe;
+mod pipeline;
+mod readme;
+mod relay;
+mod resume;
+mod resume_again;
+mod rust_worker;
+mod same_file;
+mod stderr;
+mod stopping;
+mod strangers;
+mod structured;
+mod supervised;
+mod values;
