@@ -1,8 +1,8 @@
 //! What stands in flags: endpoints are written and read again as they were, nothing else panics.
 
 use tradewind_lanes::Endpoint;
-use tradewind_node::{Colsep, args};
 use tradewind_proto::dispatcher::Halt;
+use tradewind_text::Colsep;
 use tradewind_worker::handler::TermSeq;
 
 pub fn text(mut data: &[u8]) {
@@ -25,11 +25,15 @@ pub fn text(mut data: &[u8]) {
             let _ = (text.parse::<Halt>(), text.parse::<TermSeq>());
         }
         _ => {
-            let _ = (args::duration_or_zero(text), args::size(text), args::name(text));
-            if let Ok(duration) = args::duration(text) {
+            let _ = (
+                tradewind_text::duration_or_zero(text),
+                tradewind_text::size(text),
+                tradewind_text::name(text),
+            );
+            if let Ok(duration) = tradewind_text::duration(text) {
                 assert!(!duration.is_zero());
             }
-            let _ = args::timeout(text);
+            let _ = tradewind_text::timeout(text);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Flags that programs share, and what their texts mean.
+//! Flags that programs share.
 
 use std::time::Duration;
 
@@ -6,10 +6,8 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::LaneOptions;
 use tradewind_proto::dispatcher::Timeout;
-use tradewind_proto::limits::{
-    HEARTBEAT_INTERVAL, LOSSES_MAX, MESSAGE_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, NAME_BYTES_MAX,
-    WORKER_TIMEOUT,
-};
+use tradewind_proto::limits::{HEARTBEAT_INTERVAL, LOSSES_MAX, MESSAGE_BYTES_MAX, WORKER_TIMEOUT};
+use tradewind_text::{duration, size, timeout};
 
 use crate::exit::{self, OK, STOPPED, TASKS_FAILED};
 
@@ -156,19 +154,6 @@ pub struct AttemptArgs {
     pub max_failures_per_worker: Option<u64>,
 }
 
-/// A duration: a number of seconds, or with a unit as in `300ms`, `2m`, `1h 30m`.
-///
-/// # Errors
-/// When it is neither.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    match duration_or_zero(text) {
-        Ok(duration) if duration.is_zero() => {
-            Err("a duration is a number of seconds above 0, or like 300ms, 2m, 1h".to_owned())
-        }
-        parsed => parsed,
-    }
-}
-
 /// Workers are heard once a second, and one that is late is not lost.
 fn worker_timeout(text: &str) -> Result<Duration, String> {
     let least = 3 * HEARTBEAT_INTERVAL;
@@ -178,41 +163,6 @@ fn worker_timeout(text: &str) -> Result<Duration, String> {
         }
         timeout => Ok(timeout),
     }
-}
-
-/// The same, but it may be 0.
-///
-/// # Errors
-/// When it is neither.
-pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
-    let is_plain = text.chars().all(|c| c.is_ascii_digit() || c == '.');
-    let parsed = if is_plain {
-        text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-    } else {
-        humantime::parse_duration(text).ok()
-    };
-    parsed.ok_or_else(|| {
-        "a duration is a number of seconds above 0, or like 300ms, 2m, 1h".to_owned()
-    })
-}
-
-/// A number of bytes, or with a unit as in `64KiB`, `16M`, `1G`; all units are powers of 1024.
-///
-/// # Errors
-/// When it is neither.
-pub fn size(text: &str) -> Result<u64, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
-        "" => 0,
-        "k" | "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        _ => return Err(format!("unknown unit {unit:?}; sizes are like 4096, 64KiB, 16MiB, 1GiB")),
-    };
-    let number: u64 =
-        number.parse().map_err(|_| "a size is like 4096, 64KiB, 16MiB, 1GiB".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "that is too large".to_owned())
 }
 
 /// The limit of a message: a [`size`] from 1 MiB to 1 GiB.
@@ -230,82 +180,5 @@ pub fn message_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A worker's or a job's name.
-///
-/// # Errors
-/// When it could not be shown, or would not fit.
-pub fn name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > NAME_BYTES_MAX {
-        return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes"));
-    }
-    if text.chars().any(char::is_control) {
-        return Err("a name holds no control characters".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-/// A [`duration`], or a percentage of the median so far as in `300%`.
-///
-/// # Errors
-/// When it is neither.
-pub fn timeout(text: &str) -> Result<Timeout, String> {
-    match text.strip_suffix('%') {
-        Some(percent) => match percent.parse() {
-            Ok(percent) if percent > 0.0 && percent <= 1e6 => Ok(Timeout::Percent(percent)),
-            _ => Err("a percentage is a number above 0, as in 300%".to_owned()),
-        },
-        None => duration(text).map(Timeout::After),
-    }
-}
-
-/// This machine's name and this process's id: a worker's name if it was given none.
-#[must_use]
-pub fn default_name() -> String {
-    let uname = rustix::system::uname();
-    let host: String = uname
-        .nodename()
-        .to_string_lossy()
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(NAME_BYTES_MAX / 5)
-        .collect();
-    format!("{host}-{}", std::process::id())
-}
-
-/// The largest payload that fits into a message of so many bytes.
-#[must_use]
-pub fn payload_bytes_max(message_bytes_max: u64) -> u64 {
-    message_bytes_max - MESSAGE_OVERHEAD_BYTES
-}
-
 const _: () = assert!(MESSAGE_BYTES_MAX == 64 << 20, "the flag's default says so");
 const _: () = assert!(WORKER_TIMEOUT.as_secs() == 10, "the flag's default says so");
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_and_sizes_are_what_people_write() {
-        let ms = |text| duration(text).map(|duration| duration.as_millis()).ok();
-        assert_eq!(ms("2"), Some(2_000));
-        assert_eq!(ms("0.25"), Some(250));
-        assert_eq!(ms("300ms"), Some(300));
-        assert_eq!(ms("1h 30m"), Some(5_400_000));
-        for bad in ["", "0", "-1", "1.2.3", "soon", "nan", "1e400"] {
-            assert_eq!(ms(bad), None, "{bad:?}");
-        }
-        assert_eq!(size("4096"), Ok(4096));
-        assert_eq!(size("64KiB"), Ok(64 << 10));
-        assert_eq!(size("16M"), Ok(16 << 20));
-        assert_eq!(size("1GB"), Ok(1 << 30));
-        for bad in ["", "MiB", "1TiB", "-1", "99999999999GiB"] {
-            assert!(size(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn the_default_name_is_a_name() {
-        assert_eq!(name(&default_name()), Ok(default_name()));
-    }
-}

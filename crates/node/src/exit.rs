@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::shutdown::PARENT_ENV;
-use crate::stderr;
+use tradewind_system::stderr;
 
 pub use crate::cli::parse;
 

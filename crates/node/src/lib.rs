@@ -6,8 +6,6 @@
 
 pub mod args;
 mod cli;
-mod clock;
-mod colsep;
 mod counterpart;
 pub mod doors;
 pub mod downstream;
@@ -21,11 +19,8 @@ mod progress;
 mod room;
 mod runtime;
 mod shutdown;
-mod stderr;
 pub mod upstream;
 
-pub use clock::{Clock, random_id};
-pub use colsep::Colsep;
 pub use listen::{Inherited, Listen};
 pub use progress::{Progress, ProgressView};
 pub use room::Room;

@@ -19,7 +19,7 @@ use tradewind_wire::{Message, decode, encode};
 
 use crate::doors::{Port, dial_door};
 use crate::exit::{CONNECT, Fatal, USAGE, WRONG_PEER};
-use crate::random_id;
+use tradewind_system::random_id;
 
 /// A connection of one link, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::LogArgs;
 use crate::exit::{BAR_ENV, Fatal, USAGE, has_parent, share_with_bar};
-use crate::stderr::LogWriter;
+use tradewind_system::stderr::LogWriter;
 
 /// Colours are for terminals, and not for those of people who set `NO_COLOR` (no-color.org).
 fn is_coloured() -> bool {

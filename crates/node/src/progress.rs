@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use crate::exit::say;
 use crate::figures::{self, time};
-use crate::stderr;
+use tradewind_system::stderr;
 
 /// What progress shows.
 #[derive(Clone, Debug, Default)]

@@ -5,11 +5,10 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{
-    AttemptArgs, EndArgs, LaneArgs, LivenessArgs, LogArgs, duration_or_zero, name,
-};
+use tradewind_node::args::{AttemptArgs, EndArgs, LaneArgs, LivenessArgs, LogArgs};
 use tradewind_node::exit::{Fatal, HELP, USAGE};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
+use tradewind_text::{duration_or_zero, name};
 
 use crate::run::{Settings, run};
 

@@ -10,13 +10,12 @@ use tradewind_node::downstream::{Downstream, DownstreamEvent};
 use tradewind_node::exit::{self, Fatal, LISTEN, OK, OrExit, REFUSED, STOPPED, TASKS_FAILED, say};
 use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
-use tradewind_node::{
-    Clock, Listen, PARENT_ENV, Progress, ProgressView, Room, Shutdown, random_id,
-};
+use tradewind_node::{Listen, PARENT_ENV, Progress, ProgressView, Room, Shutdown};
 use tradewind_proto::SessionId;
 use tradewind_proto::dispatcher::{Ended, Timeout};
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
 use tradewind_proto::relay::{Relay, RelayConfig};
+use tradewind_system::{Clock, random_id};
 
 /// What a relay was told to do.
 pub struct Settings {

@@ -12,13 +12,12 @@ use tradewind_node::exit::{
 };
 use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
-use tradewind_node::{
-    Clock, Listen, PARENT_ENV, Progress, ProgressView, Room, Shutdown, random_id,
-};
+use tradewind_node::{Listen, PARENT_ENV, Progress, ProgressView, Room, Shutdown};
 use tradewind_proto::SessionId;
 use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Inputs, Order};
 use tradewind_proto::dispatcher::HaltOn;
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
+use tradewind_system::{Clock, random_id};
 
 use crate::args::WhenFull;
 use crate::output::{self, Journal, OpenError, OutputError, Store, TaskHashes, WriterThread};

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 use tradewind_lanes::{Endpoint, LaneOptions};
+use tradewind_node::block_on_until;
 use tradewind_node::exit::{Audience, OK, STOPPED, TASKS_FAILED};
-use tradewind_node::{args, block_on_until};
 use tradewind_proto::dispatcher::{Halt, Timeout};
 use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
 use tradewind_proto::message::{Layout, Start};
@@ -277,7 +277,7 @@ impl Ventilator {
         self,
         tasks: impl Stream<Item = Given> + Send + 'static,
     ) -> Result<JobSummary, Error> {
-        let task_bytes_max = args::payload_bytes_max(self.lanes.message_bytes_max);
+        let task_bytes_max = tradewind_text::payload_bytes_max(self.lanes.message_bytes_max);
         let tasks = tasks.map(move |given| match given {
             Ok(Item::Task(task)) if task.len() as u64 > task_bytes_max => {
                 Ok(Item::TooLarge { bytes: task.len() as u64 })
@@ -292,7 +292,7 @@ impl Ventilator {
             tasks: self.tasks.into(),
             receipts: self.receipts.into(),
             sink: self.sink,
-            job: args::name(&name).map_err(Error::Name)?,
+            job: tradewind_text::name(&name).map_err(Error::Name)?,
             start,
             layout: Layout::Unsaid,
             measured: None,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tradewind_lanes::{Endpoint, LaneOptions};
+use tradewind_node::block_on_until;
 use tradewind_node::exit::Audience;
-use tradewind_node::{args, block_on_until};
 use tradewind_proto::limits::SLOTS_MAX;
 use tradewind_proto::message::{Outcome, Status};
 use tradewind_worker::args::cores;
@@ -179,7 +179,7 @@ impl Worker {
     /// Can it be run at all?
     pub(crate) fn check(&self) -> Result<(), Error> {
         if let Some(name) = &self.name {
-            args::name(name).map_err(Error::Name)?;
+            tradewind_text::name(name).map_err(Error::Name)?;
         }
         if !(1..=SLOTS_MAX).contains(&self.slots) {
             return Err(Error::Slots(self.slots));
@@ -188,7 +188,7 @@ impl Worker {
     }
 
     fn output_bytes_max(&self) -> u64 {
-        args::payload_bytes_max(self.lanes.message_bytes_max)
+        tradewind_text::payload_bytes_max(self.lanes.message_bytes_max)
     }
 
     fn block_on(self, runner: Runner) -> Result<(), Error> {
@@ -197,7 +197,7 @@ impl Worker {
             ventilator: self.ventilator,
             sink: self.sink,
             slots: self.slots,
-            name: self.name.unwrap_or_else(args::default_name),
+            name: self.name.unwrap_or_else(tradewind_text::default_name),
             exit_when_done: self.exit_when_done,
             late_ok: false,
             exit_when_idle: None,

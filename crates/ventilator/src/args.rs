@@ -7,12 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{
-    AttemptArgs, EndArgs, LaneArgs, LivenessArgs, LogArgs, duration_or_zero, name,
-    payload_bytes_max,
-};
+use tradewind_node::args::{AttemptArgs, EndArgs, LaneArgs, LivenessArgs, LogArgs};
 use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE, has_parent, say};
-use tradewind_node::{Colsep, Inherited, allow_many_files, block_on, exit, logs};
+use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
+use tradewind_text::Colsep;
+use tradewind_text::{duration_or_zero, name, payload_bytes_max};
 
 use tradewind_proto::dispatcher::{Halt, HaltError};
 use tradewind_proto::message::{Layout, Start};

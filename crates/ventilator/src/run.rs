@@ -11,12 +11,13 @@ use tradewind_node::exit::{
     self, Audience, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED,
 };
 use tradewind_node::links::dialler;
-use tradewind_node::{Asked, Clock, Listen, Progress, ProgressView, Room, Shutdown, random_id};
+use tradewind_node::{Asked, Listen, Progress, ProgressView, Room, Shutdown};
 use tradewind_proto::dispatcher::{
     Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, HaltOn, Timeout,
 };
 use tradewind_proto::message::{Card, Layout, Role, Start};
 use tradewind_proto::{JobId, SessionId};
+use tradewind_system::{Clock, random_id};
 
 use crate::args::cannot_listen;
 use crate::input::{Chunk, InputError, Item, Source};

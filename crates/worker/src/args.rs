@@ -8,12 +8,12 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{
-    LaneArgs, LogArgs, default_name, duration, duration_or_zero, name, payload_bytes_max, size,
-};
+use tradewind_node::args::{LaneArgs, LogArgs};
 use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE, has_parent};
-use tradewind_node::{Colsep, Inherited, block_on, exit, logs};
+use tradewind_node::{Inherited, block_on, exit, logs};
 use tradewind_proto::limits::{OUTPUT_BYTES_MAX, SLOTS_MAX};
+use tradewind_text::Colsep;
+use tradewind_text::{default_name, duration, duration_or_zero, name, payload_bytes_max, size};
 
 use crate::handler::{
     CommandHandler, CommandOptions, EXIT_GRACE, Fields, Handler, HostLimits, Input, Live, PerSlot,

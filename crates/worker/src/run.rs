@@ -12,11 +12,12 @@ use tradewind_node::exit::{
     say,
 };
 use tradewind_node::links::{Conn, Inward, Outward, dialler, keep_inward, keep_outward, send};
-use tradewind_node::{Asked, Clock, Shutdown, random_id};
+use tradewind_node::{Asked, Shutdown};
 use tradewind_proto::executor::{self, Executor, PutBack};
 use tradewind_proto::limits::BATCH_TASKS_MAX;
 use tradewind_proto::message::{self, Card, Layout, Role, ToWorker};
 use tradewind_proto::{Attempt, SessionId, Slot, Time};
+use tradewind_system::{Clock, random_id};
 
 use crate::handler::{
     Deck, Finished, Lack, Standing, Task, Unstarted, clip, live_failure, stop_at_once,

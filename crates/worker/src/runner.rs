@@ -14,10 +14,10 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
-use tradewind_node::Clock;
 use tradewind_proto::executor::{Start, Stop};
 use tradewind_proto::message::{self, Layout, Limits, Outcome, Report, Status};
 use tradewind_proto::{Payload, Slot};
+use tradewind_system::Clock;
 
 use crate::handler::{
     BlockingHandler, Deck, Finished, PipeHandler, Pipes, Slots, Standing, StopSignal, Task, clip,

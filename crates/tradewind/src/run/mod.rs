@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use rustix::process::{Resource, getrlimit};
-use tradewind_node::args::{AttemptArgs, LogArgs, default_name, message_size};
+use tradewind_node::args::{AttemptArgs, LogArgs, message_size};
 use tradewind_node::exit::{
     Fatal, HELP, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM, USAGE,
 };
@@ -24,6 +24,7 @@ use tradewind_node::{Asked, Shutdown, block_on, exit, logs};
 use tradewind_proto::dispatcher::Timeout;
 use tradewind_sink::args::{OutputArgs, WhenFull};
 use tradewind_sink::output::{FileId, Format, OutputTarget, ReadFile, check_distinct};
+use tradewind_text::default_name;
 use tradewind_ventilator::args::{AskedFields, FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
 use tradewind_ventilator::input::InputPath;
 use tradewind_worker::args::{FieldKind, HandlerArgs, PIPES, REPLACEMENTS, cores};

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::num::NonZeroU32;
 
-use tradewind_node::Colsep;
+use tradewind_text::Colsep;
 
 use super::csv::CsvSource;
 use super::groups::GroupSource;

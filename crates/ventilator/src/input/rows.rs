@@ -4,8 +4,8 @@ use std::io::Read;
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
-use tradewind_node::Colsep;
 use tradewind_proto::Payload;
+use tradewind_text::Colsep;
 
 use super::names::{Asked, Names};
 use super::{BOM, BadRow, CHUNK_BYTES_MAX, Chunk, InputError, InputPath, Item, LineSource, Source};

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use tradewind_node::Colsep;
 use tradewind_proto::message::Layout;
+use tradewind_text::Colsep;
 
 /// What a task is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

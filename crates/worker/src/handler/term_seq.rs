@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tradewind_node::args::duration_or_zero;
+use tradewind_text::duration_or_zero;
 
 /// Signals, each with a wait after it; the last one is always KILL.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use tradewind_node::args::{AttemptArgs, name, payload_bytes_max, size, timeout};
+use tradewind_node::args::AttemptArgs;
 use tradewind_proto::dispatcher::Timeout;
 use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, SLOTS_MAX};
+use tradewind_text::{name, payload_bytes_max, size, timeout};
 use tradewind_worker::handler::{TermSeq, TermSeqError};
 
 use super::super::WORKERS_MAX;

@@ -8,8 +8,8 @@ use std::thread::{self, JoinHandle};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::Signal;
-use tradewind_node::Clock;
 use tradewind_proto::{Attempt, Seq, Slot, Time};
+use tradewind_system::Clock;
 
 use super::super::{Finished, Task, files};
 use super::PipeHandler;

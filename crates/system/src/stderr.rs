@@ -18,7 +18,7 @@ use rustix::io::Errno;
 const QUEUE_BYTES_MAX: usize = 4 << 20;
 
 /// How long the end of a program waits for a reader of its last lines.
-pub(crate) const FLUSH_MAX: Duration = Duration::from_secs(1);
+pub const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes that may be queued when others' text is passed on: so much may be lost at the end.
 const PASSED_BYTES_MAX: usize = 64 << 10;
@@ -30,31 +30,31 @@ const STUCK_MAX: Duration = Duration::from_secs(2);
 const CLEAR_LINE: &[u8] = b"\r\x1b[2K";
 
 /// Queues whole lines, which are written in one piece.
-pub(crate) fn write(lines: Vec<u8>) {
+pub fn write(lines: Vec<u8>) {
     shared().push(lines, Kind::Lines);
 }
 
 /// Queues text that others have written, after having waited until little else is queued: but no
 /// longer than [`STUCK_MAX`] for a reader who does not read.
-pub(crate) fn pass_on(text: Vec<u8>) {
+pub fn pass_on(text: Vec<u8>) {
     shared().wait_for_room();
     shared().push(text, Kind::Lines);
 }
 
 /// Queues what draws a progress bar, or what takes it away again.
-pub(crate) fn draw(bytes: Vec<u8>, is_bar: bool) {
+pub fn draw(bytes: Vec<u8>, is_bar: bool) {
     shared().push(bytes, Kind::Bar { stands: is_bar });
 }
 
 /// Waits until what was queued is written, but no longer than [`FLUSH_MAX`].
-pub(crate) fn flush() {
+pub fn flush() {
     if let Some(shared) = SHARED.get() {
         shared.flush(FLUSH_MAX);
     }
 }
 
 /// What a subscriber of `tracing` writes its lines to, each with one call.
-pub(crate) struct LogWriter;
+pub struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
@@ -72,7 +72,7 @@ static HAS_FOREIGN_BAR: AtomicBool = AtomicBool::new(false);
 
 /// From now on lines take away what stands on theirs: the progress bar of another process. They must
 /// not share the terminal with an output, which would lose an unfinished line.
-pub(crate) fn share_with_bar() {
+pub fn share_with_bar() {
     HAS_FOREIGN_BAR.store(true, Ordering::Relaxed);
 }
 

@@ -1,0 +1,9 @@
+//! What a program asks its machine for: the time, chance, and standard error.
+//!
+//! Without tasks, sockets and a runtime. Standard error is here because a reader that is stuck must
+//! not stop a job: all lines go through one bounded queue.
+
+mod clock;
+pub mod stderr;
+
+pub use clock::{Clock, random_id};
