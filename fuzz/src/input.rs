@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::num::NonZeroU32;
 
-use tradewind_ventilator::input::{
+use tradewind_input::{
     Asked, CsvSource, Delimiter, GroupSource, InputPath, Item, LineSource, RowSource, Source,
 };
 

@@ -9,7 +9,7 @@ use std::thread;
 
 use futures::{Stream, StreamExt};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tradewind_ventilator::input::{Chunk, InputError, Item, Source};
+use tradewind_input::{Chunk, InputError, Item, Source};
 
 /// What a program gives: a task, or why there are no more.
 pub(crate) type Given = Result<Item, Box<dyn StdError + Send + Sync>>;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
+use tradewind_input::Item;
 use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::block_on_until;
 use tradewind_node::exit::{Audience, OK, STOPPED, TASKS_FAILED};
 use tradewind_proto::dispatcher::{Halt, Timeout};
 use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
 use tradewind_proto::message::{Layout, Start};
-use tradewind_ventilator::input::Item;
 use tradewind_ventilator::{Ending, Settings};
 
 use crate::feed::{Given, feed};

@@ -16,9 +16,9 @@ use tradewind_text::{duration_or_zero, name, payload_bytes_max};
 use tradewind_proto::dispatcher::{Halt, HaltError};
 use tradewind_proto::message::{Layout, Start};
 
-use crate::input::{Asked, Delimiter, Format, InputPath, Source, open};
 use crate::measure::Measured;
 use crate::run::{Settings, run};
+use tradewind_input::{Asked, Delimiter, Format, InputPath, Source, open};
 
 const EXAMPLES: &str = "\
 Examples:

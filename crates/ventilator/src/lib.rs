@@ -6,7 +6,6 @@
 //! sockets and the flags around it, and knows neither the worker's crate nor the sink's.
 
 pub mod args;
-pub mod input;
 mod measure;
 mod reader;
 mod run;

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::input::Input;
+use tradewind_input::Input;
 
 /// An input whose size is known, and how much of it was read.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ impl<R: Read> Read for Counted<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::InputPath;
+    use tradewind_input::InputPath;
 
     #[test]
     fn the_total_is_estimated_from_what_was_read() {

@@ -2,7 +2,7 @@
 
 use tokio::sync::mpsc;
 
-use crate::input::{Chunk, InputError, Source};
+use tradewind_input::{Chunk, InputError, Source};
 
 /// Chunks that are read ahead of the loop. More would only cost memory: the loop takes a chunk as
 /// soon as it has room.

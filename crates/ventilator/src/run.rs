@@ -20,9 +20,9 @@ use tradewind_proto::{JobId, SessionId};
 use tradewind_system::{Clock, random_id};
 
 use crate::args::cannot_listen;
-use crate::input::{Chunk, InputError, Item, Source};
 use crate::measure::Measured;
 use crate::reader;
+use tradewind_input::{Chunk, InputError, Item, Source};
 
 /// What a ventilator was told to do.
 pub struct Settings {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use tradewind_ventilator::input::{Delimiter, InputPath, LineSource, Source};
+use tradewind_input::{Delimiter, InputPath, LineSource, Source};
 
 use super::made::{BATCH, PAYLOAD_BYTES};
 

@@ -6,9 +6,9 @@ use std::io::{IsTerminal, PipeReader};
 use std::num::NonZeroU32;
 use std::process::Stdio;
 
+use tradewind_input::{Delimiter, Input, InputPath};
 use tradewind_node::exit::{Fatal, INPUT, OrExit, SYSTEM, USAGE, say};
 use tradewind_ventilator::args::InputFormat;
-use tradewind_ventilator::input::{self, Delimiter, Input, InputPath};
 
 use super::RunArgs;
 use super::child::arg;
@@ -32,7 +32,7 @@ impl Tasks {
         match values {
             Some(values) => Ok(Self::Values(values.reader().or_exit(SYSTEM)?)),
             None => {
-                let file = input::open_file(path).or_exit(INPUT)?;
+                let file = tradewind_input::open_file(path).or_exit(INPUT)?;
                 if file.is_terminal() && !is_quiet {
                     say("reading tasks from the terminal, one a line; Ctrl-D ends them");
                 }

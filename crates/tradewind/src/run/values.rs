@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, BufWriter, PipeReader, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use tradewind_ventilator::input::{self, Delimiter, InputError, InputPath};
+use tradewind_input::{Delimiter, InputError, InputPath};
 
 /// Several sources of values, of which every combination is a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +152,7 @@ impl Values {
 
 fn read_lines(path: &InputPath, delimiter: Delimiter) -> Result<Vec<OsString>, FileError> {
     let mut bytes = Vec::new();
-    let read = input::open(path)?.reader.read_to_end(&mut bytes);
+    let read = tradewind_input::open(path)?.reader.read_to_end(&mut bytes);
     read.map_err(|reason| InputError::Read { input: path.clone(), reason })?;
     let delimiter = delimiter.byte();
     if bytes.last() == Some(&delimiter) {

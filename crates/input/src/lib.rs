@@ -1,7 +1,8 @@
-//! The input: where tasks come from.
+//! Tradewind's input: where tasks come from.
 //!
 //! Blocking code without a clock or a runtime, meant for a thread of its own. It knows nothing of
-//! seqs, workers or lanes, never reads further than it is asked to and never holds the whole input.
+//! seqs, workers, lanes or flags, never reads further than it is asked to and never holds the whole
+//! input.
 
 mod bad_row;
 mod csv;
