@@ -4,7 +4,7 @@
 //! The data is a byte, the journal's lines without their checksums, a NUL, the output, a NUL, and the
 //! joblog.
 
-use tradewind_sink::output::recover;
+use tradewind_records::recover;
 
 pub fn journal(mut data: &[u8]) {
     let flags = super::byte(&mut data);

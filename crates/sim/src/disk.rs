@@ -13,7 +13,7 @@ use fastrand::Rng;
 use tradewind_proto::collector::{Counts, Opened, Opening, Records};
 use tradewind_proto::message::TaskResult;
 use tradewind_proto::{Seq, SeqSet, TaskHash};
-use tradewind_sink::output::{
+use tradewind_records::{
     Claim, Destination, Device, Format, Fsync, Output, OutputTarget, Place, Role, Writer, recover,
 };
 

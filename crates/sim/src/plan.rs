@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use tradewind_proto::collector::Order;
 use tradewind_proto::limits::LOSSES_MAX;
-use tradewind_sink::output::Format;
+use tradewind_records::Format;
 
 use crate::event::Stage;
 

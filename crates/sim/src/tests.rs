@@ -1,6 +1,6 @@
 use tradewind_proto::collector::Order;
 
-use tradewind_sink::output::Format;
+use tradewind_records::Format;
 
 use tradewind_proto::limits::LOSSES_MAX;
 

@@ -12,8 +12,8 @@ use tradewind_node::exit::{Audience, Fatal, HELP, USAGE};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 use tradewind_proto::collector::Order;
 
-use crate::output::{self, Extras, Format, Fsync, OutputTarget, Say};
 use crate::run::{Settings, run};
+use tradewind_records::{self as records, Extras, Format, Fsync, OutputTarget, Say};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -175,9 +175,9 @@ impl OutputArgs {
         }
     }
 
-    fn settings(&self, quiet: bool) -> output::Settings {
+    fn settings(&self, quiet: bool) -> records::Settings {
         let is_read_here = self.format() == Format::Lines || self.is_terminal();
-        output::Settings {
+        records::Settings {
             output: self.target(),
             format: self.format(),
             order: self.order(),
@@ -220,7 +220,7 @@ impl SinkArgs {
         let settings = self.settings(Inherited::from_env());
         allow_many_files();
         end.apply_downstream(block_on(|shutdown| {
-            run(settings, move || output::prepare(&output), shutdown)
+            run(settings, move || records::prepare(&output), shutdown)
         }))
     }
 }

@@ -6,7 +6,6 @@
 //! and the flags around it, and knows neither the ventilator's crate nor the worker's.
 
 pub mod args;
-pub mod output;
 mod run;
 mod summary;
 

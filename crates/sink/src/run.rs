@@ -8,7 +8,7 @@ use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::doors::{Port, gate_door};
 use tradewind_node::exit::{
     self, Audience, CLOSED, Fatal, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM,
-    TASKS_FAILED,
+    TASKS_FAILED, USAGE,
 };
 use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
@@ -20,8 +20,10 @@ use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
 use tradewind_system::{Clock, random_id};
 
 use crate::args::WhenFull;
-use crate::output::{self, Journal, OpenError, OutputError, Store, TaskHashes, WriterThread};
 use crate::summary::summary;
+use tradewind_records::{
+    self as records, Journal, OpenError, OutputError, Store, TaskHashes, WriterThread,
+};
 
 /// What a sink was told to do.
 pub struct Settings {
@@ -48,7 +50,7 @@ pub struct Settings {
 /// Everything that can happen.
 enum Event {
     Link(UpstreamEvent),
-    Output(output::Event),
+    Output(records::Event),
 }
 
 impl From<UpstreamEvent> for Event {
@@ -219,7 +221,10 @@ async fn prepared<S>(
             Err(error) if error.is_unread() || (error.is_full() && when_full == WhenFull::Wait) => {
                 error
             }
-            Err(error) => return Err(Fatal { code: error.code(), error: error.into() }),
+            Err(error) => {
+                let code = if error.is_misuse() { USAGE } else { OUTPUT };
+                return Err(Fatal { code, error: error.into() });
+            }
         };
         if !std::mem::replace(&mut is_said, true) {
             tracing::warn!("{error}; waiting until that is over");
@@ -411,9 +416,9 @@ impl<S: Store> Sink<S> {
         STOPPED
     }
 
-    fn handle_output(&mut self, event: output::Event) -> Result<(), Fatal> {
+    fn handle_output(&mut self, event: records::Event) -> Result<(), Fatal> {
         match event {
-            output::Event::Opened(continued) => {
+            records::Event::Opened(continued) => {
                 let stored = continued.opened.counts.total();
                 if stored > 0 {
                     let cut_bytes = continued.cut_bytes;
@@ -427,33 +432,33 @@ impl<S: Store> Sink<S> {
                     writer.begin();
                 }
             }
-            output::Event::Begun => self.handle_output_goes_on(),
-            output::Event::Refused(error) => {
+            records::Event::Begun => self.handle_output_goes_on(),
+            records::Event::Refused(error) => {
                 self.collector.handle_open_refused(error.to_string());
                 self.refused = Some(Refused { error, since: Instant::now(), is_said: false });
             }
-            output::Event::Stored { count } => {
+            records::Event::Stored { count } => {
                 self.handle_output_goes_on();
                 self.stored += count as u64;
                 self.collector.handle_written(count);
             }
-            output::Event::Finished => {
+            records::Event::Finished => {
                 self.finishes -= 1;
                 if self.finishes == 0 {
                     self.collector.handle_flushed();
                 }
             }
-            output::Event::Failed(error @ (OutputError::Closed { .. } | OutputError::Dropped)) => {
+            records::Event::Failed(error @ (OutputError::Closed { .. } | OutputError::Dropped)) => {
                 // Whoever read the output has seen enough, as `head` does.
                 return Err(Fatal { code: CLOSED, error: error.into() });
             }
-            output::Event::Failed(error @ OutputError::Io { .. })
+            records::Event::Failed(error @ OutputError::Io { .. })
                 if self.when_full == WhenFull::Exit =>
             {
                 let how = if self.journal.is_some() { "; --resume goes on from there" } else { "" };
                 return Err(Fatal::new(OUTPUT, format!("{error}{how}")));
             }
-            output::Event::Failed(error) => {
+            records::Event::Failed(error) => {
                 // Nothing is acknowledged meanwhile, so nothing is lost: the job stands still
                 // until there is room.
                 if self.retry.is_none() {

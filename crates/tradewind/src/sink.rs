@@ -11,9 +11,9 @@ use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::block_on_until;
 use tradewind_node::exit::{Audience, OK, REFUSED, STOPPED, TASKS_FAILED};
 use tradewind_proto::collector::Order;
+use tradewind_records::{self as records, Format, Fsync, OutputTarget};
 use tradewind_sink::Settings;
 use tradewind_sink::args::WhenFull;
-use tradewind_sink::output::{self, Format, Fsync, OutputTarget};
 
 use crate::listening::Listening;
 use crate::taking::{Taking, channel};
@@ -151,14 +151,14 @@ impl Sink {
     fn start(self) -> Result<Taking, Error> {
         let file = self.output.map(|file| {
             let output = OutputTarget::File(file);
-            output::prepare(&output::Settings {
+            records::prepare(&records::Settings {
                 format: Format::of(&output),
                 output,
                 order: self.order,
                 joblog: None,
                 overwrite: self.overwrite,
                 fsync: Fsync::default(),
-                ..output::Settings::default()
+                ..records::Settings::default()
             })
         });
         let file = file.transpose().map_err(|error| Error::Output(error.into()))?;

@@ -8,9 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::{mpsc, oneshot};
 use tradewind_proto::collector::{Opened, Opening, Records as Written};
-use tradewind_sink::output::{
-    Continued, FileOutput, OpenError, Output, OutputError, Prepared, Store,
-};
+use tradewind_records::{Continued, FileOutput, OpenError, Output, OutputError, Prepared, Store};
 
 use crate::{Error, Record};
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tradewind_proto::Seq;
 use tradewind_proto::collector::Records;
-use tradewind_sink::output::{
+use tradewind_records::{
     Destination, Device, Format, Fsync, Output, OutputTarget, Place, Role, Writer,
 };
 

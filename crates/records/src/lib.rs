@@ -1,7 +1,7 @@
-//! The output: where records are stored.
+//! Tradewind's output: where records are stored.
 //!
-//! Blocking code without a clock, a socket or a runtime; [`WriterThread`] runs it on a thread of
-//! its own. It decides nothing: the records come in the order in which they are to be stored, each
+//! Blocking code without a clock, a socket, a runtime or flags; [`WriterThread`] runs it on a thread
+//! of its own. It decides nothing: the records come in the order in which they are to be stored, each
 //! of them once. What it promises is that a record which it calls stored has left the process, and
 //! that an error, be it in the middle of a record, neither loses nor doubles a byte.
 

@@ -3,9 +3,9 @@
 
 use std::fmt::Write;
 
-use tradewind_node::exit::pass_on;
 use tradewind_proto::collector::Record;
 use tradewind_proto::message::{Exit, Status};
+use tradewind_system::stderr::pass_on;
 
 /// What is to be said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 /// When what was written is made to survive a crash of the machine.
 ///
 /// A crash of the sink alone never takes anything that was called stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Fsync {
     /// At the end; until then the system writes when it likes.
     #[default]

@@ -4,8 +4,6 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use tradewind_node::exit::{OUTPUT, USAGE};
-
 use super::file::is_unread_pipe;
 use super::recover::Damage;
 use super::{Destination, OutputTarget, SameFile};
@@ -183,10 +181,10 @@ impl OpenError {
         }
     }
 
-    /// The code that a program ends with.
+    /// Is it the command line that is at fault, and not the place?
     #[must_use]
-    pub fn code(&self) -> u8 {
-        if matches!(self, Self::Same(_)) { USAGE } else { OUTPUT }
+    pub fn is_misuse(&self) -> bool {
+        matches!(self, Self::Same(_))
     }
 
     /// Is it a pipe that somebody may still come to read?

@@ -6,7 +6,7 @@ use tradewind_proto::message::{Exit, Outcome, Reported, Status, TaskResult};
 use tradewind_proto::{Attempt, Payload, Seq, TaskHash};
 
 /// A record like most: `seq` printed `output` and exited with 0.
-pub(in crate::output) fn record(seq: u64, output: impl AsRef<[u8]>) -> Records {
+pub(crate) fn record(seq: u64, output: impl AsRef<[u8]>) -> Records {
     let result = TaskResult {
         seq: Seq(seq),
         attempt: Attempt::FIRST,
@@ -31,14 +31,14 @@ pub(in crate::output) fn record(seq: u64, output: impl AsRef<[u8]>) -> Records {
 }
 
 /// The same, but it ended in another way.
-pub(in crate::output) fn ended(status: Status, exit: Exit, error: &str) -> Records {
+pub(crate) fn ended(status: Status, exit: Exit, error: &str) -> Records {
     let mut record = record(3, "");
     record.results[0].outcome = Outcome { exit, ..Outcome::error(status, error) };
     record
 }
 
 /// Nobody ever ran it.
-pub(in crate::output) fn never_ran(status: Status, error: &str) -> Records {
+pub(crate) fn never_ran(status: Status, error: &str) -> Records {
     let result = TaskResult {
         seq: Seq(4),
         attempt: Attempt(0),
@@ -54,10 +54,7 @@ pub(in crate::output) fn never_ran(status: Status, error: &str) -> Records {
 }
 
 /// The same but for what is changed in it.
-pub(in crate::output) fn with(
-    mut record: Records,
-    change: impl FnOnce(&mut TaskResult),
-) -> Records {
+pub(crate) fn with(mut record: Records, change: impl FnOnce(&mut TaskResult)) -> Records {
     change(&mut record.results[0]);
     record
 }

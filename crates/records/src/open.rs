@@ -332,7 +332,6 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use tradewind_node::exit::USAGE;
     use tradewind_proto::collector::Records;
     use tradewind_proto::message::Status;
     use tradewind_proto::{Seq, TaskHash};
@@ -413,7 +412,7 @@ mod tests {
             let error = open(&settings(&file, Some(joblog), true)).unwrap_err();
             let wanted = format!("output {file:?} and joblog {joblog:?} are the same file");
             assert!(error.to_string().starts_with(&wanted), "{error}");
-            assert_eq!(error.code(), USAGE);
+            assert!(error.is_misuse());
             assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
         }
         let null = Path::new("/dev/null");
