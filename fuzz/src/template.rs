@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use tradewind_proto::{Seq, Slot};
-use tradewind_worker::handler::{COMMAND_BYTES_MAX, Fields, Input, Template};
+use tradewind_handlers::{COMMAND_BYTES_MAX, Fields, Input, Template};
 
 pub fn template(mut data: &[u8]) {
     let kind = super::byte(&mut data);

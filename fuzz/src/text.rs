@@ -3,7 +3,7 @@
 use tradewind_lanes::Endpoint;
 use tradewind_proto::dispatcher::Halt;
 use tradewind_text::Colsep;
-use tradewind_worker::handler::TermSeq;
+use tradewind_handlers::TermSeq;
 
 pub fn text(mut data: &[u8]) {
     let kind = super::byte(&mut data);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use tradewind_handlers::{StopSignal, Task};
 use tradewind_worker::StopToken;
-use tradewind_worker::handler::{StopSignal, Task};
 
 /// What a closure may want to know about its task.
 ///

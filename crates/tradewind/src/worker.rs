@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tradewind_handlers::{StopSignal, Task};
 use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::block_on_until;
 use tradewind_node::exit::Audience;
 use tradewind_proto::limits::SLOTS_MAX;
 use tradewind_proto::message::{Outcome, Status};
 use tradewind_worker::args::cores;
-use tradewind_worker::handler::{StopSignal, Task};
 use tradewind_worker::{AsyncRunner, OutcomeFuture, Runner, Settings, StopToken};
 
 use crate::{AsyncContext, Codec, Context, Error, Handle, Reply};

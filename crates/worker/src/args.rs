@@ -15,12 +15,12 @@ use tradewind_proto::limits::{OUTPUT_BYTES_MAX, SLOTS_MAX};
 use tradewind_text::Colsep;
 use tradewind_text::{default_name, duration, duration_or_zero, name, payload_bytes_max, size};
 
-use crate::handler::{
+use crate::run::{Settings, run};
+use crate::runner::Runner;
+use tradewind_handlers::{
     CommandHandler, CommandOptions, EXIT_GRACE, Fields, Handler, HostLimits, Input, Live, PerSlot,
     PipeHandler, PipeMode, PipeOptions, Template, TermSeq, check_program, check_word, fit,
 };
-use crate::run::{Settings, run};
-use crate::runner::Runner;
 
 const EXAMPLES: &str = "\
 Examples:

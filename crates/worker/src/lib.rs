@@ -6,7 +6,6 @@
 //! and the flags around it, and knows neither the ventilator's crate nor the sink's.
 
 pub mod args;
-pub mod handler;
 mod run;
 mod runner;
 

@@ -19,10 +19,10 @@ use tradewind_proto::message::{self, Card, Layout, Role, ToWorker};
 use tradewind_proto::{Attempt, SessionId, Slot, Time};
 use tradewind_system::{Clock, random_id};
 
-use crate::handler::{
+use crate::runner::{Runner, Running};
+use tradewind_handlers::{
     Deck, Finished, Lack, Standing, Task, Unstarted, clip, live_failure, stop_at_once,
 };
-use crate::runner::{Runner, Running};
 
 /// What a worker was told to do.
 pub struct Settings {

@@ -19,7 +19,7 @@ use tradewind_proto::message::{self, Layout, Limits, Outcome, Report, Status};
 use tradewind_proto::{Payload, Slot};
 use tradewind_system::Clock;
 
-use crate::handler::{
+use tradewind_handlers::{
     BlockingHandler, Deck, Finished, PipeHandler, Pipes, Slots, Standing, StopSignal, Task, clip,
     panicked,
 };

@@ -2,11 +2,11 @@
 
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
 
+use tradewind_handlers::Template;
 use tradewind_input::{Format, Input, Item, Source};
 use tradewind_node::exit::{self, CLOSED, Fatal, INPUT, OK, OUTPUT, OrExit, TASKS_FAILED, say};
 use tradewind_proto::{Seq, Slot};
 use tradewind_text::payload_bytes_max;
-use tradewind_worker::handler::Template;
 
 /// Writes each task's command as one line that a shell would read back the same way.
 pub(super) fn show<R: Read + Send + 'static>(

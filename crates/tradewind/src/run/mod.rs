@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use rustix::process::{Resource, getrlimit};
+use tradewind_handlers::Live;
 use tradewind_input::InputPath;
 use tradewind_node::args::{AttemptArgs, LogArgs, message_size};
 use tradewind_node::exit::{
@@ -28,7 +29,6 @@ use tradewind_sink::args::{OutputArgs, WhenFull};
 use tradewind_text::default_name;
 use tradewind_ventilator::args::{AskedFields, FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
 use tradewind_worker::args::{FieldKind, HandlerArgs, PIPES, REPLACEMENTS, cores};
-use tradewind_worker::handler::Live;
 
 use self::child::{Children, End, Part, Role, arg, flag};
 use self::jobs::Jobs;

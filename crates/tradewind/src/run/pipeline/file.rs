@@ -5,11 +5,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use tradewind_handlers::{TermSeq, TermSeqError};
 use tradewind_node::args::AttemptArgs;
 use tradewind_proto::dispatcher::Timeout;
 use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, SLOTS_MAX};
 use tradewind_text::{name, payload_bytes_max, size, timeout};
-use tradewind_worker::handler::{TermSeq, TermSeqError};
 
 use super::super::WORKERS_MAX;
 use super::table::{At, FileError, Problem, Section, Table, TextOrTexts, Value, line_of, parse};

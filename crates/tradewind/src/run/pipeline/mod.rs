@@ -8,12 +8,12 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
+use tradewind_handlers::{Input, Template, TermSeq, check_program};
 use tradewind_node::exit::{self, CLOSED, COMMAND, Fatal, OK, USAGE};
 use tradewind_node::{Shutdown, block_on};
 use tradewind_text::default_name;
 use tradewind_ventilator::args::AskedFields;
 use tradewind_worker::args::{asked_fields, cores};
-use tradewind_worker::handler::{Input, Template, TermSeq, check_program};
 
 use self::file::{Feed, Pipeline, Stage, StageHandler};
 use super::child::{Children, Part, Role, arg, flag};

@@ -12,7 +12,7 @@ use tradewind_proto::limits::STDERR_BYTES_MAX;
 use tradewind_proto::{Attempt, Seq, Slot};
 
 use super::*;
-use crate::handler::group::members;
+use crate::group::members;
 
 /// Longer than anything here takes on a machine that does nothing else: only a failing test
 /// waits so long.

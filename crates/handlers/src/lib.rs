@@ -1,7 +1,8 @@
-//! What a worker does with a task: runs a command, or something built in, on a thread per slot.
+//! Tradewind's handlers: what is done with a task. A command is run for it, a child that stays up is
+//! given it, or a function is called, on a thread per slot.
 //!
-//! Knows no network, no job and no retry: a task goes in, an outcome comes out. Handlers block;
-//! nothing here is asynchronous.
+//! Without a network, a job, a retry, a runtime and flags: a task goes in, an outcome comes out.
+//! Handlers block; nothing here is asynchronous.
 
 mod command;
 mod fields;
@@ -30,14 +31,13 @@ pub use command::{CommandHandler, CommandOptions};
 pub use fields::{FieldError, Fields};
 pub use host::{HostLimits, Lack, PerSlot, TooLittle, Unstarted, fit};
 pub use live::Live;
-pub(crate) use live::failure as live_failure;
+pub use live::failure as live_failure;
 pub use pipe::{EXIT_GRACE, PipeHandler, PipeMode, PipeOptions, Pipes, Standing};
 pub use program::{ProgramError, check_program, check_word};
 pub use quote::COMMAND_BYTES_MAX;
-pub(crate) use slots::panicked;
-pub use slots::{Begun, Deck, Finished, Slots};
+pub use slots::{Begun, Deck, Finished, Slots, panicked};
 pub use stop::{StopSignal, stop_at_once};
-pub(crate) use tail::clip;
+pub use tail::clip;
 pub use template::{Input, MissingCommand, Template};
 pub use term_seq::{TermSeq, TermSeqError};
 
@@ -70,7 +70,7 @@ impl Task {
     }
 
     /// What is to be reported of it.
-    pub(crate) fn reported(&self, command: impl FnOnce() -> Payload) -> Option<Box<Reported>> {
+    pub fn reported(&self, command: impl FnOnce() -> Payload) -> Option<Box<Reported>> {
         if self.report == Report::default() {
             return None;
         }

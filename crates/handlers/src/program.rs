@@ -130,7 +130,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::handler::template::Input;
+    use crate::template::Input;
 
     #[test]
     fn command_is_found_as_execvp_finds_it() {

@@ -41,7 +41,7 @@ static WRITING: Mutex<()> = Mutex::new(());
 static FAILED: AtomicI32 = AtomicI32::new(0);
 
 /// Why standard output takes nothing any more, if a command had something to write there.
-pub(crate) fn failure() -> Option<io::Error> {
+pub fn failure() -> Option<io::Error> {
     match FAILED.load(Ordering::Acquire) {
         0 => None,
         code => Some(io::Error::from_raw_os_error(code)),

@@ -8,7 +8,7 @@ use tradewind_proto::message::Report;
 use tradewind_proto::Payload;
 
 use super::*;
-use crate::handler::{CommandHandler, CommandOptions, Handler, Input, STOPPED, Template};
+use crate::{CommandHandler, CommandOptions, Handler, Input, STOPPED, Template};
 
 /// Longer than anything here takes on a machine that does nothing else: only a failing test
 /// waits so long.

@@ -60,7 +60,7 @@ impl Tail {
 }
 
 /// The beginning of a text, at most [`ERROR_BYTES_MAX`] bytes of it.
-pub(crate) fn clip(mut text: String) -> String {
+pub fn clip(mut text: String) -> String {
     let mut end = text.len().min(ERROR_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -27,7 +27,8 @@ use super::{ProgramError, TermSeq, program, quote};
 pub use pipes::{Pipes, Standing};
 
 /// How tasks and answers are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum PipeMode {
     /// A line each
     Lines,

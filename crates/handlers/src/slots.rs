@@ -390,7 +390,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// What became of a task whose handler panicked.
-pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Outcome {
+pub fn panicked(panic: &(dyn Any + Send)) -> Outcome {
     let message = if let Some(text) = panic.downcast_ref::<&str>() {
         text
     } else if let Some(text) = panic.downcast_ref::<String>() {
