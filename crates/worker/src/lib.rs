@@ -2,7 +2,7 @@
 //!
 //! Takes tasks from the ventilator, runs each with its handler and pushes the results to the sink,
 //! keeping them until they are settled. What to do when is decided by
-//! [`Executor`](tradewind_proto::executor::Executor); this crate holds the handlers, the sockets
+//! [`Executor`](tradewind_proto::executor::Executor); this crate holds the slots, the sockets
 //! and the flags around it, and knows neither the ventilator's crate nor the sink's.
 
 pub mod args;
