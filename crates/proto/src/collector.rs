@@ -6,6 +6,8 @@
 //! [`Collector::poll_write`], and when they are in the output,
 //! [`handle_written`](Collector::handle_written) makes them stored.
 
+mod invariants;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@
 //! that stays: then more lie there already, behind the one that runs. They have not started, but
 //! nobody can take them back; each of them runs there and ends there.
 
+mod invariants;
 mod shortage;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -185,6 +185,12 @@ impl Relay {
         self.upstream.is_all_stored()
     }
 
+    /// Panics if one of the machines contradicts itself; see [`Dispatcher::check_invariants`].
+    pub fn check_invariants(&self) {
+        self.upstream.check_invariants();
+        self.downstream.check_invariants();
+    }
+
     /// What one machine says is news for the other.
     fn flow(&mut self) {
         let Self { upstream, downstream, keep_newline, .. } = self;

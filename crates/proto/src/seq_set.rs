@@ -43,6 +43,15 @@ impl SeqSet {
         self.ranges.range(..range.end.0).next_back().is_none_or(|(_, end)| *end <= range.start.0)
     }
 
+    /// Is every seq of this set in the other one?
+    #[must_use]
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.ranges.iter().all(|(start, end)| {
+            let around = other.ranges.range(..=start).next_back();
+            around.is_some_and(|(_, around_end)| end <= around_end)
+        })
+    }
+
     /// The lowest seq that is not in the set.
     #[must_use]
     pub fn first_missing(&self) -> Seq {
@@ -187,6 +196,10 @@ mod tests {
                 let free = SeqRange { start: Seq(seq), end: Seq(seq + rng.u64(0..8)) };
                 let is_free = !free.seqs().any(|seq| naive.contains(&seq.0));
                 assert_eq!(free.count() == 0 || set.is_free(free), is_free, "seed {seed}");
+                let mut larger = set.clone();
+                assert!(set.is_subset(&larger));
+                larger.remove(Seq(seq));
+                assert_eq!(set.is_subset(&larger), !naive.contains(&seq), "seed {seed}");
                 let missing = (0..).find(|seq| !naive.contains(seq));
                 assert_eq!(Some(set.first_missing().0), missing, "seed {seed}");
                 assert!(set.iter().map(|seq| seq.0).eq(naive.iter().copied()), "seed {seed}");

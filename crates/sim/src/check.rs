@@ -1,8 +1,12 @@
 //! The promise, checked at every step by an account of its own.
 
 use tradewind_proto::Payload;
-use tradewind_proto::collector::{Order, Record};
-use tradewind_proto::limits::{CREDIT_TASKS_MAX, REORDER_WINDOW_TASKS};
+use tradewind_proto::collector::{CollectorSnapshot, Order, Record};
+use tradewind_proto::dispatcher::DispatcherSnapshot;
+use tradewind_proto::limits::{
+    BATCH_BYTES_MAX, BATCH_TASKS_MAX, CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, HELD_BYTES_MAX,
+    REORDER_WINDOW_TASKS, RETAINED_BYTES_MAX,
+};
 use tradewind_proto::message::{Status, Task};
 use tradewind_proto::{Attempt, Seq};
 
@@ -20,6 +24,11 @@ pub(crate) struct Check {
     /// Nothing may fail.
     is_sparing: bool,
     has_timeout: bool,
+    /// Bytes of the largest task in any stage, and of the largest result with all that is kept of
+    /// it.
+    largest_bytes: u64,
+    /// Bytes of results that workers may have under way, whatever the ventilator does now.
+    under_way_bytes: u64,
     tasks: Vec<History>,
     violation: Option<String>,
     /// Records so far.
@@ -101,7 +110,14 @@ impl Check {
             let stages = payloads.map(stage).take(stages).collect();
             History { plan: *plan, stages, record: None }
         };
+        let largest = |task: &TaskPlan| task.payload_bytes + stages * task.output_bytes + 1_000;
+        let largest_bytes = plan.tasks.iter().map(largest).max().unwrap_or(0) as u64;
+        let slots: u64 = plan.seats.iter().map(|seat| u64::from(seat.slots)).sum();
+        let under_way = slots * largest_bytes + plan.seats.len() as u64 * CREDIT_BYTES_MAX;
         Self {
+            largest_bytes,
+            // A window that has not seen a result yet may have let in as much again.
+            under_way_bytes: 2 * under_way,
             order: plan.order,
             retries: plan.retries,
             losses_max: plan.losses_max,
@@ -174,6 +190,40 @@ impl Check {
 
     pub(crate) fn cancelled(&mut self) {
         self.is_cancelled = true;
+    }
+
+    /// What is kept by who hands out tasks is within its bounds.
+    pub(crate) fn dispatcher(&mut self, snapshot: &DispatcherSnapshot, is_relay: bool) {
+        // The tasks of a relay come as long as the sinks that it stands for hold little.
+        let bound = if is_relay {
+            HELD_BYTES_MAX + self.under_way_bytes
+        } else {
+            RETAINED_BYTES_MAX + self.largest_bytes
+        };
+        let kept = snapshot.kept_bytes;
+        if kept > bound {
+            self.fail(|| format!("{kept} bytes of tasks are kept, where {bound} may be"));
+        }
+    }
+
+    /// What is kept by who collects results is within its bounds.
+    pub(crate) fn collector(&mut self, snapshot: &CollectorSnapshot) {
+        let (held, bound) = (snapshot.held_bytes, HELD_BYTES_MAX + self.under_way_bytes);
+        if held > bound {
+            self.fail(|| format!("{held} bytes of records are held, where {bound} may be"));
+        }
+    }
+
+    /// A worker that was just given a batch of tasks may hold that much.
+    pub(crate) fn charged(&mut self, tasks: &[Task], held_bytes: u64) {
+        let bytes: usize = tasks.iter().map(|task| task.payload.len()).sum();
+        let is_full = tasks.len() > BATCH_TASKS_MAX || bytes > BATCH_BYTES_MAX;
+        if is_full && tasks.len() > 1 {
+            self.fail(|| format!("{} tasks of {bytes} bytes are in one message", tasks.len()));
+        }
+        if held_bytes > CREDIT_BYTES_MAX + self.largest_bytes {
+            self.fail(|| format!("a worker that holds {held_bytes} bytes was given more"));
+        }
     }
 
     pub(crate) fn dispatched(&mut self, worker: usize, stage: usize, tasks: &[Task]) {

@@ -210,6 +210,10 @@ impl World {
         let Route::Tasks(worker, stage) = self.connections[id].route else { return };
         if let ToWorker::Tasks { tasks, .. } = message {
             self.check.dispatched(worker, stage.index, &tasks.0);
+            let session = self.workers[worker].session;
+            let snapshot = self.dispatcher(stage.hub()).snapshot();
+            let held = snapshot.workers.iter().find(|worker| worker.session == session);
+            self.check.charged(&tasks.0, held.map_or(0, |worker| worker.out_bytes));
         }
         self.send(id, encode(message));
         let seat = self.workers[worker].seat;

@@ -237,6 +237,7 @@ impl World {
             Process::Relay(relay) => self.drive_relay(relay),
             Process::Worker(worker) => self.drive_worker(worker),
         };
+        self.check_machine(process);
         let (Some(due), true) = (due, self.is_alive(process)) else { return };
         let now = self.now;
         let clock = self.clock_of(process);
@@ -244,6 +245,33 @@ impl World {
         if clock.wake_at != Some(at) {
             clock.wake_at = Some(at);
             self.queue.push(at, Event::Wake(process));
+        }
+    }
+
+    /// Checks a machine after all that it does: against itself, and against the bounds in bytes. The
+    /// more tasks are not settled, the more rarely all of them are looked at.
+    fn check_machine(&mut self, process: Process) {
+        if !self.is_alive(process) {
+            return;
+        }
+        match process {
+            Process::Ventilator | Process::Relay(_) => {
+                let snapshot = self.dispatcher(process).snapshot();
+                self.check.dispatcher(&snapshot, matches!(process, Process::Relay(_)));
+            }
+            Process::Sink => self.check.collector(&self.sink.collector.snapshot()),
+            Process::Worker(_) => {}
+        }
+        let snapshot = self.ventilator.dispatcher.snapshot();
+        let unsettled = snapshot.read - snapshot.settled;
+        if !self.trace.events.is_multiple_of(1 + unsettled / 256) {
+            return;
+        }
+        match process {
+            Process::Ventilator => self.ventilator.dispatcher.check_invariants(),
+            Process::Relay(relay) => self.relays[relay].relay.check_invariants(),
+            Process::Sink => self.sink.collector.check_invariants(),
+            Process::Worker(worker) => self.workers[worker].executor.check_invariants(),
         }
     }
 

@@ -16,6 +16,7 @@ mod entry;
 mod halt;
 mod health;
 mod holders;
+mod invariants;
 mod marks;
 mod receipts;
 mod relay;
@@ -614,6 +615,7 @@ impl Dispatcher {
             failed: self.sink.failed,
             is_sink_open: self.sink.is_open(),
             is_calling_roll: self.is_resuming() || self.is_job_unknown() || self.roll.is_some(),
+            kept_bytes: self.kept_bytes(),
             held_bytes: self.sink.held_bytes,
             is_output_stuck: self.sink.is_stuck || self.sink.held_bytes >= HELD_BYTES_MAX,
             workers: self.workers.iter().map(|(session, w)| w.snapshot(*session)).collect(),

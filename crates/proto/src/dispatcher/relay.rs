@@ -61,6 +61,16 @@ struct Passed {
     result: TaskResult,
 }
 
+impl Relaying {
+    /// Checks the records of earlier stages; returns how many there are.
+    pub(super) fn check_invariants(&self) -> usize {
+        let bytes: u64 = self.passed.values().map(|passed| passed.result.held_bytes()).sum();
+        assert_eq!(self.passed_bytes, bytes, "bytes of what is passed on");
+        assert!(self.unsent.iter().all(|seq| self.passed.contains_key(seq)), "unsent records");
+        self.passed.len()
+    }
+}
+
 impl Dispatcher {
     /// The dispatcher of a relay. The job's id and name, and how it begins, come with the
     /// [opening](Self::handle_opening).

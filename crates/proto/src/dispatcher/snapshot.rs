@@ -17,6 +17,8 @@ pub struct DispatcherSnapshot {
     pub is_sink_open: bool,
     /// Do tasks wait until workers have said what they hold?
     pub is_calling_roll: bool,
+    /// Bytes of the tasks, and of an earlier stage's records, that are kept until they are stored.
+    pub kept_bytes: u64,
     /// Bytes that the sink holds and has not stored.
     pub held_bytes: u64,
     /// Is the sink's output slower than its results, or cannot be written at all?
@@ -38,6 +40,8 @@ pub struct WorkerSnapshot {
     pub window: u64,
     /// Tasks it was given and has not finished.
     pub out: u64,
+    /// Payload bytes of the tasks that it alone answers for.
+    pub out_bytes: u64,
     /// Tasks that it said run.
     pub running: u32,
     /// Tasks that it said wait for a slot.

@@ -154,6 +154,7 @@ impl Worker {
             slots: self.window.slots(),
             window: self.window.size(),
             out: self.out.count(),
+            out_bytes: self.out_bytes,
             running: self.running,
             queued: self.queued,
             done: self.done,

@@ -36,6 +36,8 @@ struct Stages {
     written: Vec<(u64, Status, String, Vec<u8>)>,
     relays: u64,
     is_flushed: bool,
+    /// Steps until the machines are checked again.
+    unchecked: u64,
 }
 
 type End = fn(&Payload) -> Outcome;
@@ -72,6 +74,7 @@ impl Stages {
             written: Vec::new(),
             relays: 1,
             is_flushed: false,
+            unchecked: 0,
         };
         stages.ventilator.handle_sink_connected();
         stages.ventilator.handle_receipts_connected(stages.now);
@@ -154,7 +157,22 @@ impl Stages {
         panic!("the machines never stop talking");
     }
 
+    /// After every step, or more rarely the more there is to look at.
+    fn check_invariants(&mut self) {
+        if self.unchecked > 0 {
+            self.unchecked -= 1;
+            return;
+        }
+        let snapshot = self.ventilator.snapshot();
+        self.unchecked = (snapshot.read - snapshot.settled) / 256;
+        self.ventilator.check_invariants();
+        self.relay.check_invariants();
+        self.sink.check_invariants();
+        self.workers.iter().flatten().for_each(Executor::check_invariants);
+    }
+
     fn step(&mut self) -> bool {
+        self.check_invariants();
         let mut moved = false;
         self.now = Time(self.now.0 + 1);
         while let Some(transmit) = self.ventilator.poll_transmit(self.now) {

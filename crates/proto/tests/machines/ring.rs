@@ -34,6 +34,8 @@ pub(crate) struct Ring {
     pub(crate) disk_is_stuck: bool,
     /// Nothing gets through to this worker.
     pub(crate) swallows: Option<u64>,
+    /// Steps until the machines are checked again.
+    unchecked: u64,
 }
 
 pub(crate) struct Worker {
@@ -64,6 +66,7 @@ impl Ring {
             sink_is_mute: false,
             disk_is_stuck: false,
             swallows: None,
+            unchecked: 0,
         };
         ring.dispatcher.handle_sink_connected();
         ring.dispatcher.handle_receipts_connected(ring.now);
@@ -222,7 +225,21 @@ impl Ring {
         panic!("the machines never stop talking");
     }
 
+    /// After every step, or more rarely the more there is to look at.
+    fn check_invariants(&mut self) {
+        if self.unchecked > 0 {
+            self.unchecked -= 1;
+            return;
+        }
+        let snapshot = self.dispatcher.snapshot();
+        self.unchecked = (snapshot.read - snapshot.settled) / 256;
+        self.dispatcher.check_invariants();
+        self.collector.check_invariants();
+        self.workers.values().for_each(|worker| worker.executor.check_invariants());
+    }
+
     fn step(&mut self) -> bool {
+        self.check_invariants();
         let mut moved = false;
         while let Some(transmit) = self.dispatcher.poll_transmit(self.now) {
             moved = true;

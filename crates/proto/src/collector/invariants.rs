@@ -1,0 +1,38 @@
+//! Checks that what the collector keeps in several places says the same everywhere.
+
+use super::{Collector, Order};
+use crate::SeqSet;
+
+impl Collector {
+    /// Panics if the machine contradicts itself. Does nothing in a build without debug assertions:
+    /// it looks at every record that is kept.
+    pub fn check_invariants(&self) {
+        let Some(job) = self.job.as_ref().filter(|_| cfg!(debug_assertions)) else { return };
+        let waiting = job.waiting.values().map(|(_, writing)| writing);
+        let kept = waiting.chain(job.ready.iter().map(|(_, writing)| writing));
+        let kept: Vec<_> = kept.chain(&job.writing).collect();
+        let held_bytes: u64 = kept.iter().map(|writing| writing.held_bytes).sum();
+        assert_eq!(job.held_bytes, held_bytes, "bytes of all records that are kept");
+        let mut seqs = SeqSet::new();
+        for range in kept.iter().flat_map(|writing| writing.seqs.as_slice()) {
+            assert!(seqs.is_free(*range), "{range:?} has two records");
+            // What another relay has handed on may be stored before it is here again.
+            let is_new = self.beyond.is_some() || job.stored.is_free(*range);
+            assert!(is_new, "{range:?} is stored, and waits to be");
+            seqs.insert_range(*range);
+        }
+        assert!(job.stored.is_subset(&job.taken), "what is stored was taken");
+        assert!(seqs.is_subset(&job.taken), "what is kept was taken");
+        assert_eq!(job.counts.total(), job.stored.count(), "each record is counted once");
+        if self.beyond.is_none() {
+            let count = job.stored.count() + seqs.count();
+            assert_eq!(job.taken.count(), count, "what was taken is stored, or waits to be");
+        }
+        let due = job.taken.first_missing();
+        for (first, (records, _)) in &job.waiting {
+            assert_eq!(self.config.order, Order::Seq, "nothing else waits for its turn");
+            assert_eq!(records.results.first().map(|result| result.seq), Some(*first));
+            assert!(*first > due, "{first} waits, and {due} is due");
+        }
+    }
+}
