@@ -14,8 +14,8 @@ use std::sync::Arc;
 use crate::batch::{Batch, Bounded};
 use crate::dispatcher::changed_input;
 use crate::limits::{
-    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS,
-    ROLL_CALL_GRACE, WORKERS_MAX,
+    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, ROLL_CALL_GRACE,
+    UNSETTLED_TASKS_MAX, WORKERS_MAX,
 };
 use crate::message::{
     Failure, InputEnd, News, Outcome, RECEIVED_MAX, Received, Report, Start, Status, TaskResult,
@@ -858,11 +858,11 @@ impl Job {
         [&self.stored, &self.again].into_iter().map(SeqSet::end).max().unwrap_or_default()
     }
 
-    /// No seq is dispatched further than the window past the lowest that is not settled, so no
-    /// honest peer has one beyond.
+    /// Can there be such a task? Whatever is not stored is the ventilator's to keep, and of that there is
+    /// a bound.
     fn can_have(&self, seq: Seq) -> bool {
-        let window = REORDER_WINDOW_TASKS + READ_AHEAD_TASKS_MAX;
-        let end = self.stored.first_missing().0 + window;
+        let unsettled = UNSETTLED_TASKS_MAX + READ_AHEAD_TASKS_MAX;
+        let end = self.stored.count() + unsettled;
         seq.0 < end.min(self.total.unwrap_or(u64::MAX))
     }
 

@@ -15,11 +15,12 @@ pub const BATCH_TASKS_MAX: usize = 1024;
 /// Payload bytes after which a batch is full. A single larger payload travels alone.
 pub const BATCH_BYTES_MAX: usize = 256 << 10;
 
-/// Ranges of seqs in one message.
-pub const RANGES_MAX: usize = REORDER_WINDOW_TASKS as usize;
+/// Ranges of seqs in one message: what is stored has a hole for each task that is not.
+pub const RANGES_MAX: usize = 2 * UNSETTLED_TASKS_MAX as usize;
 
-/// How far past the lowest unsettled seq a task may be dispatched, in tasks.
-pub const REORDER_WINDOW_TASKS: u64 = 1 << 17;
+/// Number of tasks that are dispatched and have no stored record. How far their seqs lie apart does
+/// not matter: settled ones in between cost nothing.
+pub const UNSETTLED_TASKS_MAX: u64 = 1 << 17;
 
 /// Tasks that a worker may hold, at most, however fast it is.
 pub const CREDIT_TASKS_MAX: u64 = 1 << 15;
@@ -112,8 +113,8 @@ pub const WORKERS_MAX: usize = 1 << 14;
 pub const SLOTS_MAX: u32 = 4096;
 
 const _: () = assert!(OUTPUT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES <= MESSAGE_BYTES_MAX);
-const _: () = assert!(CREDIT_TASKS_MAX <= REORDER_WINDOW_TASKS);
-const _: () = assert!(READ_AHEAD_TASKS_MAX <= REORDER_WINDOW_TASKS);
+const _: () = assert!(CREDIT_TASKS_MAX <= UNSETTLED_TASKS_MAX);
+const _: () = assert!(READ_AHEAD_TASKS_MAX <= UNSETTLED_TASKS_MAX);
 const _: () = assert!(BATCH_TASKS_MAX as u64 <= CREDIT_TASKS_MAX);
 const _: () = assert!((BATCH_BYTES_MAX as u64) < MESSAGE_BYTES_MAX);
 const _: () = assert!((SLOTS_MAX as u64) < CREDIT_TASKS_MAX);

@@ -8,12 +8,14 @@ use crate::{Seq, SeqRange};
 /// Values by seq, from a base upwards.
 ///
 /// They lie in pages, and a page is there only while it has values: one of a thousand workers holds
-/// a few batches, far apart.
+/// a few batches, far apart. The first page that is there may lie far above the base, which stays at a
+/// task that takes long.
 #[derive(Debug)]
 pub(crate) struct SeqRing<T> {
     base: Seq,
-    /// The first of them has the base.
     pages: VecDeque<Option<Page<T>>>,
+    /// The number of the first of these.
+    first_page: u64,
     /// Empty pages, for the next that are needed.
     spare: Vec<Page<T>>,
     count: usize,
@@ -33,7 +35,7 @@ const PAGE_SEQS: u64 = 128;
 
 impl<T> SeqRing<T> {
     pub(crate) fn new() -> Self {
-        Self { base: Seq(0), pages: VecDeque::new(), spare: Vec::new(), count: 0 }
+        Self { base: Seq(0), pages: VecDeque::new(), first_page: 0, spare: Vec::new(), count: 0 }
     }
 
     /// How many values there are.
@@ -43,16 +45,12 @@ impl<T> SeqRing<T> {
 
     /// No seq from here on has a value.
     pub(crate) fn end(&self) -> Seq {
-        Seq((self.first_page() + self.pages.len() as u64) * PAGE_SEQS)
+        Seq((self.first_page + self.pages.len() as u64) * PAGE_SEQS)
     }
 
-    fn first_page(&self) -> u64 {
-        self.base.0 / PAGE_SEQS
-    }
-
-    /// Its page, from the first, and its place there; nothing below the base.
+    /// Its page, from the first, and its place there; nothing below the base or the first page.
     fn place(&self, seq: Seq) -> Option<(usize, usize)> {
-        let page = (seq.0 / PAGE_SEQS).checked_sub(self.first_page())?;
+        let page = (seq.0 / PAGE_SEQS).checked_sub(self.first_page)?;
         (seq >= self.base).then_some((page as usize, (seq.0 % PAGE_SEQS) as usize))
     }
 
@@ -66,6 +64,9 @@ impl<T> SeqRing<T> {
     // One call of it is hot, the others are rare: the compiler would inline none.
     #[inline(always)]
     pub(crate) fn insert(&mut self, seq: Seq, value: T) -> Option<T> {
+        if self.pages.is_empty() || seq.0 / PAGE_SEQS < self.first_page {
+            self.make_first(seq);
+        }
         let (page, slot) = self.place(seq)?;
         if page >= self.pages.len() {
             self.pages.resize_with(page + 1, || None);
@@ -89,13 +90,40 @@ impl<T> SeqRing<T> {
         if page.count == 0 {
             let empty = self.pages[place].take();
             self.keep(empty);
+            self.trim();
         }
         Some(old)
     }
 
+    /// Makes the page of this seq the first, if it may have a value and those that are there come after.
+    #[cold]
+    #[inline(never)]
+    fn make_first(&mut self, seq: Seq) {
+        let page = seq.0 / PAGE_SEQS;
+        if seq < self.base {
+            return;
+        }
+        if self.pages.is_empty() {
+            self.first_page = page;
+        }
+        while self.first_page > page {
+            self.pages.push_front(None);
+            self.first_page -= 1;
+        }
+    }
+
+    /// Drops places for pages in front of the first that is there.
+    fn trim(&mut self) {
+        while let Some(None) = self.pages.front() {
+            self.pages.pop_front();
+            self.first_page += 1;
+        }
+    }
+
     /// Forgets everything in a range.
     pub(crate) fn remove_range(&mut self, range: SeqRange) {
-        let range = range.clamped(self.base, self.end());
+        let first = Seq(self.first_page * PAGE_SEQS).max(self.base);
+        let range = range.clamped(first, self.end());
         let mut start = range.start;
         while start < range.end
             && let Some((place, from)) = self.place(start)
@@ -113,30 +141,39 @@ impl<T> SeqRing<T> {
             }
             start = end;
         }
+        self.trim();
     }
 
     /// Forgets everything below `seq`.
     pub(crate) fn advance_to(&mut self, seq: Seq) {
-        let Some((page, slot)) = self.place(seq) else { return };
-        for _ in 0..page.min(self.pages.len()) {
-            if let Some(mut gone) = self.pages.pop_front().flatten() {
+        if seq <= self.base {
+            return;
+        }
+        self.base = seq;
+        let base_page = seq.0 / PAGE_SEQS;
+        while self.first_page < base_page
+            && let Some(gone) = self.pages.pop_front()
+        {
+            self.first_page += 1;
+            if let Some(mut gone) = gone {
                 self.count -= gone.count;
                 gone.clear(0..PAGE_SEQS as usize);
                 self.keep(Some(gone));
             }
         }
-        self.base = seq;
-        if let Some(place) = self.pages.front_mut()
+        if self.first_page == base_page
+            && let Some(place) = self.pages.front_mut()
             && let Some(page) = place
         {
             let held = page.count;
-            page.clear(0..slot);
+            page.clear(0..(seq.0 % PAGE_SEQS) as usize);
             self.count -= held - page.count;
             if page.count == 0 {
                 let empty = place.take();
                 self.keep(empty);
             }
         }
+        self.trim();
     }
 
     fn keep(&mut self, empty: Option<Page<T>>) {
@@ -147,7 +184,7 @@ impl<T> SeqRing<T> {
 
     /// All values with their seqs, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Seq, &T)> {
-        let pages = (self.first_page()..).zip(&self.pages);
+        let pages = (self.first_page..).zip(&self.pages);
         pages.filter_map(|(number, page)| Some((number, page.as_ref()?))).flat_map(
             |(number, page)| {
                 let slots = (number * PAGE_SEQS..).zip(&page.slots);
@@ -204,6 +241,7 @@ mod tests {
                 }
                 assert_eq!(ring.count(), naive.len(), "seed {seed}");
                 assert_eq!(ring.get(Seq(seq)), naive.get(&seq), "seed {seed}");
+                assert!(!matches!(ring.pages.front(), Some(None)), "seed {seed}: nothing in front");
                 assert!(naive.keys().all(|seq| Seq(*seq) < ring.end()), "seed {seed}");
                 let all = ring.iter().map(|(seq, value)| (seq.0, *value));
                 assert!(all.eq(naive.iter().map(|(s, v)| (*s, *v))), "seed {seed}");

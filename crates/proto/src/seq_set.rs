@@ -46,10 +46,51 @@ impl SeqSet {
     /// Is every seq of this set in the other one?
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
-        self.ranges.iter().all(|(start, end)| {
-            let around = other.ranges.range(..=start).next_back();
-            around.is_some_and(|(_, around_end)| end <= around_end)
-        })
+        self.first_beyond(other).is_none()
+    }
+
+    /// The parts of a range that are in the set, ascending.
+    #[must_use]
+    pub fn parts(&self, range: SeqRange) -> Vec<SeqRange> {
+        let first = self.ranges.range(..=range.start.0).next_back().map_or(0, |(start, _)| *start);
+        let around = self.ranges.range(first..range.end.0.max(first));
+        let parts = around.map(|(start, end)| SeqRange { start: Seq(*start), end: Seq(*end) });
+        let parts = parts.map(|part| part.clamped(range.start, range.end));
+        parts.filter(|part| part.count() > 0).collect()
+    }
+
+    /// The parts of several ranges that are in the set, range by range.
+    #[must_use]
+    pub fn parts_of(&self, ranges: &SeqRanges) -> Vec<SeqRange> {
+        ranges.as_slice().iter().flat_map(|range| self.parts(*range)).collect()
+    }
+
+    /// The parts of a range that are not in the set, ascending.
+    #[must_use]
+    pub fn gaps(&self, range: SeqRange) -> Vec<SeqRange> {
+        let (mut start, mut gaps) = (range.start.0, Vec::new());
+        let before = self.ranges.range(..=start).next_back().map(|(_, end)| *end);
+        start = start.max(before.unwrap_or(0));
+        for (&other_start, &other_end) in self.ranges.range(start..range.end.0.max(start)) {
+            gaps.push(SeqRange { start: Seq(start), end: Seq(other_start) });
+            start = other_end;
+        }
+        if start < range.end.0 {
+            gaps.push(SeqRange { start: Seq(start), end: range.end });
+        }
+        gaps.retain(|gap| gap.count() > 0);
+        gaps
+    }
+
+    /// The lowest seq of this set that is not in the other one.
+    #[must_use]
+    pub fn first_beyond(&self, other: &Self) -> Option<Seq> {
+        let ranges = self.ranges.iter();
+        let mut gaps = ranges.map(|(start, end)| {
+            let around = other.ranges.range(..=start).next_back().map(|(_, end)| *end);
+            (around.unwrap_or(0).max(*start), *end)
+        });
+        gaps.find(|(missing, end)| missing < end).map(|(missing, _)| Seq(missing))
     }
 
     /// The lowest seq that is not in the set.
@@ -199,7 +240,15 @@ mod tests {
                 let mut larger = set.clone();
                 assert!(set.is_subset(&larger));
                 larger.remove(Seq(seq));
-                assert_eq!(set.is_subset(&larger), !naive.contains(&seq), "seed {seed}");
+                let beyond = naive.contains(&seq).then_some(Seq(seq));
+                assert_eq!(set.first_beyond(&larger), beyond, "seed {seed}");
+                let around = SeqRange { start: Seq(seq), end: Seq(seq + rng.u64(0..20)) };
+                let gaps = set.gaps(around);
+                assert!(gaps.iter().zip(gaps.iter().skip(1)).all(|(a, b)| a.end < b.start));
+                let parts = set.parts(around).into_iter().flat_map(SeqRange::seqs);
+                assert!(parts.eq(around.seqs().filter(|seq| naive.contains(&seq.0))));
+                let missing = around.seqs().filter(|seq| !naive.contains(&seq.0));
+                assert!(gaps.into_iter().flat_map(SeqRange::seqs).eq(missing), "seed {seed}");
                 let missing = (0..).find(|seq| !naive.contains(seq));
                 assert_eq!(Some(set.first_missing().0), missing, "seed {seed}");
                 assert!(set.iter().map(|seq| seq.0).eq(naive.iter().copied()), "seed {seed}");

@@ -5,7 +5,7 @@ use tradewind_proto::collector::{CollectorSnapshot, Order, Record};
 use tradewind_proto::dispatcher::DispatcherSnapshot;
 use tradewind_proto::limits::{
     BATCH_BYTES_MAX, BATCH_TASKS_MAX, CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, HELD_BYTES_MAX,
-    REORDER_WINDOW_TASKS, RETAINED_BYTES_MAX,
+    RETAINED_BYTES_MAX, UNSETTLED_TASKS_MAX,
 };
 use tradewind_proto::message::{Status, Task};
 use tradewind_proto::{Attempt, Seq};
@@ -35,6 +35,8 @@ pub(crate) struct Check {
     records: u64,
     /// Everything below has a record.
     first_missing: u64,
+    /// Tasks that were dispatched and have no record.
+    unsettled: u64,
     is_stopped: bool,
     is_cancelled: bool,
     /// Counts what may excuse a second run.
@@ -128,6 +130,7 @@ impl Check {
             violation: None,
             records: 0,
             first_missing: 0,
+            unsettled: 0,
             is_stopped: false,
             is_cancelled: false,
             clock: 0,
@@ -233,16 +236,18 @@ impl Check {
                 self.fail(|| format!("{} was dispatched and never read", task.seq));
                 return;
             };
+            let is_first = history.stages.iter().all(|stage| stage.dispatches.is_empty());
+            self.unsettled += u64::from(is_first && history.record.is_none());
             history.stages[stage].dispatches.push(Dispatch {
                 worker,
                 start: self.starts[stage],
                 attempt: task.attempt,
                 at: self.clock,
             });
-            if task.seq.0 >= self.first_missing + REORDER_WINDOW_TASKS {
-                let first = self.first_missing;
-                self.fail(|| format!("{} was dispatched while {first} had no record", task.seq));
-            }
+        }
+        let unsettled = self.unsettled;
+        if unsettled > UNSETTLED_TASKS_MAX {
+            self.fail(|| format!("{unsettled} tasks were dispatched and have no record"));
         }
     }
 
@@ -371,6 +376,8 @@ impl Check {
             return;
         };
         let is_second = history.record.replace(record.result.outcome.status).is_some();
+        let was_dispatched = history.stages.iter().any(|stage| !stage.dispatches.is_empty());
+        self.unsettled -= u64::from(was_dispatched && !is_second);
         let (is_bloodless, is_sparing) = (self.is_bloodless, self.is_sparing);
         let is_poison = history.plan.fate == Fate::Poison;
         let status = record.result.outcome.status;

@@ -1,4 +1,6 @@
-//! Bugs that are planted in the shells, to prove that the simulator would find them.
+//! Bugs that are planted in the shells and in the ledger, to prove that the simulator would find them.
+
+use tradewind_proto::dispatcher::LedgerBug;
 
 /// A bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +45,13 @@ pub enum Mutation {
     KillNeighbour,
     /// A second sink displaces the first.
     NewestSink,
+    /// One in what a dispatcher keeps.
+    Ledger(LedgerBug),
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::DropReceipt,
         Self::DropTasks,
         Self::RepeatTasks,
@@ -68,5 +72,8 @@ impl Mutation {
         Self::FailUnstartable,
         Self::KillNeighbour,
         Self::NewestSink,
+        Self::Ledger(LedgerBug::KeepCharge),
+        Self::Ledger(LedgerBug::ForgetSettled),
+        Self::Ledger(LedgerBug::ForgetStraggler),
     ];
 }

@@ -110,10 +110,24 @@ fn a_slow_worker_does_not_hold_up_a_fast_one() {
 }
 
 #[test]
-fn dispatch_stops_at_the_reorder_window() {
-    let window = tradewind_proto::limits::REORDER_WINDOW_TASKS as usize;
+fn dispatch_stops_when_too_many_tasks_are_not_settled() {
+    let window = tradewind_proto::limits::UNSETTLED_TASKS_MAX as usize;
     let mut plan = plain(vec![task(1); window + 10_000], Order::Seq, &[1, 1]);
     plan.tasks[0].run_us = 60_000_000;
+    let report = run_plan(plan, 0, Options::default());
+    check(0, &report);
+    assert_eq!(report.reruns, 0);
+}
+
+#[test]
+fn a_straggler_stops_nobody_where_the_output_has_no_order() {
+    let count = tradewind_proto::limits::UNSETTLED_TASKS_MAX as usize + 10_000;
+    let mut plan = plain(vec![task(1); count], Order::Completion, &[1, 1]);
+    plan.tasks[0].run_us = 60_000_000;
+    // All others had their records long before, or this would take twice as long.
+    for task in &mut plan.tasks[count - 1..] {
+        task.run_us = 58_000_000;
+    }
     let report = run_plan(plan, 0, Options::default());
     check(0, &report);
     assert_eq!(report.reruns, 0);

@@ -5,10 +5,13 @@
 
 use fastrand::Rng;
 
-use crate::faults::Fault;
-use crate::plan::{Fate, Plan, SeatPlan, Sickness};
+use crate::faults::{Fault, Trunk};
+use crate::plan::{Fate, Plan, SeatPlan, Sickness, TaskPlan};
 
 const SECOND: u64 = 1_000_000;
+
+/// Worlds of a hundred that have stragglers, of those that are neither fair nor large already.
+const STRAGGLERS_PERCENT: u8 = 2;
 
 /// When either end of a connection notices its loss, at the latest, where it matters that a worker is
 /// not silent for long.
@@ -18,6 +21,16 @@ impl Plan {
     /// The world of this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        let mut plan = Self::without_stragglers(seed);
+        let mut rng = Rng::with_seed(seed ^ 0x57a6_61e5);
+        if !plan.is_fair && plan.tasks.len() < 150 && rng.u8(0..100) < STRAGGLERS_PERCENT {
+            plan.add_stragglers(&mut rng);
+        }
+        plan
+    }
+
+    /// The world of this seed, as it was before there were stragglers.
+    fn without_stragglers(seed: u64) -> Self {
         let mut plan = Self::without_troubles(seed);
         let mut rng = Rng::with_seed(seed ^ 0x7071_b1e5);
         let dice = rng.u8(0..100);
@@ -33,6 +46,30 @@ impl Plan {
             _ => {}
         }
         plan
+    }
+
+    /// A few tasks take longer than thousands of others together, while programs are started again.
+    fn add_stragglers(&mut self, rng: &mut Rng) {
+        self.tasks.truncate(20);
+        self.timeout_us = None;
+        (self.input_chunk, self.input_gap_us) = (u64::MAX, 0);
+        let longest = rng.u64(SECOND..20 * SECOND);
+        let plain = |run_us| TaskPlan {
+            payload_bytes: 8,
+            output_bytes: 8,
+            run_us,
+            fate: Fate::FailsUpTo(0),
+            fate_stage: 0,
+        };
+        self.tasks.extend((0..rng.usize(1..=3)).map(|_| plain(longest)));
+        self.tasks.extend((0..rng.usize(2_000..5_000)).map(|_| plain(rng.u64(1..=1_000))));
+        for who in [Trunk::Sink, Trunk::Ventilator] {
+            if rng.bool() {
+                let (back_us, is_silent) = (rng.u64(0..SECOND), rng.bool());
+                self.faults.push((rng.u64(0..longest), Fault::Restart { who, back_us, is_silent }));
+            }
+        }
+        self.settle_faults();
     }
 
     fn calm_down(&mut self) {

@@ -104,6 +104,7 @@ impl World {
         let dispatcher = Dispatcher::new(config(&self.plan, seed, Start::Resume));
         let new = Ventilator::new(&self.plan, seed);
         self.ventilator = Ventilator { dispatcher, starts, clock, ..new };
+        self.plant_in_ledger(Process::Ventilator);
         self.dial_anew(Route::Job(self.plan.stage(0)));
         self.queue.push(self.now, Event::Input);
         self.drive(Process::Ventilator);

@@ -73,6 +73,7 @@ pub(crate) const POLLS_MAX: usize = 200_000;
 
 impl World {
     pub(crate) fn start(&mut self) {
+        self.plant_in_ledger(Process::Ventilator);
         for seat in 0..self.plan.seats.len() {
             self.queue.push(self.plan.seats[seat].joins_at, Event::Spawn(seat));
         }
@@ -90,6 +91,13 @@ impl World {
         self.drive(Process::Sink);
         for relay in 0..self.relays.len() {
             self.drive(Process::Relay(relay));
+        }
+    }
+
+    /// For [`Mutation::Ledger`].
+    pub(crate) fn plant_in_ledger(&mut self, hub: Process) {
+        if let Some(Mutation::Ledger(bug)) = self.mutation {
+            self.dispatcher(hub).plant(bug);
         }
     }
 

@@ -16,7 +16,7 @@ impl Dispatcher {
     /// answer, its lane is closed: it did not die, and what it was given goes to others.
     pub(super) fn hear_beat(&mut self, now: Time, session: SessionId, held: u64) {
         let is_over = self.ended.is_some() || self.is_cancelled();
-        let Some(worker) = self.workers.get_mut(&session) else { return };
+        let Some(worker) = self.roster.get_mut(session) else { return };
         let is_called = worker.call.is_some();
         // Heartbeats that come close together have waited behind a large result: they are old.
         let is_old = now.since(std::mem::replace(&mut worker.beat, now)) < HEARTBEAT_INTERVAL / 2;
@@ -37,7 +37,7 @@ impl Dispatcher {
     }
 
     fn close_deaf(&mut self, session: SessionId) {
-        let Some(worker) = self.workers.get(&session) else { return };
+        let Some(worker) = self.roster.get(session) else { return };
         let (lane, name, out) = (worker.lane, worker.name.clone(), worker.out.count());
         let seqs: Vec<Seq> = worker.out.iter().collect();
         self.notices.push_back(Notice::Deaf { worker: name, out });

@@ -1,13 +1,12 @@
 //! Who gets which task next.
 
-use super::entry::{Entry, State};
 use super::halt::Budget;
-use super::waiting::Class;
+use super::ledger::{Class, Entry, Shipment, TaskState};
 use super::worker::{Phase, Worker};
 use super::{Dispatcher, Transmit};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HELD_BYTES_MAX, REORDER_WINDOW_TASKS};
-use crate::message::{Limits, Task, ToWorker};
-use crate::{Seq, SeqRanges, SessionId, Time};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HELD_BYTES_MAX};
+use crate::message::{Limits, ToWorker};
+use crate::{Seq, SessionId, Time};
 
 impl Dispatcher {
     /// The next batch of tasks for whoever should have one.
@@ -18,8 +17,8 @@ impl Dispatcher {
         let is_called = |worker: &Worker| worker.phase == Phase::Called;
         if let Some(roll) = &self.roll
             && !roll.is_open_ended
-            && !self.workers.values().any(is_called)
-            && roll.expected.iter().all(|session| self.workers.contains_key(session))
+            && !self.roster.values().any(is_called)
+            && roll.expected.iter().all(|session| self.roster.contains(*session))
         {
             self.roll = None;
         }
@@ -41,7 +40,7 @@ impl Dispatcher {
             avoid.is_none() && left.as_ref().is_some_and(|left| left.held_until(worker).is_some())
         };
         let next = self
-            .workers
+            .roster
             .iter()
             .filter(|(_, worker)| worker.is_hungry(room(worker)) && !is_held(worker))
             // Whoever failed it before gets it only if nobody else has room.
@@ -61,58 +60,49 @@ impl Dispatcher {
         let count = worker.free(room(worker)).min(share).min(BATCH_TASKS_MAX as u64);
         let count = self.budget.tasks().map_or(count, |most| count.min(most));
         let room = worker.free_bytes();
-        let (was_idle, mut bytes) = (worker.out.is_empty(), 0);
-        let mut tasks = Vec::with_capacity(count as usize);
-        let mut seqs = SeqRanges::new();
+        let was_idle = worker.out.is_empty();
+        let mut shipment = Shipment::new(session, count as usize);
         let mut next = Some(first);
         // As nearly always: one fresh task comes after the other.
-        let is_plain = self.waiting.any.is_empty()
+        let is_plain = self.ledger.waiting().any.is_empty()
             && !self.is_fresh_held()
             && self.sink.held_bytes < HELD_BYTES_MAX;
         while let Some(seq) = next
-            && (tasks.len() as u64) < count
-            && (tasks.is_empty() || self.avoided(seq) != Some(session))
+            && (shipment.len() as u64) < count
+            && (shipment.len() == 0 || self.avoided(seq) != Some(session))
         {
-            let index = (seq.0 - self.base.0) as usize;
-            let size = self.entries[index].payload.len() as u64;
-            let fits = bytes + size <= room.min(BATCH_BYTES_MAX as u64);
+            let size = self.ledger.payload_bytes(seq);
+            let fits = shipment.bytes() + size <= room.min(BATCH_BYTES_MAX as u64);
             // A task that is larger than any bound travels alone, to a worker that holds nothing
             // else or that has room for it.
-            let alone = tasks.is_empty() && (was_idle || size <= room);
+            let alone = shipment.len() == 0 && (was_idle || size <= room);
             // What is too large for somebody is seen to by itself.
             if (!fits && !alone) || size > self.payload_bytes_min {
                 break;
             }
-            bytes += size;
-            tasks.push(self.take_for(session, seq));
-            seqs.push(seq);
+            self.ledger.dispatch(seq, self.config.retries, &mut shipment);
             next = if is_plain && self.is_fresh() {
-                Some(self.fresh)
+                Some(self.ledger.fresh())
             } else {
                 self.next_to_dispatch()
             };
         }
-        self.send_tasks(now, session, tasks, &seqs, bytes, was_idle)
+        self.send_tasks(now, session, shipment, was_idle)
     }
 
-    /// Notes that these go to a worker, which holds nothing yet or something.
+    /// Sends what was dispatched to a worker, which was idle before or not.
     pub(super) fn send_tasks(
         &mut self,
         now: Time,
         session: SessionId,
-        tasks: Vec<Task>,
-        seqs: &SeqRanges,
-        bytes: u64,
+        shipment: Shipment,
         was_idle: bool,
     ) -> Option<Transmit> {
+        let tasks = self.ledger.send(&mut self.roster, shipment);
         let last = tasks.last()?.seq;
-        let worker = self.workers.get_mut(&session)?;
+        let worker = self.roster.get_mut(session)?;
         let lane = worker.lane;
         worker.deaf_since = None;
-        worker.out_bytes += bytes;
-        for range in seqs.as_slice() {
-            worker.out.insert_range(*range);
-        }
         worker.window.handle_dispatched(now, last);
         if was_idle {
             worker.moved = now;
@@ -125,8 +115,8 @@ impl Dispatcher {
 
     /// Much may wait of which little may go out yet: nobody gets all of that.
     fn even_share(&self, worker: &Worker) -> u64 {
-        let ready = self.workers.values().filter(|worker| worker.can_start()).count();
-        let waiting = self.waiting.count() + self.fresh_room();
+        let ready = self.roster.values().filter(|worker| worker.can_start()).count();
+        let waiting = self.ledger.waiting().count() + self.ledger.fresh_room();
         let share = waiting.div_ceil(ready.max(1) as u64);
         share.max(worker.idle_slots()).max(self.tail.least_worth())
     }
@@ -140,10 +130,11 @@ impl Dispatcher {
 
     /// May the lowest seq that was never dispatched be, as far as it is concerned itself?
     fn is_fresh(&self) -> bool {
-        let index = (self.fresh.0 - self.base.0) as usize;
-        index < REORDER_WINDOW_TASKS as usize
-            && self.is_due(self.fresh)
-            && self.entries.get(index).is_some_and(Entry::is_fresh)
+        let fresh = self.ledger.fresh();
+        let is_fresh = |entry: &Entry| entry.state() == TaskState::Fresh;
+        self.ledger.fresh_room() > 0
+            && self.is_due(fresh)
+            && self.ledger.get(fresh).is_some_and(is_fresh)
     }
 
     /// Who should rather not have this task.
@@ -154,42 +145,36 @@ impl Dispatcher {
         self.marks.get(&seq)?.failed_at.last().copied()
     }
 
-    /// Fresh tasks that may go out.
-    pub(super) fn fresh_room(&self) -> u64 {
-        let end = self.end().0.min(self.base.0 + REORDER_WINDOW_TASKS);
-        let end = end.min(self.total.unwrap_or(u64::MAX));
-        end.saturating_sub(self.fresh.0)
-    }
-
     /// Passes over fresh tasks that nobody has to run: those that cannot be, which are given up
     /// when their turn has come, those that the sink has from before, and those that another
     /// ventilator has dispatched.
     pub(super) fn pass_over(&mut self) {
-        while let Some(entry) = self.entries.get((self.fresh.0 - self.base.0) as usize) {
-            if entry.is_fresh() {
+        while let Some(entry) = self.ledger.seek_fresh() {
+            let (state, bytes) = (entry.state(), entry.bytes());
+            let fresh = self.ledger.fresh();
+            if state == TaskState::Fresh {
                 // What is too large for somebody does not hold up the rest.
-                let is_large = entry.payload.len() as u64 > self.payload_bytes_min;
-                if !is_large || self.fresh_room() == 0 || !self.is_due(self.fresh) {
+                let is_large = bytes > self.payload_bytes_min;
+                if !is_large || self.ledger.fresh_room() == 0 || !self.is_due(fresh) {
                     break;
                 }
-                self.waiting.insert(self.fresh, Class::Large(self.seen));
-                self.fresh = self.fresh.next();
-                continue;
-            }
-            if self.relay.is_none()
-                && let Some(given_up) = self.given_up.get(&self.fresh).cloned()
+                self.ledger.requeue(fresh, Class::Large(self.seen));
+            } else if state == TaskState::GivenUp
+                && self.relay.is_none()
+                && let Some(given_up) = self.ledger.records().given_up(fresh).cloned()
             {
-                self.send_give_up(self.fresh, &given_up);
+                self.send_give_up(fresh, given_up);
             }
-            self.fresh = self.fresh.next();
+            self.ledger.pass_over();
         }
     }
 
     /// The task to go out next: the lowest seq first, so that the order is held up least.
     pub(super) fn next_to_dispatch(&mut self) -> Option<Seq> {
         self.pass_over();
-        let fresh = (self.fresh_room() > 0 && !self.is_fresh_held()).then_some(self.fresh);
-        let again = self.waiting.any.first().copied().filter(|_| self.roll.is_none());
+        let fresh =
+            (self.ledger.fresh_room() > 0 && !self.is_fresh_held()).then_some(self.ledger.fresh());
+        let again = self.ledger.waiting().any.first().copied().filter(|_| self.roll.is_none());
         let seq = again.or(fresh)?;
         self.may_go(seq).then_some(seq)
     }
@@ -198,7 +183,7 @@ impl Dispatcher {
     /// forget. The same while what was received may halt the job when it is stored.
     pub(super) fn may_go(&self, seq: Seq) -> bool {
         let is_held = self.sink.held_bytes >= HELD_BYTES_MAX || self.budget == Budget::Wait;
-        !is_held || seq == self.base
+        !is_held || seq == self.ledger.base()
     }
 
     /// Tasks that a worker may hold, whatever there is to hand out.
@@ -207,27 +192,6 @@ impl Dispatcher {
             worker.window.slots()
         } else {
             worker.window(self.tail.least_worth())
-        }
-    }
-
-    pub(super) fn take_for(&mut self, session: SessionId, seq: Seq) -> Task {
-        if seq == self.fresh {
-            self.fresh = seq.next();
-        } else {
-            self.waiting.remove(seq);
-        }
-        let retries = self.config.retries;
-        let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
-        debug_assert_eq!(entry.state, State::Queued, "only what is queued is dispatched");
-        entry.state = State::Out(session);
-        entry.attempt = entry.attempt.next();
-        entry.since = entry.attempt;
-        Task {
-            seq,
-            attempt: entry.attempt,
-            last: entry.failures >= retries,
-            payload: entry.payload.clone(),
-            origin: entry.origin,
         }
     }
 }

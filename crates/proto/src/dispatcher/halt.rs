@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Dispatcher;
-use super::entry::State;
+use super::ledger::TaskState;
 use crate::message::Received;
 use crate::{Seq, SeqRange, SeqRanges};
 
@@ -121,9 +121,11 @@ impl Dispatcher {
 
     pub(super) fn halt_budget(&self) -> Budget {
         let Some((halt, limit)) = self.halt_limit() else { return Budget::Free };
-        let left = limit.saturating_sub(halt.count(self.sink.failed, self.settled));
-        let out: u64 = self.workers.values().map(|worker| worker.out.count()).sum();
-        let given_up = self.given_up.range(..self.fresh).count() as u64;
+        let left = limit.saturating_sub(halt.count(self.sink.failed, self.ledger.settled()));
+        let out: u64 = self.roster.values().map(|worker| worker.out.count()).sum();
+        let fresh = self.ledger.fresh();
+        let given_up = self.ledger.records().all_given_up();
+        let given_up = given_up.take_while(|(seq, _)| *seq < fresh).count() as u64;
         let under_way = out + self.unstored.count() + given_up;
         if left > under_way + 1 {
             Budget::Tasks(left - under_way - 1)
@@ -143,9 +145,9 @@ impl Dispatcher {
             HaltOn::Done => true,
         };
         for range in received.ranges.as_slice() {
-            let range = range.clamped(self.base, self.handed_out());
+            let range = range.clamped(self.ledger.base(), self.handed_out());
             for seq in range.seqs().filter(|_| may_count) {
-                if !matches!(self.state(seq), None | Some(State::Settled)) {
+                if !matches!(self.ledger.state(seq), None | Some(TaskState::Settled)) {
                     self.unstored.insert(seq);
                 }
             }
@@ -159,7 +161,7 @@ impl Dispatcher {
         for range in stored.as_slice() {
             self.unstored.remove_range(*range);
         }
-        self.unstored.remove_range(SeqRange { start: Seq(0), end: self.base });
+        self.unstored.remove_range(SeqRange { start: Seq(0), end: self.ledger.base() });
     }
 }
 

@@ -246,7 +246,7 @@ impl Dispatcher {
     pub(super) fn note_ends(&mut self, now: Time, session: SessionId, ended: u64, failed: u64) {
         if failed == 0 {
             // As nearly always.
-            let Some(worker) = self.workers.get_mut(&session) else { return };
+            let Some(worker) = self.roster.get_mut(session) else { return };
             let was_aside = worker.health.is_aside;
             worker.health.add_successes(ended);
             if was_aside && !worker.health.is_over(self.config.worker_failures_max) {
@@ -256,9 +256,9 @@ impl Dispatcher {
             }
             return;
         }
-        let others = self.workers.iter().filter(|(other, _)| **other != session);
+        let others = self.roster.iter().filter(|(other, _)| **other != session);
         let rate = others_rate(others.map(|(_, worker)| &worker.health));
-        if let Some(worker) = self.workers.get_mut(&session) {
+        if let Some(worker) = self.roster.get_mut(session) {
             worker.health.add(ended, failed, rate);
             self.review_health(now);
         }
@@ -270,14 +270,14 @@ impl Dispatcher {
         let is_bad =
             |worker: &Worker| worker.health.is_sick() || worker.health.is_over(failures_max);
         let can_take = |worker: &Worker| worker.phase == Phase::Ready && worker.window.slots() > 0;
-        let is_any_well = self.workers.values().any(|worker| can_take(worker) && !is_bad(worker));
+        let is_any_well = self.roster.values().any(|worker| can_take(worker) && !is_bad(worker));
         let (mut all_ended, mut all_failed) = (0, 0);
-        for worker in self.workers.values() {
+        for worker in self.roster.values() {
             all_ended += worker.health.ended;
             all_failed += worker.health.failed;
         }
         let mut aside = Vec::new();
-        for (session, worker) in &mut self.workers {
+        for (session, worker) in &mut self.roster {
             if !is_any_well {
                 worker.health.is_aside = false;
             } else if is_bad(worker) && !worker.health.is_aside {
@@ -293,7 +293,7 @@ impl Dispatcher {
                 aside.push(*session);
             }
         }
-        self.has_aside = self.workers.values().any(|worker| worker.health.is_aside);
+        self.has_aside = self.roster.values().any(|worker| worker.health.is_aside);
         for session in aside {
             self.recall_all(session);
         }
@@ -302,7 +302,7 @@ impl Dispatcher {
     /// Asks a worker to hand back whatever it has not started.
     pub(super) fn recall_all(&mut self, session: SessionId) {
         let call = self.next_call;
-        let Some(worker) = self.workers.get_mut(&session) else { return };
+        let Some(worker) = self.roster.get_mut(session) else { return };
         if worker.recall.is_some() || worker.out.count() <= worker.window.slots() {
             return;
         }
@@ -324,9 +324,9 @@ impl Dispatcher {
                 && worker.window.slots() > 0
                 && worker.out.is_empty()
         };
-        let (session, worker) = self.workers.iter().find(|(_, worker)| is_due(worker))?;
+        let (session, worker) = self.roster.iter().find(|(_, worker)| is_due(worker))?;
         let (session, is_first) = (*session, worker.health.probes < LAST_PROBES_MAX);
-        let elsewhere = self.waiting.elsewhere.keys().copied().take(super::SCAN_MAX);
+        let elsewhere = self.ledger.waiting().elsewhere.keys().copied().take(super::SCAN_MAX);
         let retry = elsewhere
             .filter(|seq| !self.has_failed_at(*seq, session))
             .find(|seq| self.has_retry(*seq) && self.may_go(*seq));
@@ -335,14 +335,13 @@ impl Dispatcher {
             let is_worth = self.has_retry(plain) || (self.config.retries == 0 && is_first);
             (is_worth && !self.has_failed_at(plain, session)).then_some(plain)
         })?;
-        self.workers.get_mut(&session)?.health.handle_probe(now);
+        self.roster.get_mut(session)?.health.handle_probe(now);
         self.hand_out(now, session, &[seq])
     }
 
     /// May the task fail once more without that being its record?
     pub(super) fn has_retry(&self, seq: Seq) -> bool {
-        let index = (seq.0 - self.base.0) as usize;
-        self.entries.get(index).is_some_and(|entry| entry.failures < self.config.retries)
+        self.ledger.get(seq).is_some_and(|entry| entry.failures() < self.config.retries)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Who holds what: the roll call, news of workers, and what a lost worker leaves behind.
 
-use super::entry::{Entry, State};
+use super::ledger::TaskState;
 use super::marks::Verdict;
 use super::worker::Phase;
 use super::{Dispatcher, Notice, Stopped, Timeout, Transmit};
-use crate::limits::SLOTS_MAX;
+use crate::limits::{RANGES_MAX, SLOTS_MAX};
 use crate::message::{News, Status, ToSink, ToWorker};
-use crate::{Attempt, CallId, LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Time};
+use crate::{CallId, LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Time};
 
 impl Dispatcher {
     pub(super) fn roll_call(&mut self, session: SessionId) {
@@ -14,7 +14,7 @@ impl Dispatcher {
             // It is called by the job's own id, and not before that is known.
             return;
         }
-        let Some(worker) = self.workers.get_mut(&session) else { return };
+        let Some(worker) = self.roster.get_mut(session) else { return };
         let (lane, call) = (worker.lane, self.next_call);
         self.next_call = CallId(call.0 + 1);
         worker.phase = Phase::Called;
@@ -30,7 +30,7 @@ impl Dispatcher {
     }
 
     pub(super) fn handle_news(&mut self, now: Time, session: SessionId, news: News) {
-        let Some(worker) = self.workers.get_mut(&session) else {
+        let Some(worker) = self.roster.get_mut(session) else {
             self.hear_gone(now, session, &news);
             return;
         };
@@ -48,8 +48,8 @@ impl Dispatcher {
                     worker.slots_max = worker.slots_max.max(worker.window.slots());
                 }
                 // A worker may retain what another's record has settled: let it forget.
-                if worker.told_below < self.base && worker.settled.is_empty() {
-                    self.to_settle.push(session);
+                if worker.told_below < self.ledger.base() {
+                    self.roster.tell_base(session);
                 }
                 self.hear_beat(now, session, u64::from(running) + u64::from(queued));
             }
@@ -104,13 +104,17 @@ impl Dispatcher {
         for range in unfinished.as_slice().iter().chain(finished.as_slice()) {
             held.insert_range(*range);
         }
+        if held.count() > RANGES_MAX as u64 {
+            // It comes with a hash for each of them: no honest worker can say so.
+            return;
+        }
         self.reach(unfinished);
         self.reach(finished);
         self.is_doubled |= !held.is_empty();
         self.hold_ahead(session, &held);
-        held.remove_range(SeqRange { start: Seq(0), end: self.base });
+        held.remove_range(SeqRange { start: Seq(0), end: self.ledger.base() });
         held.remove_range(SeqRange { start: self.handed_out(), end: Seq(u64::MAX) });
-        let Some(worker) = self.workers.get_mut(&session) else { return };
+        let Some(worker) = self.roster.get_mut(session) else { return };
         worker.window.handle_reset();
         worker.deaf_since = None;
         let out = std::mem::replace(&mut worker.out, held.clone());
@@ -124,25 +128,16 @@ impl Dispatcher {
             // Also what it was known to hold: another's result may have come first, and be lost
             // with the sink that had it.
             self.adopt(session, seq);
-            if let Some(entry) = self.entry(seq)
-                && entry.state == State::Out(session)
-            {
-                // What it holds may be an earlier attempt than the last that it was sent.
-                entry.since = Attempt(0);
-            }
+            self.ledger.doubt_attempt(seq, session);
         }
         // It may retain what is settled below, and what is settled above was told on a lane that
         // may have died with it.
         let settled: Vec<Seq> =
-            held.iter().filter(|seq| self.state(*seq) == Some(State::Settled)).collect();
+            held.iter().filter(|seq| self.ledger.state(*seq) == Some(TaskState::Settled)).collect();
         for seq in settled {
-            self.tell_settled(session, SeqRange::one(seq));
+            self.roster.tell_settled(session, SeqRange::one(seq));
         }
-        if let Some(worker) = self.workers.get_mut(&session)
-            && worker.settled.is_empty()
-        {
-            self.to_settle.push(session);
-        }
+        self.roster.tell_base(session);
     }
 
     /// A worker that was lost is back and has the task still: no need to run it again.
@@ -151,37 +146,32 @@ impl Dispatcher {
             // It has just been told to drop everything.
             return;
         }
+        let Some(state) = self.ledger.state(seq) else { return };
         // What failed and waits for its backoff is not adopted from the one who failed: it has just
         // not heard that this is known.
-        let is_delayed = !self.waiting.contains(seq) && self.has_failed_at(seq, session);
+        let is_waiting = state == TaskState::Requeued;
+        let is_known = !is_waiting && self.has_failed_at(seq, session);
+        if is_known || !(state.is_unheld() || state == TaskState::Absent) {
+            return;
+        }
+        self.ledger.hold(&mut self.roster, seq, session);
         let is_suspect = self.is_suspect(seq);
-        let is_unheld = |entry: &&mut Entry| entry.state == entry.unheld();
-        let Some(entry) = self.entry(seq).filter(is_unheld).filter(|_| !is_delayed) else { return };
-        entry.state = State::Out(session);
-        // An earlier ventilator may have dispatched it: the next attempt is not its first.
-        entry.attempt = entry.attempt.max(Attempt::FIRST);
-        let bytes = entry.payload.len() as u64;
-        self.waiting.remove(seq);
-        if let Some(worker) = self.workers.get_mut(&session) {
-            worker.out_bytes += bytes;
-            if is_suspect {
-                worker.suspect = Some(seq);
-            }
+        if let Some(worker) = self.roster.get_mut(session).filter(|_| is_suspect) {
+            worker.suspect = Some(seq);
         }
     }
 
     /// What a worker that stays hands back could not be run there, and may be elsewhere.
     fn note_unstartable(&mut self, session: SessionId, ranges: &SeqRanges) {
         let end = self.handed_out();
-        let Some(worker) = self.workers.get(&session) else { return };
+        let Some(worker) = self.roster.get(session) else { return };
         if worker.phase == Phase::Draining {
             return;
         }
-        for range in ranges.as_slice() {
-            for seq in range.clamped(self.base, end).seqs() {
-                if self.state(seq) == Some(State::Out(session)) {
-                    self.note_failed_at(seq, session);
-                }
+        let its = worker.out.parts_of(ranges).into_iter().flat_map(SeqRange::seqs);
+        for seq in its.filter(|seq| *seq < end) {
+            if self.ledger.is_out_at(seq, session) {
+                self.note_failed_at(seq, session);
             }
         }
     }
@@ -189,16 +179,12 @@ impl Dispatcher {
     pub(super) fn handle_returned(&mut self, session: SessionId, ranges: &SeqRanges) {
         self.release_ahead(session, Some(ranges));
         let end = self.handed_out();
-        let Some(worker) = self.workers.get_mut(&session) else { return };
+        let Some(worker) = self.roster.get_mut(session) else { return };
         worker.window.handle_reset();
         worker.deaf_since = None;
-        let returned: Vec<Seq> = ranges
-            .as_slice()
-            .iter()
-            .flat_map(|range| range.clamped(Seq(0), end).seqs())
-            .filter(|seq| worker.out.remove(*seq))
-            .collect();
-        for seq in returned {
+        let returned = worker.out.parts_of(ranges);
+        returned.iter().for_each(|range| worker.out.remove_range(*range));
+        for seq in returned.into_iter().flat_map(SeqRange::seqs).filter(|seq| *seq < end) {
             self.take_back(session, seq);
         }
     }
@@ -206,8 +192,7 @@ impl Dispatcher {
     /// Takes back what a worker had. It may have died of a task, unless it said goodbye.
     pub(super) fn lose(&mut self, session: SessionId, is_blaming: bool) {
         self.release_ahead(session, None);
-        let Some(worker) = self.workers.remove(&session) else { return };
-        self.sessions.remove(&worker.lane);
+        let Some(worker) = self.roster.remove(session) else { return };
         if let Some(roll) = &mut self.roll {
             roll.expected.remove(&session);
         }
@@ -215,7 +200,7 @@ impl Dispatcher {
         // only what ran can have brought the worker down.
         let slots = if is_blaming { worker.slots_max as usize } else { 0 };
         let running = worker.out.iter().take(slots);
-        let blamed = running.filter(|seq| self.state(*seq) == Some(State::Out(session)));
+        let blamed = running.filter(|seq| self.ledger.is_out_at(*seq, session));
         self.blame(session, &worker, blamed.collect());
         for seq in worker.out.iter() {
             self.take_back(session, seq);
@@ -226,23 +211,14 @@ impl Dispatcher {
 
     /// Puts a task that was out back into the queue.
     pub(super) fn take_back(&mut self, session: SessionId, seq: Seq) {
-        if self.state(seq) != Some(State::Out(session)) {
+        if !self.ledger.is_out_at(seq, session) {
             return;
         }
-        self.disown(seq);
+        self.ledger.release(&mut self.roster, seq);
         // Unless another has it still.
         if !self.hand_over(session, seq) && !self.give_up_if_hopeless(seq) {
             self.requeue(seq);
         }
-    }
-
-    /// No worker answers for the task any more.
-    pub(super) fn disown(&mut self, seq: Seq) {
-        let Some(entry) = self.entry(seq) else { return };
-        let State::Out(session) = entry.state else { return };
-        let bytes = entry.payload.len() as u64;
-        entry.state = entry.unheld();
-        self.uncharge(State::Out(session), bytes);
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
@@ -252,7 +228,7 @@ impl Dispatcher {
     /// Gives up a task that nobody has, if it is not to be dispatched again. One that is not here
     /// yet is given up when it comes: its record says which task it was.
     pub(super) fn give_up_if_hopeless(&mut self, seq: Seq) -> bool {
-        if self.state(seq) != Some(State::Queued) {
+        if !self.is_unheld(seq) {
             return false;
         }
         if self.is_cancelled() {
@@ -275,13 +251,10 @@ impl Dispatcher {
         if !self.is_doubled {
             return false;
         }
-        let mut others = self.workers.iter_mut();
+        let mut others = self.roster.iter();
         let other = others.find(|(session, worker)| **session != from && worker.out.contains(seq));
-        let Some((session, worker)) = other else { return false };
-        let Some(index) = seq.0.checked_sub(self.base.0) else { return false };
-        let Some(entry) = self.entries.get_mut(index as usize) else { return false };
-        (entry.state, entry.since) = (State::Out(*session), Attempt(0));
-        worker.out_bytes += entry.payload.len() as u64;
+        let Some(other) = other.map(|(session, _)| *session) else { return false };
+        self.ledger.hand_over(&mut self.roster, seq, other);
         true
     }
 
@@ -289,18 +262,9 @@ impl Dispatcher {
     /// from another one if that worker is gone.
     pub(super) fn forget_received(&mut self) {
         self.unstored = SeqSet::new();
-        for seq in (self.base.0..self.end().0).map(Seq) {
-            let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
-            let State::Received(session) = entry.state else { continue };
-            if let Some(worker) = self.workers.get_mut(&session) {
-                entry.state = State::Out(session);
-                worker.out.insert(seq);
-                worker.out_bytes += entry.payload.len() as u64;
-            } else {
-                entry.state = entry.unheld();
-                if !self.give_up_if_hopeless(seq) {
-                    self.requeue(seq);
-                }
+        for seq in self.ledger.forget_received(&mut self.roster) {
+            if !self.give_up_if_hopeless(seq) {
+                self.requeue(seq);
             }
         }
     }
@@ -313,7 +277,7 @@ impl Dispatcher {
     pub(super) fn hear_sink(&mut self, now: Time) {
         // Workers are heard through the sink alone: its silence is not theirs.
         if self.sink.is_silent(now) {
-            self.workers.values_mut().for_each(|worker| worker.heard = now);
+            self.roster.values_mut().for_each(|worker| worker.heard = now);
             self.hold_judgement(now);
         }
         self.sink.heard = now;
@@ -331,15 +295,15 @@ impl Dispatcher {
         }
         self.told_limit_us = new;
         let job = self.config.job;
-        let told = self.sessions.keys();
-        let told = told.map(|lane| Transmit::Worker(*lane, ToWorker::Limits { job, limits }));
+        let told = self.roster.lanes();
+        let told = told.map(|lane| Transmit::Worker(lane, ToWorker::Limits { job, limits }));
         self.transmits.extend(told);
     }
 
     pub(super) fn beat(&mut self, now: Time) {
         self.end_idle_reading();
         self.tell_limits();
-        let pings = self.sessions.keys().map(|lane| Transmit::Worker(*lane, ToWorker::Ping));
+        let pings = self.roster.lanes().map(|lane| Transmit::Worker(lane, ToWorker::Ping));
         self.transmits.extend(pings);
         if self.sink.is_open() {
             self.send_sink(ToSink::Ping);
@@ -348,7 +312,7 @@ impl Dispatcher {
             self.open_job();
         }
         if !self.sink.is_open() || self.sink.is_silent(now) {
-            self.workers.values_mut().for_each(|worker| worker.heard = now);
+            self.roster.values_mut().for_each(|worker| worker.heard = now);
             self.hold_judgement(now);
             return;
         }
@@ -357,13 +321,13 @@ impl Dispatcher {
         self.review_waiting(now);
         let timeout = self.config.worker_timeout;
         let silent: Vec<(SessionId, LaneId)> = self
-            .workers
+            .roster
             .iter()
             .filter(|(_, worker)| now.since(worker.heard) > timeout)
             .map(|(session, worker)| (*session, worker.lane))
             .collect();
         for (session, lane) in silent {
-            if let Some(worker) = self.workers.get(&session) {
+            if let Some(worker) = self.roster.get(session) {
                 let (worker, out) = (worker.name.clone(), worker.out.count());
                 let seconds = timeout.as_secs();
                 self.notices.push_back(Notice::Silent { worker, seconds, out });

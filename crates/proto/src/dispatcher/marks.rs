@@ -9,8 +9,7 @@
 //! to be dead.
 
 use super::Dispatcher;
-use super::entry::State;
-use super::waiting::Class;
+use super::ledger::Class;
 use super::worker::{Phase, Worker};
 use crate::limits::{ELSEWHERE_WAIT_MAX, RETURN_GRACE};
 use crate::message::News;
@@ -139,7 +138,7 @@ impl Dispatcher {
             mark.losses.retain(|loss| loss.session != session);
             // It may not have arrived there, and may not the next time.
             mark.note_failed_at(session);
-            if self.waiting.contains(seq) {
+            if self.ledger.waiting().contains(seq) {
                 self.requeue(seq);
             }
         }
@@ -164,8 +163,8 @@ impl Dispatcher {
                 let Some(mark) = self.marks.get_mut(&seq) else { continue };
                 let losses = mark.losses.iter_mut().filter(|loss| loss.session == session);
                 losses.for_each(|loss| loss.is_proven = true);
-                if self.waiting.judged.contains(&seq) && self.give_up_if_hopeless(seq) {
-                    self.waiting.remove(seq);
+                if self.ledger.waiting().judged.contains(&seq) {
+                    self.give_up_if_hopeless(seq);
                 }
             }
         }
@@ -183,7 +182,7 @@ impl Dispatcher {
                 self.marks.remove(&seq);
             }
         }
-        self.marks = self.marks.split_off(&self.base);
+        self.marks = self.marks.split_off(&self.ledger.base());
     }
 
     pub(super) fn is_suspect(&self, seq: Seq) -> bool {
@@ -192,7 +191,7 @@ impl Dispatcher {
 
     /// Is a suspect out at this worker, as far as is known?
     pub(super) fn has_suspect(&self, session: SessionId, worker: &Worker) -> bool {
-        worker.suspect.is_some_and(|seq| self.state(seq) == Some(State::Out(session)))
+        worker.suspect.is_some_and(|seq| self.ledger.is_out_at(seq, session))
     }
 
     /// Did the task fail at this worker?
@@ -213,9 +212,9 @@ impl Dispatcher {
                     Verdict::Pending | Verdict::Guilty(_) => Class::Judged,
                 };
             }
-            mark.failed_at.retain(|session| self.workers.contains_key(session));
+            mark.failed_at.retain(|session| self.roster.contains(*session));
         }
-        if self.payload_bytes(seq) > self.payload_bytes_min {
+        if self.ledger.payload_bytes(seq) > self.payload_bytes_min {
             return Class::Large(now);
         }
         if let Some(until) = self.elsewhere_until(seq, now) {
@@ -230,9 +229,9 @@ impl Dispatcher {
         let Some(mark) = self.marks.get(&seq).filter(|mark| !mark.failed_at.is_empty()) else {
             return Elsewhere::Nowhere;
         };
-        let bytes = self.payload_bytes(seq);
+        let bytes = self.ledger.payload_bytes(seq);
         let mut best = Elsewhere::Nowhere;
-        for (session, worker) in &self.workers {
+        for (session, worker) in &self.roster {
             if !worker.fits(bytes) || mark.failed_at.contains(session) {
                 continue;
             }
@@ -255,7 +254,7 @@ impl Dispatcher {
             Elsewhere::Joining => Some(moment),
             Elsewhere::Ready => {
                 let last = self.marks.get(&seq)?.failed_at.last()?;
-                let is_proven = self.workers.get(last)?.health.is_proven();
+                let is_proven = self.roster.get(*last)?.health.is_proven();
                 Some(moment.filter(|_| is_proven))
             }
         }

@@ -12,22 +12,22 @@
 
 mod deaf;
 mod dispatch;
-mod entry;
 mod halt;
 mod health;
 mod holders;
 mod invariants;
+mod ledger;
 mod marks;
 mod receipts;
 mod relay;
 mod resume;
 mod rng;
+mod roster;
 mod run_times;
 mod sink_link;
 mod snapshot;
 mod suspects;
 mod tail;
-mod waiting;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,29 +37,30 @@ use crate::Payload;
 
 use crate::batch::Bounded;
 use crate::limits::{
-    HEARTBEAT_INTERVAL, HELD_BYTES_MAX, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS,
-    RETAINED_BYTES_MAX, ROLL_CALL_GRACE, WORKERS_MAX,
+    HEARTBEAT_INTERVAL, HELD_BYTES_MAX, READ_AHEAD_TASKS_MAX, RETAINED_BYTES_MAX, ROLL_CALL_GRACE,
+    WORKERS_MAX,
 };
 use crate::message::{
     Card, InputEnd, Layout, Report, Start, Status, ToSink, ToVentilator, ToWorker,
 };
-use crate::{Attempt, CallId, JobId, LaneId, Seq, SeqRanges, SeqSet, SessionId, TaskHash, Time};
+use crate::{CallId, JobId, LaneId, Seq, SeqRanges, SeqSet, SessionId, Time};
 
-use self::entry::{Entry, State};
 use self::halt::Budget;
+use self::ledger::{GivenUp, Ledger, TaskState};
 use self::marks::{Gone, Mark};
 use self::receipts::settled;
 use self::relay::Relaying;
 use self::resume::{Phase as ResumePhase, Resume};
 use self::rng::Rng;
+use self::roster::Roster;
 use self::run_times::RunTimes;
 use self::sink_link::SinkLink;
 use self::tail::Tail;
-use self::waiting::Waiting;
 use self::worker::{Phase, Worker};
 
 pub use self::halt::{Halt, HaltError, HaltLimit, HaltOn, HaltWhen, PERCENT_TASKS_MIN};
 pub use self::health::Notice;
+pub use self::ledger::LedgerBug;
 pub(crate) use self::resume::changed_input;
 pub use self::run_times::Timeout;
 pub use self::snapshot::{DispatcherSnapshot, WorkerSnapshot};
@@ -126,13 +127,10 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Dispatcher {
     config: DispatcherConfig,
-    entries: VecDeque<Entry>,
-    /// The seq of the first entry: the lowest that is not settled.
-    base: Seq,
-    /// The lowest seq that was never dispatched.
-    fresh: Seq,
-    /// Seqs below `fresh` that wait to be dispatched again.
-    waiting: Waiting,
+    /// The tasks.
+    ledger: Ledger,
+    /// The workers.
+    roster: Roster,
     /// What is held against tasks that have no record.
     marks: BTreeMap<Seq, Mark>,
     /// Lost workers that tasks are blamed for and that may be back.
@@ -147,25 +145,15 @@ pub struct Dispatcher {
     unstored: SeqSet,
     /// What may be handed out before it is known whether the job is to be halted.
     budget: Budget,
-    /// Failed tasks and when they may be tried again.
-    delayed: BTreeSet<(Time, Seq)>,
-    /// Records that the sink is to write itself, until it has.
-    given_up: BTreeMap<Seq, GivenUp>,
-    retained_bytes: u64,
-    settled: u64,
     total: Option<u64>,
     /// Why that is the total.
     input_end: InputEnd,
-    workers: BTreeMap<SessionId, Worker>,
-    sessions: BTreeMap<LaneId, SessionId>,
     sink: SinkLink,
     transmits: VecDeque<Transmit>,
     closes: VecDeque<LaneId>,
     notices: VecDeque<Notice>,
     /// The latest time that was said.
     seen: Time,
-    /// Sessions that have settled seqs to be told.
-    to_settle: Vec<SessionId>,
     next_call: CallId,
     next_beat: Time,
     stopped: Option<Stopped>,
@@ -199,14 +187,6 @@ struct Roll {
     is_open_ended: bool,
 }
 
-#[derive(Clone, Debug)]
-struct GivenUp {
-    attempt: Attempt,
-    task_hash: TaskHash,
-    status: Status,
-    error: String,
-}
-
 /// Why no more input is taken, if not for its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stopped {
@@ -226,10 +206,8 @@ impl Dispatcher {
             rng,
             resume: (config.start != Start::Anew).then(Resume::new),
             config,
-            entries: VecDeque::new(),
-            base: Seq(0),
-            fresh: Seq(0),
-            waiting: Waiting::default(),
+            ledger: Ledger::default(),
+            roster: Roster::default(),
             marks: BTreeMap::new(),
             gone: BTreeMap::new(),
             has_reserved: false,
@@ -237,20 +215,13 @@ impl Dispatcher {
             payload_bytes_min: u64::MAX,
             unstored: SeqSet::new(),
             budget: Budget::Free,
-            delayed: BTreeSet::new(),
-            given_up: BTreeMap::new(),
-            retained_bytes: 0,
-            settled: 0,
             total: None,
             input_end: InputEnd::CutShort,
-            workers: BTreeMap::new(),
-            sessions: BTreeMap::new(),
             sink: SinkLink::default(),
             transmits: VecDeque::new(),
             closes: VecDeque::new(),
             notices: VecDeque::new(),
             seen: Time(0),
-            to_settle: Vec::new(),
             next_beat: Time(0),
             stopped: None,
             halted: false,
@@ -268,19 +239,18 @@ impl Dispatcher {
     /// How many tasks may come in now.
     #[must_use]
     pub fn input_room(&self) -> u64 {
-        let full = self.retained_bytes >= RETAINED_BYTES_MAX && !self.entries.is_empty();
-        if full || self.total.is_some() {
+        if self.total.is_some() {
             return 0;
         }
-        let ahead = self.end().0 - self.fresh.0;
-        let window = self.end().0 - self.base.0;
-        let within = (REORDER_WINDOW_TASKS + READ_AHEAD_TASKS_MAX).saturating_sub(window);
-        match self.resume.as_ref().map(|resume| resume.phase) {
-            None | Some(ResumePhase::Going) => {
-                within.min(READ_AHEAD_TASKS_MAX.saturating_sub(ahead))
-            }
-            Some(ResumePhase::Reading) => within,
-            Some(ResumePhase::Asking | ResumePhase::AskingAgain) => 0,
+        let room = self.ledger.room(RETAINED_BYTES_MAX);
+        let ahead = READ_AHEAD_TASKS_MAX.saturating_sub(self.ledger.fresh_count());
+        match &self.resume {
+            None => room.min(ahead),
+            Some(resume) => match resume.phase {
+                ResumePhase::Going => room.min(ahead).min(resume.room()),
+                ResumePhase::Reading => room.min(resume.room()),
+                ResumePhase::Asking | ResumePhase::AskingAgain => 0,
+            },
         }
     }
 
@@ -290,15 +260,11 @@ impl Dispatcher {
         if self.total.is_some() {
             return;
         }
-        if self.read_again(self.end(), &payload) {
-            self.entries.push_back(Entry { state: State::Settled, ..Entry::new(Payload::new()) });
-            self.settled += 1;
-            self.forget_settled();
+        if self.read_again(self.ledger.end(), &payload) {
+            self.ledger.take_in_settled();
             return;
         }
-        self.retained_bytes += payload.len() as u64;
-        let seq = self.end();
-        self.entries.push_back(Entry::new(payload));
+        let seq = self.ledger.take_in(payload);
         self.adopt_ahead(seq);
     }
 
@@ -307,14 +273,11 @@ impl Dispatcher {
         if self.total.is_some() {
             return;
         }
-        let seq = self.end();
-        let is_stored = self.read_again(seq, b"");
-        self.entries.push_back(Entry::new(Payload::new()));
-        if is_stored {
-            self.settle(seq);
-            self.forget_settled();
+        if self.read_again(self.ledger.end(), b"") {
+            self.ledger.take_in_settled();
             return;
         }
+        let seq = self.ledger.take_in(Payload::new());
         self.give_up(seq, Status::Failed, error);
     }
 
@@ -323,7 +286,7 @@ impl Dispatcher {
         if self.total.is_none() {
             self.input_end = InputEnd::Whole;
         }
-        self.close_at(self.end());
+        self.close_at(self.ledger.end());
         self.end_reading(false);
     }
 
@@ -336,26 +299,13 @@ impl Dispatcher {
             self.ended.get_or_insert(Ended::Untouched);
             return;
         }
-        let begun = self.begun();
+        let begun = self.ledger.begun();
         if self.total.is_none_or(|total| total > begun.0) {
             // What was read and never dispatched was not begun: the job ends before it.
-            self.given_up.split_off(&begun);
-            self.waiting.cut_off(begun);
-            for entry in self.entries.drain((begun.0 - self.base.0) as usize..) {
-                self.retained_bytes -= entry.payload.len() as u64;
-            }
-            self.fresh = begun;
+            self.ledger.cut_off(begun);
             self.input_end = self.halted_by().map_or(InputEnd::CutShort, InputEnd::Halted);
             self.close_at(begun);
         }
-    }
-
-    /// Nothing from here on was ever dispatched.
-    fn begun(&self) -> Seq {
-        let handed_out = self.entries.range(..(self.fresh.0 - self.base.0) as usize);
-        let is_begun = |entry: &Entry| entry.state != State::Queued || entry.attempt > Attempt(0);
-        let count = handed_out.rev().skip_while(|entry| !is_begun(entry)).count();
-        Seq(self.base.0 + count as u64)
     }
 
     /// Stop: whatever has no result yet gets a cancelled record.
@@ -383,7 +333,7 @@ impl Dispatcher {
     /// Is there nobody left to run what is out, or nobody to store its records?
     #[must_use]
     pub fn is_alone(&self) -> bool {
-        self.workers.is_empty() || !self.sink.is_open()
+        self.roster.is_empty() || !self.sink.is_open()
     }
 
     /// Does the sink say that it cannot write?
@@ -406,7 +356,10 @@ impl Dispatcher {
 
     fn halt_if_due(&mut self) {
         let Some(halt) = self.config.halt else { return };
-        if self.halted || self.stopped.is_some() || !halt.is_due(self.sink.failed, self.settled) {
+        if self.halted
+            || self.stopped.is_some()
+            || !halt.is_due(self.sink.failed, self.ledger.settled())
+        {
             return;
         }
         self.halted = true;
@@ -420,24 +373,23 @@ impl Dispatcher {
     pub fn handle_lane_opened(&mut self, now: Time, lane: LaneId, card: &Card) {
         self.seen = now;
         self.take_back_losses(card.session);
-        if let Some(worker) = self.workers.get_mut(&card.session) {
+        if let Some(old) = self.roster.move_to(card.session, lane) {
             // The same session on a new lane: the old one is dead, whether or not we saw it end.
             // What it holds, it will say.
-            let old = std::mem::replace(&mut worker.lane, lane);
-            worker.phase = Phase::Called;
-            worker.call = None;
-            worker.recall = None;
-            worker.heard = now;
-            worker.window.handle_reset();
-            worker.told_below = Seq(0);
-            worker.deaf_since = None;
-            self.sessions.remove(&old);
             self.closes.push_back(old);
+            if let Some(worker) = self.roster.get_mut(card.session) {
+                worker.phase = Phase::Called;
+                worker.call = None;
+                worker.recall = None;
+                worker.heard = now;
+                worker.window.handle_reset();
+                worker.told_below = Seq(0);
+                worker.deaf_since = None;
+            }
         } else {
-            self.workers.insert(card.session, Worker::new(now, lane, card));
+            self.roster.insert(card.session, Worker::new(now, lane, card));
         }
         self.payload_bytes_min = self.payload_bytes_min.min(card.largest_payload());
-        self.sessions.insert(lane, card.session);
         if self.ended.is_some() {
             let done = ToWorker::Done { job: self.config.job };
             self.transmits.push_back(Transmit::Worker(lane, done));
@@ -449,13 +401,13 @@ impl Dispatcher {
     /// Tasks that the worker on this lane was given and has not finished.
     #[must_use]
     pub fn out_at(&self, lane: LaneId) -> Option<u64> {
-        let session = self.sessions.get(&lane)?;
-        self.workers.get(session).map(|worker| worker.out.count())
+        let session = self.roster.session(lane)?;
+        self.roster.get(session).map(|worker| worker.out.count())
     }
 
     /// A worker's lane ended: its session is lost.
     pub fn handle_lane_gone(&mut self, lane: LaneId) {
-        if let Some(session) = self.sessions.remove(&lane) {
+        if let Some(session) = self.roster.session(lane) {
             self.lose(session, true);
         }
     }
@@ -544,10 +496,7 @@ impl Dispatcher {
     /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
     pub fn handle_timeout(&mut self, now: Time) {
         self.seen = now;
-        while let Some((due, seq)) = self.delayed.first().copied()
-            && due <= now
-        {
-            self.delayed.pop_first();
+        while let Some(seq) = self.ledger.recovered(now) {
             self.requeue(seq);
         }
         self.roll.take_if(|roll| roll.until <= now);
@@ -571,12 +520,12 @@ impl Dispatcher {
         if let Some(passed) = self.next_passed() {
             return Some(passed);
         }
-        while let Some(session) = self.to_settle.pop() {
-            let Some(worker) = self.workers.get_mut(&session) else { continue };
-            if worker.settled.is_empty() && worker.told_below >= self.base {
+        while let Some(session) = self.roster.next_to_settle() {
+            let Some(worker) = self.roster.get_mut(session) else { continue };
+            if worker.settled.is_empty() && worker.told_below >= self.ledger.base() {
                 continue;
             }
-            return Some(settled(self.config.job, self.base, worker));
+            return Some(settled(self.config.job, self.ledger.base(), worker));
         }
         self.dispatch(now)
     }
@@ -594,7 +543,7 @@ impl Dispatcher {
     /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        let due = self.delayed.first().map(|(due, _)| *due).into_iter();
+        let due = self.ledger.next_backoff().into_iter();
         let due = due.chain(self.roll.as_ref().map(|roll| roll.until)).chain(self.tail.look());
         due.fold(self.next_beat, Time::min)
     }
@@ -609,27 +558,18 @@ impl Dispatcher {
     #[must_use]
     pub fn snapshot(&self) -> DispatcherSnapshot {
         DispatcherSnapshot {
-            read: self.end().0,
+            read: self.ledger.end().0,
             total: self.total,
-            settled: self.settled,
+            settled: self.ledger.settled(),
+            entries: self.ledger.entries(),
             failed: self.sink.failed,
             is_sink_open: self.sink.is_open(),
             is_calling_roll: self.is_resuming() || self.is_job_unknown() || self.roll.is_some(),
-            kept_bytes: self.kept_bytes(),
+            kept_bytes: self.ledger.kept_bytes(),
             held_bytes: self.sink.held_bytes,
             is_output_stuck: self.sink.is_stuck || self.sink.held_bytes >= HELD_BYTES_MAX,
-            workers: self.workers.iter().map(|(session, w)| w.snapshot(*session)).collect(),
+            workers: self.roster.iter().map(|(session, w)| w.snapshot(*session)).collect(),
         }
-    }
-
-    /// The seq that the next task will have.
-    fn end(&self) -> Seq {
-        Seq(self.base.0 + self.entries.len() as u64)
-    }
-
-    fn entry(&mut self, seq: Seq) -> Option<&mut Entry> {
-        let index = seq.0.checked_sub(self.base.0)?;
-        self.entries.get_mut(usize::try_from(index).ok()?)
     }
 
     fn send_sink(&mut self, message: ToSink) {
@@ -653,12 +593,14 @@ impl Dispatcher {
     /// What a sink may not have heard, or not taken in while its output was being made ready.
     fn say_again(&mut self) {
         self.send_close();
-        for (seq, given_up) in self.given_up.clone() {
-            if seq < self.fresh || self.relay.is_some() {
-                self.send_give_up(seq, &given_up);
-            }
+        let (fresh, is_relay) = (self.ledger.fresh(), self.relay.is_some());
+        let given_up = self.ledger.records().all_given_up();
+        let given_up = given_up.filter(|(seq, _)| *seq < fresh || is_relay);
+        let given_up: Vec<(Seq, GivenUp)> = given_up.map(|(seq, it)| (seq, it.clone())).collect();
+        for (seq, given_up) in given_up {
+            self.send_give_up(seq, given_up);
         }
-        self.pass_again();
+        self.ledger.pass_again();
         if self.is_cancelled() {
             self.send_sink(ToSink::Cancel { job: self.config.job });
         }
@@ -667,8 +609,8 @@ impl Dispatcher {
         }
     }
 
-    fn send_give_up(&mut self, seq: Seq, given_up: &GivenUp) {
-        let GivenUp { attempt, task_hash, status, error } = given_up.clone();
+    fn send_give_up(&mut self, seq: Seq, given_up: GivenUp) {
+        let GivenUp { attempt, task_hash, status, error } = given_up;
         let job = self.config.job;
         self.send_sink(ToSink::GiveUp { job, seq, attempt, task_hash, status, error });
     }
@@ -687,7 +629,7 @@ impl Dispatcher {
 
     fn end_transmits(&mut self) {
         let job = self.config.job;
-        for worker in self.workers.values() {
+        for worker in self.roster.values() {
             self.transmits.push_back(Transmit::Worker(worker.lane, ToWorker::Done { job }));
         }
         self.send_sink(ToSink::JobDone { job });
@@ -704,14 +646,14 @@ impl Dispatcher {
     ///
     /// Before the end of the input a sink that is wrong about the job must not make tasks vanish.
     fn is_all_settled(&self) -> bool {
-        let is_settled = |entry: &Entry| entry.state == State::Settled;
-        self.total == Some(self.end().0)
+        self.total == Some(self.ledger.end().0)
             && !self.is_resuming()
-            && self.entries.iter().all(is_settled)
+            && self.ledger.is_all_settled()
     }
 
     fn finish_if_complete(&mut self) {
-        if self.is_complete && self.entries.is_empty() {
+        let is_verified = self.resume.as_ref().is_none_or(Resume::is_all_verified);
+        if self.is_complete && is_verified && self.ledger.is_all_settled() {
             self.finish(Ended::Complete);
         }
     }
@@ -728,40 +670,32 @@ impl Dispatcher {
     }
 
     fn give_up(&mut self, seq: Seq, status: Status, error: String) {
-        let Some(entry) = self.entry(seq) else { return };
-        let attempt = entry.attempt;
-        let bytes = entry.payload.len() as u64;
-        let old = std::mem::replace(&mut entry.state, State::GivenUp);
-        let task_hash = entry.hash();
-        entry.payload = Payload::new();
-        self.retained_bytes -= bytes;
-        self.uncharge(old, bytes);
-        let given_up = GivenUp { attempt, task_hash, status, error };
-        if seq < self.fresh || self.relay.is_some() {
-            self.send_give_up(seq, &given_up);
+        let given_up = self.ledger.give_up(&mut self.roster, seq, status, error);
+        if let Some(given_up) = given_up
+            && (seq < self.ledger.fresh() || self.relay.is_some())
+        {
+            self.send_give_up(seq, given_up);
         }
-        self.given_up.insert(seq, given_up);
     }
 
+    /// Has a task that no worker holds dispatched again. What a relay has beyond the job's end is only
+    /// kept: the sink will not take its record.
     fn requeue(&mut self, seq: Seq) {
-        if self.entry(seq).is_some_and(|entry| entry.state == State::Queued) && self.is_due(seq) {
+        if !self.is_due(seq) {
+            self.ledger.set_idle(seq);
+        } else if self.is_unheld(seq) {
             let class = self.class(seq);
-            self.waiting.insert(seq, class);
+            self.ledger.requeue(seq, class);
         }
     }
 
-    /// Will the sink take its record? What a relay has beyond the job's end is only kept.
+    /// Is the task here, with no worker that answers for it and no record?
+    fn is_unheld(&self, seq: Seq) -> bool {
+        self.ledger.state(seq).is_some_and(TaskState::is_unheld)
+    }
+
     fn is_due(&self, seq: Seq) -> bool {
         self.total.is_none_or(|total| seq.0 < total)
-    }
-
-    /// The worker no longer answers for these bytes.
-    fn uncharge(&mut self, state: State, bytes: u64) {
-        if let State::Out(session) = state
-            && let Some(worker) = self.workers.get_mut(&session)
-        {
-            worker.out_bytes -= bytes;
-        }
     }
 
     /// A record that was stored, and that a sink which has these does not have.
@@ -770,14 +704,7 @@ impl Dispatcher {
         for range in stored.as_slice() {
             has.insert_range(*range);
         }
-        let first = has.first_missing();
-        if first < self.base {
-            return Some(first);
-        }
-        let settled = (self.base.0..).zip(&self.entries);
-        let settled = settled.filter(|(_, entry)| entry.state == State::Settled);
-        let mut settled = settled.map(|(seq, _)| Seq(seq));
-        settled.find(|seq| !has.contains(*seq))
+        self.ledger.first_settled_beyond(&has)
     }
 
     fn handle_sink_hello(
@@ -820,14 +747,13 @@ impl Dispatcher {
             self.roll = Some(Roll {
                 until: now + ROLL_CALL_GRACE,
                 is_open_ended: false,
-                expected: self.workers.keys().copied().collect(),
+                expected: self.roster.sessions().into_iter().collect(),
             });
             self.forget_received();
         }
         self.say_again();
-        self.workers.values_mut().for_each(|worker| worker.heard = now);
-        let sessions: Vec<SessionId> = self.workers.keys().copied().collect();
-        for session in sessions {
+        self.roster.values_mut().for_each(|worker| worker.heard = now);
+        for session in self.roster.sessions() {
             self.roll_call(session);
         }
     }
@@ -835,14 +761,9 @@ impl Dispatcher {
     /// What is from here on was never dispatched, and is nobody's.
     fn handed_out(&self) -> Seq {
         match self.total {
-            Some(total) if self.relay.is_some() => self.end().min(Seq(total)),
-            _ if self.is_resumed() || self.relay.is_some() => self.end(),
-            _ => self.fresh,
+            Some(total) if self.relay.is_some() => self.ledger.end().min(Seq(total)),
+            _ if self.is_resumed() || self.relay.is_some() => self.ledger.end(),
+            _ => self.ledger.fresh(),
         }
-    }
-
-    fn state(&self, seq: Seq) -> Option<State> {
-        let index = seq.0.checked_sub(self.base.0)?;
-        Some(self.entries.get(usize::try_from(index).ok()?)?.state)
     }
 }

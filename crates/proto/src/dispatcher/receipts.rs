@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use crate::Payload;
-
-use super::entry::State;
+use super::ledger::TaskState;
 use super::worker::Worker;
 use super::{Dispatcher, Transmit};
 use crate::limits::{RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
 use crate::message::{Failure, Received, ToWorker};
-use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SessionId, Time};
+use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, Time};
 
 impl Dispatcher {
     pub(super) fn handle_received(&mut self, now: Time, received: &Received) {
@@ -17,7 +15,7 @@ impl Dispatcher {
         self.reach(&received.ranges);
         self.receive_ahead(received.session, &received.ranges);
         let end = self.handed_out();
-        let Some(worker) = self.workers.get_mut(&received.session) else {
+        let Some(worker) = self.roster.get_mut(received.session) else {
             // Lost meanwhile; its result made it all the same.
             self.mark_received(received);
             return;
@@ -45,136 +43,43 @@ impl Dispatcher {
     }
 
     pub(super) fn mark_received(&mut self, received: &Received) {
+        let (base, end) = (self.ledger.base(), self.handed_out());
         for range in received.ranges.as_slice() {
-            // Those that one worker had are taken off its account together.
-            let (mut of, mut bytes) = (State::Settled, 0);
-            for seq in range.clamped(self.base, self.handed_out()).seqs() {
-                let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
-                let old = entry.state;
-                match old {
-                    State::Out(_) | State::Absent => {}
-                    State::Queued => {
-                        self.waiting.remove(seq);
-                    }
-                    State::Received(_) | State::GivenUp | State::Settled => continue,
-                }
-                entry.state = State::Received(received.session);
-                let its_bytes = entry.payload.len() as u64;
-                if old != of {
-                    self.uncharge(of, bytes);
-                    (of, bytes) = (old, 0);
-                }
-                bytes += its_bytes;
-            }
-            self.uncharge(of, bytes);
+            self.ledger.receive(&mut self.roster, range.clamped(base, end), received.session);
         }
     }
 
     pub(super) fn handle_stored(&mut self, stored: &SeqRanges) {
         self.learn_beyond(stored);
-        self.reach(stored);
+        let is_relay = self.relay.is_some();
         for range in stored.as_slice() {
-            self.settle_range(range.clamped(self.base, self.end()));
+            if is_relay {
+                self.ledger.settle_beyond(&mut self.roster, *range);
+            } else {
+                let range = range.clamped(self.ledger.base(), self.ledger.end());
+                self.ledger.settle(&mut self.roster, range);
+            }
         }
-        self.forget_settled();
+        self.ledger.advance();
         self.forget_marks(stored);
         self.forget_unstored(stored);
         self.note_stored(stored);
-    }
-
-    /// Settles each seq of a range; what one worker has is taken off its account, and told it,
-    /// together.
-    fn settle_range(&mut self, range: SeqRange) {
-        let (mut of, mut bytes) = (State::Settled, 0);
-        let mut run = SeqRange { start: range.start, end: range.start };
-        for seq in range.seqs() {
-            let entry = &mut self.entries[(seq.0 - self.base.0) as usize];
-            if !matches!(entry.state, State::Out(_) | State::Received(_)) {
-                self.settle(seq);
-                continue;
-            }
-            let old = std::mem::replace(&mut entry.state, State::Settled);
-            let payload = std::mem::take(&mut entry.payload);
-            if old != of || seq != run.end {
-                self.settle_run(of, run, bytes);
-                (of, run, bytes) = (old, SeqRange { start: seq, end: seq }, 0);
-            }
-            run.end = seq.next();
-            bytes += payload.len() as u64;
-        }
-        self.settle_run(of, run, bytes);
-    }
-
-    /// What remains to be done for these, all in the same state until now.
-    fn settle_run(&mut self, of: State, run: SeqRange, bytes: u64) {
-        let (State::Out(session) | State::Received(session)) = of else { return };
-        self.uncharge(of, bytes);
-        self.tell_settled(session, run);
-        self.retained_bytes -= bytes;
-        self.settled += run.count();
-    }
-
-    /// Drops what is settled at the front.
-    pub(super) fn forget_settled(&mut self) {
-        let is_verified = |seq| self.resume.as_ref().is_none_or(|resume| resume.is_verified(seq));
-        while self.entries.front().is_some_and(|entry| entry.state == State::Settled)
-            && is_verified(self.base)
-        {
-            self.entries.pop_front();
-            self.base = self.base.next();
-        }
-        // A resumed job finds its very first tasks stored before they were ever dispatched.
-        self.fresh = self.fresh.max(self.base);
-    }
-
-    pub(super) fn settle(&mut self, seq: Seq) {
-        let Some(entry) = self.entry(seq) else { return };
-        let old = std::mem::replace(&mut entry.state, State::Settled);
-        let bytes = entry.payload.len() as u64;
-        entry.payload = Payload::new();
-        match old {
-            State::Settled => return,
-            State::Absent => {}
-            State::Queued => {
-                self.waiting.remove(seq);
-            }
-            State::GivenUp => {
-                self.given_up.remove(&seq);
-                self.forget_passed(seq);
-            }
-            State::Out(session) | State::Received(session) => {
-                self.uncharge(old, bytes);
-                self.tell_settled(session, SeqRange::one(seq));
-            }
-        }
-        self.retained_bytes -= bytes;
-        self.settled += 1;
-    }
-
-    pub(super) fn tell_settled(&mut self, session: SessionId, range: SeqRange) {
-        let Some(worker) = self.workers.get_mut(&session) else { return };
-        if worker.settled.is_empty() {
-            self.to_settle.push(session);
-        }
-        worker.settled.push_range(range);
     }
 
     pub(super) fn handle_failure(&mut self, now: Time, failure: &Failure) {
         let Failure { session, seq, attempt, ran_us } = *failure;
         self.reach(&[seq].into_iter().collect());
         self.release_ahead(session, Some(&[seq].into_iter().collect()));
-        let is_requeued = self.waiting.contains(seq);
-        let is_news = self.entry(seq).is_some_and(|entry| match entry.state {
-            State::Out(holder) => holder == session && attempt >= entry.since,
-            State::Queued => is_requeued && attempt > entry.failed,
-            State::Absent => attempt > entry.failed,
-            State::Received(_) | State::GivenUp | State::Settled => false,
+        let is_news = self.ledger.get(seq).is_some_and(|entry| match entry.state() {
+            TaskState::Out(holder) => holder == session && attempt >= entry.since(),
+            TaskState::Requeued | TaskState::Absent => attempt > entry.failed(),
+            _ => false,
         });
-        if !is_news && self.state(seq) == Some(State::Out(session)) {
+        if !is_news && self.ledger.is_out_at(seq, session) {
             // It came again, and the worker has had the task again since then.
             return;
         }
-        if let Some(worker) = self.workers.get_mut(&session)
+        if let Some(worker) = self.roster.get_mut(session)
             && worker.out.remove(seq)
         {
             (worker.heard, worker.cut, worker.deaf_since) = (now, None, None);
@@ -187,29 +92,19 @@ impl Dispatcher {
             self.note_ends(now, session, 1, 1);
         }
         // Whatever becomes of the task, this result is of no more use.
-        self.tell_settled(session, SeqRange::one(seq));
+        self.roster.tell_settled(session, SeqRange::one(seq));
 
         if !is_news {
             return;
         }
         let backoff = self.backoff(attempt);
-        let Some(entry) = self.entry(seq) else { return };
-        // It may be an attempt that an earlier ventilator counted.
-        entry.attempt = entry.attempt.max(attempt);
-        let unheld = entry.unheld();
-        let old = std::mem::replace(&mut entry.state, unheld);
-        if attempt > entry.failed {
-            entry.failed = attempt;
-            entry.failures += 1;
-        }
-        let bytes = entry.payload.len() as u64;
-        self.uncharge(old, bytes);
-        self.waiting.remove(seq);
+        self.ledger.note_failure(seq, attempt);
+        self.ledger.release(&mut self.roster, seq);
         self.note_failed_at(seq, session);
         if self.hand_over(session, seq) || self.give_up_if_hopeless(seq) {
             return;
         }
-        self.delayed.insert((now + backoff, seq));
+        self.ledger.back_off(seq, now + backoff);
     }
 
     /// Exponential, with the upper half of it left to chance.

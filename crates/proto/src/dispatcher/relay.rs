@@ -6,14 +6,12 @@
 //! here ([`State::Absent`]). What ended in an earlier stage is passed on as it is, and kept until it
 //! is stored.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::entry::{Entry, State};
+use super::ledger::{Passed, TaskState};
 use super::{Dispatcher, DispatcherConfig, Ended, Stopped, Transmit};
 use crate::batch::Batch;
 use crate::collector::Opening;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, READ_AHEAD_TASKS_MAX, REORDER_WINDOW_TASKS};
 use crate::message::{InputEnd, Report, Start, TaskResult, ToSink, ToWorker};
 use crate::{JobId, Payload, Seq, SeqRange, SeqRanges, TaskHash};
 
@@ -31,11 +29,6 @@ pub(super) struct Relaying {
     was_opened: bool,
     /// Stored since somebody asked.
     stored: SeqRanges,
-    /// Records of earlier stages, until they are stored.
-    passed: BTreeMap<Seq, Passed>,
-    passed_bytes: u64,
-    /// Of these, the ones that the sink has yet to be told.
-    unsent: BTreeSet<Seq>,
     /// All that the earlier stage will ever send is here.
     is_all_here: bool,
     /// The sink has said that it has flushed all there is, perhaps before it was known here how much
@@ -52,23 +45,6 @@ pub(crate) struct Hello {
     pub(crate) again: SeqRanges,
     /// It is the first one that this relay hears.
     pub(crate) is_first: bool,
-}
-
-#[derive(Debug)]
-struct Passed {
-    stage: Arc<str>,
-    worker: Arc<str>,
-    result: TaskResult,
-}
-
-impl Relaying {
-    /// Checks the records of earlier stages; returns how many there are.
-    pub(super) fn check_invariants(&self) -> usize {
-        let bytes: u64 = self.passed.values().map(|passed| passed.result.held_bytes()).sum();
-        assert_eq!(self.passed_bytes, bytes, "bytes of what is passed on");
-        assert!(self.unsent.iter().all(|seq| self.passed.contains_key(seq)), "unsent records");
-        self.passed.len()
-    }
 }
 
 impl Dispatcher {
@@ -103,53 +79,23 @@ impl Dispatcher {
 
     /// A result of the earlier stage came: what it made is a task.
     pub(crate) fn handle_arrival(&mut self, seq: Seq, payload: Payload, origin: TaskHash) {
-        self.reach_to(seq.next());
-        let fresh = self.fresh;
-        let Some(entry) = self.entry(seq).filter(|entry| !entry.is_here) else { return };
-        let bytes = payload.len() as u64;
-        let holder = match entry.state {
-            State::Settled | State::GivenUp => return,
-            State::Out(session) => Some(session),
-            State::Received(_) | State::Queued => None,
-            State::Absent => {
-                entry.state = State::Queued;
-                None
+        self.ledger.reach(SeqRange::one(seq));
+        let is_unheld = self.ledger.arrive(&mut self.roster, seq, payload, origin);
+        if is_unheld && !self.give_up_if_hopeless(seq) {
+            let is_fresh = self.ledger.state(seq) == Some(TaskState::Fresh);
+            if !is_fresh || !self.is_due(seq) {
+                self.requeue(seq);
             }
-        };
-        let is_queued = entry.state == State::Queued;
-        // What has been out before is not fresh, wherever it stands.
-        let is_again = seq < fresh || !entry.is_fresh();
-        (entry.payload, entry.origin, entry.is_here) = (payload, Some(origin), true);
-        self.retained_bytes += bytes;
-        if let Some(worker) = holder.and_then(|session| self.workers.get_mut(&session)) {
-            worker.out_bytes += bytes;
-        }
-        if is_queued && !self.give_up_if_hopeless(seq) && is_again {
-            self.requeue(seq);
         }
     }
 
     /// A task ended in an earlier stage: its record goes on as it is.
+    ///
+    /// A worker may hold the task all the same, of an attempt whose result was lost with a worker of the
+    /// earlier stage: the sink takes what comes first.
     pub(crate) fn handle_passed(&mut self, stage: Arc<str>, worker: Arc<str>, result: TaskResult) {
-        let seq = result.seq;
-        self.reach_to(seq.next());
-        let Some(entry) = self.entry(seq) else { return };
-        if matches!(entry.state, State::Settled | State::GivenUp) {
-            return;
-        }
-        // A worker may hold it all the same, of an attempt whose result was lost with a worker of
-        // the earlier stage: the sink takes what comes first.
-        let bytes = entry.payload.len() as u64;
-        let old = std::mem::replace(&mut entry.state, State::GivenUp);
-        entry.payload = Payload::new();
-        entry.is_here = true;
-        self.retained_bytes -= bytes;
-        self.uncharge(old, bytes);
-        self.waiting.remove(seq);
-        let Some(relay) = &mut self.relay else { return };
-        relay.passed_bytes += result.held_bytes();
-        relay.passed.insert(seq, Passed { stage, worker, result });
-        relay.unsent.insert(seq);
+        self.ledger.reach(SeqRange::one(result.seq));
+        self.ledger.pass(&mut self.roster, Passed { stage, worker, result });
     }
 
     /// The job has so many tasks.
@@ -163,21 +109,20 @@ impl Dispatcher {
     /// stopped. The sink takes none of that and will not say what becomes of it: it takes up no
     /// credit. It is kept, should yet another ventilator go on.
     fn cut_off(&mut self, end: Seq) {
-        for seq in (end.0.max(self.base.0)..self.end().0).map(Seq) {
-            self.disown(seq);
+        let cut: Vec<Seq> = self.ledger.live_from(end).map(|(seq, _)| seq).collect();
+        for seq in cut {
+            self.ledger.release(&mut self.roster, seq);
+            self.ledger.set_idle(seq);
         }
-        self.waiting.cut_off(end);
         let gone = SeqRange { start: end, end: Seq(u64::MAX) };
-        self.workers.values_mut().for_each(|worker| worker.out.remove_range(gone));
+        self.roster.values_mut().for_each(|worker| worker.out.remove_range(gone));
     }
 
     /// What was cut off may be dispatched after all.
     fn take_up_again(&mut self) {
-        for seq in (self.base.0..self.end().0).map(Seq) {
-            let fresh = self.fresh;
-            if self.entry(seq).is_some_and(|entry| seq < fresh || !entry.is_fresh()) {
-                self.requeue(seq);
-            }
+        let idle = self.ledger.live().filter(|(_, entry)| entry.state() == TaskState::Idle);
+        for seq in idle.map(|(seq, _)| seq).collect::<Vec<_>>() {
+            self.requeue(seq);
         }
     }
 
@@ -218,7 +163,7 @@ impl Dispatcher {
 
     /// Bytes of tasks and records that are kept here until they are stored.
     pub(crate) fn kept_bytes(&self) -> u64 {
-        self.retained_bytes + self.relay.as_ref().map_or(0, |relay| relay.passed_bytes)
+        self.ledger.kept_bytes()
     }
 
     /// Records stored so far of tasks that did not do what they should.
@@ -239,11 +184,8 @@ impl Dispatcher {
     /// The sink has flushed all there is.
     pub(crate) fn is_all_flushed(&self) -> bool {
         let is_sink_complete = self.relay.as_ref().is_some_and(|relay| relay.is_sink_complete);
-        let Some(total) = self.total.filter(|_| is_sink_complete) else { return false };
         // There may be more here that was cut off.
-        let due = total.saturating_sub(self.base.0);
-        let mut settled = self.entries.iter().map(|entry| entry.state == State::Settled);
-        (0..due).all(|_| settled.next() == Some(true))
+        is_sink_complete && self.total.is_some_and(|total| self.ledger.base().0 >= total)
     }
 
     /// The sink has flushed all there is; false if that is not for a relay to note.
@@ -261,8 +203,8 @@ impl Dispatcher {
     /// May a worker hold a task of the job that this dispatcher did not hand out?
     pub(super) fn is_touched(&self) -> bool {
         match &self.relay {
-            Some(relay) => !relay.is_untouched || self.fresh > Seq(0),
-            None => self.is_resumed() || self.fresh > Seq(0),
+            Some(relay) => !relay.is_untouched || self.ledger.fresh() > Seq(0),
+            None => self.is_resumed() || self.ledger.fresh() > Seq(0),
         }
     }
 
@@ -332,86 +274,24 @@ impl Dispatcher {
 
     /// Makes room for tasks that a relay hears of before they come.
     pub(super) fn reach(&mut self, ranges: &SeqRanges) {
-        if self.relay.is_some()
-            && let Some(end) = ranges.as_slice().iter().map(|range| range.end).max()
-        {
-            self.reach_to(end);
+        if self.relay.is_some() {
+            ranges.as_slice().iter().for_each(|range| self.ledger.reach(*range));
         }
     }
 
-    fn reach_to(&mut self, end: Seq) {
-        let end = end.0.min(self.base.0 + REORDER_WINDOW_TASKS + READ_AHEAD_TASKS_MAX);
-        while self.end().0 < end {
-            self.entries.push_back(Entry::absent());
-        }
-    }
-
-    /// Remembers what was stored, for the earlier stage to be told. A relay that is new may hear of
-    /// more than it has room for: the front jumps over that, and what follows is settled then.
+    /// Remembers what was stored, for the earlier stage to be told.
     pub(super) fn note_stored(&mut self, stored: &SeqRanges) {
-        let Some(relay) = &mut self.relay else { return };
-        for range in stored.as_slice() {
-            relay.stored.push_range(*range);
-        }
-        let jump = |base: Seq| {
-            let mut ranges = stored.as_slice().iter().copied();
-            ranges.find(|range| range.start <= base && base < range.end)
-        };
-        while self.entries.is_empty()
-            && let Some(range) = jump(self.base)
-        {
-            self.settled += range.end.0 - self.base.0;
-            self.base = range.end;
-            self.fresh = self.fresh.max(self.base);
-            self.reach(stored);
-            for range in stored.as_slice() {
-                for seq in range.clamped(self.base, self.end()).seqs() {
-                    self.settle(seq);
-                }
-            }
-            self.forget_settled();
-        }
-    }
-
-    /// Drops the record of an earlier stage that is stored.
-    pub(super) fn forget_passed(&mut self, seq: Seq) {
-        let Some(relay) = &mut self.relay else { return };
-        relay.unsent.remove(&seq);
-        if let Some(passed) = relay.passed.remove(&seq) {
-            relay.passed_bytes -= passed.result.held_bytes();
-        }
-    }
-
-    /// Everything that a sink may have missed will be sent (again).
-    pub(super) fn pass_again(&mut self) {
         if let Some(relay) = &mut self.relay {
-            relay.unsent = relay.passed.keys().copied().collect();
+            stored.as_slice().iter().for_each(|range| relay.stored.push_range(*range));
         }
     }
 
     /// The next records of earlier stages for the sink.
     pub(super) fn next_passed(&mut self) -> Option<Transmit> {
-        if !self.sink.is_open() || !self.sink.is_connected {
+        if self.relay.is_none() || !self.sink.is_open() || !self.sink.is_connected {
             return None;
         }
-        let relay = self.relay.as_mut()?;
-        let mut results: Vec<TaskResult> = Vec::new();
-        let (mut from, mut bytes) = (None, 0);
-        while let Some(seq) = relay.unsent.first()
-            && let Some(Passed { stage, worker, result }) = relay.passed.get(seq)
-        {
-            let (of_stage, of_worker) = from.get_or_insert_with(|| (stage.clone(), worker.clone()));
-            bytes += result.payload_bytes();
-            let is_full = results.len() == BATCH_TASKS_MAX || bytes > BATCH_BYTES_MAX as u64;
-            let is_other = of_stage != stage || of_worker != worker;
-            if (is_full || is_other) && !results.is_empty() {
-                break;
-            }
-            results.push(result.clone());
-            relay.unsent.pop_first();
-        }
-        let (stage, worker) = from.filter(|_| !results.is_empty())?;
-        let (stage, worker) = (stage.to_string(), worker.to_string());
+        let (stage, worker, results) = self.ledger.next_passed()?;
         let job = self.config.job;
         Some(Transmit::Sink(ToSink::Passed { job, stage, worker, results: Batch::from(results) }))
     }
@@ -419,13 +299,11 @@ impl Dispatcher {
     /// Stops what runs and gives up what has no result.
     pub(super) fn cancel_all(&mut self) {
         let job = self.config.job;
-        for worker in self.workers.values() {
+        for worker in self.roster.values() {
             self.transmits.push_back(Transmit::Worker(worker.lane, ToWorker::Cancel { job }));
         }
-        self.waiting.clear();
-        self.delayed.clear();
-        for seq in (self.base.0..self.end().0).map(Seq) {
-            self.disown(seq);
+        for seq in self.ledger.live().map(|(seq, _)| seq).collect::<Vec<_>>() {
+            self.ledger.release(&mut self.roster, seq);
             self.give_up_if_hopeless(seq);
         }
         self.send_sink(ToSink::Cancel { job });

@@ -8,9 +8,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::entry::State;
+use super::ledger::{Entry, TaskState};
 use super::{Dispatcher, Ended};
-use crate::limits::{BATCH_TASKS_MAX, REORDER_WINDOW_TASKS};
+use crate::limits::{BATCH_TASKS_MAX, READ_AHEAD_TASKS_MAX, UNSETTLED_TASKS_MAX};
 use crate::message::{InputEnd, Start, ToSink};
 use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash};
 
@@ -81,9 +81,15 @@ impl Resume {
         self.known.contains(seq)
     }
 
-    /// Has the sink compared the task, if it has to?
-    pub(super) fn is_verified(&self, seq: Seq) -> bool {
-        seq < self.verified || seq >= self.known_end
+    /// Has the sink compared all that was read and that it has to?
+    pub(super) fn is_all_verified(&self) -> bool {
+        self.unverified.is_empty()
+    }
+
+    /// Tasks that may be read before the sink has compared more.
+    pub(super) fn room(&self) -> u64 {
+        let unverified = self.unverified.len() as u64;
+        (UNSETTLED_TASKS_MAX + READ_AHEAD_TASKS_MAX).saturating_sub(unverified)
     }
 }
 
@@ -112,12 +118,11 @@ impl Dispatcher {
 
     /// A worker holds these, some of which may not have been read yet.
     pub(super) fn hold_ahead(&mut self, session: SessionId, held: &SeqSet) {
-        let end = self.end();
+        let end = self.ledger.end();
         let Some(resume) = &mut self.resume else { return };
         resume.ahead.retain(|(_, holder), state| *holder != session || *state == Ahead::Received);
-        let limit = Seq(end.0 + REORDER_WINDOW_TASKS);
-        let ahead = held.iter().skip_while(|seq| *seq < end).take_while(|seq| *seq < limit);
-        for seq in ahead {
+        let ahead = held.iter().skip_while(|seq| *seq < end);
+        for seq in ahead.take(UNSETTLED_TASKS_MAX as usize) {
             resume.ahead.entry((seq, session)).or_insert(Ahead::Out);
         }
     }
@@ -149,25 +154,17 @@ impl Dispatcher {
             resume.ahead.range(of_it).map(|((_, holder), state)| (*holder, *state)).collect();
         for (session, state) in holders {
             resume.ahead.remove(&(seq, session));
-            let index = (seq.0 - self.base.0) as usize;
-            let Some(entry) = self.entries.get_mut(index) else { return };
-            let is_first = entry.attempt == Attempt(0);
-            entry.attempt = Attempt::FIRST;
+            let is_first = self.ledger.get(seq).is_some_and(|entry| entry.attempt() == Attempt(0));
             if state == Ahead::Received {
-                if let State::Out(other) = entry.state
-                    && let Some(worker) = self.workers.get_mut(&other)
-                {
-                    worker.out_bytes -= entry.payload.len() as u64;
-                }
-                entry.state = State::Received(session);
+                self.ledger.receive(&mut self.roster, SeqRange::one(seq), session);
+                self.ledger.note_attempt(seq, Attempt::FIRST);
                 continue;
             }
-            let Some(worker) = self.workers.get_mut(&session) else { continue };
+            let Some(worker) = self.roster.get_mut(session) else { continue };
             worker.out.insert(seq);
             self.is_doubled = true;
             if is_first {
-                entry.state = State::Out(session);
-                worker.out_bytes += entry.payload.len() as u64;
+                self.ledger.hold(&mut self.roster, seq, session);
             }
         }
     }
@@ -188,7 +185,7 @@ impl Dispatcher {
 
     /// The sink has stored what was not read yet.
     pub(super) fn learn_beyond(&mut self, stored: &SeqRanges) {
-        let end = self.end();
+        let end = self.ledger.end();
         let Some(resume) = &mut self.resume else { return };
         for range in stored.as_slice().iter().filter(|range| range.end > end) {
             let start = range.start.max(end);
@@ -226,7 +223,6 @@ impl Dispatcher {
             resume.sent -= 1;
             resume.verified = resume.verified.next();
         }
-        self.forget_settled();
         self.end_reading(false);
         self.finish_if_complete();
     }
@@ -250,7 +246,7 @@ impl Dispatcher {
 
     /// An input that gives nothing more for a while has given all that there was before.
     pub(super) fn end_idle_reading(&mut self) {
-        let end = self.end();
+        let end = self.ledger.end();
         let Some(resume) = &mut self.resume else { return };
         let is_idle = std::mem::replace(&mut resume.read, end) == end;
         self.end_reading(is_idle);
@@ -277,25 +273,19 @@ impl Dispatcher {
         }
     }
 
-    /// The hello that counts has come: everything below `fresh` may be held by somebody.
+    /// The hello that counts has come: everything that was read may be held by somebody.
     pub(super) fn go_on(&mut self, stored: &SeqRanges) {
         if let Some(resume) = &mut self.resume {
             resume.phase = Phase::Going;
         }
         self.learn_beyond(stored);
-        self.fresh = self.end().min(Seq(self.base.0 + REORDER_WINDOW_TASKS)).max(self.fresh);
-        for seq in (self.base.0..self.fresh.0).map(Seq) {
-            match self.state(seq) {
-                Some(State::Queued) => {
-                    self.requeue(seq);
-                }
-                Some(State::GivenUp) => {
-                    if let Some(given_up) = self.given_up.get(&seq).cloned() {
-                        self.send_give_up(seq, &given_up);
-                    }
-                }
-                _ => {}
-            }
+        // No ventilator had more than these under way.
+        let known = self.ledger.live().filter(|(_, entry)| entry.state() != TaskState::GivenUp);
+        let fresh =
+            |(seq, entry): (Seq, &Entry)| (entry.state() == TaskState::Fresh).then_some(seq);
+        let known = known.take(UNSETTLED_TASKS_MAX as usize).filter_map(fresh);
+        for seq in known.collect::<Vec<_>>() {
+            self.requeue(seq);
         }
     }
 
@@ -314,11 +304,9 @@ impl Dispatcher {
             held.insert_range(*range);
         }
         let differs = |(seq, hash): &(Seq, &TaskHash)| {
-            let Some(index) = seq.0.checked_sub(self.base.0) else { return false };
-            let entry = self.entries.get(index as usize);
-            let is_kept = |state| !matches!(state, State::Settled | State::GivenUp);
-            entry
-                .is_some_and(|entry| is_kept(entry.state) && TaskHash::of(&entry.payload) != **hash)
+            let is_kept = |state| !matches!(state, TaskState::Settled | TaskState::GivenUp);
+            let entry = self.ledger.get(*seq).filter(|entry| is_kept(entry.state()));
+            entry.is_some_and(|entry| entry.hash() != **hash)
         };
         let Some((seq, _)) = held.iter().zip(hashes).find(differs) else { return true };
         // The job can still be resumed with the right input: nobody is told that it is over.

@@ -11,7 +11,9 @@ pub struct DispatcherSnapshot {
     pub total: Option<u64>,
     /// Tasks whose records are stored.
     pub settled: u64,
-    /// Of those, the ones whose status is not `ok`.
+    /// Tasks that memory is used for: those that are not settled, and some that are.
+    pub entries: u64,
+    /// Of the settled ones, those whose status is not `ok`.
     pub failed: u64,
     /// Is there a sink that has opened the job?
     pub is_sink_open: bool,

@@ -5,11 +5,10 @@ use super::worker::Worker;
 use super::{Dispatcher, SCAN_MAX, Transmit};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, ELSEWHERE_WAIT_MAX, LARGE_WAIT_MAX};
 use crate::message::Status;
-use crate::{Seq, SeqRanges, SessionId, Time};
+use crate::{Seq, SessionId, Time};
 
-use super::entry::State;
+use super::ledger::{Class, Shipment, Waiting};
 use super::marks::Elsewhere;
-use super::waiting::{Class, Waiting};
 
 impl Dispatcher {
     pub(super) fn dispatch_special(&mut self, now: Time) -> Option<Transmit> {
@@ -17,7 +16,7 @@ impl Dispatcher {
             // Somebody may have them.
             return None;
         }
-        if self.has_reserved || self.waiting.is_special() {
+        if self.has_reserved || self.ledger.waiting().is_special() {
             let special = self.dispatch_alone(now);
             let special = special.or_else(|| self.dispatch_beside(now));
             let special = special.or_else(|| self.dispatch_elsewhere(now));
@@ -32,36 +31,36 @@ impl Dispatcher {
     /// A suspect whose next loss would be its last goes to a worker that holds nothing else, and
     /// that gets nothing else until it has ended.
     fn dispatch_alone(&mut self, now: Time) -> Option<Transmit> {
-        let seqs = self.waiting.alone.iter().copied().take(SCAN_MAX);
+        let seqs = self.ledger.waiting().alone.iter().copied().take(SCAN_MAX);
         let mut seqs = seqs.filter(|seq| self.may_go(*seq));
         let next = seqs.find(|seq| {
-            let bytes = self.payload_bytes(*seq);
-            self.workers.values().any(|worker| worker.is_usable() && worker.fits(bytes))
+            let bytes = self.ledger.payload_bytes(*seq);
+            self.roster.values().any(|worker| worker.is_usable() && worker.fits(bytes))
         });
         self.reserve(next);
         let seq = next?;
-        let bytes = self.payload_bytes(seq);
+        let bytes = self.ledger.payload_bytes(seq);
         let is_empty = |worker: &Worker| worker.is_usable() && worker.out.is_empty();
-        let mut reserved = self.workers.iter().filter(|(_, worker)| worker.is_reserved);
+        let mut reserved = self.roster.iter().filter(|(_, worker)| worker.is_reserved);
         let (session, _) = reserved.find(|(_, worker)| is_empty(worker) && worker.fits(bytes))?;
         let session = *session;
-        self.workers.get_mut(&session)?.suspect = Some(seq);
+        self.roster.get_mut(session)?.suspect = Some(seq);
         self.hand_out(now, session, &[seq])
     }
 
     /// Keeps workers free of all else for suspects that are to run alone: those that run one, and
     /// those that will be empty soonest. Not more than half of them, unless nothing else waits.
     fn reserve(&mut self, next: Option<Seq>) {
-        let is_else = self.waiting.count() > self.waiting.alone.len() as u64
+        let is_else = self.ledger.waiting().count() > self.ledger.waiting().alone.len() as u64
             // What is queued somewhere waits too, and would come back from there.
-            || self.workers.values().any(|worker| worker.out.count() > worker.window.slots())
-            || !self.waiting.large.is_empty()
-            || (self.fresh_room() > 0 && !self.is_fresh_held());
-        let bytes = next.map_or(0, |seq| self.payload_bytes(seq));
-        let waiting = next.map_or(0, |_| self.waiting.alone.len());
+            || self.roster.values().any(|worker| worker.out.count() > worker.window.slots())
+            || !self.ledger.waiting().large.is_empty()
+            || (self.ledger.fresh_room() > 0 && !self.is_fresh_held());
+        let bytes = next.map_or(0, |seq| self.ledger.payload_bytes(seq));
+        let waiting = next.map_or(0, |_| self.ledger.waiting().alone.len());
         let mut count = 0;
         let (mut free, mut kept) = (Vec::new(), 0);
-        for (session, worker) in &self.workers {
+        for (session, worker) in &self.roster {
             count += usize::from(worker.is_usable());
             // What it runs may have been received meanwhile, or be another's.
             let is_running = worker.is_reserved && self.has_suspect(*session, worker);
@@ -75,15 +74,9 @@ impl Dispatcher {
         let wanted = most.saturating_sub(kept).min(waiting);
         free.truncate(wanted);
         let chosen: Vec<SessionId> = free.into_iter().map(|(_, _, session)| session).collect();
-        let (entries, base) = (&self.entries, self.base);
-        let is_out = |seq: Seq, session| {
-            let index = seq.0.checked_sub(base.0).and_then(|index| usize::try_from(index).ok());
-            let entry = index.and_then(|index| entries.get(index));
-            entry.is_some_and(|entry| entry.state == State::Out(session))
-        };
-        for (session, worker) in &mut self.workers {
-            let is_running =
-                worker.is_reserved && worker.suspect.is_some_and(|seq| is_out(seq, *session));
+        for (session, worker) in &mut self.roster {
+            let suspect = worker.suspect.filter(|_| worker.is_reserved);
+            let is_running = suspect.is_some_and(|seq| self.ledger.is_out_at(seq, *session));
             worker.is_reserved = is_running || chosen.contains(session);
         }
         self.has_reserved = kept > 0 || !chosen.is_empty();
@@ -95,13 +88,13 @@ impl Dispatcher {
     /// A suspect with losses to spare goes where no other suspect is; beside another one only if
     /// slots would stay idle otherwise.
     fn dispatch_beside(&mut self, now: Time) -> Option<Transmit> {
-        let is_else = self.waiting.count() > self.waiting.beside.len() as u64
-            || (self.fresh_room() > 0 && !self.is_fresh_held());
-        for seq in self.waiting.beside.iter().copied().take(SCAN_MAX) {
+        let is_else = self.ledger.waiting().count() > self.ledger.waiting().beside.len() as u64
+            || (self.ledger.fresh_room() > 0 && !self.is_fresh_held());
+        for seq in self.ledger.waiting().beside.iter().copied().take(SCAN_MAX) {
             if !self.may_go(seq) {
                 continue;
             }
-            let bytes = self.payload_bytes(seq);
+            let bytes = self.ledger.payload_bytes(seq);
             let workers = self.hungry().filter(|(session, worker)| {
                 worker.fits(bytes) && (!is_else || !self.has_suspect(*session, worker))
             });
@@ -114,7 +107,7 @@ impl Dispatcher {
                 order.then(worker_a.load().total_cmp(&worker_b.load()))
             });
             let Some((session, _)) = best else { continue };
-            self.workers.get_mut(&session)?.suspect = Some(seq);
+            self.roster.get_mut(session)?.suspect = Some(seq);
             return self.hand_out(now, session, &[seq]);
         }
         None
@@ -122,13 +115,13 @@ impl Dispatcher {
 
     /// What failed somewhere goes to a worker at which it did not.
     fn dispatch_elsewhere(&mut self, now: Time) -> Option<Transmit> {
-        let seqs = self.waiting.elsewhere.keys().copied();
+        let seqs = self.ledger.waiting().elsewhere.keys().copied();
         self.dispatch_choosy(now, seqs.take(SCAN_MAX).collect())
     }
 
     /// What is too large for some workers goes to another.
     fn dispatch_large(&mut self, now: Time) -> Option<Transmit> {
-        let seqs = self.waiting.large.keys().copied();
+        let seqs = self.ledger.waiting().large.keys().copied();
         self.dispatch_choosy(now, seqs.take(SCAN_MAX).collect())
     }
 
@@ -139,7 +132,7 @@ impl Dispatcher {
         }
         let may_have = |seq: Seq, session: SessionId, worker: &Worker| {
             !self.is_better_kept(seq, worker)
-                && worker.fits(self.payload_bytes(seq))
+                && worker.fits(self.ledger.payload_bytes(seq))
                 && (!self.has_failed_at(seq, session) || self.elsewhere(seq) != Elsewhere::Ready)
         };
         let mut seqs = seqs.into_iter().filter(|seq| self.may_go(*seq));
@@ -148,12 +141,12 @@ impl Dispatcher {
             let best = workers.min_by(|(_, a), (_, b)| a.load().total_cmp(&b.load()));
             best.map(|(session, _)| (seq, session))
         })?;
-        let worker = self.workers.get(&session)?;
+        let worker = self.roster.get(session)?;
         let count = (worker.free(self.room(worker)) as usize).min(BATCH_TASKS_MAX);
         let room = worker.free_bytes().min(BATCH_BYTES_MAX as u64);
-        let (mut chosen, mut bytes) = (vec![first], self.payload_bytes(first));
+        let (mut chosen, mut bytes) = (vec![first], self.ledger.payload_bytes(first));
         for seq in seqs {
-            bytes += self.payload_bytes(seq);
+            bytes += self.ledger.payload_bytes(seq);
             if chosen.len() >= count || bytes > room {
                 break;
             }
@@ -174,8 +167,8 @@ impl Dispatcher {
         let Some(mark) = self.marks.get(&seq).filter(|mark| !mark.failed_at.is_empty()) else {
             return false;
         };
-        let bytes = self.payload_bytes(seq);
-        self.workers.iter().any(|(session, other)| {
+        let bytes = self.ledger.payload_bytes(seq);
+        self.roster.iter().any(|(session, other)| {
             other.is_usable()
                 && other.health.standing() > standing
                 && other.fits(bytes)
@@ -185,7 +178,7 @@ impl Dispatcher {
 
     /// Workers that should be given something now.
     fn hungry(&self) -> impl Iterator<Item = (SessionId, &Worker)> {
-        let workers = self.workers.iter().filter(|(_, worker)| worker.is_hungry(self.room(worker)));
+        let workers = self.roster.iter().filter(|(_, worker)| worker.is_hungry(self.room(worker)));
         workers.map(|(session, worker)| (*session, worker))
     }
 
@@ -196,27 +189,21 @@ impl Dispatcher {
         session: SessionId,
         seqs: &[Seq],
     ) -> Option<Transmit> {
-        let was_idle = self.workers.get(&session)?.out.is_empty();
-        let bytes = seqs.iter().map(|seq| self.payload_bytes(*seq)).sum();
-        let tasks = seqs.iter().map(|seq| self.take_for(session, *seq)).collect();
-        let seqs: SeqRanges = seqs.iter().copied().collect();
-        self.send_tasks(now, session, tasks, &seqs, bytes, was_idle)
-    }
-
-    /// Bytes of a task's payload.
-    pub(super) fn payload_bytes(&self, seq: Seq) -> u64 {
-        let index = seq.0.checked_sub(self.base.0).and_then(|index| usize::try_from(index).ok());
-        let entry = index.and_then(|index| self.entries.get(index));
-        entry.map_or(0, |entry| entry.payload.len() as u64)
+        let was_idle = self.roster.get(session)?.out.is_empty();
+        let mut shipment = Shipment::new(session, seqs.len());
+        for seq in seqs {
+            self.ledger.dispatch(*seq, self.config.retries, &mut shipment);
+        }
+        self.send_tasks(now, session, shipment, was_idle)
     }
 
     /// The largest payload that all workers take.
     pub(super) fn learn_sizes(&mut self) {
-        let all = self.workers.values().map(|worker| worker.payload_bytes_max);
+        let all = self.roster.values().map(|worker| worker.payload_bytes_max);
         let least = all.min().unwrap_or(u64::MAX);
         if std::mem::replace(&mut self.payload_bytes_min, least) < least {
             // What was too large for whoever is gone is not for those who stay.
-            let seqs: Vec<Seq> = self.waiting.large.keys().copied().collect();
+            let seqs: Vec<Seq> = self.ledger.waiting().large.keys().copied().collect();
             seqs.into_iter().for_each(|seq| self.requeue(seq));
         }
     }
@@ -224,36 +211,36 @@ impl Dispatcher {
     /// Looks again at what waits for a certain worker: there may be none.
     pub(super) fn review_waiting(&mut self, now: Time) {
         let waiting: Vec<(Seq, Option<Time>)> =
-            self.waiting.elsewhere.iter().map(|(seq, until)| (*seq, *until)).collect();
+            self.ledger.waiting().elsewhere.iter().map(|(seq, until)| (*seq, *until)).collect();
         for (seq, until) in waiting {
             let is_due = until.is_some_and(|until| until <= now);
             match self.elsewhere(seq) {
                 Elsewhere::Ready | Elsewhere::Joining if is_due => {
-                    self.waiting.insert(seq, Class::Any);
+                    self.ledger.reclass(seq, Class::Any);
                 }
-                Elsewhere::Nowhere => self.waiting.insert(seq, Class::Any),
+                Elsewhere::Nowhere => self.ledger.reclass(seq, Class::Any),
                 Elsewhere::Joining if until.is_none() => {
                     let until = Some(now + ELSEWHERE_WAIT_MAX);
-                    self.waiting.insert(seq, Class::Elsewhere(until));
+                    self.ledger.reclass(seq, Class::Elsewhere(until));
                 }
                 Elsewhere::Ready | Elsewhere::Joining => {}
             }
         }
-        let usable = self.workers.values().filter(|worker| worker.is_usable());
+        let usable = self.roster.values().filter(|worker| worker.is_usable());
         let Some(most) = usable.map(|worker| worker.payload_bytes_max).max() else { return };
-        let Waiting { beside, alone, .. } = &self.waiting;
+        let Waiting { beside, alone, .. } = self.ledger.waiting();
         let stuck = beside.iter().chain(alone).copied();
-        let stuck: Vec<Seq> = stuck.filter(|seq| self.payload_bytes(*seq) > most).collect();
+        let stuck: Vec<Seq> = stuck.filter(|seq| self.ledger.payload_bytes(*seq) > most).collect();
         for seq in stuck {
-            self.waiting.insert(seq, Class::Large(now));
+            self.ledger.reclass(seq, Class::Large(now));
         }
-        let large: Vec<(Seq, Time)> = self.waiting.large.iter().map(|(s, t)| (*s, *t)).collect();
+        let large: Vec<(Seq, Time)> =
+            self.ledger.waiting().large.iter().map(|(s, t)| (*s, *t)).collect();
         for (seq, since) in large {
-            let bytes = self.payload_bytes(seq);
+            let bytes = self.ledger.payload_bytes(seq);
             if bytes <= most {
-                self.waiting.large.insert(seq, now);
+                self.ledger.reclass(seq, Class::Large(now));
             } else if now.since(since) > LARGE_WAIT_MAX {
-                self.waiting.remove(seq);
                 self.give_up(seq, Status::Failed, self.too_large(bytes));
             }
         }
@@ -261,7 +248,7 @@ impl Dispatcher {
 
     /// Why a task cannot be sent to anybody.
     fn too_large(&self, bytes: u64) -> String {
-        let workers = self.workers.values().filter(|worker| worker.is_usable());
+        let workers = self.roster.values().filter(|worker| worker.is_usable());
         let largest = workers.max_by_key(|worker| worker.message_bytes_max);
         let (name, most) = largest.map_or(("", 0), |it| (it.name.as_str(), it.message_bytes_max));
         let own = self.config.message_bytes_max;

@@ -11,12 +11,11 @@
 
 use std::time::Duration;
 
-use super::entry::State;
 use super::worker::{Phase, Worker};
 use super::{Dispatcher, Transmit};
 use crate::limits::{CREDIT_BYTES_MAX, HELD_BYTES_MAX};
 use crate::message::ToWorker;
-use crate::{Attempt, CallId, SeqRanges, SessionId, Time};
+use crate::{CallId, SeqRange, SeqRanges, SessionId, Time};
 
 /// Tasks that wait beyond which there is no hurry to share them out finely.
 const WAITING_MAX: u64 = 1 << 14;
@@ -277,9 +276,9 @@ impl Dispatcher {
     /// gives nobody anything to do.
     fn waiting(&self) -> u64 {
         if self.sink.held_bytes >= HELD_BYTES_MAX {
-            return u64::from(self.state(self.base) == Some(State::Queued));
+            return u64::from(self.is_unheld(self.ledger.base()));
         }
-        self.waiting.count() + self.fresh_room()
+        self.ledger.waiting().count() + self.ledger.fresh_room()
     }
 
     /// What is left, if it is so little that it matters who gets it.
@@ -290,7 +289,7 @@ impl Dispatcher {
         }
         let (mut out, mut running_sum, mut slots, mut ready) = (0, 0.0, 0, 0_u32);
         let (mut known_slots, mut known_rate) = (0.0, 0.0);
-        for worker in self.workers.values().filter(|worker| worker.can_start()) {
+        for worker in self.roster.values().filter(|worker| worker.can_start()) {
             ready += 1;
             out += worker.out.count();
             running_sum += running(worker);
@@ -322,7 +321,7 @@ impl Dispatcher {
     /// Something waits, and nobody may have it now: whoever is held back may later.
     pub(super) fn look_when_held(&mut self, left: Option<&Left>) {
         let Some(left) = left else { return };
-        let idle = self.workers.values().filter(|w| w.can_start() && w.idle_slots() > 0);
+        let idle = self.roster.values().filter(|w| w.can_start() && w.idle_slots() > 0);
         self.tail.look = idle.filter_map(|worker| left.held_until(worker)).min();
     }
 
@@ -330,7 +329,7 @@ impl Dispatcher {
     /// rest, for those who run dry.
     pub(super) fn recall(&mut self, now: Time) -> Option<Transmit> {
         let dry = *self.tail.dry.get_or_insert(now);
-        if self.workers.len() < 2 || self.roll.is_some() || self.is_cancelled() {
+        if self.roster.len() < 2 || self.roll.is_some() || self.is_cancelled() {
             self.tail.look = None;
             return None;
         }
@@ -338,16 +337,16 @@ impl Dispatcher {
         let due = due.max(self.tail.look_min);
         if now < due {
             // Whoever has settled everything has nothing to look for.
-            self.tail.look = (self.settled < self.end().0).then_some(due);
+            self.tail.look = (!self.ledger.is_all_settled()).then_some(due);
             return None;
         }
         self.tail.look = None;
-        self.tail.look_min = now + LOOK_GAP * self.workers.len() as u32;
+        self.tail.look_min = now + LOOK_GAP * self.roster.len() as u32;
         let recalls = self.recalls(now);
         for (session, keep) in recalls {
             let call = self.next_call;
             self.next_call = CallId(call.0 + 1);
-            let Some(worker) = self.workers.get_mut(&session) else { continue };
+            let Some(worker) = self.roster.get_mut(session) else { continue };
             worker.recall = Some(call);
             worker.recall_min = now + RECALL_GAP + 4 * travel(worker);
             let recall = ToWorker::Recall { job: self.config.job, call, keep };
@@ -359,7 +358,7 @@ impl Dispatcher {
     /// Who should hand back what it has not started, but for so many.
     fn recalls(&mut self, now: Time) -> Vec<(SessionId, u64)> {
         let Some(left) = self.left(now) else { return Vec::new() };
-        let ready = self.workers.iter().filter(|(_, worker)| worker.phase == Phase::Ready);
+        let ready = self.roster.iter().filter(|(_, worker)| worker.phase == Phase::Ready);
         // Those that are held back have no share.
         let (mut rate, mut is_dry, mut is_queued) = (0.0, false, false);
         for (_, worker) in ready.clone() {
@@ -406,22 +405,16 @@ impl Dispatcher {
     }
 
     pub(super) fn handle_recalled(&mut self, session: SessionId, call: CallId, ranges: &SeqRanges) {
-        let Some(worker) = self.workers.get_mut(&session) else { return };
+        let Some(worker) = self.roster.get_mut(session) else { return };
         // What came on an old connection may be of a recall before, and the worker may have been
         // given the same tasks again since then.
         if worker.recall.take_if(|due| *due == call).is_none() {
             return;
         }
-        for range in ranges.as_slice() {
-            for seq in range.clamped(self.base, self.handed_out()).seqs() {
-                // What was only moved was not attempted, unless somebody else did before.
-                if let Some(entry) = self.entry(seq)
-                    && entry.state == State::Out(session)
-                    && entry.since == entry.attempt
-                {
-                    entry.attempt = Attempt(entry.attempt.0.saturating_sub(1));
-                }
-            }
+        // What was only moved was not attempted.
+        let returned = worker.out.parts_of(ranges).into_iter();
+        for seq in returned.flat_map(SeqRange::seqs) {
+            self.ledger.undo_attempt(seq, session);
         }
         self.handle_returned(session, ranges);
     }

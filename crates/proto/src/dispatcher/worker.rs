@@ -1,6 +1,7 @@
 //! What the dispatcher knows of a worker.
 
 use super::health::Health;
+use super::ledger::Charge;
 use super::snapshot::WorkerSnapshot;
 use super::tail::Pace;
 use crate::limits::CREDIT_BYTES_MAX;
@@ -44,8 +45,8 @@ pub(super) struct Worker {
     pub(super) moved: Time,
     /// What it was given and the sink has not received from it.
     pub(super) out: SeqSet,
-    /// Payload bytes of what it alone answers for.
-    pub(super) out_bytes: u64,
+    /// What it alone answers for.
+    pub(super) charge: Charge,
     /// Settled seqs that it has not been told of.
     pub(super) settled: SeqRanges,
     pub(super) told_below: Seq,
@@ -87,7 +88,7 @@ impl Worker {
             recall_min: now,
             moved: now,
             out: SeqSet::new(),
-            out_bytes: 0,
+            charge: Charge::default(),
             settled: SeqRanges::new(),
             told_below: Seq(0),
             heard: now,
@@ -110,7 +111,7 @@ impl Worker {
 
     /// Payload bytes it may still be given.
     pub(super) fn free_bytes(&self) -> u64 {
-        CREDIT_BYTES_MAX.saturating_sub(self.out_bytes)
+        CREDIT_BYTES_MAX.saturating_sub(self.charge.bytes())
     }
 
     pub(super) fn idle_slots(&self) -> u64 {
@@ -154,7 +155,7 @@ impl Worker {
             slots: self.window.slots(),
             window: self.window.size(),
             out: self.out.count(),
-            out_bytes: self.out_bytes,
+            out_bytes: self.charge.bytes(),
             running: self.running,
             queued: self.queued,
             done: self.done,

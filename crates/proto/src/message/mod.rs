@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Batch, Bounded};
 use crate::dispatcher::HaltOn;
 use crate::limits::{
-    MESSAGE_OVERHEAD_BYTES, RANGES_MAX, REORDER_WINDOW_TASKS, SLOTS_MAX, WORKERS_MAX,
+    MESSAGE_OVERHEAD_BYTES, RANGES_MAX, SLOTS_MAX, UNSETTLED_TASKS_MAX, WORKERS_MAX,
 };
 use crate::{Attempt, CallId, JobId, Payload, Rare, Seq, SeqRanges, SessionId, TaskHash};
 
@@ -487,7 +487,7 @@ pub enum ToVentilator {
 /// Workers in one receipt.
 pub const RECEIVED_MAX: usize = SLOTS_MAX as usize;
 
-const _: () = assert!(RECEIVED_MAX as u64 <= REORDER_WINDOW_TASKS);
+const _: () = assert!(RECEIVED_MAX as u64 <= UNSETTLED_TASKS_MAX);
 
 /// Results of one worker that the sink has received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

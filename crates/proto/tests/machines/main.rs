@@ -9,6 +9,7 @@ mod relay;
 mod resume;
 mod ring;
 mod shortage;
+mod straggler;
 mod suspects;
 mod uneven;
 

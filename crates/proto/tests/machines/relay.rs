@@ -4,8 +4,8 @@ use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Opened, Ord
 use tradewind_proto::dispatcher::{Dispatcher, Ended, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
 use tradewind_proto::limits::{
-    CREDIT_BYTES_MAX, HELD_BYTES_MAX, LOSSES_MAX, MESSAGE_BYTES_MAX, REORDER_WINDOW_TASKS,
-    ROLL_CALL_GRACE, WORKER_TIMEOUT,
+    CREDIT_BYTES_MAX, HELD_BYTES_MAX, LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE,
+    UNSETTLED_TASKS_MAX, WORKER_TIMEOUT,
 };
 use tradewind_proto::message::{
     Card, InputEnd, Outcome, Report, Role, Status, TaskResult, ToSink, ToVentilator, ToWorker,
@@ -410,14 +410,14 @@ fn a_stage_gets_ahead_of_the_next_one_by_its_bound_and_no_further() {
         let mut stages = Stages::new(Order::Seq);
         stages.join(FIRST, 1);
         let task = Payload::from(vec![b'x'; bytes as usize]);
-        let count = (4 * HELD_BYTES_MAX / bytes).min(2 * REORDER_WINDOW_TASKS);
+        let count = (4 * HELD_BYTES_MAX / bytes).min(2 * UNSETTLED_TASKS_MAX);
         stages.read(&task, count);
         let ahead = stages.begun[FIRST];
         let kept = ahead * bytes;
-        assert!(ahead <= REORDER_WINDOW_TASKS, "{ahead} tasks");
+        assert!(ahead <= UNSETTLED_TASKS_MAX, "{ahead} tasks");
         // What was handed out before the relay had too much still comes.
         assert!(kept <= HELD_BYTES_MAX + 2 * CREDIT_BYTES_MAX, "{kept} bytes");
-        assert!(ahead == REORDER_WINDOW_TASKS || kept >= HELD_BYTES_MAX, "{ahead} of {bytes}");
+        assert!(ahead == UNSETTLED_TASKS_MAX || kept >= HELD_BYTES_MAX, "{ahead} of {bytes}");
         // And goes on as soon as somebody works there.
         stages.join(SECOND, 1);
         stages.read(&task, count / 4);

@@ -131,6 +131,22 @@ impl Ring {
         self.settle();
     }
 
+    /// Ends what runs in a worker's slot, which goes on with what waits there, and says nothing yet.
+    pub(crate) fn finish_quietly(&mut self, id: u64, slot: u32, outcome: Outcome) {
+        let worker = self.workers.get_mut(&id).expect("the worker is there");
+        worker.running.remove(&slot).expect("something runs there");
+        worker.executor.handle_finished(Finished {
+            slot: Slot(slot),
+            started_us: 1,
+            ran_us: 10,
+            outcome,
+            reported: None,
+        });
+        while let Some(start) = worker.executor.poll_start(self.now) {
+            worker.running.insert(start.slot.0, start);
+        }
+    }
+
     /// Ends everything that runs, with the task as its output, until nothing runs.
     pub(crate) fn finish_all(&mut self) {
         for _ in 0..100_000 {

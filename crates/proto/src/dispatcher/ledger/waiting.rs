@@ -6,7 +6,7 @@ use crate::{Seq, Time};
 
 /// What has to be seen to before a task is dispatched again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(in crate::dispatcher) enum Class {
     /// Any worker will do.
     Any,
     /// A suspect: no other one should be where it runs.
@@ -24,13 +24,13 @@ pub(super) enum Class {
 
 /// Each of them is in one of these sets.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
-    pub(super) any: BTreeSet<Seq>,
-    pub(super) beside: BTreeSet<Seq>,
-    pub(super) alone: BTreeSet<Seq>,
-    pub(super) judged: BTreeSet<Seq>,
-    pub(super) elsewhere: BTreeMap<Seq, Option<Time>>,
-    pub(super) large: BTreeMap<Seq, Time>,
+pub(in crate::dispatcher) struct Waiting {
+    pub(in crate::dispatcher) any: BTreeSet<Seq>,
+    pub(in crate::dispatcher) beside: BTreeSet<Seq>,
+    pub(in crate::dispatcher) alone: BTreeSet<Seq>,
+    pub(in crate::dispatcher) judged: BTreeSet<Seq>,
+    pub(in crate::dispatcher) elsewhere: BTreeMap<Seq, Option<Time>>,
+    pub(in crate::dispatcher) large: BTreeMap<Seq, Time>,
 }
 
 impl Waiting {
@@ -70,7 +70,7 @@ impl Waiting {
             || self.large.remove(&seq).is_some();
     }
 
-    pub(super) fn contains(&self, seq: Seq) -> bool {
+    pub(in crate::dispatcher) fn contains(&self, seq: Seq) -> bool {
         self.any.contains(&seq)
             || self.beside.contains(&seq)
             || self.alone.contains(&seq)
@@ -80,7 +80,7 @@ impl Waiting {
     }
 
     /// Does any task need something seen to?
-    pub(super) fn is_special(&self) -> bool {
+    pub(in crate::dispatcher) fn is_special(&self) -> bool {
         !(self.beside.is_empty()
             && self.alone.is_empty()
             && self.judged.is_empty()
@@ -88,14 +88,16 @@ impl Waiting {
             && self.large.is_empty())
     }
 
-    /// Tasks that may go out when there is room for them.
-    pub(super) fn count(&self) -> u64 {
-        let suspects = self.beside.len() + self.alone.len();
-        (self.any.len() + suspects + self.elsewhere.len()) as u64
+    /// All tasks in the sets.
+    pub(super) fn len(&self) -> usize {
+        let plain = self.any.len() + self.beside.len() + self.alone.len() + self.judged.len();
+        plain + self.elsewhere.len() + self.large.len()
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    /// Tasks that may go out when there is room for them.
+    pub(in crate::dispatcher) fn count(&self) -> u64 {
+        let suspects = self.beside.len() + self.alone.len();
+        (self.any.len() + suspects + self.elsewhere.len()) as u64
     }
 
     /// Drops what is from there on.

@@ -1,0 +1,719 @@
+//! What is known of each task. Here, and nowhere else, a task's state changes, and bytes are added to
+//! what is kept and to what workers answer for, or taken off.
+//!
+//! Each verb leaves the task in the one [state](TaskState) that its name says, wherever it was before,
+//! and the sets, the counts and the [charges](Charge) with it.
+
+mod entry;
+mod records;
+mod table;
+mod waiting;
+
+use std::collections::BTreeSet;
+
+pub(super) use self::entry::{Entry, TaskState};
+pub(super) use self::records::{GivenUp, Passed, Record};
+pub(super) use self::waiting::{Class, Waiting};
+
+use self::records::Records;
+use self::table::Table;
+use super::roster::Roster;
+use crate::limits::{READ_AHEAD_TASKS_MAX, UNSETTLED_TASKS_MAX};
+use crate::message::{Status, Task, TaskResult};
+use crate::{Attempt, Payload, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash, Time};
+
+/// The tasks, and what is kept of them.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    table: Table,
+    /// The lowest seq that may be [fresh](TaskState::Fresh).
+    fresh: Seq,
+    /// Number of fresh tasks.
+    fresh_count: u64,
+    /// The tasks that are [requeued](TaskState::Requeued).
+    waiting: Waiting,
+    /// The tasks that are in [backoff](TaskState::Backoff), by when that ends.
+    backoff: BTreeSet<(Time, Seq)>,
+    /// The records of tasks that were [given up](TaskState::GivenUp).
+    records: Records,
+    /// Payload bytes of all tasks.
+    retained_bytes: u64,
+    bug: Option<LedgerBug>,
+}
+
+/// A bug that is planted to prove that tests would find it. Without debug assertions it does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LedgerBug {
+    /// What a worker no longer answers for is not taken off its charge.
+    KeepCharge,
+    /// What is settled is forgotten when the window moves on past a straggler.
+    ForgetSettled,
+    /// What is not settled is forgotten when the window moves on.
+    ForgetStraggler,
+}
+
+/// Payload bytes of the tasks that a worker alone answers for.
+#[derive(Debug, Default)]
+pub(super) struct Charge {
+    bytes: u64,
+}
+
+impl Charge {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// Tasks that are on their way to a worker. They are not charged to it before
+/// [`send`](Ledger::send).
+#[derive(Debug)]
+pub(super) struct Shipment {
+    session: SessionId,
+    tasks: Vec<Task>,
+    seqs: SeqRanges,
+    bytes: u64,
+}
+
+impl Shipment {
+    pub(super) fn new(session: SessionId, count: usize) -> Self {
+        let tasks = Vec::with_capacity(count);
+        Self { session, tasks, seqs: SeqRanges::new(), bytes: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// Bytes that are taken off one worker's charge together.
+struct Release {
+    of: TaskState,
+    bytes: u64,
+    bug: Option<LedgerBug>,
+}
+
+impl Release {
+    fn new(bug: Option<LedgerBug>) -> Self {
+        Self { of: TaskState::Settled, bytes: 0, bug }
+    }
+
+    /// Notes that a task leaves this state.
+    fn add(&mut self, roster: &mut Roster, old: TaskState, bytes: u64) {
+        if old != self.of {
+            self.end(roster);
+            self.of = old;
+        }
+        self.bytes += bytes;
+    }
+
+    fn end(&mut self, roster: &mut Roster) {
+        let bytes = std::mem::take(&mut self.bytes);
+        if let TaskState::Out(session) = self.of
+            && !is_planted(self.bug, LedgerBug::KeepCharge)
+            && let Some(worker) = roster.get_mut(session)
+        {
+            worker.charge.bytes -= bytes;
+        }
+    }
+}
+
+/// Is this bug planted?
+fn is_planted(planted: Option<LedgerBug>, bug: LedgerBug) -> bool {
+    cfg!(debug_assertions) && planted == Some(bug)
+}
+
+impl Ledger {
+    /// The seq that the next task will have.
+    pub(super) fn end(&self) -> Seq {
+        self.table.end()
+    }
+
+    /// The lowest seq that is not settled.
+    pub(super) fn base(&self) -> Seq {
+        self.table.base()
+    }
+
+    /// The lowest seq that was never dispatched in its turn.
+    pub(super) fn fresh(&self) -> Seq {
+        self.fresh
+    }
+
+    /// Number of tasks that are settled.
+    pub(super) fn settled(&self) -> u64 {
+        self.table.settled()
+    }
+
+    /// Is every task settled, that was taken in?
+    pub(super) fn is_all_settled(&self) -> bool {
+        self.base() == self.end()
+    }
+
+    /// Bytes of tasks, and of an earlier stage's records, that are kept until they are stored.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.retained_bytes + self.records.passed_bytes()
+    }
+
+    /// Tasks that may be taken in.
+    pub(super) fn room(&self, bytes_max: u64) -> u64 {
+        if self.retained_bytes >= bytes_max && self.table.live() > 0 {
+            return 0;
+        }
+        let room = UNSETTLED_TASKS_MAX + READ_AHEAD_TASKS_MAX;
+        room.saturating_sub(self.table.live())
+    }
+
+    /// Number of fresh tasks, whether they may go out or not.
+    pub(super) fn fresh_count(&self) -> u64 {
+        self.fresh_count
+    }
+
+    /// Number of fresh tasks that may go out: of those that did, there is a bound to what is not
+    /// settled.
+    pub(super) fn fresh_room(&self) -> u64 {
+        let unsettled = self.table.live() - self.fresh_count;
+        self.fresh_count.min(UNSETTLED_TASKS_MAX.saturating_sub(unsettled))
+    }
+
+    /// Returns the state of a task that is below the end.
+    pub(super) fn state(&self, seq: Seq) -> Option<TaskState> {
+        self.table.state(seq)
+    }
+
+    /// Returns what is kept of a task.
+    pub(super) fn get(&self, seq: Seq) -> Option<&Entry> {
+        self.table.get(seq)
+    }
+
+    /// Bytes of a task's payload.
+    pub(super) fn payload_bytes(&self, seq: Seq) -> u64 {
+        self.table.get(seq).map_or(0, Entry::bytes)
+    }
+
+    /// Is the task out at this worker?
+    pub(super) fn is_out_at(&self, seq: Seq, session: SessionId) -> bool {
+        self.state(seq) == Some(TaskState::Out(session))
+    }
+
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    pub(super) fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// When the next backoff ends.
+    pub(super) fn next_backoff(&self) -> Option<Time> {
+        self.backoff.first().map(|(until, _)| *until)
+    }
+
+    /// The first task whose backoff is over.
+    pub(super) fn recovered(&self, now: Time) -> Option<Seq> {
+        self.backoff.first().filter(|(until, _)| *until <= now).map(|(_, seq)| *seq)
+    }
+
+    /// Nothing from here on was ever dispatched, or has a record.
+    pub(super) fn begun(&self) -> Seq {
+        self.table.begun(self.fresh)
+    }
+
+    /// The tasks that are neither settled nor absent, ascending.
+    pub(super) fn live(&self) -> impl Iterator<Item = (Seq, &Entry)> {
+        self.table.iter().filter(|(_, entry)| entry.state.is_live())
+    }
+
+    /// The same from a seq on.
+    pub(super) fn live_from(&self, start: Seq) -> impl Iterator<Item = (Seq, &Entry)> {
+        self.live().skip_while(move |(seq, _)| *seq < start)
+    }
+
+    /// The first settled task that is not in a set.
+    pub(super) fn first_settled_beyond(&self, has: &SeqSet) -> Option<Seq> {
+        self.table.first_settled_beyond(has)
+    }
+
+    /// Number of tasks that memory is used for.
+    pub(super) fn entries(&self) -> u64 {
+        self.table.entries() as u64
+    }
+
+    /// A task of the input was read.
+    pub(super) fn take_in(&mut self, payload: Payload) -> Seq {
+        self.retained_bytes += payload.len() as u64;
+        self.fresh_count += 1;
+        self.table.push(Entry::new(payload))
+    }
+
+    /// A task of the input was read whose record is stored already.
+    pub(super) fn take_in_settled(&mut self) {
+        self.table.push(Entry::settled());
+        self.advance();
+    }
+
+    /// Makes room for tasks that a relay hears of before they come.
+    pub(super) fn reach(&mut self, range: SeqRange) {
+        // No honest peer has one beyond.
+        let end = self.settled() + UNSETTLED_TASKS_MAX + READ_AHEAD_TASKS_MAX;
+        let range = range.clamped(Seq(0), Seq(end));
+        if range.end > self.end() {
+            self.table.reach(range.end);
+        }
+        self.table.fill(range);
+    }
+
+    /// What the result of an earlier stage makes a task has come; false if it is not to be dispatched,
+    /// because a worker has it already, or nobody needs it any more.
+    pub(super) fn arrive(
+        &mut self,
+        roster: &mut Roster,
+        seq: Seq,
+        payload: Payload,
+        origin: TaskHash,
+    ) -> bool {
+        let fresh = self.fresh;
+        let Some(entry) = self.table.get_mut(seq).filter(|entry| !entry.is_here) else {
+            return false;
+        };
+        let bytes = payload.len() as u64;
+        match entry.state {
+            TaskState::Settled | TaskState::GivenUp => return false,
+            TaskState::Out(session) => {
+                if let Some(worker) = roster.get_mut(session) {
+                    worker.charge.bytes += bytes;
+                }
+            }
+            _ => {}
+        }
+        self.retained_bytes += bytes;
+        let is_fresh = seq >= fresh && entry.is_blank();
+        let is_absent = entry.state == TaskState::Absent;
+        (entry.payload, entry.origin, entry.is_here) = (payload, Some(origin), true);
+        if is_absent {
+            // What has been out before is not fresh, wherever it stands.
+            entry.state = if is_fresh { TaskState::Fresh } else { TaskState::Idle };
+            self.fresh_count += u64::from(is_fresh);
+            self.table.add_live(1);
+        }
+        is_absent
+    }
+
+    /// A task ended in an earlier stage: its record goes on as it is.
+    pub(super) fn pass(&mut self, roster: &mut Roster, passed: Passed) {
+        let seq = passed.result.seq;
+        if self.close(roster, seq).is_some() {
+            self.records.insert(seq, Record::Passed(passed));
+        }
+    }
+
+    /// The sink is to write the record itself.
+    pub(super) fn give_up(
+        &mut self,
+        roster: &mut Roster,
+        seq: Seq,
+        status: Status,
+        error: String,
+    ) -> Option<GivenUp> {
+        let (attempt, task_hash) = self.close(roster, seq)?;
+        let given_up = GivenUp { attempt, task_hash, status, error };
+        self.records.insert(seq, Record::GivenUp(given_up.clone()));
+        Some(given_up)
+    }
+
+    /// No worker is to run it (on): returns the last attempt and the hash, unless it has a record.
+    fn close(&mut self, roster: &mut Roster, seq: Seq) -> Option<(Attempt, TaskHash)> {
+        let state = self.state(seq)?;
+        if matches!(state, TaskState::Settled | TaskState::GivenUp) {
+            return None;
+        }
+        self.free(roster, seq);
+        let entry = self.table.get_mut(seq)?;
+        let about = (entry.attempt, entry.hash());
+        self.retained_bytes -= entry.bytes();
+        entry.payload = Payload::new();
+        entry.is_here = true;
+        if entry.state == TaskState::Absent {
+            self.table.add_live(1);
+        }
+        self.set(seq, TaskState::GivenUp);
+        Some(about)
+    }
+
+    /// Everything that a sink may have missed will be sent (again).
+    pub(super) fn pass_again(&mut self) {
+        self.records.send_again();
+    }
+
+    /// The next records of earlier stages for the sink, with the stage and the worker that they are
+    /// of.
+    pub(super) fn next_passed(&mut self) -> Option<(String, String, Vec<TaskResult>)> {
+        self.records.next_passed()
+    }
+
+    /// The task's turn to be dispatched comes no more: something has to be seen to before.
+    pub(super) fn requeue(&mut self, seq: Seq, class: Class) {
+        if self.state(seq).is_some_and(TaskState::is_unheld) {
+            self.leave(seq);
+            self.set(seq, TaskState::Requeued);
+            self.waiting.insert(seq, class);
+        }
+    }
+
+    /// The task waits for something else now.
+    pub(super) fn reclass(&mut self, seq: Seq, class: Class) {
+        if self.state(seq) == Some(TaskState::Requeued) {
+            self.waiting.insert(seq, class);
+        }
+    }
+
+    /// A task that no worker holds is not dispatched before this time.
+    pub(super) fn back_off(&mut self, seq: Seq, until: Time) {
+        if self.state(seq).is_some_and(TaskState::is_unheld) {
+            self.leave(seq);
+            self.set(seq, TaskState::Backoff { until });
+            self.backoff.insert((until, seq));
+        }
+    }
+
+    /// A task that no worker holds is not dispatched.
+    pub(super) fn set_idle(&mut self, seq: Seq) {
+        if self.state(seq).is_some_and(TaskState::is_unheld) {
+            self.leave(seq);
+            self.set(seq, TaskState::Idle);
+        }
+    }
+
+    /// Looks for the next task to be dispatched in its turn, which may be one that need not be.
+    pub(super) fn seek_fresh(&mut self) -> Option<&Entry> {
+        self.fresh = self.table.next_known(self.fresh);
+        self.table.get(self.fresh)
+    }
+
+    /// Passes over the first task that was not dispatched in its turn. It is not fresh.
+    pub(super) fn pass_over(&mut self) {
+        debug_assert_ne!(self.state(self.fresh), Some(TaskState::Fresh), "nothing fresh is lost");
+        self.fresh = self.fresh.next();
+    }
+
+    /// Dispatches a task that is fresh or requeued.
+    pub(super) fn dispatch(&mut self, seq: Seq, retries: u32, shipment: &mut Shipment) {
+        let Some(entry) = self.table.get_mut(seq) else { return };
+        match entry.state {
+            TaskState::Fresh => {
+                debug_assert_eq!(seq, self.fresh, "in its turn");
+                self.fresh_count -= 1;
+                self.fresh = seq.next();
+            }
+            TaskState::Requeued => self.waiting.remove(seq),
+            state => debug_assert!(false, "{seq} is dispatched and was {state:?}"),
+        }
+        entry.state = TaskState::Out(shipment.session);
+        entry.attempt = entry.attempt.next();
+        entry.since = entry.attempt;
+        shipment.bytes += entry.bytes();
+        shipment.seqs.push(seq);
+        shipment.tasks.push(Task {
+            seq,
+            attempt: entry.attempt,
+            last: entry.failures >= retries,
+            payload: entry.payload.clone(),
+            origin: entry.origin,
+        });
+    }
+
+    /// Charges what was dispatched to its worker.
+    pub(super) fn send(&mut self, roster: &mut Roster, shipment: Shipment) -> Vec<Task> {
+        if let Some(worker) = roster.get_mut(shipment.session) {
+            worker.charge.bytes += shipment.bytes;
+            for range in shipment.seqs.as_slice() {
+                worker.out.insert_range(*range);
+            }
+        }
+        shipment.tasks
+    }
+
+    /// A worker turns out to hold a task that nobody answered for. It was dispatched at least once,
+    /// and any failure of it is news.
+    pub(super) fn hold(&mut self, roster: &mut Roster, seq: Seq, session: SessionId) {
+        let state = self.state(seq);
+        if !state.is_some_and(|state| state.is_unheld() || state == TaskState::Absent) {
+            return;
+        }
+        self.leave(seq);
+        if state == Some(TaskState::Absent) {
+            self.table.add_live(1);
+        }
+        self.set(seq, TaskState::Out(session));
+        let Some(entry) = self.table.get_mut(seq) else { return };
+        entry.attempt = entry.attempt.max(Attempt::FIRST);
+        if let Some(worker) = roster.get_mut(session) {
+            worker.charge.bytes += entry.bytes();
+        }
+    }
+
+    /// An attempt was made that this dispatcher may not know of.
+    pub(super) fn note_attempt(&mut self, seq: Seq, attempt: Attempt) {
+        if let Some(entry) = self.table.get_mut(seq) {
+            entry.attempt = entry.attempt.max(attempt);
+        }
+    }
+
+    /// The worker may hold an earlier attempt than the last that it was sent.
+    pub(super) fn doubt_attempt(&mut self, seq: Seq, session: SessionId) {
+        if let Some(entry) = self.table.get_mut(seq)
+            && entry.state == TaskState::Out(session)
+        {
+            entry.since = Attempt(0);
+        }
+    }
+
+    /// The task was only moved: that is no attempt, unless another worker made one before.
+    pub(super) fn undo_attempt(&mut self, seq: Seq, session: SessionId) {
+        if let Some(entry) = self.table.get_mut(seq)
+            && entry.state == TaskState::Out(session)
+            && entry.since == entry.attempt
+        {
+            entry.attempt = Attempt(entry.attempt.0.saturating_sub(1));
+        }
+    }
+
+    /// Notes that an attempt failed, once.
+    pub(super) fn note_failure(&mut self, seq: Seq, attempt: Attempt) {
+        if let Some(entry) = self.table.get_mut(seq) {
+            // It may be one that an earlier ventilator counted.
+            entry.attempt = entry.attempt.max(attempt);
+            if attempt > entry.failed {
+                entry.failed = attempt;
+                entry.failures += 1;
+            }
+        }
+    }
+
+    /// No worker answers for the task any more: it is [idle](TaskState::Idle), or absent again.
+    pub(super) fn release(&mut self, roster: &mut Roster, seq: Seq) {
+        if let Some(TaskState::Out(_)) = self.state(seq) {
+            self.free(roster, seq);
+            self.unhold(seq);
+        }
+    }
+
+    fn unhold(&mut self, seq: Seq) {
+        let Some(entry) = self.table.get_mut(seq) else { return };
+        entry.state = entry.unheld();
+        if entry.state == TaskState::Absent {
+            self.table.remove_live();
+        }
+    }
+
+    /// Another worker, which holds the task too, answers for it now.
+    pub(super) fn hand_over(&mut self, roster: &mut Roster, seq: Seq, to: SessionId) {
+        self.hold(roster, seq, to);
+        self.doubt_attempt(seq, to);
+    }
+
+    /// The sink has a worker's results of these tasks.
+    pub(super) fn receive(&mut self, roster: &mut Roster, range: SeqRange, session: SessionId) {
+        let Self { table, waiting, backoff, fresh_count, bug, .. } = self;
+        let bug = *bug;
+        let (mut release, mut absent) = (Release::new(bug), 0);
+        table.for_each(range, |seq, entry| {
+            let old = entry.state;
+            match old {
+                TaskState::Out(_) | TaskState::Idle => {}
+                TaskState::Absent => absent += 1,
+                TaskState::Fresh => *fresh_count -= 1,
+                TaskState::Requeued => waiting.remove(seq),
+                TaskState::Backoff { until } => {
+                    backoff.remove(&(until, seq));
+                }
+                TaskState::Received(_) | TaskState::GivenUp => return,
+                // Another worker's record came first: this result is of no use.
+                TaskState::Settled => {
+                    roster.tell_settled(session, SeqRange::one(seq));
+                    return;
+                }
+            }
+            entry.state = TaskState::Received(session);
+            release.add(roster, old, entry.bytes());
+        });
+        release.end(roster);
+        table.add_live(absent);
+        for range in table.settled_behind(range) {
+            roster.tell_settled(session, range);
+        }
+    }
+
+    /// What only an old sink had in memory is out again, at the worker that retains it. Returns the
+    /// tasks whose worker is gone: they are idle, or absent.
+    pub(super) fn forget_received(&mut self, roster: &mut Roster) -> Vec<Seq> {
+        let received = self.live().filter_map(|(seq, entry)| match entry.state {
+            TaskState::Received(session) => Some((seq, session)),
+            _ => None,
+        });
+        let mut unheld = Vec::new();
+        for (seq, session) in received.collect::<Vec<_>>() {
+            let Some(entry) = self.table.get_mut(seq) else { continue };
+            if let Some(worker) = roster.get_mut(session) {
+                entry.state = TaskState::Out(session);
+                worker.out.insert(seq);
+                worker.charge.bytes += entry.bytes();
+            } else {
+                self.unhold(seq);
+                unheld.push(seq);
+            }
+        }
+        unheld
+    }
+
+    /// These records are stored. Workers that hold or retain something of them are to be told.
+    pub(super) fn settle(&mut self, roster: &mut Roster, range: SeqRange) {
+        let Self { table, waiting, backoff, fresh_count, records, retained_bytes, bug, .. } = self;
+        let bug = *bug;
+        let mut release = Release::new(bug);
+        let mut run = SeqRange { start: range.start, end: range.start };
+        let mut of = None;
+        table.settle(range, |seq, entry| {
+            let mut holder = None;
+            match entry.state {
+                TaskState::Out(session) | TaskState::Received(session) => holder = Some(session),
+                TaskState::Fresh => *fresh_count -= 1,
+                TaskState::Requeued => waiting.remove(seq),
+                TaskState::Backoff { until } => {
+                    backoff.remove(&(until, seq));
+                }
+                TaskState::GivenUp => records.remove(seq),
+                TaskState::Absent | TaskState::Idle | TaskState::Settled => {}
+            }
+            let payload = std::mem::take(&mut entry.payload);
+            let bytes = payload.len() as u64;
+            *retained_bytes -= bytes;
+            release.add(roster, entry.state, bytes);
+            if of != holder || run.end != seq {
+                if let Some(session) = of {
+                    roster.tell_settled(session, run);
+                }
+                (of, run.start) = (holder, seq);
+            }
+            run.end = seq.next();
+        });
+        if let Some(session) = of {
+            roster.tell_settled(session, run);
+        }
+        release.end(roster);
+    }
+
+    /// A relay's records are stored of tasks that it has not heard of.
+    pub(super) fn settle_beyond(&mut self, roster: &mut Roster, range: SeqRange) {
+        if range.end > self.end() {
+            self.table.reach(range.end);
+        }
+        self.settle(roster, range);
+    }
+
+    /// Lets memory go that settled tasks take up.
+    pub(super) fn advance(&mut self) {
+        self.table.advance();
+    }
+
+    pub(super) fn plant(&mut self, bug: LedgerBug) {
+        self.bug = Some(bug);
+        self.table.plant(bug);
+    }
+
+    /// Drops what was taken in from a seq on, of which nothing was dispatched.
+    pub(super) fn cut_off(&mut self, end: Seq) {
+        let Self { table, waiting, backoff, fresh, fresh_count, records, retained_bytes, .. } =
+            self;
+        table.cut_off(end, |entry| {
+            *retained_bytes -= entry.bytes();
+            *fresh_count -= u64::from(entry.state == TaskState::Fresh);
+        });
+        waiting.cut_off(end);
+        backoff.retain(|(_, seq)| *seq < end);
+        records.cut_off(end);
+        *fresh = (*fresh).min(end);
+    }
+
+    /// Takes a task that has no record from the worker that answers for it, or out of the set that it
+    /// waits in. What becomes of it is to be said next.
+    fn free(&mut self, roster: &mut Roster, seq: Seq) {
+        if let Some(TaskState::Out(session)) = self.state(seq) {
+            let mut release = Release::new(self.bug);
+            release.add(roster, TaskState::Out(session), self.payload_bytes(seq));
+            release.end(roster);
+        }
+        self.leave(seq);
+    }
+
+    fn leave(&mut self, seq: Seq) {
+        match self.state(seq) {
+            Some(TaskState::Fresh) => self.fresh_count -= 1,
+            Some(TaskState::Requeued) => self.waiting.remove(seq),
+            Some(TaskState::Backoff { until }) => {
+                self.backoff.remove(&(until, seq));
+            }
+            _ => {}
+        }
+    }
+
+    fn set(&mut self, seq: Seq, state: TaskState) {
+        if let Some(entry) = self.table.get_mut(seq) {
+            entry.state = state;
+        }
+    }
+
+    /// Panics if what is kept in several places differs.
+    pub(super) fn check_invariants(&self, roster: &Roster) {
+        self.table.check_invariants();
+        let mut charged = std::collections::BTreeMap::<SessionId, u64>::new();
+        let (mut retained_bytes, mut fresh_count, mut given_up) = (0, 0, 0);
+        let (mut requeued, mut backing_off) = (0, 0);
+        for (seq, entry) in self.table.iter() {
+            let bytes = entry.bytes();
+            retained_bytes += bytes;
+            match entry.state {
+                TaskState::Absent => assert!(!entry.is_here, "{seq} is absent and here"),
+                TaskState::Fresh => {
+                    fresh_count += 1;
+                    assert!(seq >= self.fresh, "{seq} is fresh and was passed over");
+                    assert_eq!(entry.attempt, Attempt(0), "{seq} is fresh");
+                }
+                TaskState::Requeued => {
+                    requeued += 1;
+                    assert!(self.waiting.contains(seq), "{seq} waits nowhere");
+                }
+                TaskState::Backoff { until } => {
+                    backing_off += 1;
+                    assert!(self.backoff.contains(&(until, seq)), "{seq} is never tried again");
+                }
+                TaskState::Out(session) => {
+                    *charged.entry(session).or_default() += bytes;
+                    let holder = roster.get(session);
+                    let is_known = holder.is_some_and(|worker| worker.out.contains(seq));
+                    assert!(is_known, "{seq} is out at a worker that does not have it");
+                }
+                TaskState::GivenUp => {
+                    given_up += 1;
+                    assert!(self.records.contains(seq), "{seq} was given up without a record");
+                }
+                TaskState::Received(_) | TaskState::Idle | TaskState::Settled => {}
+            }
+            let is_over = matches!(entry.state, TaskState::GivenUp | TaskState::Settled);
+            assert!(!is_over || bytes == 0, "{seq} needs no payload");
+            assert!(!entry.state.is_unheld() || entry.is_here, "{seq} waits and is not here");
+        }
+        assert_eq!(self.retained_bytes, retained_bytes, "bytes of all payloads");
+        assert_eq!(self.fresh_count, fresh_count, "tasks that are fresh");
+        assert_eq!(self.waiting.len(), requeued, "tasks that are requeued");
+        assert_eq!(self.backoff.len(), backing_off, "tasks that back off");
+        self.records.check_invariants(given_up);
+        for (session, worker) in roster {
+            let bytes = charged.remove(session).unwrap_or_default();
+            assert_eq!(worker.charge.bytes, bytes, "bytes that {} answers for", worker.name);
+        }
+        assert!(charged.is_empty(), "{charged:?} is out at workers that are gone");
+    }
+}

@@ -1,0 +1,124 @@
+//! Records that no worker of this stage made, until they are stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX};
+use crate::message::{Status, TaskResult};
+use crate::{Attempt, Seq, TaskHash};
+
+/// A record of a task that was given up.
+#[derive(Debug)]
+pub(in crate::dispatcher) enum Record {
+    /// The sink is to write it itself.
+    GivenUp(GivenUp),
+    /// It was made in an earlier stage.
+    Passed(Passed),
+}
+
+/// What the sink is to write.
+#[derive(Clone, Debug)]
+pub(in crate::dispatcher) struct GivenUp {
+    pub(in crate::dispatcher) attempt: Attempt,
+    pub(in crate::dispatcher) task_hash: TaskHash,
+    pub(in crate::dispatcher) status: Status,
+    pub(in crate::dispatcher) error: String,
+}
+
+/// A result of an earlier stage that goes on as it is.
+#[derive(Debug)]
+pub(in crate::dispatcher) struct Passed {
+    pub(in crate::dispatcher) stage: Arc<str>,
+    pub(in crate::dispatcher) worker: Arc<str>,
+    pub(in crate::dispatcher) result: TaskResult,
+}
+
+/// Only the ledger changes these.
+#[derive(Debug, Default)]
+pub(in crate::dispatcher) struct Records {
+    all: BTreeMap<Seq, Record>,
+    passed_bytes: u64,
+    /// The passed ones that the sink has yet to be told.
+    unsent: BTreeSet<Seq>,
+}
+
+impl Records {
+    pub(in crate::dispatcher) fn given_up(&self, seq: Seq) -> Option<&GivenUp> {
+        match self.all.get(&seq)? {
+            Record::GivenUp(given_up) => Some(given_up),
+            Record::Passed(_) => None,
+        }
+    }
+
+    /// What the sink is to write itself, ascending.
+    pub(in crate::dispatcher) fn all_given_up(&self) -> impl Iterator<Item = (Seq, &GivenUp)> {
+        self.all.iter().filter_map(|(seq, record)| match record {
+            Record::GivenUp(given_up) => Some((*seq, given_up)),
+            Record::Passed(_) => None,
+        })
+    }
+
+    pub(super) fn passed_bytes(&self) -> u64 {
+        self.passed_bytes
+    }
+
+    pub(super) fn contains(&self, seq: Seq) -> bool {
+        self.all.contains_key(&seq)
+    }
+
+    pub(super) fn insert(&mut self, seq: Seq, record: Record) {
+        if let Record::Passed(passed) = &record {
+            self.passed_bytes += passed.result.held_bytes();
+            self.unsent.insert(seq);
+        }
+        self.all.insert(seq, record);
+    }
+
+    pub(super) fn remove(&mut self, seq: Seq) {
+        if let Some(Record::Passed(passed)) = self.all.remove(&seq) {
+            self.passed_bytes -= passed.result.held_bytes();
+            self.unsent.remove(&seq);
+        }
+    }
+
+    pub(super) fn cut_off(&mut self, end: Seq) {
+        let cut: Vec<Seq> = self.all.range(end..).map(|(seq, _)| *seq).collect();
+        cut.into_iter().for_each(|seq| self.remove(seq));
+    }
+
+    pub(super) fn send_again(&mut self) {
+        let passed = self.all.iter().filter(|(_, record)| matches!(record, Record::Passed(_)));
+        self.unsent = passed.map(|(seq, _)| *seq).collect();
+    }
+
+    /// A batch of passed records of one stage and one worker, whose names come first.
+    pub(super) fn next_passed(&mut self) -> Option<(String, String, Vec<TaskResult>)> {
+        let mut results: Vec<TaskResult> = Vec::new();
+        let (mut from, mut bytes) = (None, 0);
+        while let Some(seq) = self.unsent.first()
+            && let Some(Record::Passed(Passed { stage, worker, result })) = self.all.get(seq)
+        {
+            let (of_stage, of_worker) = from.get_or_insert_with(|| (stage.clone(), worker.clone()));
+            bytes += result.payload_bytes();
+            let is_full = results.len() == BATCH_TASKS_MAX || bytes > BATCH_BYTES_MAX as u64;
+            let is_other = of_stage != stage || of_worker != worker;
+            if (is_full || is_other) && !results.is_empty() {
+                break;
+            }
+            results.push(result.clone());
+            self.unsent.pop_first();
+        }
+        let (stage, worker) = from.filter(|_| !results.is_empty())?;
+        Some((stage.to_string(), worker.to_string(), results))
+    }
+
+    pub(super) fn check_invariants(&self, given_up: usize) {
+        assert_eq!(self.all.len(), given_up, "records of tasks that were given up");
+        let passed = self.all.values().filter_map(|record| match record {
+            Record::GivenUp(_) => None,
+            Record::Passed(passed) => Some(passed.result.held_bytes()),
+        });
+        assert_eq!(self.passed_bytes, passed.sum::<u64>(), "bytes of what is passed on");
+        assert!(self.unsent.iter().all(|seq| self.all.contains_key(seq)), "unsent records");
+    }
+}
