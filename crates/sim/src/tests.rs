@@ -354,3 +354,8 @@ fn relays_that_die_lose_nothing() {
 fn a_machine_that_slept_has_heard_nothing_that_makes_a_worker_deaf() {
     check(199_188, &run(199_188, Options::default()));
 }
+
+#[test]
+fn what_is_found_guilty_during_its_backoff_is_given_up_after_it() {
+    check(581_111, &run(581_111, Options::default()));
+}

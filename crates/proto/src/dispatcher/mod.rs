@@ -684,6 +684,10 @@ impl Dispatcher {
         if !self.is_due(seq) {
             self.ledger.set_idle(seq);
         } else if self.is_unheld(seq) {
+            // Its last loss may have been proven a death during its backoff.
+            if self.give_up_if_hopeless(seq) {
+                return;
+            }
             let class = self.class(seq);
             self.ledger.requeue(seq, class);
         }

@@ -5,10 +5,10 @@ use tradewind_proto::dispatcher::Notice;
 use tradewind_proto::limits::{
     DEAF_MIN, LARGE_WAIT_MAX, LOSSES_MAX, MESSAGE_BYTES_MAX, RETURN_GRACE, WORKER_TIMEOUT,
 };
-use tradewind_proto::message::{News, Outcome, Status, ToVentilator};
-use tradewind_proto::{LaneId, Payload, SessionId};
+use tradewind_proto::message::{Failure, News, Outcome, Status, ToVentilator};
+use tradewind_proto::{Attempt, LaneId, Payload, Seq, SeqRanges, SessionId};
 
-use crate::ring::Ring;
+use crate::ring::{JOB, Ring};
 
 const SECOND: u64 = 1_000_000;
 
@@ -259,6 +259,30 @@ fn one_that_is_silent_for_long_enough_is_dead() {
         }
         assert_eq!(lost(&ring), [0]);
     }
+}
+
+#[test]
+fn a_loss_that_is_proven_a_death_while_its_task_backs_off_is_judged_after_that() {
+    let mut ring = Ring::with(Order::Seq, |config| config.losses_max = 1);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    ring.kill(1);
+    // A failure that the worker had reported before is heard late; at this attempt the backoff is
+    // longer than it takes to prove the death.
+    let failure = Failure { session: SessionId(1), seq: Seq(0), attempt: Attempt(8), ran_us: 1 };
+    ring.say(ToVentilator::Receipt {
+        job: JOB,
+        received: Vec::new().into(),
+        stored: SeqRanges::new(),
+        retry: vec![failure].into(),
+        held_bytes: 0,
+        failed: 0,
+    });
+    ring.join(2, 1);
+    for _ in 0..30 {
+        ring.pass(SECOND);
+    }
+    assert_eq!(lost(&ring), [0]);
 }
 
 #[test]
