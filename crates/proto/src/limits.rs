@@ -75,8 +75,8 @@ pub const RETURN_GRACE: Duration = Duration::from_secs(3);
 /// A worker may say for so long that it has less than it was given before it is asked.
 pub const DEAF_MIN: Duration = Duration::from_secs(5);
 
-/// It has to say so in this many heartbeats, however long that takes by our clock.
-pub const DEAF_BEATS_MIN: u32 = 3;
+/// The time that one of its heartbeats counts for, however long has passed by our clock.
+pub const DEAF_BEAT_MAX: Duration = Duration::from_millis(1_500);
 
 /// How long a task that failed at a worker that is well waits for another one.
 pub const ELSEWHERE_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -118,4 +118,5 @@ const _: () = assert!(READ_AHEAD_TASKS_MAX <= UNSETTLED_TASKS_MAX);
 const _: () = assert!(BATCH_TASKS_MAX as u64 <= CREDIT_TASKS_MAX);
 const _: () = assert!((BATCH_BYTES_MAX as u64) < MESSAGE_BYTES_MAX);
 const _: () = assert!((SLOTS_MAX as u64) < CREDIT_TASKS_MAX);
+const _: () = assert!(DEAF_BEAT_MAX.as_millis() > HEARTBEAT_INTERVAL.as_millis());
 const _: () = assert!(WORKER_TIMEOUT.as_millis() >= 3 * HEARTBEAT_INTERVAL.as_millis());

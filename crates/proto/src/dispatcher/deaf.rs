@@ -4,11 +4,9 @@
 //! says by way of the sink what it has, and in that order: with a heartbeat, all results that it sent
 //! before are here. So a worker that has less than it was given, for a while, has not been given it.
 
-use std::time::Duration;
-
 use super::Dispatcher;
 use super::health::Notice;
-use crate::limits::{DEAF_BEATS_MIN, DEAF_MIN, HEARTBEAT_INTERVAL};
+use crate::limits::{DEAF_BEAT_MAX, DEAF_MIN, HEARTBEAT_INTERVAL};
 use crate::{Seq, SessionId, Time};
 
 impl Dispatcher {
@@ -26,8 +24,9 @@ impl Dispatcher {
         }
         let (since, beats) = worker.deaf_since.get_or_insert((now, 0));
         *beats += 1;
-        // A machine that slept finds that a long time has passed, and nobody has said anything.
-        let silent = if *beats < DEAF_BEATS_MIN { Duration::ZERO } else { now.since(*since) };
+        // A machine that sleeps, again and again, finds each time that long has passed: only what the
+        // worker had the time to say counts.
+        let silent = now.since(*since).min(DEAF_BEAT_MAX * (*beats - 1));
         if is_called && silent > self.config.worker_timeout {
             self.close_deaf(session);
         } else if !is_called && silent > DEAF_MIN {
