@@ -361,3 +361,8 @@ fn a_machine_that_slept_has_heard_nothing_that_makes_a_worker_deaf() {
 fn what_is_found_guilty_during_its_backoff_is_given_up_after_it() {
     check(581_111, &run(581_111, Options::default()));
 }
+
+#[test]
+fn a_relay_whose_job_is_asked_for_again_and_again_calls_the_roll_once() {
+    check(260_966, &run(260_966, Options::default()));
+}

@@ -731,6 +731,7 @@ impl Dispatcher {
         }
         self.compare_again();
         let is_resumed = self.is_resuming();
+        let was_open = self.sink.is_open();
         let is_new = self.sink.handle_hello(now, sink, report);
         self.handle_stored(stored);
         let is_roll_due = self.is_roll_due();
@@ -757,7 +758,13 @@ impl Dispatcher {
         }
         self.say_again();
         self.roster.values_mut().for_each(|worker| worker.heard = now);
+        // To a hello that was only said again, whoever has yet to answer need not answer twice: each
+        // answer may have large results before it.
+        let is_again = was_open && !is_new && !is_resumed && !is_roll_due;
         for session in self.roster.sessions() {
+            if is_again && self.roster.get(session).is_some_and(|worker| worker.call.is_some()) {
+                continue;
+            }
             self.roll_call(session);
         }
     }
