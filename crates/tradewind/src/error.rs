@@ -81,7 +81,7 @@ fn word(status: Status) -> &'static str {
 }
 
 impl Error {
-    /// What the `tradewind` command would exit with: see the README's table.
+    /// What the `tradewind` command would exit with: see the table in `docs/src/exit-codes.md`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

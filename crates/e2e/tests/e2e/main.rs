@@ -1,5 +1,6 @@
 //! All end-to-end tests in one program: it is linked once, and while one of them waits others go on.
 
+mod book;
 mod chaos;
 mod commands;
 mod endings;
@@ -18,7 +19,6 @@ mod output;
 mod peers;
 mod pipe;
 mod pipeline;
-mod readme;
 mod relay;
 mod resume;
 mod resume_again;

@@ -1,0 +1,138 @@
+//! The tables of flags have what `--help` has, and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tradewind_e2e::Scene;
+
+use super::pages::Page;
+
+const PROGRAMS: [&str; 5] = ["run", "ventilator", "worker", "relay", "sink"];
+
+/// A flag, of the programs that have it alike.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Flag {
+    /// In all its forms, but short for a long one: `-n`, `-N`, `--max-args`.
+    forms: BTreeSet<String>,
+    /// The value that it has if it is not given; empty if none.
+    default: String,
+    /// The environment variable that it is taken from; empty if none.
+    variable: String,
+}
+
+/// What looks like a flag in a text, without its value.
+fn forms_in(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    text.split(|c| !is_part(c))
+        .filter(|word| {
+            let name = word.trim_start_matches('-');
+            match word.len() - name.len() {
+                1 => name.len() == 1,
+                2 => name.len() > 1,
+                _ => false,
+            }
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What stands behind this in square brackets.
+fn bracketed<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(name)?;
+    Some(rest.split_once(']')?.0.trim())
+}
+
+/// The flags that a program's help lists.
+fn flags_of(program: &str) -> BTreeSet<Flag> {
+    let help = Scene::new().ours("tradewind").args([program, "--help"]).run().expect(0);
+    let mut entries: Vec<String> = Vec::new();
+    for line in help.text().lines() {
+        if line.starts_with("  -") || line.starts_with("      --") {
+            entries.push(line.to_owned() + "\n");
+        } else if line.starts_with("          ") || line.is_empty() {
+            if let Some(entry) = entries.last_mut() {
+                *entry += line;
+            }
+        } else if line.starts_with("Examples") {
+            break;
+        }
+    }
+    let flags = entries.iter().map(|entry| {
+        let (first, rest) = entry.split_once('\n').expect("it has a first line");
+        let mut forms = forms_in(first);
+        for name in ["[alias: ", "[aliases: "] {
+            forms.extend(forms_in(bracketed(rest, name).unwrap_or_default()));
+        }
+        let default = bracketed(rest, "[default: ").unwrap_or_default().to_owned();
+        let variable = bracketed(rest, "[env: ").unwrap_or_default();
+        Flag { forms, default, variable: variable.trim_end_matches('=').to_owned() }
+    });
+    flags.filter(|flag| !flag.forms.contains("--help")).collect()
+}
+
+/// The variable that a flag has by the book's rule.
+fn variable_of(forms: &BTreeSet<String>) -> String {
+    let long = forms.iter().filter(|form| form.len() > 4);
+    let long = long.max_by_key(|form| form.len()).expect("every flag has a long form");
+    format!("TRADEWIND{}", long.replacen('-', "", 1).replace('-', "_").to_uppercase())
+}
+
+#[test]
+fn the_flags_of_each_program_are_those_of_its_help() {
+    let rows = Page::read("docs/src/flags.md").rows("| flag | of | default | effect |");
+    let mut in_book: BTreeMap<&str, BTreeSet<Flag>> = BTreeMap::new();
+    for row in &rows {
+        let [flag, of, default, effect] = &row[..] else { panic!("{row:?} has not four cells") };
+        let forms = forms_in(flag);
+        let default = default.trim_matches('`').to_owned();
+        let given =
+            effect.split_once("Its variable is `").and_then(|(_, rest)| rest.split('`').next());
+        let variable = match given {
+            Some(variable) => variable.to_owned(),
+            None if effect.contains("It has no variable") => String::new(),
+            None => variable_of(&forms),
+        };
+        for program in of.split(", ") {
+            assert!(PROGRAMS.contains(&program), "{flag}: which program is {program:?}?");
+            let entry =
+                Flag { forms: forms.clone(), default: default.clone(), variable: variable.clone() };
+            let is_new = in_book.entry(program).or_default().insert(entry);
+            assert!(is_new, "{flag} of {program} is there twice");
+        }
+    }
+    for program in PROGRAMS {
+        let (book, help) = (&in_book[program], &flags_of(program));
+        assert!(help.len() > 10, "{program}: {help:?}");
+        let missing: Vec<_> = help.difference(book).collect();
+        let extra: Vec<_> = book.difference(help).collect();
+        assert!(
+            missing.is_empty() && extra.is_empty(),
+            "{program}: only in --help: {missing:#?}\nonly in the book: {extra:#?}"
+        );
+    }
+}
+
+#[test]
+fn no_document_speaks_of_a_flag_that_is_not_there() {
+    let known: BTreeSet<String> =
+        PROGRAMS.iter().flat_map(|program| flags_of(program)).flat_map(|flag| flag.forms).collect();
+    // Every program's own, those of cargo, and that of scripts/bench.
+    const OTHERS: [&str; 4] = ["--help", "--path", "--open", "--growth"];
+    let mut wrong = Vec::new();
+    for page in Page::all() {
+        for code in page.prose().split('`').skip(1).step_by(2) {
+            let is_long = |form: &&String| form.starts_with("--");
+            let is_known = |form: &String| known.contains(form) || OTHERS.contains(&form.as_str());
+            let unknown = forms_in(code);
+            let mut unknown = unknown.iter().filter(is_long).filter(|form| !is_known(form));
+            // There the other program's stand beside ours.
+            let is_parallels = page.name.ends_with("gnu-parallel.md");
+            wrong.extend(
+                unknown
+                    .next()
+                    .filter(|_| !is_parallels)
+                    .map(|form| format!("{}: {form} in {code:?}", page.name)),
+            );
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
