@@ -353,6 +353,26 @@ fn no_bytes_make_the_decoder_panic_or_take_memory() {
     }
 }
 
+/// The bytes of an annotated block of the protocol's page: the hexadecimal numbers in front of each line.
+fn bytes_in(block: &str) -> String {
+    let is_byte = |word: &&str| word.len() == 2 && word.bytes().all(|it| it.is_ascii_hexdigit());
+    block.lines().flat_map(|line| line.split(' ').take_while(is_byte)).collect()
+}
+
+#[test]
+fn the_protocols_page_has_these_messages_and_no_others() {
+    let page = include_str!("../../../docs/src/protocol.md");
+    let blocks = page.split("```hex\n").skip(1).map(|rest| rest.split("```").next().unwrap_or(""));
+    let mut in_page: Vec<String> = blocks.map(bytes_in).collect();
+    let mut golden: Vec<String> = GOLDEN.iter().map(|&bytes| bytes.to_owned()).collect();
+    in_page.sort();
+    golden.sort();
+    for bytes in &golden {
+        assert!(in_page.contains(bytes), "docs/src/protocol.md lacks {bytes}");
+    }
+    assert_eq!(in_page, golden);
+}
+
 /// What stands on the wire, message by message: a change here is a new protocol version.
 const GOLDEN: [&str; 46] = [
     "057700fd08070605040302010900",

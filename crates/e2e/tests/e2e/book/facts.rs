@@ -130,3 +130,40 @@ fn limits_are_those_of_the_programs() {
     }
     assert_eq!(size(wire::FRAME_BYTES_MAX as u64), "1 GiB");
 }
+
+#[test]
+fn limits_of_the_protocol_are_those_of_the_codec() {
+    let page = Page::read("docs/src/protocol.md").text;
+    let version = format!("This is version **{}**", wire::VERSION);
+    let holds = [
+        version,
+        format!("At most {} bytes.\n\n```hex\n05 63", wire::CARD_BYTES_MAX),
+        format!("at most {} bytes, no control characters", limits::NAME_BYTES_MAX),
+        format!("else 1 to {}", count(limits::SLOTS_MAX.into())),
+        format!("list of ranges, at most {}", count(limits::RANGES_MAX as u64)),
+        format!(
+            "hashes of all of these together, by seq (list, at most {})",
+            count(limits::RANGES_MAX as u64)
+        ),
+        format!(
+            "Run these. At most {}; senders stop at {}",
+            count(limits::BATCH_TASKS_MAX as u64),
+            size(limits::BATCH_BYTES_MAX as u64)
+        ),
+        format!(
+            "A worker's results. At most {}; senders stop at {}",
+            count(limits::BATCH_TASKS_MAX as u64),
+            size(limits::BATCH_BYTES_MAX as u64)
+        ),
+        format!("(optional list, at most {})", count(limits::WORKERS_MAX as u64)),
+        format!("(list, at most {})", count(tradewind_proto::message::RECEIVED_MAX as u64)),
+        format!("error (text, at most {})", size(limits::ERROR_BYTES_MAX as u64)),
+        format!("bytes, at most {}", size(limits::STDERR_BYTES_MAX as u64)),
+        format!("A worker that is not heard for {}", time(limits::WORKER_TIMEOUT)),
+        format!("a task or a result has {} less", size(limits::MESSAGE_OVERHEAD_BYTES)),
+    ];
+    for text in holds {
+        assert!(page.contains(&text), "docs/src/protocol.md lacks: {text}");
+    }
+    assert_eq!(limits::HEARTBEAT_INTERVAL, Duration::from_secs(1), "the page says once a second");
+}
