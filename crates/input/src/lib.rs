@@ -5,20 +5,26 @@
 //! input.
 
 mod bad_row;
+#[cfg(feature = "formats")]
 mod csv;
+#[cfg(feature = "formats")]
 mod format;
 mod groups;
 mod lines;
+mod measure;
 mod names;
 mod open;
 mod rows;
 mod source;
 
 pub use bad_row::BadRow;
+#[cfg(feature = "formats")]
 pub use csv::CsvSource;
+#[cfg(feature = "formats")]
 pub use format::Format;
 pub use groups::GroupSource;
 pub use lines::{Delimiter, LineSource};
+pub use measure::Measured;
 pub use names::Asked;
 pub use open::{Input, InputError, InputPath, open, open_file};
 pub use rows::RowSource;

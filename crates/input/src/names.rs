@@ -108,6 +108,7 @@ impl Names {
 }
 
 /// Adds a row to the end of `out`, as an array. After an error, what was added is of no use.
+#[cfg(feature = "formats")]
 pub(super) fn push_array<'a>(
     row: impl Iterator<Item = &'a [u8]>,
     out: &mut Vec<u8>,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::shutdown::PARENT_ENV;
 use tradewind_system::stderr;
 
+#[cfg(feature = "cli")]
 pub use crate::cli::parse;
 
 /// Every record is `ok`.

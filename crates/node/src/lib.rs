@@ -1,18 +1,23 @@
 //! Where Tradewind's time, sockets and rules meet.
 //!
-//! What the three programs have in common around their machines: the clock, ids, connections that
-//! are kept up and speak in messages, flags, logs, progress, signals and exit codes. This crate
-//! carries messages to the machines and knows none of their decisions, and no role's crate.
+//! What the four programs have in common around their machines: connections that are kept up and
+//! speak in messages, progress, signals and exit codes; and flags and logs, with the feature `cli`.
+//! This crate carries messages to the machines and knows none of their decisions, and no role's crate.
 
+#[cfg(feature = "cli")]
 pub mod args;
+#[cfg(feature = "cli")]
 mod cli;
 mod counterpart;
 pub mod doors;
 pub mod downstream;
 pub mod exit;
 mod figures;
+#[cfg(feature = "cli")]
+mod inherited;
 pub mod links;
 mod listen;
+#[cfg(feature = "cli")]
 pub mod logs;
 mod peers;
 mod progress;
@@ -21,7 +26,9 @@ mod runtime;
 mod shutdown;
 pub mod upstream;
 
-pub use listen::{Inherited, Listen};
+#[cfg(feature = "cli")]
+pub use inherited::Inherited;
+pub use listen::Listen;
 pub use progress::{Progress, ProgressView};
 pub use room::Room;
 pub use runtime::{allow_many_files, block_on, block_on_until};

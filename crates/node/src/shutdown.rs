@@ -115,6 +115,7 @@ pub fn is_caught(process: Pid, signal: Signo) -> bool {
 /// Takes over what must not end a program at any time, before it does anything else: SIGUSR1, which
 /// asks a question, whenever it comes; and SIGXFSZ, so that a file that may not become larger is one
 /// that cannot be written. Commands start with neither taken over.
+#[cfg(feature = "cli")]
 pub(crate) fn survive() {
     let ignored = IgnoredSignals::at_start();
     // What tokio has taken over stays so when this runtime has gone. Without one the program goes on:

@@ -4,8 +4,10 @@
 //! machines of both; this crate holds the sockets and the flags around it. It has no file, and
 //! knows neither the ventilator's crate nor the sink's.
 
+#[cfg(feature = "cli")]
 pub mod args;
 mod run;
 
+#[cfg(feature = "cli")]
 pub use args::RelayArgs;
 pub use run::{Settings, run};

@@ -12,7 +12,7 @@ use tradewind_node::exit::{Audience, Fatal, HELP, USAGE};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 use tradewind_proto::collector::Order;
 
-use crate::run::{Settings, run};
+use crate::run::{Settings, WhenFull, run};
 use tradewind_records::{self as records, Extras, Format, Fsync, OutputTarget, Say};
 
 const EXAMPLES: &str = "\
@@ -112,27 +112,6 @@ pub struct OutputArgs {
     /// Do not pass on what tasks write to stderr, as is done when the output is lines or a terminal
     #[arg(long, env = "TRADEWIND_NO_STDERR", value_parser = BoolishValueParser::new())]
     pub no_stderr: bool,
-}
-
-/// What happens when the output cannot be written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum WhenFull {
-    /// It is tried again until it can; nothing is lost meanwhile.
-    #[default]
-    Wait,
-    /// The program ends.
-    Exit,
-}
-
-impl WhenFull {
-    /// As it is written on a command line.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Wait => "wait",
-            Self::Exit => "exit",
-        }
-    }
 }
 
 impl OutputArgs {

@@ -5,9 +5,11 @@
 //! [`Collector`](tradewind_proto::collector::Collector); this crate holds the writer thread, the
 //! sockets and the flags around it, and knows neither the ventilator's crate nor the worker's.
 
+#[cfg(feature = "cli")]
 pub mod args;
 mod run;
 mod summary;
 
+#[cfg(feature = "cli")]
 pub use args::SinkArgs;
-pub use run::{Settings, run};
+pub use run::{Settings, WhenFull, run};

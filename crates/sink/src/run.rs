@@ -19,11 +19,32 @@ use tradewind_proto::dispatcher::HaltOn;
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
 use tradewind_system::{Clock, random_id};
 
-use crate::args::WhenFull;
 use crate::summary::summary;
 use tradewind_records::{
     self as records, Journal, OpenError, OutputError, Store, TaskHashes, WriterThread,
 };
+
+/// What happens when the output cannot be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum WhenFull {
+    /// It is tried again until it can; nothing is lost meanwhile.
+    #[default]
+    Wait,
+    /// The program ends.
+    Exit,
+}
+
+impl WhenFull {
+    /// As it is written on a command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Exit => "exit",
+        }
+    }
+}
 
 /// What a sink was told to do.
 pub struct Settings {

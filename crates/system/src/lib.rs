@@ -4,6 +4,8 @@
 //! not stop a job: all lines go through one bounded queue.
 
 mod clock;
+mod cores;
 pub mod stderr;
 
 pub use clock::{Clock, random_id};
+pub use cores::cores;

@@ -13,7 +13,7 @@ use tradewind_node::exit::{Audience, OK, REFUSED, STOPPED, TASKS_FAILED};
 use tradewind_proto::collector::Order;
 use tradewind_records::{self as records, Format, Fsync, OutputTarget};
 use tradewind_sink::Settings;
-use tradewind_sink::args::WhenFull;
+use tradewind_sink::WhenFull;
 
 use crate::listening::Listening;
 use crate::taking::{Taking, channel};

@@ -11,7 +11,7 @@ use tradewind_node::block_on_until;
 use tradewind_node::exit::Audience;
 use tradewind_proto::limits::SLOTS_MAX;
 use tradewind_proto::message::{Outcome, Status};
-use tradewind_worker::args::cores;
+use tradewind_system::cores;
 use tradewind_worker::{AsyncRunner, OutcomeFuture, Runner, Settings, StopToken};
 
 use crate::{AsyncContext, Codec, Context, Error, Handle, Reply};

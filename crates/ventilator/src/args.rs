@@ -16,9 +16,8 @@ use tradewind_text::{duration_or_zero, name, payload_bytes_max};
 use tradewind_proto::dispatcher::{Halt, HaltError};
 use tradewind_proto::message::{Layout, Start};
 
-use crate::measure::Measured;
 use crate::run::{Settings, run};
-use tradewind_input::{Asked, Delimiter, Format, InputPath, Source, open};
+use tradewind_input::{Asked, Delimiter, Format, InputPath, Measured, Source, open};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -461,11 +460,6 @@ impl VentilatorArgs {
             Ok(run(settings, source, shutdown).await?.code)
         }))
     }
-}
-
-/// The ventilator's own failures carry what the user can do about them.
-pub(crate) fn cannot_listen(error: tradewind_lanes::BindError) -> Fatal {
-    Fatal { code: exit::LISTEN, error: error.into() }
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@
 //! [`Dispatcher`](tradewind_proto::dispatcher::Dispatcher); this crate holds the input, the
 //! sockets and the flags around it, and knows neither the worker's crate nor the sink's.
 
+#[cfg(feature = "cli")]
 pub mod args;
-mod measure;
 mod reader;
 mod run;
 
+#[cfg(feature = "cli")]
 pub use args::VentilatorArgs;
-pub use measure::Measured;
 pub use run::{Ending, Settings, run};

@@ -8,7 +8,7 @@ use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::doors::{Port, gate_door};
 use tradewind_node::downstream::{Downstream, DownstreamEvent};
 use tradewind_node::exit::{
-    self, Audience, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED,
+    self, Audience, Fatal, INPUT, LISTEN, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED,
 };
 use tradewind_node::links::dialler;
 use tradewind_node::{Asked, Listen, Progress, ProgressView, Room, Shutdown};
@@ -19,10 +19,8 @@ use tradewind_proto::message::{Card, Layout, Role, Start};
 use tradewind_proto::{JobId, SessionId};
 use tradewind_system::{Clock, random_id};
 
-use crate::args::cannot_listen;
-use crate::measure::Measured;
 use crate::reader;
-use tradewind_input::{Chunk, InputError, Item, Source};
+use tradewind_input::{Chunk, InputError, Item, Measured, Source};
 
 /// What a ventilator was told to do.
 pub struct Settings {
@@ -111,9 +109,9 @@ pub async fn run(
     let sink = dialler(settings.sink.clone(), &settings.lanes, &card, Port::Results)?;
     let (options, door) =
         (room.options(&settings.lanes), gate_door(&card, Port::Tasks, room.clone()));
-    let tasks = settings.tasks.open(options, door).await.map_err(cannot_listen)?;
+    let tasks = settings.tasks.open(options, door).await.or_exit(LISTEN)?;
     let door = gate_door(&card, Port::Receipts, room);
-    let receipts = settings.receipts.open(settings.lanes, door).await.map_err(cannot_listen)?;
+    let receipts = settings.receipts.open(settings.lanes, door).await.or_exit(LISTEN)?;
     tracing::info!(
         job = settings.job,
         tasks = %tasks.endpoint(),

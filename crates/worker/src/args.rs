@@ -12,6 +12,7 @@ use tradewind_node::args::{LaneArgs, LogArgs};
 use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE, has_parent};
 use tradewind_node::{Inherited, block_on, exit, logs};
 use tradewind_proto::limits::{OUTPUT_BYTES_MAX, SLOTS_MAX};
+use tradewind_system::cores;
 use tradewind_text::Colsep;
 use tradewind_text::{default_name, duration, duration_or_zero, name, payload_bytes_max, size};
 
@@ -468,11 +469,4 @@ impl WorkerArgs {
         let settings = self.settings()?;
         block_on(|shutdown| run(settings, shutdown))
     }
-}
-
-/// How many tasks this machine runs at once, by default.
-#[must_use]
-pub fn cores() -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    u32::try_from(cores).unwrap_or(SLOTS_MAX).min(SLOTS_MAX)
 }

@@ -5,10 +5,12 @@
 //! [`Executor`](tradewind_proto::executor::Executor); this crate holds the slots, the sockets
 //! and the flags around it, and knows neither the ventilator's crate nor the sink's.
 
+#[cfg(feature = "cli")]
 pub mod args;
 mod run;
 mod runner;
 
+#[cfg(feature = "cli")]
 pub use args::WorkerArgs;
 pub use run::{Settings, run};
 pub use runner::{AsyncHandler, AsyncRunner, OutcomeFuture, Runner, StopToken};

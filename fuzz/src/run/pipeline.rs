@@ -1,9 +1,9 @@
 //! The parser itself.
 
 #[allow(dead_code, reason = "nobody reads here what was parsed")]
-#[path = "../../../crates/tradewind/src/run/pipeline/file.rs"]
+#[path = "../../../crates/cli/src/run/pipeline/file.rs"]
 mod file;
-#[path = "../../../crates/tradewind/src/run/pipeline/table.rs"]
+#[path = "../../../crates/cli/src/run/pipeline/table.rs"]
 mod table;
 
 pub fn parse(bytes: &[u8]) -> Result<(), String> {

@@ -25,10 +25,12 @@ use tradewind_node::exit::{
 use tradewind_node::{Asked, Shutdown, block_on, exit, logs};
 use tradewind_proto::dispatcher::Timeout;
 use tradewind_records::{FileId, Format, OutputTarget, ReadFile, check_distinct};
-use tradewind_sink::args::{OutputArgs, WhenFull};
+use tradewind_sink::WhenFull;
+use tradewind_sink::args::OutputArgs;
+use tradewind_system::cores;
 use tradewind_text::default_name;
 use tradewind_ventilator::args::{AskedFields, FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
-use tradewind_worker::args::{FieldKind, HandlerArgs, PIPES, REPLACEMENTS, cores};
+use tradewind_worker::args::{FieldKind, HandlerArgs, PIPES, REPLACEMENTS};
 
 use self::child::{Children, End, Part, Role, arg, flag};
 use self::jobs::Jobs;

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tradewind_input::Input;
+use crate::Input;
 
 /// An input whose size is known, and how much of it was read.
 #[derive(Clone, Debug)]
@@ -20,7 +20,8 @@ struct Counted<R> {
 
 impl Measured {
     /// Looks on while an input is read, if its size is known.
-    pub(crate) fn new(input: Input) -> (Input, Option<Self>) {
+    #[must_use]
+    pub fn new(input: Input) -> (Input, Option<Self>) {
         let Some(bytes) = input.bytes.filter(|bytes| *bytes > 0) else { return (input, None) };
         let read = Arc::default();
         let reader = Counted { reader: input.reader, read: Arc::clone(&read) };
@@ -28,7 +29,8 @@ impl Measured {
     }
 
     /// How many tasks there are in all, taken that those to come are as long as those that were read.
-    pub(crate) fn about(&self, tasks: u64) -> Option<u64> {
+    #[must_use]
+    pub fn about(&self, tasks: u64) -> Option<u64> {
         let read = self.read.load(Ordering::Relaxed).min(self.bytes);
         let about = u128::from(tasks) * u128::from(self.bytes) / u128::from(read).max(1);
         let about = u64::try_from(about).ok().filter(|_| tasks > 0 && read > 0)?;
@@ -47,7 +49,7 @@ impl<R: Read> Read for Counted<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tradewind_input::InputPath;
+    use crate::InputPath;
 
     #[test]
     fn the_total_is_estimated_from_what_was_read() {

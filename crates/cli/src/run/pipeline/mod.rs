@@ -11,9 +11,10 @@ use std::process::Stdio;
 use tradewind_handlers::{Input, Template, TermSeq, check_program};
 use tradewind_node::exit::{self, CLOSED, COMMAND, Fatal, OK, USAGE};
 use tradewind_node::{Shutdown, block_on};
+use tradewind_system::cores;
 use tradewind_text::default_name;
 use tradewind_ventilator::args::AskedFields;
-use tradewind_worker::args::{asked_fields, cores};
+use tradewind_worker::args::asked_fields;
 
 use self::file::{Feed, Pipeline, Stage, StageHandler};
 use super::child::{Children, Part, Role, arg, flag};
