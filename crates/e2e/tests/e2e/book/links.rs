@@ -87,6 +87,23 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
+fn every_file_that_is_named_exists() {
+    const FOLDERS: [&str; 4] = ["crates/", "scripts/", "examples/", "deploy/"];
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    let mut checked = 0;
+    for page in documents() {
+        for word in page.text.split(|c| !is_part(c)) {
+            let word = word.trim_start_matches("./").trim_end_matches('.');
+            if FOLDERS.iter().any(|folder| word.starts_with(folder)) {
+                assert!(root().join(word).exists(), "{}: {word} does not exist", page.name);
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 30, "only {checked} files were found");
+}
+
+#[test]
 fn the_table_of_contents_has_every_page_once() {
     let summary = Page::read("docs/src/SUMMARY.md");
     let mut listed = targets(&summary);
