@@ -75,7 +75,6 @@ fn script(steps: &[Step<'_>], has_network: bool) -> String {
             Step::Script { lines, .. } => {
                 let _ = write!(script, "(\nset -e\n{}\n)", lines.join("\n"));
             }
-            Step::Machines { .. } if !has_network => script += "echo skipped",
             Step::Machines { commands, .. } => {
                 script += "ids=\n";
                 for command in commands {
@@ -134,6 +133,11 @@ fn run(page: &Page, has_network: bool) -> Vec<String> {
         } else if ["console", "sh"].contains(&block.language) && !comment.starts_with("not run: ") {
             all.extend(steps(&block));
         }
+    }
+    if !has_network {
+        // What comes later in the page may look at what they have left.
+        let is_for_machines = |step: &Step<'_>| matches!(step, Step::Machines { .. });
+        all.truncate(all.iter().position(is_for_machines).unwrap_or(all.len()));
     }
     if all.is_empty() {
         return Vec::new();
