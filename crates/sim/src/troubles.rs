@@ -65,7 +65,9 @@ impl Plan {
         self.tasks.extend((0..rng.usize(2_000..5_000)).map(|_| plain(rng.u64(1..=1_000))));
         for who in [Trunk::Sink, Trunk::Ventilator] {
             if rng.bool() {
-                let (back_us, is_silent) = (rng.u64(0..SECOND), rng.bool());
+                // Workers that do not learn of it speak to nobody, and are lost for that.
+                let is_sparing = self.is_sparing || self.is_bloodless;
+                let (back_us, is_silent) = (rng.u64(0..SECOND), rng.bool() && !is_sparing);
                 self.faults.push((rng.u64(0..longest), Fault::Restart { who, back_us, is_silent }));
             }
         }
