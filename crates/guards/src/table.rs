@@ -52,8 +52,8 @@ const BYTES_MARGIN: f64 = 1.1;
 /// task, as counted and without a margin. What has become cheaper should be written down here. Where
 /// tasks lie in lists, each has eight bytes for what it was in the input of a job of several stages.
 pub const LOOPS: [Loop; 15] = [
-    known("dispatcher", loops::dispatcher, 366.7, 6.00, 56.5),
-    known("dispatcher-of-100", loops::dispatcher_of_100, 502.5, 19.46, 57.4),
+    known("dispatcher", loops::dispatcher, 337.2, 6.00, 56.5),
+    known("dispatcher-of-100", loops::dispatcher_of_100, 435.9, 19.34, 57.4),
     known("executor", loops::executor, 816.0, 3.00, 200.1),
     known("executor-of-100", loops::executor_of_100, 847.7, 24.00, 200.5),
     known("collector", loops::collector, 179.3, 8.00, 160.8),

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use crate::collector::{Beyond, Collector, Counts, Opened, Opening, Records};
-use crate::dispatcher::{Dispatcher, DispatcherConfig, Timeout};
+use crate::dispatcher::{Dispatcher, DispatcherConfig, StageReport, Timeout};
 use crate::message::{Layout, Start, Status, ToSink, ToVentilator};
 use crate::{JobId, SessionId, Time};
 
@@ -55,8 +55,6 @@ pub struct Relay {
     upstream: Collector,
     downstream: Dispatcher,
     keep_newline: bool,
-    /// The job is known to be flushed.
-    is_flushed: bool,
     is_done: bool,
     /// A refusal was passed on.
     is_refused: bool,
@@ -86,14 +84,7 @@ impl Relay {
             seed,
         });
         let upstream = Collector::relay(session);
-        Self {
-            upstream,
-            downstream,
-            keep_newline,
-            is_flushed: false,
-            is_done: false,
-            is_refused: false,
-        }
+        Self { upstream, downstream, keep_newline, is_done: false, is_refused: false }
     }
 
     /// What collects the results of the earlier stage.
@@ -152,7 +143,7 @@ impl Relay {
                     let opening = Opening { job, name, start, stage, is_untouched };
                     self.downstream.handle_reopening(opening);
                 }
-                (self.is_flushed, self.is_refused) = (false, false);
+                self.is_refused = false;
                 self.upstream.handle_message(message);
             }
             message => self.upstream.handle_message(message),
@@ -193,30 +184,59 @@ impl Relay {
 
     /// What one machine says is news for the other.
     fn flow(&mut self) {
-        let Self { upstream, downstream, keep_newline, .. } = self;
-        if let Some(opening) = upstream.poll_open() {
+        if let Some(opening) = self.upstream.poll_open() {
             self.is_refused = false;
             let job = next_stage(opening.job);
-            downstream.handle_opening(Opening { job, ..opening });
+            self.downstream.handle_opening(Opening { job, ..opening });
         }
-        if let Some(hello) = downstream.take_hello() {
-            let (stored, again) = (hello.stored.to_set(), hello.again.to_set());
-            downstream.take_stored();
-            if hello.is_first {
-                let counts = Counts { ok: stored.count(), ..Counts::default() };
-                let job = stage_before(hello.job);
-                upstream.handle_opened(Opened { job, stored, counts, again, pending: None });
-            } else {
-                upstream.handle_stored(&hello.stored);
-                upstream.handle_opened_again(again);
+        self.hear_downstream();
+        self.hand_on();
+        self.hear_downstream();
+        self.downstream.handle_all_here(self.upstream.is_all_taken());
+        if self.is_done && self.downstream.ended().is_none() {
+            self.downstream.handle_job_done();
+        }
+    }
+
+    /// The stage before hears what there is to hear of this one.
+    fn hear_downstream(&mut self) {
+        let upstream = &mut self.upstream;
+        while let Some(report) = self.downstream.poll_report() {
+            match report {
+                StageReport::Opened(hello) if hello.is_first => {
+                    let (stored, again) = (hello.stored.to_set(), hello.again.to_set());
+                    let counts = Counts { ok: stored.count(), ..Counts::default() };
+                    let job = stage_before(hello.job);
+                    upstream.handle_opened(Opened {
+                        job,
+                        stored,
+                        counts,
+                        again,
+                        ..Opened::default()
+                    });
+                }
+                StageReport::Opened(hello) => {
+                    upstream.handle_stored(&hello.stored);
+                    upstream.handle_opened_again(hello.again.to_set());
+                }
+                StageReport::Refused(reason) => {
+                    self.is_refused = true;
+                    upstream.handle_refused(reason);
+                }
+                StageReport::Stored(stored) => upstream.handle_stored(&stored),
+                StageReport::Standing(standing) => {
+                    let (held_bytes, failed) = (standing.kept_bytes, standing.failed);
+                    let beyond = Beyond { held_bytes, failed };
+                    upstream.handle_beyond(beyond, standing.is_stuck, standing.report);
+                }
+                StageReport::Flushed => upstream.handle_flushed(),
             }
         }
-        if let Some(reason) = downstream.refusal()
-            && !self.is_refused
-        {
-            self.is_refused = true;
-            upstream.handle_refused(reason.to_owned());
-        }
+    }
+
+    /// What the stage before has made is a task of this one, or goes on as it is.
+    fn hand_on(&mut self) {
+        let Self { upstream, downstream, keep_newline, .. } = self;
         while let Some(lists) = upstream.poll_write() {
             let count = lists.len();
             for Records { worker, stage, results } in lists {
@@ -231,21 +251,6 @@ impl Relay {
                 }
             }
             upstream.handle_handed_on(count);
-        }
-        let stored = downstream.take_stored();
-        if !stored.is_empty() {
-            upstream.handle_stored(&stored);
-        }
-        let beyond = Beyond { held_bytes: downstream.kept_bytes(), failed: downstream.failed() };
-        let report = downstream.report();
-        upstream.handle_beyond(beyond, downstream.is_sink_stuck(), report);
-        downstream.handle_all_here(upstream.is_all_taken());
-        if downstream.is_all_flushed() && !self.is_flushed {
-            self.is_flushed = true;
-            upstream.handle_flushed();
-        }
-        if self.is_done && downstream.ended().is_none() {
-            downstream.handle_job_done();
         }
     }
 }

@@ -13,7 +13,7 @@ impl Dispatcher {
     /// A worker says that it has so many tasks. If that is too few, it is asked, and if it does not
     /// answer, its lane is closed: it did not die, and what it was given goes to others.
     pub(super) fn hear_beat(&mut self, now: Time, session: SessionId, held: u64) {
-        let is_over = self.ended.is_some() || self.is_cancelled();
+        let is_over = self.course.ended.is_some() || self.is_cancelled();
         let Some(worker) = self.roster.get_mut(session) else { return };
         let is_called = worker.call.is_some();
         // Heartbeats that come close together have waited behind a large result: they are old.
@@ -39,11 +39,11 @@ impl Dispatcher {
         let Some(worker) = self.roster.get(session) else { return };
         let (lane, name, out) = (worker.lane, worker.name.clone(), worker.out.count());
         let seqs: Vec<Seq> = worker.out.iter().collect();
-        self.notices.push_back(Notice::Deaf { worker: name, out });
+        self.outbox.notices.push_back(Notice::Deaf { worker: name, out });
         for seq in seqs {
             self.note_failed_at(seq, session);
         }
         self.lose(session, false);
-        self.closes.push_back(lane);
+        self.outbox.closes.push_back(lane);
     }
 }

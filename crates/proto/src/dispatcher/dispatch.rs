@@ -1,7 +1,7 @@
 //! Who gets which task next.
 
 use super::halt::Budget;
-use super::ledger::{Class, Entry, Shipment, TaskState};
+use super::ledger::{Class, Shipment, TaskState};
 use super::worker::{Phase, Worker};
 use super::{Dispatcher, Transmit};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HELD_BYTES_MAX};
@@ -11,18 +11,18 @@ use crate::{Seq, SessionId, Time};
 impl Dispatcher {
     /// The next batch of tasks for whoever should have one.
     pub(super) fn dispatch(&mut self, now: Time) -> Option<Transmit> {
-        if !self.sink.is_open() || self.ended.is_some() {
+        if !self.sink.is_open() || self.course.ended.is_some() {
             return None;
         }
         let is_called = |worker: &Worker| worker.phase == Phase::Called;
-        if let Some(roll) = &self.roll
+        if let Some(roll) = &self.roll.call
             && !roll.is_open_ended
             && !self.roster.values().any(is_called)
             && roll.expected.iter().all(|session| self.roster.contains(*session))
         {
-            self.roll = None;
+            self.roll.call = None;
         }
-        self.budget = self.halt_budget();
+        self.halting.budget = self.halt_budget();
         if let Some(special) = self.dispatch_special(now) {
             return Some(special);
         }
@@ -30,7 +30,7 @@ impl Dispatcher {
         let avoid = self.avoided(first);
         let left = self.left(now);
         let least = self.tail.least_worth();
-        let is_idle_only = self.budget.is_idle_only();
+        let is_idle_only = self.halting.budget.is_idle_only();
         let room = |worker: &Worker| {
             let room = left.as_ref().map_or_else(|| worker.window(least), |left| left.room(worker));
             if is_idle_only { room.min(worker.window.slots()) } else { room }
@@ -58,7 +58,7 @@ impl Dispatcher {
 
         let share = if left.is_some() { u64::MAX } else { self.even_share(worker) };
         let count = worker.free(room(worker)).min(share).min(BATCH_TASKS_MAX as u64);
-        let count = self.budget.tasks().map_or(count, |most| count.min(most));
+        let count = self.halting.budget.tasks().map_or(count, |most| count.min(most));
         let room = worker.free_bytes();
         let was_idle = worker.out.is_empty();
         let mut shipment = Shipment::new(session, count as usize);
@@ -77,15 +77,23 @@ impl Dispatcher {
             // else or that has room for it.
             let alone = shipment.len() == 0 && (was_idle || size <= room);
             // What is too large for somebody is seen to by itself.
-            if (!fits && !alone) || size > self.payload_bytes_min {
+            if (!fits && !alone) || size > self.roster.payload_bytes_min {
                 break;
             }
-            self.ledger.dispatch(seq, self.config.retries, &mut shipment);
-            next = if is_plain && self.is_fresh() {
-                Some(self.ledger.fresh())
-            } else {
-                self.next_to_dispatch()
-            };
+            let retries = self.config.retries;
+            self.ledger.dispatch(seq, retries, &mut shipment);
+            if is_plain {
+                let bytes_max = room.min(BATCH_BYTES_MAX as u64);
+                let task_bytes_max = self.roster.payload_bytes_min;
+                self.ledger.dispatch_fresh(
+                    count,
+                    bytes_max,
+                    task_bytes_max,
+                    retries,
+                    &mut shipment,
+                );
+            }
+            next = self.next_to_dispatch();
         }
         self.send_tasks(now, session, shipment, was_idle)
     }
@@ -128,21 +136,12 @@ impl Dispatcher {
         }
     }
 
-    /// May the lowest seq that was never dispatched be, as far as it is concerned itself?
-    fn is_fresh(&self) -> bool {
-        let fresh = self.ledger.fresh();
-        let is_fresh = |entry: &Entry| entry.state() == TaskState::Fresh;
-        self.ledger.fresh_room() > 0
-            && self.is_due(fresh)
-            && self.ledger.get(fresh).is_some_and(is_fresh)
-    }
-
     /// Who should rather not have this task.
     fn avoided(&self, seq: Seq) -> Option<SessionId> {
-        if self.marks.is_empty() {
+        if self.suspicions.marks.is_empty() {
             return None;
         }
-        self.marks.get(&seq)?.failed_at.last().copied()
+        self.suspicions.marks.get(&seq)?.failed_at.last().copied()
     }
 
     /// Passes over fresh tasks that nobody has to run: those that cannot be, which are given up
@@ -154,13 +153,13 @@ impl Dispatcher {
             let fresh = self.ledger.fresh();
             if state == TaskState::Fresh {
                 // What is too large for somebody does not hold up the rest.
-                let is_large = bytes > self.payload_bytes_min;
+                let is_large = bytes > self.roster.payload_bytes_min;
                 if !is_large || self.ledger.fresh_room() == 0 || !self.is_due(fresh) {
                     break;
                 }
                 self.ledger.requeue(fresh, Class::Large(self.seen));
             } else if state == TaskState::GivenUp
-                && self.relay.is_none()
+                && !self.source.has_no_order()
                 && let Some(given_up) = self.ledger.records().given_up(fresh).cloned()
             {
                 self.send_give_up(fresh, given_up);
@@ -174,7 +173,7 @@ impl Dispatcher {
         self.pass_over();
         let fresh =
             (self.ledger.fresh_room() > 0 && !self.is_fresh_held()).then_some(self.ledger.fresh());
-        let again = self.ledger.waiting().any.first().copied().filter(|_| self.roll.is_none());
+        let again = self.ledger.waiting().any.first().copied().filter(|_| self.roll.call.is_none());
         let seq = again.or(fresh)?;
         self.may_go(seq).then_some(seq)
     }
@@ -182,13 +181,13 @@ impl Dispatcher {
     /// While the sink holds too much, only what it waits for may go: that is what lets it write and
     /// forget. The same while what was received may halt the job when it is stored.
     pub(super) fn may_go(&self, seq: Seq) -> bool {
-        let is_held = self.sink.held_bytes >= HELD_BYTES_MAX || self.budget == Budget::Wait;
+        let is_held = self.sink.held_bytes >= HELD_BYTES_MAX || self.halting.budget == Budget::Wait;
         !is_held || seq == self.ledger.base()
     }
 
     /// Tasks that a worker may hold, whatever there is to hand out.
     pub(super) fn room(&self, worker: &Worker) -> u64 {
-        if self.budget.is_idle_only() {
+        if self.halting.budget.is_idle_only() {
             worker.window.slots()
         } else {
             worker.window(self.tail.least_worth())

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Dispatcher;
 use super::ledger::TaskState;
 use crate::message::Received;
-use crate::{Seq, SeqRange, SeqRanges};
+use crate::{Seq, SeqRange, SeqRanges, SeqSet};
 
 /// Ends the job once enough tasks have ended in some way; GNU parallel's `--halt`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,6 +74,21 @@ pub(super) enum Budget {
     Wait,
 }
 
+/// What is known of a job that may be halted.
+#[derive(Debug)]
+pub(super) struct Halting {
+    /// Tasks that were received and not stored, and may halt the job.
+    pub(super) unstored: SeqSet,
+    /// What may be handed out before it is known whether the job is to be halted.
+    pub(super) budget: Budget,
+}
+
+impl Default for Halting {
+    fn default() -> Self {
+        Self { unstored: SeqSet::new(), budget: Budget::Free }
+    }
+}
+
 impl Budget {
     /// Is only what starts at once to be handed out?
     pub(super) fn is_idle_only(self) -> bool {
@@ -112,7 +127,7 @@ impl Halt {
 impl Dispatcher {
     /// The number of ends that the job is to be halted for, if it is a number and it is not over.
     fn halt_limit(&self) -> Option<(Halt, u64)> {
-        let halt = self.config.halt.filter(|_| self.stopped.is_none())?;
+        let halt = self.config.halt.filter(|_| self.course.stopped.is_none())?;
         match halt.limit {
             HaltLimit::Count(limit) => Some((halt, limit)),
             HaltLimit::Percent(_) => None,
@@ -126,10 +141,10 @@ impl Dispatcher {
         let fresh = self.ledger.fresh();
         let given_up = self.ledger.records().all_given_up();
         let given_up = given_up.take_while(|(seq, _)| *seq < fresh).count() as u64;
-        let under_way = out + self.unstored.count() + given_up;
+        let under_way = out + self.halting.unstored.count() + given_up;
         if left > under_way + 1 {
             Budget::Tasks(left - under_way - 1)
-        } else if self.unstored.is_empty() && given_up == 0 {
+        } else if self.halting.unstored.is_empty() && given_up == 0 {
             Budget::Idle
         } else {
             Budget::Wait
@@ -148,20 +163,20 @@ impl Dispatcher {
             let range = range.clamped(self.ledger.base(), self.handed_out());
             for seq in range.seqs().filter(|_| may_count) {
                 if !matches!(self.ledger.state(seq), None | Some(TaskState::Settled)) {
-                    self.unstored.insert(seq);
+                    self.halting.unstored.insert(seq);
                 }
             }
         }
     }
 
     pub(super) fn forget_unstored(&mut self, stored: &SeqRanges) {
-        if self.unstored.is_empty() {
+        if self.halting.unstored.is_empty() {
             return;
         }
         for range in stored.as_slice() {
-            self.unstored.remove_range(*range);
+            self.halting.unstored.remove_range(*range);
         }
-        self.unstored.remove_range(SeqRange { start: Seq(0), end: self.ledger.base() });
+        self.halting.unstored.remove_range(SeqRange { start: Seq(0), end: self.ledger.base() });
     }
 }
 

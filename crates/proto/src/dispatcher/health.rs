@@ -13,7 +13,7 @@ use super::worker::{Phase, Worker};
 use super::{Dispatcher, Transmit};
 use crate::limits::{PROBE_PAUSE_MAX, PROBE_PAUSE_MIN};
 use crate::message::ToWorker;
-use crate::{CallId, Seq, SessionId, Time};
+use crate::{Seq, SessionId, Time};
 
 /// How the tasks of a worker end.
 #[derive(Debug)]
@@ -252,7 +252,7 @@ impl Dispatcher {
             if was_aside && !worker.health.is_over(self.config.worker_failures_max) {
                 worker.health.take_back();
                 let worker = worker.name.clone();
-                self.notices.push_back(Notice::TakenBack { worker });
+                self.outbox.notices.push_back(Notice::TakenBack { worker });
             }
             return;
         }
@@ -283,7 +283,7 @@ impl Dispatcher {
             } else if is_bad(worker) && !worker.health.is_aside {
                 worker.health.set_aside(now);
                 let Worker { name, health, .. } = &*worker;
-                self.notices.push_back(Notice::SetAside {
+                self.outbox.notices.push_back(Notice::SetAside {
                     worker: name.clone(),
                     failed: health.failed,
                     ended: health.ended,
@@ -293,7 +293,7 @@ impl Dispatcher {
                 aside.push(*session);
             }
         }
-        self.has_aside = self.roster.values().any(|worker| worker.health.is_aside);
+        self.roster.has_aside = self.roster.values().any(|worker| worker.health.is_aside);
         for session in aside {
             self.recall_all(session);
         }
@@ -301,15 +301,14 @@ impl Dispatcher {
 
     /// Asks a worker to hand back whatever it has not started.
     pub(super) fn recall_all(&mut self, session: SessionId) {
-        let call = self.next_call;
         let Some(worker) = self.roster.get_mut(session) else { return };
         if worker.recall.is_some() || worker.out.count() <= worker.window.slots() {
             return;
         }
-        self.next_call = CallId(call.0 + 1);
+        let call = self.roll.take_call();
         worker.recall = Some(call);
         let recall = ToWorker::Recall { job: self.config.job, call, keep: 0 };
-        self.transmits.push_back(Transmit::Worker(worker.lane, recall));
+        self.outbox.transmits.push_back(Transmit::Worker(worker.lane, recall));
     }
 
     /// A task for a worker that was set aside, to see whether its host got well.

@@ -1,12 +1,13 @@
 //! Who holds what: the roll call, news of workers, and what a lost worker leaves behind.
 
+use super::course::Stopped;
 use super::ledger::TaskState;
 use super::marks::Verdict;
 use super::worker::Phase;
-use super::{Dispatcher, Notice, Stopped, Timeout, Transmit};
+use super::{Dispatcher, Notice, Timeout, Transmit};
 use crate::limits::{RANGES_MAX, SLOTS_MAX};
 use crate::message::{News, Status, ToSink, ToWorker};
-use crate::{CallId, LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Time};
+use crate::{LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Time};
 
 impl Dispatcher {
     pub(super) fn roll_call(&mut self, session: SessionId) {
@@ -15,17 +16,16 @@ impl Dispatcher {
             return;
         }
         let Some(worker) = self.roster.get_mut(session) else { return };
-        let (lane, call) = (worker.lane, self.next_call);
-        self.next_call = CallId(call.0 + 1);
+        let (lane, call) = (worker.lane, self.roll.take_call());
         worker.phase = Phase::Called;
         worker.call = Some(call);
         worker.recall = None;
         let roll_call =
             ToWorker::RollCall { job: self.config.job, call, layout: self.config.layout.clone() };
-        self.transmits.push_back(Transmit::Worker(lane, roll_call));
+        self.outbox.transmits.push_back(Transmit::Worker(lane, roll_call));
         if self.is_cancelled() {
             let cancel = ToWorker::Cancel { job: self.config.job };
-            self.transmits.push_back(Transmit::Worker(lane, cancel));
+            self.outbox.transmits.push_back(Transmit::Worker(lane, cancel));
         }
     }
 
@@ -79,7 +79,7 @@ impl Dispatcher {
                 // One that was told to leave has no reason of its own.
                 if is_new && !reason.is_empty() {
                     let worker = worker.name.clone();
-                    self.notices.push_back(Notice::Leaves { worker, reason });
+                    self.outbox.notices.push_back(Notice::Leaves { worker, reason });
                 }
             }
             // Whatever else it says waits behind this.
@@ -88,7 +88,7 @@ impl Dispatcher {
             News::Goodbye => {
                 let lane = worker.lane;
                 self.lose(session, false);
-                self.closes.push_back(lane);
+                self.outbox.closes.push_back(lane);
             }
         }
     }
@@ -110,7 +110,7 @@ impl Dispatcher {
         }
         self.reach(unfinished);
         self.reach(finished);
-        self.is_doubled |= !held.is_empty();
+        self.roll.is_doubled |= !held.is_empty();
         self.hold_ahead(session, &held);
         held.remove_range(SeqRange { start: Seq(0), end: self.ledger.base() });
         held.remove_range(SeqRange { start: self.handed_out(), end: Seq(u64::MAX) });
@@ -193,7 +193,7 @@ impl Dispatcher {
     pub(super) fn lose(&mut self, session: SessionId, is_blaming: bool) {
         self.release_ahead(session, None);
         let Some(worker) = self.roster.remove(session) else { return };
-        if let Some(roll) = &mut self.roll {
+        if let Some(roll) = &mut self.roll.call {
             roll.expected.remove(&session);
         }
         // Tasks start in the order of their seqs: only the first ones can have been running, and
@@ -222,7 +222,7 @@ impl Dispatcher {
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
-        self.stopped == Some(Stopped::Cancelled)
+        self.course.stopped == Some(Stopped::Cancelled)
     }
 
     /// Gives up a task that nobody has, if it is not to be dispatched again. One that is not here
@@ -236,7 +236,7 @@ impl Dispatcher {
             return true;
         }
         let losses_max = self.config.losses_max as usize;
-        let mark = self.marks.get(&seq);
+        let mark = self.suspicions.marks.get(&seq);
         if let Some(Verdict::Guilty(losses)) = mark.map(|mark| mark.verdict(losses_max)) {
             let reason =
                 format!("its worker was lost {losses} times, at last with nothing beside it");
@@ -248,7 +248,7 @@ impl Dispatcher {
 
     /// Leaves a task that was dispatched twice to the other one who has it, if there is one.
     pub(super) fn hand_over(&mut self, from: SessionId, seq: Seq) -> bool {
-        if !self.is_doubled {
+        if !self.roll.is_doubled {
             return false;
         }
         let mut others = self.roster.iter();
@@ -261,7 +261,7 @@ impl Dispatcher {
     /// What only the old sink had in memory must come again: from the worker that retains it, or
     /// from another one if that worker is gone.
     pub(super) fn forget_received(&mut self) {
-        self.unstored = SeqSet::new();
+        self.halting.unstored = SeqSet::new();
         for seq in self.ledger.forget_received(&mut self.roster) {
             if !self.give_up_if_hopeless(seq) {
                 self.requeue(seq);
@@ -287,24 +287,24 @@ impl Dispatcher {
     /// or with none.
     fn tell_limits(&mut self) {
         let limits = self.limits();
-        let (old, new) = (self.told_limit_us, limits.timeout_us);
+        let (old, new) = (self.run_times.told_limit_us, limits.timeout_us);
         let is_fixed = !matches!(self.config.timeout, Some(Timeout::Percent(_)));
         let has_moved = old.is_none_or(|old| new.is_some_and(|new| new.abs_diff(old) > old / 10));
         if is_fixed || new.is_none() || !has_moved {
             return;
         }
-        self.told_limit_us = new;
+        self.run_times.told_limit_us = new;
         let job = self.config.job;
         let told = self.roster.lanes();
         let told = told.map(|lane| Transmit::Worker(lane, ToWorker::Limits { job, limits }));
-        self.transmits.extend(told);
+        self.outbox.transmits.extend(told);
     }
 
     pub(super) fn beat(&mut self, now: Time) {
         self.end_idle_reading();
         self.tell_limits();
         let pings = self.roster.lanes().map(|lane| Transmit::Worker(lane, ToWorker::Ping));
-        self.transmits.extend(pings);
+        self.outbox.transmits.extend(pings);
         if self.sink.is_open() {
             self.send_sink(ToSink::Ping);
         } else {
@@ -330,10 +330,10 @@ impl Dispatcher {
             if let Some(worker) = self.roster.get(session) {
                 let (worker, out) = (worker.name.clone(), worker.out.count());
                 let seconds = timeout.as_secs();
-                self.notices.push_back(Notice::Silent { worker, seconds, out });
+                self.outbox.notices.push_back(Notice::Silent { worker, seconds, out });
             }
             self.lose(session, true);
-            self.closes.push_back(lane);
+            self.outbox.closes.push_back(lane);
         }
     }
 }

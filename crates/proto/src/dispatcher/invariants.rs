@@ -30,8 +30,6 @@ impl Dispatcher {
             let end = worker.out.end();
             assert!(end <= self.ledger.end(), "{} holds what is unheard of", worker.name);
         }
-        for seq in self.marks.keys() {
-            assert!(self.ledger.base() <= *seq, "{seq} has its record, and something against it");
-        }
+        self.suspicions.check_invariants(self.ledger.base());
     }
 }

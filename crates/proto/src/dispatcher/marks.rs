@@ -8,6 +8,8 @@
 //! is allowed, for the last of them alone, and all of these workers have stayed away for long enough
 //! to be dead.
 
+use std::collections::BTreeMap;
+
 use super::Dispatcher;
 use super::ledger::Class;
 use super::worker::{Phase, Worker};
@@ -43,6 +45,24 @@ pub(super) struct Gone {
     cut: Option<Time>,
     /// Tasks that are blamed.
     blamed: Vec<Seq>,
+}
+
+/// What is held against tasks, and which workers were lost.
+#[derive(Debug, Default)]
+pub(super) struct Suspicions {
+    /// By tasks that have no record.
+    pub(super) marks: BTreeMap<Seq, Mark>,
+    /// Lost workers that tasks are blamed for and that may be back.
+    pub(super) gone: BTreeMap<SessionId, Gone>,
+}
+
+impl Suspicions {
+    /// Panics if something is held against a task that has its record.
+    pub(super) fn check_invariants(&self, base: Seq) {
+        for seq in self.marks.keys() {
+            assert!(base <= *seq, "{seq} has its record, and something against it");
+        }
+    }
 }
 
 /// What losses mean for a task.
@@ -104,7 +124,7 @@ impl Gone {
 impl Dispatcher {
     /// A task failed there, or could not be started: it is better tried at another worker.
     pub(super) fn note_failed_at(&mut self, seq: Seq, session: SessionId) {
-        self.marks.entry(seq).or_default().note_failed_at(session);
+        self.suspicions.marks.entry(seq).or_default().note_failed_at(session);
     }
 
     /// Blames tasks for the loss of the worker that they may have run at.
@@ -112,16 +132,18 @@ impl Dispatcher {
         let is_alone = worker.out.count() == 1;
         for seq in &blamed {
             let loss = Loss { session, is_alone, is_proven: false };
-            self.marks.entry(*seq).or_default().losses.push(loss);
+            self.suspicions.marks.entry(*seq).or_default().losses.push(loss);
         }
         if !blamed.is_empty() {
-            self.gone.insert(session, Gone { heard: worker.heard, cut: worker.cut, blamed });
+            self.suspicions
+                .gone
+                .insert(session, Gone { heard: worker.heard, cut: worker.cut, blamed });
         }
     }
 
     /// Something was heard of a worker that has no lane.
     pub(super) fn hear_gone(&mut self, now: Time, session: SessionId, news: &News) {
-        let Some(gone) = self.gone.get_mut(&session) else { return };
+        let Some(gone) = self.suspicions.gone.get_mut(&session) else { return };
         if *news == News::Gone {
             // All that it had said comes before this.
             gone.cut = Some(now);
@@ -132,9 +154,9 @@ impl Dispatcher {
 
     /// A worker that was lost lives: nothing that it had has brought it down.
     pub(super) fn take_back_losses(&mut self, session: SessionId) {
-        let Some(gone) = self.gone.remove(&session) else { return };
+        let Some(gone) = self.suspicions.gone.remove(&session) else { return };
         for seq in gone.blamed {
-            let Some(mark) = self.marks.get_mut(&seq) else { continue };
+            let Some(mark) = self.suspicions.marks.get_mut(&seq) else { continue };
             mark.losses.retain(|loss| loss.session != session);
             // It may not have arrived there, and may not the next time.
             mark.note_failed_at(session);
@@ -146,7 +168,7 @@ impl Dispatcher {
 
     /// While nobody can be heard, nobody is silent.
     pub(super) fn hold_judgement(&mut self, now: Time) {
-        for gone in self.gone.values_mut() {
+        for gone in self.suspicions.gone.values_mut() {
             gone.heard = now;
             gone.cut = gone.cut.map(|_| now);
         }
@@ -155,12 +177,12 @@ impl Dispatcher {
     /// Whoever has stayed away for long enough is dead: decides what waits for that.
     pub(super) fn judge(&mut self, now: Time) {
         let timeout = self.config.worker_timeout;
-        let dead = self.gone.iter().filter(|(_, gone)| gone.is_dead(now, timeout));
+        let dead = self.suspicions.gone.iter().filter(|(_, gone)| gone.is_dead(now, timeout));
         let dead: Vec<SessionId> = dead.map(|(session, _)| *session).collect();
         for session in dead {
-            let Some(gone) = self.gone.remove(&session) else { continue };
+            let Some(gone) = self.suspicions.gone.remove(&session) else { continue };
             for seq in gone.blamed {
-                let Some(mark) = self.marks.get_mut(&seq) else { continue };
+                let Some(mark) = self.suspicions.marks.get_mut(&seq) else { continue };
                 let losses = mark.losses.iter_mut().filter(|loss| loss.session == session);
                 losses.for_each(|loss| loss.is_proven = true);
                 if self.ledger.waiting().judged.contains(&seq) {
@@ -172,21 +194,21 @@ impl Dispatcher {
 
     /// Nothing is held against what has its record.
     pub(super) fn forget_marks(&mut self, stored: &SeqRanges) {
-        if self.marks.is_empty() {
+        if self.suspicions.marks.is_empty() {
             return;
         }
         for range in stored.as_slice() {
             let settled: Vec<Seq> =
-                self.marks.range(range.start..range.end).map(|(seq, _)| *seq).collect();
+                self.suspicions.marks.range(range.start..range.end).map(|(seq, _)| *seq).collect();
             for seq in settled {
-                self.marks.remove(&seq);
+                self.suspicions.marks.remove(&seq);
             }
         }
-        self.marks = self.marks.split_off(&self.ledger.base());
+        self.suspicions.marks = self.suspicions.marks.split_off(&self.ledger.base());
     }
 
     pub(super) fn is_suspect(&self, seq: Seq) -> bool {
-        self.marks.get(&seq).is_some_and(|mark| !mark.losses.is_empty())
+        self.suspicions.marks.get(&seq).is_some_and(|mark| !mark.losses.is_empty())
     }
 
     /// Is a suspect out at this worker, as far as is known?
@@ -196,14 +218,14 @@ impl Dispatcher {
 
     /// Did the task fail at this worker?
     pub(super) fn has_failed_at(&self, seq: Seq, session: SessionId) -> bool {
-        self.marks.get(&seq).is_some_and(|mark| mark.failed_at.contains(&session))
+        self.suspicions.marks.get(&seq).is_some_and(|mark| mark.failed_at.contains(&session))
     }
 
     /// What has to be seen to before a task is dispatched again.
     pub(super) fn class(&mut self, seq: Seq) -> Class {
         let now = self.seen;
         let losses_max = self.config.losses_max as usize;
-        if let Some(mark) = self.marks.get_mut(&seq) {
+        if let Some(mark) = self.suspicions.marks.get_mut(&seq) {
             let losses = mark.losses.len();
             if losses > 0 {
                 return match mark.verdict(losses_max) {
@@ -214,7 +236,7 @@ impl Dispatcher {
             }
             mark.failed_at.retain(|session| self.roster.contains(*session));
         }
-        if self.ledger.payload_bytes(seq) > self.payload_bytes_min {
+        if self.ledger.payload_bytes(seq) > self.roster.payload_bytes_min {
             return Class::Large(now);
         }
         if let Some(until) = self.elsewhere_until(seq, now) {
@@ -226,7 +248,8 @@ impl Dispatcher {
     /// Is there a worker that may have it and at which it has not failed, while it has failed at
     /// others?
     pub(super) fn elsewhere(&self, seq: Seq) -> Elsewhere {
-        let Some(mark) = self.marks.get(&seq).filter(|mark| !mark.failed_at.is_empty()) else {
+        let Some(mark) = self.suspicions.marks.get(&seq).filter(|mark| !mark.failed_at.is_empty())
+        else {
             return Elsewhere::Nowhere;
         };
         let bytes = self.ledger.payload_bytes(seq);
@@ -253,7 +276,7 @@ impl Dispatcher {
             Elsewhere::Nowhere => None,
             Elsewhere::Joining => Some(moment),
             Elsewhere::Ready => {
-                let last = self.marks.get(&seq)?.failed_at.last()?;
+                let last = self.suspicions.marks.get(&seq)?.failed_at.last()?;
                 let is_proven = self.roster.get(*last)?.health.is_proven();
                 Some(moment.filter(|_| is_proven))
             }

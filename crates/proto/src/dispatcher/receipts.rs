@@ -51,9 +51,9 @@ impl Dispatcher {
 
     pub(super) fn handle_stored(&mut self, stored: &SeqRanges) {
         self.learn_beyond(stored);
-        let is_relay = self.relay.is_some();
+        let may_be_stored_before = self.source.may_be_stored_before();
         for range in stored.as_slice() {
-            if is_relay {
+            if may_be_stored_before {
                 self.ledger.settle_beyond(&mut self.roster, *range);
             } else {
                 let range = range.clamped(self.ledger.base(), self.ledger.end());

@@ -8,8 +8,10 @@
 
 use std::sync::Arc;
 
+use super::course::Stopped;
 use super::ledger::{Passed, TaskState};
-use super::{Dispatcher, DispatcherConfig, Ended, Stopped, Transmit};
+use super::source::Source;
+use super::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use crate::batch::Batch;
 use crate::collector::Opening;
 use crate::message::{InputEnd, Report, Start, TaskResult, ToSink, ToWorker};
@@ -35,6 +37,40 @@ pub(super) struct Relaying {
     /// that is.
     is_sink_complete: bool,
     refused: Option<String>,
+    /// The refusal was reported.
+    is_refusal_told: bool,
+    /// That all is flushed was reported.
+    is_flush_told: bool,
+    /// How things stood when that was last reported.
+    told: Option<Standing>,
+}
+
+/// What the stage before is to hear of this one.
+#[derive(Debug)]
+pub(crate) enum StageReport {
+    /// The sink has opened the job, for the first time or again.
+    Opened(Hello),
+    /// The job cannot go on.
+    Refused(String),
+    /// These records are in the output.
+    Stored(SeqRanges),
+    /// How things stand has changed.
+    Standing(Standing),
+    /// The sink has flushed all there is.
+    Flushed,
+}
+
+/// How things stand in this stage and in those after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Bytes of tasks and records that are kept here until they are stored.
+    pub(crate) kept_bytes: u64,
+    /// Records stored so far of tasks that did not do what they should.
+    pub(crate) failed: u64,
+    /// The sink says that it cannot write.
+    pub(crate) is_stuck: bool,
+    /// What results are to carry.
+    pub(crate) report: Report,
 }
 
 /// What the sink said when it opened the job.
@@ -47,19 +83,26 @@ pub(crate) struct Hello {
     pub(crate) is_first: bool,
 }
 
+impl Relaying {
+    /// Is all here that the earlier stage will ever send?
+    pub(super) fn is_all_here(&self) -> bool {
+        self.is_all_here
+    }
+}
+
 impl Dispatcher {
     /// The dispatcher of a relay. The job's id and name, and how it begins, come with the
     /// [opening](Self::handle_opening).
     pub(crate) fn relay(config: DispatcherConfig) -> Self {
-        Self { relay: Some(Relaying::default()), resume: None, ..Self::new(config) }
+        Self::with_source(config, Source::stage())
     }
 
     /// A ventilator wants the job opened.
     pub(crate) fn handle_opening(&mut self, opening: Opening) {
-        let Some(relay) = &mut self.relay else { return };
+        let Some(relay) = self.source.relaying_mut() else { return };
         relay.is_asked = true;
         relay.is_untouched = opening.is_untouched;
-        relay.refused = None;
+        (relay.refused, relay.is_refusal_told) = (None, false);
         self.config.job = opening.job;
         self.config.name = opening.name;
         self.config.start = opening.start;
@@ -68,11 +111,12 @@ impl Dispatcher {
 
     /// Another ventilator goes on with the job.
     pub(crate) fn handle_reopening(&mut self, opening: Opening) {
-        let Some(relay) = &mut self.relay else { return };
+        let Some(relay) = self.source.relaying_mut() else { return };
         relay.reopening = Some(opening);
         (relay.is_all_here, relay.is_sink_complete, relay.refused) = (false, false, None);
-        (self.total, self.input_end) = (None, InputEnd::CutShort);
-        self.stopped = None;
+        (relay.is_flush_told, relay.is_refusal_told) = (false, false);
+        (self.source.total, self.source.end) = (None, InputEnd::CutShort);
+        self.course.stopped = None;
         self.take_up_again();
         self.open_job();
     }
@@ -100,7 +144,7 @@ impl Dispatcher {
 
     /// The job has so many tasks.
     pub(crate) fn handle_total(&mut self, total: u64, end: InputEnd) {
-        self.input_end = end;
+        self.source.end = end;
         self.cut_off(Seq(total));
         self.close_at(Seq(total));
     }
@@ -128,20 +172,20 @@ impl Dispatcher {
 
     /// The job was cancelled.
     pub(crate) fn handle_cancelled(&mut self) {
-        self.stopped = Some(Stopped::Cancelled);
+        self.course.stopped = Some(Stopped::Cancelled);
         self.cancel_all();
     }
 
     /// All that the earlier stage will ever send is here, or not.
     pub(crate) fn handle_all_here(&mut self, is_all_here: bool) {
-        if let Some(relay) = &mut self.relay {
+        if let Some(relay) = self.source.relaying_mut() {
             relay.is_all_here = is_all_here;
         }
     }
 
     /// The first ventilator knows that everything is stored, or has given the job up.
     pub(crate) fn handle_job_done(&mut self) {
-        let refused = self.relay.as_mut().and_then(|relay| relay.refused.take());
+        let refused = self.source.relaying_mut().and_then(|relay| relay.refused.take());
         self.finish(refused.map_or(Ended::Complete, Ended::Refused));
     }
 
@@ -151,58 +195,53 @@ impl Dispatcher {
         self.send_sink(message);
     }
 
-    /// The sink has opened the job, for the first time or again.
-    pub(crate) fn take_hello(&mut self) -> Option<Hello> {
-        self.relay.as_mut()?.hello.take()
-    }
-
-    /// What was stored since this was asked last.
-    pub(crate) fn take_stored(&mut self) -> SeqRanges {
-        self.relay.as_mut().map(|relay| relay.stored.take()).unwrap_or_default()
-    }
-
-    /// Bytes of tasks and records that are kept here until they are stored.
-    pub(crate) fn kept_bytes(&self) -> u64 {
-        self.ledger.kept_bytes()
-    }
-
-    /// Records stored so far of tasks that did not do what they should.
-    pub(crate) fn failed(&self) -> u64 {
-        self.sink.failed
-    }
-
-    /// The sink says that it cannot write.
-    pub(crate) fn is_sink_stuck(&self) -> bool {
-        self.sink.is_stuck
-    }
-
-    /// What results are to carry.
-    pub(crate) fn report(&self) -> Report {
-        self.sink.report
+    /// The next thing that the stage before is to hear.
+    pub(crate) fn poll_report(&mut self) -> Option<StageReport> {
+        let is_all_flushed = self.is_all_flushed();
+        let standing = Standing {
+            kept_bytes: self.ledger.kept_bytes(),
+            failed: self.sink.failed,
+            is_stuck: self.sink.is_stuck,
+            report: self.sink.report,
+        };
+        let relay = self.source.relaying_mut()?;
+        if let Some(hello) = relay.hello.take() {
+            // It says all that is stored.
+            relay.stored = SeqRanges::new();
+            return Some(StageReport::Opened(hello));
+        }
+        if let Some(reason) = relay.refused.clone()
+            && !std::mem::replace(&mut relay.is_refusal_told, true)
+        {
+            return Some(StageReport::Refused(reason));
+        }
+        if !relay.stored.is_empty() {
+            return Some(StageReport::Stored(relay.stored.take()));
+        }
+        if relay.told.replace(standing) != Some(standing) {
+            return Some(StageReport::Standing(standing));
+        }
+        let is_news = is_all_flushed && !std::mem::replace(&mut relay.is_flush_told, true);
+        is_news.then_some(StageReport::Flushed)
     }
 
     /// The sink has flushed all there is.
-    pub(crate) fn is_all_flushed(&self) -> bool {
-        let is_sink_complete = self.relay.as_ref().is_some_and(|relay| relay.is_sink_complete);
+    fn is_all_flushed(&self) -> bool {
+        let is_sink_complete = self.source.relaying().is_some_and(|relay| relay.is_sink_complete);
         // There may be more here that was cut off.
-        is_sink_complete && self.total.is_some_and(|total| self.ledger.base().0 >= total)
+        is_sink_complete && self.source.total.is_some_and(|total| self.ledger.base().0 >= total)
     }
 
     /// The sink has flushed all there is; false if that is not for a relay to note.
     pub(super) fn note_complete(&mut self) -> bool {
-        let Some(relay) = &mut self.relay else { return false };
+        let Some(relay) = self.source.relaying_mut() else { return false };
         relay.is_sink_complete = true;
         true
     }
 
-    /// Will nothing come in any more that has not come?
-    pub(super) fn is_input_over(&self) -> bool {
-        self.relay.as_ref().map_or(self.total.is_some(), |relay| relay.is_all_here)
-    }
-
     /// May a worker hold a task of the job that this dispatcher did not hand out?
     pub(super) fn is_touched(&self) -> bool {
-        match &self.relay {
+        match self.source.relaying() {
             Some(relay) => !relay.is_untouched || self.ledger.fresh() > Seq(0),
             None => self.is_resumed() || self.ledger.fresh() > Seq(0),
         }
@@ -210,12 +249,12 @@ impl Dispatcher {
 
     /// Does a relay not know yet which job it is?
     pub(super) fn is_job_unknown(&self) -> bool {
-        self.relay.as_ref().is_some_and(|relay| !relay.was_opened)
+        self.source.relaying().is_some_and(|relay| !relay.was_opened)
     }
 
     /// How a relay asks for the job, once it knows which.
     pub(super) fn relayed_opening(&self) -> Option<Opening> {
-        let relay = self.relay.as_ref().filter(|relay| relay.is_asked)?;
+        let relay = self.source.relaying().filter(|relay| relay.is_asked)?;
         let current = || Opening {
             job: self.config.job,
             name: self.config.name.clone(),
@@ -234,7 +273,7 @@ impl Dispatcher {
         stored: &SeqRanges,
         again: &SeqRanges,
     ) -> bool {
-        let Some(relay) = &mut self.relay else { return true };
+        let Some(relay) = self.source.relaying_mut() else { return true };
         let is_ours = relay.is_asked
             && (job == self.config.job || (!relay.was_opened && asked == self.config.job));
         if is_ours {
@@ -255,40 +294,35 @@ impl Dispatcher {
     /// an earlier relay may have handed it out.
     pub(super) fn is_roll_due(&self) -> bool {
         let is_first = |hello: &Hello| hello.is_first;
-        let hello = self.relay.as_ref().and_then(|relay| relay.hello.as_ref());
+        let hello = self.source.relaying().and_then(|relay| relay.hello.as_ref());
         hello.is_some_and(is_first) && self.is_touched()
     }
 
     /// The relay cannot go on, and says so to whoever is before it. The workers are not told: the
     /// job may still be resumed.
     pub(super) fn refuse_relayed(&mut self, reason: &str) -> bool {
-        let Some(relay) = &mut self.relay else { return false };
+        let Some(relay) = self.source.relaying_mut() else { return false };
         relay.refused = Some(reason.to_owned());
         true
     }
 
-    /// Why the job was refused, for as long as nobody has asked.
-    pub(crate) fn refusal(&self) -> Option<&str> {
-        self.relay.as_ref()?.refused.as_deref()
-    }
-
     /// Makes room for tasks that a relay hears of before they come.
     pub(super) fn reach(&mut self, ranges: &SeqRanges) {
-        if self.relay.is_some() {
+        if self.source.relaying().is_some() {
             ranges.as_slice().iter().for_each(|range| self.ledger.reach(*range));
         }
     }
 
     /// Remembers what was stored, for the earlier stage to be told.
     pub(super) fn note_stored(&mut self, stored: &SeqRanges) {
-        if let Some(relay) = &mut self.relay {
+        if let Some(relay) = self.source.relaying_mut() {
             stored.as_slice().iter().for_each(|range| relay.stored.push_range(*range));
         }
     }
 
     /// The next records of earlier stages for the sink.
     pub(super) fn next_passed(&mut self) -> Option<Transmit> {
-        if self.relay.is_none() || !self.sink.is_open() || !self.sink.is_connected {
+        if self.source.relaying().is_none() || !self.sink.is_open() || !self.sink.is_connected {
             return None;
         }
         let (stage, worker, results) = self.ledger.next_passed()?;
@@ -300,7 +334,9 @@ impl Dispatcher {
     pub(super) fn cancel_all(&mut self) {
         let job = self.config.job;
         for worker in self.roster.values() {
-            self.transmits.push_back(Transmit::Worker(worker.lane, ToWorker::Cancel { job }));
+            self.outbox
+                .transmits
+                .push_back(Transmit::Worker(worker.lane, ToWorker::Cancel { job }));
         }
         for seq in self.ledger.live().map(|(seq, _)| seq).collect::<Vec<_>>() {
             self.ledger.release(&mut self.roster, seq);

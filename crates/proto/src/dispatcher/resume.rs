@@ -97,29 +97,29 @@ impl Dispatcher {
     /// Is it not yet known where the job stands?
     #[must_use]
     pub fn is_resuming(&self) -> bool {
-        self.resume.as_ref().is_some_and(|resume| resume.phase != Phase::Going)
+        self.source.resume().is_some_and(|resume| resume.phase != Phase::Going)
     }
 
     /// Did another ventilator begin the job?
     pub(super) fn is_resumed(&self) -> bool {
-        self.resume.is_some()
+        self.source.resume().is_some()
     }
 
     /// Has the sink not said yet which job it is?
     pub(super) fn is_asking(&self) -> bool {
-        self.resume.as_ref().is_some_and(|resume| resume.phase == Phase::Asking)
+        self.source.resume().is_some_and(|resume| resume.phase == Phase::Asking)
     }
 
     /// Does the sink's hello not count yet?
     pub(super) fn is_reading_again(&self) -> bool {
-        let phase = self.resume.as_ref().map(|resume| resume.phase);
+        let phase = self.source.resume().map(|resume| resume.phase);
         matches!(phase, Some(Phase::Asking | Phase::Reading))
     }
 
     /// A worker holds these, some of which may not have been read yet.
     pub(super) fn hold_ahead(&mut self, session: SessionId, held: &SeqSet) {
         let end = self.ledger.end();
-        let Some(resume) = &mut self.resume else { return };
+        let Some(resume) = self.source.resume_mut() else { return };
         resume.ahead.retain(|(_, holder), state| *holder != session || *state == Ahead::Received);
         let ahead = held.iter().skip_while(|seq| *seq < end);
         for seq in ahead.take(UNSETTLED_TASKS_MAX as usize) {
@@ -129,7 +129,7 @@ impl Dispatcher {
 
     /// The sink has a result of a task that was not read yet.
     pub(super) fn receive_ahead(&mut self, session: SessionId, ranges: &SeqRanges) {
-        let Some(resume) = &mut self.resume else { return };
+        let Some(resume) = self.source.resume_mut() else { return };
         for ((seq, holder), state) in &mut resume.ahead {
             if *holder == session && ranges.contains(*seq) {
                 *state = Ahead::Received;
@@ -139,7 +139,7 @@ impl Dispatcher {
 
     /// A worker no longer holds tasks that were not read yet: all of them, or these.
     pub(super) fn release_ahead(&mut self, session: SessionId, ranges: Option<&SeqRanges>) {
-        let Some(resume) = &mut self.resume else { return };
+        let Some(resume) = self.source.resume_mut() else { return };
         let is_meant = |seq| ranges.is_none_or(|ranges| ranges.contains(seq));
         resume.ahead.retain(|(seq, holder), state| {
             *holder != session || *state == Ahead::Received || !is_meant(*seq)
@@ -148,7 +148,7 @@ impl Dispatcher {
 
     /// The task that was just read may have been out all the time, at more than one worker.
     pub(super) fn adopt_ahead(&mut self, seq: Seq) {
-        let Some(resume) = &mut self.resume else { return };
+        let Some(resume) = self.source.resume_mut() else { return };
         let of_it = (seq, SessionId(0))..=(seq, SessionId(u64::MAX));
         let holders: Vec<(SessionId, Ahead)> =
             resume.ahead.range(of_it).map(|((_, holder), state)| (*holder, *state)).collect();
@@ -162,7 +162,7 @@ impl Dispatcher {
             }
             let Some(worker) = self.roster.get_mut(session) else { continue };
             worker.out.insert(seq);
-            self.is_doubled = true;
+            self.roll.is_doubled = true;
             if is_first {
                 self.ledger.hold(&mut self.roster, seq, session);
             }
@@ -171,12 +171,12 @@ impl Dispatcher {
 
     /// Must even tasks that were never dispatched wait for the roll call? Somebody may hold them.
     pub(super) fn is_fresh_held(&self) -> bool {
-        (self.is_resumed() || self.relay.is_some()) && self.roll.is_some()
+        self.source.may_be_held() && self.roll.call.is_some()
     }
 
     /// A task of the input was read: is its record stored already?
     pub(super) fn read_again(&mut self, seq: Seq, payload: &[u8]) -> bool {
-        let Some(resume) = &mut self.resume else { return false };
+        let Some(resume) = self.source.resume_mut() else { return false };
         if seq < resume.known_end {
             resume.unverified.push_back(TaskHash::of(payload));
         }
@@ -186,7 +186,7 @@ impl Dispatcher {
     /// The sink has stored what was not read yet.
     pub(super) fn learn_beyond(&mut self, stored: &SeqRanges) {
         let end = self.ledger.end();
-        let Some(resume) = &mut self.resume else { return };
+        let Some(resume) = self.source.resume_mut() else { return };
         for range in stored.as_slice().iter().filter(|range| range.end > end) {
             let start = range.start.max(end);
             resume.known.insert_range(SeqRange { start, end: range.end });
@@ -195,7 +195,7 @@ impl Dispatcher {
 
     /// The sink's hello, before the one that counts.
     pub(super) fn handle_early_hello(&mut self, job: JobId, stored: &SeqRanges, again: &SeqRanges) {
-        let Some(resume) = &mut self.resume else { return };
+        let Some(resume) = self.source.resume_mut() else { return };
         // It is asked by its own id from now on: whatever was to be dropped is dropped.
         self.config.job = job;
         self.config.start = Start::Anew;
@@ -211,13 +211,13 @@ impl Dispatcher {
 
     /// What the sink was sent before may be lost, or its answer.
     pub(super) fn compare_again(&mut self) {
-        if let Some(resume) = &mut self.resume {
+        if let Some(resume) = self.source.resume_mut() {
             resume.sent = 0;
         }
     }
 
     pub(super) fn handle_verified(&mut self, below: Seq) {
-        let Some(resume) = &mut self.resume else { return };
+        let Some(resume) = self.source.resume_mut() else { return };
         while resume.verified < below && resume.sent > 0 {
             resume.unverified.pop_front();
             resume.sent -= 1;
@@ -232,7 +232,7 @@ impl Dispatcher {
         if !self.sink.is_connected {
             return None;
         }
-        let resume = self.resume.as_mut()?;
+        let resume = self.source.resume_mut()?;
         let count = (resume.unverified.len() - resume.sent).min(BATCH_TASKS_MAX);
         if count == 0 || resume.phase == Phase::Asking {
             return None;
@@ -247,18 +247,18 @@ impl Dispatcher {
     /// An input that gives nothing more for a while has given all that there was before.
     pub(super) fn end_idle_reading(&mut self) {
         let end = self.ledger.end();
-        let Some(resume) = &mut self.resume else { return };
+        let Some(resume) = self.source.resume_mut() else { return };
         let is_idle = std::mem::replace(&mut resume.read, end) == end;
         self.end_reading(is_idle);
     }
 
     /// Asks for the hello that counts once all is read and compared.
     pub(super) fn end_reading(&mut self, is_idle: bool) {
-        let is_read = is_idle || self.total.is_some() || self.input_room() == 0;
-        let Some(resume) = &mut self.resume else { return };
-        let read = self.total.filter(|_| self.input_end == InputEnd::Whole);
+        let is_read = is_idle || self.source.total.is_some() || self.input_room() == 0;
+        let read = self.source.total.filter(|_| self.source.end == InputEnd::Whole);
+        let Some(resume) = self.source.resume_mut() else { return };
         if let Some(total) = read.filter(|total| *total < resume.known_end.0) {
-            self.ended.get_or_insert(Ended::Refused(format!(
+            self.course.ended.get_or_insert(Ended::Refused(format!(
                 "the input is not the one that this job began with: it has {total} {tasks}, and the \
                  output has records up to task {end}; give the same input, or --overwrite without \
                  --resume to begin anew",
@@ -275,7 +275,7 @@ impl Dispatcher {
 
     /// The hello that counts has come: everything that was read may be held by somebody.
     pub(super) fn go_on(&mut self, stored: &SeqRanges) {
-        if let Some(resume) = &mut self.resume {
+        if let Some(resume) = self.source.resume_mut() {
             resume.phase = Phase::Going;
         }
         self.learn_beyond(stored);
@@ -310,7 +310,7 @@ impl Dispatcher {
         };
         let Some((seq, _)) = held.iter().zip(hashes).find(differs) else { return true };
         // The job can still be resumed with the right input: nobody is told that it is over.
-        self.ended = Some(Ended::Refused(changed_input(seq)));
+        self.course.ended = Some(Ended::Refused(changed_input(seq)));
         false
     }
 }

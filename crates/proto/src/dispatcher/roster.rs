@@ -6,12 +6,31 @@ use super::worker::Worker;
 use crate::{LaneId, SeqRange, SessionId};
 
 /// The workers that have a lane.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Roster {
     workers: BTreeMap<SessionId, Worker>,
     sessions: BTreeMap<LaneId, SessionId>,
     /// Sessions that are to be told what is settled.
     to_settle: Vec<SessionId>,
+    /// A worker is kept free of all but a suspect.
+    pub(super) has_reserved: bool,
+    /// A worker is set aside.
+    pub(super) has_aside: bool,
+    /// Bytes of the largest payload that all workers take.
+    pub(super) payload_bytes_min: u64,
+}
+
+impl Default for Roster {
+    fn default() -> Self {
+        Self {
+            workers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            to_settle: Vec::new(),
+            has_reserved: false,
+            has_aside: false,
+            payload_bytes_min: u64::MAX,
+        }
+    }
 }
 
 impl Roster {

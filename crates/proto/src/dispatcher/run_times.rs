@@ -16,6 +16,8 @@ pub enum Timeout {
 pub(super) struct RunTimes {
     latest_us: Vec<u64>,
     next: usize,
+    /// The timeout that workers were last told, in microseconds, where it moves.
+    pub(super) told_limit_us: Option<u64>,
 }
 
 /// Batches that count.

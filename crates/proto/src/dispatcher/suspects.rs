@@ -12,11 +12,11 @@ use super::marks::Elsewhere;
 
 impl Dispatcher {
     pub(super) fn dispatch_special(&mut self, now: Time) -> Option<Transmit> {
-        if self.roll.is_some() {
+        if self.roll.call.is_some() {
             // Somebody may have them.
             return None;
         }
-        if self.has_reserved || self.ledger.waiting().is_special() {
+        if self.roster.has_reserved || self.ledger.waiting().is_special() {
             let special = self.dispatch_alone(now);
             let special = special.or_else(|| self.dispatch_beside(now));
             let special = special.or_else(|| self.dispatch_elsewhere(now));
@@ -25,7 +25,7 @@ impl Dispatcher {
                 return special;
             }
         }
-        if self.has_aside { self.dispatch_probe(now) } else { None }
+        if self.roster.has_aside { self.dispatch_probe(now) } else { None }
     }
 
     /// A suspect whose next loss would be its last goes to a worker that holds nothing else, and
@@ -79,7 +79,7 @@ impl Dispatcher {
             let is_running = suspect.is_some_and(|seq| self.ledger.is_out_at(seq, *session));
             worker.is_reserved = is_running || chosen.contains(session);
         }
-        self.has_reserved = kept > 0 || !chosen.is_empty();
+        self.roster.has_reserved = kept > 0 || !chosen.is_empty();
         for session in chosen {
             self.recall_all(session);
         }
@@ -164,7 +164,8 @@ impl Dispatcher {
         if self.has_retry(seq) || standing == Standing::Well {
             return false;
         }
-        let Some(mark) = self.marks.get(&seq).filter(|mark| !mark.failed_at.is_empty()) else {
+        let Some(mark) = self.suspicions.marks.get(&seq).filter(|mark| !mark.failed_at.is_empty())
+        else {
             return false;
         };
         let bytes = self.ledger.payload_bytes(seq);
@@ -201,7 +202,7 @@ impl Dispatcher {
     pub(super) fn learn_sizes(&mut self) {
         let all = self.roster.values().map(|worker| worker.payload_bytes_max);
         let least = all.min().unwrap_or(u64::MAX);
-        if std::mem::replace(&mut self.payload_bytes_min, least) < least {
+        if std::mem::replace(&mut self.roster.payload_bytes_min, least) < least {
             // What was too large for whoever is gone is not for those who stay.
             let seqs: Vec<Seq> = self.ledger.waiting().large.keys().copied().collect();
             seqs.into_iter().for_each(|seq| self.requeue(seq));

@@ -314,7 +314,7 @@ impl Dispatcher {
             us,
             deviation: self.tail.spread.deviation(),
             least: self.tail.least_worth(),
-            part: if self.is_input_over() { PART_NEAR_END } else { 1.0 },
+            part: if self.source.is_over() { PART_NEAR_END } else { 1.0 },
         })
     }
 
@@ -329,11 +329,11 @@ impl Dispatcher {
     /// rest, for those who run dry.
     pub(super) fn recall(&mut self, now: Time) -> Option<Transmit> {
         let dry = *self.tail.dry.get_or_insert(now);
-        if self.roster.len() < 2 || self.roll.is_some() || self.is_cancelled() {
+        if self.roster.len() < 2 || self.roll.call.is_some() || self.is_cancelled() {
             self.tail.look = None;
             return None;
         }
-        let due = if self.is_input_over() { now } else { dry + DRY_MIN };
+        let due = if self.source.is_over() { now } else { dry + DRY_MIN };
         let due = due.max(self.tail.look_min);
         if now < due {
             // Whoever has settled everything has nothing to look for.
@@ -344,15 +344,14 @@ impl Dispatcher {
         self.tail.look_min = now + LOOK_GAP * self.roster.len() as u32;
         let recalls = self.recalls(now);
         for (session, keep) in recalls {
-            let call = self.next_call;
-            self.next_call = CallId(call.0 + 1);
+            let call = self.roll.take_call();
             let Some(worker) = self.roster.get_mut(session) else { continue };
             worker.recall = Some(call);
             worker.recall_min = now + RECALL_GAP + 4 * travel(worker);
             let recall = ToWorker::Recall { job: self.config.job, call, keep };
-            self.transmits.push_back(Transmit::Worker(worker.lane, recall));
+            self.outbox.transmits.push_back(Transmit::Worker(worker.lane, recall));
         }
-        self.transmits.pop_front()
+        self.outbox.transmits.pop_front()
     }
 
     /// Who should hand back what it has not started, but for so many.

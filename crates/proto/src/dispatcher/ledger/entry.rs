@@ -1,6 +1,7 @@
 //! A task that is not settled, and its state.
 
-use crate::{Attempt, Payload, SessionId, TaskHash, Time};
+use crate::message::Task;
+use crate::{Attempt, Payload, Seq, SessionId, TaskHash, Time};
 
 /// A task as the dispatcher keeps it. Only the ledger changes it.
 #[derive(Debug)]
@@ -116,6 +117,19 @@ impl Entry {
     /// Is nothing known of the task?
     pub(super) fn is_blank(&self) -> bool {
         self.state == TaskState::Absent && self.attempt == Attempt(0) && self.failures == 0
+    }
+
+    pub(super) fn dispatch(&mut self, seq: Seq, session: SessionId, retries: u32) -> Task {
+        self.state = TaskState::Out(session);
+        self.attempt = self.attempt.next();
+        self.since = self.attempt;
+        Task {
+            seq,
+            attempt: self.attempt,
+            last: self.failures >= retries,
+            payload: self.payload.clone(),
+            origin: self.origin,
+        }
     }
 
     /// The state of the task when no worker answers for it any more.

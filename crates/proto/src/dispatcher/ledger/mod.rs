@@ -398,6 +398,37 @@ impl Ledger {
         self.fresh = self.fresh.next();
     }
 
+    /// Dispatches fresh tasks for as long as one follows the other and fits: up to a number and to the
+    /// bytes of the whole shipment and of each task.
+    pub(super) fn dispatch_fresh(
+        &mut self,
+        count: u64,
+        bytes_max: u64,
+        task_bytes_max: u64,
+        retries: u32,
+        shipment: &mut Shipment,
+    ) {
+        let count = count.saturating_sub(shipment.tasks.len() as u64).min(self.fresh_room());
+        let range = SeqRange { start: self.fresh, end: Seq(self.fresh.0 + count) };
+        let mut end = range.start;
+        for (seq, entry) in self.table.window_mut(range) {
+            let bytes = shipment.bytes + entry.bytes();
+            if entry.state != TaskState::Fresh
+                || bytes > bytes_max
+                || entry.bytes() > task_bytes_max
+            {
+                break;
+            }
+            shipment.bytes = bytes;
+            shipment.tasks.push(entry.dispatch(seq, shipment.session, retries));
+            end = seq.next();
+        }
+        let range = SeqRange { start: range.start, end };
+        shipment.seqs.push_range(range);
+        self.fresh_count -= range.count();
+        self.fresh = range.end;
+    }
+
     /// Dispatches a task that is fresh or requeued.
     pub(super) fn dispatch(&mut self, seq: Seq, retries: u32, shipment: &mut Shipment) {
         let Some(entry) = self.table.get_mut(seq) else { return };
@@ -410,18 +441,9 @@ impl Ledger {
             TaskState::Requeued => self.waiting.remove(seq),
             state => debug_assert!(false, "{seq} is dispatched and was {state:?}"),
         }
-        entry.state = TaskState::Out(shipment.session);
-        entry.attempt = entry.attempt.next();
-        entry.since = entry.attempt;
         shipment.bytes += entry.bytes();
         shipment.seqs.push(seq);
-        shipment.tasks.push(Task {
-            seq,
-            attempt: entry.attempt,
-            last: entry.failures >= retries,
-            payload: entry.payload.clone(),
-            origin: entry.origin,
-        });
+        shipment.tasks.push(entry.dispatch(seq, shipment.session, retries));
     }
 
     /// Charges what was dispatched to its worker.
@@ -574,7 +596,7 @@ impl Ledger {
         let bug = *bug;
         let mut release = Release::new(bug);
         let mut run = SeqRange { start: range.start, end: range.start };
-        let mut of = None;
+        let (mut of, mut freed) = (None, 0);
         table.settle(range, |seq, entry| {
             let mut holder = None;
             match entry.state {
@@ -587,9 +609,9 @@ impl Ledger {
                 TaskState::GivenUp => records.remove(seq),
                 TaskState::Absent | TaskState::Idle | TaskState::Settled => {}
             }
-            let payload = std::mem::take(&mut entry.payload);
-            let bytes = payload.len() as u64;
-            *retained_bytes -= bytes;
+            let bytes = entry.bytes();
+            entry.payload = Payload::new();
+            freed += bytes;
             release.add(roster, entry.state, bytes);
             if of != holder || run.end != seq {
                 if let Some(session) = of {
@@ -603,6 +625,7 @@ impl Ledger {
             roster.tell_settled(session, run);
         }
         release.end(roster);
+        *retained_bytes -= freed;
     }
 
     /// A relay's records are stored of tasks that it has not heard of.

@@ -118,6 +118,18 @@ impl Table {
         }
     }
 
+    /// The entries of a range that lie in the window, to change as by [`get_mut`](Self::get_mut).
+    /// None if the range begins below.
+    pub(super) fn window_mut(
+        &mut self,
+        range: SeqRange,
+    ) -> impl Iterator<Item = (Seq, &mut Entry)> {
+        let is_inside = range.start >= self.start;
+        let inside = range.clamped(self.start, if is_inside { self.end() } else { self.start });
+        let indices = self.index(inside.start)..self.index(inside.end);
+        inside.seqs().zip(self.window.range_mut(indices))
+    }
+
     /// Calls a function with each entry in a range, ascending.
     pub(super) fn for_each(&mut self, range: SeqRange, mut then: impl FnMut(Seq, &mut Entry)) {
         if range.start < self.start && !self.behind.is_empty() {
@@ -126,8 +138,7 @@ impl Table {
             }
         }
         let inside = range.clamped(self.start, self.end());
-        let indices = self.index(inside.start)..self.index(inside.end);
-        for (seq, entry) in inside.seqs().zip(self.window.range_mut(indices)) {
+        for (seq, entry) in self.window_mut(inside) {
             then(seq, entry);
         }
     }
@@ -151,9 +162,8 @@ impl Table {
             self.base = self.settled.first_missing();
         }
         let inside = range.clamped(self.start, self.end());
-        let indices = self.index(inside.start)..self.index(inside.end);
         let (mut count, mut live) = (0, 0);
-        for (seq, entry) in inside.seqs().zip(self.window.range_mut(indices)) {
+        for (seq, entry) in self.window_mut(inside) {
             if entry.state != TaskState::Settled {
                 count += 1;
                 live += u64::from(entry.state.is_live());
@@ -169,7 +179,14 @@ impl Table {
     pub(super) fn advance(&mut self) {
         let front = self.window.iter().take_while(|entry| entry.state == TaskState::Settled);
         let count = front.count();
-        self.leave_behind(count);
+        if count > 0 {
+            // As nearly always: nothing that is not settled is left behind.
+            self.window.drain(..count);
+            let end = Seq(self.start.0 + count as u64);
+            self.window_settled -= count as u64;
+            self.note_settled(SeqRange { start: self.start, end });
+            self.start = end;
+        }
         while self.is_sparse() {
             let is_settled = |entry: &Entry| entry.state == TaskState::Settled;
             let unsettled = self.window.iter().take_while(|entry| !is_settled(entry)).count();
@@ -209,11 +226,15 @@ impl Table {
                 self.behind.insert(seq, entry);
             }
         }
-        if is_planted(self.bug, LedgerBug::ForgetSettled) && !self.behind.is_empty() {
-            return;
+        self.note_settled(run);
+    }
+
+    /// Notes that a range is settled of which nothing is kept.
+    fn note_settled(&mut self, range: SeqRange) {
+        if !is_planted(self.bug, LedgerBug::ForgetSettled) || self.behind.is_empty() {
+            self.settled.insert_range(range);
+            self.base = self.settled.first_missing();
         }
-        self.settled.insert_range(run);
-        self.base = self.settled.first_missing();
     }
 
     /// Drops all from a seq on; calls a function with each.

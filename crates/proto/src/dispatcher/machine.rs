@@ -1,0 +1,664 @@
+//! The dispatcher: what happens goes in, and what to do comes out.
+
+use std::time::Duration;
+
+use crate::batch::Bounded;
+use crate::limits::{
+    HEARTBEAT_INTERVAL, HELD_BYTES_MAX, READ_AHEAD_TASKS_MAX, RETAINED_BYTES_MAX, ROLL_CALL_GRACE,
+    WORKERS_MAX,
+};
+use crate::message::{
+    Card, InputEnd, Layout, Report, Start, Status, ToSink, ToVentilator, ToWorker,
+};
+use crate::{CallId, JobId, LaneId, Payload, Seq, SeqRanges, SeqSet, SessionId, Time};
+
+use super::course::{Course, Ended, Stopped};
+use super::halt::{Halt, HaltOn, HaltWhen, Halting};
+use super::health::Notice;
+use super::ledger::{GivenUp, Ledger, TaskState};
+use super::marks::Suspicions;
+use super::outbox::{Outbox, Transmit};
+use super::receipts::settled;
+use super::resume::{Phase as ResumePhase, Resume};
+use super::rng::Rng;
+use super::roll::{Call, Roll};
+use super::roster::Roster;
+use super::run_times::{RunTimes, Timeout};
+use super::sink_link::SinkLink;
+use super::snapshot::DispatcherSnapshot;
+use super::source::Source;
+use super::tail::Tail;
+use super::worker::{Phase, Worker};
+
+/// What a job asks for.
+#[derive(Clone, Debug)]
+pub struct DispatcherConfig {
+    /// The job's id.
+    pub job: JobId,
+    /// Its name, for people.
+    pub name: String,
+    /// The name of the stage whose workers get its tasks; may be empty.
+    pub stage: String,
+    /// Is it a new one?
+    pub start: Start,
+    /// What its tasks are made of.
+    pub layout: Layout,
+    /// How long a resumed job waits for workers that may hold its tasks, where the sink is too new
+    /// to know of them.
+    pub resume_wait: Duration,
+    /// How often a failed task is tried again.
+    pub retries: u32,
+    /// How long an attempt may take.
+    pub timeout: Option<Timeout>,
+    /// A task whose workers were lost so often gets its `lost` record.
+    pub losses_max: u32,
+    /// A worker at which so many tasks failed gets no more, as long as there is another one.
+    pub worker_failures_max: Option<u64>,
+    /// A worker that was not heard for so long, while the sink was, is lost.
+    pub worker_timeout: Duration,
+    /// Bytes of the largest message that is sent here, to be named where a task is too large for
+    /// all workers.
+    pub message_bytes_max: u64,
+    /// When to end the job before its input does.
+    pub halt: Option<Halt>,
+    /// Decides the jitter of backoffs.
+    pub seed: u64,
+}
+
+/// The ventilator's state machine.
+#[derive(Debug)]
+pub struct Dispatcher {
+    pub(super) config: DispatcherConfig,
+    pub(super) source: Source,
+    pub(super) ledger: Ledger,
+    pub(super) roster: Roster,
+    pub(super) suspicions: Suspicions,
+    pub(super) sink: SinkLink,
+    pub(super) roll: Roll,
+    pub(super) halting: Halting,
+    pub(super) course: Course,
+    pub(super) outbox: Outbox,
+    pub(super) run_times: RunTimes,
+    pub(super) tail: Tail,
+    /// The latest time that was said.
+    pub(super) seen: Time,
+    pub(super) next_beat: Time,
+    pub(super) rng: Rng,
+}
+
+impl Dispatcher {
+    /// A job that has seen nothing yet.
+    #[must_use]
+    pub fn new(config: DispatcherConfig) -> Self {
+        let source = Source::input((config.start != Start::Anew).then(Resume::new));
+        Self::with_source(config, source)
+    }
+
+    /// A dispatcher that has seen nothing yet, of tasks from there.
+    pub(super) fn with_source(config: DispatcherConfig, source: Source) -> Self {
+        let mut rng = Rng(config.seed);
+        Self {
+            // At random, so that no answer to the call of an earlier ventilator is taken for one to
+            // ours.
+            roll: Roll::new(CallId(rng.next_u64() >> 32)),
+            rng,
+            config,
+            source,
+            ledger: Ledger::default(),
+            roster: Roster::default(),
+            suspicions: Suspicions::default(),
+            sink: SinkLink::default(),
+            halting: Halting::default(),
+            course: Course::default(),
+            outbox: Outbox::default(),
+            run_times: RunTimes::default(),
+            tail: Tail::default(),
+            seen: Time(0),
+            next_beat: Time(0),
+        }
+    }
+
+    /// How many tasks may come in now.
+    #[must_use]
+    pub fn input_room(&self) -> u64 {
+        if self.source.total.is_some() {
+            return 0;
+        }
+        let room = self.ledger.room(RETAINED_BYTES_MAX);
+        let ahead = READ_AHEAD_TASKS_MAX.saturating_sub(self.ledger.fresh_count());
+        match self.source.resume() {
+            None => room.min(ahead),
+            Some(resume) => match resume.phase {
+                ResumePhase::Going => room.min(ahead).min(resume.room()),
+                ResumePhase::Reading => room.min(resume.room()),
+                ResumePhase::Asking | ResumePhase::AskingAgain => 0,
+            },
+        }
+    }
+
+    /// A task was read. More than there is [room](Self::input_room) for is allowed and costs
+    /// memory; what comes after the end of input is dropped.
+    pub fn handle_task(&mut self, payload: Payload) {
+        if self.source.total.is_some() {
+            return;
+        }
+        if self.read_again(self.ledger.end(), &payload) {
+            self.ledger.take_in_settled();
+            return;
+        }
+        let seq = self.ledger.take_in(payload);
+        self.adopt_ahead(seq);
+    }
+
+    /// A task was read that cannot be sent anywhere: it gets a failed record.
+    pub fn handle_unfit_task(&mut self, error: String) {
+        if self.source.total.is_some() {
+            return;
+        }
+        if self.read_again(self.ledger.end(), b"") {
+            self.ledger.take_in_settled();
+            return;
+        }
+        let seq = self.ledger.take_in(Payload::new());
+        self.give_up(seq, Status::Failed, error);
+    }
+
+    /// There is no more input.
+    pub fn handle_input_end(&mut self) {
+        if self.source.total.is_none() {
+            self.source.end = InputEnd::Whole;
+        }
+        self.close_at(self.ledger.end());
+        self.end_reading(false);
+    }
+
+    /// Take no more input, finish what is out.
+    pub fn handle_drain(&mut self) {
+        if self.course.stopped.is_none() {
+            self.course.stopped = Some(Stopped::Draining);
+        }
+        if self.is_resuming() {
+            self.course.ended.get_or_insert(Ended::Untouched);
+            return;
+        }
+        let begun = self.ledger.begun();
+        if self.source.total.is_none_or(|total| total > begun.0) {
+            // What was read and never dispatched was not begun: the job ends before it.
+            self.ledger.cut_off(begun);
+            self.source.end = self.halted_by().map_or(InputEnd::CutShort, InputEnd::Halted);
+            self.close_at(begun);
+        }
+    }
+
+    /// Stop: whatever has no result yet gets a cancelled record.
+    pub fn handle_cancel(&mut self) {
+        self.handle_drain();
+        self.course.stopped = Some(Stopped::Cancelled);
+        if self.is_resuming() {
+            return;
+        }
+        self.cancel_all();
+    }
+
+    /// Was the job stopped before its input ended, by whoever drives it?
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.course.stopped.is_some() && !self.course.halted
+    }
+
+    /// Is there a sink that knows the job?
+    #[must_use]
+    pub fn is_sink_open(&self) -> bool {
+        self.sink.is_open()
+    }
+
+    /// Is there nobody left to run what is out, or nobody to store its records?
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.roster.is_empty() || !self.sink.is_open()
+    }
+
+    /// Does the sink say that it cannot write?
+    #[must_use]
+    pub fn is_output_stuck(&self) -> bool {
+        self.sink.is_stuck
+    }
+
+    /// Did enough tasks end in the way that the job was to be halted for?
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.course.halted
+    }
+
+    /// Which ends the job was halted for, if it was.
+    #[must_use]
+    pub fn halted_by(&self) -> Option<HaltOn> {
+        self.config.halt.filter(|_| self.course.halted).map(|halt| halt.on)
+    }
+
+    pub(super) fn halt_if_due(&mut self) {
+        let Some(halt) = self.config.halt else { return };
+        if self.course.halted
+            || self.course.stopped.is_some()
+            || !halt.is_due(self.sink.failed, self.ledger.settled())
+        {
+            return;
+        }
+        self.course.halted = true;
+        match halt.when {
+            HaltWhen::Now => self.handle_cancel(),
+            HaltWhen::Soon => self.handle_drain(),
+        }
+    }
+
+    /// A worker connected.
+    pub fn handle_lane_opened(&mut self, now: Time, lane: LaneId, card: &Card) {
+        self.seen = now;
+        self.take_back_losses(card.session);
+        if let Some(old) = self.roster.move_to(card.session, lane) {
+            // The same session on a new lane: the old one is dead, whether or not we saw it end.
+            // What it holds, it will say.
+            self.outbox.closes.push_back(old);
+            if let Some(worker) = self.roster.get_mut(card.session) {
+                worker.phase = Phase::Called;
+                worker.call = None;
+                worker.recall = None;
+                worker.heard = now;
+                worker.window.handle_reset();
+                worker.told_below = Seq(0);
+                worker.deaf_since = None;
+            }
+        } else {
+            self.roster.insert(card.session, Worker::new(now, lane, card));
+        }
+        self.roster.payload_bytes_min = self.roster.payload_bytes_min.min(card.largest_payload());
+        if self.course.ended.is_some() {
+            let done = ToWorker::Done { job: self.config.job };
+            self.outbox.transmits.push_back(Transmit::Worker(lane, done));
+        } else if self.sink.is_open() {
+            self.roll_call(card.session);
+        }
+    }
+
+    /// Tasks that the worker on this lane was given and has not finished.
+    #[must_use]
+    pub fn out_at(&self, lane: LaneId) -> Option<u64> {
+        let session = self.roster.session(lane)?;
+        self.roster.get(session).map(|worker| worker.out.count())
+    }
+
+    /// A worker's lane ended: its session is lost.
+    pub fn handle_lane_gone(&mut self, lane: LaneId) {
+        if let Some(session) = self.roster.session(lane) {
+            self.lose(session, true);
+        }
+    }
+
+    /// Our connection to the sink stands.
+    pub fn handle_sink_connected(&mut self) {
+        self.sink.reset_outgoing(true);
+        self.outbox.forget_sink();
+        self.open_job();
+        self.say_again();
+    }
+
+    /// Our connection to the sink is gone.
+    pub fn handle_sink_disconnected(&mut self) {
+        self.sink.reset_outgoing(false);
+    }
+
+    /// The sink's connection to us stands.
+    pub fn handle_receipts_connected(&mut self, now: Time) {
+        self.sink.reset_incoming(now, true);
+    }
+
+    /// The sink's connection to us is gone.
+    pub fn handle_receipts_disconnected(&mut self, now: Time) {
+        self.sink.reset_incoming(now, false);
+    }
+
+    /// The sink said something.
+    pub fn handle_message(&mut self, now: Time, message: ToVentilator) {
+        self.seen = now;
+        self.hear_sink(now);
+        match message {
+            ToVentilator::SinkHello { asked, job, sink, stored, again, workers, report } => {
+                if self.is_asking() && job == self.config.job {
+                    // There was nothing to resume: it is a new job.
+                    self.source.forget_resume();
+                }
+                if self.is_reading_again() {
+                    if job == self.config.job || (self.is_asking() && asked == self.config.job) {
+                        self.handle_early_hello(job, &stored, &again);
+                    }
+                } else if self.accept_hello(asked, job, &stored, &again) && job == self.config.job {
+                    self.handle_sink_hello(now, sink, &stored, workers, report);
+                }
+            }
+            ToVentilator::Receipt { job, received, stored, retry, held_bytes, failed } => {
+                if job != self.config.job || self.is_resuming() {
+                    return;
+                }
+                // Of a job that another relay had opened: the hello that is to come says it all.
+                if self.source.relaying().is_some() && !self.sink.is_open() {
+                    return;
+                }
+                self.sink.held_bytes = held_bytes;
+                self.sink.failed = failed;
+                for received in received.0 {
+                    self.handle_received(now, &received);
+                }
+                self.handle_stored(&stored);
+                for failure in retry.0 {
+                    self.handle_failure(now, &failure);
+                }
+                self.halt_if_due();
+            }
+            ToVentilator::Relay { session, news } => self.handle_news(now, session, news),
+            ToVentilator::Complete { job } => {
+                if job == self.config.job && !self.note_complete() && self.is_all_settled() {
+                    self.course.is_complete = true;
+                    self.finish_if_complete();
+                }
+            }
+            ToVentilator::Refused { job, reason } => {
+                if job == self.config.job {
+                    self.refuse(reason);
+                }
+            }
+            ToVentilator::Verified { job, below } => {
+                if job == self.config.job {
+                    self.handle_verified(below);
+                }
+            }
+            ToVentilator::Ping { is_stuck } => self.sink.is_stuck = is_stuck,
+        }
+    }
+
+    /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.seen = now;
+        while let Some(seq) = self.ledger.recovered(now) {
+            self.requeue(seq);
+        }
+        self.roll.call.take_if(|roll| roll.until <= now);
+        self.tail.handle_timeout(now);
+        if now >= self.next_beat {
+            self.next_beat = now + HEARTBEAT_INTERVAL;
+            self.beat(now);
+        }
+    }
+
+    /// The next message to send.
+    pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
+        self.seen = now;
+        self.pass_over();
+        if let Some(transmit) = self.outbox.transmits.pop_front() {
+            return Some(transmit);
+        }
+        if let Some(inputs) = self.next_inputs() {
+            return Some(Transmit::Sink(inputs));
+        }
+        if let Some(passed) = self.next_passed() {
+            return Some(passed);
+        }
+        while let Some(session) = self.roster.next_to_settle() {
+            let Some(worker) = self.roster.get_mut(session) else { continue };
+            if worker.settled.is_empty() && worker.told_below >= self.ledger.base() {
+                continue;
+            }
+            return Some(settled(self.config.job, self.ledger.base(), worker));
+        }
+        self.dispatch(now)
+    }
+
+    /// The next lane to close.
+    pub fn poll_close(&mut self) -> Option<LaneId> {
+        self.outbox.closes.pop_front()
+    }
+
+    /// The next thing that people should know.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.outbox.notices.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        let due = self.ledger.next_backoff().into_iter();
+        let due = due.chain(self.roll.call.as_ref().map(|roll| roll.until)).chain(self.tail.look());
+        due.fold(self.next_beat, Time::min)
+    }
+
+    /// How the job ended, if it has.
+    #[must_use]
+    pub fn ended(&self) -> Option<&Ended> {
+        self.course.ended.as_ref()
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn snapshot(&self) -> DispatcherSnapshot {
+        DispatcherSnapshot {
+            read: self.ledger.end().0,
+            total: self.source.total,
+            settled: self.ledger.settled(),
+            entries: self.ledger.entries(),
+            failed: self.sink.failed,
+            is_sink_open: self.sink.is_open(),
+            is_calling_roll: self.is_resuming()
+                || self.is_job_unknown()
+                || self.roll.call.is_some(),
+            kept_bytes: self.ledger.kept_bytes(),
+            held_bytes: self.sink.held_bytes,
+            is_output_stuck: self.sink.is_stuck || self.sink.held_bytes >= HELD_BYTES_MAX,
+            workers: self.roster.iter().map(|(session, w)| w.snapshot(*session)).collect(),
+        }
+    }
+
+    pub(super) fn send_sink(&mut self, message: ToSink) {
+        if self.sink.is_connected {
+            self.outbox.transmits.push_back(Transmit::Sink(message));
+        }
+    }
+
+    pub(super) fn open_job(&mut self) {
+        let stage = self.config.stage.clone();
+        let is_untouched = !self.is_touched();
+        let DispatcherConfig { job, name, start, .. } = &self.config;
+        let (job, name, start) = match self.relayed_opening() {
+            Some(opening) => (opening.job, opening.name, opening.start),
+            None if self.source.relaying().is_some() => return,
+            None => (*job, name.clone(), *start),
+        };
+        self.send_sink(ToSink::JobOpen { job, name, start, stage, is_untouched });
+    }
+
+    /// What a sink may not have heard, or not taken in while its output was being made ready.
+    pub(super) fn say_again(&mut self) {
+        self.send_close();
+        let (fresh, has_no_order) = (self.ledger.fresh(), self.source.has_no_order());
+        let given_up = self.ledger.records().all_given_up();
+        let given_up = given_up.filter(|(seq, _)| *seq < fresh || has_no_order);
+        let given_up: Vec<(Seq, GivenUp)> = given_up.map(|(seq, it)| (seq, it.clone())).collect();
+        for (seq, given_up) in given_up {
+            self.send_give_up(seq, given_up);
+        }
+        self.ledger.pass_again();
+        if self.is_cancelled() {
+            self.send_sink(ToSink::Cancel { job: self.config.job });
+        }
+        if self.course.ended.is_some() && !self.is_resuming() {
+            self.send_sink(ToSink::JobDone { job: self.config.job });
+        }
+    }
+
+    pub(super) fn send_give_up(&mut self, seq: Seq, given_up: GivenUp) {
+        let GivenUp { attempt, task_hash, status, error } = given_up;
+        let job = self.config.job;
+        self.send_sink(ToSink::GiveUp { job, seq, attempt, task_hash, status, error });
+    }
+
+    pub(super) fn close_at(&mut self, end: Seq) {
+        self.source.total = Some(end.0);
+        self.send_close();
+    }
+
+    pub(super) fn send_close(&mut self) {
+        let job = self.config.job;
+        if let Some(total) = self.source.total {
+            self.send_sink(ToSink::JobClose { job, total, end: self.source.end });
+        }
+    }
+
+    pub(super) fn end_transmits(&mut self) {
+        let job = self.config.job;
+        for worker in self.roster.values() {
+            self.outbox.transmits.push_back(Transmit::Worker(worker.lane, ToWorker::Done { job }));
+        }
+        self.send_sink(ToSink::JobDone { job });
+    }
+
+    pub(super) fn finish(&mut self, ended: Ended) {
+        if self.course.ended.is_none() {
+            self.course.ended = Some(ended);
+            self.end_transmits();
+        }
+    }
+
+    /// Is there no more input, and has all of it its records?
+    ///
+    /// Before the end of the input a sink that is wrong about the job must not make tasks vanish.
+    pub(super) fn is_all_settled(&self) -> bool {
+        self.source.total == Some(self.ledger.end().0)
+            && !self.is_resuming()
+            && self.ledger.is_all_settled()
+    }
+
+    pub(super) fn finish_if_complete(&mut self) {
+        let is_verified = self.source.resume().is_none_or(Resume::is_all_verified);
+        if self.course.is_complete && is_verified && self.ledger.is_all_settled() {
+            self.finish(Ended::Complete);
+        }
+    }
+
+    pub(super) fn refuse(&mut self, reason: String) {
+        if self.refuse_relayed(&reason) {
+            // Whoever is before it hears of it first.
+        } else if self.is_resuming() {
+            // It may still be resumed: nobody is told that it is over.
+            self.course.ended.get_or_insert(Ended::Refused(reason));
+        } else {
+            self.finish(Ended::Refused(reason));
+        }
+    }
+
+    pub(super) fn give_up(&mut self, seq: Seq, status: Status, error: String) {
+        let given_up = self.ledger.give_up(&mut self.roster, seq, status, error);
+        if let Some(given_up) = given_up
+            && (seq < self.ledger.fresh() || self.source.has_no_order())
+        {
+            self.send_give_up(seq, given_up);
+        }
+    }
+
+    /// Has a task that no worker holds dispatched again. What a relay has beyond the job's end is only
+    /// kept: the sink will not take its record.
+    pub(super) fn requeue(&mut self, seq: Seq) {
+        if !self.is_due(seq) {
+            self.ledger.set_idle(seq);
+        } else if self.is_unheld(seq) {
+            // Its last loss may have been proven a death during its backoff.
+            if self.give_up_if_hopeless(seq) {
+                return;
+            }
+            let class = self.class(seq);
+            self.ledger.requeue(seq, class);
+        }
+    }
+
+    /// Is the task here, with no worker that answers for it and no record?
+    pub(super) fn is_unheld(&self, seq: Seq) -> bool {
+        self.ledger.state(seq).is_some_and(TaskState::is_unheld)
+    }
+
+    pub(super) fn is_due(&self, seq: Seq) -> bool {
+        self.source.total.is_none_or(|total| seq.0 < total)
+    }
+
+    /// A record that was stored, and that a sink which has these does not have.
+    pub(super) fn first_lost(&self, stored: &SeqRanges) -> Option<Seq> {
+        let mut has = SeqSet::new();
+        for range in stored.as_slice() {
+            has.insert_range(*range);
+        }
+        self.ledger.first_settled_beyond(&has)
+    }
+
+    pub(super) fn handle_sink_hello(
+        &mut self,
+        now: Time,
+        sink: SessionId,
+        stored: &SeqRanges,
+        workers: Option<Bounded<SessionId, WORKERS_MAX>>,
+        report: Report,
+    ) {
+        if let Some(seq) = self.first_lost(stored) {
+            let reason = format!(
+                "the sink no longer has the record of task {seq}: its output is not the one that \
+                 this job began with"
+            );
+            if !self.refuse_relayed(&reason) {
+                self.finish(Ended::Refused(reason));
+            }
+            return;
+        }
+        self.compare_again();
+        let is_resumed = self.is_resuming();
+        let was_open = self.sink.is_open();
+        let is_new = self.sink.handle_hello(now, sink, report);
+        self.handle_stored(stored);
+        let is_roll_due = self.is_roll_due();
+        if is_resumed {
+            self.go_on(stored);
+        }
+        if is_resumed || is_roll_due {
+            // A sink that has been there for a while has all workers; a new one has yet to see
+            // them.
+            let wait = workers.as_ref().map_or(self.config.resume_wait, |_| ROLL_CALL_GRACE);
+            self.roll.call = Some(Call {
+                until: now + wait,
+                is_open_ended: workers.is_none(),
+                expected: workers.into_iter().flat_map(|workers| workers.0).collect(),
+            });
+        }
+        if is_new {
+            self.roll.call = Some(Call {
+                until: now + ROLL_CALL_GRACE,
+                is_open_ended: false,
+                expected: self.roster.sessions().into_iter().collect(),
+            });
+            self.forget_received();
+        }
+        self.say_again();
+        self.roster.values_mut().for_each(|worker| worker.heard = now);
+        // To a hello that was only said again, whoever has yet to answer need not answer twice: each
+        // answer may have large results before it.
+        let is_again = was_open && !is_new && !is_resumed && !is_roll_due;
+        for session in self.roster.sessions() {
+            if is_again && self.roster.get(session).is_some_and(|worker| worker.call.is_some()) {
+                continue;
+            }
+            self.roll_call(session);
+        }
+    }
+
+    /// What is from here on was never dispatched, and is nobody's.
+    pub(super) fn handed_out(&self) -> Seq {
+        match self.source.total {
+            _ if !self.source.may_be_held() => self.ledger.fresh(),
+            Some(total) => self.ledger.end().min(Seq(total)),
+            None => self.ledger.end(),
+        }
+    }
+}
