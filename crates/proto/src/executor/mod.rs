@@ -9,6 +9,7 @@
 //! nobody can take them back; each of them runs there and ends there.
 
 mod invariants;
+mod settled;
 mod shortage;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,6 +25,7 @@ use crate::message::{
 use crate::seq_ring::SeqRing;
 use crate::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, Slot, TaskHash, Time};
 
+use self::settled::Settled;
 pub use self::shortage::PutBack;
 use self::shortage::Shortage;
 
@@ -648,12 +650,10 @@ impl Executor {
     fn handle_settled(&mut self, job: JobId, below: Seq, ranges: &SeqRanges) {
         let Some(current) = self.job.as_mut().filter(|current| current.id == job) else { return };
         current.below = current.below.max(below);
-        // Nothing from here on is settled: that is nearly all that has yet to be sent.
-        let end = ranges.as_slice().iter().map(|range| range.end).fold(below, Seq::max);
-        let is_settled = |seq: &Seq| *seq < below || ranges.contains(*seq);
+        let settled = Settled::new(below, ranges);
         let is_retained = |seq: &Seq| self.retained.get(*seq).is_some();
-        let unsent = self.unsent.iter().copied().filter(|seq| *seq < end);
-        let unheard: SeqRanges = unsent.filter(is_settled).filter(is_retained).collect();
+        let unsent = self.unsent.iter().copied().filter(|seq| settled.contains(*seq));
+        let unheard: SeqRanges = unsent.filter(is_retained).collect();
         for range in ranges.as_slice() {
             self.retained.remove_range(*range);
         }
@@ -661,14 +661,15 @@ impl Executor {
         if !unheard.is_empty() {
             self.say_news(News::Returned { job, ranges: unheard });
         }
-        self.drop_settled(below, ranges, end);
+        self.drop_settled(&settled);
     }
 
     /// Tasks that another worker's record has settled need not be run (on). Each is handed back:
     /// what it takes up here is free, and no result will say so.
-    fn drop_settled(&mut self, below: Seq, ranges: &SeqRanges, end: Seq) {
+    fn drop_settled(&mut self, settled: &Settled<'_>) {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
-        let is_settled = |seq: Seq| seq < below || ranges.contains(seq);
+        let Settled { below, ranges, end, .. } = *settled;
+        let is_settled = |seq: Seq| settled.contains(seq);
         // What is settled is hardly ever in the queue: do not walk it for nothing.
         let is_queued = |range: &SeqRange| {
             let place = self.queue.partition_point(|queued| queued.task.seq < range.start);
