@@ -32,6 +32,12 @@ pub const CREDIT_BYTES_MAX: u64 = 8 << 20;
 /// Bytes of records that the sink holds before the ventilator dispatches only what it waits for.
 pub const HELD_BYTES_MAX: u64 = 16 << 20;
 
+/// Bytes of records that wait in the sink's memory for an earlier one, beyond which they are spooled.
+pub const WAITING_BYTES_MAX: u64 = 8 << 20;
+
+/// Bytes of the sink's spool, unless a flag says otherwise.
+pub const SPOOL_BYTES_MAX: u64 = 4 << 30;
+
 /// Payload bytes that the ventilator keeps, unless it is a single task: read ahead or out and not
 /// settled.
 pub const RETAINED_BYTES_MAX: u64 = 24 << 20;
@@ -113,6 +119,7 @@ pub const WORKERS_MAX: usize = 1 << 14;
 pub const SLOTS_MAX: u32 = 4096;
 
 const _: () = assert!(OUTPUT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES <= MESSAGE_BYTES_MAX);
+const _: () = assert!(WAITING_BYTES_MAX < HELD_BYTES_MAX);
 const _: () = assert!(CREDIT_TASKS_MAX <= UNSETTLED_TASKS_MAX);
 const _: () = assert!(READ_AHEAD_TASKS_MAX <= UNSETTLED_TASKS_MAX);
 const _: () = assert!(BATCH_TASKS_MAX as u64 <= CREDIT_TASKS_MAX);

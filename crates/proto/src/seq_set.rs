@@ -102,6 +102,13 @@ impl SeqSet {
         }
     }
 
+    /// The seqs from this one on that are in the set without a gap, if it is.
+    #[must_use]
+    pub fn range_from(&self, seq: Seq) -> Option<SeqRange> {
+        let (_, end) = self.ranges.range(..=seq.0).next_back()?;
+        (seq.0 < *end).then_some(SeqRange { start: seq, end: Seq(*end) })
+    }
+
     /// All seqs in the set are below this.
     #[must_use]
     pub fn end(&self) -> Seq {
@@ -249,6 +256,9 @@ mod tests {
                 assert!(parts.eq(around.seqs().filter(|seq| naive.contains(&seq.0))));
                 let missing = around.seqs().filter(|seq| !naive.contains(&seq.0));
                 assert!(gaps.into_iter().flat_map(SeqRange::seqs).eq(missing), "seed {seed}");
+                let end = (seq..).find(|seq| !naive.contains(seq)).unwrap_or_default();
+                let from = set.range_from(Seq(seq)).map(|range| (range.start.0, range.end.0));
+                assert_eq!(from, (end > seq).then_some((seq, end)), "seed {seed}");
                 let missing = (0..).find(|seq| !naive.contains(seq));
                 assert_eq!(Some(set.first_missing().0), missing, "seed {seed}");
                 assert!(set.iter().map(|seq| seq.0).eq(naive.iter().copied()), "seed {seed}");

@@ -99,7 +99,7 @@ fn task_results(results: Batch<TaskResult<Borrowed<'_>>>, frame: &Bytes) -> Batc
     results.collect::<Vec<_>>().into()
 }
 
-fn task_result(result: TaskResult<Borrowed<'_>>, frame: &Bytes) -> TaskResult {
+pub(crate) fn task_result(result: TaskResult<Borrowed<'_>>, frame: &Bytes) -> TaskResult {
     let Outcome { status, exit, output, stderr, error } = result.outcome;
     let (output, stderr) = (output.share(frame), stderr.map(|stderr| stderr.share(frame)));
     let reported = result.reported.map(|reported| {

@@ -11,7 +11,7 @@ use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tradewind_proto::limits::{NAME_BYTES_MAX, SLOTS_MAX};
-use tradewind_proto::message::{Card, Role, ToSink, ToVentilator, ToWorker};
+use tradewind_proto::message::{Card, Role, TaskResult, ToSink, ToVentilator, ToWorker};
 
 use crate::borrowed::Borrowed;
 
@@ -125,6 +125,20 @@ fn read<'a, T: Deserialize<'a>>(frame: &'a Bytes, at: usize) -> Result<T, Decode
         0 => Ok(message),
         trailing => Err(DecodeError::Trailing(trailing)),
     }
+}
+
+/// Adds a result to the end of `out`, for a file of our own.
+pub fn encode_result(result: &TaskResult, out: &mut Vec<u8>) {
+    write(result, out);
+}
+
+/// Reads a result that fills `bytes` from `at` on. Payloads share the memory.
+///
+/// # Errors
+/// When it is not a result of this version, whole and alone.
+pub fn decode_result(bytes: &Bytes, at: usize) -> Result<TaskResult, DecodeError> {
+    let result: TaskResult<borrowed::Borrowed<'_>> = read(bytes, at)?;
+    Ok(borrowed::task_result(result, bytes))
 }
 
 impl Message for ToWorker {

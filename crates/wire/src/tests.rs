@@ -286,6 +286,19 @@ fn any_mixture_of_fields_survives() {
 }
 
 #[test]
+fn a_result_by_itself_survives_and_nothing_else_is_one() {
+    let mut bytes = b"before".to_vec();
+    encode_result(&result(), &mut bytes);
+    let whole = Bytes::from(bytes);
+    assert_eq!(decode_result(&whole, 6).unwrap(), result());
+    for end in 6..whole.len() {
+        assert!(decode_result(&whole.slice(..end), 6).is_err());
+    }
+    let longer = Bytes::from([&whole[..], b"x"].concat());
+    assert!(matches!(decode_result(&longer, 6), Err(DecodeError::Trailing(1))));
+}
+
+#[test]
 fn fields_that_nobody_knows_are_refused() {
     let tasks = vec![task(b"abc")].into();
     let frame = encode(&ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks });

@@ -10,7 +10,7 @@ impl Collector {
         let Some(job) = self.job.as_ref().filter(|_| cfg!(debug_assertions)) else { return };
         let waiting = job.waiting.values().map(|(_, writing)| writing);
         let kept = waiting.chain(job.ready.iter().map(|(_, writing)| writing));
-        let kept: Vec<_> = kept.chain(&job.writing).collect();
+        let kept: Vec<_> = kept.chain(&job.writing).chain(&job.spool.spooling).collect();
         let held_bytes: u64 = kept.iter().map(|writing| writing.held_bytes).sum();
         assert_eq!(job.held_bytes, held_bytes, "bytes of all records that are kept");
         let mut seqs = SeqSet::new();
@@ -28,7 +28,19 @@ impl Collector {
             let count = job.stored.count() + seqs.count();
             assert_eq!(job.taken.count(), count, "what was taken is stored, or waits to be");
         }
-        let due = job.taken.first_missing();
+        let waiting = job.waiting.values().map(|(_, writing)| writing.held_bytes);
+        assert_eq!(job.waiting_bytes, waiting.sum::<u64>(), "bytes of all records that wait");
+        let spooling = job.spool.spooling.iter().map(|writing| writing.held_bytes);
+        assert_eq!(
+            job.spool.spooling_bytes,
+            spooling.sum::<u64>(),
+            "bytes of what is being spooled"
+        );
+        assert!(job.spool.seqs.is_subset(&job.stored), "what is spooled is stored");
+        for range in job.spool.seqs.to_ranges().as_slice() {
+            assert!(job.given.is_free(*range), "{range:?} is in the spool and in the output");
+        }
+        let due = job.given.first_missing();
         for (first, (records, _)) in &job.waiting {
             assert_eq!(self.config.order, Order::Seq, "nothing else waits for its turn");
             assert_eq!(records.results.first().map(|result| result.seq), Some(*first));

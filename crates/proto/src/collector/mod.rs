@@ -5,6 +5,10 @@
 //! answered like the first, so that nobody waits for them. Records leave through
 //! [`Collector::poll_write`], and when they are in the output,
 //! [`handle_written`](Collector::handle_written) makes them stored.
+//!
+//! In the order of seqs a record may have to wait for one before it. Beyond a number of bytes such
+//! records leave through [`Collector::poll_spool`] instead, and are stored when they are in the
+//! spool. When their turn comes [`Collector::poll_unspool`] says so.
 
 mod invariants;
 
@@ -14,8 +18,8 @@ use std::sync::Arc;
 use crate::batch::{Batch, Bounded};
 use crate::dispatcher::changed_input;
 use crate::limits::{
-    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, ROLL_CALL_GRACE,
-    UNSETTLED_TASKS_MAX, WORKERS_MAX,
+    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, ROLL_CALL_GRACE, SPOOL_BYTES_MAX,
+    UNSETTLED_TASKS_MAX, WAITING_BYTES_MAX, WORKERS_MAX,
 };
 use crate::message::{
     Failure, InputEnd, News, Outcome, RECEIVED_MAX, Received, Report, Start, Status, TaskResult,
@@ -41,6 +45,15 @@ pub struct CollectorConfig {
     pub order: Order,
     /// What results are to carry.
     pub report: Report,
+}
+
+/// How much may wait for an earlier record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpoolLimits {
+    /// Bytes of records that wait in memory, beyond which they are spooled.
+    pub waiting_bytes_max: u64,
+    /// Bytes that the spool may have. More is not spooled, but held until the ventilator stops.
+    pub spool_bytes_max: u64,
 }
 
 /// Records that are written one after the other. They travel together as they came, so that
@@ -94,6 +107,8 @@ pub struct CollectorSnapshot {
     pub stored: Counts,
     /// Bytes of records that are held and not stored.
     pub held_bytes: u64,
+    /// Records that are stored in the spool, and not in the output yet.
+    pub spooled: u64,
     /// Results that came again after their record.
     pub duplicates: u64,
     /// Results of another job.
@@ -106,6 +121,8 @@ pub struct CollectorSnapshot {
 #[derive(Debug)]
 pub struct Collector {
     config: CollectorConfig,
+    /// Without these nothing is spooled.
+    spool: Option<SpoolLimits>,
     job: Option<Job>,
     /// A job that the ventilator wants to open, until the output is ready for it.
     opening: Option<(Opening, bool)>,
@@ -160,9 +177,11 @@ pub struct Opening {
 pub struct Opened {
     /// The job that the output belongs to: another one than asked for if that is to be resumed.
     pub job: JobId,
-    /// Tasks whose records are in the output from before.
+    /// Tasks whose records are in the output or in the spool from before.
     pub stored: SeqSet,
-    /// How these ended.
+    /// Those of them that are in the spool, and not in the output.
+    pub spooled: SeqSet,
+    /// How the stored ones ended.
     pub counts: Counts,
     /// Tasks whose records are to be replaced: they run again, and are compared with what they
     /// were as those that are stored.
@@ -196,8 +215,12 @@ struct Job {
     again: SeqSet,
     /// The output is as an earlier sink left it, until it is known that the input is too.
     pending: Option<Pending>,
+    /// In the output, or given out to be written there, if that is in the order of seqs.
+    given: SeqSet,
     /// Records that wait for one before them, by their first seq; each list without gaps.
     waiting: BTreeMap<Seq, (Records, Writing)>,
+    waiting_bytes: u64,
+    spool: Spool,
     /// Records whose turn has come.
     ready: Vec<(Records, Writing)>,
     /// What was given out to be written, in that order.
@@ -215,6 +238,22 @@ struct Pending {
     start: Start,
     /// All tasks below this are what they were.
     verified: Seq,
+}
+
+/// Records that are stored elsewhere until their turn comes.
+#[derive(Debug, Default)]
+struct Spool {
+    /// What was given out to be spooled, in that order.
+    spooling: VecDeque<Writing>,
+    /// In the spool, and not in the output.
+    seqs: SeqSet,
+    /// What is to be moved from the spool to the output now, and whether that was said.
+    unspooling: Option<(SeqRange, bool)>,
+    /// What the spool has, and what was given out to be in it, in bytes.
+    bytes: u64,
+    spooling_bytes: u64,
+    /// The last attempt failed, and it is not time for another one.
+    is_failing: bool,
 }
 
 /// What remains to be known of records while they are written.
@@ -238,6 +277,7 @@ impl Collector {
     pub fn new(config: CollectorConfig) -> Self {
         Self {
             config,
+            spool: None,
             job: None,
             opening: None,
             asked: None,
@@ -256,6 +296,12 @@ impl Collector {
             nobody: Arc::from(""),
             beyond: None,
         }
+    }
+
+    /// The same with a spool for what waits.
+    #[must_use]
+    pub fn with_spool(self, limits: SpoolLimits) -> Self {
+        Self { spool: Some(limits), ..self }
     }
 
     /// The collector of a relay: nothing is written here. What [`poll_write`](Self::poll_write)
@@ -349,10 +395,16 @@ impl Collector {
         let Some((opening, _)) = self.opening.take() else { return };
         let mut job = Job::new(opened.job, opening.name, &opening.stage);
         job.taken = opened.stored.clone();
+        job.given = opened.stored.clone();
+        for range in opened.spooled.to_ranges().as_slice() {
+            job.given.remove_range(*range);
+        }
         job.stored = opened.stored;
+        job.spool.seqs = opened.spooled;
         job.counts = opened.counts;
         job.again = opened.again;
         job.pending = opened.pending.map(|start| Pending { start, verified: Seq(0) });
+        job.go_on();
         self.job = Some(job);
         self.say_hello();
     }
@@ -386,15 +438,50 @@ impl Collector {
     pub fn handle_written(&mut self, count: usize) {
         let Some(job) = &mut self.job else { return };
         for written in job.writing.drain(..count) {
-            job.held_bytes -= written.held_bytes;
-            job.counts.add_all(&written.counts);
-            for range in written.seqs.as_slice() {
-                job.stored.insert_range(*range);
-                if self.is_ventilator_connected {
-                    self.receipt.stored.push_range(*range);
-                }
-            }
+            let receipt = self.is_ventilator_connected.then_some(&mut self.receipt);
+            written.note_stored(&mut job.held_bytes, &mut job.counts, &mut job.stored, receipt);
         }
+    }
+
+    /// The first `count` lists of records that were given out to be spooled are in the spool now,
+    /// which has `spool_bytes` with them.
+    pub fn handle_spooled(&mut self, count: usize, spool_bytes: u64) {
+        let Some(job) = &mut self.job else { return };
+        let spool = &mut job.spool;
+        (spool.bytes, spool.is_failing) = (spool_bytes, false);
+        for spooled in spool.spooling.drain(..count) {
+            spool.spooling_bytes -= spooled.held_bytes;
+            spooled.seqs.as_slice().iter().for_each(|range| spool.seqs.insert_range(*range));
+            let receipt = self.is_ventilator_connected.then_some(&mut self.receipt);
+            spooled.note_stored(&mut job.held_bytes, &mut job.counts, &mut job.stored, receipt);
+        }
+        job.go_on();
+    }
+
+    /// These lists of records, the first that were given out to be spooled, are not in the spool,
+    /// for want of room perhaps: they wait here again. It is not tried again before the next
+    /// heartbeat.
+    pub fn handle_spool_failed(&mut self, records: Vec<Records>) {
+        let Some(job) = &mut self.job else { return };
+        job.spool.is_failing = true;
+        for records in records {
+            let Some(writing) = job.spool.spooling.pop_front() else { return };
+            job.spool.spooling_bytes -= writing.held_bytes;
+            job.wait(records, writing);
+        }
+        job.go_on();
+    }
+
+    /// The records below this seq that [`poll_unspool`](Self::poll_unspool) gave are in the output
+    /// now. The spool has so many bytes without them.
+    pub fn handle_unspooled(&mut self, below: Seq, spool_bytes: u64) {
+        let Some(job) = &mut self.job else { return };
+        let Some((range, _)) = job.spool.unspooling.take() else { return };
+        let range = range.clamped(range.start, below);
+        job.given.insert_range(range);
+        job.spool.seqs.remove_range(range);
+        job.spool.bytes = spool_bytes;
+        job.go_on();
     }
 
     /// The first `count` lists of records that were given out are somebody else's to keep now.
@@ -463,6 +550,7 @@ impl Collector {
         self.is_settled_in |= now >= settles_in;
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
+            self.job.iter_mut().for_each(|job| job.spool.is_failing = false);
             self.say(ToVentilator::Ping { is_stuck: self.is_stuck });
         }
     }
@@ -521,6 +609,43 @@ impl Collector {
         Some(records)
     }
 
+    /// The next records to spool, ascending: they wait for one that is not here, and there are too
+    /// many of them. Ends in [`handle_spooled`](Self::handle_spooled) or
+    /// [`handle_spool_failed`](Self::handle_spool_failed).
+    pub fn poll_spool(&mut self) -> Option<Vec<Records>> {
+        let SpoolLimits { waiting_bytes_max, spool_bytes_max } = self.spool?;
+        let job = self.job.as_mut().filter(|job| job.pending.is_none())?;
+        let spool = &mut job.spool;
+        let is_full = spool.bytes + spool.spooling_bytes >= spool_bytes_max;
+        if job.waiting_bytes <= waiting_bytes_max || is_full || spool.is_failing {
+            return None;
+        }
+        // The lowest stay: it is their turn first.
+        let mut spooled = Vec::new();
+        while job.waiting_bytes > waiting_bytes_max / 2
+            && let Some((_, (records, writing))) = job.waiting.pop_last()
+        {
+            job.waiting_bytes -= writing.held_bytes;
+            spool.spooling_bytes += writing.held_bytes;
+            spooled.push((records, writing));
+        }
+        let (records, writing) = spooled.into_iter().rev().unzip::<_, _, Vec<_>, Vec<_>>();
+        spool.spooling.extend(writing);
+        Some(records)
+    }
+
+    /// The records that are to be moved from the spool to the output now, after all that
+    /// [`poll_write`](Self::poll_write) gave. Ends in
+    /// [`handle_unspooled`](Self::handle_unspooled), which need not have come to the end of them.
+    pub fn poll_unspool(&mut self) -> Option<SeqRange> {
+        let job = self.job.as_mut()?;
+        if job.pending.is_some() || !job.ready.is_empty() {
+            return None;
+        }
+        let (range, is_asked_for) = job.spool.unspooling.as_mut()?;
+        (!std::mem::replace(is_asked_for, true)).then_some(*range)
+    }
+
     /// The next message for the ventilator.
     pub fn poll_transmit(&mut self) -> Option<ToVentilator> {
         if !self.is_ventilator_connected {
@@ -573,6 +698,7 @@ impl Collector {
             total: job.and_then(|job| job.total),
             stored: job.map(|job| job.counts).unwrap_or_default(),
             held_bytes: job.map_or(0, |job| job.held_bytes),
+            spooled: job.map_or(0, |job| job.spool.seqs.count()),
             duplicates: self.duplicates,
             strays: self.strays,
             workers: self.workers.len() as u64,
@@ -838,7 +964,10 @@ impl Job {
             stored: SeqSet::new(),
             again: SeqSet::new(),
             pending: None,
+            given: SeqSet::new(),
             waiting: BTreeMap::new(),
+            waiting_bytes: 0,
+            spool: Spool::default(),
             ready: Vec::new(),
             writing: VecDeque::new(),
             held_bytes: 0,
@@ -850,6 +979,7 @@ impl Job {
 
     fn is_all_stored(&self) -> bool {
         self.pending.is_none()
+            && self.spool.seqs.is_empty()
             && self.total.is_some_and(|total| self.stored.first_missing().0 >= total)
     }
 
@@ -890,18 +1020,72 @@ impl Job {
             writing.counts.add(result.outcome.status);
         }
         self.held_bytes += writing.held_bytes;
-        // `taken` has no gap below the first seq that is missing: all of that may be written.
-        let due = self.taken.first_missing();
-        if order == Order::Completion || (first < due && self.waiting.is_empty()) {
+        if order == Order::Completion {
             self.ready.push((records, writing));
+        } else if self.waiting.is_empty() && first == self.given.first_missing() {
+            self.give(records, writing);
+            self.go_on();
+        } else {
+            self.wait(records, writing);
+            self.go_on();
+        }
+    }
+
+    /// Keeps records until it is their turn.
+    fn wait(&mut self, records: Records, writing: Writing) {
+        let Some(first) = records.results.first().map(|result| result.seq) else { return };
+        self.waiting_bytes += writing.held_bytes;
+        self.waiting.insert(first, (records, writing));
+    }
+
+    /// It is the turn of these records.
+    fn give(&mut self, records: Records, writing: Writing) {
+        writing.seqs.as_slice().iter().for_each(|range| self.given.insert_range(*range));
+        self.ready.push((records, writing));
+    }
+
+    /// Finds the records whose turn it is, in memory and in the spool.
+    fn go_on(&mut self) {
+        loop {
+            let next = self.given.first_missing();
+            if let Some(first) = self.waiting.first_entry()
+                && *first.key() == next
+            {
+                let (records, writing) = first.remove();
+                self.waiting_bytes -= writing.held_bytes;
+                self.give(records, writing);
+                continue;
+            }
+            if self.spool.unspooling.is_none() {
+                let due = self.spool.seqs.range_from(next);
+                self.spool.unspooling = due.map(|range| (range, false));
+            }
             return;
         }
-        self.waiting.insert(first, (records, writing));
-        while let Some(first) = self.waiting.first_entry()
-            && *first.key() < due
-        {
-            self.ready.push(first.remove());
+    }
+}
+
+impl Writing {
+    /// The records are where they survive us.
+    fn note_stored(
+        &self,
+        held_bytes: &mut u64,
+        counts: &mut Counts,
+        stored: &mut SeqSet,
+        receipt: Option<&mut PendingReceipt>,
+    ) {
+        *held_bytes -= self.held_bytes;
+        counts.add_all(&self.counts);
+        self.seqs.as_slice().iter().for_each(|range| stored.insert_range(*range));
+        if let Some(receipt) = receipt {
+            self.seqs.as_slice().iter().for_each(|range| receipt.stored.push_range(*range));
         }
+    }
+}
+
+impl Default for SpoolLimits {
+    fn default() -> Self {
+        Self { waiting_bytes_max: WAITING_BYTES_MAX, spool_bytes_max: SPOOL_BYTES_MAX }
     }
 }
 

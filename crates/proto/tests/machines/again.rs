@@ -36,6 +36,7 @@ fn pending() -> Collector {
         counts: Counts { ok: 4, ..Counts::default() },
         again: seqs([4]),
         pending: Some(Start::RetryFailed),
+        ..Opened::default()
     });
     sink
 }

@@ -9,6 +9,7 @@ mod relay;
 mod resume;
 mod ring;
 mod shortage;
+mod spool;
 mod straggler;
 mod suspects;
 mod uneven;
