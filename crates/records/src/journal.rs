@@ -70,6 +70,9 @@ pub(super) struct Entry {
     /// These records were taken out of the output, to be replaced: what the tasks were is kept.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) again: bool,
+    /// These records are about to be in the spool: what their tasks are.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) spooled: bool,
     /// The job is complete with the records before this, and these are synced.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) complete: bool,
@@ -152,6 +155,18 @@ impl Entry {
     /// The last line of a journal whose job is complete.
     pub(super) fn complete(output: Option<Part>, joblog: Option<Part>) -> Self {
         Self { output, joblog, complete: true, ..Self::default() }
+    }
+
+    /// Records that are about to be in the spool, ascending by seq.
+    pub(super) fn spooled(records: &[Kept]) -> Self {
+        let mut entry = Self { spooled: true, ..Self::default() };
+        entry.set_records(records);
+        entry
+    }
+
+    /// Does it speak of records that this commit did not add?
+    pub(super) fn is_note(&self) -> bool {
+        self.again || self.spooled
     }
 
     /// Records that were taken out, ascending by seq.

@@ -131,7 +131,7 @@ impl Prepared {
     pub fn open(self, opening: &Opening) -> Result<(FileOutput, Continued), OpenError> {
         let Some(journal) = self.journal.clone() else {
             let continued = Continued::nothing(opening.job, None);
-            return Ok((FileOutput::unkept(self), continued));
+            return Ok((FileOutput::unkept(self, opening.job), continued));
         };
         let (again, start) = match (&self.claim, opening.start) {
             (None, _) => return Ok(self.begin(journal, opening)),
@@ -316,7 +316,7 @@ fn read_earlier(path: &Path, other: Option<String>) -> Result<Earlier, OpenError
         let mut earlier = Earlier { count: 0, not_ok: 0, is_complete: false, other };
         while let Some(Ok(entry)) = lines.next::<Entry>()? {
             earlier.is_complete = entry.complete;
-            if !entry.again {
+            if !entry.is_note() {
                 let counts = entry.counts();
                 earlier.count += counts.total();
                 earlier.not_ok += counts.not_ok();

@@ -7,7 +7,7 @@ use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use tradewind_proto::collector::{Counts, Opened, Order, Records};
-use tradewind_proto::{JobId, SeqSet};
+use tradewind_proto::{JobId, Seq, SeqRange, SeqSet};
 
 use super::file::{OpenFile, sync_directory_of};
 use super::format::tag;
@@ -17,6 +17,7 @@ use super::recover::{Damage, Recovered, recover_until};
 use super::results::Results;
 use super::rewrite::{self, Paths};
 use super::said::Said;
+use super::spool::{self, Spooler};
 use super::stream::{Device, Place};
 use super::{Destination, Extras, Format, Fsync, OpenError, Output, OutputError, Role, Writer};
 
@@ -33,7 +34,19 @@ enum Step {
     /// It is replaced.
     Begin { job: JobId, name: String },
     /// It is gone on with. What was found in it is known until something is changed.
-    GoOn { again: Again, found: Option<Box<Recovered>> },
+    GoOn { again: Again, found: Option<Box<Recovered>>, spool: Box<SpoolStep> },
+}
+
+/// What is needed to go on with a spool.
+#[derive(Debug)]
+struct SpoolStep {
+    job: JobId,
+    /// In the output, of what is to stay there.
+    stored: SeqSet,
+    /// Of which the journal says that they were about to be in the spool.
+    noted: SeqSet,
+    /// What was found in it is known until something is changed.
+    found: Option<spool::Found>,
 }
 
 /// What of a continued output is not to count, because it is to be run again.
@@ -56,6 +69,7 @@ pub struct FileOutput {
     extras: Extras,
     results: Option<Results>,
     said: Said,
+    spooler: Option<Spooler>,
 }
 
 #[derive(Debug)]
@@ -80,6 +94,7 @@ struct Ready {
     output_end: u64,
     joblog_end: u64,
     is_complete: bool,
+    spooler: Option<Spooler>,
 }
 
 impl Plan {
@@ -122,10 +137,24 @@ impl Plan {
         for range in stored.to_ranges().as_slice() {
             opened.again.remove_range(*range);
         }
+        let mut spool = SpoolStep {
+            job: found.claim.job,
+            stored: stored.clone(),
+            noted: found.spooled.clone(),
+            found: None,
+        };
+        let spooled = spool.find(&path, again).map_err(|reason| unreadable(&path, reason))?;
+        opened.spooled = spooled.seqs.clone();
+        for range in spooled.seqs.to_ranges().as_slice() {
+            stored.insert_range(*range);
+            opened.again.remove_range(*range);
+        }
+        counts.add_all(&spooled.counts);
+        spool.found = Some(spooled);
         (opened.stored, opened.counts) = (stored, counts);
         let cut_bytes = prepared.beyond(&found)?;
         let journal = Some(Journal(path.clone()));
-        let step = Step::GoOn { again, found: Some(Box::new(found)) };
+        let step = Step::GoOn { again, found: Some(Box::new(found)), spool: Box::new(spool) };
         let plan = Self { prepared, journal: path, step };
         Ok((plan, Continued { opened, journal, cut_bytes }))
     }
@@ -135,11 +164,16 @@ impl Plan {
         let ready = match &mut self.step {
             Step::Begin { job, name } => {
                 let claim = self.prepared.new_claim(*job, name.clone());
+                let is_synced = self.prepared.settings.fsync != Fsync::None;
                 let journal = self.prepared.replace(&self.journal, &claim)?;
-                Ready { journal, output_end: 0, joblog_end: 0, is_complete: false }
+                let spooler = Some(Spooler::begin(&self.journal, *job, is_synced)?);
+                Ready { journal, output_end: 0, joblog_end: 0, is_complete: false, spooler }
             }
-            Step::GoOn { again, found } => {
-                self.prepared.go_on(&self.journal, *again, found.take())?
+            Step::GoOn { again, found, spool } => {
+                let mut ready = self.prepared.go_on(&self.journal, *again, found.take())?;
+                let is_synced = self.prepared.settings.fsync != Fsync::None;
+                ready.spooler = Some(spool.go_on(&self.journal, *again, is_synced)?);
+                ready
             }
         };
         if self.prepared.settings.fsync != Fsync::None {
@@ -167,7 +201,7 @@ impl Plan {
     }
 
     fn into_writer(self, ready: Ready) -> Writer<OpenFile> {
-        let Ready { journal, output_end, joblog_end, is_complete } = ready;
+        let Ready { journal, output_end, joblog_end, is_complete, spooler: _ } = ready;
         let place = |file: OpenFile, end: u64| -> Place<OpenFile> {
             let end = file.path().is_some().then_some(end);
             file.into_place(end)
@@ -266,7 +300,7 @@ impl Prepared {
         let journal = OpenFile::open(Role::Journal, &at.target);
         let mut journal = journal.map_err(|reason| failed(&at, reason))?;
         journal.go_to(journal_end).map_err(|reason| failed(&at, reason))?;
-        Ok(Ready { journal, output_end, joblog_end, is_complete })
+        Ok(Ready { journal, output_end, joblog_end, is_complete, spooler: None })
     }
 
     /// Ends what an earlier start was about to do.
@@ -277,7 +311,7 @@ impl Prepared {
                     let old = self.joblog.take();
                     self.joblog = old.map(|old| file.named(old.destination().clone()));
                 }
-                Role::Output | Role::Journal | Role::Results => {
+                Role::Output | Role::Journal | Role::Results | Role::Spool => {
                     self.output = file.named(self.output.destination().clone());
                 }
             }
@@ -349,6 +383,39 @@ impl Prepared {
     }
 }
 
+impl SpoolStep {
+    /// Finds out what the spool has that counts.
+    fn find(&self, journal: &Path, again: Again) -> io::Result<spool::Found> {
+        let mut medium = spool::Directory::new(spool::beside(journal));
+        let is_written = |seq| self.stored.contains(seq);
+        let mut found = spool::find(&mut medium, self.job, is_written, &self.noted)?;
+        let dropped = match again {
+            Again::Nothing => SeqSet::new(),
+            Again::Cancelled => found.cancelled.clone(),
+            Again::NotOk => found.not_ok.clone(),
+        };
+        found.leave_out(&dropped, |counts| again.without(counts));
+        Ok(found)
+    }
+
+    /// Makes it ready. May be tried again.
+    fn go_on(
+        &mut self,
+        journal: &Path,
+        again: Again,
+        is_synced: bool,
+    ) -> Result<Spooler, OutputError> {
+        let found = match self.found.take() {
+            Some(found) => found,
+            None => {
+                let found = self.find(journal, again);
+                found.map_err(|reason| failed(&spool::destination(journal), reason))?
+            }
+        };
+        Spooler::go_on(journal, self.job, is_synced, &found)
+    }
+}
+
 impl Recovered {
     /// Tasks whose records are to be replaced.
     fn dropped(&self, again: Again) -> SeqSet {
@@ -375,6 +442,10 @@ fn is_cancelled(entry: &Entry) -> bool {
     entry.counts().cancelled > 0
 }
 
+fn unreadable(journal: &Path, reason: io::Error) -> OpenError {
+    OpenError::opening(&spool::destination(journal), reason)
+}
+
 fn failed(destination: &Destination, reason: io::Error) -> OutputError {
     OutputError::Io { destination: destination.clone(), reason }
 }
@@ -386,12 +457,13 @@ impl FileOutput {
     }
 
     /// Where no journal can be, each start is the first.
-    pub(super) fn unkept(prepared: Prepared) -> Self {
+    pub(super) fn unkept(prepared: Prepared, job: JobId) -> Self {
         let Prepared { settings, output, joblog, .. } = prepared;
         let joblog = joblog.map(|file| file.into_place(None));
         let Settings { format, fsync, extras, .. } = settings;
         let writer = Writer::new(format, fsync, output.into_place(None), joblog, None);
-        Self::new(State::Open(Box::new(writer.with_extras(extras))), &settings)
+        let unkept = Self::new(State::Open(Box::new(writer.with_extras(extras))), &settings);
+        Self { spooler: Some(Spooler::unnamed(job)), ..unkept }
     }
 
     fn new(state: State, settings: &Settings) -> Self {
@@ -403,7 +475,12 @@ impl FileOutput {
             extras: settings.extras,
             results: settings.results.clone().map(Results::new),
             said: Said::new(settings.say),
+            spooler: None,
         }
+    }
+
+    fn spooler(&mut self) -> Result<&mut Spooler, OutputError> {
+        self.spooler.as_mut().ok_or(OutputError::NoSpool)
     }
 
     fn writer(&mut self) -> &mut Writer<OpenFile> {
@@ -418,7 +495,8 @@ impl Output for FileOutput {
     fn begin(&mut self) -> Result<(), OutputError> {
         self.results.as_ref().map_or(Ok(()), Results::begin)?;
         let State::Planned(plan) = &mut self.state else { return Ok(()) };
-        let ready = plan.carry_out()?;
+        let mut ready = plan.carry_out()?;
+        self.spooler = ready.spooler.take();
         self.reorder = plan.reorder();
         if let State::Planned(plan) = std::mem::replace(&mut self.state, State::Nothing) {
             self.state = State::Open(Box::new(plan.into_writer(ready)));
@@ -453,7 +531,21 @@ impl Output for FileOutput {
             return Ok(());
         }
         self.commit()?;
+        self.spooler.as_mut().map_or(Ok(()), Spooler::sync)?;
         self.writer().sync()
+    }
+
+    fn spool(&mut self, records: &[Records]) -> Result<u64, OutputError> {
+        self.writer().note_spooled(records)?;
+        self.spooler()?.append(records)
+    }
+
+    fn unspool(&mut self, range: SeqRange, bytes_max: usize) -> Result<Vec<Records>, OutputError> {
+        self.spooler()?.read(range, bytes_max)
+    }
+
+    fn release(&mut self, below: Seq) -> u64 {
+        self.spooler.as_mut().map_or(0, |spooler| spooler.release(below))
     }
 
     fn finish(&mut self, is_whole: bool) -> Result<(), OutputError> {

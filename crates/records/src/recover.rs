@@ -30,6 +30,8 @@ pub struct Recovered {
     pub cancelled: SeqSet,
     /// Tasks whose records were taken out to be replaced, and are not yet.
     pub again: SeqSet,
+    /// Tasks whose records were about to be in the spool.
+    pub spooled: SeqSet,
     /// The job was complete with these records, and nothing was added since.
     pub is_complete: bool,
     /// So many bytes of the output count.
@@ -131,6 +133,7 @@ pub(super) fn recover_until(
         not_ok: SeqSet::new(),
         cancelled: SeqSet::new(),
         again: SeqSet::new(),
+        spooled: SeqSet::new(),
         is_complete: false,
         output_end: 0,
         joblog_end: 0,
@@ -152,7 +155,7 @@ pub(super) fn recover_until(
             break;
         }
         recovered.is_complete = entry.complete;
-        if entry.again {
+        if entry.is_note() {
             if is_whole {
                 recovered.note(&entry).ok_or(damage)?;
                 recovered.journal_end = lines.at();
@@ -202,10 +205,11 @@ fn is_complete_at_end(lines: &mut Lines<impl BufRead>, entry: &Entry) -> io::Res
 }
 
 impl Recovered {
-    /// Adds records that an entry says were taken out.
+    /// Adds records that an entry says were taken out, or are about to be in the spool.
     fn note(&mut self, entry: &Entry) -> Option<()> {
         entry.hashes()?;
-        insert(&mut self.again, &entry.records);
+        let noted = if entry.spooled { &mut self.spooled } else { &mut self.again };
+        insert(noted, &entry.records);
         Some(())
     }
 

@@ -88,6 +88,9 @@ pub(super) fn rewrite(paths: &Paths, dropped: &SeqSet) -> io::Result<u64> {
     let mut new_journal = OpenFile::create(Role::Journal, &unfinished(&paths.journal))?;
     let mut text = Vec::new();
     claim.encode(&mut text);
+    if !is_complete {
+        text.extend(spooled_notes(&paths.journal)?);
+    }
     new_journal.write_all(&text)?;
     let new_journal = Some(new_journal.into_place(None));
     let mut writer = Writer::new(claim.format, Fsync::None, new_output, new_joblog, new_journal);
@@ -123,7 +126,7 @@ pub(super) fn strike(paths: &Paths, struck: &SeqSet) -> io::Result<()> {
     let mut again = Vec::new();
     while let Some(mut entry) = next_entry(&mut lines)? {
         let mut records = records_of(&entry)?;
-        if !entry.again {
+        if !entry.is_note() {
             again.extend(records.iter().filter(|kept| struck.contains(kept.seq)));
             records.retain(|kept| !struck.contains(kept.seq));
             entry.set_records(&records);
@@ -147,7 +150,7 @@ pub(super) fn cut_journal(paths: &Paths, end: u64) -> io::Result<()> {
     loop {
         let is_kept = lines.at() < end;
         let Some(entry) = next_entry(&mut lines)? else { break };
-        if is_kept {
+        if is_kept || entry.spooled {
             entry.encode(&mut text);
             new.write_all(&text)?;
             text.clear();
@@ -185,6 +188,19 @@ fn keep_again(lines: &mut Lines<impl BufRead>, again: &mut BTreeMap<Seq, Kept>) 
         }
     }
     Ok(())
+}
+
+/// What a journal says of the spool.
+fn spooled_notes(journal: &Path) -> io::Result<Vec<u8>> {
+    let mut lines = Lines::new(BufReader::new(File::open(journal)?));
+    next_claim(&mut lines)?;
+    let mut notes = Vec::new();
+    while let Some(entry) = next_entry(&mut lines)? {
+        if entry.spooled {
+            entry.encode(&mut notes);
+        }
+    }
+    Ok(notes)
 }
 
 /// Gives the files of the generation that the journal claims the names they are to have, unless
@@ -260,7 +276,7 @@ fn runs(paths: &Paths) -> io::Result<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
     let mut below = 0;
     while let Some(entry) = next_entry(&mut lines)? {
-        if !entry.again
+        if !entry.is_note()
             && let (Some((first, _)), Some((_, end))) =
                 (entry.records.first(), entry.records.last())
         {
@@ -306,7 +322,7 @@ impl Cursor {
     fn advance(&mut self) -> io::Result<bool> {
         while self.left == 0 {
             let Some(entry) = next_entry(&mut self.entries)? else { return Ok(false) };
-            if entry.again {
+            if entry.is_note() {
                 continue;
             }
             self.records = records_of(&entry)?;

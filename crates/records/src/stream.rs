@@ -75,10 +75,21 @@ pub enum OutputError {
     /// The program that took the records wants no more.
     #[error("the records are no longer taken")]
     Dropped,
+    /// Nothing can be stored beside it.
+    #[error("there is no spool")]
+    NoSpool,
     /// It cannot be written.
     #[error("cannot write to {destination}: {reason}")]
     Io {
         /// What was being written.
+        destination: Destination,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// What waited there cannot be read back.
+    #[error("cannot read {destination} back: {reason}")]
+    Unspool {
+        /// Where it waited.
         destination: Destination,
         /// What the system says.
         reason: io::Error,

@@ -27,6 +27,8 @@ pub enum Role {
     Journal,
     /// A directory for each task.
     Results,
+    /// Records that wait for an earlier one.
+    Spool,
 }
 
 /// What errors are about: displayed as `output "x"` or `standard output`.
@@ -70,6 +72,7 @@ impl fmt::Display for Role {
             Self::Joblog => "joblog",
             Self::Journal => "journal",
             Self::Results => "results",
+            Self::Spool => "spool",
         })
     }
 }

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use tradewind_proto::collector::Records;
 use tradewind_proto::message::TaskResult;
+use tradewind_proto::{Seq, SeqRange};
 
 use super::{Continued, OpenError, Output, OutputError};
 
@@ -30,6 +31,27 @@ pub enum Event<C = Continued, E = OpenError> {
     Stored {
         /// How many lists of them.
         count: usize,
+    },
+    /// The next records that were to be spooled are stored.
+    Spooled {
+        /// How many lists of them.
+        count: usize,
+        /// Bytes in the spool.
+        spool_bytes: u64,
+    },
+    /// The next records that were to be spooled are not.
+    SpoolFailed {
+        /// These.
+        records: Vec<Records>,
+        /// Why.
+        error: OutputError,
+    },
+    /// The records below this seq that were to be moved from the spool to the output are there.
+    Unspooled {
+        /// The first that is not.
+        below: Seq,
+        /// Bytes in the spool.
+        spool_bytes: u64,
     },
     /// Not all could be written. Nothing is lost and nothing more is reported until
     /// [`WriterThread::retry`].
@@ -55,6 +77,8 @@ pub struct WriterThread {
 #[derive(Debug)]
 enum Command {
     Store(Vec<Records>),
+    Spool(Vec<Records>),
+    Unspool(SeqRange),
     Retry,
     Begin,
     Finish { is_whole: bool },
@@ -91,6 +115,17 @@ impl WriterThread {
     /// Stores records after all that were given before.
     pub fn store(&self, records: Vec<Records>) {
         self.send(Command::Store(records));
+    }
+
+    /// Stores records beside the output.
+    pub fn spool(&self, records: Vec<Records>) {
+        self.send(Command::Spool(records));
+    }
+
+    /// Moves records that were spooled to the output, after all that were given before: some of the
+    /// range, from its beginning on.
+    pub fn unspool(&self, range: SeqRange) {
+        self.send(Command::Unspool(range));
     }
 
     /// After a failure: goes on where it stopped. Otherwise does nothing.
@@ -158,12 +193,23 @@ impl<O: Output, R> Loop<O, R> {
             let mut next = Some(next);
             let mut group = Group::default();
             let mut finish = None;
+            let mut unspool = None;
             while let Some(command) = next.take() {
                 match command {
                     Command::Store(batch) => {
                         let written = self.output.write(&batch);
                         group.add(&batch);
                         self.retry_until_ok(written, O::commit)?;
+                    }
+                    Command::Spool(records) => {
+                        (self.report)(match self.output.spool(&records) {
+                            Ok(spool_bytes) => Event::Spooled { count: records.len(), spool_bytes },
+                            Err(error) => Event::SpoolFailed { records, error },
+                        });
+                    }
+                    Command::Unspool(range) => {
+                        unspool = Some(range);
+                        break;
                     }
                     Command::Retry => {}
                     Command::Begin => {
@@ -186,12 +232,37 @@ impl<O: Output, R> Loop<O, R> {
                 self.retry_until_ok(committed, O::commit)?;
                 (self.report)(Event::Stored { count: group.count });
             }
+            if let Some(range) = unspool {
+                self.unspool(range)?;
+            }
             if let Some(is_whole) = finish {
                 let finished = self.output.finish(is_whole);
                 self.retry_until_ok(finished, |output| output.finish(is_whole))?;
                 (self.report)(Event::Finished);
             }
         }
+    }
+
+    /// Moves some records of a range from the spool to the output.
+    fn unspool<C, E>(&mut self, range: SeqRange) -> Result<(), Abandoned>
+    where
+        R: FnMut(Event<C, E>),
+    {
+        let records = loop {
+            match self.output.unspool(range, GROUP_BYTES_MAX) {
+                Ok(records) => break records,
+                Err(error) => self.retry_until_ok(Err(error), |_| Ok(()))?,
+            }
+        };
+        let last = records.iter().flat_map(|list| &list.results).next_back();
+        let below = last.map_or(range.start, |last| last.seq.next());
+        let written = self.output.write(&records);
+        self.retry_until_ok(written, O::commit)?;
+        let committed = self.output.commit();
+        self.retry_until_ok(committed, O::commit)?;
+        let spool_bytes = self.output.release(below);
+        (self.report)(Event::Unspooled { below, spool_bytes });
+        Ok(())
     }
 
     /// Reports each failure and tries again each time it is told to.
@@ -352,7 +423,7 @@ mod tests {
                     }
                     Event::Failed(_) => thread.retry(),
                     Event::Finished => break,
-                    Event::Opened(()) | Event::Refused(_) | Event::Begun => panic!("it is open"),
+                    other => panic!("{other:?}"),
                 }
             }
             thread.join();

@@ -2,7 +2,7 @@
 
 use tradewind_proto::collector::Records;
 use tradewind_proto::message::{Status, TaskResult};
-use tradewind_proto::{Seq, TaskHash};
+use tradewind_proto::{Seq, SeqRange, TaskHash};
 
 use super::journal::{Entry, Kept, Part};
 use super::stream::{Device, Place, Stream};
@@ -55,6 +55,32 @@ pub trait Output {
     ///
     /// When that failed. May be tried again.
     fn finish(&mut self, is_whole: bool) -> Result<(), OutputError>;
+
+    /// Stores records beside the output, to be read back when it is their turn, and says how many
+    /// bytes are there now.
+    ///
+    /// # Errors
+    ///
+    /// When that failed. None of them is there then.
+    fn spool(&mut self, _: &[Records]) -> Result<u64, OutputError> {
+        Err(OutputError::NoSpool)
+    }
+
+    /// Reads records of the range back, from its beginning to its end, or until they have so many
+    /// bytes. What was read is to be written, and is not read again.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read. May be tried again.
+    fn unspool(&mut self, _: SeqRange, _bytes_max: usize) -> Result<Vec<Records>, OutputError> {
+        Err(OutputError::NoSpool)
+    }
+
+    /// All that was spooled below this seq is committed to the output by now. Says how many bytes are
+    /// left.
+    fn release(&mut self, _below: Seq) -> u64 {
+        0
+    }
 }
 
 /// Writes records to one device, a joblog to another, and to a third a journal of what is in the
@@ -128,6 +154,29 @@ impl<D: Device> Writer<D> {
             journal.stream.drain()?;
         }
         Ok(())
+    }
+
+    /// Notes what the tasks are whose records are about to be in the spool. Nothing may be there of which
+    /// this does not speak.
+    ///
+    /// # Errors
+    ///
+    /// When that failed. May be tried again.
+    pub fn note_spooled(&mut self, records: &[Records]) -> Result<(), OutputError> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let records = records.iter().flat_map(|list| &list.results).map(|result| Kept {
+            seq: result.seq,
+            hash: result.task_hash,
+            status: result.outcome.status,
+        });
+        let mut records: Vec<Kept> = records.collect();
+        records.sort_unstable_by_key(|kept| kept.seq);
+        journal.is_complete = false;
+        for records in records.chunks(ENTRY_RECORDS_MAX) {
+            Entry::spooled(records).encode(journal.stream.buffer());
+        }
+        journal.stream.drain()?;
+        if self.fsync == Fsync::None { Ok(()) } else { journal.stream.sync() }
     }
 
     /// Takes a record that has its form already.

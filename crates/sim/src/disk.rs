@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use tradewind_proto::collector::{Counts, Opened, Opening, Records};
-use tradewind_proto::message::TaskResult;
-use tradewind_proto::{Seq, SeqSet, TaskHash};
+use tradewind_proto::{Seq, SeqRange, SeqSet, TaskHash};
 use tradewind_records::{
-    Claim, Destination, Device, Format, Fsync, Output, OutputTarget, Place, Role, Writer, recover,
+    Claim, Destination, Device, Format, Found, Fsync, Medium, Output, OutputTarget, Place,
+    Recovered, Role, Spool, Writer, find, recover,
 };
 
 use crate::mutation::Mutation;
@@ -26,6 +26,9 @@ pub(crate) struct Disk {
     files: Rc<RefCell<Files>>,
     /// Of the process that runs now.
     writer: Option<Writer<File>>,
+    spool: Option<Spool<Segments>>,
+    /// What is in the spool and not in the output.
+    spooled: BTreeMap<Seq, Records>,
     /// Every record, one by one, in the order of writing.
     written: Vec<Records>,
     /// What the tasks were whose records are on the disk.
@@ -37,8 +40,41 @@ struct Files {
     /// The output and the journal.
     bytes: [Vec<u8>; 2],
     synced: [usize; 2],
-    /// What was written since the last commit, in this order.
-    log: Vec<(usize, usize)>,
+    /// The spool's segments, and how much of each is synced.
+    segments: BTreeMap<u64, (Vec<u8>, usize)>,
+    /// Segments that were removed, which a crash of the machine may bring back.
+    removed: Vec<(u64, Vec<u8>)>,
+    /// What was done since the last commit, in this order.
+    log: Vec<Done>,
+}
+
+/// Something that was done to a file.
+enum Done {
+    /// So many bytes were appended to the output or the journal.
+    Written(usize, usize),
+    /// The same to a segment.
+    Spooled(u64, usize),
+    Made(u64),
+    Removed(u64, Vec<u8>),
+}
+
+/// The spool's segments.
+struct Segments(Rc<RefCell<Files>>);
+
+/// Bytes of a segment, so that there are many.
+const SEGMENT_BYTES: u64 = 1000;
+
+/// Bytes that are moved to the output at a time.
+const UNSPOOL_BYTES: usize = 3000;
+
+/// What a disk is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Under {
+    #[default]
+    Nothing,
+    Store(Vec<Records>),
+    Spool(Vec<Records>),
+    Unspool(SeqRange),
 }
 
 struct File {
@@ -56,6 +92,8 @@ impl Disk {
             fsync: if plan.is_synced { Fsync::Batch } else { Fsync::None },
             files: Rc::default(),
             writer: None,
+            spool: None,
+            spooled: BTreeMap::new(),
             written: Vec::new(),
             hashes: BTreeMap::new(),
         }
@@ -81,6 +119,11 @@ impl Disk {
         } else {
             self.read_back(mutation)?
         };
+        if self.spool.is_none() {
+            let spool = Spool::begin(self.segments(), opened.job, self.fsync != Fsync::None);
+            self.spool =
+                Some(spool.expect("memory does not fail").with_segment_bytes(SEGMENT_BYTES));
+        }
         let place = |which: usize, role| Place {
             destination: Destination { role, target: OutputTarget::Stdout },
             device: File { files: Rc::clone(&self.files), which },
@@ -91,12 +134,41 @@ impl Disk {
         Ok(opened)
     }
 
-    fn read_back(&mut self, mutation: Option<Mutation>) -> Result<Opened, String> {
-        let files = &mut *self.files.borrow_mut();
-        let [output, journal] = &files.bytes;
+    fn segments(&self) -> Segments {
+        Segments(Rc::clone(&self.files))
+    }
+
+    /// What is there, read back.
+    fn recovered(&self) -> Result<(Recovered, Found), String> {
+        let [output, journal] = self.files.borrow().bytes.clone();
         let recovered = recover(&journal[..], Some(&output[..]), None::<&[u8]>)
             .map_err(|damage| format!("the output is damaged: {damage}"))?;
+        let is_written = |seq| recovered.stored.contains(seq);
         let job = recovered.claim.job;
+        let found = find(&mut self.segments(), job, is_written, &recovered.spooled)
+            .map_err(|error| format!("the spool cannot be read: {error}"))?;
+        Ok((recovered, found))
+    }
+
+    fn read_back(&mut self, mutation: Option<Mutation>) -> Result<Opened, String> {
+        let (mut recovered, mut found) = self.recovered()?;
+        let job = recovered.claim.job;
+        if mutation == Some(Mutation::ForgetSpooled) {
+            let forgotten: SeqSet = found.seqs.iter().take(1).collect();
+            found.leave_out(&forgotten, |counts| *counts);
+        }
+        let spool = Spool::go_on(self.segments(), job, self.fsync != Fsync::None, &found);
+        self.spool = Some(spool.expect("memory does not fail").with_segment_bytes(SEGMENT_BYTES));
+        let spooled = found.seqs;
+        for range in spooled.to_ranges().as_slice() {
+            recovered.stored.insert_range(*range);
+        }
+        recovered.counts.add_all(&found.counts);
+        let files = &mut *self.files.borrow_mut();
+        files.removed.clear();
+        for (bytes, synced) in files.segments.values_mut() {
+            *synced = bytes.len();
+        }
         if mutation != Some(Mutation::KeepTornTail) {
             files.bytes[OUTPUT].truncate(recovered.output_end as usize);
             files.bytes[JOURNAL].truncate(recovered.journal_end as usize);
@@ -105,7 +177,56 @@ impl Disk {
         if mutation == Some(Mutation::ForgetDisk) {
             return Ok(Opened { job, ..Opened::default() });
         }
-        Ok(Opened { job, stored: recovered.stored, counts: recovered.counts, ..Opened::default() })
+        let Recovered { stored, counts, .. } = recovered;
+        Ok(Opened { job, stored, spooled, counts, ..Opened::default() })
+    }
+
+    /// Stores records in the spool, and says how many bytes are there then.
+    pub(crate) fn spool(&mut self, records: &[Records]) -> u64 {
+        self.files.borrow_mut().log.clear();
+        let (Some(writer), Some(spool)) = (&mut self.writer, &mut self.spool) else { return 0 };
+        writer.note_spooled(records).expect("the disk of the simulator is never full");
+        spool.append(records).expect("the disk of the simulator is never full");
+        for record in records.iter().flat_map(one_by_one) {
+            self.spooled.insert(record.results[0].seq, record);
+        }
+        spool.bytes()
+    }
+
+    /// Moves some records from the spool to the output, and says which they are.
+    pub(crate) fn unspool(
+        &mut self,
+        range: SeqRange,
+        mutation: Option<Mutation>,
+    ) -> Result<Vec<Records>, String> {
+        self.files.borrow_mut().log.clear();
+        let Some(spool) = &mut self.spool else { return Ok(Vec::new()) };
+        let read = spool.read(range, UNSPOOL_BYTES);
+        let records = read.map_err(|error| format!("{range:?} cannot be unspooled: {error}"))?;
+        let one_by_one: Vec<Records> = records.iter().flat_map(one_by_one).collect();
+        for (place, record) in one_by_one.iter().enumerate() {
+            let seq = record.results[0].seq;
+            if seq.0 != range.start.0 + place as u64 || self.spooled.get(&seq) != Some(record) {
+                return Err(format!("the spool has another record of {seq}"));
+            }
+        }
+        let below = Seq(range.start.0 + one_by_one.len() as u64);
+        if mutation == Some(Mutation::EarlyRelease) {
+            spool.release(below);
+        }
+        let log = std::mem::take(&mut self.files.borrow_mut().log);
+        self.store(&records);
+        self.files.borrow_mut().log.splice(0..0, log);
+        self.spooled.retain(|seq, _| *seq >= below);
+        if let Some(spool) = &mut self.spool {
+            spool.release(below);
+        }
+        Ok(records)
+    }
+
+    /// How many bytes are in the spool.
+    pub(crate) fn spool_bytes(&self) -> u64 {
+        self.spool.as_ref().map_or(0, Spool::bytes)
     }
 
     /// Writes records and commits them.
@@ -114,56 +235,65 @@ impl Disk {
         self.files.borrow_mut().log.clear();
         let stored = writer.write(records).and_then(|()| writer.commit());
         stored.expect("the disk of the simulator is never full");
-        for Records { worker, stage, results } in records {
-            self.hashes.extend(results.iter().map(|result| (result.seq, result.task_hash)));
-            let one = |result: &TaskResult| Records {
-                worker: Arc::clone(worker),
-                stage: Arc::clone(stage),
-                results: vec![result.clone()],
-            };
-            self.written.extend(results.iter().map(one));
+        for list in records {
+            self.hashes.extend(list.results.iter().map(|result| (result.seq, result.task_hash)));
+            self.written.extend(one_by_one(list));
         }
     }
 
-    /// The process dies while it stores these records, or its machine does; gives those that made
-    /// it all the same.
+    /// The process dies while it does this, or its machine does; gives the records that made it into the
+    /// output all the same.
     pub(crate) fn crash(
         &mut self,
-        records: &[Records],
+        under: &Under,
         is_machine: bool,
+        mutation: Option<Mutation>,
         rng: &mut Rng,
-    ) -> Result<usize, String> {
+    ) -> Result<Vec<Records>, String> {
         let before = self.written.len();
-        self.store(records);
-        self.writer = None;
+        let promised: Vec<Seq> = self.spooled.keys().copied().collect();
+        let mut waiting = self.spooled.clone();
+        match under {
+            Under::Nothing => {}
+            Under::Store(records) => self.store(records),
+            Under::Spool(records) => drop(self.spool(records)),
+            Under::Unspool(range) => drop(self.unspool(*range, mutation)?),
+        }
+        waiting.append(&mut self.spooled);
+        (self.writer, self.spool) = (None, None);
         {
             let files = &mut *self.files.borrow_mut();
-            if !records.is_empty() {
+            if *under != Under::Nothing {
                 files.tear(rng);
             }
             if is_machine && self.fsync != Fsync::None {
                 files.lose_unsynced(rng);
             }
         }
-        let [output, journal] = self.files.borrow().bytes.clone();
-        if journal.is_empty() {
-            return Ok(0);
+        if self.files.borrow().bytes[JOURNAL].is_empty() {
+            return Ok(Vec::new());
         }
-        let recovered = recover(&journal[..], Some(&output[..]), None::<&[u8]>)
-            .map_err(|damage| format!("the output is damaged: {damage}"))?;
+        let (recovered, found) = self.recovered()?;
         let is_stored = |record: &&Records| recovered.stored.contains(record.results[0].seq);
         if let Some(lost) = self.written[..before].iter().find(|record| !is_stored(record)) {
             return Err(format!("the disk has lost the record of {}", lost.results[0].seq));
+        }
+        let is_kept = |seq: &Seq| recovered.stored.contains(*seq) || found.seqs.contains(*seq);
+        if let Some(lost) = promised.iter().find(|seq| !is_kept(seq)) {
+            return Err(format!("the spool has lost the record of {lost}"));
         }
         let made_it = self.written[before..].iter().take_while(is_stored).count();
         for record in self.written.drain(before + made_it..) {
             self.hashes.remove(&record.results[0].seq);
         }
-        Ok(made_it)
+        waiting.retain(|seq, _| found.seqs.contains(*seq));
+        self.spooled = waiting;
+        Ok(self.written[before..].to_vec())
     }
 
     pub(crate) fn hash(&self, seq: Seq) -> Option<TaskHash> {
-        self.hashes.get(&seq).copied()
+        let spooled = || self.spooled.get(&seq).map(|record| record.results[0].task_hash);
+        self.hashes.get(&seq).copied().or_else(spooled)
     }
 
     /// What is wrong with the output, now that the job is over?
@@ -177,6 +307,9 @@ impl Disk {
         }
         if journal.is_empty() {
             return Some("there is no journal".to_owned());
+        }
+        if !self.spooled.is_empty() || !self.files.borrow().segments.is_empty() {
+            return Some("something is left in the spool".to_owned());
         }
         match recover(&journal[..], Some(&output[..]), None::<&[u8]>) {
             Ok(recovered) => {
@@ -193,18 +326,33 @@ impl Disk {
 }
 
 impl Files {
-    /// Undoes what was written after some byte.
+    /// Undoes what was done after some byte.
     fn tear(&mut self, rng: &mut Rng) {
-        let total: usize = self.log.iter().map(|(_, count)| count).sum();
-        let mut left = rng.usize(0..=total);
-        for (which, count) in std::mem::take(&mut self.log) {
-            let kept = count.min(left);
-            left -= kept;
-            let end = self.bytes[which].len() - (count - kept);
-            // Whatever came after it in the same file is cut off by its own turn: lengths only
-            // add up.
-            self.bytes[which].truncate(end);
-            self.synced[which] = self.synced[which].min(end);
+        let total: usize = self.log.iter().map(Done::size).sum();
+        let mut undone = total - rng.usize(0..=total);
+        while undone > 0
+            && let Some(done) = self.log.pop()
+        {
+            let count = done.size().min(undone);
+            undone -= count;
+            match done {
+                Done::Written(which, _) => {
+                    let end = self.bytes[which].len() - count;
+                    self.bytes[which].truncate(end);
+                    self.synced[which] = self.synced[which].min(end);
+                }
+                Done::Spooled(segment, _) => {
+                    if let Some((bytes, synced)) = self.segments.get_mut(&segment) {
+                        bytes.truncate(bytes.len() - count);
+                        *synced = bytes.len().min(*synced);
+                    }
+                }
+                Done::Made(segment) => drop(self.segments.remove(&segment)),
+                Done::Removed(segment, bytes) => {
+                    let synced = bytes.len();
+                    self.segments.insert(segment, (bytes, synced));
+                }
+            }
         }
     }
 
@@ -213,6 +361,99 @@ impl Files {
             let end = rng.usize(self.synced[which]..=self.bytes[which].len());
             self.bytes[which].truncate(end);
         }
+        for (bytes, synced) in self.segments.values_mut() {
+            let end = rng.usize(*synced..=bytes.len());
+            bytes.truncate(end);
+        }
+        for (segment, bytes) in std::mem::take(&mut self.removed) {
+            let synced = bytes.len();
+            if rng.bool() {
+                self.segments.entry(segment).or_insert((bytes, synced));
+            }
+        }
+    }
+}
+
+impl Done {
+    /// After how many parts of it the process can die.
+    fn size(&self) -> usize {
+        match self {
+            Self::Written(_, count) | Self::Spooled(_, count) => *count,
+            Self::Made(_) | Self::Removed(..) => 1,
+        }
+    }
+}
+
+/// Each record by itself.
+fn one_by_one(list: &Records) -> impl Iterator<Item = Records> + '_ {
+    let Records { worker, stage, results } = list;
+    results.iter().map(|result| Records {
+        worker: Arc::clone(worker),
+        stage: Arc::clone(stage),
+        results: vec![result.clone()],
+    })
+}
+
+impl Medium for Segments {
+    fn segments(&mut self) -> io::Result<Vec<u64>> {
+        Ok(self.0.borrow().segments.keys().copied().collect())
+    }
+
+    fn create(&mut self, segment: u64) -> io::Result<()> {
+        let files = &mut *self.0.borrow_mut();
+        files.segments.insert(segment, (Vec::new(), 0));
+        files.log.push(Done::Made(segment));
+        Ok(())
+    }
+
+    fn len(&mut self, segment: u64) -> io::Result<u64> {
+        Ok(self.0.borrow().segments[&segment].0.len() as u64)
+    }
+
+    fn read_at(&mut self, segment: u64, at: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        let files = self.0.borrow();
+        let Some((file, _)) = files.segments.get(&segment) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let from = file.get(at as usize..).unwrap_or_default();
+        let count = from.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&from[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&mut self, segment: u64, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let files = &mut *self.0.borrow_mut();
+        let Some((file, _)) = files.segments.get_mut(&segment) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        assert_eq!(file.len() as u64, at, "a segment is only appended to");
+        file.extend_from_slice(bytes);
+        files.log.push(Done::Spooled(segment, bytes.len()));
+        Ok(())
+    }
+
+    fn cut(&mut self, segment: u64, len: u64) -> io::Result<()> {
+        if let Some((file, synced)) = self.0.borrow_mut().segments.get_mut(&segment) {
+            file.truncate(len as usize);
+            *synced = file.len().min(*synced);
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, segment: u64) -> io::Result<()> {
+        if let Some((file, synced)) = self.0.borrow_mut().segments.get_mut(&segment) {
+            *synced = file.len();
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, segment: u64) -> io::Result<()> {
+        let files = &mut *self.0.borrow_mut();
+        if let Some((bytes, synced)) = files.segments.remove(&segment) {
+            files.removed.push((segment, bytes[..synced].to_vec()));
+            files.log.push(Done::Removed(segment, bytes));
+        }
+        Ok(())
     }
 }
 
@@ -220,7 +461,7 @@ impl io::Write for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut files = self.files.borrow_mut();
         files.bytes[self.which].extend_from_slice(bytes);
-        files.log.push((self.which, bytes.len()));
+        files.log.push(Done::Written(self.which, bytes.len()));
         Ok(bytes.len())
     }
 

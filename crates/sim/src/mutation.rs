@@ -47,11 +47,17 @@ pub enum Mutation {
     NewestSink,
     /// One in what a dispatcher keeps.
     Ledger(LedgerBug),
+    /// A sink that starts again forgets a record that is in its spool.
+    ForgetSpooled,
+    /// A segment of the spool is removed before the output has what is in it.
+    EarlyRelease,
+    /// The sink says that records are in the spool before they are.
+    EarlySpooled,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::DropReceipt,
         Self::DropTasks,
         Self::RepeatTasks,
@@ -75,5 +81,8 @@ impl Mutation {
         Self::Ledger(LedgerBug::KeepCharge),
         Self::Ledger(LedgerBug::ForgetSettled),
         Self::Ledger(LedgerBug::ForgetStraggler),
+        Self::ForgetSpooled,
+        Self::EarlyRelease,
+        Self::EarlySpooled,
     ];
 }

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tradewind_proto::collector::{Collector, CollectorConfig, Opening, Record, Records};
+use tradewind_proto::collector::{
+    Collector, CollectorConfig, Opening, Order, Record, Records, SpoolLimits,
+};
 use tradewind_proto::message::{Report, TaskResult, ToSink};
-use tradewind_proto::{Seq, SessionId, TaskHash, Time};
+use tradewind_proto::{Seq, SeqRange, SessionId, TaskHash, Time};
 use tradewind_wire::encode;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Under};
 use crate::event::{ConnectionId, Event, Process, Route};
 use crate::mutation::Mutation;
 use crate::plan::Plan;
@@ -28,6 +30,13 @@ pub(crate) struct Sink {
     opening: Option<Opening>,
     /// Lists of records that the disk is writing.
     writing: usize,
+    /// How much may wait in memory and in the spool.
+    limits: Option<SpoolLimits>,
+    /// What was given out to be spooled, and to be moved to the output.
+    spooling: VecDeque<Vec<Records>>,
+    unspooling: Option<SeqRange>,
+    /// What of that the disk is doing.
+    under: Under,
     flush: Flush,
 }
 
@@ -48,8 +57,13 @@ enum Flush {
 
 impl Sink {
     pub(crate) fn new(plan: &Plan, seed: u64) -> Self {
+        let limits = limits(plan, seed);
         Self {
-            collector: collector(plan, SessionId(seed ^ 0x517e)),
+            collector: collector(plan, limits, SessionId(seed ^ 0x517e)),
+            limits,
+            spooling: VecDeque::new(),
+            unspooling: None,
+            under: Under::Nothing,
             is_alive: true,
             session: seed ^ 0x517e,
             clock: Clock::default(),
@@ -64,12 +78,27 @@ impl Sink {
     }
 }
 
-fn collector(plan: &Plan, session: SessionId) -> Collector {
-    Collector::new(CollectorConfig { session, order: plan.order, report: Report::default() })
+fn collector(plan: &Plan, limits: Option<SpoolLimits>, session: SessionId) -> Collector {
+    let config = CollectorConfig { session, order: plan.order, report: Report::default() };
+    let collector = Collector::new(config);
+    match limits {
+        Some(limits) => collector.with_spool(limits),
+        None => collector,
+    }
+}
+
+/// In three of four worlds that have an order little may wait in memory. By dice of their own: without them a
+/// world is what it was before.
+fn limits(plan: &Plan, seed: u64) -> Option<SpoolLimits> {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x5b00_1ed5);
+    let (is_spooling, waiting, spool) = (rng.u8(0..4) > 0, rng.u64(0..3000), rng.u64(0..400_000));
+    let limits = SpoolLimits { waiting_bytes_max: waiting, spool_bytes_max: spool };
+    (is_spooling && plan.order == Order::Seq).then_some(limits)
 }
 
 impl World {
     pub(crate) fn drive_sink(&mut self) -> Option<Time> {
+        self.sink.spooling.extend(self.sink.collector.poll_spool());
         while let Some(records) = self.sink.collector.poll_write() {
             self.sink.waiting += records.len();
             for record in records.iter().flat_map(Records::iter) {
@@ -80,6 +109,9 @@ impl World {
                 });
             }
             self.sink.given.extend(records);
+        }
+        if let Some(range) = self.sink.collector.poll_unspool() {
+            self.sink.unspooling = Some(range);
         }
         self.write_on();
         self.drive_desk(Process::Sink);
@@ -118,7 +150,8 @@ impl World {
 
     /// One group commit at a time; or the flush, when there is nothing left to write.
     fn write_on(&mut self) {
-        if self.sink.writing > 0 || self.sink.flush != Flush::NotYet {
+        let is_busy = self.sink.writing > 0 || self.sink.under != Under::Nothing;
+        if is_busy || self.sink.flush != Flush::NotYet {
             return;
         }
         let (least, mut most) = self.plan.write_us;
@@ -132,6 +165,16 @@ impl World {
                 self.sink.collector.handle_written(self.sink.writing);
             }
             self.queue.push(self.now + takes, Event::Written);
+        } else if let Some(range) = self.sink.unspooling.take() {
+            self.sink.under = Under::Unspool(range);
+            self.queue.push(self.now + takes, Event::Written);
+        } else if let Some(records) = self.sink.spooling.pop_front() {
+            if self.mutation == Some(Mutation::EarlySpooled) {
+                let spool_bytes = self.sink.disk.spool_bytes();
+                self.sink.collector.handle_spooled(records.len(), spool_bytes);
+            }
+            self.sink.under = Under::Spool(records);
+            self.queue.push(self.now + takes, Event::Written);
         } else if self.sink.collector.is_all_stored() {
             self.sink.flush = Flush::Under;
             self.queue.push(self.now + takes, Event::Flushed);
@@ -139,6 +182,31 @@ impl World {
     }
 
     pub(crate) fn handle_written(&mut self) {
+        match std::mem::take(&mut self.sink.under) {
+            Under::Nothing | Under::Store(_) => {}
+            Under::Spool(records) => {
+                let spool_bytes = self.sink.disk.spool(&records);
+                if self.mutation != Some(Mutation::EarlySpooled) {
+                    self.sink.collector.handle_spooled(records.len(), spool_bytes);
+                }
+                self.drive(Process::Sink);
+                return;
+            }
+            Under::Unspool(range) => {
+                match self.sink.disk.unspool(range, self.mutation) {
+                    Ok(records) => {
+                        self.note_records(records.iter().flat_map(Records::iter));
+                        let last = records.iter().flat_map(|list| &list.results).next_back();
+                        let below = last.map_or(range.start, |last| last.seq.next());
+                        let spool_bytes = self.sink.disk.spool_bytes();
+                        self.sink.collector.handle_unspooled(below, spool_bytes);
+                    }
+                    Err(problem) => self.check.fail(|| problem),
+                }
+                self.drive(Process::Sink);
+                return;
+            }
+        }
         let mut count = std::mem::take(&mut self.sink.writing);
         if self.mutation == Some(Mutation::ForgetWritten) && self.rng.u8(0..50) == 0 {
             count -= 1;
@@ -227,10 +295,12 @@ impl World {
         self.trace.say(self.now, || "the sink dies".to_owned());
         let count = self.sink.writing.min(self.sink.given.len());
         let records: Vec<Records> = self.sink.given.drain(..count).collect();
-        match self.sink.disk.crash(&records, is_silent, &mut self.rng) {
-            Ok(made_it) => {
-                self.note_records(records.iter().flat_map(Records::iter).take(made_it));
-            }
+        let under = match std::mem::take(&mut self.sink.under) {
+            Under::Nothing if !records.is_empty() => Under::Store(records),
+            under => under,
+        };
+        match self.sink.disk.crash(&under, is_silent, self.mutation, &mut self.rng) {
+            Ok(made_it) => self.note_records(made_it.iter().flat_map(Records::iter)),
             Err(problem) => self.check.fail(|| problem),
         }
         self.abandon(Process::Sink, is_silent);
@@ -246,10 +316,12 @@ impl World {
         sink.is_alive = true;
         sink.clock.restart();
         sink.session = sink.session.wrapping_add(1 << 32);
-        sink.collector = collector(&self.plan, SessionId(sink.session));
+        sink.collector = collector(&self.plan, sink.limits, SessionId(sink.session));
         sink.desk = Desk::default();
         sink.given.clear();
         (sink.waiting, sink.writing, sink.opening) = (0, 0, None);
+        sink.spooling.clear();
+        (sink.unspooling, sink.under) = (None, Under::Nothing);
         sink.flush = Flush::NotYet;
         self.dial_anew(Route::Receipts(self.plan.stage(self.plan.stages - 1)));
         self.drive(Process::Sink);

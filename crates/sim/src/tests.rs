@@ -4,6 +4,7 @@ use tradewind_records::Format;
 
 use tradewind_proto::limits::LOSSES_MAX;
 
+use crate::faults::Trunk;
 use crate::plan::{Fate, Fault, Link, Plan, SeatPlan, Sickness, TaskPlan};
 use crate::run::run_plan;
 use crate::{Mutation, Options, Report, run};
@@ -49,7 +50,41 @@ fn seeds_differ() {
 /// How many seeds it takes to find a planted bug.
 fn seeds_until_found(mutation: Mutation) -> Option<u64> {
     let options = Options { mutation: Some(mutation), ..Options::default() };
-    (0..SEEDS_MAX).find(|seed| run(*seed, options).violation.is_some())
+    let of_spool = [Mutation::ForgetSpooled, Mutation::EarlyRelease, Mutation::EarlySpooled];
+    let report = |seed| match of_spool.contains(&mutation) {
+        true => run_plan(with_stragglers(seed), seed, options),
+        false => run(seed, options),
+    };
+    (0..SEEDS_MAX).find(|seed| report(*seed).violation.is_some())
+}
+
+/// A world in which much waits for a few tasks, and whose sink dies again and again.
+fn with_stragglers(seed: u64) -> Plan {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let tasks = (0..1500).map(|seq| TaskPlan {
+        output_bytes: rng.usize(0..200),
+        run_us: if seq % 100 == 0 { rng.u64(20_000..400_000) } else { 1000 },
+        ..task(0)
+    });
+    let tasks = tasks.collect();
+    let mut plan = plain(tasks, Order::Seq, &[1, 1, 2, 3]);
+    plan.write_us = (500, 4_000);
+    let restart = |place: u64| {
+        let back_us = rng.u64(1_000..20_000);
+        let fault = Fault::Restart { who: Trunk::Sink, back_us, is_silent: rng.bool() };
+        (place * 200_000 + rng.u64(0..200_000), fault)
+    };
+    plan.faults = (0..12).map(restart).collect();
+    plan.calm_at = 2_600_000;
+    (plan.is_safe, plan.is_fair) = (false, false);
+    plan
+}
+
+#[test]
+fn a_sink_that_dies_while_much_waits_loses_nothing() {
+    for seed in 0..100 {
+        check(seed, &run_plan(with_stragglers(seed), seed, Options::default()));
+    }
 }
 
 const SEEDS_MAX: u64 = 300;

@@ -14,6 +14,7 @@ use tradewind_proto::collector::Order;
 
 use crate::run::{Settings, WhenFull, run};
 use tradewind_records::{self as records, Extras, Format, Fsync, OutputTarget, Say};
+use tradewind_text::size;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -95,6 +96,17 @@ pub struct OutputArgs {
     /// exit with code 4 (of run)
     #[arg(long, env = "TRADEWIND_WHEN_FULL", value_name = "WHAT", value_enum)]
     pub when_full: Option<WhenFull>,
+
+    /// Keep up to this many bytes of records that wait for an earlier one on the disk, beside the output
+    /// (of standard output: in $TMPDIR); 0 keeps none there
+    #[arg(
+        long,
+        env = "TRADEWIND_SPOOL_MAX",
+        value_name = "SIZE",
+        default_value = "4GiB",
+        value_parser = size
+    )]
+    pub spool_max: u64,
 
     /// Put the task and a tab before each line (of lines)
     #[arg(long, env = "TRADEWIND_TAG", value_parser = BoolishValueParser::new())]
@@ -178,6 +190,7 @@ impl SinkArgs {
             listen: inherited.or_endpoint(0, self.listen),
             ventilator: self.ventilator,
             order: self.output.order(),
+            spool_bytes_max: self.output.spool_max,
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
             quiet: self.logs.quiet,

@@ -14,7 +14,9 @@ use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
 use tradewind_node::{Listen, PARENT_ENV, Progress, ProgressView, Room, Shutdown};
 use tradewind_proto::SessionId;
-use tradewind_proto::collector::{Collector, CollectorConfig, CollectorSnapshot, Inputs, Order};
+use tradewind_proto::collector::{
+    Collector, CollectorConfig, CollectorSnapshot, Inputs, Order, SpoolLimits,
+};
 use tradewind_proto::dispatcher::HaltOn;
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
 use tradewind_system::{Clock, random_id};
@@ -54,6 +56,8 @@ pub struct Settings {
     pub ventilator: Endpoint,
     /// The order of the records.
     pub order: Order,
+    /// Bytes of records that may wait on the disk for an earlier one; 0 for none.
+    pub spool_bytes_max: u64,
     /// The limits of connections.
     pub lanes: LaneOptions,
     /// How long to try to reach the ventilator.
@@ -132,7 +136,12 @@ pub async fn run<S: Store>(
     Upstream::serve(gate, ventilator, settings.connect_timeout, &events_in);
 
     let config = CollectorConfig { session, order: settings.order, report };
-    let mut sink = Sink::new(config, settings.audience, store, events_in);
+    let mut collector = Collector::new(config);
+    if settings.spool_bytes_max > 0 {
+        let spool_bytes_max = settings.spool_bytes_max;
+        collector = collector.with_spool(SpoolLimits { spool_bytes_max, ..SpoolLimits::default() });
+    }
+    let mut sink = Sink::new(collector, settings.audience, store, events_in);
     sink.when_full = settings.when_full;
     let mut progress = Progress::new(settings.progress);
     let mut show = tokio::time::interval(Progress::INTERVAL);
@@ -300,6 +309,8 @@ struct Sink<S> {
     alone: Option<Instant>,
     /// The output failed, and is tried again then.
     retry: Option<Instant>,
+    /// What waits for an earlier record cannot be spooled, as was said.
+    is_spool_failing: bool,
     /// There were no records of the job when it was opened.
     is_new: bool,
     /// Lists of records that were stored.
@@ -309,14 +320,14 @@ struct Sink<S> {
 
 impl<S: Store> Sink<S> {
     fn new(
-        config: CollectorConfig,
+        collector: Collector,
         audience: Audience,
         store: S,
         events: mpsc::Sender<Event>,
     ) -> Self {
         Self {
             clock: Clock::default(),
-            collector: Collector::new(config),
+            collector,
             audience,
             store: Some(store),
             events,
@@ -331,6 +342,7 @@ impl<S: Store> Sink<S> {
             finishes: 0,
             alone: None,
             retry: None,
+            is_spool_failing: false,
             is_new: true,
             stored: 0,
             when_full: WhenFull::default(),
@@ -463,6 +475,27 @@ impl<S: Store> Sink<S> {
                 self.stored += count as u64;
                 self.collector.handle_written(count);
             }
+            records::Event::Spooled { count, spool_bytes } => {
+                if std::mem::take(&mut self.is_spool_failing) {
+                    tracing::info!("records that wait for an earlier one are spooled again");
+                }
+                tracing::debug!(spool_bytes, "records wait for an earlier one in the spool");
+                self.stored += count as u64;
+                self.collector.handle_spooled(count, spool_bytes);
+            }
+            records::Event::SpoolFailed { records, error } => {
+                if !std::mem::replace(&mut self.is_spool_failing, true) {
+                    tracing::warn!(
+                        "{error}; records that wait for an earlier one stay in memory, and soon no \
+                         more tasks are begun, until it can be written"
+                    );
+                }
+                self.collector.handle_spool_failed(records);
+            }
+            records::Event::Unspooled { below, spool_bytes } => {
+                self.handle_output_goes_on();
+                self.collector.handle_unspooled(below, spool_bytes);
+            }
             records::Event::Finished => {
                 self.finishes -= 1;
                 if self.finishes == 0 {
@@ -473,9 +506,9 @@ impl<S: Store> Sink<S> {
                 // Whoever read the output has seen enough, as `head` does.
                 return Err(Fatal { code: CLOSED, error: error.into() });
             }
-            records::Event::Failed(error @ OutputError::Io { .. })
-                if self.when_full == WhenFull::Exit =>
-            {
+            records::Event::Failed(
+                error @ (OutputError::Io { .. } | OutputError::Unspool { .. }),
+            ) if self.when_full == WhenFull::Exit => {
                 let how = if self.journal.is_some() { "; --resume goes on from there" } else { "" };
                 return Err(Fatal::new(OUTPUT, format!("{error}{how}")));
             }
@@ -510,10 +543,19 @@ impl<S: Store> Sink<S> {
         {
             writer.begin();
         }
-        while let Some(records) = self.collector.poll_write()
-            && let Some(writer) = &self.writer
-        {
-            writer.store(records);
+        if let Some(writer) = &self.writer {
+            loop {
+                if let Some(records) = self.collector.poll_write() {
+                    writer.store(records);
+                } else if let Some(range) = self.collector.poll_unspool() {
+                    writer.unspool(range);
+                } else {
+                    break;
+                }
+            }
+            if let Some(records) = self.collector.poll_spool() {
+                writer.spool(records);
+            }
         }
         // A ventilator that goes on where another one stopped may have more.
         let was_finishing =

@@ -11,6 +11,7 @@ use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::block_on_until;
 use tradewind_node::exit::{Audience, OK, REFUSED, STOPPED, TASKS_FAILED};
 use tradewind_proto::collector::Order;
+use tradewind_proto::limits::SPOOL_BYTES_MAX;
 use tradewind_records::{self as records, Format, Fsync, OutputTarget};
 use tradewind_sink::Settings;
 use tradewind_sink::WhenFull;
@@ -31,6 +32,7 @@ pub struct Sink {
     results: Listening,
     ventilator: Endpoint,
     order: Order,
+    spool_max: u64,
     output: Option<PathBuf>,
     overwrite: bool,
     connect_timeout: Option<Duration>,
@@ -64,6 +66,7 @@ impl Sink {
             results: Listening::on(results)?,
             ventilator: "tcp://127.0.0.1:5559".parse()?,
             order: Order::Seq,
+            spool_max: SPOOL_BYTES_MAX,
             output: None,
             overwrite: false,
             connect_timeout: None,
@@ -92,6 +95,16 @@ impl Sink {
     #[must_use]
     pub fn ordered(mut self, ordered: bool) -> Self {
         self.order = if ordered { Order::Seq } else { Order::Completion };
+        self
+    }
+
+    /// How many bytes of records may wait on the disk for an earlier one, if they come in the order of the
+    /// tasks: beside the [file](Self::output), or without one where temporary files are, in a file
+    /// without a name. By default 4 GiB; with 0 none do, and a task that runs long soon stops all
+    /// others.
+    #[must_use]
+    pub fn spool_max(mut self, bytes: u64) -> Self {
+        self.spool_max = bytes;
         self
     }
 
@@ -167,6 +180,7 @@ impl Sink {
             listen: self.results.into(),
             ventilator: self.ventilator,
             order: self.order,
+            spool_bytes_max: self.spool_max,
             lanes: self.lanes,
             connect_timeout: self.connect_timeout,
             quiet: true,

@@ -8,7 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::{mpsc, oneshot};
 use tradewind_proto::collector::{Opened, Opening, Records as Written};
-use tradewind_records::{Continued, FileOutput, OpenError, Output, OutputError, Prepared, Store};
+use tradewind_proto::{Seq, SeqRange};
+use tradewind_records::{
+    Continued, FileOutput, OpenError, Output, OutputError, Prepared, Spooler, Store,
+};
 
 use crate::{Error, Record};
 
@@ -47,6 +50,8 @@ struct TakenState {
 pub(crate) struct GivenAndKept {
     given: Given,
     file: Option<FileOutput>,
+    /// What waits for an earlier record, without a file.
+    spooler: Spooler,
 }
 
 /// The program's end.
@@ -85,7 +90,8 @@ impl Store for Giving {
                 (None, Continued { opened, journal: None, cut_bytes: 0 })
             }
         };
-        Ok((GivenAndKept { given, file }, continued))
+        let spooler = Spooler::unnamed(opening.job);
+        Ok((GivenAndKept { given, file, spooler }, continued))
     }
 
     fn can_retry(&self) -> bool {
@@ -145,6 +151,27 @@ impl Output for GivenAndKept {
 
     fn finish(&mut self, is_whole: bool) -> Result<(), OutputError> {
         self.file.as_mut().map_or(Ok(()), |file| file.finish(is_whole))
+    }
+
+    fn spool(&mut self, records: &[Written]) -> Result<u64, OutputError> {
+        match &mut self.file {
+            Some(file) => file.spool(records),
+            None => self.spooler.append(records),
+        }
+    }
+
+    fn unspool(&mut self, range: SeqRange, bytes_max: usize) -> Result<Vec<Written>, OutputError> {
+        match &mut self.file {
+            Some(file) => file.unspool(range, bytes_max),
+            None => self.spooler.read(range, bytes_max),
+        }
+    }
+
+    fn release(&mut self, below: Seq) -> u64 {
+        match &mut self.file {
+            Some(file) => file.release(below),
+            None => self.spooler.release(below),
+        }
     }
 }
 

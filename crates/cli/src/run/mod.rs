@@ -365,6 +365,7 @@ impl RunArgs {
             overwrite,
             fsync,
             when_full,
+            spool_max,
             tag,
             with_task,
             results,
@@ -387,6 +388,7 @@ impl RunArgs {
         args.extend(arg("--fsync", fsync.as_str()));
         // Somebody waits for the end, and can make room and go on.
         args.extend(arg("--when-full", when_full.unwrap_or(WhenFull::Exit).as_str()));
+        args.extend(arg("--spool-max", spool_max.to_string()));
         args.extend(flag("--tag", *tag));
         args.extend(flag("--with-task", *with_task));
         if let Some(results) = results {
