@@ -24,6 +24,7 @@ mod resume;
 mod resume_again;
 mod rust_worker;
 mod same_file;
+mod spool;
 mod stderr;
 mod stopping;
 mod strangers;

@@ -107,6 +107,10 @@ fn limits_are_those_of_the_programs() {
             ],
         ),
         ("task bytes that one worker holds", vec![size(limits::CREDIT_BYTES_MAX)]),
+        (
+            "record bytes that wait in the sink's memory for an earlier record",
+            vec![size(limits::WAITING_BYTES_MAX), size(limits::SPOOL_BYTES_MAX)],
+        ),
         ("record bytes that the sink holds in order", vec![size(limits::HELD_BYTES_MAX)]),
         ("task bytes that the ventilator keeps", vec![size(limits::RETAINED_BYTES_MAX)]),
         ("connections to one port", vec![count(lanes.connections_max as u64)]),

@@ -1,0 +1,176 @@
+//! What waits for a task that runs long is not held in memory, nor does it stop the others.
+
+use tradewind_e2e::{Scene, Signal, Start, pause_between_signals, records, wait_until};
+
+/// The first task runs until there is a file `go`. Each notes that it has run, and prints much.
+const STRAGGLER: &str = "[ {} != 0 ] || while [ ! -e go ]; do sleep 0.02; done; \
+                         head -c 200000 /dev/zero | tr '\\0' x; echo; echo {}; echo {} >> runs";
+
+/// Three times what is held before the ventilator stops.
+const COUNT: u64 = 250;
+
+/// Fewer than this are begun without a spool.
+const HELD: usize = 150;
+
+fn numbers() -> String {
+    (0..COUNT).map(|n| format!("{n}\n")).collect()
+}
+
+fn worker(scene: &Scene, name: &str) -> Start {
+    let worker = scene.worker(name).words("--slots 3 --exit-when-done");
+    worker.args(["--", "sh", "-c", STRAGGLER])
+}
+
+fn ran(scene: &Scene) -> usize {
+    scene.read("runs").iter().filter(|byte| **byte == b'\n').count()
+}
+
+fn wait_for_all_others(scene: &Scene) {
+    wait_until("all others have run", || ran(scene) >= COUNT as usize - 1);
+}
+
+fn assert_in_order(output: &[u8]) {
+    let text = String::from_utf8_lossy(output);
+    let mut lines = text.lines();
+    for n in 0..COUNT {
+        assert!(
+            lines.next().is_some_and(|line| line.len() == 200_000 && !line.contains(|c| c != 'x'))
+        );
+        assert_eq!(lines.next(), Some(n.to_string().as_str()));
+    }
+    assert_eq!(lines.next(), None);
+}
+
+/// What is left beside the output.
+fn beside(scene: &Scene) -> Vec<String> {
+    let names = std::fs::read_dir(scene.dir()).expect("the directory can be read");
+    let names = names.map(|entry| entry.expect("it can be read").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    names.filter(|name| name.contains("tradewind")).collect()
+}
+
+#[test]
+fn a_task_that_runs_long_stops_no_other_though_records_are_in_order() {
+    let scene = Scene::new();
+    let run = scene.run().words("-j 3 --quiet").env("TMPDIR", scene.dir());
+    let run = run.input(numbers()).args(["--", "sh", "-c", STRAGGLER]).start();
+    wait_for_all_others(&scene);
+    scene.file("go", "");
+    let ended = run.wait().expect(0);
+    assert_in_order(&ended.stdout);
+    assert_eq!(beside(&scene), [""; 0], "nothing is left of the spool");
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn without_room_for_a_spool_the_job_waits_for_the_task_that_runs_long() {
+    for (flags, is_blocked) in [("--spool-max 0", false), ("--spool-max 2M", false), ("", true)] {
+        eprintln!("{flags}, {is_blocked}");
+        let scene = Scene::new();
+        let mut sink = scene.sink().words("--output out --format lines").words(flags).start();
+        if is_blocked {
+            scene.file("out.tradewind-spool", "precious");
+        }
+        let worker = worker(&scene, "w").start();
+        let ventilator = scene.ventilator().input(numbers()).words("--quiet").start();
+        wait_until("much is held", || ran(&scene) > 70);
+        if is_blocked {
+            sink.wait_for_stderr("cannot write to spool");
+        }
+        pause_between_signals();
+        pause_between_signals();
+        assert!(ran(&scene) < HELD, "{} have run", ran(&scene));
+        scene.file("go", "");
+        ventilator.wait().expect(0);
+        worker.wait().expect(0);
+        sink.wait().expect(0);
+        assert_in_order(&scene.read("out"));
+        if is_blocked {
+            assert_eq!(scene.read("out.tradewind-spool"), b"precious");
+        }
+        scene.assert_nothing_left();
+    }
+}
+
+#[test]
+fn whoever_dies_nothing_that_waits_is_lost() {
+    for flags in ["--format lines --output out", "--output out --format lines --fsync batch"] {
+        eprintln!("{flags}");
+        let scene = Scene::new();
+        let mut sink = scene.sink().words(flags).start();
+        let first = worker(&scene, "w").start();
+        let ventilator = scene.ventilator().input(numbers()).words("--quiet").start();
+        for part in [100, 200] {
+            wait_until("much has run", || ran(&scene) >= part);
+            sink.kill();
+            sink = scene.sink().words(flags).start();
+        }
+        wait_for_all_others(&scene);
+        assert_eq!(scene.read("out"), b"", "all of it waits");
+        sink.kill();
+        sink = scene.sink().words(flags).start();
+        scene.file("go", "");
+        wait_until("some is in the output", || scene.read("out").len() > 1_000_000);
+        sink.kill();
+        let sink = scene.sink().words(flags).start();
+        ventilator.wait().expect(0);
+        first.wait().expect(0);
+        sink.wait().expect(0);
+        assert_in_order(&scene.read("out"));
+        assert_eq!(ran(&scene), COUNT as usize, "each ran once");
+        assert_eq!(beside(&scene), ["out.tradewind"]);
+        scene.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_job_that_is_resumed_goes_on_with_what_waited() {
+    let scene = Scene::new();
+    let flags = "--output out --format lines";
+    let mut sink = scene.sink().words(flags).start();
+    let mut killed = worker(&scene, "w").start();
+    let mut ventilator = scene.ventilator().input(numbers()).words("--quiet").start();
+    wait_for_all_others(&scene);
+    for process in [&mut ventilator, &mut killed, &mut sink] {
+        process.kill();
+    }
+    scene.file("go", "");
+    // With another task than there was, nothing is run and nothing is changed.
+    let changed = numbers().replace("\n120\n", "\n121\n");
+    let mut other = scene.sink().words(flags).start();
+    let refused = scene.ventilator().input(changed).words("--quiet --resume").start();
+    assert_ne!(refused.wait().code(), 0);
+    other.kill();
+    drop(other.wait());
+    let before = ran(&scene);
+    let sink = scene.sink().words(flags).start();
+    let worker = worker(&scene, "v").start();
+    let ventilator = scene.ventilator().input(numbers()).words("--quiet --resume").start();
+    ventilator.wait().expect(0);
+    worker.wait().expect(0);
+    sink.wait().expect(0);
+    assert_in_order(&scene.read("out"));
+    assert!(ran(&scene) - before < 100, "{} ran again", ran(&scene) - before);
+    assert_eq!(beside(&scene), ["out.tradewind"]);
+}
+
+#[test]
+fn a_job_that_is_cancelled_has_what_waited_in_its_output() {
+    let scene = Scene::new();
+    let sink = scene.sink().words("--output out.jsonl --ordered").start();
+    let worker = worker(&scene, "w").start();
+    let mut ventilator = scene.ventilator().input(numbers()).words("--quiet").start();
+    wait_for_all_others(&scene);
+    ventilator.signal(Signal::INT);
+    pause_between_signals();
+    ventilator.signal(Signal::INT);
+    drop((ventilator.wait(), worker.wait(), sink.wait()));
+    let records = records(&scene.read("out.jsonl"), COUNT);
+    assert_eq!(records[0].status, "cancelled");
+    assert!(records[1..].iter().all(|record| record.status == "ok"));
+    let text = String::from_utf8(scene.read("out.jsonl")).expect("jsonl is text");
+    for (n, line) in text.lines().enumerate() {
+        assert!(line.starts_with(&format!("{{\"seq\":{n},")), "they are in order");
+    }
+    assert_eq!(beside(&scene), ["out.jsonl.tradewind"]);
+}
