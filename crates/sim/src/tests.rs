@@ -379,6 +379,13 @@ fn the_last_attempt_is_for_a_worker_that_has_done_something_well() {
 }
 
 /// Found while relays were being made, when each was still another fault.
+/// Fails when the ledger does not fill in what a relay hears of before it comes: then what a worker holds
+/// far behind is counted and not kept.
+#[test]
+fn what_a_new_relay_hears_is_held_far_behind_is_kept() {
+    check_seed(1955);
+}
+
 #[test]
 fn relays_that_die_lose_nothing() {
     let seeds = [421, 2_133, 2_190, 2_510, 3_019, 7_791, 7_958, 9_374, 10_030];

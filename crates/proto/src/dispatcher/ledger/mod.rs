@@ -275,6 +275,7 @@ impl Ledger {
         origin: TaskHash,
     ) -> bool {
         let fresh = self.fresh;
+        self.table.fill(SeqRange::one(seq));
         let Some(entry) = self.table.get_mut(seq).filter(|entry| !entry.is_here) else {
             return false;
         };
@@ -329,6 +330,7 @@ impl Ledger {
         if matches!(state, TaskState::Settled | TaskState::GivenUp) {
             return None;
         }
+        self.table.fill(SeqRange::one(seq));
         self.free(roster, seq);
         let entry = self.table.get_mut(seq)?;
         let about = (entry.attempt, entry.hash());
@@ -464,6 +466,7 @@ impl Ledger {
         if !state.is_some_and(|state| state.is_unheld() || state == TaskState::Absent) {
             return;
         }
+        self.table.fill(SeqRange::one(seq));
         self.leave(seq);
         if state == Some(TaskState::Absent) {
             self.table.add_live(1);
@@ -504,6 +507,7 @@ impl Ledger {
 
     /// Notes that an attempt failed, once.
     pub(super) fn note_failure(&mut self, seq: Seq, attempt: Attempt) {
+        self.table.fill(SeqRange::one(seq));
         if let Some(entry) = self.table.get_mut(seq) {
             // It may be one that an earlier ventilator counted.
             entry.attempt = entry.attempt.max(attempt);
@@ -540,6 +544,7 @@ impl Ledger {
     pub(super) fn receive(&mut self, roster: &mut Roster, range: SeqRange, session: SessionId) {
         let Self { table, waiting, backoff, fresh_count, bug, .. } = self;
         let bug = *bug;
+        table.fill(range);
         let (mut release, mut absent) = (Release::new(bug), 0);
         table.for_each(range, |seq, entry| {
             let old = entry.state;

@@ -107,7 +107,8 @@ impl Table {
         self.advance();
     }
 
-    /// Gives each task of a range that nothing is known of an entry.
+    /// Gives each task of a range that nothing is known of an entry. The next [`reach`](Self::reach) may
+    /// take it away again, unless something is known of it then.
     pub(super) fn fill(&mut self, range: SeqRange) {
         if range.start >= self.start {
             return;
