@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::LaneOptions;
-use tradewind_proto::dispatcher::Timeout;
+use tradewind_proto::dispatcher::{Halt, Policy, Timeout};
 use tradewind_proto::limits::{HEARTBEAT_INTERVAL, LOSSES_MAX, MESSAGE_BYTES_MAX, WORKER_TIMEOUT};
 use tradewind_text::{duration, size, timeout};
 
@@ -152,6 +152,29 @@ pub struct AttemptArgs {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub max_failures_per_worker: Option<u64>,
+}
+
+impl AttemptArgs {
+    /// What a stage allows its tasks and workers, with the flags that stand elsewhere.
+    #[must_use]
+    pub fn policy(
+        &self,
+        liveness: &LivenessArgs,
+        resume_wait: Duration,
+        halt: Option<Halt>,
+    ) -> Policy {
+        let Self { retries, timeout, max_losses, max_failures_per_worker } = *self;
+        let LivenessArgs { worker_timeout } = *liveness;
+        Policy {
+            retries,
+            timeout,
+            losses_max: max_losses,
+            worker_failures_max: max_failures_per_worker,
+            worker_timeout,
+            resume_wait,
+            halt,
+        }
+    }
 }
 
 /// Workers are heard once a second, and one that is late is not lost.

@@ -6,10 +6,8 @@
 //! is not kept elsewhere too: a worker of the earlier stage has the result until the last sink has
 //! stored the record.
 
-use std::time::Duration;
-
 use crate::collector::{Beyond, Collector, Counts, Opened, Opening, Records};
-use crate::dispatcher::{Dispatcher, DispatcherConfig, StageReport, Timeout};
+use crate::dispatcher::{Dispatcher, DispatcherConfig, Policy, StageReport};
 use crate::message::{Layout, Start, Status, ToSink, ToVentilator};
 use crate::{JobId, SessionId, Time};
 
@@ -20,22 +18,11 @@ pub struct RelayConfig {
     pub session: SessionId,
     /// The name of the stage whose workers get its tasks; may be empty.
     pub stage: String,
-    /// How often a task that failed in this stage is tried again.
-    pub retries: u32,
-    /// How long an attempt may take in this stage.
-    pub timeout: Option<Timeout>,
-    /// A task that so many workers of this stage were lost with gets its `lost` record.
-    pub losses_max: u32,
-    /// A worker at which so many tasks failed gets no more, as long as there is another one.
-    pub worker_failures_max: Option<u64>,
-    /// A worker that was not heard for so long, while the sink was, is lost.
-    pub worker_timeout: Duration,
+    /// What this stage allows its tasks and workers; it has no halt.
+    pub policy: Policy,
     /// Bytes of the largest message that is sent here, to be named where a task is too large for
     /// all workers.
     pub message_bytes_max: u64,
-    /// How long a relay that is new to a job waits for workers that may hold its tasks, where the
-    /// sink is too new to know of them.
-    pub resume_wait: Duration,
     /// A task is what the stage before has written, to the byte. Else text goes without the newline
     /// at its end.
     pub keep_newline: bool,
@@ -64,23 +51,15 @@ impl Relay {
     /// A relay that knows no job yet.
     #[must_use]
     pub fn new(config: RelayConfig) -> Self {
-        let RelayConfig { session, stage, retries, timeout, losses_max, .. } = config;
-        let RelayConfig { worker_failures_max, worker_timeout, message_bytes_max, .. } = config;
-        let RelayConfig { resume_wait, keep_newline, seed, .. } = config;
+        let RelayConfig { session, stage, policy, message_bytes_max, keep_newline, seed } = config;
         let downstream = Dispatcher::relay(DispatcherConfig {
             layout: Layout::Unsaid,
             job: JobId(0),
             name: String::new(),
             stage,
             start: Start::Anew,
-            resume_wait,
-            retries,
-            timeout,
-            losses_max,
-            worker_failures_max,
-            worker_timeout,
+            policy: Policy { halt: None, ..policy },
             message_bytes_max,
-            halt: None,
             seed,
         });
         let upstream = Collector::relay(session);

@@ -12,7 +12,7 @@ use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
 use tradewind_node::{Listen, PARENT_ENV, Progress, ProgressView, Room, Shutdown};
 use tradewind_proto::SessionId;
-use tradewind_proto::dispatcher::{Ended, Timeout};
+use tradewind_proto::dispatcher::{Ended, Policy};
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
 use tradewind_proto::relay::{Relay, RelayConfig};
 use tradewind_system::{Clock, random_id};
@@ -31,18 +31,8 @@ pub struct Settings {
     pub sink: Endpoint,
     /// The name of the stage after; may be empty.
     pub stage: String,
-    /// How long to wait for workers that a new sink does not know of yet.
-    pub resume_wait: Duration,
-    /// How often a task that failed in the stage after is tried again.
-    pub retries: u32,
-    /// How long an attempt may take there.
-    pub timeout: Option<Timeout>,
-    /// How many lost workers a task is allowed there.
-    pub losses_max: u32,
-    /// How many failures a worker is allowed.
-    pub worker_failures_max: Option<u64>,
-    /// A worker that was not heard for so long is lost.
-    pub worker_timeout: Duration,
+    /// What the stage after allows its tasks and workers.
+    pub policy: Policy,
     /// A task is what the stage before has written, with its newline.
     pub keep_newline: bool,
     /// The limits of connections.
@@ -107,13 +97,8 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         relay: Relay::new(RelayConfig {
             session,
             stage: settings.stage,
-            retries: settings.retries,
-            timeout: settings.timeout,
-            losses_max: settings.losses_max,
-            worker_failures_max: settings.worker_failures_max,
-            worker_timeout: settings.worker_timeout,
+            policy: settings.policy,
             message_bytes_max: settings.lanes.message_bytes_max,
-            resume_wait: settings.resume_wait,
             keep_newline: settings.keep_newline,
             seed: random_id(),
         }),

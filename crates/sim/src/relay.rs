@@ -1,16 +1,13 @@
 //! A relay's shell.
 
-use std::time::Duration;
-
-use tradewind_proto::dispatcher::Timeout;
-use tradewind_proto::limits::{MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
+use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::relay::{Relay, RelayConfig};
 use tradewind_proto::{SessionId, Time};
 
 use crate::event::{Process, Route};
 use crate::plan::Plan;
 use crate::sink::Desk;
-use crate::ventilator::{Hub, stage_name};
+use crate::ventilator::{Hub, policy, stage_name};
 use crate::world::{Clock, World};
 
 pub(crate) struct RelayNode {
@@ -31,13 +28,8 @@ impl RelayNode {
         let config = RelayConfig {
             session: SessionId(unique),
             stage: stage_name(place + 1),
-            retries: plan.retries,
-            timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
-            losses_max: plan.losses_max,
-            worker_failures_max: None,
-            worker_timeout: WORKER_TIMEOUT,
+            policy: policy(plan),
             message_bytes_max: MESSAGE_BYTES_MAX,
-            resume_wait: ROLL_CALL_GRACE,
             keep_newline: false,
             seed: unique,
         };

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Timeout, Transmit};
-use tradewind_proto::limits::{MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
+use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Policy, Timeout, Transmit};
+use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{Layout, Start, ToWorker};
 use tradewind_proto::{JobId, LaneId, SessionId, Time};
 use tradewind_wire::encode;
@@ -63,15 +63,19 @@ fn config(plan: &Plan, seed: u64, start: Start) -> DispatcherConfig {
         name: "a job".to_owned(),
         stage: stage_name(0),
         start,
-        resume_wait: ROLL_CALL_GRACE,
+        policy: policy(plan),
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        seed,
+    }
+}
+
+/// What a stage allows its tasks and workers.
+pub(crate) fn policy(plan: &Plan) -> Policy {
+    Policy {
         retries: plan.retries,
         timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
         losses_max: plan.losses_max,
-        worker_failures_max: None,
-        worker_timeout: WORKER_TIMEOUT,
-        message_bytes_max: MESSAGE_BYTES_MAX,
-        halt: None,
-        seed,
+        ..Policy::default()
     }
 }
 

@@ -10,8 +10,7 @@ use tradewind_input::Item;
 use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::block_on_until;
 use tradewind_node::exit::{Audience, OK, STOPPED, TASKS_FAILED};
-use tradewind_proto::dispatcher::{Halt, Timeout};
-use tradewind_proto::limits::{LOSSES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
+use tradewind_proto::dispatcher::{Halt, Policy, Timeout};
 use tradewind_proto::message::{Layout, Start};
 use tradewind_ventilator::{Ending, Settings};
 
@@ -41,11 +40,7 @@ pub struct Ventilator {
 pub struct JobOptions {
     name: String,
     start: Start,
-    resume_wait: Duration,
-    retries: u32,
-    timeout: Option<Timeout>,
-    losses_max: u32,
-    halt: Option<Halt>,
+    policy: Policy,
 }
 
 /// How a job ended.
@@ -61,15 +56,7 @@ pub struct JobSummary {
 
 impl Default for JobOptions {
     fn default() -> Self {
-        Self {
-            name: "job".to_owned(),
-            start: Start::Anew,
-            resume_wait: ROLL_CALL_GRACE,
-            retries: 0,
-            timeout: None,
-            losses_max: LOSSES_MAX,
-            halt: None,
-        }
+        Self { name: "job".to_owned(), start: Start::Anew, policy: Policy::default() }
     }
 }
 
@@ -90,28 +77,28 @@ impl JobOptions {
     /// Try a failed task again so many times, each time after a longer while.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
-        self.retries = retries;
+        self.policy.retries = retries;
         self
     }
 
     /// Stop an attempt that takes longer; see [`Context::is_stopped`](crate::Context::is_stopped).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(Timeout::After(timeout));
+        self.policy.timeout = Some(Timeout::After(timeout));
         self
     }
 
     /// Give a task up (`lost`) when so many workers died while they may have run it; by default 3.
     #[must_use]
     pub fn max_losses(mut self, losses: u32) -> Self {
-        self.losses_max = losses.max(1);
+        self.policy.losses_max = losses.max(1);
         self
     }
 
     /// End the job early, as with GNU parallel's `--halt`: `"now,fail=1".parse()`.
     #[must_use]
     pub fn halt(mut self, halt: Halt) -> Self {
-        self.halt = Some(halt);
+        self.policy.halt = Some(halt);
         self
     }
 
@@ -134,7 +121,7 @@ impl JobOptions {
     /// too; by default 10 s. Zero is right where all workers are new.
     #[must_use]
     pub fn resume_wait(mut self, wait: Duration) -> Self {
-        self.resume_wait = wait;
+        self.policy.resume_wait = wait;
         self
     }
 }
@@ -284,8 +271,7 @@ impl Ventilator {
             }
             given => given,
         });
-        let JobOptions { name, start, resume_wait, retries, timeout, losses_max, halt } =
-            self.options;
+        let JobOptions { name, start, policy } = self.options;
         let settings = Settings {
             stage: String::new(),
             task_bytes_max,
@@ -296,13 +282,7 @@ impl Ventilator {
             start,
             layout: Layout::Unsaid,
             measured: None,
-            resume_wait,
-            retries,
-            timeout,
-            losses_max,
-            worker_failures_max: None,
-            worker_timeout: WORKER_TIMEOUT,
-            halt,
+            policy,
             lanes: self.lanes,
             connect_timeout: self.connect_timeout,
             progress: false,

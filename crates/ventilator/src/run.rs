@@ -13,7 +13,7 @@ use tradewind_node::exit::{
 use tradewind_node::links::dialler;
 use tradewind_node::{Asked, Listen, Progress, ProgressView, Room, Shutdown};
 use tradewind_proto::dispatcher::{
-    Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, Halt, HaltOn, Timeout,
+    Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, HaltOn, Policy,
 };
 use tradewind_proto::message::{Card, Layout, Role, Start};
 use tradewind_proto::{JobId, SessionId};
@@ -40,20 +40,8 @@ pub struct Settings {
     pub start: Start,
     /// What its tasks are made of.
     pub layout: Layout,
-    /// How long a resumed job waits for workers that a new sink does not know of yet.
-    pub resume_wait: Duration,
-    /// How often a failed task is tried again.
-    pub retries: u32,
-    /// How long an attempt may take.
-    pub timeout: Option<Timeout>,
-    /// How many lost workers a task is allowed.
-    pub losses_max: u32,
-    /// How many failures a worker is allowed.
-    pub worker_failures_max: Option<u64>,
-    /// A worker that was not heard for so long is lost.
-    pub worker_timeout: Duration,
-    /// When to end the job before its input does.
-    pub halt: Option<Halt>,
+    /// What it allows its tasks and workers.
+    pub policy: Policy,
     /// The limits of connections.
     pub lanes: LaneOptions,
     /// How long to try to reach the sink.
@@ -202,14 +190,8 @@ impl Ventilator {
             name: settings.job.clone(),
             stage: settings.stage.clone(),
             start: settings.start,
-            resume_wait: settings.resume_wait,
-            retries: settings.retries,
-            timeout: settings.timeout,
-            losses_max: settings.losses_max,
-            worker_failures_max: settings.worker_failures_max,
-            worker_timeout: settings.worker_timeout,
+            policy: settings.policy,
             message_bytes_max: settings.lanes.message_bytes_max,
-            halt: settings.halt,
             seed: random_id(),
         };
         Self {

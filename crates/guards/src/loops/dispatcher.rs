@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use tradewind_proto::batch::Bounded;
-use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Transmit};
-use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
+use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Policy, Transmit};
+use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{
     Card, Layout, News, Received, Report, Role, Start, ToVentilator, ToWorker,
 };
@@ -59,14 +59,8 @@ impl Ventilator {
             name: String::new(),
             stage: String::new(),
             start: Start::Anew,
-            resume_wait: ROLL_CALL_GRACE,
-            retries: 0,
-            timeout: None,
-            losses_max: LOSSES_MAX,
-            worker_failures_max: None,
-            worker_timeout: WORKER_TIMEOUT,
+            policy: Policy::default(),
             message_bytes_max: MESSAGE_BYTES_MAX,
-            halt: None,
             seed: 1,
         });
         dispatcher.handle_sink_connected();

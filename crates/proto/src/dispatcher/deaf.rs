@@ -27,7 +27,7 @@ impl Dispatcher {
         // A machine that sleeps, again and again, finds each time that long has passed: only what the
         // worker had the time to say counts.
         let silent = now.since(*since).min(DEAF_BEAT_MAX * (*beats - 1));
-        if is_called && silent > self.config.worker_timeout {
+        if is_called && silent > self.config.policy.worker_timeout {
             self.close_deaf(session);
         } else if !is_called && silent > DEAF_MIN {
             worker.deaf_since = None;

@@ -80,7 +80,7 @@ impl Dispatcher {
             if (!fits && !alone) || size > self.roster.payload_bytes_min {
                 break;
             }
-            let retries = self.config.retries;
+            let retries = self.config.policy.retries;
             self.ledger.dispatch(seq, retries, &mut shipment);
             if is_plain {
                 let bytes_max = room.min(BATCH_BYTES_MAX as u64);
@@ -131,7 +131,11 @@ impl Dispatcher {
 
     pub(super) fn limits(&self) -> Limits {
         Limits {
-            timeout_us: self.config.timeout.and_then(|timeout| self.run_times.limit_us(timeout)),
+            timeout_us: self
+                .config
+                .policy
+                .timeout
+                .and_then(|timeout| self.run_times.limit_us(timeout)),
             report: self.sink.report,
         }
     }

@@ -127,7 +127,7 @@ impl Halt {
 impl Dispatcher {
     /// The number of ends that the job is to be halted for, if it is a number and it is not over.
     fn halt_limit(&self) -> Option<(Halt, u64)> {
-        let halt = self.config.halt.filter(|_| self.course.stopped.is_none())?;
+        let halt = self.config.policy.halt.filter(|_| self.course.stopped.is_none())?;
         match halt.limit {
             HaltLimit::Count(limit) => Some((halt, limit)),
             HaltLimit::Percent(_) => None,

@@ -249,7 +249,7 @@ impl Dispatcher {
             let Some(worker) = self.roster.get_mut(session) else { return };
             let was_aside = worker.health.is_aside;
             worker.health.add_successes(ended);
-            if was_aside && !worker.health.is_over(self.config.worker_failures_max) {
+            if was_aside && !worker.health.is_over(self.config.policy.worker_failures_max) {
                 worker.health.take_back();
                 let worker = worker.name.clone();
                 self.outbox.notices.push_back(Notice::TakenBack { worker });
@@ -266,7 +266,7 @@ impl Dispatcher {
 
     /// Sets aside whoever is sick, as long as somebody else is there, and never the last one.
     pub(super) fn review_health(&mut self, now: Time) {
-        let failures_max = self.config.worker_failures_max;
+        let failures_max = self.config.policy.worker_failures_max;
         let is_bad =
             |worker: &Worker| worker.health.is_sick() || worker.health.is_over(failures_max);
         let can_take = |worker: &Worker| worker.phase == Phase::Ready && worker.window.slots() > 0;
@@ -313,7 +313,7 @@ impl Dispatcher {
 
     /// A task for a worker that was set aside, to see whether its host got well.
     pub(super) fn dispatch_probe(&mut self, now: Time) -> Option<Transmit> {
-        let failures_max = self.config.worker_failures_max;
+        let failures_max = self.config.policy.worker_failures_max;
         let is_due = |worker: &Worker| {
             let health = &worker.health;
             health.is_aside
@@ -331,7 +331,7 @@ impl Dispatcher {
             .find(|seq| self.has_retry(*seq) && self.may_go(*seq));
         let seq = retry.or_else(|| {
             let plain = self.next_to_dispatch()?;
-            let is_worth = self.has_retry(plain) || (self.config.retries == 0 && is_first);
+            let is_worth = self.has_retry(plain) || (self.config.policy.retries == 0 && is_first);
             (is_worth && !self.has_failed_at(plain, session)).then_some(plain)
         })?;
         self.roster.get_mut(session)?.health.handle_probe(now);
@@ -340,7 +340,7 @@ impl Dispatcher {
 
     /// May the task fail once more without that being its record?
     pub(super) fn has_retry(&self, seq: Seq) -> bool {
-        self.ledger.get(seq).is_some_and(|entry| entry.failures() < self.config.retries)
+        self.ledger.get(seq).is_some_and(|entry| entry.failures() < self.config.policy.retries)
     }
 }
 

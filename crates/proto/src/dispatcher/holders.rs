@@ -235,7 +235,7 @@ impl Dispatcher {
             self.give_up(seq, Status::Cancelled, "the job was cancelled".to_owned());
             return true;
         }
-        let losses_max = self.config.losses_max as usize;
+        let losses_max = self.config.policy.losses_max as usize;
         let mark = self.suspicions.marks.get(&seq);
         if let Some(Verdict::Guilty(losses)) = mark.map(|mark| mark.verdict(losses_max)) {
             let reason =
@@ -288,7 +288,7 @@ impl Dispatcher {
     fn tell_limits(&mut self) {
         let limits = self.limits();
         let (old, new) = (self.run_times.told_limit_us, limits.timeout_us);
-        let is_fixed = !matches!(self.config.timeout, Some(Timeout::Percent(_)));
+        let is_fixed = !matches!(self.config.policy.timeout, Some(Timeout::Percent(_)));
         let has_moved = old.is_none_or(|old| new.is_some_and(|new| new.abs_diff(old) > old / 10));
         if is_fixed || new.is_none() || !has_moved {
             return;
@@ -319,7 +319,7 @@ impl Dispatcher {
         self.judge(now);
         self.review_health(now);
         self.review_waiting(now);
-        let timeout = self.config.worker_timeout;
+        let timeout = self.config.policy.worker_timeout;
         let silent: Vec<(SessionId, LaneId)> = self
             .roster
             .iter()

@@ -1,7 +1,5 @@
 //! The dispatcher: what happens goes in, and what to do comes out.
 
-use std::time::Duration;
-
 use crate::batch::Bounded;
 use crate::limits::{
     HEARTBEAT_INTERVAL, HELD_BYTES_MAX, READ_AHEAD_TASKS_MAX, RETAINED_BYTES_MAX, ROLL_CALL_GRACE,
@@ -13,17 +11,18 @@ use crate::message::{
 use crate::{CallId, JobId, LaneId, Payload, Seq, SeqRanges, SeqSet, SessionId, Time};
 
 use super::course::{Course, Ended, Stopped};
-use super::halt::{Halt, HaltOn, HaltWhen, Halting};
+use super::halt::{HaltOn, HaltWhen, Halting};
 use super::health::Notice;
 use super::ledger::{GivenUp, Ledger, TaskState};
 use super::marks::Suspicions;
 use super::outbox::{Outbox, Transmit};
+use super::policy::Policy;
 use super::receipts::settled;
 use super::resume::{Phase as ResumePhase, Resume};
 use super::rng::Rng;
 use super::roll::{Call, Roll};
 use super::roster::Roster;
-use super::run_times::{RunTimes, Timeout};
+use super::run_times::RunTimes;
 use super::sink_link::SinkLink;
 use super::snapshot::DispatcherSnapshot;
 use super::source::Source;
@@ -43,24 +42,11 @@ pub struct DispatcherConfig {
     pub start: Start,
     /// What its tasks are made of.
     pub layout: Layout,
-    /// How long a resumed job waits for workers that may hold its tasks, where the sink is too new
-    /// to know of them.
-    pub resume_wait: Duration,
-    /// How often a failed task is tried again.
-    pub retries: u32,
-    /// How long an attempt may take.
-    pub timeout: Option<Timeout>,
-    /// A task whose workers were lost so often gets its `lost` record.
-    pub losses_max: u32,
-    /// A worker at which so many tasks failed gets no more, as long as there is another one.
-    pub worker_failures_max: Option<u64>,
-    /// A worker that was not heard for so long, while the sink was, is lost.
-    pub worker_timeout: Duration,
+    /// What it allows its tasks and workers.
+    pub policy: Policy,
     /// Bytes of the largest message that is sent here, to be named where a task is too large for
     /// all workers.
     pub message_bytes_max: u64,
-    /// When to end the job before its input does.
-    pub halt: Option<Halt>,
     /// Decides the jitter of backoffs.
     pub seed: u64,
 }
@@ -233,11 +219,11 @@ impl Dispatcher {
     /// Which ends the job was halted for, if it was.
     #[must_use]
     pub fn halted_by(&self) -> Option<HaltOn> {
-        self.config.halt.filter(|_| self.course.halted).map(|halt| halt.on)
+        self.config.policy.halt.filter(|_| self.course.halted).map(|halt| halt.on)
     }
 
     pub(super) fn halt_if_due(&mut self) {
-        let Some(halt) = self.config.halt else { return };
+        let Some(halt) = self.config.policy.halt else { return };
         if self.course.halted
             || self.course.stopped.is_some()
             || !halt.is_due(self.sink.failed, self.ledger.settled())
@@ -625,7 +611,7 @@ impl Dispatcher {
         if is_resumed || is_roll_due {
             // A sink that has been there for a while has all workers; a new one has yet to see
             // them.
-            let wait = workers.as_ref().map_or(self.config.resume_wait, |_| ROLL_CALL_GRACE);
+            let wait = workers.as_ref().map_or(self.config.policy.resume_wait, |_| ROLL_CALL_GRACE);
             self.roll.call = Some(Call {
                 until: now + wait,
                 is_open_ended: workers.is_none(),

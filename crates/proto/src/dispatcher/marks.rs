@@ -176,7 +176,7 @@ impl Dispatcher {
 
     /// Whoever has stayed away for long enough is dead: decides what waits for that.
     pub(super) fn judge(&mut self, now: Time) {
-        let timeout = self.config.worker_timeout;
+        let timeout = self.config.policy.worker_timeout;
         let dead = self.suspicions.gone.iter().filter(|(_, gone)| gone.is_dead(now, timeout));
         let dead: Vec<SessionId> = dead.map(|(session, _)| *session).collect();
         for session in dead {
@@ -224,7 +224,7 @@ impl Dispatcher {
     /// What has to be seen to before a task is dispatched again.
     pub(super) fn class(&mut self, seq: Seq) -> Class {
         let now = self.seen;
-        let losses_max = self.config.losses_max as usize;
+        let losses_max = self.config.policy.losses_max as usize;
         if let Some(mark) = self.suspicions.marks.get_mut(&seq) {
             let losses = mark.losses.len();
             if losses > 0 {

@@ -193,7 +193,7 @@ impl Dispatcher {
         let was_idle = self.roster.get(session)?.out.is_empty();
         let mut shipment = Shipment::new(session, seqs.len());
         for seq in seqs {
-            self.ledger.dispatch(*seq, self.config.retries, &mut shipment);
+            self.ledger.dispatch(*seq, self.config.policy.retries, &mut shipment);
         }
         self.send_tasks(now, session, shipment, was_idle)
     }

@@ -16,7 +16,7 @@ fn failed() -> Outcome {
 
 fn halted(halt: &str, slots: u32, order: Order) -> Ring {
     let halt = halt.parse().expect("a halt");
-    let mut ring = Ring::with(order, |config| config.halt = Some(halt));
+    let mut ring = Ring::with(order, |config| config.policy.halt = Some(halt));
     ring.join(1, slots);
     ring.tasks(&["t"; 400]);
     ring

@@ -190,7 +190,8 @@ fn the_last_worker_is_never_set_aside() {
 
 #[test]
 fn a_worker_gets_no_more_after_so_many_failures() {
-    let mut ring = Ring::with(Order::Completion, |config| config.worker_failures_max = Some(3));
+    let mut ring =
+        Ring::with(Order::Completion, |config| config.policy.worker_failures_max = Some(3));
     (1..=2).for_each(|id| ring.join(id, 1));
     ring.tasks(&["t"; 100]);
     let mut count = 0;

@@ -564,7 +564,7 @@ fn a_failed_task_goes_elsewhere_if_there_is_room() {
 fn a_job_is_halted_when_enough_have_failed() {
     for (halt, records) in [("soon,fail=2", 4), ("now,fail=2", 4), ("now,fail=9", 6)] {
         let halt = halt.parse().expect("a halt");
-        let mut ring = Ring::with(Order::Completion, |config| config.halt = Some(halt));
+        let mut ring = Ring::with(Order::Completion, |config| config.policy.halt = Some(halt));
         ring.join(1, 2);
         ring.tasks(&["t"; 6]);
         let mut ended = 0;
@@ -605,7 +605,7 @@ fn what_outlasts_a_drains_grace_is_stopped_and_run_elsewhere() {
 #[test]
 fn a_percentage_of_the_median_stops_what_was_started_without_it() {
     let mut ring = Ring::with(Order::Completion, |config| {
-        config.timeout = Some(Timeout::Percent(500.0));
+        config.policy.timeout = Some(Timeout::Percent(500.0));
     });
     ring.join(1, 2);
     ring.tasks(&["slow", "b", "c", "d", "e"]);

@@ -1,11 +1,10 @@
 //! Two stages and the relay between them, joined without sockets or codec.
 
 use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Opened, Order};
-use tradewind_proto::dispatcher::{Dispatcher, Ended, Transmit};
+use tradewind_proto::dispatcher::{Dispatcher, Ended, Policy, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
 use tradewind_proto::limits::{
-    CREDIT_BYTES_MAX, HELD_BYTES_MAX, LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE,
-    UNSETTLED_TASKS_MAX, WORKER_TIMEOUT,
+    CREDIT_BYTES_MAX, HELD_BYTES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, UNSETTLED_TASKS_MAX,
 };
 use tradewind_proto::message::{
     Card, InputEnd, Outcome, Report, Role, Status, TaskResult, ToSink, ToVentilator, ToWorker,
@@ -46,13 +45,8 @@ fn relay(session: u64) -> Relay {
     Relay::new(RelayConfig {
         session: SessionId(session),
         stage: "second".to_owned(),
-        retries: 0,
-        timeout: None,
-        losses_max: LOSSES_MAX,
-        worker_failures_max: None,
-        worker_timeout: WORKER_TIMEOUT,
+        policy: Policy::default(),
         message_bytes_max: MESSAGE_BYTES_MAX,
-        resume_wait: ROLL_CALL_GRACE,
         keep_newline: false,
         seed: session,
     })

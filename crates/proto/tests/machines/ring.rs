@@ -7,9 +7,9 @@ use tradewind_proto::Payload;
 use tradewind_proto::collector::{
     Collector, CollectorConfig, Counts, Inputs, Opened, Opening, Order,
 };
-use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Transmit};
+use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Policy, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
-use tradewind_proto::limits::{LOSSES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
+use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{
     self, Card, Layout, Outcome, Report, Role, Status, TaskResult, ToVentilator, ToWorker,
 };
@@ -47,7 +47,7 @@ pub(crate) struct Worker {
 
 impl Ring {
     pub(crate) fn new(retries: u32, order: Order) -> Self {
-        Self::with(order, |config| config.retries = retries)
+        Self::with(order, |config| config.policy.retries = retries)
     }
 
     pub(crate) fn with(order: Order, change: impl FnOnce(&mut DispatcherConfig)) -> Self {
@@ -365,14 +365,8 @@ pub(crate) fn config(job: JobId) -> DispatcherConfig {
         name: "test".into(),
         stage: String::new(),
         start: message::Start::Anew,
-        resume_wait: ROLL_CALL_GRACE,
-        retries: 0,
-        timeout: None,
-        losses_max: LOSSES_MAX,
-        worker_failures_max: None,
-        worker_timeout: WORKER_TIMEOUT,
+        policy: Policy::default(),
         message_bytes_max: MESSAGE_BYTES_MAX,
-        halt: None,
         seed: 1,
     }
 }

@@ -58,7 +58,8 @@ fn exactly_the_guilty_are_lost() {
         for losses_max in [1, 2, 3, 5] {
             for (guilty, tasks) in [(vec![5], 30), ((0..50).step_by(5).collect(), 50)] {
                 for order in [Order::Seq, Order::Completion] {
-                    let mut ring = Ring::with(order, |config| config.losses_max = losses_max);
+                    let mut ring =
+                        Ring::with(order, |config| config.policy.losses_max = losses_max);
                     ring.tasks(&vec!["t"; tasks]);
                     ring.dispatcher.handle_input_end();
                     let used = play(&mut ring, workers, slots, &guilty, tasks);
@@ -116,7 +117,7 @@ fn suspects_with_losses_to_spare_use_slots_that_nothing_else_needs() {
 
 #[test]
 fn a_suspect_whose_next_loss_is_its_last_runs_alone() {
-    let mut ring = Ring::with(Order::Completion, |config| config.losses_max = 2);
+    let mut ring = Ring::with(Order::Completion, |config| config.policy.losses_max = 2);
     ring.join(1, 2);
     ring.join(2, 2);
     ring.tasks(&["t"; 40]);
@@ -144,7 +145,7 @@ fn a_suspect_whose_next_loss_is_its_last_runs_alone() {
 
 #[test]
 fn the_only_worker_that_is_kept_for_a_suspect_still_does_what_the_output_waits_for() {
-    let mut ring = Ring::with(Order::Seq, |config| config.losses_max = 1);
+    let mut ring = Ring::with(Order::Seq, |config| config.policy.losses_max = 1);
     ring.join(1, 2);
     ring.tasks(&["t"; 4]);
     ring.kill(1);
@@ -224,7 +225,7 @@ fn connections_that_end_all_at_once_blame_nobody() {
 
 #[test]
 fn a_worker_that_is_heard_by_way_of_the_sink_is_not_dead() {
-    let mut ring = Ring::with(Order::Seq, |config| config.losses_max = 1);
+    let mut ring = Ring::with(Order::Seq, |config| config.policy.losses_max = 1);
     ring.join(1, 1);
     ring.tasks(&["a"]);
     // It does not reach the ventilator any more, for a minute.
@@ -243,7 +244,7 @@ fn a_worker_that_is_heard_by_way_of_the_sink_is_not_dead() {
 #[test]
 fn one_that_is_silent_for_long_enough_is_dead() {
     for is_cut in [true, false] {
-        let mut ring = Ring::with(Order::Seq, |config| config.losses_max = 1);
+        let mut ring = Ring::with(Order::Seq, |config| config.policy.losses_max = 1);
         ring.join(1, 1);
         ring.tasks(&["a"]);
         ring.workers.remove(&1);
@@ -263,7 +264,7 @@ fn one_that_is_silent_for_long_enough_is_dead() {
 
 #[test]
 fn a_loss_that_is_proven_a_death_while_its_task_backs_off_is_judged_after_that() {
-    let mut ring = Ring::with(Order::Seq, |config| config.losses_max = 1);
+    let mut ring = Ring::with(Order::Seq, |config| config.policy.losses_max = 1);
     ring.join(1, 1);
     ring.tasks(&["a"]);
     ring.kill(1);
@@ -322,7 +323,7 @@ fn a_task_that_fits_no_worker_is_failed_with_both_limits() {
 
 #[test]
 fn a_worker_that_does_not_hear_what_it_is_given_is_left_without_blame() {
-    let mut ring = Ring::with(Order::Seq, |config| config.losses_max = 1);
+    let mut ring = Ring::with(Order::Seq, |config| config.policy.losses_max = 1);
     ring.join(1, 1);
     ring.swallows = Some(1);
     ring.tasks(&["a"]);

@@ -1,0 +1,42 @@
+//! What a job allows its tasks and its workers.
+
+use std::time::Duration;
+
+use super::{Halt, Timeout};
+use crate::limits::{LOSSES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
+
+/// What a job allows its tasks and its workers, in each of its stages.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Policy {
+    /// Number of times that a failed task is tried again.
+    pub retries: u32,
+    /// Time that an attempt may take; `None` for any.
+    pub timeout: Option<Timeout>,
+    /// Number of lost workers after which a task is recorded as `lost`.
+    pub losses_max: u32,
+    /// Number of failed tasks after which a worker gets no more, as long as there is another one;
+    /// `None` for any.
+    pub worker_failures_max: Option<u64>,
+    /// Silence after which a worker is declared lost, provided the sink was heard meanwhile.
+    pub worker_timeout: Duration,
+    /// Time that a resumed job, or a relay that is new to its job, waits for workers that may hold
+    /// its tasks, where the sink is too new to know of them.
+    pub resume_wait: Duration,
+    /// When to end the job before its input does; of the first stage alone.
+    pub halt: Option<Halt>,
+}
+
+impl Default for Policy {
+    /// One attempt, which may take any time, and the limits' numbers for the rest.
+    fn default() -> Self {
+        Self {
+            retries: 0,
+            timeout: None,
+            losses_max: LOSSES_MAX,
+            worker_failures_max: None,
+            worker_timeout: WORKER_TIMEOUT,
+            resume_wait: ROLL_CALL_GRACE,
+            halt: None,
+        }
+    }
+}
