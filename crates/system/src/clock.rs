@@ -39,9 +39,15 @@ impl Clock {
     /// Microseconds since 1970, by this machine's clock.
     #[must_use]
     pub fn unix_us(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        since.as_micros() as u64
+        unix_us()
     }
+}
+
+/// Microseconds since 1970, by this machine's clock; 0 if that stands before.
+#[must_use]
+pub fn unix_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_micros() as u64
 }
 
 /// A number for a session, a job or a seed. Never 0.

@@ -7,5 +7,5 @@ mod clock;
 mod cores;
 pub mod stderr;
 
-pub use clock::{Clock, random_id};
+pub use clock::{Clock, random_id, unix_us};
 pub use cores::cores;

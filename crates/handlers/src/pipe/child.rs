@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, ioctl_fionread, read, write};
 use rustix::process::Signal;
@@ -15,7 +15,8 @@ use tradewind_proto::Slot;
 use tradewind_proto::message::Exit;
 
 use super::super::group::Group;
-use super::super::{command, files, stop};
+use super::super::process::poll;
+use super::super::{command, files};
 use super::PipeHandler;
 
 /// A child that was started and is not reaped yet.
@@ -92,33 +93,23 @@ impl Child {
     }
 
     /// Waits until something can be done, or `wake` is readable. What is not asked for is not ready.
-    pub(super) fn wait<'a>(
-        &'a self,
-        wake: BorrowedFd<'a>,
+    pub(super) fn wait(
+        &self,
+        wake: BorrowedFd<'_>,
         is_writing: bool,
         timeout: Option<Duration>,
     ) -> io::Result<Ready> {
         let stdin = self.stdin.as_ref().filter(|_| is_writing && !self.is_deaf);
-        let mut fds = Vec::with_capacity(5);
-        let mut add = |fd: Option<BorrowedFd<'a>>, flags| {
-            fd.map(|fd| {
-                fds.push(PollFd::from_borrowed_fd(fd, flags));
-                fds.len() - 1
-            })
-        };
-        let _ = add(Some(wake), PollFlags::IN);
-        let exited = add(Some(self.group.exited()), PollFlags::IN);
-        let stdin = add(stdin.map(AsFd::as_fd), PollFlags::OUT);
-        let stdout = add(self.stdout.as_ref().map(AsFd::as_fd), PollFlags::IN);
-        let stderr = add(self.stderr.as_ref().map(AsFd::as_fd), PollFlags::IN);
-        stop::wait(&mut fds, timeout)?;
-        let is_ready = |at: Option<usize>| at.is_some_and(|at| !fds[at].revents().is_empty());
-        Ok(Ready {
-            stdin: is_ready(stdin),
-            stdout: is_ready(stdout),
-            stderr: is_ready(stderr),
-            exited: is_ready(exited),
-        })
+        let all = [
+            (Some(wake), PollFlags::IN),
+            (Some(self.group.exited()), PollFlags::IN),
+            (stdin.map(AsFd::as_fd), PollFlags::OUT),
+            (self.stdout.as_ref().map(AsFd::as_fd), PollFlags::IN),
+            (self.stderr.as_ref().map(AsFd::as_fd), PollFlags::IN),
+        ];
+        let [_, exited, stdin, stdout, stderr] =
+            poll::wait(all, timeout)?.map(|flags| !flags.is_empty());
+        Ok(Ready { stdin, stdout, stderr, exited })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<Written> {

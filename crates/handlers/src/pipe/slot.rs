@@ -10,18 +10,12 @@ use tradewind_proto::message::Exit;
 use tradewind_proto::{Payload, Slot, Time};
 
 use super::super::command::terminal_reason;
+use super::super::process::poll::{OTHERS_INTERVAL, READ_BYTES};
 use super::super::{Finished, Lack, stop};
 use super::child::{Child, Read, Written};
 use super::feed::{Action, Ended, Feed, Log};
 use super::pipes::{Desk, Shared, Standing};
 use super::said::Said;
-
-/// Bytes that are read at a time: what a pipe holds.
-const READ_BYTES: usize = 64 << 10;
-
-/// How often the group of a child that was stopped and has exited is asked whether the others have
-/// too.
-const OTHERS_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How often a child is looked at that the kernel may have stopped because of the terminal.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);

@@ -3,6 +3,7 @@
 //! Everything happens in one poll loop on the slot's thread, so nothing can deadlock however much
 //! is written to whom, and every decision about the process group is made in one place.
 
+pub(crate) mod poll;
 mod streams;
 
 use std::io;
@@ -13,15 +14,13 @@ use std::time::{Duration, Instant};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::Signal;
 
+use self::poll::OTHERS_INTERVAL;
 use self::streams::Streams;
 use super::group::Group;
 use super::linger::Linger;
 use super::stop::{StopSignal, is_at_once};
 use super::tail::Tail;
 use super::term_seq::TermSeq;
-
-/// How often a stopped group whose leader has exited is asked whether the others have too.
-const OTHERS_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How often it is seen whether a command that is being stopped is to be killed now.
 const AT_ONCE_INTERVAL: Duration = Duration::from_millis(50);

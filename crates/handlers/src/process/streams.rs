@@ -5,15 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 use rustix::io::{Errno, read, write};
 
 use super::super::live::Lines;
-use super::super::stop;
 use super::super::tail::Tail;
-
-/// Bytes that are read at a time: what a pipe holds.
-const READ_BYTES: usize = 64 << 10;
+use super::poll::{self, READ_BYTES};
 
 /// Reads in a row of a pipe that others go on writing to.
 const READS_MAX: usize = 64;
@@ -126,8 +123,6 @@ impl<'a> Streams<'a> {
         signal: Option<BorrowedFd<'_>>,
         timeout: Option<Duration>,
     ) -> io::Result<Ready> {
-        let mut fds = Vec::with_capacity(5);
-        let mut places = [None; 5];
         let all = [
             (self.stdin.as_ref().map(AsFd::as_fd), PollFlags::OUT),
             (self.stdout.as_ref().map(AsFd::as_fd), PollFlags::IN),
@@ -135,15 +130,7 @@ impl<'a> Streams<'a> {
             (leader, PollFlags::IN),
             (signal, PollFlags::IN),
         ];
-        for (place, (fd, flags)) in places.iter_mut().zip(all) {
-            if let Some(fd) = fd {
-                *place = Some(fds.len());
-                fds.push(PollFd::from_borrowed_fd(fd, flags));
-            }
-        }
-        stop::wait(&mut fds, timeout)?;
-        let [stdin, stdout, stderr, leader, signal] =
-            places.map(|place| place.map_or(PollFlags::empty(), |at| fds[at].revents()));
+        let [stdin, stdout, stderr, leader, signal] = poll::wait(all, timeout)?;
         Ok(Ready { stdin, stdout, stderr, leader, signal })
     }
 

@@ -11,10 +11,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tradewind_proto::message::{Layout, Outcome, Reported, Status};
 use tradewind_proto::{Attempt, Seq, Slot};
+use tradewind_system::unix_us;
 
 use super::{BlockingHandler, Lack, StopSignal, Task, Unstarted, tail};
 
@@ -314,7 +315,7 @@ impl Shared {
     }
 
     fn run(&self, slot: Slot, task: &Task, stop: &StopSignal) -> Finished {
-        let started_us = now_us();
+        let started_us = unix_us();
         let started = Instant::now();
         // Whoever gave out the task did not know where it would run.
         let task = &Task { slot, ..task.clone() };
@@ -371,18 +372,13 @@ fn unstarted_task(slot: Slot, task: Task, unstarted: Unstarted) -> Finished {
         slot,
         seq: task.seq,
         attempt: task.attempt,
-        started_us: now_us(),
+        started_us: unix_us(),
         ran_us: 0,
         outcome: Outcome::error(Status::Failed, unstarted.reason.clone()),
         reported: None,
         next: None,
         unstarted: Some(Box::new((task, unstarted))),
     }
-}
-
-fn now_us() -> u64 {
-    // A clock before 1970 is not worth failing a task.
-    micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn micros(duration: Duration) -> u64 {
