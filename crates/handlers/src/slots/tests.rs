@@ -391,7 +391,7 @@ fn what_is_on_deck_at_the_end_never_begins() {
 fn thousand_runs_leave_no_descriptor_and_no_zombie() {
     const ALONE: &str = "TRADEWIND_TEST_ALONE";
     if std::env::var_os(ALONE).is_none() {
-        let name = "handler::slots::tests::thousand_runs_leave_no_descriptor_and_no_zombie";
+        let name = "slots::tests::thousand_runs_leave_no_descriptor_and_no_zombie";
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--test-threads=1"])
             .env(ALONE, "1")
