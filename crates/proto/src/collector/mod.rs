@@ -16,16 +16,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::batch::{Batch, Bounded};
-use crate::dispatcher::changed_input;
 use crate::limits::{
     ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, ROLL_CALL_GRACE, SPOOL_BYTES_MAX,
     UNSETTLED_TASKS_MAX, WAITING_BYTES_MAX, WORKERS_MAX,
 };
 use crate::message::{
     Failure, InputEnd, News, Outcome, RECEIVED_MAX, Received, Report, Start, Status, TaskResult,
-    ToSink, ToVentilator,
+    ToSink, ToVentilator, changed_input,
 };
 use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash, Time};
+
+pub use crate::message::Opening;
 
 /// The order of the records in the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,21 +156,6 @@ pub struct Beyond {
     pub held_bytes: u64,
     /// Records stored so far of tasks that did not do what they should.
     pub failed: u64,
-}
-
-/// A job that the output is to be made ready for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Opening {
-    /// What the ventilator calls it.
-    pub job: JobId,
-    /// Its name.
-    pub name: String,
-    /// What it means for the output.
-    pub start: Start,
-    /// The stage whose results come; empty if it has no name.
-    pub stage: String,
-    /// None of its tasks was ever handed out.
-    pub is_untouched: bool,
 }
 
 /// A job as the output has it.

@@ -3,10 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
-use super::Dispatcher;
 use super::ledger::TaskState;
+use super::{Dispatcher, HaltOn};
 use crate::message::Received;
 use crate::{Seq, SeqRange, SeqRanges, SeqSet};
 
@@ -28,17 +26,6 @@ pub enum HaltWhen {
     Now,
     /// They are finished.
     Soon,
-}
-
-/// Which tasks count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HaltOn {
-    /// Those whose status is not `ok`.
-    Fail,
-    /// Those whose status is `ok`.
-    Success,
-    /// All that have ended.
-    Done,
 }
 
 /// How many tasks are enough.

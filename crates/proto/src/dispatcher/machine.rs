@@ -6,12 +6,12 @@ use crate::limits::{
     WORKERS_MAX,
 };
 use crate::message::{
-    Card, InputEnd, Layout, Report, Start, Status, ToSink, ToVentilator, ToWorker,
+    Card, HaltOn, InputEnd, Layout, Report, Start, Status, ToSink, ToVentilator, ToWorker,
 };
 use crate::{CallId, JobId, LaneId, Payload, Seq, SeqRanges, SeqSet, SessionId, Time};
 
 use super::course::{Course, Ended, Stopped};
-use super::halt::{HaltOn, HaltWhen, Halting};
+use super::halt::{HaltWhen, Halting};
 use super::health::Notice;
 use super::ledger::{GivenUp, Ledger, TaskState};
 use super::marks::Suspicions;

@@ -37,16 +37,16 @@ mod tail;
 mod worker;
 
 pub use self::course::Ended;
-pub use self::halt::{Halt, HaltError, HaltLimit, HaltOn, HaltWhen, PERCENT_TASKS_MIN};
+pub use self::halt::{Halt, HaltError, HaltLimit, HaltWhen, PERCENT_TASKS_MIN};
 pub use self::health::Notice;
 pub use self::ledger::LedgerBug;
 pub use self::machine::{Dispatcher, DispatcherConfig};
 pub use self::outbox::Transmit;
 pub use self::policy::Policy;
 pub(crate) use self::relay::StageReport;
-pub(crate) use self::resume::changed_input;
 pub use self::run_times::Timeout;
 pub use self::snapshot::{DispatcherSnapshot, WorkerSnapshot};
+pub use crate::message::HaltOn;
 
 /// Tasks of a kind that are looked at for one message.
 const SCAN_MAX: usize = 64;

@@ -13,7 +13,7 @@ use super::ledger::{Passed, TaskState};
 use super::source::Source;
 use super::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use crate::batch::Batch;
-use crate::collector::Opening;
+use crate::message::Opening;
 use crate::message::{InputEnd, Report, Start, TaskResult, ToSink, ToWorker};
 use crate::{JobId, Payload, Seq, SeqRange, SeqRanges, TaskHash};
 

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::ledger::{Entry, TaskState};
 use super::{Dispatcher, Ended};
 use crate::limits::{BATCH_TASKS_MAX, READ_AHEAD_TASKS_MAX, UNSETTLED_TASKS_MAX};
-use crate::message::{InputEnd, Start, ToSink};
+use crate::message::{InputEnd, Start, ToSink, changed_input};
 use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash};
 
 #[derive(Debug)]
@@ -313,13 +313,4 @@ impl Dispatcher {
         self.course.ended = Some(Ended::Refused(changed_input(seq)));
         false
     }
-}
-
-/// Why a job cannot go on with another input.
-pub(crate) fn changed_input(seq: Seq) -> String {
-    let place = seq.0 + 1;
-    format!(
-        "the input is not the one that this job began with: number {place} of its tasks \
-         was another one (seq {seq}); give the same input, or --overwrite without --resume to begin anew"
-    )
 }

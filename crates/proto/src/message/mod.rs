@@ -4,15 +4,18 @@
 //! message is being decoded.
 
 mod compact;
+mod job;
 
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Bounded};
-use crate::dispatcher::HaltOn;
 use crate::limits::{
     MESSAGE_OVERHEAD_BYTES, RANGES_MAX, SLOTS_MAX, UNSETTLED_TASKS_MAX, WORKERS_MAX,
 };
 use crate::{Attempt, CallId, JobId, Payload, Rare, Seq, SeqRanges, SessionId, TaskHash};
+
+pub(crate) use self::job::changed_input;
+pub use self::job::{HaltOn, Opening};
 
 /// Who is calling: travels in the ZMTP identity of whoever opens a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
