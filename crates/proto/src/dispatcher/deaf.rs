@@ -38,7 +38,9 @@ impl Dispatcher {
     fn close_deaf(&mut self, session: SessionId) {
         let Some(worker) = self.roster.get(session) else { return };
         let (lane, name, out) = (worker.lane, worker.name.clone(), worker.out.count());
-        let seqs: Vec<Seq> = worker.out.iter().collect();
+        // Of what it holds, others may have had the results.
+        let its = worker.out.iter().filter(|seq| self.ledger.is_out_at(*seq, session));
+        let seqs: Vec<Seq> = its.collect();
         self.outbox.notices.push_back(Notice::Deaf { worker: name, out });
         for seq in seqs {
             self.note_failed_at(seq, session);

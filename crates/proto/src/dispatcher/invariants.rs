@@ -30,6 +30,6 @@ impl Dispatcher {
             let end = worker.out.end();
             assert!(end <= self.ledger.end(), "{} holds what is unheard of", worker.name);
         }
-        self.suspicions.check_invariants(self.ledger.base());
+        self.suspicions.check_invariants(&self.ledger);
     }
 }

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use super::Dispatcher;
-use super::ledger::Class;
+use super::ledger::{Class, Ledger, TaskState};
 use super::worker::{Phase, Worker};
 use crate::limits::{ELSEWHERE_WAIT_MAX, RETURN_GRACE};
 use crate::message::News;
@@ -58,9 +58,11 @@ pub(super) struct Suspicions {
 
 impl Suspicions {
     /// Panics if something is held against a task that has its record.
-    pub(super) fn check_invariants(&self, base: Seq) {
+    pub(super) fn check_invariants(&self, ledger: &Ledger) {
         for seq in self.marks.keys() {
-            assert!(base <= *seq, "{seq} has its record, and something against it");
+            let state = ledger.state(*seq);
+            let is_open = state.is_some_and(|state| state != TaskState::Settled);
+            assert!(is_open, "{seq} has its record, and something against it");
         }
     }
 }
