@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use rustix::process::{Resource, geteuid, getrlimit};
+use rustix::process::{Resource, geteuid, getppid, getrlimit};
 
 use super::files;
 
@@ -50,6 +50,15 @@ pub struct PerSlot {
     pub processes: u64,
 }
 
+/// The programs that were started together on this host, and share its limits of processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Company {
+    /// Workers among them, this one included.
+    pub workers: u32,
+    /// Threads that all of them have at most besides those of slots; 0 if a worker is alone.
+    pub threads: u64,
+}
+
 /// How many tasks a host runs at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostLimits {
@@ -83,8 +92,11 @@ struct Limit {
 /// Open files that a worker takes for its connections and for what comes and goes.
 const FILES_RESERVE: u64 = 20;
 
-/// Processes and threads that it takes besides its slots', and that are left to others.
+/// Processes and threads that a worker which is alone takes besides its slots', and that are left to others.
 const PROCESSES_RESERVE: u64 = 8;
+
+/// Processes and threads that are left to others, where those of our own programs are known.
+const OTHERS_RESERVE: u64 = 4;
 
 /// With room for so many, nobody counts what is in use.
 const PROCESSES_PLENTY: u64 = 20_000;
@@ -105,18 +117,31 @@ impl PerSlot {
     }
 }
 
-/// How many of these slots this host has room for, if so many workers share it. Where open files are scarce, this process is
-/// sparing with them from now on, and raises its limit.
+/// Returns how many of these slots this host has room for, if this worker shares it with this company. Where open files
+/// are scarce, this process is sparing with them from now on, and raises its limit.
 ///
 /// # Errors
 /// When there is no room for one.
-pub fn fit(slots: u32, per_slot: PerSlot, share: u32) -> Result<HostLimits, TooLittle> {
-    // Each process has open files of its own; other processes are everybody's.
-    let processes = per_slot.processes * u64::from(share.max(1));
+pub fn fit(slots: u32, per_slot: PerSlot, company: Company) -> Result<HostLimits, TooLittle> {
     let mut limits = vec![files_limit(slots, per_slot)];
-    limits.extend(user_limit(slots, processes));
-    limits.extend(cgroup_limit(processes));
+    limits.extend(user_limit(slots, per_slot.processes, company));
+    limits.extend(cgroup_limit(per_slot.processes, company));
     fit_into(slots, &limits)
+}
+
+impl Company {
+    /// A limit of processes, which is everybody's: of so many, some are in use, and these of them by our programs.
+    ///
+    /// Workers count at about the same time, the first one before the others have all their threads or are there at
+    /// all. So those that are still to come are set aside.
+    fn limit(self, what: String, most: u64, used: u64, ours: u64, per_slot: u64) -> Limit {
+        let per_slot = per_slot * u64::from(self.workers.max(1));
+        let reserve = match self.threads {
+            0 => PROCESSES_RESERVE,
+            threads => OTHERS_RESERVE + threads.saturating_sub(ours),
+        };
+        Limit { what, most, used, per_slot, reserve }
+    }
 }
 
 fn fit_into(slots: u32, limits: &[Limit]) -> Result<HostLimits, TooLittle> {
@@ -157,36 +182,67 @@ fn count_files() -> Option<u64> {
 }
 
 /// The user's processes; nobody counts those of root.
-fn user_limit(slots: u32, per_slot: u64) -> Option<Limit> {
+fn user_limit(slots: u32, per_slot: u64, company: Company) -> Option<Limit> {
     let most = getrlimit(Resource::Nproc).current?;
-    let is_plenty = most >= u64::from(slots) * per_slot + PROCESSES_PLENTY;
+    let processes = u64::from(slots) * per_slot * u64::from(company.workers.max(1));
+    let is_plenty = most >= processes + company.threads + PROCESSES_PLENTY;
     if geteuid().is_root() || is_plenty {
         return None;
     }
-    let uid = geteuid().as_raw().to_string();
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let threads = processes.filter_map(|process| threads_of(&process.path(), &uid));
+    let Counted { all, ours } = count_threads()?;
     let what = format!("processes: ulimit -u is {most}");
-    Some(Limit { what, most, used: threads.sum(), per_slot, reserve: PROCESSES_RESERVE })
+    Some(company.limit(what, most, all, ours, per_slot))
 }
 
-/// How many threads a process has, if it is this user's.
-fn threads_of(process: &Path, uid: &str) -> Option<u64> {
+/// The threads of this user's processes.
+struct Counted {
+    all: u64,
+    /// Those of the programs that were started together with this one.
+    ours: u64,
+}
+
+fn count_threads() -> Option<Counted> {
+    let uid = geteuid().as_raw().to_string();
+    let program = fs::read_link("/proc/self/exe").ok();
+    let parent = getppid().map(|pid| pid.as_raw_nonzero().to_string());
+    let mut counted = Counted { all: 0, ours: 0 };
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let Some((threads, its_parent)) = threads_of(&process.path(), &uid) else { continue };
+        counted.all += threads;
+        // The one that has started this one, and all that it has started; what it was itself before may have
+        // started others.
+        let is_related =
+            parent.as_ref().is_some_and(|it| its_parent == *it || process.file_name() == **it);
+        if is_related && fs::read_link(process.path().join("exe")).ok() == program {
+            counted.ours += threads;
+        }
+    }
+    Some(counted)
+}
+
+/// How many threads a process has, and its parent, if it is this user's.
+fn threads_of(process: &Path, uid: &str) -> Option<(u64, String)> {
     let status = fs::read_to_string(process.join("status")).ok()?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_ascii_whitespace().next()
     };
-    if field("Uid:")? == uid { field("Threads:")?.parse().ok() } else { None }
+    if field("Uid:")? != uid {
+        return None;
+    }
+    Some((field("Threads:")?.parse().ok()?, field("PPid:")?.to_owned()))
 }
 
 /// The container's or the service's processes.
-fn cgroup_limit(per_slot: u64) -> Option<Limit> {
+fn cgroup_limit(per_slot: u64, company: Company) -> Option<Limit> {
     let dir = cgroup("pids")?;
     let read = |name: &str| fs::read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
-    let (most, used) = (read("pids.max")?, read("pids.current")?);
+    let most = read("pids.max")?;
+    // Ours first: what is started between the two is counted twice then, and not left out.
+    let ours = if company.threads > 0 { count_threads().map_or(0, |it| it.ours) } else { 0 };
+    let used = read("pids.current")?;
     let what = format!("processes: the cgroup's pids.max is {most}");
-    Some(Limit { what, most, used, per_slot, reserve: PROCESSES_RESERVE })
+    Some(company.limit(what, most, used, ours, per_slot))
 }
 
 /// The directory of our own cgroup, for this controller.
@@ -259,6 +315,38 @@ mod tests {
         check(10, &[files, users], 10, None);
     }
 
+    /// What the workers of one run take together never exceeds a limit, whenever each of them counts.
+    #[test]
+    fn workers_that_count_before_all_threads_are_there_leave_room_for_them() {
+        #[track_caller]
+        fn check(company: Company, most: u64, expected: u32) {
+            let processes = PerSlot::command(false).processes;
+            let others = 2;
+            // From the command and one thread of each of three programs on, to all.
+            for ours in 4..=company.threads {
+                let limit = company.limit(String::new(), most, others + ours, ours, processes);
+                let HostLimits { slots, .. } = fit_into(100, &[limit]).unwrap();
+                assert_eq!(slots, expected, "{ours} threads are there");
+                let in_slots = u64::from(slots) * processes * u64::from(company.workers);
+                assert!(others + company.threads + in_slots <= most);
+            }
+        }
+        // The command, a ventilator and a sink have 13 threads at most, and each worker four.
+        check(Company { workers: 1, threads: 17 }, 70, 15);
+        check(Company { workers: 3, threads: 25 }, 70, 4);
+        check(Company { workers: 3, threads: 25 }, 40, 1);
+        // Commands of the other workers run already: there is room for fewer, and never for more.
+        let limit = Company { workers: 3, threads: 25 }.limit(String::new(), 70, 2 + 33, 33, 3);
+        assert_eq!(fit_into(100, &[limit]).unwrap().slots, 3);
+    }
+
+    #[test]
+    fn a_worker_that_is_alone_knows_of_no_company() {
+        let alone = Company { workers: 1, threads: 0 };
+        let limit = alone.limit(String::new(), 60, 20, 1, 3);
+        assert_eq!(fit_into(200, &[limit]).unwrap().slots, 10);
+    }
+
     #[test]
     fn no_room_for_one_is_a_sentence() {
         let error = fit_into(1, &[limit("open files: ulimit -n is 10", 10, 7, 4, 20)]).unwrap_err();
@@ -270,7 +358,9 @@ mod tests {
     #[test]
     fn our_own_process_is_counted() {
         let uid = geteuid().as_raw().to_string();
-        assert!(threads_of(Path::new("/proc/self"), &uid) >= Some(1));
+        assert!(threads_of(Path::new("/proc/self"), &uid).is_some_and(|(threads, _)| threads >= 1));
+        let Counted { all, ours } = count_threads().unwrap();
+        assert!(1 <= ours && ours <= all);
         assert_eq!(threads_of(Path::new("/proc/self"), "4294967294"), None);
         assert!(count_files() > Some(3));
     }

@@ -29,7 +29,7 @@ use tradewind_proto::{Attempt, Seq, Slot, TaskHash};
 
 pub use command::{CommandHandler, CommandOptions};
 pub use fields::{FieldError, Fields};
-pub use host::{HostLimits, Lack, PerSlot, TooLittle, Unstarted, fit};
+pub use host::{Company, HostLimits, Lack, PerSlot, TooLittle, Unstarted, fit};
 pub use live::Live;
 pub use live::failure as live_failure;
 pub use pipe::{EXIT_GRACE, PipeHandler, PipeMode, PipeOptions, Pipes, Standing};

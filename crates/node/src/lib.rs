@@ -31,7 +31,7 @@ pub use inherited::Inherited;
 pub use listen::Listen;
 pub use progress::{Progress, ProgressView};
 pub use room::Room;
-pub use runtime::{allow_many_files, block_on, block_on_until};
+pub use runtime::{BLOCKING_THREADS_MAX, allow_many_files, block_on, block_on_until};
 pub use shutdown::{
     Asked, IgnoredSignals, LEAVE, Looks, PARENT_ENV, RELAY, Shutdown, StopHandle, is_caught,
 };

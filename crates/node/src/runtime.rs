@@ -1,9 +1,19 @@
 //! The runtime that a program runs on.
 
+use std::time::Duration;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::Shutdown;
-use crate::exit::{Fatal, OrExit, Outcome, SYSTEM};
+use crate::exit::{Fatal, OrExit, Outcome, SYSTEM, has_parent};
+
+/// Threads that a program which `tradewind run` has started has at most for what would block it: names are
+/// looked up there, and socket files removed. Its limits of processes are shared out among its workers, so each
+/// thread is counted. On loopback addresses nothing blocks for long.
+pub const BLOCKING_THREADS_MAX: usize = 2;
+
+/// How long such a thread waits for more to do: connections are made when a program starts.
+const BLOCKING_THREAD_LIFE: Duration = Duration::from_secs(1);
 
 /// Runs a program to its end, on one thread: on few cores zmq.rs is faster so than on several.
 /// Signals ask it to stop.
@@ -30,8 +40,12 @@ where
 {
     check_files()?;
     teach_allocator();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.or_exit(SYSTEM)?.block_on(async { program(shutdown()?).await })
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().thread_keep_alive(BLOCKING_THREAD_LIFE);
+    if has_parent() {
+        builder.max_blocking_threads(BLOCKING_THREADS_MAX);
+    }
+    builder.build().or_exit(SYSTEM)?.block_on(async { program(shutdown()?).await })
 }
 
 /// Open files without which not even a job with one worker comes about.

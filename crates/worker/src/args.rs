@@ -19,8 +19,8 @@ use tradewind_text::{default_name, duration, duration_or_zero, name, payload_byt
 use crate::run::{Settings, run};
 use crate::runner::Runner;
 use tradewind_handlers::{
-    CommandHandler, CommandOptions, EXIT_GRACE, Fields, Handler, HostLimits, Input, Live, PerSlot,
-    PipeHandler, PipeMode, PipeOptions, Template, TermSeq, check_program, check_word, fit,
+    CommandHandler, CommandOptions, Company, EXIT_GRACE, Fields, Handler, HostLimits, Input, Live,
+    PerSlot, PipeHandler, PipeMode, PipeOptions, Template, TermSeq, check_program, check_word, fit,
 };
 
 const EXAMPLES: &str = "\
@@ -123,6 +123,10 @@ pub struct WorkerArgs {
     /// Workers on this host that were started together and share its limits of processes
     #[arg(long, value_name = "N", default_value_t = 1, hide = true)]
     pub share: u32,
+
+    /// Threads that they and the programs beside them have at most, without those of slots
+    #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
+    pub share_threads: u64,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
@@ -342,12 +346,12 @@ impl HandlerArgs {
         }
     }
 
-    /// How many tasks are run at once on this host, if so many were asked for, by one of several
-    /// workers that share it.
+    /// How many tasks are run at once on this host, if so many were asked for, in
+    /// this company.
     ///
     /// # Errors
     /// When there is not even room for one.
-    fn slots(&self, asked: Option<u32>, share: u32) -> Result<u32, Fatal> {
+    fn slots(&self, asked: Option<u32>, company: Company) -> Result<u32, Fatal> {
         if self.tty && asked.is_some_and(|slots| slots > 1) {
             let text = "--tty gives one command at a time the terminal: use --slots 1";
             return Err(Fatal::new(USAGE, text));
@@ -362,7 +366,7 @@ impl HandlerArgs {
         }
         let per_slot =
             if self.pipe.is_some() { PerSlot::pipe() } else { PerSlot::command(self.stdin) };
-        let HostLimits { slots, reason } = fit(slots, per_slot, share).or_exit(SYSTEM)?;
+        let HostLimits { slots, reason } = fit(slots, per_slot, company).or_exit(SYSTEM)?;
         if let Some(reason) = reason {
             tracing::warn!("{reason}");
         }
@@ -439,7 +443,8 @@ impl WorkerArgs {
     pub fn settings(self) -> Result<Settings, Fatal> {
         let name = self.name.unwrap_or_else(default_name);
         let runner = self.handler.runner(&name, self.lanes.message_max)?;
-        let slots = self.handler.slots(self.slots, self.share)?;
+        let company = Company { workers: self.share, threads: self.share_threads };
+        let slots = self.handler.slots(self.slots, company)?;
         Ok(Settings {
             ventilator: self.ventilator,
             sink: self.sink,

@@ -16,7 +16,7 @@ use tradewind_node::args::LogArgs;
 use tradewind_node::exit::{
     BAR_ENV, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say, share_with_bar,
 };
-use tradewind_node::{LEAVE, PARENT_ENV, RELAY, is_caught};
+use tradewind_node::{BLOCKING_THREADS_MAX, LEAVE, PARENT_ENV, RELAY, is_caught};
 
 /// What a child is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -512,6 +512,31 @@ fn pass_on(sockets: &[BorrowedFd<'_>], command: &mut Command) -> std::io::Result
     }
     command.env("LISTEN_FDS", fds.len().to_string()).env("LISTEN_FDS_FIRST_FD", first.to_string());
     Ok(fds)
+}
+
+/// Threads of this process: the first one, and those for `stderr` and for values.
+const RUN_THREADS: usize = 3;
+
+impl Role {
+    /// Threads of a program of this role at most, without those of a worker's slots: its first one, the one for
+    /// `stderr`, the one that reads or writes files, and those for what would block it.
+    fn threads_max(self) -> usize {
+        BLOCKING_THREADS_MAX
+            + match self {
+                Self::Ventilator | Self::Sink => 3,
+                Self::Worker | Self::Relay => 2,
+            }
+    }
+}
+
+/// Tells a worker how many workers and relays were started together with it.
+pub(super) fn share_args(workers: u32, relays: usize) -> Vec<OsString> {
+    let threads = RUN_THREADS
+        + Role::Ventilator.threads_max()
+        + Role::Sink.threads_max()
+        + relays * Role::Relay.threads_max()
+        + workers as usize * Role::Worker.threads_max();
+    [arg("--share", workers.to_string()), arg("--share-threads", threads.to_string())].concat()
 }
 
 /// A flag with its value.

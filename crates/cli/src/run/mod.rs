@@ -32,7 +32,7 @@ use tradewind_text::default_name;
 use tradewind_ventilator::args::{AskedFields, FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
 use tradewind_worker::args::{FieldKind, HandlerArgs, PIPES, REPLACEMENTS};
 
-use self::child::{Children, End, Part, Role, arg, flag};
+use self::child::{Children, End, Part, Role, arg, flag, share_args};
 use self::jobs::Jobs;
 use self::tasks::Tasks;
 
@@ -312,7 +312,7 @@ impl RunArgs {
                 arg("--sink", &results_at),
                 arg("--slots", share.to_string()),
                 arg("--name", format!("{host}.{}", worker + 1)),
-                arg("--share", self.workers.to_string()),
+                share_args(self.workers, 0),
                 arg("--first-slot", first_slot.to_string()),
                 self.worker_args(),
             ];

@@ -17,7 +17,7 @@ use tradewind_ventilator::args::AskedFields;
 use tradewind_worker::args::asked_fields;
 
 use self::file::{Feed, Pipeline, Stage, StageHandler};
-use super::child::{Children, Part, Role, arg, flag};
+use super::child::{Children, Part, Role, arg, flag, share_args};
 use super::tasks::Tasks;
 use super::{RunArgs, attempt_args, drive, listen};
 
@@ -142,6 +142,8 @@ fn start(args: &RunArgs, pipeline: &Pipeline, input: Tasks) -> Result<Children, 
         children.start(Role::Sink, sink, vec![results])?;
     }
     let host = default_name();
+    let workers = stages.iter().map(|stage| stage.workers).sum();
+    let share = share_args(workers, stages.len().saturating_sub(1));
     for (place, (here, stage)) in at.iter().zip(stages).enumerate() {
         for worker in 1..=stage.workers {
             let name = format!("{host}.{}.{worker}", place + 1);
@@ -156,7 +158,7 @@ fn start(args: &RunArgs, pipeline: &Pipeline, input: Tasks) -> Result<Children, 
                 env: stage.env.clone(),
                 ..Part::new(
                     Role::Worker,
-                    [fields, numbers, here.worker_args(&name, stage)].concat(),
+                    [fields, numbers, share.clone(), here.worker_args(&name, stage)].concat(),
                     Vec::new(),
                 )
             })?;
