@@ -190,6 +190,16 @@ mod tests {
         );
     }
 
+    // Fails without `GROWTH_MAX`.
+    #[test]
+    fn a_round_doubles_the_window_at_most() {
+        let mut window = Window::new(1);
+        window.handle_dispatched(Time(0), Seq(0));
+        let (short, one) = (Duration::from_micros(1), [Seq(0)].into_iter().collect());
+        window.handle_received(Time(100), &one, 1, short, Some(short));
+        assert_eq!(window.size(), GROWTH_MAX);
+    }
+
     #[test]
     fn distance_is_made_up_for() {
         let size = settles_at(1, Duration::from_millis(1), Duration::from_millis(200));

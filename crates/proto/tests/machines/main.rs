@@ -5,6 +5,7 @@ mod completion;
 mod executor;
 mod halt;
 mod hosts;
+mod late;
 mod relay;
 mod resume;
 mod ring;
