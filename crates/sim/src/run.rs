@@ -162,7 +162,7 @@ impl World {
         let bound = self.plan.bound_us();
         let (_, delay) = self.plan.delay_us;
         let (_, write) = self.plan.write_us;
-        let slack = 3 * self.plan.run_us_max() + 1_000_000 + 20 * (delay + write);
+        let slack = 3 * self.plan.run_us_max() + 30 * (delay + write);
         let allowed = (bound as f64 * 1.3) as u64 + slack;
         let took = self.check.last_record();
         if took > allowed {
