@@ -31,6 +31,28 @@ fn check<M: Message + PartialEq + std::fmt::Debug>(message: &M, golden: &str) {
     assert!(decode::<M>(&longer.into()).is_err(), "{message:?} with a byte more");
 }
 
+/// The bytes of messages that were checked, one example after the other: a change of one is a new protocol version.
+/// Each of them stands in the protocol's page.
+#[derive(Default)]
+struct Golden(Vec<String>);
+
+impl Golden {
+    #[track_caller]
+    fn check<M: Message + PartialEq + std::fmt::Debug>(&mut self, message: &M, bytes: &str) {
+        check(message, bytes);
+        self.0.push(bytes.to_owned());
+    }
+
+    fn all() -> Vec<String> {
+        let mut golden = Self::default();
+        messages_to_workers(&mut golden);
+        messages_to_the_sink(&mut golden);
+        messages_to_the_ventilator(&mut golden);
+        cards(&mut golden);
+        golden.0
+    }
+}
+
 fn ranges(seqs: &[u64]) -> SeqRanges {
     seqs.iter().copied().map(Seq).collect()
 }
@@ -68,47 +90,70 @@ fn result() -> TaskResult {
     }
 }
 
-#[test]
-fn messages_to_workers_keep_their_bytes() {
+fn messages_to_workers(golden: &mut Golden) {
     let job = JOB;
     let call = CallId(9);
-    check(&ToWorker::RollCall { job, call, layout: Layout::Unsaid }, GOLDEN[0]);
-    check(&ToWorker::RollCall { job, call, layout: Layout::Whole }, GOLDEN[38]);
-    check(&ToWorker::RollCall { job, call, layout: Layout::Json }, GOLDEN[39]);
-    check(&ToWorker::RollCall { job, call, layout: Layout::Group(b'\n') }, GOLDEN[40]);
+    golden.check(
+        &ToWorker::RollCall { job, call, layout: Layout::Unsaid },
+        "057700fd08070605040302010900",
+    );
+    golden.check(
+        &ToWorker::RollCall { job, call, layout: Layout::Whole },
+        "057700fd08070605040302010901",
+    );
+    golden.check(
+        &ToWorker::RollCall { job, call, layout: Layout::Json },
+        "057700fd08070605040302010902",
+    );
+    golden.check(
+        &ToWorker::RollCall { job, call, layout: Layout::Group(b'\n') },
+        "057700fd080706050403020109030a",
+    );
     let columns = Layout::Columns(r"\t".to_owned());
-    check(&ToWorker::RollCall { job, call, layout: columns }, GOLDEN[41]);
-    let line = GOLDEN[38].strip_suffix("01").expect("a layout is its last byte").to_owned() + "05";
-    check(&ToWorker::RollCall { job, call, layout: Layout::Line }, &line);
+    golden.check(
+        &ToWorker::RollCall { job, call, layout: columns },
+        "057700fd08070605040302010904025c74",
+    );
+    // As the others, which differ in their last byte.
+    let line = "057700fd08070605040302010905";
+    check(&ToWorker::RollCall { job, call, layout: Layout::Line }, line);
     let limits = Limits { timeout_us: Some(1_000), report: Report { command: true, task: false } };
     let tasks = vec![task(b"abc"), task(b"")];
-    check(&ToWorker::Tasks { job, limits, tasks: tasks.into() }, GOLDEN[1]);
+    golden.check(
+        &ToWorker::Tasks { job, limits, tasks: tasks.into() },
+        "057701fd080706050403020101fbe80301000203fb2c01020361626303fb2c010200",
+    );
     let later = Task { origin: Some(TaskHash(300)), ..task(b"abc") };
     let tasks = vec![later].into();
-    check(&ToWorker::Tasks { job, limits, tasks }, GOLDEN[37]);
+    golden.check(
+        &ToWorker::Tasks { job, limits, tasks },
+        "057701fd080706050403020101fbe80301000123fb2c010203616263fb2c01",
+    );
     let settled = ToWorker::Settled { job, below: Seq(4), ranges: ranges(&[6, 7, 9]) };
-    check(&settled, GOLDEN[2]);
-    check(&ToWorker::Recall { job, call: CallId(9), keep: 300 }, GOLDEN[3]);
-    check(&ToWorker::Cancel { job }, GOLDEN[4]);
-    check(&ToWorker::Drain, GOLDEN[5]);
-    check(&ToWorker::Ping, GOLDEN[6]);
-    check(&ToWorker::Done { job }, GOLDEN[7]);
-    check(&ToWorker::Limits { job, limits }, GOLDEN[27]);
+    golden.check(&settled, "057702fd0807060504030201040206020901");
+    golden.check(
+        &ToWorker::Recall { job, call: CallId(9), keep: 300 },
+        "057703fd080706050403020109fb2c01",
+    );
+    golden.check(&ToWorker::Cancel { job }, "057704fd0807060504030201");
+    golden.check(&ToWorker::Drain, "057705");
+    golden.check(&ToWorker::Ping, "057706");
+    golden.check(&ToWorker::Done { job }, "057707fd0807060504030201");
+    golden.check(&ToWorker::Limits { job, limits }, "057708fd080706050403020101fbe8030100");
 }
 
-#[test]
-fn messages_to_the_sink_keep_their_bytes() {
+fn messages_to_the_sink(golden: &mut Golden) {
     let (job, session) = (JOB, SESSION);
-    check(&ToSink::Results { job, session, results: vec![result()].into() }, GOLDEN[8]);
+    golden.check(&ToSink::Results { job, session, results: vec![result()].into() }, "057300fd080706050403020107015805fd00401e18240a0600fa04fc70110100036f75740101010362616403657272067472756520780178");
     let plain = |exit| TaskResult {
         outcome: Outcome { exit, ..Outcome::ok(Payload::from(b"out")) },
         reported: None,
         ..result()
     };
     let results = vec![plain(Exit::None), plain(Exit::Code(0))].into();
-    check(&ToSink::Results { job, session, results }, GOLDEN[33]);
+    golden.check(&ToSink::Results { job, session, results }, "057300fd080706050403020107020005fd00401e18240a0600fa04fc70110100036f75740405fd00401e18240a0600fa04fc70110100036f7574");
     let heartbeat = News::Heartbeat { running: 2, queued: 300, slots: 4 };
-    check(&ToSink::News { session, news: heartbeat }, GOLDEN[9]);
+    golden.check(&ToSink::News { session, news: heartbeat }, "057301070002fb2c0104");
     let holding = News::Holding {
         job,
         call: CallId(1),
@@ -116,15 +161,18 @@ fn messages_to_the_sink_keep_their_bytes() {
         finished: ranges(&[]),
         hashes: vec![TaskHash(2)].into(),
     };
-    check(&ToSink::News { session, news: holding }, GOLDEN[10]);
+    golden.check(
+        &ToSink::News { session, news: holding },
+        "0573010701fd080706050403020101010101000102",
+    );
     let returned = News::Returned { job, ranges: ranges(&[3, 4]) };
-    check(&ToSink::News { session, news: returned }, GOLDEN[11]);
+    golden.check(&ToSink::News { session, news: returned }, "0573010702fd0807060504030201010302");
     let recalled = News::Recalled { job, call: CallId(9), ranges: ranges(&[3, 4]) };
-    check(&ToSink::News { session, news: recalled }, GOLDEN[32]);
-    check(&ToSink::News { session, news: News::Reconnected }, GOLDEN[12]);
+    golden.check(&ToSink::News { session, news: recalled }, "0573010706fd080706050403020109010302");
+    golden.check(&ToSink::News { session, news: News::Reconnected }, "0573010703");
     let draining = News::Draining { reason: "no".to_owned() };
-    check(&ToSink::News { session, news: draining }, GOLDEN[13]);
-    check(&ToSink::News { session, news: News::Goodbye }, GOLDEN[14]);
+    golden.check(&ToSink::News { session, news: draining }, "0573010704026e6f");
+    golden.check(&ToSink::News { session, news: News::Goodbye }, "0573010705");
     let open = |start| ToSink::JobOpen {
         job,
         name: "sums".to_owned(),
@@ -132,14 +180,15 @@ fn messages_to_the_sink_keep_their_bytes() {
         stage: String::new(),
         is_untouched: false,
     };
-    check(&open(Start::Anew), GOLDEN[15]);
-    check(&open(Start::Resume), GOLDEN[28]);
-    check(&open(Start::RetryFailed), GOLDEN[29]);
+    golden.check(&open(Start::Anew), "057302fd08070605040302010473756d73000000");
+    golden.check(&open(Start::Resume), "057302fd08070605040302010473756d73010000");
+    golden.check(&open(Start::RetryFailed), "057302fd08070605040302010473756d73020000");
     let close = |end| ToSink::JobClose { job, total: 1_000_000, end };
-    check(&close(InputEnd::Whole), GOLDEN[16]);
-    check(&close(InputEnd::Halted(HaltOn::Success)), GOLDEN[43]);
-    check(&close(InputEnd::CutShort), GOLDEN[44]);
-    check(&ToSink::News { session, news: News::Gone }, GOLDEN[45]);
+    golden.check(&close(InputEnd::Whole), "057303fd0807060504030201fc40420f0000");
+    golden
+        .check(&close(InputEnd::Halted(HaltOn::Success)), "057303fd0807060504030201fc40420f000101");
+    golden.check(&close(InputEnd::CutShort), "057303fd0807060504030201fc40420f0002");
+    golden.check(&ToSink::News { session, news: News::Gone }, "0573010708");
     let give_up = ToSink::GiveUp {
         job,
         seq: Seq(8),
@@ -148,11 +197,14 @@ fn messages_to_the_sink_keep_their_bytes() {
         status: Status::Lost,
         error: "gone".to_owned(),
     };
-    check(&give_up, GOLDEN[17]);
-    check(&ToSink::JobDone { job }, GOLDEN[18]);
-    check(&ToSink::Ping, GOLDEN[19]);
+    golden.check(&give_up, "057304fd08070605040302010803060304676f6e65");
+    golden.check(&ToSink::JobDone { job }, "057305fd0807060504030201");
+    golden.check(&ToSink::Ping, "057306");
     let hashes = vec![TaskHash(1), TaskHash(300)].into();
-    check(&ToSink::Inputs { job, from: Seq(5), hashes }, GOLDEN[30]);
+    golden.check(
+        &ToSink::Inputs { job, from: Seq(5), hashes },
+        "057307fd0807060504030201050201fb2c01",
+    );
     let of_a_stage = ToSink::JobOpen {
         job,
         name: "sums".to_owned(),
@@ -160,7 +212,7 @@ fn messages_to_the_sink_keep_their_bytes() {
         stage: "parse".to_owned(),
         is_untouched: true,
     };
-    check(&of_a_stage, GOLDEN[34]);
+    golden.check(&of_a_stage, "057302fd08070605040302010473756d730005706172736501");
     let skipped = TaskResult { outcome: Outcome::error(Status::Skipped, ""), ..result() };
     let passed = ToSink::Passed {
         job,
@@ -168,12 +220,11 @@ fn messages_to_the_sink_keep_their_bytes() {
         worker: "w".to_owned(),
         results: vec![skipped].into(),
     };
-    check(&passed, GOLDEN[35]);
-    check(&ToSink::Cancel { job }, GOLDEN[36]);
+    golden.check(&passed, "057308fd08070605040302010570617273650177011805fd00401e18240a0600fa04fc7011010000050000067472756520780178");
+    golden.check(&ToSink::Cancel { job }, "057309fd0807060504030201");
 }
 
-#[test]
-fn messages_to_the_ventilator_keep_their_bytes() {
+fn messages_to_the_ventilator(golden: &mut Golden) {
     let (job, session) = (JOB, SESSION);
     let hello = ToVentilator::SinkHello {
         asked: JobId(4),
@@ -184,7 +235,7 @@ fn messages_to_the_ventilator_keep_their_bytes() {
         workers: Some(vec![session].into()),
         report: Report { command: true, task: false },
     };
-    check(&hello, GOLDEN[20]);
+    golden.check(&hello, "05760004fd0807060504030201030100030105010101070100");
     let received = vec![Received {
         session,
         ranges: ranges(&[5, 6]),
@@ -203,25 +254,38 @@ fn messages_to_the_ventilator_keep_their_bytes() {
         held_bytes: 1 << 20,
         failed: 2,
     };
-    check(&receipt, GOLDEN[21]);
-    check(&ToVentilator::Relay { session, news: News::Goodbye }, GOLDEN[22]);
-    check(&ToVentilator::Relay { session, news: News::Alive }, GOLDEN[42]);
-    check(&ToVentilator::Complete { job }, GOLDEN[23]);
-    check(&ToVentilator::Refused { job, reason: "no".to_owned() }, GOLDEN[24]);
-    check(&ToVentilator::Ping { is_stuck: true }, GOLDEN[25]);
-    check(&ToVentilator::Verified { job, below: Seq(300) }, GOLDEN[31]);
+    golden.check(
+        &receipt,
+        "057601fd08070605040302010107010502463c415a010104010107070150fc0000100002",
+    );
+    golden.check(&ToVentilator::Relay { session, news: News::Goodbye }, "0576020705");
+    golden.check(&ToVentilator::Relay { session, news: News::Alive }, "0576020707");
+    golden.check(&ToVentilator::Complete { job }, "057603fd0807060504030201");
+    golden.check(
+        &ToVentilator::Refused { job, reason: "no".to_owned() },
+        "057604fd0807060504030201026e6f",
+    );
+    golden.check(&ToVentilator::Ping { is_stuck: true }, "05760501");
+    golden
+        .check(&ToVentilator::Verified { job, below: Seq(300) }, "057606fd0807060504030201fb2c01");
 }
 
-#[test]
-fn cards_keep_their_bytes() {
-    let card = |name: &str| Card {
+fn card(name: &str) -> Card {
+    Card {
         role: Role::Worker,
         session: SessionId(0xffee),
         slots: 4,
         message_bytes_max: 64 << 20,
         name: name.to_owned(),
-    };
-    check(&card("host-1"), GOLDEN[26]);
+    }
+}
+
+fn cards(golden: &mut Golden) {
+    golden.check(&card("host-1"), "056301fbeeff04fc0000000406686f73742d31");
+}
+
+#[test]
+fn cards_are_bounded() {
     assert!(encode(&card(&"é".repeat(NAME_BYTES_MAX / 2))).len() <= CARD_BYTES_MAX);
     for name in ["a\nb", "\u{1b}[2J", &"x".repeat(NAME_BYTES_MAX + 1)] {
         assert!(decode::<Card>(&encode(&card(name))).is_err(), "{name:?}");
@@ -230,6 +294,13 @@ fn cards_keep_their_bytes() {
         let card = Card { slots, ..card("host-1") };
         assert!(decode::<Card>(&encode(&card)).is_err(), "{slots} slots");
     }
+}
+
+#[test]
+fn messages_keep_their_bytes() {
+    let golden = Golden::all();
+    let different: std::collections::BTreeSet<_> = golden.iter().collect();
+    assert_eq!(different.len(), golden.len(), "an example stands twice");
 }
 
 /// In the order of their numbers.
@@ -377,7 +448,7 @@ fn the_protocols_page_has_these_messages_and_no_others() {
     let page = include_str!("../../../docs/src/protocol.md");
     let blocks = page.split("```hex\n").skip(1).map(|rest| rest.split("```").next().unwrap_or(""));
     let mut in_page: Vec<String> = blocks.map(bytes_in).collect();
-    let mut golden: Vec<String> = GOLDEN.iter().map(|&bytes| bytes.to_owned()).collect();
+    let mut golden = Golden::all();
     in_page.sort();
     golden.sort();
     for bytes in &golden {
@@ -385,53 +456,3 @@ fn the_protocols_page_has_these_messages_and_no_others() {
     }
     assert_eq!(in_page, golden);
 }
-
-/// What stands on the wire, message by message: a change here is a new protocol version.
-const GOLDEN: [&str; 46] = [
-    "057700fd08070605040302010900",
-    "057701fd080706050403020101fbe80301000203fb2c01020361626303fb2c010200",
-    "057702fd0807060504030201040206020901",
-    "057703fd080706050403020109fb2c01",
-    "057704fd0807060504030201",
-    "057705",
-    "057706",
-    "057707fd0807060504030201",
-    "057300fd080706050403020107015805fd00401e18240a0600fa04fc70110100036f75740101010362616403657272067472756520780178",
-    "057301070002fb2c0104",
-    "0573010701fd080706050403020101010101000102",
-    "0573010702fd0807060504030201010302",
-    "0573010703",
-    "0573010704026e6f",
-    "0573010705",
-    "057302fd08070605040302010473756d73000000",
-    "057303fd0807060504030201fc40420f0000",
-    "057304fd08070605040302010803060304676f6e65",
-    "057305fd0807060504030201",
-    "057306",
-    "05760004fd0807060504030201030100030105010101070100",
-    "057601fd08070605040302010107010502463c415a010104010107070150fc0000100002",
-    "0576020705",
-    "057603fd0807060504030201",
-    "057604fd0807060504030201026e6f",
-    "05760501",
-    "056301fbeeff04fc0000000406686f73742d31",
-    "057708fd080706050403020101fbe8030100",
-    "057302fd08070605040302010473756d73010000",
-    "057302fd08070605040302010473756d73020000",
-    "057307fd0807060504030201050201fb2c01",
-    "057606fd0807060504030201fb2c01",
-    "0573010706fd080706050403020109010302",
-    "057300fd080706050403020107020005fd00401e18240a0600fa04fc70110100036f75740405fd00401e18240a0600fa04fc70110100036f7574",
-    "057302fd08070605040302010473756d730005706172736501",
-    "057308fd08070605040302010570617273650177011805fd00401e18240a0600fa04fc7011010000050000067472756520780178",
-    "057309fd0807060504030201",
-    "057701fd080706050403020101fbe80301000123fb2c010203616263fb2c01",
-    "057700fd08070605040302010901",
-    "057700fd08070605040302010902",
-    "057700fd080706050403020109030a",
-    "057700fd08070605040302010904025c74",
-    "0576020707",
-    "057303fd0807060504030201fc40420f000101",
-    "057303fd0807060504030201fc40420f0002",
-    "0573010708",
-];
