@@ -40,7 +40,8 @@ id! {
 }
 
 id! {
-    /// One roll call of one worker: counted from 0 by the ventilator that calls.
+    /// One roll call or recall of one worker: counted by the ventilator or the relay that calls, from a random number
+    /// on, so that answers to a call of its last start are not taken for those to one of this.
     CallId(u64)
 }
 

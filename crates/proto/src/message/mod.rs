@@ -1,4 +1,4 @@
-//! What the three say to one another.
+//! Messages between ventilators, relays, workers and sinks.
 //!
 //! `P` is what a payload is: `Payload` in the machines, a slice of the received frame while a
 //! message is being decoded.
