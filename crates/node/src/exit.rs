@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::shutdown::PARENT_ENV;
 use tradewind_system::stderr;
+
+use crate::parent;
 
 #[cfg(feature = "cli")]
 pub use crate::cli::parse;
@@ -74,20 +75,14 @@ impl Fatal {
     /// The program was told to quit at once. If it was by its parent, there is nothing to say:
     /// that one knows.
     pub fn quit(text: &str) -> Self {
-        Self::new(STOPPED, if has_parent() { "" } else { text })
+        Self::new(STOPPED, if parent::speaks_for_us() { "" } else { text })
     }
-}
-
-/// Is there a process that has started this one and speaks for it to the user?
-#[must_use]
-pub fn has_parent() -> bool {
-    std::env::var_os(PARENT_ENV).is_some()
 }
 
 /// The name of the program that the user has started: the parent's, if there is one.
 #[must_use]
 pub fn speaker(program: &str) -> &str {
-    if has_parent() { "tradewind" } else { program }
+    if parent::speaks_for_us() { "tradewind" } else { program }
 }
 
 /// Says something to the user, as one whole line even when other processes write to the same

@@ -19,6 +19,7 @@ pub mod links;
 mod listen;
 #[cfg(feature = "cli")]
 pub mod logs;
+pub mod parent;
 mod peers;
 mod progress;
 mod room;
@@ -32,6 +33,4 @@ pub use listen::Listen;
 pub use progress::{Progress, ProgressView};
 pub use room::Room;
 pub use runtime::{BLOCKING_THREADS_MAX, allow_many_files, block_on, block_on_until};
-pub use shutdown::{
-    Asked, IgnoredSignals, LEAVE, Looks, PARENT_ENV, RELAY, Shutdown, StopHandle, is_caught,
-};
+pub use shutdown::{Asked, IgnoredSignals, LEAVE, Looks, RELAY, Shutdown, StopHandle, is_caught};

@@ -5,7 +5,8 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::LogArgs;
-use crate::exit::{BAR_ENV, Fatal, USAGE, has_parent, share_with_bar};
+use crate::exit::{BAR_ENV, Fatal, USAGE, share_with_bar};
+use crate::parent;
 use tradewind_system::stderr::LogWriter;
 
 /// Colours are for terminals, and not for those of people who set `NO_COLOR` (no-color.org).
@@ -19,7 +20,7 @@ fn is_coloured() -> bool {
 /// # Errors
 /// When the filter does not parse.
 pub fn init(args: &LogArgs, default: &str) -> Result<(), Fatal> {
-    if has_parent() && std::env::var_os(BAR_ENV).is_some() {
+    if parent::speaks_for_us() && std::env::var_os(BAR_ENV).is_some() {
         share_with_bar();
     }
     let default = if args.quiet { "warn" } else { default };

@@ -5,7 +5,8 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::Shutdown;
-use crate::exit::{Fatal, OrExit, Outcome, SYSTEM, has_parent};
+use crate::exit::{Fatal, OrExit, Outcome, SYSTEM};
+use crate::parent;
 
 /// Threads that a program which `tradewind run` has started has at most for what would block it: names are
 /// looked up there, and socket files removed. Its limits of processes are shared out among its workers, so each
@@ -42,7 +43,7 @@ where
     teach_allocator();
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().thread_keep_alive(BLOCKING_THREAD_LIFE);
-    if has_parent() {
+    if parent::speaks_for_us() {
         builder.max_blocking_threads(BLOCKING_THREADS_MAX);
     }
     builder.build().or_exit(SYSTEM)?.block_on(async { program(shutdown()?).await })

@@ -11,12 +11,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::exit::{Fatal, OrExit, SYSTEM};
+use crate::parent;
 
-/// Names the process that started this one and speaks for it to the user: then Ctrl-C is that
-/// one's business, and its end is ours.
-pub const PARENT_ENV: &str = "TRADEWIND_PARENT";
-
-/// What that process passes a request to stop on with. INT and TERM would not do: a terminal and
+/// What the [parent] passes a request to stop on with. INT and TERM would not do: a terminal and
 /// `timeout` send those to the whole group, and the sink must not stop with the first of them.
 pub const RELAY: Signo = Signo::USR2;
 
@@ -252,7 +249,7 @@ impl Looks {
 
 impl Signals {
     fn take(ignored: IgnoredSignals) -> Result<Self, Fatal> {
-        let has_parent = std::env::var_os(PARENT_ENV).is_some();
+        let has_parent = parent::speaks_for_us();
         // Between the parent and us: whatever it was started with.
         let between = |signal| has_parent.then(|| handle(signal)).transpose();
         let signals = Self {
@@ -271,7 +268,7 @@ impl Signals {
 
     /// Without what a parent passes on with [`RELAY`]: it does so too when the job is over.
     fn of_user(ignored: IgnoredSignals) -> Result<Self, Fatal> {
-        let has_parent = std::env::var_os(PARENT_ENV).is_some();
+        let has_parent = parent::speaks_for_us();
         let of_user = |signal| if has_parent { Ok(None) } else { ignored.take(signal) };
         Ok(Self {
             interrupt: of_user(Signo::INT)?,
@@ -320,8 +317,7 @@ async fn recv(signal: &mut Option<Signal>) {
 /// Sees to it that this process does not outlive its parent, however that ends.
 fn follow_parent() -> Result<(), Fatal> {
     rustix::process::set_parent_process_death_signal(Some(LEAVE)).or_exit(SYSTEM)?;
-    let parent = std::env::var(PARENT_ENV).ok().and_then(|pid| pid.parse().ok());
-    if parent.and_then(Pid::from_raw) == rustix::process::getppid() {
+    if parent::pid() == rustix::process::getppid() {
         Ok(())
     } else {
         Err(Fatal::quit("the program that started this one is gone"))

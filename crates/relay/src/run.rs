@@ -10,7 +10,7 @@ use tradewind_node::downstream::{Downstream, DownstreamEvent};
 use tradewind_node::exit::{self, Fatal, LISTEN, OK, OrExit, REFUSED, STOPPED, TASKS_FAILED, say};
 use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
-use tradewind_node::{Listen, PARENT_ENV, Progress, ProgressView, Room, Shutdown};
+use tradewind_node::{Listen, Progress, ProgressView, Room, Shutdown, parent};
 use tradewind_proto::SessionId;
 use tradewind_proto::dispatcher::{Ended, Policy};
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
@@ -123,7 +123,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
             () = looks.next() => progress.tell(&node.view()),
             _ = shutdown.asked() => {
                 // Nothing is kept here that is not kept elsewhere too.
-                if std::env::var_os(PARENT_ENV).is_none() {
+                if !parent::speaks_for_us() {
                     say("stopped; start it again to go on");
                 }
                 return Ok(STOPPED);
@@ -228,7 +228,7 @@ impl Node {
 
     fn outcome(&self) -> exit::Outcome {
         // Beside us there is the ventilator then, which says the same.
-        let has_parent = std::env::var_os(PARENT_ENV).is_some();
+        let has_parent = parent::speaks_for_us();
         if let Some(Ended::Refused(reason)) = self.relay.downstream().ended() {
             let text = format!("the job was refused: {reason}");
             return Err(Fatal::new(REFUSED, if has_parent { String::new() } else { text }));

@@ -12,7 +12,7 @@ use tradewind_node::exit::{
 };
 use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
-use tradewind_node::{Listen, PARENT_ENV, Progress, ProgressView, Room, Shutdown};
+use tradewind_node::{Listen, Progress, ProgressView, Room, Shutdown, parent};
 use tradewind_proto::SessionId;
 use tradewind_proto::collector::{
     Collector, CollectorConfig, CollectorSnapshot, Inputs, Order, SpoolLimits,
@@ -193,7 +193,7 @@ pub async fn run<S: Store>(
         say(&format!("{}; all had their records already", summary(&snapshot.stored, took)));
     }
     let end = sink.collector.input_end();
-    let has_parent = std::env::var_os(PARENT_ENV).is_some();
+    let has_parent = parent::speaks_for_us();
     if end == Some(InputEnd::CutShort) && !has_parent {
         let line = "the job was stopped before the end of its input: the rest was not run";
         match settings.audience {
@@ -277,7 +277,7 @@ struct Refused {
 impl Refused {
     fn fatal(self) -> Fatal {
         // Two programs that speak for one need not say it twice.
-        let is_one = std::env::var_os(PARENT_ENV).is_some();
+        let is_one = parent::speaks_for_us();
         if self.is_said && is_one {
             return Fatal::new(OUTPUT, "");
         }
@@ -443,7 +443,7 @@ impl<S: Store> Sink<S> {
         }
         let stored = self.collector.snapshot().stored.total();
         let how = if self.journal.is_some() { "; start it again to go on" } else { "" };
-        if std::env::var_os(PARENT_ENV).is_none() {
+        if !parent::speaks_for_us() {
             self.audience.say(&format!("stopped: {stored} records are stored{how}"));
         }
         STOPPED

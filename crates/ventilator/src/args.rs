@@ -8,8 +8,8 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{AttemptArgs, EndArgs, LaneArgs, LivenessArgs, LogArgs};
-use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE, has_parent, say};
-use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
+use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE, say};
+use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs, parent};
 use tradewind_text::Colsep;
 use tradewind_text::{duration_or_zero, name, payload_bytes_max};
 
@@ -397,7 +397,7 @@ impl VentilatorArgs {
             input.path = name.clone();
         }
         let is_typed = self.input == InputPath::Stdin && std::io::stdin().is_terminal();
-        if is_typed && !self.logs.quiet && !has_parent() {
+        if is_typed && !self.logs.quiet && !parent::speaks_for_us() {
             say("reading tasks from the terminal, one a line; Ctrl-D ends them");
         }
         let (input, measured) = Measured::new(input);

@@ -9,8 +9,8 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{LaneArgs, LogArgs};
-use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE, has_parent};
-use tradewind_node::{Inherited, block_on, exit, logs};
+use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE};
+use tradewind_node::{Inherited, block_on, exit, logs, parent};
 use tradewind_proto::limits::{OUTPUT_BYTES_MAX, SLOTS_MAX};
 use tradewind_system::cores;
 use tradewind_text::Colsep;
@@ -459,9 +459,9 @@ impl WorkerArgs {
             connect_timeout: self.lanes.connect_timeout,
             late_max: Settings::late_max(self.exit_when_done, self.lanes.connect_timeout),
             // Its parent wants to know whether what dies has ever worked.
-            joined: has_parent().then(|| Inherited::from_env().datagram(0)).flatten(),
+            joined: parent::speaks_for_us().then(|| Inherited::from_env().datagram(0)).flatten(),
             // A parent sends its workers home: that is no news for its user.
-            audience: if has_parent() { Audience::Program } else { Audience::User },
+            audience: if parent::speaks_for_us() { Audience::Program } else { Audience::User },
         })
     }
 

@@ -16,7 +16,7 @@ use tradewind_node::args::LogArgs;
 use tradewind_node::exit::{
     BAR_ENV, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say, share_with_bar,
 };
-use tradewind_node::{BLOCKING_THREADS_MAX, LEAVE, PARENT_ENV, RELAY, is_caught};
+use tradewind_node::{BLOCKING_THREADS_MAX, LEAVE, RELAY, is_caught, parent};
 
 /// What a child is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +198,7 @@ impl Children {
         }
         command
             .envs(part.env.iter().map(|(name, value)| (name, value)))
-            .env(PARENT_ENV, std::process::id().to_string())
+            .env(parent::ENV, std::process::id().to_string())
             .arg(role.name())
             .args(arg("--log", self.logs.log.as_deref().unwrap_or("warn")))
             .args(flag("--quiet", self.logs.quiet))
