@@ -8,6 +8,7 @@ pub mod batch;
 pub mod collector;
 pub mod dispatcher;
 pub mod executor;
+pub mod farewell;
 mod ids;
 pub mod limits;
 pub mod message;

@@ -100,6 +100,56 @@ pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// A task whose workers were lost so many times gets its `lost` record.
 pub const LOSSES_MAX: u32 = 3;
 
+/// Time for which a lane that is being closed may go on delivering what was queued.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// Time for which a process that knows the job to be over waits for a peer that has to be told and is
+/// not there. That peer may have been killed just then, and another one may take its place.
+pub const FAREWELL_MAX: Duration = Duration::from_secs(10);
+
+/// Heartbeats of a relay that knows no job after which, for a process that has everything, it is as good
+/// as not there. They are counted, since time passes while everybody is stopped as well.
+pub const STRANGE_BEATS_MAX: u32 = 30;
+
+/// Time for which a process that was asked to stop waits for peers that it needs and that are all gone.
+/// Where all programs are stopped together, none comes back.
+pub const ALONE_MAX: Duration = Duration::from_secs(4);
+
+/// Time in which the sink has to store the last records of a cancelled job.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// Time that `docker stop` and `docker compose down` leave a container, by default.
+pub const CONTAINER_STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Time that systemd leaves a service that it stops, by default.
+pub const SERVICE_STOP_MAX: Duration = Duration::from_secs(90);
+
+/// Time without progress after which a worker that was asked to leave no longer waits for its results
+/// to be settled. Progress is a result that is settled, or [`SETTLE_BYTES_MIN`] bytes on their way.
+pub const SETTLE_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// The same for a worker that leaves by itself, because it can run nothing or had nothing to run.
+pub const SETTLE_WAIT_LEAVING_MAX: Duration = Duration::from_secs(4);
+
+/// Bytes to the sink that count as progress of results that are on their way. Heartbeats alone are
+/// fewer in [`SETTLE_WAIT_MAX`].
+pub const SETTLE_BYTES_MIN: u64 = 16 << 10;
+
+/// Bytes of a heartbeat on its lane, at most.
+pub const HEARTBEAT_BYTES_MAX: u64 = 64;
+
+/// Time after which a worker that exits with the job, and has never reached the ventilator, takes the
+/// job to be over.
+pub const LATE_MAX: Duration = Duration::from_secs(60);
+
+/// Time after which a worker that exits with the job, and has worked for one, takes that to be over
+/// because no ventilator that it could reach has known it. Longer than a machine takes to start again.
+pub const FORGOTTEN_MAX: Duration = Duration::from_secs(600);
+
+/// Time for which a worker tries in vain to start any task at all, because its host lacks something,
+/// before it leaves.
+pub const STARVED_MAX: Duration = Duration::from_secs(60);
+
 /// Bytes of a task's stdout, unless a flag says otherwise.
 pub const OUTPUT_BYTES_MAX: u64 = 16 << 20;
 
@@ -127,3 +177,24 @@ const _: () = assert!((BATCH_BYTES_MAX as u64) < MESSAGE_BYTES_MAX);
 const _: () = assert!((SLOTS_MAX as u64) < CREDIT_TASKS_MAX);
 const _: () = assert!(DEAF_BEAT_MAX.as_millis() > HEARTBEAT_INTERVAL.as_millis());
 const _: () = assert!(WORKER_TIMEOUT.as_millis() >= 3 * HEARTBEAT_INTERVAL.as_millis());
+// Who lives is back before anybody leaves for want of it.
+const _: () = assert!(ALONE_MAX.as_millis() > RETURN_GRACE.as_millis());
+const _: () = assert!(FAREWELL_MAX.as_millis() > RETURN_GRACE.as_millis());
+// A ventilator that is not heard because it is stopped, or cut off, is waited for longer than a worker.
+const _: () = assert!(
+    STRANGE_BEATS_MAX as u128 * HEARTBEAT_INTERVAL.as_millis() > 2 * WORKER_TIMEOUT.as_millis()
+);
+const _: () = assert!(LINGER.as_millis() < ALONE_MAX.as_millis());
+// A drain that nobody can finish ends as cancelled before a container is killed.
+const _: () =
+    assert!(ALONE_MAX.as_millis() + CANCEL_GRACE.as_millis() < CONTAINER_STOP_MAX.as_millis());
+// A worker has left, with its goodbye, before systemd kills it.
+const _: () =
+    assert!(SETTLE_WAIT_MAX.as_millis() + LINGER.as_millis() < SERVICE_STOP_MAX.as_millis());
+const _: () = assert!(SETTLE_WAIT_LEAVING_MAX.as_millis() > HEARTBEAT_INTERVAL.as_millis());
+const _: () = assert!(
+    HEARTBEAT_BYTES_MAX * (SETTLE_WAIT_MAX.as_secs() / HEARTBEAT_INTERVAL.as_secs())
+        < SETTLE_BYTES_MIN
+);
+const _: () = assert!(LATE_MAX.as_millis() > FAREWELL_MAX.as_millis());
+const _: () = assert!(FORGOTTEN_MAX.as_millis() > LATE_MAX.as_millis());

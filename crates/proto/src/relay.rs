@@ -143,10 +143,39 @@ impl Relay {
         self.flow();
     }
 
+    /// It is as late as [`poll_timeout`](Self::poll_timeout) said, for one of the machines or for both.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if now >= self.upstream.poll_timeout() {
+            self.upstream.handle_timeout(now);
+        }
+        if now >= self.downstream.poll_timeout() {
+            self.downstream.handle_timeout(now);
+        }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        self.upstream.poll_timeout().min(self.downstream.poll_timeout())
+    }
+
     /// Is the job over, and do all that were before this relay know?
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.is_done
+    }
+
+    /// Is the output known to be flushed, with all records of the job in it?
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.upstream.is_flushed()
+    }
+
+    /// The ventilator is taken to be gone for good, after all records were stored: what it would have said
+    /// at the end counts as said, so that the workers and the sink of the stage after hear of the end.
+    pub fn handle_ventilator_given_up(&mut self) {
+        self.is_done = true;
+        self.flow();
     }
 
     /// Are all records of the job in the output?

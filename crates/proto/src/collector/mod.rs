@@ -649,6 +649,12 @@ impl Collector {
         self.job.as_ref().is_some_and(Job::is_all_stored)
     }
 
+    /// Is the output known to be flushed, with all records of the job in it?
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.job.as_ref().is_some_and(|job| job.flushed && job.is_all_stored())
+    }
+
     /// Has every task of the job its record, stored or not?
     #[must_use]
     pub fn is_all_taken(&self) -> bool {

@@ -454,7 +454,8 @@ impl Dispatcher {
         let DispatcherConfig { job, name, start, .. } = &self.config;
         let (job, name, start) = match self.relayed_opening() {
             Some(opening) => (opening.job, opening.name, opening.start),
-            None if self.source.relaying().is_some() => return,
+            // Only this: a sink that has everything must not wait for one that knows of nothing.
+            None if self.source.relaying().is_some() => return self.send_sink(ToSink::Ping),
             None => (*job, name.clone(), *start),
         };
         self.send_sink(ToSink::JobOpen { job, name, start, stage, is_untouched });

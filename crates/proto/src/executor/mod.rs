@@ -456,6 +456,27 @@ impl Executor {
             .fold(self.next_beat, Time::min)
     }
 
+    /// The job that it works for, unless it knows none or that has ended.
+    #[must_use]
+    pub fn job(&self) -> Option<JobId> {
+        self.job.as_ref().map(|job| job.id)
+    }
+
+    /// Is it to leave?
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Forgets the results that are retained, so that a drain can come to its end, and returns their
+    /// number. The ventilator still has their tasks: each is run again unless the sink has its result.
+    pub fn give_up_results(&mut self) -> u64 {
+        let count = self.retained.count() as u64;
+        self.retained.clear();
+        self.unsent.clear();
+        count
+    }
+
     /// Has a drain come to its end?
     #[must_use]
     pub fn is_drained(&self) -> bool {

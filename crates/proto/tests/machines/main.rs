@@ -3,6 +3,7 @@
 mod again;
 mod completion;
 mod executor;
+mod farewell;
 mod halt;
 mod hosts;
 mod late;

@@ -1,10 +1,14 @@
 //! Two stages and the relay between them, joined without sockets or codec.
 
+use std::time::Duration;
+
 use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Opened, Order};
 use tradewind_proto::dispatcher::{Dispatcher, Ended, Policy, Transmit};
 use tradewind_proto::executor::{Executor, Finished, Start};
+use tradewind_proto::farewell::{RelayExit, RelayFarewell};
 use tradewind_proto::limits::{
-    CREDIT_BYTES_MAX, HELD_BYTES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE, UNSETTLED_TASKS_MAX,
+    CREDIT_BYTES_MAX, FAREWELL_MAX, HELD_BYTES_MAX, MESSAGE_BYTES_MAX, ROLL_CALL_GRACE,
+    STRANGE_BEATS_MAX, UNSETTLED_TASKS_MAX,
 };
 use tradewind_proto::message::{
     Card, InputEnd, Outcome, Report, Role, Status, TaskResult, ToSink, ToVentilator, ToWorker,
@@ -13,6 +17,8 @@ use tradewind_proto::relay::{Relay, RelayConfig};
 use tradewind_proto::{Attempt, JobId, LaneId, Payload, Seq, SeqSet, SessionId, TaskHash, Time};
 
 use crate::ring::{JOB, config};
+
+const TICK: Duration = Duration::from_millis(1);
 
 const FIRST: usize = 0;
 const SECOND: usize = 1;
@@ -265,6 +271,76 @@ impl Stages {
 fn card(stage: usize, slots: u32) -> Card {
     let (session, name) = (SessionId(stage as u64), format!("w{stage}"));
     Card { role: Role::Worker, session, slots, message_bytes_max: MESSAGE_BYTES_MAX, name }
+}
+
+/// Everything is stored, and the ventilator is gone before it was told.
+fn everything_stored_without_a_ventilator() -> Stages {
+    let mut stages = Stages::new(Order::Seq);
+    stages.join(FIRST, 1);
+    stages.join(SECOND, 1);
+    stages.read(&Payload::from(b"task"), 1);
+    stages.is_flushed = true;
+    stages.end_input();
+    stages.ventilator.handle_receipts_disconnected(stages.now);
+    stages.ventilator.handle_sink_disconnected();
+    stages.relay.upstream_mut().handle_ventilator_disconnected();
+    stages.sink.handle_flushed();
+    stages.settle();
+    assert!(stages.relay.is_all_stored() && stages.relay.is_flushed());
+    assert_eq!(stages.relay.downstream().ended(), None);
+    stages
+}
+
+#[test]
+fn a_relay_without_a_ventilator_to_tell_tells_those_behind_it_of_the_end() {
+    let mut stages = everything_stored_without_a_ventilator();
+    let (now, mut farewell) = (stages.now, RelayFarewell::default());
+    farewell.review(now, &mut stages.relay, true);
+    assert_eq!(farewell.poll_timeout(), Time(u64::MAX), "it may be told yet");
+    farewell.review(now, &mut stages.relay, false);
+    farewell.review(now + (FAREWELL_MAX - TICK), &mut stages.relay, false);
+    assert_eq!(farewell.exit(now + (FAREWELL_MAX - TICK), &stages.relay), None);
+    farewell.review(now + FAREWELL_MAX, &mut stages.relay, false);
+    assert_eq!(farewell.exit(now + FAREWELL_MAX, &stages.relay), Some(RelayExit::Ended));
+    stages.settle();
+    assert!(stages.sink.is_done());
+    let worker = stages.workers[SECOND].as_ref().expect("it has joined");
+    assert_eq!(worker.snapshot().jobs_done, 1);
+}
+
+#[test]
+fn a_relay_that_has_everything_leaves_one_that_knows_no_job_or_was_given_up() {
+    let mut stages = everything_stored_without_a_ventilator();
+    let (now, mut farewell) = (stages.now, RelayFarewell::default());
+    farewell.handle_ventilator_connected();
+    for _ in 0..STRANGE_BEATS_MAX {
+        farewell.handle_message(&ToSink::Ping);
+    }
+    farewell.review(now, &mut stages.relay, true);
+    assert_eq!(farewell.exit(now, &stages.relay), None);
+    farewell.review(now + FAREWELL_MAX, &mut stages.relay, true);
+    assert_eq!(farewell.exit(now + FAREWELL_MAX, &stages.relay), Some(RelayExit::Ended));
+
+    let mut stages = everything_stored_without_a_ventilator();
+    let mut farewell = RelayFarewell::default();
+    assert!(farewell.handle_ventilator_given_up(&stages.relay));
+    farewell.review(now, &mut stages.relay, false);
+    assert_eq!(farewell.exit(now, &stages.relay), Some(RelayExit::Ended));
+    let mut farewell = RelayFarewell::default();
+    assert!(!farewell.handle_ventilator_given_up(&Stages::new(Order::Seq).relay));
+}
+
+#[test]
+fn a_relay_that_knows_no_job_says_that_it_is_there_and_nothing_else() {
+    let mut relay = relay(2000);
+    relay.downstream_mut().handle_sink_connected();
+    relay.downstream_mut().handle_receipts_connected(Time(0));
+    for second in 0..5 {
+        relay.handle_timeout(Time(second * 1_000_000));
+        while let Some(transmit) = relay.downstream_mut().poll_transmit(Time(0)) {
+            assert_eq!(transmit, Transmit::Sink(ToSink::Ping));
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,111 @@
+//! When a ventilator leaves.
+
+use super::{LastWord, Timer, TimerTable};
+use crate::Time;
+use crate::dispatcher::Dispatcher;
+use crate::limits::{ALONE_MAX, CANCEL_GRACE};
+
+/// A ventilator's rules of leaving.
+#[derive(Debug, Default)]
+pub struct VentilatorFarewell {
+    timers: TimerTable,
+    last_word: LastWord,
+    is_input_failed: bool,
+}
+
+/// Why a ventilator leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VentilatorExit {
+    /// The job has [ended](Dispatcher::ended).
+    Ended,
+    /// The job was cancelled, and no sink has stored the last of its records in time.
+    Unanswered,
+}
+
+impl VentilatorFarewell {
+    /// The input cannot be read on. What was read before is finished.
+    pub fn handle_input_failed(&mut self) {
+        self.is_input_failed = true;
+    }
+
+    /// Somebody asks to stop. After the end of the job nobody is waited for any more.
+    pub fn handle_drain(&mut self, dispatcher: &mut Dispatcher) {
+        if dispatcher.ended().is_some() {
+            self.last_word.is_hurried = true;
+        } else {
+            dispatcher.handle_drain();
+        }
+    }
+
+    /// Somebody asks again.
+    pub fn handle_cancel(&mut self, now: Time, dispatcher: &mut Dispatcher) {
+        if dispatcher.ended().is_some() {
+            self.last_word.is_hurried = true;
+        } else {
+            dispatcher.handle_cancel();
+            self.timers.start(Timer::CancelGrace, now + CANCEL_GRACE);
+        }
+    }
+
+    /// The sink was not reached in the time that was given for it. Returns whether the ventilator can do
+    /// without: the job is over or cancelled, and it leaves as it would have in the end.
+    pub fn handle_sink_given_up(&mut self, dispatcher: &Dispatcher) -> bool {
+        self.last_word.is_sink_given_up = true;
+        dispatcher.ended().is_some() || self.is_cancelled()
+    }
+
+    /// Looks at what has become of the job. Returns whether a drain was cancelled because nobody was left
+    /// to finish it.
+    pub fn review(&mut self, now: Time, dispatcher: &mut Dispatcher) -> bool {
+        self.end_if_input_failed(dispatcher);
+        // What an output has no room for is as good as nobody's.
+        let is_alone = dispatcher.is_alone() || dispatcher.is_output_stuck();
+        let is_draining =
+            dispatcher.is_stopped() && !self.is_cancelled() && dispatcher.ended().is_none();
+        self.timers.hold(Timer::DrainAlone, is_draining && is_alone, now, ALONE_MAX);
+        let is_given_up = self.timers.is_expired(Timer::DrainAlone, now);
+        if is_given_up {
+            self.timers.stop(Timer::DrainAlone);
+            self.handle_cancel(now, dispatcher);
+        }
+        if dispatcher.ended().is_some() {
+            self.timers.stop(Timer::CancelGrace);
+        }
+        LastWord::review(&mut self.timers, now, dispatcher);
+        is_given_up
+    }
+
+    /// When to [review](Self::review), at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Time {
+        self.timers.next()
+    }
+
+    /// Why the ventilator leaves, if it does.
+    #[must_use]
+    pub fn exit(&self, now: Time, dispatcher: &Dispatcher) -> Option<VentilatorExit> {
+        if self.last_word.is_said(&self.timers, now, dispatcher) {
+            return Some(VentilatorExit::Ended);
+        }
+        let is_unanswered = self.is_cancelled()
+            && dispatcher.ended().is_none()
+            && (self.last_word.is_sink_given_up || self.timers.is_expired(Timer::CancelGrace, now));
+        is_unanswered.then_some(VentilatorExit::Unanswered)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.timers.is_running(Timer::CancelGrace)
+    }
+
+    /// Ends the job once all is done that was read before the input failed. This is a drain, not the end
+    /// of the input: the job can be resumed when the input is mended.
+    fn end_if_input_failed(&self, dispatcher: &mut Dispatcher) {
+        if !self.is_input_failed || dispatcher.is_stopped() || dispatcher.is_resuming() {
+            return;
+        }
+        let snapshot = dispatcher.snapshot();
+        if snapshot.settled == snapshot.read {
+            dispatcher.handle_drain();
+        }
+    }
+}
