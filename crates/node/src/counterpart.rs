@@ -6,9 +6,9 @@
 //! nobody answers, as while the one is started again, callers wait for the answer.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tradewind_proto::SessionId;
+use tradewind_proto::{SessionId, Time};
 
 use crate::links::Conn;
 
@@ -16,12 +16,12 @@ use crate::links::Conn;
 #[derive(Debug)]
 pub(crate) struct Counterpart<M> {
     /// Who answers where we dial, and since when.
-    answers: Option<(SessionId, Instant)>,
+    answers: Option<(SessionId, Time)>,
     callers: BTreeMap<Conn, Caller<M>>,
     /// When the one was heard last.
-    heard: Option<Instant>,
+    heard: Option<Time>,
     /// When it was last asked for anew.
-    asked: Option<Instant>,
+    asked: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl<M> Counterpart<M> {
     /// Somebody answers where we dial. Gives what this one had said already, and whom to refuse.
     pub(crate) fn handle_answer(
         &mut self,
-        now: Instant,
+        now: Time,
         session: SessionId,
     ) -> (Vec<(Conn, M)>, Vec<Conn>) {
         self.answers = Some((session, now));
@@ -93,19 +93,14 @@ impl<M> Counterpart<M> {
     }
 
     /// Somebody calls.
-    pub(crate) fn handle_caller(
-        &mut self,
-        now: Instant,
-        conn: Conn,
-        session: SessionId,
-    ) -> Verdict {
+    pub(crate) fn handle_caller(&mut self, now: Time, conn: Conn, session: SessionId) -> Verdict {
         self.callers.insert(conn, Caller { session, held: Vec::new() });
         let Some((answers, since)) = self.answers else { return Verdict::Stay };
         if answers == session {
             return Verdict::Stay;
         }
-        let silent = now.duration_since(self.heard.unwrap_or(since));
-        let is_due = self.asked.is_none_or(|asked| now.duration_since(asked) >= ASK_INTERVAL);
+        let silent = now.since(self.heard.unwrap_or(since));
+        let is_due = self.asked.is_none_or(|asked| now.since(asked) >= ASK_INTERVAL);
         if silent < SILENCE_MAX || !is_due {
             return Verdict::Refuse;
         }
@@ -115,7 +110,7 @@ impl<M> Counterpart<M> {
     }
 
     /// A caller says something.
-    pub(crate) fn handle_message(&mut self, now: Instant, conn: Conn, message: M) -> Said<M> {
+    pub(crate) fn handle_message(&mut self, now: Time, conn: Conn, message: M) -> Said<M> {
         let Some(caller) = self.callers.get_mut(&conn) else { return Said::TooMuch };
         match self.answers {
             Some((session, _)) if session == caller.session => {
@@ -146,15 +141,15 @@ mod tests {
 
     struct Scene {
         counterpart: Counterpart<&'static str>,
-        start: Instant,
+        start: Time,
     }
 
     impl Scene {
         fn new() -> Self {
-            Self { counterpart: Counterpart::default(), start: Instant::now() }
+            Self { counterpart: Counterpart::default(), start: Time(0) }
         }
 
-        fn at(&self, secs: u64) -> Instant {
+        fn at(&self, secs: u64) -> Time {
             self.start + Duration::from_secs(secs)
         }
 

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tradewind_lanes::{Closer, Dialler, PullGate, PushGate, PushLane, Sparing};
-use tradewind_proto::dispatcher::{Dispatcher, DispatcherSnapshot, Ended, Notice, Transmit};
-use tradewind_proto::limits::MESSAGE_OVERHEAD_BYTES;
+use tradewind_proto::dispatcher::{Dispatcher, DispatcherSnapshot, Notice, Transmit};
+use tradewind_proto::limits::{LINGER, MESSAGE_OVERHEAD_BYTES};
 use tradewind_proto::message::{Outcome, ToSink, ToVentilator};
 use tradewind_proto::{LaneId, SessionId, Time};
 
@@ -15,6 +15,7 @@ use crate::counterpart::{Counterpart, Said, Verdict};
 use crate::links::{
     Conn, GaveUp, Inward, Outward, keep_outward, send, serve_inward, serve_outward,
 };
+use tradewind_system::Clock;
 
 /// Everything that can happen on these connections.
 pub enum DownstreamEvent {
@@ -27,8 +28,8 @@ pub enum DownstreamEvent {
 }
 
 /// The connections that stand.
-#[derive(Default)]
 pub struct Downstream {
+    clock: Clock,
     lanes: BTreeMap<LaneId, (PushLane, String)>,
     sink: Option<(Conn, PushLane)>,
     /// Where the sink was when it last answered.
@@ -43,17 +44,8 @@ pub struct Downstream {
     heard: VecDeque<ToVentilator>,
     refused: Sparing<()>,
     /// Workers that do not answer although there is a sink, and since when.
-    unready: BTreeMap<SessionId, Instant>,
-    /// Since when the job is complete and there is no sink that knows the job, to be told so.
-    untold: Option<Instant>,
+    unready: BTreeMap<SessionId, Time>,
 }
-
-/// How long to wait for a sink that has to be told that the job is complete. It may be a relay that
-/// takes the place of one that was killed just then, and finds nobody else who knows.
-const FAREWELL: Duration = Duration::from_secs(10);
-
-/// How long a lane may take to deliver the last messages of a job.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// A worker that has not answered the roll call for so long cannot reach the sink: the answer goes by
 /// way of it.
@@ -80,6 +72,24 @@ fn fit(message: &mut ToSink, sink_bytes_max: u64) {
 }
 
 impl Downstream {
+    /// None yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            lanes: BTreeMap::new(),
+            sink: None,
+            sink_addr: None,
+            sink_bytes_max: 0,
+            callers: BTreeMap::new(),
+            counterpart: Counterpart::default(),
+            receipts: None,
+            heard: VecDeque::new(),
+            refused: Sparing::default(),
+            unready: BTreeMap::new(),
+        }
+    }
+
     /// Listens for workers and for the sink's receipts, and keeps up a connection to the sink.
     pub fn serve<E>(
         tasks: PushGate,
@@ -133,8 +143,8 @@ impl Downstream {
                 self.sink_bytes_max = card.message_bytes_max;
                 self.sink = Some((conn, lane));
                 dispatcher.handle_sink_connected();
-                let (said, others) = self.counterpart.handle_answer(Instant::now(), card.session);
-                others.into_iter().for_each(|conn| self.refuse(conn));
+                let (said, others) = self.counterpart.handle_answer(now, card.session);
+                others.into_iter().for_each(|conn| self.refuse(now, conn));
                 for (conn, message) in said {
                     self.hear(now, dispatcher, conn, message);
                 }
@@ -149,10 +159,10 @@ impl Downstream {
             }
             DownstreamEvent::Receipts(Inward::Up { conn, card, closer, .. }) => {
                 self.callers.insert(conn, closer);
-                match self.counterpart.handle_caller(Instant::now(), conn, card.session) {
+                match self.counterpart.handle_caller(now, conn, card.session) {
                     // Only words make a sink: whoever connects and says nothing must not displace it.
                     Verdict::Stay => {}
-                    Verdict::Refuse => self.refuse(conn),
+                    Verdict::Refuse => self.refuse(now, conn),
                     Verdict::Ask => {
                         // The link is dialled again as soon as its lane is gone.
                         self.sink = None;
@@ -161,10 +171,10 @@ impl Downstream {
                 }
             }
             DownstreamEvent::Receipts(Inward::Message { conn, message }) => {
-                match self.counterpart.handle_message(Instant::now(), conn, message) {
+                match self.counterpart.handle_message(now, conn, message) {
                     Said::Taken(message) => self.hear(now, dispatcher, conn, message),
                     Said::Held => {}
-                    Said::TooMuch => self.refuse(conn),
+                    Said::TooMuch => self.refuse(now, conn),
                 }
             }
             DownstreamEvent::Receipts(Inward::Down { conn }) => {
@@ -200,12 +210,12 @@ impl Downstream {
     }
 
     /// Sends somebody away who is not this ventilator's sink.
-    fn refuse(&mut self, conn: Conn) {
+    fn refuse(&mut self, now: Time, conn: Conn) {
         let Some(closer) = self.callers.remove(&conn) else { return };
         let at = self
             .sink_addr
             .map_or_else(|| "elsewhere".to_owned(), |addr| format!("at tcp://{addr}"));
-        if let Some(more) = self.refused.say(Instant::now(), ()) {
+        if let Some(more) = self.refused.say(self.clock.instant(now), ()) {
             let more = if more > 0 { format!("; {more} more like this") } else { String::new() };
             tracing::warn!(
                 "another sink wants to take part and may not: this one's sink is {at}{more}"
@@ -217,8 +227,7 @@ impl Downstream {
     }
 
     /// Workers that are connected and cannot reach the sink.
-    pub fn unreached(&mut self, snapshot: &DispatcherSnapshot) -> u64 {
-        let now = Instant::now();
+    pub fn unreached(&mut self, now: Time, snapshot: &DispatcherSnapshot) -> u64 {
         if !snapshot.is_sink_open || snapshot.is_calling_roll {
             self.unready.clear();
             return 0;
@@ -231,7 +240,7 @@ impl Downstream {
         for worker in snapshot.workers.iter().filter(|worker| !worker.is_ready) {
             self.unready.entry(worker.session).or_insert(now);
         }
-        let is_late = |since: &&Instant| now.duration_since(**since) >= ANSWER_MAX;
+        let is_late = |since: &&Time| now.since(**since) >= ANSWER_MAX;
         self.unready.values().filter(is_late).count() as u64
     }
 
@@ -261,15 +270,6 @@ impl Downstream {
                 tracing::info!(worker, "the worker's connection is closed");
             }
         }
-        let is_complete = dispatcher.ended() == Some(&Ended::Complete);
-        let is_untold = is_complete && !dispatcher.is_sink_open();
-        self.untold = is_untold.then(|| self.untold.unwrap_or_else(Instant::now));
-    }
-
-    /// Is the job over, and is there nobody who has to be told and may yet come?
-    #[must_use]
-    pub fn is_over(&self, dispatcher: &Dispatcher) -> bool {
-        dispatcher.ended().is_some() && self.untold.is_none_or(|since| since.elapsed() > FAREWELL)
     }
 
     /// Sees that everybody gets the last word.

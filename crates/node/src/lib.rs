@@ -11,6 +11,7 @@ mod cli;
 mod counterpart;
 pub mod doors;
 pub mod downstream;
+pub mod drive;
 pub mod exit;
 mod figures;
 #[cfg(feature = "cli")]

@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tradewind_lanes::{Closer, Dialler, PullGate, PushLane, Sparing, Traffic};
-use tradewind_proto::SessionId;
 use tradewind_proto::collector::Collector;
-use tradewind_proto::limits::HEARTBEAT_INTERVAL;
+use tradewind_proto::limits::{HEARTBEAT_INTERVAL, LINGER};
 use tradewind_proto::message::{Role, ToSink};
+use tradewind_proto::{SessionId, Time};
 
 use crate::counterpart::{Counterpart, Said, Verdict};
 use crate::links::{Conn, GaveUp, Inward, Outward, keep_outward, send, serve_inward};
 use crate::peers::Peers;
+use tradewind_system::Clock;
 
 /// Everything that can happen on these connections.
 pub enum UpstreamEvent {
@@ -25,8 +26,8 @@ pub enum UpstreamEvent {
 }
 
 /// The connections that stand.
-#[derive(Default)]
 pub struct Upstream {
+    clock: Clock,
     peers: Peers,
     callers: BTreeMap<Conn, Caller>,
     /// Which of the ventilators that call is ours.
@@ -37,7 +38,7 @@ pub struct Upstream {
     heard: VecDeque<Heard>,
     refused: Sparing<()>,
     foreign: Sparing<()>,
-    looked: Option<Instant>,
+    looked: Option<Time>,
 }
 
 struct Caller {
@@ -54,14 +55,30 @@ struct Caller {
 pub enum Heard {
     /// Somebody said something that he may say.
     Message(ToSink),
-    /// The ventilator is gone.
+    /// A ventilator's connection to us stands.
+    VentilatorConnected,
+    /// Our connection to the ventilator is gone.
     VentilatorGone,
 }
 
-/// How long the receipts' connection may take to deliver the last of them.
-const LINGER: Duration = Duration::from_secs(2);
-
 impl Upstream {
+    /// None yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            peers: Peers::default(),
+            callers: BTreeMap::new(),
+            counterpart: Counterpart::default(),
+            receipts: None,
+            ventilator_addr: None,
+            heard: VecDeque::new(),
+            refused: Sparing::default(),
+            foreign: Sparing::default(),
+            looked: None,
+        }
+    }
+
     /// Listens for results and for the ventilator, and keeps up a connection for receipts to it.
     pub fn serve<E>(
         results: PullGate,
@@ -84,6 +101,7 @@ impl Upstream {
     /// When the ventilator is given up.
     pub fn handle_event(
         &mut self,
+        now: Time,
         collector: &mut Collector,
         event: UpstreamEvent,
     ) -> Result<(), GaveUp> {
@@ -96,9 +114,10 @@ impl Upstream {
                 let (role, session) = (card.role, card.session);
                 self.callers.insert(conn, Caller { role, session, closer, traffic, bytes_in: 0 });
                 if role == Role::Ventilator {
-                    match self.counterpart.handle_caller(Instant::now(), conn, session) {
+                    self.heard.push_back(Heard::VentilatorConnected);
+                    match self.counterpart.handle_caller(now, conn, session) {
                         Verdict::Stay => {}
-                        Verdict::Refuse => self.refuse(conn),
+                        Verdict::Refuse => self.refuse(now, conn),
                         Verdict::Ask => {
                             // The link is dialled again as soon as its lane is gone.
                             self.receipts = None;
@@ -109,14 +128,14 @@ impl Upstream {
             }
             UpstreamEvent::Results(Inward::Message { conn, message }) => {
                 if !self.peers.may_say(conn, &message) {
-                    if self.foreign.say(Instant::now(), ()).is_some() {
+                    if self.foreign.say(self.clock.instant(now), ()).is_some() {
                         tracing::warn!(conn = conn.0, "a peer speaks for another: ignored");
                     }
                 } else if self.callers.get(&conn).is_some_and(|it| it.role == Role::Ventilator) {
-                    match self.counterpart.handle_message(Instant::now(), conn, message) {
+                    match self.counterpart.handle_message(now, conn, message) {
                         Said::Taken(message) => self.heard.push_back(Heard::Message(message)),
                         Said::Held => {}
-                        Said::TooMuch => self.refuse(conn),
+                        Said::TooMuch => self.refuse(now, conn),
                     }
                 } else {
                     self.heard.push_back(Heard::Message(message));
@@ -133,8 +152,8 @@ impl Upstream {
                 self.ventilator_addr = Some(lane.peer_addr());
                 self.receipts = Some((conn, lane));
                 collector.handle_ventilator_connected();
-                let (said, others) = self.counterpart.handle_answer(Instant::now(), card.session);
-                others.into_iter().for_each(|conn| self.refuse(conn));
+                let (said, others) = self.counterpart.handle_answer(now, card.session);
+                others.into_iter().for_each(|conn| self.refuse(now, conn));
                 self.heard.extend(said.into_iter().map(|(_, message)| Heard::Message(message)));
             }
             UpstreamEvent::Receipts(Outward::Down { conn, reason }) => {
@@ -158,12 +177,12 @@ impl Upstream {
     }
 
     /// Sends somebody away who is not this sink's ventilator.
-    fn refuse(&mut self, conn: Conn) {
+    fn refuse(&mut self, now: Time, conn: Conn) {
         let Some(caller) = self.callers.get(&conn) else { return };
         let at = self
             .ventilator_addr
             .map_or_else(|| "elsewhere".to_owned(), |addr| format!("at tcp://{addr}"));
-        if let Some(more) = self.refused.say(Instant::now(), ()) {
+        if let Some(more) = self.refused.say(self.clock.instant(now), ()) {
             let more = if more > 0 { format!("; {more} more like this") } else { String::new() };
             tracing::warn!(
                 "another ventilator brings a job and may not: this sink's ventilator is {at}{more}"
@@ -176,9 +195,8 @@ impl Upstream {
 
     /// Tells the collector of workers whose bytes arrive although no message of theirs is complete: a
     /// large result on a slow way holds up the heartbeats behind it.
-    fn look(&mut self, collector: &mut Collector) {
-        let now = Instant::now();
-        if self.looked.is_some_and(|at| now.duration_since(at) < HEARTBEAT_INTERVAL) {
+    fn look(&mut self, now: Time, collector: &mut Collector) {
+        if self.looked.is_some_and(|at| now.since(at) < HEARTBEAT_INTERVAL) {
             return;
         }
         self.looked = Some(now);
@@ -191,18 +209,18 @@ impl Upstream {
     }
 
     /// Sends what the collector says, until it says nothing more.
-    pub fn go_on(&mut self, collector: &mut Collector) {
-        self.look(collector);
+    pub fn go_on(&mut self, now: Time, collector: &mut Collector) {
+        self.look(now, collector);
         while let Some(message) = collector.poll_transmit() {
             // A lane that is gone says so by an event of its own.
             let _ = self.receipts.as_mut().map(|(_, lane)| send(lane, &message));
         }
     }
 
-    /// Is there no ventilator, in either direction?
+    /// Is there a connection to or from a ventilator?
     #[must_use]
-    pub fn is_alone(&self) -> bool {
-        self.receipts.is_none() && !self.peers.has_ventilator()
+    pub fn has_ventilator(&self) -> bool {
+        self.receipts.is_some() || self.peers.has_ventilator()
     }
 
     /// Sees that the ventilator gets the last word.

@@ -1,18 +1,19 @@
 //! The relay's loop: what happens goes into the machines, what they say is done.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::doors::{Port, gate_door};
 use tradewind_node::downstream::{Downstream, DownstreamEvent};
+use tradewind_node::drive::{self, Driven, EVENTS_MAX, drive};
 use tradewind_node::exit::{self, Fatal, LISTEN, OK, OrExit, REFUSED, STOPPED, TASKS_FAILED, say};
 use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
-use tradewind_node::{Listen, Progress, ProgressView, Room, Shutdown, parent};
+use tradewind_node::{Asked, Listen, Progress, ProgressView, Room, Shutdown, parent};
 use tradewind_proto::SessionId;
 use tradewind_proto::dispatcher::{Ended, Policy};
+use tradewind_proto::farewell::RelayFarewell;
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
 use tradewind_proto::relay::{Relay, RelayConfig};
 use tradewind_system::{Clock, random_id};
@@ -46,13 +47,6 @@ enum Event {
     Upstream(UpstreamEvent),
     Downstream(DownstreamEvent),
 }
-
-/// Events that wait for the loop. What fills it up waits in the sockets.
-const EVENTS_MAX: usize = 256;
-
-/// How long a relay whose job is stored waits for a ventilator that is gone to come back for the
-/// news.
-const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Relays one job to its end.
 ///
@@ -92,8 +86,9 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     Downstream::serve(tasks, receipts, sink, settings.connect_timeout, &events_in);
     drop(events_in);
 
+    let clock = Clock::default();
     let mut node = Node {
-        clock: Clock::default(),
+        clock,
         relay: Relay::new(RelayConfig {
             session,
             stage: settings.stage,
@@ -102,39 +97,18 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
             keep_newline: settings.keep_newline,
             seed: random_id(),
         }),
-        upstream: Upstream::default(),
-        downstream: Downstream::default(),
-        alone: None,
+        upstream: Upstream::new(clock),
+        downstream: Downstream::new(clock),
+        farewell: RelayFarewell::default(),
     };
-    let mut batch = Vec::with_capacity(EVENTS_MAX);
-    let progress = Progress::new(false);
-    let mut looks = shutdown.take_looks();
-
-    while !node.is_over() {
-        let due = node.relay.upstream().poll_timeout().min(node.relay.downstream().poll_timeout());
-        let due = node.clock.instant(due);
-        tokio::select! {
-            _ = events.recv_many(&mut batch, EVENTS_MAX) => {
-                for event in batch.drain(..) {
-                    node.handle_event(event)?;
-                }
-            }
-            () = tokio::time::sleep_until(due.into()) => {}
-            () = looks.next() => progress.tell(&node.view()),
-            _ = shutdown.asked() => {
-                // Nothing is kept here that is not kept elsewhere too.
-                if !parent::speaks_for_us() {
-                    say("stopped; start it again to go on");
-                }
-                return Ok(STOPPED);
-            }
+    match drive(&mut node, &mut events, &mut shutdown, Progress::new(false)).await? {
+        Driven::Stopped => Ok(STOPPED),
+        Driven::Over => {
+            node.downstream.close().await;
+            node.upstream.close().await;
+            node.outcome()
         }
-        node.go_on();
     }
-
-    node.downstream.close().await;
-    node.upstream.close().await;
-    node.outcome()
 }
 
 impl From<UpstreamEvent> for Event {
@@ -154,75 +128,23 @@ struct Node {
     relay: Relay,
     upstream: Upstream,
     downstream: Downstream,
-    /// Since when everything is stored and there is no ventilator to tell.
-    alone: Option<Instant>,
+    farewell: RelayFarewell,
 }
 
 impl Node {
-    fn is_over(&self) -> bool {
-        self.downstream.is_over(self.relay.downstream())
-            || self.alone.is_some_and(|since| since.elapsed() > FAREWELL)
-    }
-
-    fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
-        let now = self.clock.now();
-        match event {
-            Event::Upstream(event) => {
-                let handled = self.upstream.handle_event(self.relay.upstream_mut(), event);
-                handled.map_err(|gave_up| gave_up.fatal("the ventilator"))?;
-                while let Some(heard) = self.upstream.poll_heard() {
-                    let Heard::Message(message) = heard else { continue };
-                    if let ToSink::JobOpen { job, name, .. } = &message
-                        && self.relay.upstream().job().is_none()
-                    {
-                        tracing::info!(job = %job, name, "a job is to be opened");
-                    }
-                    self.relay.handle_from_upstream(message);
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Message(message) => {
+                if let ToSink::JobOpen { job, name, .. } = &message
+                    && self.relay.upstream().job().is_none()
+                {
+                    tracing::info!(job = %job, name, "a job is to be opened");
                 }
+                self.farewell.handle_message(&message);
+                self.relay.handle_from_upstream(message);
             }
-            Event::Downstream(event) => {
-                let dispatcher = self.relay.downstream_mut();
-                let handled = self.downstream.handle_event(now, dispatcher, event);
-                handled.map_err(|gave_up| gave_up.fatal("the sink"))?;
-                while let Some(message) = self.downstream.poll_heard() {
-                    self.relay.handle_from_downstream(now, message);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Does what the machines say, until they say nothing more.
-    fn go_on(&mut self) {
-        let now = self.clock.now();
-        if now >= self.relay.upstream().poll_timeout() {
-            self.relay.upstream_mut().handle_timeout(now);
-        }
-        if now >= self.relay.downstream().poll_timeout() {
-            self.relay.downstream_mut().handle_timeout(now);
-        }
-        self.downstream.go_on(now, self.relay.downstream_mut());
-        self.upstream.go_on(self.relay.upstream_mut());
-        let is_alone = self.relay.is_all_stored() && self.upstream.is_alone();
-        self.alone = is_alone.then(|| self.alone.unwrap_or_else(Instant::now));
-    }
-
-    /// How far the stage after is with what came here.
-    fn view(&mut self) -> ProgressView {
-        let snapshot = self.relay.downstream().snapshot();
-        let waiting_for = if snapshot.workers.is_empty() {
-            Some("workers")
-        } else {
-            (!snapshot.is_sink_open).then_some("the sink")
-        };
-        ProgressView {
-            done: snapshot.settled,
-            total: snapshot.total,
-            about: None,
-            failed: snapshot.failed,
-            workers: snapshot.workers.len() as u64,
-            unreached: self.downstream.unreached(&snapshot),
-            waiting_for,
+            Heard::VentilatorConnected => self.farewell.handle_ventilator_connected(),
+            Heard::VentilatorGone => {}
         }
     }
 
@@ -247,5 +169,89 @@ impl Node {
             return Ok(STOPPED);
         }
         Ok(if snapshot.failed > 0 { TASKS_FAILED } else { OK })
+    }
+}
+
+impl drive::Role for Node {
+    type Event = Event;
+    type Read = ();
+
+    async fn read(&mut self) {
+        std::future::pending::<()>().await;
+    }
+
+    fn handle_read(&mut self, (): ()) {}
+
+    fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
+        let now = self.clock.now();
+        match event {
+            Event::Upstream(event) => {
+                let collector = self.relay.upstream_mut();
+                if let Err(gave_up) = self.upstream.handle_event(now, collector, event)
+                    && !self.farewell.handle_ventilator_given_up(&self.relay)
+                {
+                    return Err(gave_up.fatal("the ventilator"));
+                }
+                while let Some(heard) = self.upstream.poll_heard() {
+                    self.hear(heard);
+                }
+            }
+            Event::Downstream(event) => {
+                let dispatcher = self.relay.downstream_mut();
+                if let Err(gave_up) = self.downstream.handle_event(now, dispatcher, event)
+                    && !self.farewell.handle_sink_given_up(&self.relay)
+                {
+                    return Err(gave_up.fatal("the sink"));
+                }
+                while let Some(message) = self.downstream.poll_heard() {
+                    self.relay.handle_from_downstream(now, message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_asked(&mut self, _: Asked) -> Result<bool, Fatal> {
+        // Nothing is kept here that is not kept elsewhere too.
+        if !parent::speaks_for_us() {
+            say("stopped; start it again to go on");
+        }
+        Ok(true)
+    }
+
+    fn drive(&mut self) -> Result<(), Fatal> {
+        let now = self.clock.now();
+        self.farewell.review(now, &mut self.relay, self.upstream.has_ventilator());
+        self.relay.handle_timeout(now);
+        self.downstream.go_on(now, self.relay.downstream_mut());
+        self.upstream.go_on(now, self.relay.upstream_mut());
+        Ok(())
+    }
+
+    fn poll_timeout(&self) -> Instant {
+        self.clock.instant(self.relay.poll_timeout().min(self.farewell.poll_timeout()))
+    }
+
+    fn is_over(&self) -> bool {
+        self.farewell.exit(self.clock.now(), &self.relay).is_some()
+    }
+
+    /// How far the stage after is with what came here.
+    fn view(&mut self) -> ProgressView {
+        let snapshot = self.relay.downstream().snapshot();
+        let waiting_for = if snapshot.workers.is_empty() {
+            Some("workers")
+        } else {
+            (!snapshot.is_sink_open).then_some("the sink")
+        };
+        ProgressView {
+            done: snapshot.settled,
+            total: snapshot.total,
+            about: None,
+            failed: snapshot.failed,
+            workers: snapshot.workers.len() as u64,
+            unreached: self.downstream.unreached(self.clock.now(), &snapshot),
+            waiting_for,
+        }
     }
 }

@@ -1,24 +1,25 @@
 //! The sink's loop: what happens goes into the collector, what it says is done.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::doors::{Port, gate_door};
+use tradewind_node::drive::{self, Driven, EVENTS_MAX, drive};
 use tradewind_node::exit::{
     self, Audience, CLOSED, Fatal, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM,
     TASKS_FAILED, USAGE,
 };
 use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
-use tradewind_node::{Listen, Progress, ProgressView, Room, Shutdown, parent};
-use tradewind_proto::SessionId;
+use tradewind_node::{Asked, Listen, Progress, ProgressView, Room, Shutdown, parent};
 use tradewind_proto::collector::{
     Collector, CollectorConfig, CollectorSnapshot, Inputs, Order, SpoolLimits,
 };
 use tradewind_proto::dispatcher::HaltOn;
+use tradewind_proto::farewell::{SinkExit, SinkFarewell};
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
+use tradewind_proto::{SessionId, Time};
 use tradewind_system::{Clock, random_id};
 
 use crate::summary::summary;
@@ -84,21 +85,11 @@ impl From<UpstreamEvent> for Event {
     }
 }
 
-/// Events that wait for the loop. What fills it up waits in the sockets.
-const EVENTS_MAX: usize = 256;
-
-/// How long a ventilator may take to hear that its job is refused.
-const LINGER: Duration = Duration::from_secs(2);
-
 /// How often a failing output is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often an output that cannot be opened yet is tried again.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(200);
-
-/// How long a sink that has everything waits for a ventilator that is gone to come back for its
-/// answer.
-const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Collects one job's records to its end, in the store that `prepare` gives.
 ///
@@ -143,98 +134,22 @@ pub async fn run<S: Store>(
     }
     let mut sink = Sink::new(collector, settings.audience, store, events_in);
     sink.when_full = settings.when_full;
-    let mut progress = Progress::new(settings.progress);
-    let mut show = tokio::time::interval(Progress::INTERVAL);
-    let mut batch = Vec::with_capacity(EVENTS_MAX);
-    let mut looks = shutdown.take_looks();
-
-    while !sink.is_over() {
-        let due = sink.clock.instant(sink.collector.poll_timeout());
-        tokio::select! {
-            _ = events.recv_many(&mut batch, EVENTS_MAX) => {
-                for event in batch.drain(..) {
-                    sink.handle_event(event)?;
-                }
-            }
-            () = tokio::time::sleep_until(due.into()) => {}
-            _ = shutdown.asked() => {
-                progress.clear();
-                if let Some(refused) = sink.refused.take() {
-                    return Err(Refused { is_said: true, ..refused }.fatal());
-                }
-                // What was given out to be written still is: the writer writes it as it ends, and
-                // must not wait for us to hear of it.
-                events.close();
-                return Ok(sink.stop(&mut shutdown).await);
-            }
-            _ = show.tick(), if !progress.is_off() => {
-                progress.show(&view(&sink.collector.snapshot()));
-            }
-            () = looks.next() => progress.tell(&view(&sink.collector.snapshot())),
+    let progress = Progress::new(settings.progress);
+    if drive(&mut sink, &mut events, &mut shutdown, progress).await? == Driven::Stopped {
+        if let Some(error) = sink.refused {
+            return Err(refused(error, true));
         }
-        sink.go_on();
+        // What was given out to be written still is: the writer writes it as it ends, and must not wait
+        // for us to hear of it.
+        events.close();
+        return Ok(sink.stop(&mut shutdown).await);
     }
-
-    progress.clear();
     sink.links.close().await;
-    if let Some(refused) = sink.refused {
-        return Err(refused.fatal());
+    let exit = sink.farewell.exit(sink.clock.now(), &sink.collector);
+    if let (Some(SinkExit::Refused { is_heard }), Some(error)) = (exit, sink.refused.take()) {
+        return Err(refused(error, is_heard));
     }
-    let snapshot = sink.collector.snapshot();
-    let say = |line: &str| {
-        if !settings.quiet {
-            settings.audience.say(line);
-        }
-    };
-    let took = sink.opened.map_or(Duration::ZERO, |opened| opened.elapsed());
-    if sink.is_new || sink.stored > 0 {
-        say(&summary(&snapshot.stored, took));
-    } else {
-        say(&format!("{}; all had their records already", summary(&snapshot.stored, took)));
-    }
-    let end = sink.collector.input_end();
-    let has_parent = parent::speaks_for_us();
-    if end == Some(InputEnd::CutShort) && !has_parent {
-        let line = "the job was stopped before the end of its input: the rest was not run";
-        match settings.audience {
-            Audience::User => say(line),
-            Audience::Program => tracing::warn!("{line}"),
-        }
-    }
-    let has_failures = snapshot.stored.not_ok() > 0;
-    if sink.journal.is_some() {
-        if !sink.collector.is_whole() {
-            say("to go on with it: the same again with --resume");
-        } else if has_failures && can_retry {
-            say("to run what is not ok again: the same again with --resume --retry-failed");
-        }
-    }
-    if has_failures && !has_reasons {
-        say(
-            "to keep why each task failed, and to be able to run those again: --format jsonl and a \
-             file as --output",
-        );
-    }
-    if snapshot.duplicates + snapshot.strays > 0 {
-        tracing::info!(
-            duplicates = snapshot.duplicates,
-            strays = snapshot.strays,
-            "results that were not needed"
-        );
-    }
-    if !sink.collector.is_all_stored() {
-        let line = "the ventilator has given the job up before all of its records were stored";
-        settings.audience.say(line);
-        return Ok(REFUSED);
-    }
-    Ok(match end {
-        // The parent hears it from the ventilator, and knows why; a program has all the records that
-        // there are, and reads our log.
-        Some(InputEnd::CutShort) if !has_parent && settings.audience == Audience::User => STOPPED,
-        Some(InputEnd::Halted(HaltOn::Success)) => OK,
-        _ if has_failures => TASKS_FAILED,
-        _ => OK,
-    })
+    sink.outcome(settings.quiet, can_retry, has_reasons)
 }
 
 /// Opens what is to be written. What is only full, or has no reader yet, is waited for; `None` if
@@ -266,28 +181,19 @@ async fn prepared<S>(
     }
 }
 
-/// The output could not be opened.
-struct Refused {
-    error: OpenError,
-    since: Instant,
-    /// The ventilator has heard of it, and says so.
-    is_said: bool,
-}
-
-impl Refused {
-    fn fatal(self) -> Fatal {
-        // Two programs that speak for one need not say it twice.
-        let is_one = parent::speaks_for_us();
-        if self.is_said && is_one {
-            return Fatal::new(OUTPUT, "");
-        }
-        Fatal { code: OUTPUT, error: self.error.into() }
+/// The output cannot be opened. `is_said`: the ventilator has heard of it, and says so.
+fn refused(error: OpenError, is_said: bool) -> Fatal {
+    // Two programs that speak for one need not say it twice.
+    if is_said && parent::speaks_for_us() {
+        return Fatal::new(OUTPUT, "");
     }
+    Fatal { code: OUTPUT, error: error.into() }
 }
 
 struct Sink<S> {
     clock: Clock,
     collector: Collector,
+    farewell: SinkFarewell,
     audience: Audience,
     /// Where records go, until the job is known.
     store: Option<S>,
@@ -298,17 +204,16 @@ struct Sink<S> {
     hashes: Option<TaskHashes>,
     /// It was said that a resumed job's input cannot be compared.
     is_unchecked: bool,
-    refused: Option<Refused>,
+    /// Why the output cannot be opened.
+    refused: Option<OpenError>,
     links: Upstream,
     /// When the job was opened, for the summary.
-    opened: Option<Instant>,
+    opened: Option<Time>,
     is_finishing: bool,
     /// Finishes that the writer has been asked for and has not reported.
     finishes: u32,
-    /// Since when everything is stored and there is no ventilator to tell.
-    alone: Option<Instant>,
     /// The output failed, and is tried again then.
-    retry: Option<Instant>,
+    retry: Option<Time>,
     /// What waits for an earlier record cannot be spooled, as was said.
     is_spool_failing: bool,
     /// There were no records of the job when it was opened.
@@ -325,9 +230,11 @@ impl<S: Store> Sink<S> {
         store: S,
         events: mpsc::Sender<Event>,
     ) -> Self {
+        let clock = Clock::default();
         Self {
-            clock: Clock::default(),
+            clock,
             collector,
+            farewell: SinkFarewell::default(),
             audience,
             store: Some(store),
             events,
@@ -336,11 +243,10 @@ impl<S: Store> Sink<S> {
             hashes: None,
             is_unchecked: false,
             refused: None,
-            links: Upstream::default(),
+            links: Upstream::new(clock),
             opened: None,
             is_finishing: false,
             finishes: 0,
-            alone: None,
             retry: None,
             is_spool_failing: false,
             is_new: true,
@@ -349,29 +255,73 @@ impl<S: Store> Sink<S> {
         }
     }
 
-    fn is_over(&self) -> bool {
-        let is_refused = |refused: &Refused| refused.is_said || refused.since.elapsed() > LINGER;
-        self.refused.as_ref().is_some_and(is_refused)
-            || self.collector.is_done()
-            || self.alone.is_some_and(|since| since.elapsed() > FAREWELL)
+    /// What is left to say, and what to exit with.
+    fn outcome(self, is_quiet: bool, can_retry: bool, has_reasons: bool) -> exit::Outcome {
+        let snapshot = self.collector.snapshot();
+        let say = |line: &str| {
+            if !is_quiet {
+                self.audience.say(line);
+            }
+        };
+        let took = self.opened.map_or(Duration::ZERO, |opened| self.clock.now().since(opened));
+        if self.is_new || self.stored > 0 {
+            say(&summary(&snapshot.stored, took));
+        } else {
+            say(&format!("{}; all had their records already", summary(&snapshot.stored, took)));
+        }
+        let end = self.collector.input_end();
+        let has_parent = parent::speaks_for_us();
+        if end == Some(InputEnd::CutShort) && !has_parent {
+            let line = "the job was stopped before the end of its input: the rest was not run";
+            match self.audience {
+                Audience::User => say(line),
+                Audience::Program => tracing::warn!("{line}"),
+            }
+        }
+        let has_failures = snapshot.stored.not_ok() > 0;
+        if self.journal.is_some() {
+            if !self.collector.is_whole() {
+                say("to go on with it: the same again with --resume");
+            } else if has_failures && can_retry {
+                say("to run what is not ok again: the same again with --resume --retry-failed");
+            }
+        }
+        if has_failures && !has_reasons {
+            say(
+                "to keep why each task failed, and to be able to run those again: --format jsonl and a \
+                 file as --output",
+            );
+        }
+        if snapshot.duplicates + snapshot.strays > 0 {
+            tracing::info!(
+                duplicates = snapshot.duplicates,
+                strays = snapshot.strays,
+                "results that were not needed"
+            );
+        }
+        if !self.collector.is_all_stored() {
+            let line = "the ventilator has given the job up before all of its records were stored";
+            self.audience.say(line);
+            return Ok(REFUSED);
+        }
+        Ok(match end {
+            // The parent hears it from the ventilator, and knows why; a program has all the records that
+            // there are, and reads our log.
+            Some(InputEnd::CutShort) if !has_parent && self.audience == Audience::User => STOPPED,
+            Some(InputEnd::Halted(HaltOn::Success)) => OK,
+            _ if has_failures => TASKS_FAILED,
+            _ => OK,
+        })
     }
 
-    fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
-        let event = match event {
-            Event::Link(event) => event,
-            Event::Output(event) => return self.handle_output(event),
-        };
-        let handled = self.links.handle_event(&mut self.collector, event);
-        handled.map_err(|gave_up| gave_up.fatal("the ventilator"))?;
-        while let Some(heard) = self.links.poll_heard() {
-            match heard {
-                Heard::Message(message) => self.handle_message(message)?,
-                Heard::VentilatorGone => {
-                    if let Some(refused) = &mut self.refused {
-                        refused.is_said = true;
-                    }
-                }
+    fn hear(&mut self, heard: Heard) -> Result<(), Fatal> {
+        match heard {
+            Heard::Message(message) => {
+                self.farewell.handle_message(&message);
+                self.handle_message(message)?;
             }
+            Heard::VentilatorConnected => self.farewell.handle_ventilator_connected(),
+            Heard::VentilatorGone => self.farewell.handle_ventilator_gone(),
         }
         Ok(())
     }
@@ -381,7 +331,7 @@ impl<S: Store> Sink<S> {
             && self.opened.is_none()
         {
             tracing::info!(job = %job, name, "the job is open");
-            self.opened = Some(Instant::now());
+            self.opened = Some(self.clock.now());
         }
         self.collector.handle_message(message);
         if let Some(opening) = self.collector.poll_open()
@@ -468,7 +418,8 @@ impl<S: Store> Sink<S> {
             records::Event::Begun => self.handle_output_goes_on(),
             records::Event::Refused(error) => {
                 self.collector.handle_open_refused(error.to_string());
-                self.refused = Some(Refused { error, since: Instant::now(), is_said: false });
+                self.refused = Some(error);
+                self.farewell.handle_refused(self.clock.now());
             }
             records::Event::Stored { count } => {
                 self.handle_output_goes_on();
@@ -519,7 +470,7 @@ impl<S: Store> Sink<S> {
                     tracing::error!("{error}; waiting until that is over, nothing is lost");
                     self.collector.handle_stuck(true);
                 }
-                self.retry = Some(Instant::now() + RETRY_INTERVAL);
+                self.retry = Some(self.clock.now() + RETRY_INTERVAL);
             }
         }
         Ok(())
@@ -531,9 +482,40 @@ impl<S: Store> Sink<S> {
             self.collector.handle_stuck(false);
         }
     }
+}
 
-    /// Does what the collector says, until it says nothing more.
-    fn go_on(&mut self) {
+impl<S: Store> drive::Role for Sink<S> {
+    type Event = Event;
+    type Read = ();
+
+    async fn read(&mut self) {
+        std::future::pending::<()>().await;
+    }
+
+    fn handle_read(&mut self, (): ()) {}
+
+    fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
+        let event = match event {
+            Event::Link(event) => event,
+            Event::Output(event) => return self.handle_output(event),
+        };
+        if let Err(gave_up) = self.links.handle_event(self.clock.now(), &mut self.collector, event)
+            && !self.farewell.handle_ventilator_given_up(&self.collector)
+        {
+            return Err(gave_up.fatal("the ventilator"));
+        }
+        while let Some(heard) = self.links.poll_heard() {
+            self.hear(heard)?;
+        }
+        Ok(())
+    }
+
+    /// What is in the output stays there, and whoever starts it again goes on.
+    fn handle_asked(&mut self, _: Asked) -> Result<bool, Fatal> {
+        Ok(true)
+    }
+
+    fn drive(&mut self) -> Result<(), Fatal> {
         let now = self.clock.now();
         if now >= self.collector.poll_timeout() {
             self.collector.handle_timeout(now);
@@ -567,13 +549,27 @@ impl<S: Store> Sink<S> {
             self.finishes += 1;
             writer.finish(self.collector.is_whole());
         }
-        if self.retry.is_some_and(|at| at <= Instant::now()) {
-            self.retry = Some(Instant::now() + RETRY_INTERVAL);
+        if self.retry.is_some_and(|at| at <= now) {
+            self.retry = Some(now + RETRY_INTERVAL);
             self.writer.iter().for_each(WriterThread::retry);
         }
-        self.links.go_on(&mut self.collector);
-        let is_alone = self.is_finishing && self.links.is_alone();
-        self.alone = is_alone.then(|| self.alone.unwrap_or_else(Instant::now));
+        self.links.go_on(now, &mut self.collector);
+        let is_flushed = self.is_finishing && self.finishes == 0;
+        self.farewell.review(now, is_flushed, self.links.has_ventilator());
+        Ok(())
+    }
+
+    fn poll_timeout(&self) -> Instant {
+        let due = self.collector.poll_timeout().min(self.farewell.poll_timeout());
+        self.clock.instant(self.retry.map_or(due, |retry| retry.min(due)))
+    }
+
+    fn is_over(&self) -> bool {
+        self.farewell.exit(self.clock.now(), &self.collector).is_some()
+    }
+
+    fn view(&mut self) -> ProgressView {
+        view(&self.collector.snapshot())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The only place that asks what time it is, or for chance.
+//! The only place at which the loops, and what they own, ask what time it is, or for chance.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

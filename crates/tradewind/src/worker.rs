@@ -206,6 +206,7 @@ impl Worker {
             lanes: self.lanes,
             connect_timeout: self.connect_timeout,
             late_max: Settings::late_max(self.exit_when_done, self.connect_timeout),
+            forgotten_max: Settings::forgotten_max(self.exit_when_done, self.connect_timeout),
             joined: None,
             audience: Audience::Program,
         };

@@ -1,12 +1,12 @@
 //! The ventilator's loop: what happens goes into the dispatcher, what it says is done.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::doors::{Port, gate_door};
 use tradewind_node::downstream::{Downstream, DownstreamEvent};
+use tradewind_node::drive::{self, Driven, EVENTS_MAX, drive};
 use tradewind_node::exit::{
     self, Audience, Fatal, INPUT, LISTEN, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED,
 };
@@ -15,6 +15,7 @@ use tradewind_node::{Asked, Listen, Progress, ProgressView, Room, Shutdown};
 use tradewind_proto::dispatcher::{
     Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, HaltOn, Policy,
 };
+use tradewind_proto::farewell::{VentilatorExit, VentilatorFarewell};
 use tradewind_proto::message::{Card, Layout, Role, Start};
 use tradewind_proto::{JobId, SessionId};
 use tradewind_system::{Clock, random_id};
@@ -65,15 +66,7 @@ pub struct Ending {
     pub failed: u64,
 }
 
-/// Events that wait for the loop. What fills it up waits in the sockets.
-const EVENTS_MAX: usize = 256;
-
-/// How long a drain waits for workers or a sink to come back. Where all programs are told to stop
-/// together, as by `docker compose down`, none will.
-const ALONE_MAX: Duration = Duration::from_secs(4);
-
-/// How long a cancelled job may take to get its last records stored.
-const CANCEL_GRACE: Duration = Duration::from_secs(5);
+type Read = Result<Option<Chunk>, InputError>;
 
 /// Runs the job whose tasks the source gives, to its end. The source is read on a thread of its own,
 /// no further than there is room.
@@ -112,64 +105,21 @@ pub async fn run(
     Downstream::serve(tasks, receipts, sink, settings.connect_timeout, &events_in);
     drop(events_in);
 
-    let mut chunks = Some(reader::spawn(source).or_exit(SYSTEM)?);
-    let mut progress = Progress::new(settings.progress);
-    let mut show = tokio::time::interval(Progress::INTERVAL);
-    let mut batch = Vec::with_capacity(EVENTS_MAX);
-    let mut looks = shutdown.take_looks();
-
-    while !ventilator.links.is_over(&ventilator.dispatcher) {
-        let due = ventilator.clock.instant(ventilator.dispatcher.poll_timeout());
-        let room = ventilator.dispatcher.input_room() > 0;
-        tokio::select! {
-            _ = events.recv_many(&mut batch, EVENTS_MAX) => {
-                for event in batch.drain(..) {
-                    ventilator.handle_event(event)?;
-                }
-            }
-            Some(read) = next_chunk(&mut chunks), if room => {
-                if ventilator.handle_read(read) {
-                    chunks = None;
-                }
-            }
-            () = tokio::time::sleep_until(due.into()) => {}
-            asked = shutdown.asked() => {
-                if ventilator.dispatcher.ended().is_some() {
-                    break;
-                }
-                progress.clear();
-                chunks = None;
-                ventilator.handle_asked_to_stop(asked)?;
-            }
-            _ = show.tick(), if !progress.is_off() => {
-                progress.show(&ventilator.view());
-            }
-            () = looks.next() => progress.tell(&ventilator.view()),
-        }
-        ventilator.go_on()?;
-    }
-
-    progress.clear();
+    ventilator.chunks = Some(reader::spawn(source).or_exit(SYSTEM)?);
+    let progress = Progress::new(settings.progress);
+    let driven = drive(&mut ventilator, &mut events, &mut shutdown, progress).await?;
+    debug_assert_eq!(driven, Driven::Over, "it is never stopped but by its own rules");
     ventilator.links.close().await;
-    let code = ventilator.outcome()?;
-    let DispatcherSnapshot { settled, failed, .. } = ventilator.dispatcher.snapshot();
-    Ok(Ending { code, tasks: settled, failed })
-}
-
-/// Waits for ever once there is no more input, so that it can stand in a select.
-async fn next_chunk(
-    chunks: &mut Option<mpsc::Receiver<Result<Option<Chunk>, InputError>>>,
-) -> Option<Result<Option<Chunk>, InputError>> {
-    match chunks {
-        Some(chunks) => chunks.recv().await,
-        None => std::future::pending().await,
-    }
+    ventilator.ending()
 }
 
 struct Ventilator {
     clock: Clock,
     dispatcher: Dispatcher,
     links: Downstream,
+    farewell: VentilatorFarewell,
+    /// None once there is no more input.
+    chunks: Option<mpsc::Receiver<Read>>,
     audience: Audience,
     task_bytes_max: u64,
     input_error: Option<InputError>,
@@ -177,9 +127,6 @@ struct Ventilator {
     measured: Option<Measured>,
     /// Tasks of the whole input, once it was read to its end.
     input_tasks: Option<u64>,
-    cancelled: Option<Instant>,
-    /// Since when a drain has had nobody to finish it.
-    alone: Option<Instant>,
 }
 
 impl Ventilator {
@@ -194,139 +141,44 @@ impl Ventilator {
             message_bytes_max: settings.lanes.message_bytes_max,
             seed: random_id(),
         };
+        let clock = Clock::default();
         Self {
-            clock: Clock::default(),
+            clock,
             dispatcher: Dispatcher::new(config),
-            links: Downstream::default(),
+            links: Downstream::new(clock),
+            farewell: VentilatorFarewell::default(),
+            chunks: None,
             audience: settings.audience,
             task_bytes_max: settings.task_bytes_max,
             input_error: None,
             measured: settings.measured.clone(),
             input_tasks: None,
-            cancelled: None,
-            alone: None,
         }
     }
 
-    /// Takes what was read; true if there will be no more.
-    fn handle_read(&mut self, read: Result<Option<Chunk>, InputError>) -> bool {
-        match read {
-            Ok(Some(chunk)) => {
-                for item in chunk {
-                    match item {
-                        Item::Task(payload) => self.dispatcher.handle_task(payload),
-                        Item::Unfit { reason } => self.dispatcher.handle_unfit_task(reason),
-                        Item::TooLarge { bytes } => self.dispatcher.handle_unfit_task(format!(
-                            "the task has {bytes} bytes, more than the {} that fit into a message; \
-                             see --message-max",
-                            self.task_bytes_max
-                        )),
-                    }
-                }
-                false
-            }
-            Ok(None) => {
-                self.dispatcher.handle_input_end();
-                self.input_tasks = Some(self.dispatcher.snapshot().read);
-                true
-            }
-            Err(error) => {
-                let line = format!("{error}; finishing the tasks before it");
-                match self.audience {
-                    // At the end there is nothing to add to it.
-                    Audience::User => {
-                        exit::say(&format!("{}: {line}", exit::speaker("ventilator")));
-                    }
-                    Audience::Program => tracing::error!("{line}"),
-                }
-                self.input_error = Some(error);
-                true
-            }
+    fn handle_input_failed(&mut self, error: InputError) {
+        let line = format!("{error}; finishing the tasks before it");
+        match self.audience {
+            // At the end there is nothing to add to it.
+            Audience::User => exit::say(&format!("{}: {line}", exit::speaker("ventilator"))),
+            Audience::Program => tracing::error!("{line}"),
         }
+        self.input_error = Some(error);
+        self.farewell.handle_input_failed();
     }
 
-    fn handle_event(&mut self, event: DownstreamEvent) -> Result<(), Fatal> {
-        let now = self.clock.now();
-        let handled = self.links.handle_event(now, &mut self.dispatcher, event);
-        handled.map_err(|gave_up| gave_up.fatal("the sink"))?;
-        while let Some(message) = self.links.poll_heard() {
-            self.dispatcher.handle_message(now, message);
-        }
-        Ok(())
-    }
-
-    fn handle_asked_to_stop(&mut self, asked: Asked) -> Result<(), Fatal> {
-        match asked {
-            Asked::Drain => {
-                self.audience.say(
-                    "stopping: finishing the tasks that were handed out; again to cancel them",
-                );
-                self.dispatcher.handle_drain();
-            }
-            Asked::Cancel => {
-                self.audience.say("cancelling");
-                self.cancel();
-            }
-            Asked::Quit => {
-                return Err(Fatal::quit("stopped at once; records may be missing"));
-            }
-        }
-        Ok(())
-    }
-
-    fn cancel(&mut self) {
-        self.dispatcher.handle_cancel();
-        self.cancelled = Some(Instant::now());
-    }
-
-    /// Ends the job once all is done that was read before the input failed. This is a drain, not
-    /// the end of the input: the job can be resumed when the input is mended.
-    fn end_if_input_failed(&mut self) {
-        if self.input_error.is_none() || self.dispatcher.is_stopped() {
-            return;
-        }
-        let snapshot = self.dispatcher.snapshot();
-        if snapshot.settled == snapshot.read && !self.dispatcher.is_resuming() {
-            self.dispatcher.handle_drain();
-        }
-    }
-
-    /// Cancels a drain that nobody is left to finish.
-    fn give_up_if_alone(&mut self) {
-        let is_draining = self.dispatcher.is_stopped() && self.cancelled.is_none();
-        // What an output has no room for is as good as nobody's.
-        let is_alone = self.dispatcher.is_alone() || self.dispatcher.is_output_stuck();
-        if !is_draining || !is_alone {
-            self.alone = None;
-        } else if self.alone.get_or_insert_with(Instant::now).elapsed() > ALONE_MAX {
-            self.audience.say("nobody is left to finish what was handed out: cancelling it");
-            self.cancel();
-        }
-    }
-
-    /// Does what the dispatcher says, until it says nothing more.
-    fn go_on(&mut self) -> Result<(), Fatal> {
-        self.end_if_input_failed();
-        self.give_up_if_alone();
-        let now = self.clock.now();
-        if now >= self.dispatcher.poll_timeout() {
-            self.dispatcher.handle_timeout(now);
-        }
-        self.links.go_on(now, &mut self.dispatcher);
-        if self.cancelled.is_some_and(|since| since.elapsed() > CANCEL_GRACE) {
-            let text = "cancelled, but the sink did not answer; records may be missing";
-            return Err(Fatal::new(STOPPED, text));
-        }
-        Ok(())
-    }
-
-    fn view(&mut self) -> ProgressView {
-        let snapshot = self.dispatcher.snapshot();
-        let unreached = self.links.unreached(&snapshot);
-        view(&snapshot, unreached, self.measured.as_ref())
+    fn ending(&mut self) -> Result<Ending, Fatal> {
+        let code = self.outcome()?;
+        let DispatcherSnapshot { settled, failed, .. } = self.dispatcher.snapshot();
+        Ok(Ending { code, tasks: settled, failed })
     }
 
     fn outcome(&mut self) -> exit::Outcome {
+        let exit = self.farewell.exit(self.clock.now(), &self.dispatcher);
+        if exit == Some(VentilatorExit::Unanswered) {
+            let text = "cancelled, but the sink did not answer; records may be missing";
+            return Err(Fatal::new(STOPPED, text));
+        }
         if let Some(Ended::Refused(reason)) = self.dispatcher.ended() {
             return Err(Fatal::new(REFUSED, format!("the job was refused: {reason}")));
         }
@@ -354,6 +206,110 @@ impl Ventilator {
         // What was wanted is there, whatever became of the rest.
         let is_success = self.dispatcher.halted_by() == Some(HaltOn::Success);
         Ok(if snapshot.failed > 0 && !is_success { TASKS_FAILED } else { OK })
+    }
+}
+
+impl drive::Role for Ventilator {
+    type Event = DownstreamEvent;
+    type Read = Option<Read>;
+
+    /// Waits for input that there is room for.
+    async fn read(&mut self) -> Option<Read> {
+        match &mut self.chunks {
+            Some(chunks) if self.dispatcher.input_room() > 0 => chunks.recv().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    fn handle_read(&mut self, read: Option<Read>) {
+        match read {
+            Some(Ok(Some(chunk))) => {
+                for item in chunk {
+                    match item {
+                        Item::Task(payload) => self.dispatcher.handle_task(payload),
+                        Item::Unfit { reason } => self.dispatcher.handle_unfit_task(reason),
+                        Item::TooLarge { bytes } => self.dispatcher.handle_unfit_task(format!(
+                            "the task has {bytes} bytes, more than the {} that fit into a message; \
+                             see --message-max",
+                            self.task_bytes_max
+                        )),
+                    }
+                }
+                return;
+            }
+            Some(Ok(None)) => {
+                self.dispatcher.handle_input_end();
+                self.input_tasks = Some(self.dispatcher.snapshot().read);
+            }
+            Some(Err(error)) => self.handle_input_failed(error),
+            None => {}
+        }
+        self.chunks = None;
+    }
+
+    fn handle_event(&mut self, event: DownstreamEvent) -> Result<(), Fatal> {
+        let now = self.clock.now();
+        if let Err(gave_up) = self.links.handle_event(now, &mut self.dispatcher, event)
+            && !self.farewell.handle_sink_given_up(&self.dispatcher)
+        {
+            return Err(gave_up.fatal("the sink"));
+        }
+        while let Some(message) = self.links.poll_heard() {
+            self.dispatcher.handle_message(now, message);
+        }
+        Ok(())
+    }
+
+    fn handle_asked(&mut self, asked: Asked) -> Result<bool, Fatal> {
+        let is_over = self.dispatcher.ended().is_some();
+        self.chunks = None;
+        match asked {
+            Asked::Drain => {
+                if !is_over {
+                    self.audience.say(
+                        "stopping: finishing the tasks that were handed out; again to cancel them",
+                    );
+                }
+                self.farewell.handle_drain(&mut self.dispatcher);
+            }
+            Asked::Cancel => {
+                if !is_over {
+                    self.audience.say("cancelling");
+                }
+                self.farewell.handle_cancel(self.clock.now(), &mut self.dispatcher);
+            }
+            Asked::Quit if is_over => self.farewell.handle_drain(&mut self.dispatcher),
+            Asked::Quit => {
+                return Err(Fatal::quit("stopped at once; records may be missing"));
+            }
+        }
+        Ok(false)
+    }
+
+    fn drive(&mut self) -> Result<(), Fatal> {
+        let now = self.clock.now();
+        if self.farewell.review(now, &mut self.dispatcher) {
+            self.audience.say("nobody is left to finish what was handed out: cancelling it");
+        }
+        if now >= self.dispatcher.poll_timeout() {
+            self.dispatcher.handle_timeout(now);
+        }
+        self.links.go_on(now, &mut self.dispatcher);
+        Ok(())
+    }
+
+    fn poll_timeout(&self) -> Instant {
+        self.clock.instant(self.dispatcher.poll_timeout().min(self.farewell.poll_timeout()))
+    }
+
+    fn is_over(&self) -> bool {
+        self.farewell.exit(self.clock.now(), &self.dispatcher).is_some()
+    }
+
+    fn view(&mut self) -> ProgressView {
+        let snapshot = self.dispatcher.snapshot();
+        let unreached = self.links.unreached(self.clock.now(), &snapshot);
+        view(&snapshot, unreached, self.measured.as_ref())
     }
 }
 

@@ -458,6 +458,7 @@ impl WorkerArgs {
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
             late_max: Settings::late_max(self.exit_when_done, self.lanes.connect_timeout),
+            forgotten_max: Settings::forgotten_max(self.exit_when_done, self.lanes.connect_timeout),
             // Its parent wants to know whether what dies has ever worked.
             joined: parent::speaks_for_us().then(|| Inherited::from_env().datagram(0)).flatten(),
             // A parent sends its workers home: that is no news for its user.

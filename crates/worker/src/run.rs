@@ -4,9 +4,9 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tradewind_lanes::{Endpoint, LaneOptions, PushLane};
+use tradewind_lanes::{Dialler, Endpoint, LaneOptions, PushLane};
 use tradewind_node::doors::Port;
+use tradewind_node::drive::EVENTS_MAX;
 use tradewind_node::exit::{
     self, Audience, CLOSED, COMMAND, CONNECT, Fatal, HANDLER, OK, OUTPUT, OrExit, SYSTEM, USAGE,
     say,
@@ -14,7 +14,8 @@ use tradewind_node::exit::{
 use tradewind_node::links::{Conn, Inward, Outward, dialler, keep_inward, keep_outward, send};
 use tradewind_node::{Asked, Shutdown};
 use tradewind_proto::executor::{self, Executor, PutBack};
-use tradewind_proto::limits::BATCH_TASKS_MAX;
+use tradewind_proto::farewell::{WorkerExit, WorkerFarewell, WorkerRules, WorkerStep};
+use tradewind_proto::limits::{BATCH_TASKS_MAX, FORGOTTEN_MAX, LATE_MAX, LINGER, STARVED_MAX};
 use tradewind_proto::message::{self, Card, Layout, Role, ToWorker};
 use tradewind_proto::{Attempt, SessionId, Slot, Time};
 use tradewind_system::{Clock, random_id};
@@ -50,6 +51,9 @@ pub struct Settings {
     pub connect_timeout: Option<Duration>,
     /// Time after which a worker leaves that has never reached the ventilator: [`Settings::late_max`].
     pub late_max: Option<Duration>,
+    /// Time after which a worker leaves that has worked for a job and met no ventilator that knows it:
+    /// [`Settings::forgotten_max`].
+    pub forgotten_max: Option<Duration>,
     /// Gets one byte as soon as a job was heard of.
     pub joined: Option<UnixDatagram>,
     /// Who hears that it was stopped.
@@ -61,7 +65,26 @@ impl Settings {
     /// flags say no more than this: one that leaves with the job may have come after the end.
     #[must_use]
     pub fn late_max(exit_when_done: bool, connect_timeout: Option<Duration>) -> Option<Duration> {
-        (exit_when_done && connect_timeout.is_none()).then_some(Duration::from_secs(60))
+        (exit_when_done && connect_timeout.is_none()).then_some(LATE_MAX)
+    }
+
+    /// Returns the time after which a worker leaves that has worked for a job and met no ventilator that
+    /// knows it, if its flags say no more than this: one that leaves with the job may have missed the end.
+    #[must_use]
+    pub fn forgotten_max(
+        exit_when_done: bool,
+        connect_timeout: Option<Duration>,
+    ) -> Option<Duration> {
+        exit_when_done.then_some(connect_timeout.unwrap_or_default().max(FORGOTTEN_MAX))
+    }
+
+    fn rules(&self) -> WorkerRules {
+        WorkerRules {
+            exit_when_done: self.exit_when_done,
+            idle_max: self.exit_when_idle,
+            late_max: self.late_max,
+            forgotten_max: self.forgotten_max,
+        }
     }
 }
 
@@ -71,24 +94,8 @@ enum Event {
     Results(Outward),
 }
 
-/// Events that wait for the loop. What fills it up waits in the sockets.
-const EVENTS_MAX: usize = 256;
-
 /// How often a worker with short tasks sees what has ended, and sends the results.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
-
-/// How long the results' connection may take to deliver the last of them.
-const LINGER: Duration = Duration::from_secs(2);
-
-/// How long a worker that is to leave waits for somebody to take its results.
-const ALONE_MAX: Duration = Duration::from_secs(4);
-
-/// How long a worker that leaves because it can run nothing waits until what it has is somebody
-/// else's.
-const GIVEN_UP_MAX: Duration = Duration::from_secs(4);
-
-/// How long a worker tries in vain to start any task at all because its host lacks something.
-const STARVED_MAX: Duration = Duration::from_secs(60);
 
 /// When it is known how many slots a host has room for, after the first task that could not be started.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
@@ -114,9 +121,11 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         events_in.clone(),
         Event::Tasks,
     );
-    // Not before the ventilator has let us in: where there is no room for all, those that it has taken
-    // are those that the sink takes.
-    let mut to_sink = Some((dial(&settings.sink, Port::Results)?, events_in));
+    let to_sink = ToSink {
+        dialler: dial(&settings.sink, Port::Results)?,
+        connect_timeout: settings.connect_timeout,
+        events: events_in,
+    };
     tracing::info!(
         name = settings.name,
         slots = settings.slots,
@@ -124,115 +133,15 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         sink = %settings.sink,
         "the worker is up"
     );
-
-    let clock = Clock::default();
-    let running = Running::new(settings.runner, settings.slots, clock).or_exit(SYSTEM)?;
-    let executor = Executor::new(session, settings.slots);
-    let started = Instant::now();
-    let mut worker = Worker {
-        clock,
-        message_bytes_max: settings.lanes.message_bytes_max,
-        executor: if running.is_feeding() { executor.with_feeding() } else { executor },
-        running,
-        layout: Layout::Unsaid,
-        slots: settings.slots,
-        look_at: None,
-        ended: 0,
-        is_urgent: false,
-        sink: None,
-        joined: settings.joined,
-        has_ventilator: false,
-        had_ventilator: false,
-        late_ok: settings.late_ok,
-        is_asked_to_stop: false,
-        grace: settings.grace,
-        alone: None,
-        leaving: None,
-        shortage: Shortage::default(),
-        idle: Instant::now(),
-        idle_max: settings.exit_when_idle,
-    };
+    let (ventilator, audience) = (settings.ventilator.clone(), settings.audience);
+    let mut worker = Worker::new(settings, session, to_sink)?;
     // Goes before the worker does, which then waits for what it stops.
-    let _asked_again = shutdown.when_asked_again(stop_at_once);
-    let mut batch = Vec::with_capacity(EVENTS_MAX);
-    let mut has_more = false;
-    let mut looks = shutdown.take_looks();
-
-    while !worker.is_over(settings.exit_when_done) {
-        if let Some(late_max) = settings.late_max
-            && !worker.had_ventilator
-            && started.elapsed() >= late_max
-        {
-            let text = format!(
-                "the ventilator at {} was not reached in {late_max:?}, and --exit-when-done was \
-                 given: is the job over already? --connect-timeout waits longer",
-                settings.ventilator
-            );
-            return Err(worker.unreached(Fatal::new(CONNECT, text)));
-        }
-        let due = worker.clock.instant(worker.poll_timeout());
-        tokio::select! {
-            // In this order: what has ended first frees a slot, then come new tasks.
-            biased;
-            () = worker.running.called() => {}
-            asked = shutdown.asked() => {
-                worker.withdraw();
-                worker.handle_asked_to_stop(asked)?;
-            }
-            _ = events.recv_many(&mut batch, EVENTS_MAX) => {
-                // What is said now may be about tasks that lie on deck.
-                worker.withdraw();
-                for event in batch.drain(..) {
-                    worker.handle_event(event)?;
-                }
-                if worker.had_ventilator
-                    && let Some((dialler, events_in)) = to_sink.take()
-                {
-                    keep_outward(dialler, settings.connect_timeout, events_in, Event::Results);
-                }
-            }
-            () = looks.next() => worker.tell(),
-            () = tokio::task::yield_now(), if has_more => {}
-            () = tokio::time::sleep_until(due.into()), if !has_more => {}
-        }
-        has_more = worker.go_on();
-        if let Some(error) = live_failure() {
-            return Err(cannot_show(&error));
-        }
-    }
+    let asked_again = shutdown.when_asked_again(stop_at_once);
+    let exit = worker.work(&mut events, &mut shutdown).await?;
     worker.running.close();
-    // At the end of a job all that was said is stored: a thousand workers need not wait for the sink
-    // to hear so, nor it for them.
-    if let Some((_, lane)) = worker.sink.take()
-        && (worker.executor.is_drained() || !worker.executor.is_empty())
-    {
-        lane.close(LINGER).await;
-    }
-    if worker.executor.is_drained() && worker.has_ventilator {
-        // The goodbye goes round by the sink; were our end of the lane to overtake it, that would
-        // pass for our death, and what was just on its way to us for its cause.
-        let hung_up = async {
-            while let Some(event) = events.recv().await {
-                if matches!(event, Event::Tasks(Inward::Down { .. })) {
-                    return;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(LINGER, hung_up).await;
-    }
-    let tasks = worker.executor.snapshot().tasks_done;
-    tracing::info!(tasks, "the worker leaves");
-    match worker.leaving.take() {
-        Some(Leaving { code: OK, reason, .. }) => settings.audience.say(&reason),
-        Some(Leaving { code, reason, .. }) => return Err(Fatal::new(code, reason)),
-        None => {}
-    }
-    if worker.is_asked_to_stop {
-        let ended = if tasks == 1 { "1 task".to_owned() } else { format!("{tasks} tasks") };
-        let line = format!("stopped: {ended} ended here; what had not ended is handed back");
-        settings.audience.say(&line);
-    }
-    Ok(OK)
+    worker.say_goodbye(exit, &mut events).await;
+    drop(asked_again);
+    worker.outcome(exit, &ventilator, audience)
 }
 
 /// Standard output takes nothing any more that commands write.
@@ -244,8 +153,17 @@ fn cannot_show(error: &std::io::Error) -> Fatal {
     }
 }
 
+/// The way to the sink, not taken before the ventilator has let us in: where there is no room for all,
+/// those that it has taken are those that the sink takes.
+struct ToSink {
+    dialler: Dialler,
+    connect_timeout: Option<Duration>,
+    events: mpsc::Sender<Event>,
+}
+
 struct Worker {
     clock: Clock,
+    farewell: WorkerFarewell,
     /// Bytes of the largest message that is taken here.
     message_bytes_max: u64,
     executor: Executor,
@@ -260,22 +178,17 @@ struct Worker {
     ended: usize,
     /// One of these must be known of at once.
     is_urgent: bool,
+    to_sink: Option<ToSink>,
     sink: Option<(Conn, PushLane)>,
     /// Waits to hear that a job was heard of.
     joined: Option<UnixDatagram>,
-    has_ventilator: bool,
-    /// At any time.
-    had_ventilator: bool,
     late_ok: bool,
     is_asked_to_stop: bool,
     grace: Duration,
-    /// Since when it was to leave, ran nothing, and had nobody to give its results to.
-    alone: Option<Instant>,
     leaving: Option<Leaving>,
     shortage: Shortage,
-    /// Since when it has had no task.
-    idle: Instant,
-    idle_max: Option<Duration>,
+    /// Bytes that were sent to the sink on connections that have ended.
+    sent_bytes: u64,
 }
 
 /// A worker leaves of its own accord.
@@ -283,40 +196,150 @@ struct Leaving {
     /// What it exits with.
     code: u8,
     reason: String,
-    /// Since when it has run nothing.
-    since: Option<Instant>,
 }
 
 /// What the host lacks.
 #[derive(Default)]
 struct Shortage {
-    /// Since when no task at all could be started.
-    starved: Option<Instant>,
     /// What is to be said about it, and when: by then it is known how many slots are left.
-    unsaid: Option<(Instant, String)>,
+    unsaid: Option<(Time, String)>,
     /// When it was last said that nothing can be started.
-    said: Option<Instant>,
+    said: Option<Time>,
     /// When slots were last taken away so that commands can start processes too.
-    left_room: Option<Instant>,
+    left_room: Option<Time>,
 }
 
 impl Worker {
-    fn is_over(&self, exit_when_done: bool) -> bool {
-        let is_done = exit_when_done && self.executor.snapshot().jobs_done > 0;
-        // One that never had anything to do with anybody need not say goodbye.
-        let is_to_leave = self.is_asked_to_stop || self.leaving.is_some();
-        let is_idle = is_to_leave && self.sink.is_none() && self.executor.is_empty();
-        let is_left = self.alone.is_some_and(|since| since.elapsed() > ALONE_MAX);
-        let since = self.leaving.as_ref().and_then(|leaving| leaving.since);
-        let is_given_up = since.is_some_and(|since| since.elapsed() > GIVEN_UP_MAX);
-        is_done || is_idle || is_left || is_given_up || self.executor.is_drained()
+    fn new(settings: Settings, session: SessionId, to_sink: ToSink) -> Result<Self, Fatal> {
+        let clock = Clock::default();
+        let farewell = WorkerFarewell::new(settings.rules());
+        let running = Running::new(settings.runner, settings.slots, clock).or_exit(SYSTEM)?;
+        let executor = Executor::new(session, settings.slots);
+        Ok(Self {
+            clock,
+            farewell,
+            message_bytes_max: settings.lanes.message_bytes_max,
+            executor: if running.is_feeding() { executor.with_feeding() } else { executor },
+            running,
+            layout: Layout::Unsaid,
+            slots: settings.slots,
+            look_at: None,
+            ended: 0,
+            is_urgent: false,
+            to_sink: Some(to_sink),
+            sink: None,
+            joined: settings.joined,
+            late_ok: settings.late_ok,
+            is_asked_to_stop: false,
+            grace: settings.grace,
+            leaving: None,
+            shortage: Shortage::default(),
+            sent_bytes: 0,
+        })
+    }
+
+    /// Works until it leaves.
+    async fn work(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        shutdown: &mut Shutdown,
+    ) -> Result<WorkerExit, Fatal> {
+        let mut batch = Vec::with_capacity(EVENTS_MAX);
+        let mut has_more = false;
+        let mut looks = shutdown.take_looks();
+        loop {
+            if let Some(exit) = self.farewell.exit(self.clock.now(), &self.executor) {
+                return Ok(exit);
+            }
+            let due = self.clock.instant(self.poll_timeout());
+            tokio::select! {
+                // In this order: what has ended first frees a slot, then come new tasks.
+                biased;
+                () = self.running.called() => {}
+                asked = shutdown.asked() => {
+                    self.withdraw();
+                    self.handle_asked_to_stop(asked)?;
+                }
+                _ = events.recv_many(&mut batch, EVENTS_MAX) => {
+                    // What is said now may be about tasks that lie on deck.
+                    self.withdraw();
+                    batch.drain(..).try_for_each(|event| self.handle_event(event))?;
+                }
+                () = looks.next() => self.tell(),
+                () = tokio::task::yield_now(), if has_more => {}
+                () = tokio::time::sleep_until(due.into()), if !has_more => {}
+            }
+            has_more = self.go_on();
+            if let Some(error) = live_failure() {
+                return Err(cannot_show(&error));
+            }
+        }
+    }
+
+    /// Sees that what it has said last is heard.
+    async fn say_goodbye(&mut self, exit: WorkerExit, events: &mut mpsc::Receiver<Event>) {
+        let is_drained = exit == WorkerExit::Drained;
+        // At the end of a job all that was said is stored: a thousand workers need not wait for the sink
+        // to hear so, nor it for them.
+        if let Some((_, lane)) = self.sink.take()
+            && (is_drained || !self.executor.is_empty())
+        {
+            lane.close(LINGER).await;
+        }
+        if is_drained && self.farewell.has_ventilator() {
+            // The goodbye goes round by the sink; were our end of the lane to overtake it, that would
+            // pass for our death, and what was just on its way to us for its cause.
+            let hung_up = async {
+                while let Some(event) = events.recv().await {
+                    if matches!(event, Event::Tasks(Inward::Down { .. })) {
+                        return;
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(LINGER, hung_up).await;
+        }
+    }
+
+    /// What is left to say, and what to exit with.
+    fn outcome(self, exit: WorkerExit, ventilator: &Endpoint, audience: Audience) -> exit::Outcome {
+        let tasks = self.executor.snapshot().tasks_done;
+        tracing::info!(tasks, "the worker leaves");
+        match exit {
+            WorkerExit::Late(late_max) => {
+                let text = format!(
+                    "the ventilator at {ventilator} was not reached in {late_max:?}, and \
+                     --exit-when-done was given: is the job over already? --connect-timeout waits \
+                     longer"
+                );
+                return Err(self.unreached(Fatal::new(CONNECT, text)));
+            }
+            WorkerExit::Forgotten(forgotten_max) => {
+                let text = format!(
+                    "for {forgotten_max:?} no ventilator that knows the job was met at {ventilator}, \
+                     and --exit-when-done was given: is the job over? --connect-timeout waits longer"
+                );
+                return Err(Fatal::new(CONNECT, text));
+            }
+            WorkerExit::JobDone | WorkerExit::Drained | WorkerExit::Alone => {}
+        }
+        match self.leaving {
+            Some(Leaving { code: OK, reason }) => audience.say(&reason),
+            Some(Leaving { code, reason }) => return Err(Fatal::new(code, reason)),
+            None => {}
+        }
+        if self.is_asked_to_stop {
+            let ended = if tasks == 1 { "1 task".to_owned() } else { format!("{tasks} tasks") };
+            let line = format!("stopped: {ended} ended here; what had not ended is handed back");
+            audience.say(&line);
+        }
+        Ok(OK)
     }
 
     /// Says how things stand.
     fn tell(&self) {
         let snapshot = self.executor.snapshot();
         let (running, queued, done) = (snapshot.running, snapshot.queued, snapshot.tasks_done);
-        let missing = match (self.has_ventilator, self.sink.is_some()) {
+        let missing = match (self.farewell.has_ventilator(), self.sink.is_some()) {
             (true, true) => "",
             (false, true) => ", no connection to the ventilator",
             (true, false) => ", no connection to the sink",
@@ -326,58 +349,75 @@ impl Worker {
     }
 
     fn poll_timeout(&self) -> Time {
-        let due = self.executor.poll_timeout();
-        let idle_ends = self.idle_max.map(|max| self.clock.time((self.idle + max).into()));
-        let say_at = self.shortage.unsaid.as_ref().map(|(at, _)| self.clock.time((*at).into()));
-        [self.look_at, idle_ends, say_at].into_iter().flatten().fold(due, Time::min)
+        let due = self.executor.poll_timeout().min(self.farewell.poll_timeout());
+        let say_at = self.shortage.unsaid.as_ref().map(|(at, _)| *at);
+        [self.look_at, say_at].into_iter().flatten().fold(due, Time::min)
     }
 
     fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
         match event {
             Event::Tasks(Inward::Up { .. }) => {
                 tracing::info!("connected to the ventilator");
-                self.has_ventilator = true;
-                self.had_ventilator = true;
+                self.farewell.handle_ventilator_connected();
+                if let Some(ToSink { dialler, connect_timeout, events }) = self.to_sink.take() {
+                    keep_outward(dialler, connect_timeout, events, Event::Results);
+                }
             }
             Event::Tasks(Inward::Message { message, .. }) => {
                 if let Some(joined) = self.joined.take() {
                     // A parent that has gone will be noticed otherwise.
                     let _ = joined.send(&[1]);
                 }
+                self.farewell.handle_message(&message);
                 self.executor.handle_message(message);
                 self.follow_layout();
             }
             Event::Tasks(Inward::Down { .. }) => {
                 tracing::info!("lost the ventilator");
-                self.has_ventilator = false;
+                self.farewell.handle_ventilator_disconnected();
             }
             Event::Results(Outward::Up { conn, card, lane }) => {
                 tracing::info!("connected to the sink");
                 self.sink = Some((conn, lane));
                 self.executor.handle_sink_limit(card.message_bytes_max, self.message_bytes_max);
                 self.executor.handle_sink_connected();
+                self.farewell.handle_sink_connected();
             }
             Event::Results(Outward::Down { conn, reason }) => {
                 if self.sink.as_ref().is_some_and(|(current, _)| *current == conn) {
                     tracing::info!(%reason, "lost the sink");
+                    self.sent_bytes += self.lane_bytes();
                     self.sink = None;
                     self.executor.handle_sink_disconnected();
+                    self.farewell.handle_sink_disconnected();
                 }
             }
             Event::Tasks(Inward::GaveUp(gave_up)) => {
-                return Err(self.unreached(gave_up.fatal("the ventilator")));
+                return self.handle_given_up(gave_up.fatal("the ventilator"));
             }
             Event::Results(Outward::GaveUp(gave_up)) => {
-                return Err(self.unreached(gave_up.fatal("the sink")));
+                return self.handle_given_up(gave_up.fatal("the sink"));
             }
         }
         Ok(())
     }
 
+    fn handle_given_up(&mut self, fatal: Fatal) -> Result<(), Fatal> {
+        if self.farewell.handle_peer_given_up(&self.executor) {
+            return Ok(());
+        }
+        Err(self.unreached(fatal))
+    }
+
+    /// Bytes that were sent on the connection to the sink that stands.
+    fn lane_bytes(&self) -> u64 {
+        self.sink.as_ref().map_or(0, |(_, lane)| lane.traffic().bytes_out())
+    }
+
     /// How it ends that somebody cannot be reached. Both may be gone with the job, and which of them
     /// is given up first is chance.
     fn unreached(&self, fatal: Fatal) -> Fatal {
-        let is_late = fatal.code == CONNECT && self.late_ok && !self.had_ventilator;
+        let is_late = fatal.code == CONNECT && self.late_ok && !self.farewell.had_ventilator();
         Fatal { code: if is_late { OK } else { fatal.code }, ..fatal }
     }
 
@@ -434,10 +474,10 @@ impl Worker {
 
     /// Leaves, handing back what has not started, and what runs after this time.
     fn leave(&mut self, code: u8, reason: String, grace: Duration) {
-        if self.leaving.is_none() && !self.is_asked_to_stop {
+        let (now, executor) = (self.clock.now(), &mut self.executor);
+        if self.farewell.handle_leave(now, grace, clip(reason.clone()), executor) {
             tracing::info!("leaving: {reason}");
-            self.executor.handle_leave(self.clock.now(), grace, clip(reason.clone()));
-            self.leaving = Some(Leaving { code, reason, since: None });
+            self.leaving = Some(Leaving { code, reason });
         }
     }
 
@@ -461,17 +501,17 @@ impl Worker {
                 if lack == Lack::Processes {
                     self.leave_room();
                 }
-                let say_at = Instant::now() + SETTLED_AFTER;
+                let say_at = self.clock.now() + SETTLED_AFTER;
                 self.shortage.unsaid.get_or_insert((say_at, format!("{lack}: {reason}")));
             }
             PutBack::Returned => {
-                let starved = self.shortage.starved.get_or_insert_with(Instant::now).elapsed();
-                if starved > STARVED_MAX {
+                let now = self.clock.now();
+                if self.farewell.handle_starved(now) {
                     let reason = format!("no task could be started for {STARVED_MAX:?}: {reason}");
                     return self.leave(SYSTEM, reason, Duration::ZERO);
                 }
-                if self.shortage.said.is_none_or(|said| said.elapsed() > STARVED_MAX / 2) {
-                    self.shortage.said = Some(Instant::now());
+                if self.shortage.said.is_none_or(|said| now.since(said) > STARVED_MAX / 2) {
+                    self.shortage.said = Some(now);
                     tracing::warn!("{reason}; nothing else runs here, so tasks are handed back");
                 }
             }
@@ -482,28 +522,28 @@ impl Worker {
     /// Where processes are used up, commands cannot start any either, and fail for it: half of what
     /// runs is enough from now on.
     fn leave_room(&mut self) {
-        if self.shortage.left_room.is_none_or(|at| at.elapsed() > SETTLED_AFTER) {
-            self.shortage.left_room = Some(Instant::now());
+        let now = self.clock.now();
+        if self.shortage.left_room.is_none_or(|at| now.since(at) > SETTLED_AFTER) {
+            self.shortage.left_room = Some(now);
             self.executor.set_slots((self.executor.slots_now() / 2).max(1));
         }
     }
 
     /// Says what the host lacks, once it has settled.
-    fn say_shortage(&mut self) {
+    fn say_shortage(&mut self, now: Time) {
         let slots = self.executor.slots_now();
         if slots < self.slots
-            && let Some((_, reason)) =
-                self.shortage.unsaid.take_if(|(say_at, _)| *say_at <= Instant::now())
-            && self.shortage.said.is_none_or(|said| said.elapsed() > STARVED_MAX / 2)
+            && let Some((_, reason)) = self.shortage.unsaid.take_if(|(say_at, _)| *say_at <= now)
+            && self.shortage.said.is_none_or(|said| now.since(said) > STARVED_MAX / 2)
         {
-            self.shortage.said = Some(Instant::now());
+            self.shortage.said = Some(now);
             tracing::warn!("{reason}: running {slots} at once instead of {}", self.slots);
         }
     }
 
     fn handle_finished(&mut self, finished: Finished) {
         let Finished { slot, started_us, ran_us, outcome, reported, next, .. } = finished;
-        self.shortage.starved = None;
+        self.farewell.handle_ran();
         self.executor.handle_finished(executor::Finished {
             slot,
             started_us,
@@ -529,7 +569,7 @@ impl Worker {
         );
         self.is_asked_to_stop = true;
         self.running.notice_leaving();
-        self.executor.handle_drain(self.clock.now(), self.grace);
+        self.farewell.handle_drain(self.clock.now(), self.grace, &mut self.executor);
         Ok(())
     }
 
@@ -540,26 +580,23 @@ impl Worker {
         if let Some(reason) = self.running.given_up() {
             self.leave(HANDLER, reason, Duration::ZERO);
         }
-        self.say_shortage();
-        let snapshot = self.executor.snapshot();
-        if snapshot.running > 0 || snapshot.queued > 0 {
-            self.idle = Instant::now();
-        } else if let Some(idle_max) = self.idle_max.filter(|max| self.idle.elapsed() >= *max) {
-            self.leave(OK, format!("no task for {idle_max:?}: the worker leaves"), Duration::ZERO);
-        }
-        if let Some(leaving) = &mut self.leaving
-            && snapshot.running == 0
-        {
-            leaving.since.get_or_insert_with(Instant::now);
+        self.say_shortage(now);
+        let sent_bytes = self.sent_bytes + self.lane_bytes();
+        match self.farewell.review(now, &mut self.executor, sent_bytes) {
+            Some(WorkerStep::Idle(idle_max)) => {
+                let reason = format!("no task for {idle_max:?}: the worker leaves");
+                self.leave(OK, reason, Duration::ZERO);
+            }
+            Some(WorkerStep::GaveUp { results }) => tracing::warn!(
+                results,
+                "leaving with results that were not stored in time; where the sink does not have \
+                 them, their tasks run again elsewhere"
+            ),
+            None => {}
         }
         if now >= self.executor.poll_timeout() {
             self.executor.handle_timeout(now);
         }
-        let is_alone = (self.is_asked_to_stop || self.leaving.is_some())
-            && self.sink.is_none()
-            && !self.has_ventilator
-            && self.executor.snapshot().running == 0;
-        self.alone = is_alone.then(|| self.alone.unwrap_or_else(Instant::now));
         while let Some(stop) = self.executor.poll_stop() {
             self.running.stop(stop);
         }

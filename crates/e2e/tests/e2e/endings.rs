@@ -96,3 +96,39 @@ fn asked_to_stop_as_early_as_can_be_it_has_been_stopped() {
     }
     scene.assert_nothing_left();
 }
+
+#[test]
+fn a_sink_that_gives_up_on_its_ventilator_at_the_end_reports_the_end() {
+    let scene = Scene::new();
+    scene.file("wait.sh", "while [ ! -e go ]; do sleep 0.02; done; echo $1");
+    let mut worker = scene.worker("w").words("--exit-when-done -- sh wait.sh {}").start();
+    let mut ventilator = scene.ventilator().input("1\n").start();
+    let mut sink = scene.sink().words("--connect-timeout 1s --output out").start();
+    wait_until("the task runs", || scene.count("sh wait.sh") > 0);
+    wait_until("the sink knows how many tasks there are", || {
+        sink.signal(Signal::USR1);
+        sink.stderr().contains("0 of 1 done")
+    });
+    ventilator.signal(Signal::STOP);
+    scene.file("go", "");
+    wait_until("the record is there", || scene.read("out") == b"1\n");
+    ventilator.kill();
+    let ended = sink.wait().expect(0);
+    assert_eq!(summary_counts(&ended.stderr), Some("1 task: 1 ok"));
+    worker.signal(Signal::TERM);
+    worker.wait().expect(0);
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn a_worker_that_is_to_leave_and_gives_up_on_its_peers_has_left() {
+    let scene = Scene::new();
+    let mut worker = scene.worker("w").words("--connect-timeout 2s --echo").start();
+    let mut ventilator = scene.ventilator().keep_stdin().start();
+    worker.wait_for_stderr("connected to the ventilator");
+    ventilator.kill();
+    worker.wait_for_stderr("lost the ventilator");
+    worker.signal(Signal::TERM);
+    worker.wait().expect(0);
+    scene.assert_nothing_left();
+}

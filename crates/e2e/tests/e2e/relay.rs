@@ -4,7 +4,9 @@ use std::io::Write as _;
 use std::net::SocketAddrV4;
 
 use serde_json::Value;
-use tradewind_e2e::{Process, Scene, Signal, Start, random, wait_until};
+use tradewind_e2e::{
+    PATIENCE, Process, Scene, Signal, Start, random, wait_for_as_long_as, wait_until,
+};
 
 /// Three stages, two relays between them, at a scene's address.
 struct Stages<'a> {
@@ -249,6 +251,61 @@ fn a_relay_that_takes_the_place_of_one_killed_after_the_end_is_told_of_it() {
     }
     others.into_iter().for_each(|relay| drop(relay.wait().expect(0)));
     assert_eq!(scene.read("out"), b"1\n");
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn a_sink_that_has_everything_does_not_wait_beside_a_relay_that_knows_no_job() {
+    let scene = Scene::new();
+    let stages = Stages { scene: &scene };
+    scene.file("wait.sh", "while [ ! -e go ]; do sleep 0.02; done; echo $1");
+    let mut others = stages.start(["--echo", "--echo", "-- sh wait.sh {}"]);
+    let mut ventilator = stages.ventilator().input("1\n").start();
+    let mut sink = stages.sink().words("--output out").start();
+    wait_until("the last stage runs", || scene.count("sh wait.sh") > 0);
+    wait_until("the sink knows how many tasks there are", || {
+        sink.signal(Signal::USR1);
+        sink.stderr().contains("0 of 1 done")
+    });
+    // Nobody tells the sink that the ventilator knows.
+    others[1].signal(Signal::STOP);
+    scene.file("go", "");
+    wait_until("the record is there", || lines(&scene.read("out")) == 1);
+    ventilator.kill();
+    others[0].kill();
+    others[1].kill();
+    others[1] = stages.relay(2).start();
+    others[1].wait_for_stderr("the relay is up");
+    // It says half a minute that it is there, and then it is as good as not there.
+    sink.wait().expect(0);
+    assert_eq!(scene.read("out"), b"1\n");
+    others.iter_mut().for_each(|process| process.signal(Signal::TERM));
+    others.into_iter().for_each(|process| drop(process.wait()));
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn a_worker_that_leaves_does_not_wait_for_a_later_stage_without_workers() {
+    let scene = Scene::new();
+    let stages = Stages { scene: &scene };
+    let relays: Vec<_> = (1..STAGES).map(|stage| stages.relay(stage).start()).collect();
+    scene.file("first.sh", "echo $1 >> ran; echo $1");
+    let mut first = stages.worker(0, "first").words("-- sh first.sh {}").start();
+    let ventilator = stages.ventilator().input("1\n2\n").start();
+    let sink = stages.sink().words("--output out").start();
+    wait_until("the first stage is through", || lines(&scene.read("ran")) == 2);
+    first.signal(Signal::TERM);
+    // It waits a minute for its results to be stored.
+    wait_for_as_long_as(2 * PATIENCE, "it leaves", || first.status());
+    let ended = first.wait().expect(0);
+    assert!(ended.stderr.contains("not stored in time"), "{}", ended.stderr);
+    let others = [stages.worker(1, "second"), stages.worker(2, "third")];
+    let others = others.map(|worker| worker.arg("--echo").start());
+    sink.wait().expect(0);
+    ventilator.wait().expect(0);
+    others.into_iter().chain(relays).for_each(|process| drop(process.wait().expect(0)));
+    assert_eq!(scene.read("out"), b"1\n2\n");
+    assert_eq!(lines(&scene.read("ran")), 2, "the relay has had its results");
     scene.assert_nothing_left();
 }
 
