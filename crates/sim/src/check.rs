@@ -404,6 +404,14 @@ impl Check {
         }
     }
 
+    /// Somebody leaves because the job is over.
+    pub(crate) fn left(&mut self, who: &str) {
+        let (first, count) = (self.first_missing, self.tasks.len() as u64);
+        if !self.is_stopped && first < count {
+            self.fail(|| format!("{who} left while {first} had no record"));
+        }
+    }
+
     /// The job is over, and so many tasks were in it.
     pub(crate) fn complete(&mut self, total: u64) {
         if !self.is_stopped && total != self.tasks.len() as u64 {

@@ -12,9 +12,10 @@ use tradewind_proto::message::{
     ToWorker,
 };
 use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, TaskHash};
-use tradewind_wire::encode;
+use tradewind_wire::{decode, encode};
 
 use crate::event::{Event, Instant, Process, Route};
+use crate::ventilator::Ventilator;
 use crate::worker::Worker;
 use crate::world::World;
 
@@ -277,9 +278,10 @@ impl World {
             }
             Fault::Leave { seat, back_us } => {
                 let Some(worker) = self.seated(seat) else { return };
-                self.workers[worker].is_leaving = true;
                 let now = self.time_of(Process::Worker(worker));
-                self.workers[worker].executor.handle_drain(now, LEAVE_GRACE);
+                let Worker { leaving_since, farewell, executor, .. } = &mut self.workers[worker];
+                *leaving_since = Some(self.now);
+                farewell.handle_drain(now, LEAVE_GRACE, executor);
                 self.drive(Process::Worker(worker));
                 if let Some(back) = back_us {
                     self.queue.push(self.now + back, Event::Spawn(seat));
@@ -302,6 +304,9 @@ impl World {
             Fault::Inject { who, choice } => {
                 if let Some(process) = self.process(who) {
                     let frame = stranger(process, choice);
+                    if self.would_believe(process, &frame) {
+                        return;
+                    }
                     self.queue.push(self.now, Event::Injected(process, frame));
                 }
             }
@@ -318,7 +323,8 @@ impl World {
                 if !self.ventilator.is_alive || self.ventilator.dispatcher.is_resuming() {
                     return;
                 }
-                self.ventilator.dispatcher.handle_drain();
+                let Ventilator { farewell, dispatcher, .. } = &mut self.ventilator;
+                farewell.handle_drain(dispatcher);
                 self.check.stopped();
                 self.drive(Process::Ventilator);
             }
@@ -326,12 +332,21 @@ impl World {
                 if !self.ventilator.is_alive || self.ventilator.dispatcher.is_resuming() {
                     return;
                 }
-                self.ventilator.dispatcher.handle_cancel();
+                let now = self.time_of(Process::Ventilator);
+                let Ventilator { farewell, dispatcher, .. } = &mut self.ventilator;
+                farewell.handle_cancel(now, dispatcher);
                 self.check.stopped();
                 self.check.cancelled();
                 self.drive(Process::Ventilator);
             }
         }
+    }
+
+    /// A worker that knows no job yet takes anybody's word that it is over: it has dialled him.
+    fn would_believe(&self, process: Process, frame: &Bytes) -> bool {
+        let Process::Worker(worker) = process else { return false };
+        let is_end = matches!(decode(frame), Ok(ToWorker::Done { .. }));
+        is_end && self.workers[worker].executor.job().is_none()
     }
 
     fn process(&self, who: Who) -> Option<Process> {
@@ -346,7 +361,9 @@ impl World {
 
     /// The worker that lives in a seat and means to stay.
     pub(crate) fn seated(&self, seat: usize) -> Option<usize> {
-        let is_it = |worker: &Worker| worker.seat == seat && worker.is_alive && !worker.is_leaving;
+        let is_it = |worker: &Worker| {
+            worker.seat == seat && worker.is_alive && worker.leaving_since.is_none()
+        };
         self.workers.iter().position(is_it)
     }
 

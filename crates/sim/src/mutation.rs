@@ -45,6 +45,15 @@ pub enum Mutation {
     KillNeighbour,
     /// A second sink displaces the first.
     NewestSink,
+    /// A sink takes whoever says that it is there for a ventilator that knows the job. Not among
+    /// [`ALL`](Self::ALL): a relay must die in the moment between two messages.
+    TrustStranger,
+    /// A worker waits for its results to be settled, however long that takes.
+    WaitUnsettled,
+    /// A worker that missed the end of its job waits for another one.
+    NeverForget,
+    /// A process that was told to give up on peers does so when it only waits to tell of the end.
+    ReportTimeout,
     /// One in what a dispatcher keeps.
     Ledger(LedgerBug),
     /// A sink that starts again forgets a record that is in its spool.
@@ -56,8 +65,8 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    /// All of them.
-    pub const ALL: [Self; 26] = [
+    /// Those that some hundred seeds find.
+    pub const ALL: [Self; 29] = [
         Self::DropReceipt,
         Self::DropTasks,
         Self::RepeatTasks,
@@ -84,5 +93,8 @@ impl Mutation {
         Self::ForgetSpooled,
         Self::EarlyRelease,
         Self::EarlySpooled,
+        Self::WaitUnsettled,
+        Self::NeverForget,
+        Self::ReportTimeout,
     ];
 }

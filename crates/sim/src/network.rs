@@ -9,6 +9,10 @@ use tradewind_wire::decode;
 
 use crate::event::{ConnectionId, End, Event, Instant, Process, Route};
 use crate::mutation::Mutation;
+use crate::relay::RelayNode;
+use crate::sink::Sink;
+use crate::ventilator::Ventilator;
+use crate::worker::Worker;
 use crate::world::World;
 
 #[derive(Debug)]
@@ -96,14 +100,19 @@ impl World {
     }
 
     pub(crate) fn dial(&mut self, route: Route) {
-        if self.dialled(route).is_some() {
+        if self.dialled(route).is_some() || self.given_up.contains(&route) {
             return;
         }
         let listener = route.at(route.dialling_end().other());
         if self.is_blocked(route) || !self.is_alive(listener) {
-            self.dial_later(route);
+            if self.is_dialled_in_vain(route) {
+                self.give_up(route);
+            } else {
+                self.dial_later(route);
+            }
             return;
         }
+        self.dialling.retain(|(dialled, _)| *dialled != route);
         let id = self.connections.len();
         let opens_at = [self.now + self.delay(), self.now + self.delay()];
         self.connections.push(Connection {
@@ -123,7 +132,79 @@ impl World {
     /// A process that has just started dials, whatever the one before had.
     pub(crate) fn dial_anew(&mut self, route: Route) {
         *self.dialled_mut(route) = None;
+        self.dialling.retain(|(dialled, _)| *dialled != route);
+        self.given_up.retain(|given_up| *given_up != route);
         self.dial_later(route);
+    }
+
+    /// Has the time passed in which a peer is to be reached?
+    fn is_dialled_in_vain(&mut self, route: Route) -> bool {
+        let Some(timeout) = self.plan.connect_timeout_us else { return false };
+        match self.dialling.iter().find(|(dialled, _)| *dialled == route) {
+            Some((_, since)) => self.now >= since + timeout,
+            None => {
+                self.dialling.push((route, self.now));
+                false
+            }
+        }
+    }
+
+    /// A peer is not dialled any more: a process that cannot do without ends, and is started again.
+    fn give_up(&mut self, route: Route) {
+        self.given_up.push(route);
+        let process = route.dialler();
+        self.trace.say(self.now, || format!("{process:?} gives up {route:?}"));
+        let (can_do_without, is_over) = self.tell_given_up(process, route);
+        if can_do_without && self.mutation != Some(Mutation::ReportTimeout) {
+            self.drive(process);
+            return;
+        }
+        if is_over {
+            self.check.fail(|| format!("{process:?} reports a time-out instead of the end"));
+        }
+        match process {
+            Process::Ventilator => self.kill_ventilator(false),
+            Process::Relay(relay) => self.kill_relay(relay, false),
+            Process::Sink => self.kill_sink(false),
+            Process::Worker(worker) => {
+                let seat = self.workers[worker].seat;
+                self.kill(worker, false);
+                return self.seat_if_needed(seat);
+            }
+        }
+        self.queue.push(self.now + 1_000_000, Event::Revive(process));
+    }
+
+    /// Returns what the rules of leaving say: whether the process can do without, and whether what it
+    /// would say is the end of the job.
+    fn tell_given_up(&mut self, process: Process, route: Route) -> (bool, bool) {
+        match process {
+            Process::Ventilator => {
+                let Ventilator { farewell, dispatcher, .. } = &mut self.ventilator;
+                let is_over = dispatcher.ended().is_some();
+                (farewell.handle_sink_given_up(dispatcher), is_over)
+            }
+            Process::Relay(relay) => {
+                let RelayNode { farewell, relay, .. } = &mut self.relays[relay];
+                let is_ended = relay.downstream().ended().is_some();
+                if matches!(route, Route::Job(_)) {
+                    (farewell.handle_sink_given_up(relay), is_ended)
+                } else {
+                    let is_over = relay.is_all_stored() || is_ended;
+                    (farewell.handle_ventilator_given_up(relay), is_over)
+                }
+            }
+            Process::Sink => {
+                let Sink { farewell, collector, .. } = &mut self.sink;
+                let is_over = collector.is_all_stored();
+                (farewell.handle_ventilator_given_up(collector), is_over)
+            }
+            Process::Worker(worker) => {
+                let Worker { farewell, executor, .. } = &mut self.workers[worker];
+                let is_over = executor.is_draining();
+                (farewell.handle_peer_given_up(executor), is_over)
+            }
+        }
     }
 
     fn dial_later(&mut self, route: Route) {
@@ -160,12 +241,16 @@ impl World {
                 let lane = LaneId(id as u64);
                 self.dispatcher(process).handle_lane_opened(now, lane, &card);
             }
-            (Route::Tasks(worker, _), End::Receiver) => self.repeat_tasks(worker),
+            (Route::Tasks(worker, _), End::Receiver) => {
+                self.workers[worker].farewell.handle_ventilator_connected();
+                self.repeat_tasks(worker);
+            }
             (Route::Results(worker, _), End::Sender) => {
                 let is_first = !std::mem::replace(&mut self.workers[worker].was_connected, true);
                 if is_first || self.mutation != Some(Mutation::ForgetSinkConnected) {
                     self.workers[worker].executor.handle_sink_connected();
                 }
+                self.workers[worker].farewell.handle_sink_connected();
             }
             (Route::Results(worker, _), End::Receiver) => {
                 let worker = &self.workers[worker];
@@ -180,7 +265,15 @@ impl World {
                     self.dispatcher(process).handle_sink_connected();
                 }
             }
-            (Route::Job(_), End::Receiver) => {}
+            (Route::Job(_), End::Receiver) => {
+                self.desk(process).ventilators.insert(id);
+                match process {
+                    Process::Relay(relay) => {
+                        self.relays[relay].farewell.handle_ventilator_connected();
+                    }
+                    _ => self.sink.farewell.handle_ventilator_connected(),
+                }
+            }
             (Route::Receipts(_), End::Sender) => {
                 self.collector(process).handle_ventilator_connected();
             }
@@ -220,8 +313,14 @@ impl World {
                     self.dispatcher(process).handle_lane_gone(LaneId(id as u64));
                 }
             }
-            (Route::Tasks(..) | Route::Job(_), End::Receiver) => {}
+            (Route::Tasks(worker, _), End::Receiver) => {
+                self.workers[worker].farewell.handle_ventilator_disconnected();
+            }
+            (Route::Job(_), End::Receiver) => {
+                self.desk(process).ventilators.remove(&id);
+            }
             (Route::Results(worker, _), End::Sender) => {
+                self.workers[worker].farewell.handle_sink_disconnected();
                 self.workers[worker].executor.handle_sink_disconnected();
             }
             (Route::Results(worker, _), End::Receiver) => {
@@ -281,6 +380,7 @@ impl World {
         }
         let process = connection.route.at(End::Receiver);
         let session = self.workers[worker].session;
+        self.workers[worker].sent_bytes += self.plan.result_rate.unwrap_or(0);
         self.collector(process).handle_alive(session);
         self.drive(process);
     }

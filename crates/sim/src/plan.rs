@@ -42,6 +42,10 @@ pub struct Plan {
     pub notice_us_max: u64,
     /// What goes wrong, and when.
     pub faults: Vec<(u64, Fault)>,
+    /// What goes wrong when everything is stored, and how long after that, in microseconds.
+    pub at_end: Vec<(u64, Fault)>,
+    /// How long a process tries to reach another one before it gives up, in microseconds.
+    pub connect_timeout_us: Option<u64>,
     /// Nothing goes wrong from here on.
     pub calm_at: u64,
     /// No worker has a reason to be declared lost.
@@ -180,6 +184,8 @@ impl Plan {
             write_us: if rng.bool() { (20, 200) } else { (500, 20_000) },
             notice_us_max: if rng.bool() { 50_000 } else { 30 * SECOND },
             faults: Vec::new(),
+            at_end: Vec::new(),
+            connect_timeout_us: None,
             calm_at: 0,
             is_safe: is_calm,
             is_fair,

@@ -1,5 +1,6 @@
 //! A relay's shell.
 
+use tradewind_proto::farewell::RelayFarewell;
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::relay::{Relay, RelayConfig};
 use tradewind_proto::{SessionId, Time};
@@ -12,7 +13,10 @@ use crate::world::{Clock, World};
 
 pub(crate) struct RelayNode {
     pub(crate) relay: Relay,
+    pub(crate) farewell: RelayFarewell,
     pub(crate) is_alive: bool,
+    /// It has left by its own rules, and is not started again.
+    pub(crate) has_left: bool,
     pub(crate) clock: Clock,
     /// Towards the stage after it.
     pub(crate) hub: Hub,
@@ -35,34 +39,37 @@ impl RelayNode {
         };
         Self {
             relay: Relay::new(config),
+            farewell: RelayFarewell::default(),
             is_alive: true,
+            has_left: false,
             clock: Clock::default(),
             hub: Hub::default(),
             desk: Desk::default(),
             starts,
         }
     }
-
-    pub(crate) fn handle_timeout(&mut self, now: Time) {
-        if now >= self.relay.upstream().poll_timeout() {
-            self.relay.upstream_mut().handle_timeout(now);
-        }
-        if now >= self.relay.downstream().poll_timeout() {
-            self.relay.downstream_mut().handle_timeout(now);
-        }
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.relay.downstream().ended().is_some()
-    }
 }
 
 impl World {
     pub(crate) fn drive_relay(&mut self, relay: usize) -> Option<Time> {
-        self.drive_hub(Process::Relay(relay));
-        self.drive_desk(Process::Relay(relay));
-        let relay = &self.relays[relay].relay;
-        Some(relay.upstream().poll_timeout().min(relay.downstream().poll_timeout()))
+        let process = Process::Relay(relay);
+        let now = self.time_of(process);
+        let is_connected = self.has_ventilator(process);
+        let RelayNode { relay: machine, farewell, .. } = &mut self.relays[relay];
+        farewell.review(now, machine, is_connected);
+        self.drive_hub(process);
+        self.drive_desk(process);
+        let RelayNode { relay: machine, farewell, .. } = &self.relays[relay];
+        if let Some(exit) = farewell.exit(now, machine) {
+            self.trace.say(self.now, || format!("relay {relay} leaves: {exit:?}"));
+            self.check.progressed(self.now);
+            self.check.left("a relay");
+            (self.relays[relay].is_alive, self.relays[relay].has_left) = (false, true);
+            self.call_back();
+            self.abandon(process, false);
+            return None;
+        }
+        Some(machine.poll_timeout().min(farewell.poll_timeout()))
     }
 
     pub(crate) fn kill_relay(&mut self, relay: usize, is_silent: bool) {
@@ -75,7 +82,7 @@ impl World {
     }
 
     pub(crate) fn start_relay(&mut self, relay: usize) {
-        if self.relays[relay].is_alive {
+        if self.relays[relay].is_alive || self.relays[relay].has_left && !self.is_waiting() {
             return;
         }
         self.trace.say(self.now, || format!("relay {relay} starts again"));
@@ -87,6 +94,7 @@ impl World {
         self.relays[relay] = RelayNode { clock, ..new };
         self.dial_anew(Route::Job(self.plan.stage(relay + 1)));
         self.dial_anew(Route::Receipts(self.plan.stage(relay)));
+        self.seat_again();
         self.drive(Process::Relay(relay));
     }
 }

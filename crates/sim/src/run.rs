@@ -3,7 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fastrand::Rng;
+use tradewind_proto::JobId;
 use tradewind_proto::dispatcher::Ended;
+use tradewind_proto::limits::FORGOTTEN_MAX;
 
 use crate::check::Check;
 use crate::event::Queue;
@@ -45,6 +47,9 @@ pub struct Report {
 /// Nothing needs longer to go on, once nothing goes wrong: a late notice, a worker's timeout, the
 /// longest backoff.
 const PATIENCE_US: u64 = 120_000_000;
+
+/// Nobody needs longer to leave, once the job is over: a worker that has missed the end waits longest.
+const LEAVING_US: u64 = FORGOTTEN_MAX.as_micros() as u64;
 
 /// Worlds that go on for longer than this never end.
 const EVENTS_MAX: u64 = 20_000_000;
@@ -90,6 +95,10 @@ impl World {
             sink: Sink::new(&plan, seed),
             relays: (0..plan.stages - 1).map(|place| RelayNode::new(&plan, place, 0)).collect(),
             workers: Vec::new(),
+            seats_left: Vec::new(),
+            was_stored: false,
+            dialling: Vec::new(),
+            given_up: Vec::new(),
             blocked_tasks: vec![0; seats],
             blocked_results: vec![0; seats],
             blocked_trunk: vec![0; plan.stages],
@@ -111,13 +120,18 @@ impl World {
         let longest = longest + self.plan.transfer_us_max() * stages;
         while self.check.violation().is_none() && !self.is_over() && self.step() {
             let last = self.check.last_progress().max(self.plan.calm_at);
-            if self.now > last + PATIENCE_US + longest {
+            let leaving = if self.is_job_over() { LEAVING_US } else { 0 };
+            if self.now > last + PATIENCE_US + longest + leaving {
                 let records = self.check.records();
                 let state = self.ventilator.dispatcher.snapshot();
                 let relays: Vec<_> =
                     self.relays.iter().map(|node| node.relay.downstream().snapshot()).collect();
                 self.check.fail(|| {
-                    format!("nothing goes on after {records} records: {state:?}, {relays:?}")
+                    let left = (self.ventilator.has_left, self.sink.has_left);
+                    format!(
+                        "nothing goes on after {records} records: {state:?}, {relays:?}; \
+                         ventilator and sink have left: {left:?}"
+                    )
                 });
             }
             if self.trace.events > EVENTS_MAX {
@@ -129,26 +143,38 @@ impl World {
         }
     }
 
-    /// Is there nothing left to happen that matters?
+    /// Does somebody know that the job is over, and has left for it?
+    pub(crate) fn is_job_over(&self) -> bool {
+        self.ventilator.has_left || self.sink.has_left
+    }
+
+    /// Has everybody left? One that was started again when the others had left knows no job, and waits
+    /// for one: that is what it was started for.
     fn is_over(&self) -> bool {
-        let ended = self.ventilator.dispatcher.ended().is_some();
-        let mut live = (0..self.workers.len()).filter(|worker| self.workers[*worker].is_alive);
-        let is_up = self.ventilator.is_alive && self.sink.is_alive;
-        let is_relayed = self.relays.iter().all(|relay| relay.is_alive && relay.is_over());
-        is_up
-            && is_relayed
-            && ended
-            && self.sink.collector.is_done()
-            && live.all(|worker| self.is_idle(worker))
+        let Self { ventilator, sink, relays, workers, .. } = self;
+        let knows_none = |job: Option<JobId>| job.is_none();
+        self.is_job_over()
+            && ventilator.has_left
+            && (sink.has_left || sink.is_alive && knows_none(sink.collector.job()))
+            && relays.iter().all(|node| {
+                node.has_left || node.is_alive && knows_none(node.relay.upstream().job())
+            })
+            && workers.iter().all(|worker| {
+                !worker.is_alive
+                    || worker.farewell.had_ventilator() && worker.executor.job().is_none()
+            })
     }
 
     fn check_end(&mut self) {
+        if !self.is_over() {
+            self.check.fail(|| "nothing happens any more, and somebody is left".to_owned());
+        }
         let dispatcher = &self.ventilator.dispatcher;
-        let (ended, total) = (dispatcher.ended().cloned(), dispatcher.snapshot().total);
+        let ended = dispatcher.ended().cloned();
         if ended != Some(Ended::Complete) {
             self.check.fail(|| format!("the job ended as {ended:?}"));
         }
-        self.check.complete(total.unwrap_or(u64::MAX));
+        self.check.complete(dispatcher.snapshot().total.unwrap_or(u64::MAX));
         if let Some(problem) = self.judge_output() {
             self.check.fail(|| problem);
         }

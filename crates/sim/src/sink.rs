@@ -1,23 +1,27 @@
 //! The sink's shell, and its disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tradewind_proto::collector::{
     Collector, CollectorConfig, Opening, Order, Record, Records, SpoolLimits,
 };
+use tradewind_proto::farewell::SinkFarewell;
 use tradewind_proto::message::{Report, TaskResult, ToSink};
 use tradewind_proto::{Seq, SeqRange, SessionId, TaskHash, Time};
 use tradewind_wire::encode;
 
 use crate::disk::{Disk, Under};
-use crate::event::{ConnectionId, Event, Process, Route};
+use crate::event::{ConnectionId, End, Event, Process, Route};
 use crate::mutation::Mutation;
 use crate::plan::Plan;
 use crate::world::{Clock, POLLS_MAX, World};
 
 pub(crate) struct Sink {
     pub(crate) collector: Collector,
+    pub(crate) farewell: SinkFarewell,
     pub(crate) is_alive: bool,
+    /// It has left by its own rules, and is not started again.
+    pub(crate) has_left: bool,
     pub(crate) clock: Clock,
     pub(crate) desk: Desk,
     /// Of the process that runs now.
@@ -46,6 +50,8 @@ pub(crate) struct Desk {
     /// The newest connection of each worker.
     pub(crate) workers: BTreeMap<SessionId, ConnectionId>,
     pub(crate) receipts: Option<ConnectionId>,
+    /// Those of ventilators that stand.
+    pub(crate) ventilators: BTreeSet<ConnectionId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +70,9 @@ impl Sink {
             spooling: VecDeque::new(),
             unspooling: None,
             under: Under::Nothing,
+            farewell: SinkFarewell::default(),
             is_alive: true,
+            has_left: false,
             session: seed ^ 0x517e,
             clock: Clock::default(),
             desk: Desk::default(),
@@ -74,6 +82,15 @@ impl Sink {
             opening: None,
             writing: 0,
             flush: Flush::NotYet,
+        }
+    }
+}
+
+impl Sink {
+    pub(crate) fn hear(&mut self, message: &ToSink, mutation: Option<Mutation>) {
+        let is_pinged = matches!(message, ToSink::Ping);
+        if !is_pinged || mutation != Some(Mutation::TrustStranger) {
+            self.farewell.handle_message(message);
         }
     }
 }
@@ -115,8 +132,44 @@ impl World {
             self.sink.unspooling = Some(range);
         }
         self.write_on();
+        self.note_end();
         self.drive_desk(Process::Sink);
-        Some(self.sink.collector.poll_timeout())
+        let now = self.time_of(Process::Sink);
+        let is_connected = self.has_ventilator(Process::Sink);
+        let Sink { collector, farewell, flush, .. } = &mut self.sink;
+        let is_flushed = *flush == Flush::Done && collector.is_all_stored();
+        farewell.review(now, is_flushed, is_connected);
+        if let Some(exit) = farewell.exit(now, collector) {
+            self.trace.say(self.now, || format!("the sink leaves: {exit:?}"));
+            self.check.progressed(self.now);
+            self.check.left("the sink");
+            (self.sink.is_alive, self.sink.has_left) = (false, true);
+            self.call_back();
+            self.abandon(Process::Sink, false);
+            return None;
+        }
+        Some(collector.poll_timeout().min(farewell.poll_timeout()))
+    }
+
+    /// What goes wrong at the end does so when everything is stored for the first time.
+    fn note_end(&mut self) {
+        if self.was_stored || !self.sink.collector.is_all_stored() {
+            return;
+        }
+        self.was_stored = true;
+        for (after, fault) in std::mem::take(&mut self.plan.at_end) {
+            let at = self.now + after;
+            self.queue.push(at, Event::Fault(self.plan.faults.len()));
+            self.plan.calm_at = self.plan.calm_at.max(at + fault.lasts_us());
+            self.plan.faults.push((at, fault));
+        }
+    }
+
+    /// Is there a connection to or from a ventilator?
+    pub(crate) fn has_ventilator(&mut self, process: Process) -> bool {
+        let Desk { receipts, ventilators, .. } = self.desk(process);
+        let (receipts, has_callers) = (*receipts, !ventilators.is_empty());
+        has_callers || receipts.is_some_and(|id| self.is_open(id, End::Sender))
     }
 
     /// Sends what a collector says.
@@ -309,15 +362,16 @@ impl World {
     }
 
     pub(crate) fn start_sink(&mut self) {
-        if self.sink.is_alive {
+        if self.sink.is_alive || self.sink.has_left && !self.is_waiting() {
             return;
         }
         self.trace.say(self.now, || "the sink starts again".to_owned());
         let sink = &mut self.sink;
-        sink.is_alive = true;
+        (sink.is_alive, sink.has_left) = (true, false);
         sink.clock.restart();
         sink.session = sink.session.wrapping_add(1 << 32);
         sink.collector = collector(&self.plan, sink.limits, SessionId(sink.session));
+        sink.farewell = SinkFarewell::default();
         sink.desk = Desk::default();
         sink.given.clear();
         (sink.waiting, sink.writing, sink.opening) = (0, 0, None);
@@ -325,6 +379,7 @@ impl World {
         (sink.unspooling, sink.under) = (None, Under::Nothing);
         sink.flush = Flush::NotYet;
         self.dial_anew(Route::Receipts(self.plan.stage(self.plan.stages - 1)));
+        self.seat_again();
         self.drive(Process::Sink);
     }
 

@@ -123,6 +123,8 @@ fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
         write_us: (20, 200),
         notice_us_max: 0,
         faults: Vec::new(),
+        at_end: Vec::new(),
+        connect_timeout_us: None,
         calm_at: 0,
         is_safe: true,
         is_fair: true,
@@ -253,6 +255,91 @@ fn sick_hosts_fail_nothing_where_another_is_well() {
         (plan.seats[0].slots, plan.seats[0].sickness) = (8, sickness);
         plan.seats[1].slots = 4;
         check(0, &run_plan(plan, 0, Options::default()));
+    }
+}
+
+/// As a world is, and with a planted bug that it finds.
+fn check_and_find(plan: &Plan, mutation: Mutation) {
+    check(0, &run_plan(plan.clone(), 0, Options::default()));
+    let options = Options { mutation: Some(mutation), ..Options::default() };
+    let found = run_plan(plan.clone(), 0, options).violation;
+    assert!(found.is_some(), "{mutation:?} is not found");
+}
+
+/// One worker in each of so many stages, and a moment after all is stored these die or are cut off.
+fn ending(stages: usize, at_end: Vec<(u64, Fault)>) -> Plan {
+    let mut plan = plain(vec![task(10_000); 5], Order::Seq, &vec![1; stages]);
+    (plan.is_fair, plan.is_safe, plan.stages) = (false, false, stages);
+    plan.seats.iter_mut().enumerate().for_each(|(stage, seat)| seat.stage = stage);
+    plan.at_end = at_end;
+    plan
+}
+
+fn dies(who: Trunk, back_us: u64) -> Fault {
+    Fault::Restart { who, back_us, is_silent: false }
+}
+
+const SECOND: u64 = 1_000_000;
+
+#[test]
+fn a_sink_that_has_everything_does_not_wait_beside_a_relay_that_knows_no_job() {
+    // The relay dies when the ventilator has been told and the sink has not, which learns of that late.
+    // It is back when the ventilator has left.
+    let mut found = 0;
+    for seed in 0..300 {
+        let (who, back_us) = (Trunk::Relay(0), 12 * SECOND);
+        let relay = Fault::Restart { who, back_us, is_silent: true };
+        let mut plan = ending(2, vec![(400 + 10 * (seed % 100), relay)]);
+        plan.notice_us_max = 30 * SECOND;
+        check(seed, &run_plan(plan.clone(), seed, Options::default()));
+        let options = Options { mutation: Some(Mutation::TrustStranger), ..Options::default() };
+        found += u32::from(run_plan(plan, seed, options).violation.is_some());
+    }
+    println!("the planted bug is found {found} times");
+    assert!(found > 0);
+}
+
+#[test]
+fn a_sink_that_dies_at_the_end_is_told_of_it_or_waits_for_a_job() {
+    for after in (0..2_000).step_by(50) {
+        for back_us in [SECOND, 9 * SECOND, 11 * SECOND] {
+            let plan = ending(2, vec![(after, dies(Trunk::Sink, back_us))]);
+            check(0, &run_plan(plan, 0, Options::default()));
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_leaves_does_not_wait_for_a_later_stage_without_workers() {
+    let mut plan = ending(2, Vec::new());
+    let back_us = Some(500 * SECOND);
+    plan.faults = vec![
+        (20_000, Fault::Leave { seat: 1, back_us }),
+        (3 * SECOND, Fault::Leave { seat: 0, back_us }),
+    ];
+    plan.settle_faults();
+    check_and_find(&plan, Mutation::WaitUnsettled);
+}
+
+#[test]
+fn a_worker_that_misses_the_end_does_not_wait_for_another_job() {
+    let cut = |link| (0, Fault::Partition { link, lasts_us: 30 * SECOND });
+    let plan = ending(1, vec![cut(Link::Tasks(0)), cut(Link::Results(0))]);
+    check_and_find(&plan, Mutation::NeverForget);
+}
+
+#[test]
+fn whoever_waits_at_the_end_reports_that_and_no_time_out() {
+    for who in [Trunk::Sink, Trunk::Ventilator, Trunk::Relay(0)] {
+        let mut found = false;
+        for after in (0..2_000).step_by(50) {
+            let mut plan = ending(2, vec![(after, dies(who, 60 * SECOND))]);
+            plan.connect_timeout_us = Some(3 * SECOND);
+            check(0, &run_plan(plan.clone(), 0, Options::default()));
+            let options = Options { mutation: Some(Mutation::ReportTimeout), ..Options::default() };
+            found |= run_plan(plan, 0, options).violation.is_some();
+        }
+        assert!(found, "a planted bug is found where {who:?} dies");
     }
 }
 

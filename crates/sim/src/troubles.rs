@@ -5,7 +5,7 @@
 
 use fastrand::Rng;
 
-use crate::faults::{Fault, Trunk};
+use crate::faults::{Fault, Link, Trunk};
 use crate::plan::{Fate, Plan, SeatPlan, Sickness, TaskPlan};
 
 const SECOND: u64 = 1_000_000;
@@ -43,6 +43,7 @@ impl Plan {
             20..27 => plan.slow_links_down(&mut rng),
             27..36 => plan.break_lanes(&mut rng),
             36..40 => plan.add_second_sink(&mut rng),
+            40..54 => plan.end_badly(&mut rng),
             _ => {}
         }
         plan
@@ -182,6 +183,60 @@ impl Plan {
             self.faults.push((rng.u64(0..span), fault));
         }
         self.settle_faults();
+    }
+
+    /// What goes wrong does so at the end, when some know of it and others do not: processes die then and
+    /// are back when the others have left, workers miss it, are all asked to leave, or somebody asks again.
+    fn end_badly(&mut self, rng: &mut Rng) {
+        if rng.bool() {
+            self.calm_down();
+        }
+        if rng.u8(0..4) == 0 {
+            self.connect_timeout_us = Some(rng.u64(2 * SECOND..8 * SECOND));
+        }
+        let span = (self.bound_us() + 20 * self.delay_us.1).clamp(5_000, 60 * SECOND);
+        for _ in 0..rng.usize(1..=3) {
+            let soon = rng.u64(0..2 * (self.delay_us.1 + self.write_us.1));
+            let lasts_us = rng.u64(0..40 * SECOND);
+            match rng.u8(0..6) {
+                0 | 1 => {
+                    let who = match rng.u8(0..4) {
+                        0 => Trunk::Ventilator,
+                        1 => Trunk::Sink,
+                        _ if self.stages > 1 => Trunk::Relay(rng.usize(0..self.stages - 1)),
+                        _ => Trunk::Sink,
+                    };
+                    let is_silent = rng.bool();
+                    self.at_end.push((soon, Fault::Restart { who, back_us: lasts_us, is_silent }));
+                }
+                2 => {
+                    let seat = rng.usize(0..self.seats.len());
+                    for link in [Link::Tasks(seat), Link::Results(seat)] {
+                        self.at_end.push((soon, Fault::Partition { link, lasts_us }));
+                    }
+                }
+                3 => {
+                    // A stage without workers for so long that those who wait for it do not.
+                    let (at, stage) = (rng.u64(0..span), rng.usize(0..self.stages));
+                    let back_us = Some(rng.u64(10 * SECOND..400 * SECOND));
+                    for seat in 0..self.seats.len() {
+                        if self.seats[seat].stage == stage {
+                            self.faults.push((at, Fault::Leave { seat, back_us }));
+                        }
+                    }
+                    let other = rng.usize(0..self.seats.len());
+                    self.faults.push((at + soon, Fault::Leave { seat: other, back_us }));
+                }
+                4 => {
+                    let at = rng.u64(0..span);
+                    self.faults.push((at, Fault::Drain));
+                    self.faults.push((at + rng.u64(0..10 * SECOND), Fault::Cancel));
+                }
+                _ => self.at_end.push((soon, Fault::Drain)),
+            }
+        }
+        self.settle_faults();
+        self.is_safe = false;
     }
 
     /// Somebody else points a second sink at a ventilator or relay.

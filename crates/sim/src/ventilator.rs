@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Policy, Timeout, Transmit};
+use tradewind_proto::farewell::{VentilatorExit, VentilatorFarewell};
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{Layout, Start, ToWorker};
 use tradewind_proto::{JobId, LaneId, SessionId, Time};
@@ -15,7 +16,10 @@ use crate::world::{Clock, POLLS_MAX, World};
 
 pub(crate) struct Ventilator {
     pub(crate) dispatcher: Dispatcher,
+    pub(crate) farewell: VentilatorFarewell,
     pub(crate) is_alive: bool,
+    /// It has left by its own rules, and is not started again.
+    pub(crate) has_left: bool,
     /// Starts so far.
     starts: u64,
     pub(crate) clock: Clock,
@@ -45,7 +49,9 @@ impl Ventilator {
     pub(crate) fn new(plan: &Plan, seed: u64) -> Self {
         Self {
             dispatcher: Dispatcher::new(config(plan, seed, Start::Anew)),
+            farewell: VentilatorFarewell::default(),
             is_alive: true,
+            has_left: false,
             starts: 1,
             clock: Clock::default(),
             hub: Hub::default(),
@@ -79,6 +85,12 @@ pub(crate) fn policy(plan: &Plan) -> Policy {
     }
 }
 
+/// When somebody starts processes again that have left, and that the ventilator waits for.
+const CALLED_BACK_AFTER_US: u64 = 30_000_000;
+
+/// When somebody resumes a job that was cancelled without an answer.
+const RESUMED_AFTER_US: u64 = 20_000_000;
+
 /// What a stage is called.
 pub(crate) fn stage_name(index: usize) -> String {
     format!("stage-{index}")
@@ -95,7 +107,7 @@ impl World {
     }
 
     pub(crate) fn start_ventilator(&mut self) {
-        if self.ventilator.is_alive {
+        if self.ventilator.is_alive || self.ventilator.has_left {
             return;
         }
         self.trace.say(self.now, || "the ventilator starts again".to_owned());
@@ -111,7 +123,23 @@ impl World {
         self.plant_in_ledger(Process::Ventilator);
         self.dial_anew(Route::Job(self.plan.stage(0)));
         self.queue.push(self.now, Event::Input);
+        self.seat_again();
+        self.call_back();
         self.drive(Process::Ventilator);
+    }
+
+    /// Somebody sees that the ventilator waits for processes that have left, and starts them again.
+    pub(crate) fn call_back(&mut self) {
+        let at = self.now + CALLED_BACK_AFTER_US;
+        self.queue.push(at, Event::Revive(Process::Sink));
+        for relay in 0..self.relays.len() {
+            self.queue.push(at, Event::Revive(Process::Relay(relay)));
+        }
+    }
+
+    /// Does the ventilator wait for others?
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.ventilator.is_alive && self.ventilator.dispatcher.ended().is_none()
     }
 
     /// Workers that have not answered when the ventilator ends the roll call are as good as lost.
@@ -161,12 +189,40 @@ impl World {
     }
 
     pub(crate) fn drive_ventilator(&mut self) -> Option<Time> {
+        let now = self.time_of(Process::Ventilator);
+        let Ventilator { farewell, dispatcher, .. } = &mut self.ventilator;
+        if farewell.review(now, dispatcher) {
+            self.trace.say(self.now, || "the ventilator cancels what nobody finishes".to_owned());
+            self.check.cancelled();
+        }
         self.drive_hub(Process::Ventilator);
         if self.ventilator.input_waits && self.ventilator.dispatcher.input_room() > 0 {
             self.ventilator.input_waits = false;
             self.queue.push(self.now, Event::Input);
         }
-        Some(self.ventilator.dispatcher.poll_timeout())
+        let Ventilator { farewell, dispatcher, .. } = &self.ventilator;
+        if let Some(exit) = farewell.exit(now, dispatcher) {
+            self.leave_ventilator(exit);
+            return None;
+        }
+        Some(dispatcher.poll_timeout().min(farewell.poll_timeout()))
+    }
+
+    fn leave_ventilator(&mut self, exit: VentilatorExit) {
+        self.trace.say(self.now, || format!("the ventilator leaves: {exit:?}"));
+        self.check.progressed(self.now);
+        self.ventilator.is_alive = false;
+        self.abandon(Process::Ventilator, false);
+        match exit {
+            VentilatorExit::Ended => {
+                self.ventilator.has_left = true;
+                self.check.left("the ventilator");
+            }
+            // Somebody resumes the job.
+            VentilatorExit::Unanswered => {
+                self.queue.push(self.now + RESUMED_AFTER_US, Event::Revive(Process::Ventilator));
+            }
+        }
     }
 
     /// Does what a dispatcher says.

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tradewind_proto::Payload;
 use tradewind_proto::executor::{Executor, Finished, Start, Stop};
+use tradewind_proto::farewell::{WorkerExit, WorkerFarewell, WorkerRules};
+use tradewind_proto::limits::{FORGOTTEN_MAX, LATE_MAX};
 use tradewind_proto::message::{Exit, Outcome, Report, Status, Task};
 use tradewind_proto::{Attempt, Seq, SessionId, Slot, TaskHash, Time};
 use tradewind_wire::encode;
@@ -21,13 +23,16 @@ pub(crate) struct Worker {
     pub(crate) session: SessionId,
     pub(crate) slots: u32,
     pub(crate) executor: Executor,
+    pub(crate) farewell: WorkerFarewell,
+    /// Bytes of its results that the network has carried.
+    pub(crate) sent_bytes: u64,
     pub(crate) clock: Clock,
     pub(crate) is_alive: bool,
     pub(crate) lane: Option<ConnectionId>,
     pub(crate) results: Option<ConnectionId>,
     pub(crate) was_connected: bool,
-    /// It was asked to leave.
-    pub(crate) is_leaving: bool,
+    /// When it was asked to leave.
+    pub(crate) leaving_since: Option<Instant>,
     /// By slot, what runs, and behind it what was fed to the slot's child.
     runs: Vec<VecDeque<Run>>,
     /// By slot, when its child is back; only where tasks are fed.
@@ -55,6 +60,12 @@ impl Worker {
     }
 }
 
+/// When somebody starts a worker again.
+const SEATED_AFTER_US: u64 = 1_000_000;
+
+/// The longest that a worker stays which was asked to leave.
+const LEAVING_US_MAX: u64 = 300_000_000;
+
 /// The longest that a task takes to die of a signal.
 const GRACE_US_MAX: u64 = 50_000;
 
@@ -74,18 +85,26 @@ impl World {
         let slots = self.plan.seats[seat].slots;
         let stage = self.plan.stage(self.plan.seats[seat].stage);
         let executor = self.executor(seat, session);
+        let is_forgetting = self.mutation != Some(Mutation::NeverForget);
         self.workers.push(Worker {
             seat,
             stage,
             session,
             slots,
             executor,
+            farewell: WorkerFarewell::new(WorkerRules {
+                exit_when_done: true,
+                idle_max: None,
+                late_max: self.plan.connect_timeout_us.is_none().then_some(LATE_MAX),
+                forgotten_max: is_forgetting.then_some(FORGOTTEN_MAX),
+            }),
+            sent_bytes: 0,
             clock: Clock::default(),
             is_alive: true,
             lane: None,
             results: None,
             was_connected: false,
-            is_leaving: false,
+            leaving_since: None,
             runs: vec![VecDeque::new(); slots as usize],
             child_back_at: vec![0; slots as usize],
             count: 0,
@@ -100,6 +119,13 @@ impl World {
 
     pub(crate) fn drive_worker(&mut self, worker: usize) -> Option<Time> {
         let now = self.time_of(Process::Worker(worker));
+        if self.mutation == Some(Mutation::WaitUnsettled) {
+            self.workers[worker].sent_bytes += 1 << 20;
+        }
+        let Worker { executor, farewell, sent_bytes, .. } = &mut self.workers[worker];
+        if let Some(step) = farewell.review(now, executor, *sent_bytes) {
+            self.trace.say(self.now, || format!("worker {worker}: {step:?}"));
+        }
         for polls in 0.. {
             if polls == POLLS_MAX {
                 self.check.fail(|| "an executor never stops talking".to_owned());
@@ -119,10 +145,15 @@ impl World {
         }
         let snapshot = self.workers[worker].executor.snapshot();
         self.check.held(snapshot.running as u64 + u64::from(snapshot.queued));
-        if self.workers[worker].executor.is_drained() {
-            self.leave(worker);
+        let Worker { executor, farewell, leaving_since, .. } = &self.workers[worker];
+        if leaving_since.is_some_and(|since| self.now > since + LEAVING_US_MAX) {
+            self.check.fail(|| format!("worker {worker} was asked to leave, and stays"));
         }
-        Some(self.workers[worker].executor.poll_timeout())
+        if let Some(exit) = farewell.exit(now, executor) {
+            self.leave(worker, exit);
+            return None;
+        }
+        Some(executor.poll_timeout().min(farewell.poll_timeout()))
     }
 
     fn executor(&mut self, seat: usize, session: SessionId) -> Executor {
@@ -256,7 +287,7 @@ impl World {
         me.count += 1;
         run.run = Some(me.count);
         let run = me.count;
-        if me.is_leaving {
+        if me.leaving_since.is_some() {
             self.check.died(worker);
         }
         self.queue.push(self.now + grace, Event::TaskEnded { worker, slot, run });
@@ -359,23 +390,45 @@ impl World {
         self.queue.push(self.now + back, Event::Spawn(seat));
     }
 
-    fn leave(&mut self, worker: usize) {
+    fn leave(&mut self, worker: usize, exit: WorkerExit) {
         if !self.workers[worker].is_alive {
             return;
         }
-        self.trace.say(self.now, || format!("worker {worker} leaves"));
-        self.workers[worker].is_alive = false;
-        if self.workers[worker].runs.iter().any(|runs| !runs.is_empty()) {
-            self.check.fail(|| format!("worker {worker} left while a task ran"));
+        self.trace.say(self.now, || format!("worker {worker} leaves: {exit:?}"));
+        self.check.progressed(self.now);
+        let me = &mut self.workers[worker];
+        me.is_alive = false;
+        let seat = me.seat;
+        let is_running = me.runs.iter().any(|runs| !runs.is_empty());
+        match exit {
+            // What nobody wants any more is stopped.
+            WorkerExit::JobDone => {
+                self.check.left("a worker");
+                self.seats_left.push(seat);
+            }
+            _ if is_running => self.check.fail(|| format!("worker {worker} left while a task ran")),
+            WorkerExit::Drained | WorkerExit::Alone => {}
+            // It was too early for that: somebody starts it again.
+            WorkerExit::Late(_) | WorkerExit::Forgotten(_) => self.seat_if_needed(seat),
         }
         self.check.died(worker);
         self.abandon(Process::Worker(worker), false);
     }
 
-    /// Nothing runs here, waits here or is kept here.
-    pub(crate) fn is_idle(&self, worker: usize) -> bool {
-        let worker = &self.workers[worker];
-        worker.executor.is_empty() && worker.runs.iter().all(VecDeque::is_empty)
+    /// Somebody starts a worker again that has ended by mistake, unless the job seems to be over.
+    pub(crate) fn seat_if_needed(&mut self, seat: usize) {
+        if self.is_job_over() {
+            self.seats_left.push(seat);
+        } else {
+            self.queue.push(self.now + SEATED_AFTER_US, Event::Spawn(seat));
+        }
+    }
+
+    /// A job that was taken to be over goes on: workers that had left are started again.
+    pub(crate) fn seat_again(&mut self) {
+        for seat in std::mem::take(&mut self.seats_left) {
+            self.queue.push(self.now + SEATED_AFTER_US, Event::Spawn(seat));
+        }
     }
 }
 

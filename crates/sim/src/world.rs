@@ -30,6 +30,14 @@ pub(crate) struct World {
     pub(crate) relays: Vec<RelayNode>,
     /// All that ever started.
     pub(crate) workers: Vec<Worker>,
+    /// Everything was stored once.
+    pub(crate) was_stored: bool,
+    /// Routes on which nobody is reached, and since when.
+    pub(crate) dialling: Vec<(Route, Instant)>,
+    /// Routes that are not dialled any more.
+    pub(crate) given_up: Vec<Route>,
+    /// Seats of workers that have left with the job.
+    pub(crate) seats_left: Vec<usize>,
     /// By seat, until when nobody gets through to the ventilator.
     pub(crate) blocked_tasks: Vec<Instant>,
     /// By seat, until when nobody gets through to the sink.
@@ -164,10 +172,23 @@ impl World {
     fn wake(&mut self, process: Process) {
         let now = self.time_of(process);
         match process {
-            Process::Ventilator => self.ventilator.dispatcher.handle_timeout(now),
-            Process::Sink => self.sink.collector.handle_timeout(now),
-            Process::Relay(relay) => self.relays[relay].handle_timeout(now),
-            Process::Worker(worker) => self.workers[worker].executor.handle_timeout(now),
+            Process::Ventilator => {
+                if now >= self.ventilator.dispatcher.poll_timeout() {
+                    self.ventilator.dispatcher.handle_timeout(now);
+                }
+            }
+            Process::Sink => {
+                if now >= self.sink.collector.poll_timeout() {
+                    self.sink.collector.handle_timeout(now);
+                }
+            }
+            Process::Relay(relay) => self.relays[relay].relay.handle_timeout(now),
+            Process::Worker(worker) => {
+                let executor = &mut self.workers[worker].executor;
+                if now >= executor.poll_timeout() {
+                    executor.handle_timeout(now);
+                }
+            }
         }
         self.drive(process);
     }
@@ -294,6 +315,7 @@ impl World {
             }
             Process::Sink => {
                 if let Some(message) = self.decoded(process, frame) {
+                    self.sink.hear(&message, self.mutation);
                     self.write_duplicates(&message);
                     self.sink.collector.handle_message(message);
                     self.open_output();
@@ -317,6 +339,7 @@ impl World {
                         }
                         _ => None,
                     };
+                    self.relays[relay].farewell.handle_message(&message);
                     let relay = &mut self.relays[relay].relay;
                     relay.handle_from_upstream(message);
                     if let Some(early) = early {
@@ -329,6 +352,7 @@ impl World {
                     if let ToWorker::Cancel { .. } = &message {
                         self.check.gave_up(worker);
                     }
+                    self.workers[worker].farewell.handle_message(&message);
                     self.workers[worker].executor.handle_message(message);
                 }
             }
