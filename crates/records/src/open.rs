@@ -447,15 +447,27 @@ mod tests {
         }
     }
 
+    /// Runs a function as somebody to whom things may be forbidden, which root is not.
+    fn unprivileged<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+        let run = || {
+            if rustix::process::geteuid().is_root() {
+                let nobody = rustix::process::Uid::from_raw(65_534);
+                // Of this thread alone.
+                rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("root may");
+            }
+            run()
+        };
+        std::thread::scope(|scope| scope.spawn(run).join()).expect("it does not panic")
+    }
+
     #[test]
     fn a_file_without_permission_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::set_permissions(file.path(), PermissionsExt::from_mode(0o444)).unwrap();
-        // Nothing is forbidden to root.
-        if let Err(error) = open(&settings(file.path(), None, false)) {
-            let wanted = format!("no permission to write output {:?}", file.path());
-            assert_eq!(error.to_string(), wanted);
-        }
+        let settings = settings(file.path(), None, false);
+        let opened = unprivileged(|| open(&settings).map(drop));
+        let wanted = format!("no permission to write output {:?}", file.path());
+        assert_eq!(opened.unwrap_err().to_string(), wanted);
     }
 
     /// An output in a directory of its own, and what is done to it by one start after another.
