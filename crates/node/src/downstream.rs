@@ -54,7 +54,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(4);
 /// What a relay passes on of earlier stages has to fit into what the sink takes: a record that does not
 /// says so. Whatever else goes to a sink is small.
 fn fit(message: &mut ToSink, sink_bytes_max: u64) {
-    let ToSink::Passed { results, .. } = message else { return };
+    let ToSink::Forwarded { results, .. } = message else { return };
     let most = sink_bytes_max.saturating_sub(MESSAGE_OVERHEAD_BYTES);
     for result in &mut results.0 {
         let bytes = result.payload_bytes();
@@ -311,9 +311,11 @@ mod tests {
         let results = vec![result(0, 10), result(1, 2 << 20)];
         let (stage, worker) = (String::new(), String::new());
         let mut message =
-            ToSink::Passed { job: JobId(1), stage, worker, results: results.clone().into() };
+            ToSink::Forwarded { job: JobId(1), stage, worker, results: results.clone().into() };
         fit(&mut message, 1 << 20);
-        let ToSink::Passed { results: passed, .. } = message else { panic!("it is what it was") };
+        let ToSink::Forwarded { results: passed, .. } = message else {
+            panic!("it is what it was")
+        };
         assert_eq!(passed.0[0], results[0]);
         let Outcome { status, exit, output, error, .. } = &passed.0[1].outcome;
         assert_eq!((*status, *exit, output.len()), (Status::Failed, Exit::Code(3), 0));

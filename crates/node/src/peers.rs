@@ -42,7 +42,7 @@ impl Peers {
             }
             ToSink::Ping => true,
             ToSink::JobOpen { .. }
-            | ToSink::Passed { .. }
+            | ToSink::Forwarded { .. }
             | ToSink::Cancel { .. }
             | ToSink::JobClose { .. }
             | ToSink::GiveUp { .. }

@@ -6,7 +6,7 @@
 //! is not kept elsewhere too: a worker of the earlier stage has the result until the last sink has
 //! stored the record.
 
-use crate::collector::{Beyond, Collector, Counts, Opened, Opening, Records};
+use crate::collector::{Collector, Counts, DownstreamState, Opened, Opening, Records};
 use crate::dispatcher::{Dispatcher, DispatcherConfig, Policy, StageReport};
 use crate::message::{Layout, Start, Status, ToSink, ToVentilator};
 use crate::{JobId, SessionId, Time};
@@ -96,7 +96,7 @@ impl Relay {
             ToSink::Inputs { job, from, hashes } => {
                 if is_ours(job) {
                     let job = next_stage(job);
-                    self.downstream.hand_on(ToSink::Inputs { job, from, hashes });
+                    self.downstream.forward(ToSink::Inputs { job, from, hashes });
                 }
             }
             ToSink::Cancel { job } => {
@@ -197,9 +197,9 @@ impl Relay {
             let job = next_stage(opening.job);
             self.downstream.handle_opening(Opening { job, ..opening });
         }
-        self.hear_downstream();
-        self.hand_on();
-        self.hear_downstream();
+        self.apply_reports();
+        self.forward();
+        self.apply_reports();
         self.downstream.handle_all_here(self.upstream.is_all_taken());
         if self.is_done && self.downstream.ended().is_none() {
             self.downstream.handle_job_done();
@@ -207,7 +207,7 @@ impl Relay {
     }
 
     /// The stage before hears what there is to hear of this one.
-    fn hear_downstream(&mut self) {
+    fn apply_reports(&mut self) {
         let upstream = &mut self.upstream;
         while let Some(report) = self.downstream.poll_report() {
             match report {
@@ -232,10 +232,10 @@ impl Relay {
                     upstream.handle_refused(reason);
                 }
                 StageReport::Stored(stored) => upstream.handle_stored(&stored),
-                StageReport::Standing(standing) => {
-                    let (held_bytes, failed) = (standing.kept_bytes, standing.failed);
-                    let beyond = Beyond { held_bytes, failed };
-                    upstream.handle_beyond(beyond, standing.is_stuck, standing.report);
+                StageReport::State(state) => {
+                    let (held_bytes, failed) = (state.kept_bytes, state.failed);
+                    let downstream = DownstreamState { held_bytes, failed };
+                    upstream.handle_downstream_state(downstream, state.is_stuck, state.report);
                 }
                 StageReport::Flushed => upstream.handle_flushed(),
             }
@@ -243,7 +243,7 @@ impl Relay {
     }
 
     /// What the stage before has made is a task of this one, or goes on as it is.
-    fn hand_on(&mut self) {
+    fn forward(&mut self) {
         let Self { upstream, downstream, keep_newline, .. } = self;
         while let Some(lists) = upstream.poll_write() {
             let count = lists.len();
@@ -254,11 +254,11 @@ impl Relay {
                         let output = if *keep_newline { output } else { output.without_newline() };
                         downstream.handle_arrival(result.seq, output, result.task_hash);
                     } else {
-                        downstream.handle_passed(stage.clone(), worker.clone(), result);
+                        downstream.handle_forwarded(stage.clone(), worker.clone(), result);
                     }
                 }
             }
-            upstream.handle_handed_on(count);
+            upstream.handle_forwarded(count);
         }
     }
 }

@@ -455,7 +455,7 @@ impl World {
             }
             Some(Mutation::DropPassed) => {
                 matches!(route, Route::Job(_))
-                    && matches!(decode(frame), Ok(ToSink::Passed { .. }))
+                    && matches!(decode(frame), Ok(ToSink::Forwarded { .. }))
                     && self.rng.u8(0..20) == 0
             }
             _ => false,

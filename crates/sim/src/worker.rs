@@ -160,7 +160,7 @@ impl World {
         let plan = self.plan.seats[seat];
         let mut executor = Executor::new(session, plan.slots);
         if plan.is_feeding {
-            executor = executor.with_feeding();
+            executor = executor.with_prefetch();
             for slot in 0..plan.slots {
                 executor.handle_depth(Slot(slot), self.rng.u32(1..=DEPTH_MAX));
             }

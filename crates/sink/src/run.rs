@@ -292,10 +292,10 @@ impl<S: Store> Sink<S> {
                  file as --output",
             );
         }
-        if snapshot.duplicates + snapshot.strays > 0 {
+        if snapshot.duplicates + snapshot.unexpected_results > 0 {
             tracing::info!(
                 duplicates = snapshot.duplicates,
-                strays = snapshot.strays,
+                unexpected_results = snapshot.unexpected_results,
                 "results that were not needed"
             );
         }

@@ -76,8 +76,8 @@ pub(crate) fn to_sink(message: ToSink<Borrowed<'_>>, frame: &Bytes) -> ToSink {
         ToSink::Results { job, session, results } => {
             ToSink::Results { job, session, results: task_results(results, frame) }
         }
-        ToSink::Passed { job, stage, worker, results } => {
-            ToSink::Passed { job, stage, worker, results: task_results(results, frame) }
+        ToSink::Forwarded { job, stage, worker, results } => {
+            ToSink::Forwarded { job, stage, worker, results: task_results(results, frame) }
         }
         ToSink::Cancel { job } => ToSink::Cancel { job },
         ToSink::News { session, news } => ToSink::News { session, news },

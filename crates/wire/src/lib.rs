@@ -166,7 +166,7 @@ impl Message for ToSink {
 
     fn bytes_hint(&self) -> usize {
         match self {
-            Self::Results { results, .. } | Self::Passed { results, .. } => {
+            Self::Results { results, .. } | Self::Forwarded { results, .. } => {
                 hint(&results.0, |result| result.payload_bytes() as usize)
             }
             _ => 256,
@@ -181,7 +181,7 @@ impl Message for ToSink {
         let message: ToSink<Borrowed<'_>> = read(frame, at)?;
         let names = match &message {
             ToSink::JobOpen { name, stage, .. } => [name.as_str(), stage],
-            ToSink::Passed { stage, worker, .. } => [stage.as_str(), worker],
+            ToSink::Forwarded { stage, worker, .. } => [stage.as_str(), worker],
             _ => ["", ""],
         };
         names.into_iter().try_for_each(check_name)?;

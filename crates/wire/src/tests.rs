@@ -214,7 +214,7 @@ fn messages_to_the_sink(golden: &mut Golden) {
     };
     golden.check(&of_a_stage, "057302fd08070605040302010473756d730005706172736501");
     let skipped = TaskResult { outcome: Outcome::error(Status::Skipped, ""), ..result() };
-    let passed = ToSink::Passed {
+    let passed = ToSink::Forwarded {
         job,
         stage: "parse".to_owned(),
         worker: "w".to_owned(),

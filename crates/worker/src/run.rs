@@ -219,7 +219,7 @@ impl Worker {
             clock,
             farewell,
             message_bytes_max: settings.lanes.message_bytes_max,
-            executor: if running.is_feeding() { executor.with_feeding() } else { executor },
+            executor: if running.is_feeding() { executor.with_prefetch() } else { executor },
             running,
             layout: Layout::Unsaid,
             slots: settings.slots,

@@ -17,14 +17,14 @@ impl Collector {
         for range in kept.iter().flat_map(|writing| writing.seqs.as_slice()) {
             assert!(seqs.is_free(*range), "{range:?} has two records");
             // What another relay has handed on may be stored before it is here again.
-            let is_new = self.beyond.is_some() || job.stored.is_free(*range);
+            let is_new = self.downstream.is_some() || job.stored.is_free(*range);
             assert!(is_new, "{range:?} is stored, and waits to be");
             seqs.insert_range(*range);
         }
         assert!(job.stored.is_subset(&job.taken), "what is stored was taken");
         assert!(seqs.is_subset(&job.taken), "what is kept was taken");
         assert_eq!(job.counts.total(), job.stored.count(), "each record is counted once");
-        if self.beyond.is_none() {
+        if self.downstream.is_none() {
             let count = job.stored.count() + seqs.count();
             assert_eq!(job.taken.count(), count, "what was taken is stored, or waits to be");
         }

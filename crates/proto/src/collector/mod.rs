@@ -113,7 +113,7 @@ pub struct CollectorSnapshot {
     /// Results that came again after their record.
     pub duplicates: u64,
     /// Results of another job.
-    pub strays: u64,
+    pub unexpected_results: u64,
     /// Workers that are connected.
     pub workers: u64,
 }
@@ -143,15 +143,15 @@ pub struct Collector {
     /// The output cannot be written.
     is_stuck: bool,
     duplicates: u64,
-    strays: u64,
-    nobody: Arc<str>,
+    unexpected_results: u64,
+    no_worker: Arc<str>,
     /// What is known from further down, if the records are not written here but handed on.
-    beyond: Option<Beyond>,
+    downstream: Option<DownstreamState>,
 }
 
 /// What a relay's collector is told of what becomes of the results that it handed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Beyond {
+pub struct DownstreamState {
     /// Bytes that the relay keeps, and that are not stored.
     pub held_bytes: u64,
     /// Records stored so far of tasks that did not do what they should.
@@ -278,9 +278,9 @@ impl Collector {
             is_settled_in: false,
             is_stuck: false,
             duplicates: 0,
-            strays: 0,
-            nobody: Arc::from(""),
-            beyond: None,
+            unexpected_results: 0,
+            no_worker: Arc::from(""),
+            downstream: None,
         }
     }
 
@@ -291,13 +291,13 @@ impl Collector {
     }
 
     /// The collector of a relay: nothing is written here. What [`poll_write`](Self::poll_write)
-    /// gives is handed on, as [`handle_handed_on`](Self::handle_handed_on) says, and is stored when
+    /// gives is handed on, as [`handle_forwarded`](Self::handle_forwarded) says, and is stored when
     /// [`handle_stored`](Self::handle_stored) says so.
     #[must_use]
     pub fn relay(session: SessionId) -> Self {
         let config =
             CollectorConfig { session, order: Order::Completion, report: Report::default() };
-        Self { beyond: Some(Beyond::default()), ..Self::new(config) }
+        Self { downstream: Some(DownstreamState::default()), ..Self::new(config) }
     }
 
     /// A worker connected; its name will stand in its records.
@@ -323,7 +323,7 @@ impl Collector {
     /// Our connection to the ventilator's receipts port stands.
     pub fn handle_ventilator_connected(&mut self) {
         self.is_ventilator_connected = true;
-        self.say_hello();
+        self.send_hello();
     }
 
     /// Our connection to the ventilator's receipts port is gone.
@@ -349,7 +349,7 @@ impl Collector {
                     // What was said with the hello meant nothing to a relay that did not know the
                     // total yet.
                     if current.flushed && current.is_all_stored() {
-                        self.say(ToVentilator::Complete { job });
+                        self.send(ToVentilator::Complete { job });
                     }
                 }
             }
@@ -367,8 +367,8 @@ impl Collector {
                     current.done = true;
                 }
             }
-            ToSink::Passed { job, stage, worker, results } => {
-                self.handle_passed(job, &stage, &worker, results.0);
+            ToSink::Forwarded { job, stage, worker, results } => {
+                self.handle_forwarded_records(job, &stage, &worker, results.0);
             }
             // What has no result is given up one by one, and what has is written.
             ToSink::Cancel { .. } | ToSink::Ping => {}
@@ -390,15 +390,15 @@ impl Collector {
         job.counts = opened.counts;
         job.again = opened.again;
         job.pending = opened.pending.map(|start| Pending { start, verified: Seq(0) });
-        job.go_on();
+        job.release_due();
         self.job = Some(job);
-        self.say_hello();
+        self.send_hello();
     }
 
     /// The output cannot take the job that [`poll_open`](Self::poll_open) gave.
     pub fn handle_open_refused(&mut self, reason: String) {
         if let Some((opening, _)) = self.opening.take() {
-            self.say(ToVentilator::Refused { job: opening.job, reason });
+            self.send(ToVentilator::Refused { job: opening.job, reason });
         }
     }
 
@@ -409,14 +409,14 @@ impl Collector {
             pending.verified = pending.verified.max(below);
         }
         let job = job.id;
-        self.say(ToVentilator::Verified { job, below });
+        self.send(ToVentilator::Verified { job, below });
     }
 
     /// The input is not what it was when this task ran.
     pub fn handle_changed(&mut self, seq: Seq) {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
         self.changed = Some(seq);
-        self.say(ToVentilator::Refused { job, reason: changed_input(seq) });
+        self.send(ToVentilator::Refused { job, reason: changed_input(seq) });
     }
 
     /// The first `count` lists of records that were given out and not yet written are in the
@@ -441,7 +441,7 @@ impl Collector {
             let receipt = self.is_ventilator_connected.then_some(&mut self.receipt);
             spooled.note_stored(&mut job.held_bytes, &mut job.counts, &mut job.stored, receipt);
         }
-        job.go_on();
+        job.release_due();
     }
 
     /// These lists of records, the first that were given out to be spooled, are not in the spool,
@@ -455,7 +455,7 @@ impl Collector {
             job.spool.spooling_bytes -= writing.held_bytes;
             job.wait(records, writing);
         }
-        job.go_on();
+        job.release_due();
     }
 
     /// The records below this seq that [`poll_unspool`](Self::poll_unspool) gave are in the output
@@ -467,11 +467,11 @@ impl Collector {
         job.given.insert_range(range);
         job.spool.seqs.remove_range(range);
         job.spool.bytes = spool_bytes;
-        job.go_on();
+        job.release_due();
     }
 
     /// The first `count` lists of records that were given out are somebody else's to keep now.
-    pub fn handle_handed_on(&mut self, count: usize) {
+    pub fn handle_forwarded(&mut self, count: usize) {
         let Some(job) = &mut self.job else { return };
         for handed_on in job.writing.drain(..count) {
             job.held_bytes -= handed_on.held_bytes;
@@ -493,8 +493,13 @@ impl Collector {
     }
 
     /// How things stand further down.
-    pub fn handle_beyond(&mut self, beyond: Beyond, is_stuck: bool, report: Report) {
-        self.beyond = Some(beyond);
+    pub fn handle_downstream_state(
+        &mut self,
+        downstream: DownstreamState,
+        is_stuck: bool,
+        report: Report,
+    ) {
+        self.downstream = Some(downstream);
         self.is_stuck = is_stuck;
         self.config.report = report;
     }
@@ -505,7 +510,7 @@ impl Collector {
         if let Some(job) = &mut self.job {
             job.again = again;
         }
-        self.say_hello();
+        self.send_hello();
     }
 
     /// The job cannot go on, says whoever is to store its records.
@@ -513,7 +518,7 @@ impl Collector {
         if self.opening.is_some() {
             self.handle_open_refused(reason);
         } else if let Some(job) = self.job.as_ref().map(|job| job.id) {
-            self.say(ToVentilator::Refused { job, reason });
+            self.send(ToVentilator::Refused { job, reason });
         }
     }
 
@@ -527,7 +532,7 @@ impl Collector {
         let Some(job) = self.job.as_mut().filter(|job| job.is_all_stored()) else { return };
         job.flushed = true;
         let id = job.id;
-        self.say(ToVentilator::Complete { job: id });
+        self.send(ToVentilator::Complete { job: id });
     }
 
     /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
@@ -537,7 +542,7 @@ impl Collector {
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
             self.job.iter_mut().for_each(|job| job.spool.is_failing = false);
-            self.say(ToVentilator::Ping { is_stuck: self.is_stuck });
+            self.send(ToVentilator::Ping { is_stuck: self.is_stuck });
         }
     }
 
@@ -692,7 +697,7 @@ impl Collector {
             held_bytes: job.map_or(0, |job| job.held_bytes),
             spooled: job.map_or(0, |job| job.spool.seqs.count()),
             duplicates: self.duplicates,
-            strays: self.strays,
+            unexpected_results: self.unexpected_results,
             workers: self.workers.len() as u64,
         }
     }
@@ -701,7 +706,7 @@ impl Collector {
         self.job.as_mut().filter(|job| job.id == id)
     }
 
-    fn say(&mut self, message: ToVentilator) {
+    fn send(&mut self, message: ToVentilator) {
         // Whatever is not said for want of a connection is made up for by the hello to come.
         if self.is_ventilator_connected {
             self.flush_receipt();
@@ -709,7 +714,7 @@ impl Collector {
         }
     }
 
-    fn say_hello(&mut self) {
+    fn send_hello(&mut self) {
         let Some(job) = &self.job else { return };
         let hello = ToVentilator::SinkHello {
             asked: self.asked.unwrap_or(job.id),
@@ -721,9 +726,9 @@ impl Collector {
             report: self.config.report,
         };
         let complete = job.flushed.then_some(ToVentilator::Complete { job: job.id });
-        self.say(hello);
+        self.send(hello);
         if let Some(complete) = complete {
-            self.say(complete);
+            self.send(complete);
         }
     }
 
@@ -736,7 +741,7 @@ impl Collector {
         self.asked = Some(opening.job);
         let reason = match (&mut self.job, opening.start) {
             (Some(job), _) if job.id == opening.job => {
-                self.say_hello();
+                self.send_hello();
                 return;
             }
             (Some(job), start) if job.pending.as_ref().is_some_and(|p| p.start == start) => {
@@ -744,7 +749,7 @@ impl Collector {
                 self.changed = None;
                 job.pending = Some(Pending { start, verified: Seq(0) });
                 (job.total, job.end) = (None, None);
-                self.say_hello();
+                self.send_hello();
                 return;
             }
             (Some(job), Start::Resume | Start::RetryFailed) if job.pending.is_some() => {
@@ -756,7 +761,7 @@ impl Collector {
                 // Another ventilator has another go at the input, and will say where it ends.
                 self.changed = None;
                 (job.total, job.end, job.flushed) = (None, None, false);
-                self.say_hello();
+                self.send_hello();
                 return;
             }
             (Some(job), Start::RetryFailed) => {
@@ -771,7 +776,7 @@ impl Collector {
             // It is asked again every second until the output is ready.
             (None, _) => {
                 let is_other = |(old, _): &mut (Opening, bool)| old.job != opening.job;
-                if self.beyond.is_some() {
+                if self.downstream.is_some() {
                     // Whoever asked for another one is gone.
                     self.opening.take_if(is_other);
                 }
@@ -779,15 +784,15 @@ impl Collector {
                 return;
             }
         };
-        self.say(ToVentilator::Refused { job: opening.job, reason });
+        self.send(ToVentilator::Refused { job: opening.job, reason });
     }
 
     fn handle_results(&mut self, id: JobId, session: SessionId, results: Vec<TaskResult>) {
-        let worker = self.workers.get(&session).unwrap_or(&self.nobody).clone();
+        let worker = self.workers.get(&session).unwrap_or(&self.no_worker).clone();
         let is_connected = self.is_ventilator_connected;
         let order = self.config.order;
         let Some(job) = self.job.as_mut().filter(|job| job.id == id) else {
-            self.strays += results.len() as u64;
+            self.unexpected_results += results.len() as u64;
             return;
         };
         let bytes = results.iter().map(TaskResult::payload_bytes).sum();
@@ -810,7 +815,7 @@ impl Collector {
                 let TaskResult { seq, attempt, .. } = result;
                 let took_us = result.ran_us;
                 if !job.can_have(seq) {
-                    self.strays += 1;
+                    self.unexpected_results += 1;
                     continue;
                 }
                 if job.taken.contains(seq) {
@@ -863,7 +868,7 @@ impl Collector {
         task_hash: TaskHash,
         outcome: Outcome,
     ) {
-        let worker = self.nobody.clone();
+        let worker = self.no_worker.clone();
         let Some(stage) = self.job_mut(id).map(|job| job.stage.clone()) else { return };
         let result = TaskResult {
             seq,
@@ -880,9 +885,15 @@ impl Collector {
     }
 
     /// Records of an earlier stage. That they came is answered when they are stored.
-    fn handle_passed(&mut self, id: JobId, stage: &str, worker: &str, results: Vec<TaskResult>) {
+    fn handle_forwarded_records(
+        &mut self,
+        id: JobId,
+        stage: &str,
+        worker: &str,
+        results: Vec<TaskResult>,
+    ) {
         if self.job_mut(id).is_none() {
-            self.strays += results.len() as u64;
+            self.unexpected_results += results.len() as u64;
             return;
         }
         let (worker, stage) = (Arc::from(worker), Arc::from(stage));
@@ -896,7 +907,7 @@ impl Collector {
         let Some(job) = &mut self.job else { return };
         let seq = result.seq;
         if !job.can_have(seq) {
-            self.strays += 1;
+            self.unexpected_results += 1;
         } else if !job.taken.insert(seq) {
             if job.stored.contains(seq) && self.is_ventilator_connected {
                 self.receipt.stored.push(seq);
@@ -924,7 +935,7 @@ impl Collector {
     fn handle_news(&mut self, session: SessionId, news: News) {
         // After the receipt for what the worker said before: an account of what it holds must not
         // overtake the results that it no longer holds.
-        self.say(ToVentilator::Relay { session, news });
+        self.send(ToVentilator::Relay { session, news });
     }
 
     fn flush_receipt(&mut self) {
@@ -938,8 +949,9 @@ impl Collector {
             received: Bounded(received),
             stored,
             retry: Batch::from(retry),
-            held_bytes: job.held_bytes + self.beyond.map_or(0, |beyond| beyond.held_bytes),
-            failed: self.beyond.map_or(job.counts.not_ok(), |beyond| beyond.failed),
+            held_bytes: job.held_bytes
+                + self.downstream.map_or(0, |downstream| downstream.held_bytes),
+            failed: self.downstream.map_or(job.counts.not_ok(), |downstream| downstream.failed),
         });
     }
 }
@@ -1016,10 +1028,10 @@ impl Job {
             self.ready.push((records, writing));
         } else if self.waiting.is_empty() && first == self.given.first_missing() {
             self.give(records, writing);
-            self.go_on();
+            self.release_due();
         } else {
             self.wait(records, writing);
-            self.go_on();
+            self.release_due();
         }
     }
 
@@ -1037,7 +1049,7 @@ impl Job {
     }
 
     /// Finds the records whose turn it is, in memory and in the spool.
-    fn go_on(&mut self) {
+    fn release_due(&mut self) {
         loop {
             let next = self.given.first_missing();
             if let Some(first) = self.waiting.first_entry()

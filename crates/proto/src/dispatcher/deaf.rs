@@ -12,7 +12,7 @@ use crate::{Seq, SessionId, Time};
 impl Dispatcher {
     /// A worker says that it has so many tasks. If that is too few, it is asked, and if it does not
     /// answer, its lane is closed: it did not die, and what it was given goes to others.
-    pub(super) fn hear_beat(&mut self, now: Time, session: SessionId, held: u64) {
+    pub(super) fn note_heartbeat(&mut self, now: Time, session: SessionId, held: u64) {
         let is_over = self.course.ended.is_some() || self.is_cancelled();
         let Some(worker) = self.roster.get_mut(session) else { return };
         let is_called = worker.call.is_some();

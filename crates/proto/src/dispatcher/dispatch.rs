@@ -37,7 +37,8 @@ impl Dispatcher {
         };
         // What failed elsewhere is better run late than there again.
         let is_held = |worker: &Worker| {
-            avoid.is_none() && left.as_ref().is_some_and(|left| left.held_until(worker).is_some())
+            avoid.is_none()
+                && left.as_ref().is_some_and(|left| left.hold_back_until(worker).is_some())
         };
         let next = self
             .roster
@@ -51,7 +52,7 @@ impl Dispatcher {
                 order.then(worker_a.pace.cmp(&worker_b.pace))
             });
         let Some((session, worker)) = next else {
-            self.look_when_held(left.as_ref());
+            self.check_when_held_back(left.as_ref());
             return None;
         };
         let session = *session;
@@ -113,7 +114,7 @@ impl Dispatcher {
         worker.deaf_since = None;
         worker.window.handle_dispatched(now, last);
         if was_idle {
-            worker.moved = now;
+            worker.last_progress = now;
         }
         self.tail.handle_dispatched(now);
         let limits = self.limits();

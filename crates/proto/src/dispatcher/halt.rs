@@ -147,7 +147,7 @@ impl Dispatcher {
             HaltOn::Done => true,
         };
         for range in received.ranges.as_slice() {
-            let range = range.clamped(self.ledger.base(), self.handed_out());
+            let range = range.clamped(self.ledger.base(), self.dispatched_end());
             for seq in range.seqs().filter(|_| may_count) {
                 if !matches!(self.ledger.state(seq), None | Some(TaskState::Settled)) {
                     self.halting.unstored.insert(seq);

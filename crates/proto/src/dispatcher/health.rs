@@ -36,7 +36,7 @@ pub(super) struct Health {
 
 /// What is known of a worker, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(super) enum Trust {
     Doubtful,
     Unknown,
     Well,
@@ -153,11 +153,11 @@ impl Health {
     }
 
     /// How much it is to be trusted with the last attempt of a task: not, if all has failed there.
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn trust(&self) -> Trust {
         match (self.has_done_well(), self.failed) {
-            (true, _) => Standing::Well,
-            (false, 0) => Standing::Unknown,
-            (false, _) => Standing::Doubtful,
+            (true, _) => Trust::Well,
+            (false, 0) => Trust::Unknown,
+            (false, _) => Trust::Doubtful,
         }
     }
 
@@ -335,7 +335,7 @@ impl Dispatcher {
             (is_worth && !self.has_failed_at(plain, session)).then_some(plain)
         })?;
         self.roster.get_mut(session)?.health.handle_probe(now);
-        self.hand_out(now, session, &[seq])
+        self.dispatch_seqs(now, session, &[seq])
     }
 
     /// May the task fail once more without that being its record?

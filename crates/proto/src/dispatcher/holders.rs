@@ -31,7 +31,7 @@ impl Dispatcher {
 
     pub(super) fn handle_news(&mut self, now: Time, session: SessionId, news: News) {
         let Some(worker) = self.roster.get_mut(session) else {
-            self.hear_gone(now, session, &news);
+            self.note_gone(now, session, &news);
             return;
         };
         if news == News::Gone {
@@ -48,10 +48,10 @@ impl Dispatcher {
                     worker.slots_max = worker.slots_max.max(worker.window.slots());
                 }
                 // A worker may retain what another's record has settled: let it forget.
-                if worker.told_below < self.ledger.base() {
-                    self.roster.tell_base(session);
+                if worker.announced_below < self.ledger.base() {
+                    self.roster.announce_base(session);
                 }
-                self.hear_beat(now, session, u64::from(running) + u64::from(queued));
+                self.note_heartbeat(now, session, u64::from(running) + u64::from(queued));
             }
             News::Holding { job, call, unfinished, finished, hashes } => {
                 if job == self.config.job
@@ -113,7 +113,7 @@ impl Dispatcher {
         self.roll.is_doubled |= !held.is_empty();
         self.hold_ahead(session, &held);
         held.remove_range(SeqRange { start: Seq(0), end: self.ledger.base() });
-        held.remove_range(SeqRange { start: self.handed_out(), end: Seq(u64::MAX) });
+        held.remove_range(SeqRange { start: self.dispatched_end(), end: Seq(u64::MAX) });
         let Some(worker) = self.roster.get_mut(session) else { return };
         worker.window.handle_reset();
         worker.deaf_since = None;
@@ -135,9 +135,9 @@ impl Dispatcher {
         let settled: Vec<Seq> =
             held.iter().filter(|seq| self.ledger.state(*seq) == Some(TaskState::Settled)).collect();
         for seq in settled {
-            self.roster.tell_settled(session, SeqRange::one(seq));
+            self.roster.announce_settled(session, SeqRange::one(seq));
         }
-        self.roster.tell_base(session);
+        self.roster.announce_base(session);
     }
 
     /// A worker that was lost is back and has the task still: no need to run it again.
@@ -163,7 +163,7 @@ impl Dispatcher {
 
     /// What a worker that stays hands back could not be run there, and may be elsewhere.
     fn note_unstartable(&mut self, session: SessionId, ranges: &SeqRanges) {
-        let end = self.handed_out();
+        let end = self.dispatched_end();
         let Some(worker) = self.roster.get(session) else { return };
         if worker.phase == Phase::Draining {
             return;
@@ -178,7 +178,7 @@ impl Dispatcher {
 
     pub(super) fn handle_returned(&mut self, session: SessionId, ranges: &SeqRanges) {
         self.release_ahead(session, Some(ranges));
-        let end = self.handed_out();
+        let end = self.dispatched_end();
         let Some(worker) = self.roster.get_mut(session) else { return };
         worker.window.handle_reset();
         worker.deaf_since = None;
@@ -216,7 +216,7 @@ impl Dispatcher {
         }
         self.ledger.release(&mut self.roster, seq);
         // Unless another has it still.
-        if !self.hand_over(session, seq) && !self.give_up_if_hopeless(seq) {
+        if !self.reassign(session, seq) && !self.give_up_if_hopeless(seq) {
             self.requeue(seq);
         }
     }
@@ -247,14 +247,14 @@ impl Dispatcher {
     }
 
     /// Leaves a task that was dispatched twice to the other one who has it, if there is one.
-    pub(super) fn hand_over(&mut self, from: SessionId, seq: Seq) -> bool {
+    pub(super) fn reassign(&mut self, from: SessionId, seq: Seq) -> bool {
         if !self.roll.is_doubled {
             return false;
         }
         let mut others = self.roster.iter();
         let other = others.find(|(session, worker)| **session != from && worker.out.contains(seq));
         let Some(other) = other.map(|(session, _)| *session) else { return false };
-        self.ledger.hand_over(&mut self.roster, seq, other);
+        self.ledger.reassign(&mut self.roster, seq, other);
         true
     }
 
@@ -271,10 +271,10 @@ impl Dispatcher {
 
     /// Bytes of the sink's arrive, of a message that is not complete yet.
     pub fn handle_sink_alive(&mut self, now: Time) {
-        self.hear_sink(now);
+        self.note_sink_alive(now);
     }
 
-    pub(super) fn hear_sink(&mut self, now: Time) {
+    pub(super) fn note_sink_alive(&mut self, now: Time) {
         // Workers are heard through the sink alone: its silence is not theirs.
         if self.sink.is_silent(now) {
             self.roster.values_mut().for_each(|worker| worker.heard = now);
@@ -285,7 +285,7 @@ impl Dispatcher {
 
     /// Tells workers of a timeout that has moved: what they run was handed out with an older one,
     /// or with none.
-    fn tell_limits(&mut self) {
+    fn announce_limits(&mut self) {
         let limits = self.limits();
         let (old, new) = (self.run_times.told_limit_us, limits.timeout_us);
         let is_fixed = !matches!(self.config.policy.timeout, Some(Timeout::Percent(_)));
@@ -302,7 +302,7 @@ impl Dispatcher {
 
     pub(super) fn beat(&mut self, now: Time) {
         self.end_idle_reading();
-        self.tell_limits();
+        self.announce_limits();
         let pings = self.roster.lanes().map(|lane| Transmit::Worker(lane, ToWorker::Ping));
         self.outbox.transmits.extend(pings);
         if self.sink.is_open() {

@@ -251,7 +251,7 @@ impl Dispatcher {
                 worker.recall = None;
                 worker.heard = now;
                 worker.window.handle_reset();
-                worker.told_below = Seq(0);
+                worker.announced_below = Seq(0);
                 worker.deaf_since = None;
             }
         } else {
@@ -285,7 +285,7 @@ impl Dispatcher {
         self.sink.reset_outgoing(true);
         self.outbox.forget_sink();
         self.open_job();
-        self.say_again();
+        self.resend();
     }
 
     /// Our connection to the sink is gone.
@@ -306,7 +306,7 @@ impl Dispatcher {
     /// The sink said something.
     pub fn handle_message(&mut self, now: Time, message: ToVentilator) {
         self.seen = now;
-        self.hear_sink(now);
+        self.note_sink_alive(now);
         match message {
             ToVentilator::SinkHello { asked, job, sink, stored, again, workers, report } => {
                 if self.is_asking() && job == self.config.job {
@@ -385,12 +385,12 @@ impl Dispatcher {
         if let Some(inputs) = self.next_inputs() {
             return Some(Transmit::Sink(inputs));
         }
-        if let Some(passed) = self.next_passed() {
-            return Some(passed);
+        if let Some(forwarded) = self.next_forwarded() {
+            return Some(forwarded);
         }
         while let Some(session) = self.roster.next_to_settle() {
             let Some(worker) = self.roster.get_mut(session) else { continue };
-            if worker.settled.is_empty() && worker.told_below >= self.ledger.base() {
+            if worker.settled.is_empty() && worker.announced_below >= self.ledger.base() {
                 continue;
             }
             return Some(settled(self.config.job, self.ledger.base(), worker));
@@ -412,7 +412,8 @@ impl Dispatcher {
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         let due = self.ledger.next_backoff().into_iter();
-        let due = due.chain(self.roll.call.as_ref().map(|roll| roll.until)).chain(self.tail.look());
+        let due =
+            due.chain(self.roll.call.as_ref().map(|roll| roll.until)).chain(self.tail.next_check());
         due.fold(self.next_beat, Time::min)
     }
 
@@ -462,7 +463,7 @@ impl Dispatcher {
     }
 
     /// What a sink may not have heard, or not taken in while its output was being made ready.
-    pub(super) fn say_again(&mut self) {
+    pub(super) fn resend(&mut self) {
         self.send_close();
         let (fresh, has_no_order) = (self.ledger.fresh(), self.source.has_no_order());
         let given_up = self.ledger.records().all_given_up();
@@ -607,7 +608,7 @@ impl Dispatcher {
         self.handle_stored(stored);
         let is_roll_due = self.is_roll_due();
         if is_resumed {
-            self.go_on(stored);
+            self.resume(stored);
         }
         if is_resumed || is_roll_due {
             // A sink that has been there for a while has all workers; a new one has yet to see
@@ -627,7 +628,7 @@ impl Dispatcher {
             });
             self.forget_received();
         }
-        self.say_again();
+        self.resend();
         self.roster.values_mut().for_each(|worker| worker.heard = now);
         // To a hello that was only said again, whoever has yet to answer need not answer twice: each
         // answer may have large results before it.
@@ -641,7 +642,7 @@ impl Dispatcher {
     }
 
     /// What is from here on was never dispatched, and is nobody's.
-    pub(super) fn handed_out(&self) -> Seq {
+    pub(super) fn dispatched_end(&self) -> Seq {
         match self.source.total {
             _ if !self.source.may_be_held() => self.ledger.fresh(),
             Some(total) => self.ledger.end().min(Seq(total)),

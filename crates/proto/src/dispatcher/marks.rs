@@ -144,7 +144,7 @@ impl Dispatcher {
     }
 
     /// Something was heard of a worker that has no lane.
-    pub(super) fn hear_gone(&mut self, now: Time, session: SessionId, news: &News) {
+    pub(super) fn note_gone(&mut self, now: Time, session: SessionId, news: &News) {
         let Some(gone) = self.suspicions.gone.get_mut(&session) else { return };
         if *news == News::Gone {
             // All that it had said comes before this.

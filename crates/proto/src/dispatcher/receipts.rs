@@ -14,7 +14,7 @@ impl Dispatcher {
         self.run_times.add(received.ran_us_median);
         self.reach(&received.ranges);
         self.receive_ahead(received.session, &received.ranges);
-        let end = self.handed_out();
+        let end = self.dispatched_end();
         let Some(worker) = self.roster.get_mut(received.session) else {
             // Lost meanwhile; its result made it all the same.
             self.mark_received(received);
@@ -35,7 +35,7 @@ impl Dispatcher {
         worker.window.handle_result_bytes(count, received.bytes);
         self.tail.handle_results(count, received.ran_us_mean, received.bytes);
         worker.done += count;
-        worker.moved = now;
+        worker.last_progress = now;
         self.tail.handle_received(now);
         self.note_ends(now, received.session, count, received.failed.min(count));
         self.note_unstored(received, count);
@@ -43,7 +43,7 @@ impl Dispatcher {
     }
 
     pub(super) fn mark_received(&mut self, received: &Received) {
-        let (base, end) = (self.ledger.base(), self.handed_out());
+        let (base, end) = (self.ledger.base(), self.dispatched_end());
         for range in received.ranges.as_slice() {
             self.ledger.receive(&mut self.roster, range.clamped(base, end), received.session);
         }
@@ -87,12 +87,12 @@ impl Dispatcher {
             let one = [seq].into_iter().collect();
             let (ran, usual) = (Duration::from_micros(ran_us), worker.pace.usual());
             worker.window.handle_received(now, &one, 1, ran, usual);
-            worker.moved = now;
+            worker.last_progress = now;
             self.tail.handle_received(now);
             self.note_ends(now, session, 1, 1);
         }
         // Whatever becomes of the task, this result is of no more use.
-        self.roster.tell_settled(session, SeqRange::one(seq));
+        self.roster.announce_settled(session, SeqRange::one(seq));
 
         if !is_news {
             return;
@@ -101,7 +101,7 @@ impl Dispatcher {
         self.ledger.note_failure(seq, attempt);
         self.ledger.release(&mut self.roster, seq);
         self.note_failed_at(seq, session);
-        if self.hand_over(session, seq) || self.give_up_if_hopeless(seq) {
+        if self.reassign(session, seq) || self.give_up_if_hopeless(seq) {
             return;
         }
         self.ledger.back_off(seq, now + backoff);
@@ -116,7 +116,7 @@ impl Dispatcher {
 }
 
 pub(super) fn settled(job: JobId, base: Seq, worker: &mut Worker) -> Transmit {
-    worker.told_below = base;
+    worker.announced_below = base;
     let mut ranges = SeqRanges::new();
     for range in worker.settled.take().as_slice() {
         if range.end > base {

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::course::Stopped;
-use super::ledger::{Passed, TaskState};
+use super::ledger::{Forwarded, TaskState};
 use super::source::Source;
 use super::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use crate::batch::Batch;
@@ -42,7 +42,7 @@ pub(super) struct Relaying {
     /// That all is flushed was reported.
     is_flush_told: bool,
     /// How things stood when that was last reported.
-    told: Option<Standing>,
+    told: Option<StageState>,
 }
 
 /// What the stage before is to hear of this one.
@@ -55,14 +55,14 @@ pub(crate) enum StageReport {
     /// These records are in the output.
     Stored(SeqRanges),
     /// How things stand has changed.
-    Standing(Standing),
+    State(StageState),
     /// The sink has flushed all there is.
     Flushed,
 }
 
 /// How things stand in this stage and in those after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct StageState {
     /// Bytes of tasks and records that are kept here until they are stored.
     pub(crate) kept_bytes: u64,
     /// Records stored so far of tasks that did not do what they should.
@@ -137,9 +137,14 @@ impl Dispatcher {
     ///
     /// A worker may hold the task all the same, of an attempt whose result was lost with a worker of the
     /// earlier stage: the sink takes what comes first.
-    pub(crate) fn handle_passed(&mut self, stage: Arc<str>, worker: Arc<str>, result: TaskResult) {
+    pub(crate) fn handle_forwarded(
+        &mut self,
+        stage: Arc<str>,
+        worker: Arc<str>,
+        result: TaskResult,
+    ) {
         self.ledger.reach(SeqRange::one(result.seq));
-        self.ledger.pass(&mut self.roster, Passed { stage, worker, result });
+        self.ledger.forward(&mut self.roster, Forwarded { stage, worker, result });
     }
 
     /// The job has so many tasks.
@@ -191,14 +196,14 @@ impl Dispatcher {
 
     /// Something that the sink is to hear from the ventilator as it is. It is lost if there is no
     /// connection: the ventilator says it again after each hello.
-    pub(crate) fn hand_on(&mut self, message: ToSink) {
+    pub(crate) fn forward(&mut self, message: ToSink) {
         self.send_sink(message);
     }
 
     /// The next thing that the stage before is to hear.
     pub(crate) fn poll_report(&mut self) -> Option<StageReport> {
         let is_all_flushed = self.is_all_flushed();
-        let standing = Standing {
+        let state = StageState {
             kept_bytes: self.ledger.kept_bytes(),
             failed: self.sink.failed,
             is_stuck: self.sink.is_stuck,
@@ -218,8 +223,8 @@ impl Dispatcher {
         if !relay.stored.is_empty() {
             return Some(StageReport::Stored(relay.stored.take()));
         }
-        if relay.told.replace(standing) != Some(standing) {
-            return Some(StageReport::Standing(standing));
+        if relay.told.replace(state) != Some(state) {
+            return Some(StageReport::State(state));
         }
         let is_news = is_all_flushed && !std::mem::replace(&mut relay.is_flush_told, true);
         is_news.then_some(StageReport::Flushed)
@@ -321,13 +326,18 @@ impl Dispatcher {
     }
 
     /// The next records of earlier stages for the sink.
-    pub(super) fn next_passed(&mut self) -> Option<Transmit> {
+    pub(super) fn next_forwarded(&mut self) -> Option<Transmit> {
         if self.source.relaying().is_none() || !self.sink.is_open() || !self.sink.is_connected {
             return None;
         }
-        let (stage, worker, results) = self.ledger.next_passed()?;
+        let (stage, worker, results) = self.ledger.next_forwarded()?;
         let job = self.config.job;
-        Some(Transmit::Sink(ToSink::Passed { job, stage, worker, results: Batch::from(results) }))
+        Some(Transmit::Sink(ToSink::Forwarded {
+            job,
+            stage,
+            worker,
+            results: Batch::from(results),
+        }))
     }
 
     /// Stops what runs and gives up what has no result.

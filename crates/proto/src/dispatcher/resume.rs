@@ -274,7 +274,7 @@ impl Dispatcher {
     }
 
     /// The hello that counts has come: everything that was read may be held by somebody.
-    pub(super) fn go_on(&mut self, stored: &SeqRanges) {
+    pub(super) fn resume(&mut self, stored: &SeqRanges) {
         if let Some(resume) = self.source.resume_mut() {
             resume.phase = Phase::Going;
         }

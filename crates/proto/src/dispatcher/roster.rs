@@ -100,7 +100,7 @@ impl Roster {
     }
 
     /// Notes seqs that a worker is to be told are settled.
-    pub(super) fn tell_settled(&mut self, session: SessionId, range: SeqRange) {
+    pub(super) fn announce_settled(&mut self, session: SessionId, range: SeqRange) {
         let Some(worker) = self.workers.get_mut(&session) else { return };
         if worker.settled.is_empty() {
             self.to_settle.push(session);
@@ -109,7 +109,7 @@ impl Roster {
     }
 
     /// Notes that a worker is to be told how far everything is settled.
-    pub(super) fn tell_base(&mut self, session: SessionId) {
+    pub(super) fn announce_base(&mut self, session: SessionId) {
         if self.workers.get(&session).is_some_and(|worker| worker.settled.is_empty()) {
             self.to_settle.push(session);
         }

@@ -1,6 +1,6 @@
 //! Who gets what has to be seen to: suspects, what failed elsewhere, what is too large for some.
 
-use super::health::Standing;
+use super::health::Trust;
 use super::worker::Worker;
 use super::{Dispatcher, SCAN_MAX, Transmit};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, ELSEWHERE_WAIT_MAX, LARGE_WAIT_MAX};
@@ -45,7 +45,7 @@ impl Dispatcher {
         let (session, _) = reserved.find(|(_, worker)| is_empty(worker) && worker.fits(bytes))?;
         let session = *session;
         self.roster.get_mut(session)?.suspect = Some(seq);
-        self.hand_out(now, session, &[seq])
+        self.dispatch_seqs(now, session, &[seq])
     }
 
     /// Keeps workers free of all else for suspects that are to run alone: those that run one, and
@@ -108,7 +108,7 @@ impl Dispatcher {
             });
             let Some((session, _)) = best else { continue };
             self.roster.get_mut(session)?.suspect = Some(seq);
-            return self.hand_out(now, session, &[seq]);
+            return self.dispatch_seqs(now, session, &[seq]);
         }
         None
     }
@@ -154,14 +154,14 @@ impl Dispatcher {
                 chosen.push(seq);
             }
         }
-        self.hand_out(now, session, &chosen)
+        self.dispatch_seqs(now, session, &chosen)
     }
 
     /// Is it the task's last attempt, and is there another worker at which it has not failed and of
     /// which more is to be hoped?
     fn is_better_kept(&self, seq: Seq, worker: &Worker) -> bool {
-        let standing = worker.health.standing();
-        if self.has_retry(seq) || standing == Standing::Well {
+        let trust = worker.health.trust();
+        if self.has_retry(seq) || trust == Trust::Well {
             return false;
         }
         let Some(mark) = self.suspicions.marks.get(&seq).filter(|mark| !mark.failed_at.is_empty())
@@ -171,7 +171,7 @@ impl Dispatcher {
         let bytes = self.ledger.payload_bytes(seq);
         self.roster.iter().any(|(session, other)| {
             other.is_usable()
-                && other.health.standing() > standing
+                && other.health.trust() > trust
                 && other.fits(bytes)
                 && !mark.failed_at.contains(session)
         })
@@ -184,7 +184,7 @@ impl Dispatcher {
     }
 
     /// Sends these tasks to a worker.
-    pub(super) fn hand_out(
+    pub(super) fn dispatch_seqs(
         &mut self,
         now: Time,
         session: SessionId,

@@ -59,11 +59,11 @@ const RECALL_GAP: Duration = Duration::from_millis(1);
 
 /// Nothing is recalled before so long after the last task went out, unless the input has ended:
 /// more may be on its way.
-const DRY_MIN: Duration = Duration::from_millis(1);
+const STARVED_MIN: Duration = Duration::from_millis(1);
 
 /// Looking for something to recall costs about a microsecond for a hundred workers: so long is
 /// waited for each of them before the next look.
-const LOOK_GAP: Duration = Duration::from_micros(1);
+const CHECK_GAP: Duration = Duration::from_micros(1);
 
 /// How long a task takes at a worker. Failed attempts that are tried again say nothing of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -142,18 +142,18 @@ pub(super) struct Tail {
     /// Bytes of its result.
     result_bytes: f64,
     /// When a result came or a task went out last.
-    moved: Time,
+    last_progress: Time,
     /// Nothing has waited since then.
-    dry: Option<Time>,
+    starved_since: Option<Time>,
     /// The next look for something to recall, at the earliest.
-    look_min: Time,
+    next_check_min: Time,
     /// Somebody waits, and at this time it may have been for too long.
-    look: Option<Time>,
+    next_check: Option<Time>,
 }
 
 impl Tail {
     pub(super) fn handle_received(&mut self, now: Time) {
-        self.moved = now;
+        self.last_progress = now;
     }
 
     /// So many tasks took so long each, and their results have so many bytes together.
@@ -171,22 +171,22 @@ impl Tail {
     }
 
     pub(super) fn handle_dispatched(&mut self, now: Time) {
-        self.moved = now;
-        (self.dry, self.look) = (None, None);
+        self.last_progress = now;
+        (self.starved_since, self.next_check) = (None, None);
     }
 
     /// What it was time for is decided anew with whatever is polled next.
     pub(super) fn handle_timeout(&mut self, now: Time) {
-        self.look.take_if(|look| *look <= now);
+        self.next_check.take_if(|next_check| *next_check <= now);
     }
 
     /// When to decide anew, if nothing happens before.
-    pub(super) fn look(&self) -> Option<Time> {
-        self.look
+    pub(super) fn next_check(&self) -> Option<Time> {
+        self.next_check
     }
 
-    fn look_at(&mut self, at: Time) {
-        self.look = Some(self.look.map_or(at, |look| look.min(at)));
+    fn check_at(&mut self, at: Time) {
+        self.next_check = Some(self.next_check.map_or(at, |next_check| next_check.min(at)));
     }
 }
 
@@ -194,7 +194,7 @@ impl Tail {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Left {
     now: Time,
-    moved: Time,
+    last_progress: Time,
     /// Tasks that wait.
     waiting: f64,
     /// Tasks that are out, and so many of them that run.
@@ -232,7 +232,7 @@ impl Left {
     /// Until when the worker gets nothing more, because the others will sooner be through with all
     /// that is left than this one with its next task. Not for longer than it would take if they
     /// do not move.
-    pub(super) fn held_until(&self, worker: &Worker) -> Option<Time> {
+    pub(super) fn hold_back_until(&self, worker: &Worker) -> Option<Time> {
         let us = worker.pace.us()?;
         let (own_slots, running) = (worker.window.slots() as f64, running(worker));
         let (rate, slots) = (self.rate - own_slots / us, self.slots - own_slots);
@@ -241,7 +241,7 @@ impl Left {
         }
         let left = self.waiting + self.out - running - (self.running - running) / 2.0;
         let others_us = left / rate + slots / rate / 2.0;
-        let until = self.moved + Duration::from_micros(us as u64);
+        let until = self.last_progress + Duration::from_micros(us as u64);
         (us * (1.0 + SLOW_DEVIATIONS * self.deviation) > others_us && self.now < until)
             .then_some(until)
     }
@@ -249,7 +249,8 @@ impl Left {
 
 /// Microseconds a task: as usual, unless what runs takes longer. It may take as long again.
 fn us_now(worker: &Worker, now: Time, usual_us: f64) -> f64 {
-    let silent = if worker.out.is_empty() { Duration::ZERO } else { now.since(worker.moved) };
+    let silent =
+        if worker.out.is_empty() { Duration::ZERO } else { now.since(worker.last_progress) };
     if silent < silence_min(usual_us) { usual_us } else { usual_us.max(silent.as_micros() as f64) }
 }
 
@@ -305,7 +306,7 @@ impl Dispatcher {
         let us = if known_rate > 0.0 { known_slots / known_rate } else { 1.0 };
         Some(Left {
             now,
-            moved: self.tail.moved,
+            last_progress: self.tail.last_progress,
             waiting: waiting as f64,
             out: out as f64,
             running: running_sum,
@@ -319,29 +320,29 @@ impl Dispatcher {
     }
 
     /// Something waits, and nobody may have it now: whoever is held back may later.
-    pub(super) fn look_when_held(&mut self, left: Option<&Left>) {
+    pub(super) fn check_when_held_back(&mut self, left: Option<&Left>) {
         let Some(left) = left else { return };
         let idle = self.roster.values().filter(|w| w.can_start() && w.idle_slots() > 0);
-        self.tail.look = idle.filter_map(|worker| left.held_until(worker)).min();
+        self.tail.next_check = idle.filter_map(|worker| left.hold_back_until(worker)).min();
     }
 
     /// When nothing waits: asks those whose queues are longer than their share to hand back the
     /// rest, for those who run dry.
     pub(super) fn recall(&mut self, now: Time) -> Option<Transmit> {
-        let dry = *self.tail.dry.get_or_insert(now);
+        let starved_since = *self.tail.starved_since.get_or_insert(now);
         if self.roster.len() < 2 || self.roll.call.is_some() || self.is_cancelled() {
-            self.tail.look = None;
+            self.tail.next_check = None;
             return None;
         }
-        let due = if self.source.is_over() { now } else { dry + DRY_MIN };
-        let due = due.max(self.tail.look_min);
+        let due = if self.source.is_over() { now } else { starved_since + STARVED_MIN };
+        let due = due.max(self.tail.next_check_min);
         if now < due {
             // Whoever has settled everything has nothing to look for.
-            self.tail.look = (!self.ledger.is_all_settled()).then_some(due);
+            self.tail.next_check = (!self.ledger.is_all_settled()).then_some(due);
             return None;
         }
-        self.tail.look = None;
-        self.tail.look_min = now + LOOK_GAP * self.roster.len() as u32;
+        self.tail.next_check = None;
+        self.tail.next_check_min = now + CHECK_GAP * self.roster.len() as u32;
         let recalls = self.recalls(now);
         for (session, keep) in recalls {
             let call = self.roll.take_call();
@@ -362,7 +363,7 @@ impl Dispatcher {
         let (mut rate, mut is_dry, mut is_queued) = (0.0, false, false);
         for (_, worker) in ready.clone() {
             is_queued |= worker.out.count() > worker.window.slots();
-            if left.held_until(worker).is_none() {
+            if left.hold_back_until(worker).is_none() {
                 let own = left.rate(worker);
                 rate += own;
                 let room = in_reach(worker, own).min(worker.window(left.least));
@@ -372,14 +373,14 @@ impl Dispatcher {
         if !is_dry || !is_queued {
             return Vec::new();
         }
-        let (mut recalls, mut look) = (Vec::new(), None::<Time>);
+        let (mut recalls, mut next_check) = (Vec::new(), None::<Time>);
         for (session, worker) in ready {
             let (slots, out) = (worker.window.slots(), worker.out.count());
             if out <= slots || worker.recall.is_some() {
                 continue;
             }
             let own = left.rate(worker);
-            let share = if left.held_until(worker).is_some() {
+            let share = if left.hold_back_until(worker).is_some() {
                 slots
             } else {
                 ((left.out * own / rate) as u64).max(in_reach(worker, own))
@@ -393,12 +394,12 @@ impl Dispatcher {
             // What runs may turn out to take long.
             let us = Duration::from_micros(left.us(worker) as u64);
             let silence_min = silence_min(us.as_micros() as f64);
-            let due = worker.moved + silence_min.max(2 * us.max(worth));
+            let due = worker.last_progress + silence_min.max(2 * us.max(worth));
             let due = due.max(worker.recall_min);
-            look = Some(look.map_or(due, |look| look.min(due)));
+            next_check = Some(next_check.map_or(due, |next_check| next_check.min(due)));
         }
-        if let Some(look) = look {
-            self.tail.look_at(look);
+        if let Some(next_check) = next_check {
+            self.tail.check_at(next_check);
         }
         recalls
     }

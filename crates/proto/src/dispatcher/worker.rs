@@ -42,14 +42,14 @@ pub(super) struct Worker {
     /// Nothing more is recalled before.
     pub(super) recall_min: Time,
     /// When it last had a result, or a task after having had none.
-    pub(super) moved: Time,
+    pub(super) last_progress: Time,
     /// What it was given and the sink has not received from it.
     pub(super) out: SeqSet,
     /// What it alone answers for.
     pub(super) charge: Charge,
     /// Settled seqs that it has not been told of.
     pub(super) settled: SeqRanges,
-    pub(super) told_below: Seq,
+    pub(super) announced_below: Seq,
     pub(super) heard: Time,
     pub(super) running: u32,
     pub(super) queued: u32,
@@ -86,11 +86,11 @@ impl Worker {
             cut: None,
             recall: None,
             recall_min: now,
-            moved: now,
+            last_progress: now,
             out: SeqSet::new(),
             charge: Charge::default(),
             settled: SeqRanges::new(),
-            told_below: Seq(0),
+            announced_below: Seq(0),
             heard: now,
             running: 0,
             queued: 0,

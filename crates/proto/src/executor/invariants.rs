@@ -21,8 +21,8 @@ impl Executor {
         for (slot, running) in (0..).zip(&self.slots) {
             assert_eq!(running.is_none(), free.contains(&slot), "slot {slot}");
         }
-        let fed: usize = self.feeds.iter().map(|feed| feed.behind.len()).sum();
-        assert_eq!(self.fed, fed, "tasks that lie behind others");
+        let prefetched: usize = self.feeds.iter().map(|feed| feed.behind.len()).sum();
+        assert_eq!(self.prefetched, prefetched, "tasks that lie behind others");
         for (feed, running) in self.feeds.iter().zip(&self.slots) {
             assert!(feed.behind.is_empty() || running.is_some(), "nothing lies behind nothing");
             let seqs = feed.behind.iter().map(|running| running.seq);

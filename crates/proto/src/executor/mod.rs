@@ -4,7 +4,7 @@
 //! again whenever the sink may have missed it: on each new connection to the sink and at each roll
 //! call.
 //!
-//! A slot has one task at a time, unless its tasks are [fed](Executor::with_feeding) to a process
+//! A slot has one task at a time, unless its tasks are [fed](Executor::with_prefetch) to a process
 //! that stays: then more lie there already, behind the one that runs. They have not started, but
 //! nobody can take them back; each of them runs there and ends there.
 
@@ -36,13 +36,13 @@ pub struct Executor {
     slots: Vec<Option<Running>>,
     free_slots: Vec<Slot>,
     /// Tasks are fed.
-    is_feeding: bool,
+    is_prefetching: bool,
     /// By slot.
     feeds: Vec<Feed>,
     /// The slot that is looked at first when a task is to be fed.
-    next_feed: usize,
+    next_prefetch: usize,
     /// Tasks that were fed and have not come first.
-    fed: usize,
+    prefetched: usize,
     job: Option<Job>,
     /// As the ventilator has said it last.
     layout: Layout,
@@ -180,10 +180,10 @@ impl Executor {
             session,
             slots: (0..slots).map(|_| None).collect(),
             free_slots: (0..slots).rev().map(Slot).collect(),
-            is_feeding: false,
+            is_prefetching: false,
             feeds: Vec::new(),
-            next_feed: 0,
-            fed: 0,
+            next_prefetch: 0,
+            prefetched: 0,
             job: None,
             layout: Layout::Unsaid,
             queue: VecDeque::new(),
@@ -210,8 +210,8 @@ impl Executor {
     /// A task that was given to somebody before is never fed behind another, and nothing behind it:
     /// it may be what kills workers, and whoever is to be blamed for that must be known.
     #[must_use]
-    pub fn with_feeding(mut self) -> Self {
-        self.is_feeding = true;
+    pub fn with_prefetch(mut self) -> Self {
+        self.is_prefetching = true;
         self.feeds.resize_with(self.slots.len(), Feed::default);
         self
     }
@@ -234,7 +234,7 @@ impl Executor {
             ToWorker::Recall { job, call, keep } => {
                 if self.is_job(job) {
                     let ranges = self.take_unstarted(keep);
-                    self.say_news(News::Recalled { job, call, ranges });
+                    self.send_news(News::Recalled { job, call, ranges });
                 }
             }
             ToWorker::Cancel { job } => {
@@ -262,7 +262,7 @@ impl Executor {
     pub fn handle_sink_connected(&mut self) {
         self.is_sink_connected = true;
         if self.job.is_some() {
-            self.say_news(News::Reconnected);
+            self.send_news(News::Reconnected);
         }
         self.push_again();
     }
@@ -370,7 +370,7 @@ impl Executor {
         }
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
-            self.say_heartbeat();
+            self.send_heartbeat();
         }
     }
 
@@ -383,8 +383,8 @@ impl Executor {
 
     fn drain(&mut self) {
         self.draining = true;
-        self.say_news(News::Draining { reason: self.leave_reason.clone() });
-        self.hand_back();
+        self.send_news(News::Draining { reason: self.leave_reason.clone() });
+        self.return_unstarted();
     }
 
     /// The next task to start.
@@ -394,7 +394,7 @@ impl Executor {
         let (seq, attempt) = (first.task.seq, first.task.attempt);
         let is_slot_allowed = self.running() < self.slots_now();
         let free = if is_slot_allowed { self.free_slots.pop() } else { None };
-        let slot = free.or_else(|| self.slot_to_feed(seq, attempt))?;
+        let slot = free.or_else(|| self.slot_to_prefetch(seq, attempt))?;
         let queued = self.queue.pop_front()?;
         self.begin(job, slot, &queued, now);
         let Queued { task, limits } = queued;
@@ -512,14 +512,14 @@ impl Executor {
             last: task.last,
             task_bytes: task.payload.len() as u64,
             task_hash: task.hash(),
-            started: (!self.is_feeding).then_some(began),
+            started: (!self.is_prefetching).then_some(began),
             limits: *limits,
             stopped: None,
         };
         match &mut self.slots[slot.0 as usize] {
             Some(_) => {
                 self.feeds[slot.0 as usize].behind.push_back(running);
-                self.fed += 1;
+                self.prefetched += 1;
             }
             place => *place = Some(running),
         }
@@ -527,12 +527,12 @@ impl Executor {
 
     /// Which busy slot this task may be fed to. In turn, so that what lies in front everywhere is
     /// what has the lowest seqs: those are blamed should the worker die.
-    fn slot_to_feed(&mut self, seq: Seq, attempt: Attempt) -> Option<Slot> {
-        if !self.is_feeding || attempt != Attempt::FIRST {
+    fn slot_to_prefetch(&mut self, seq: Seq, attempt: Attempt) -> Option<Slot> {
+        if !self.is_prefetching || attempt != Attempt::FIRST {
             return None;
         }
         let count = self.slots.len();
-        let mut places = (0..count).map(|offset| (self.next_feed + offset) % count);
+        let mut places = (0..count).map(|offset| (self.next_prefetch + offset) % count);
         let place = places.find(|place| {
             let Some(running) = &self.slots[*place] else { return false };
             let Feed { depth, behind } = &self.feeds[*place];
@@ -541,22 +541,22 @@ impl Executor {
                 && behind.len() + 1 < *depth as usize
                 && last.seq < seq
         })?;
-        self.next_feed = place + 1;
+        self.next_prefetch = place + 1;
         Some(Slot(place as u32))
     }
 
     /// Gives a slot to what lies there behind the task that has ended, or frees it.
     fn vacate(&mut self, slot: Slot) {
-        if let Some(next) = self.take_fed(slot) {
+        if let Some(next) = self.take_prefetched(slot) {
             self.slots[slot.0 as usize] = Some(next);
         } else {
             self.free_slots.push(slot);
         }
     }
 
-    fn take_fed(&mut self, slot: Slot) -> Option<Running> {
+    fn take_prefetched(&mut self, slot: Slot) -> Option<Running> {
         let next = self.feeds.get_mut(slot.0 as usize)?.behind.pop_front()?;
-        self.fed -= 1;
+        self.prefetched -= 1;
         Some(next)
     }
 
@@ -565,7 +565,7 @@ impl Executor {
     }
 
     fn queued(&self) -> u32 {
-        (self.queue.len() + self.fed) as u32
+        (self.queue.len() + self.prefetched) as u32
     }
 
     /// What slots have, be it under way or behind that.
@@ -590,7 +590,7 @@ impl Executor {
         self.job.as_ref().is_some_and(|current| current.id == job)
     }
 
-    fn say_news(&mut self, news: News) {
+    fn send_news(&mut self, news: News) {
         // Without a connection there is nobody to say it to, and the roll call to come asks for
         // what still matters then.
         if self.is_sink_connected {
@@ -617,7 +617,7 @@ impl Executor {
         let mut all: BTreeMap<Seq, TaskHash> = finished.iter().copied().collect();
         all.extend(unfinished.iter().copied());
         unfinished.sort_unstable();
-        self.say_news(News::Holding {
+        self.send_news(News::Holding {
             job,
             call,
             unfinished: unfinished.into_iter().map(|(seq, _)| seq).collect(),
@@ -625,8 +625,8 @@ impl Executor {
             hashes: Bounded(all.into_values().collect()),
         });
         if self.draining {
-            self.say_news(News::Draining { reason: self.leave_reason.clone() });
-            self.hand_back();
+            self.send_news(News::Draining { reason: self.leave_reason.clone() });
+            self.return_unstarted();
         }
         self.push_again();
     }
@@ -652,7 +652,7 @@ impl Executor {
             }
         }
         if !refused.is_empty() {
-            self.say_news(News::Returned { job, ranges: refused });
+            self.send_news(News::Returned { job, ranges: refused });
         }
     }
 
@@ -680,7 +680,7 @@ impl Executor {
         }
         self.retained.advance_to(below);
         if !unheard.is_empty() {
-            self.say_news(News::Returned { job, ranges: unheard });
+            self.send_news(News::Returned { job, ranges: unheard });
         }
         self.drop_settled(&settled);
     }
@@ -708,7 +708,7 @@ impl Executor {
                 !is_settled(seq)
             });
             if !returned.is_empty() {
-                self.say_news(News::Returned { job, ranges: returned });
+                self.send_news(News::Returned { job, ranges: returned });
             }
         }
         // What lies behind others has the higher seqs.
@@ -730,7 +730,7 @@ impl Executor {
             returned.push(running.seq);
         }
         if !returned.is_empty() {
-            self.say_news(News::Returned { job, ranges: returned });
+            self.send_news(News::Returned { job, ranges: returned });
         }
     }
 
@@ -800,11 +800,11 @@ impl Executor {
     }
 
     /// Hands back what has not started.
-    fn hand_back(&mut self) {
+    fn return_unstarted(&mut self) {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
         let ranges = self.take_unstarted(0);
         if !ranges.is_empty() {
-            self.say_news(News::Returned { job, ranges });
+            self.send_news(News::Returned { job, ranges });
         }
     }
 
@@ -829,7 +829,7 @@ impl Executor {
         if let Some(job) = self.job.as_ref().map(|job| job.id)
             && !ranges.is_empty()
         {
-            self.say_news(News::Returned { job, ranges });
+            self.send_news(News::Returned { job, ranges });
         }
     }
 

@@ -92,11 +92,11 @@ impl Executor {
         enqueue(&mut self.queue, Queued { task, limits: running.limits });
         let is_idle = self.running() == 0;
         self.shortage.lower(now, self.running());
-        self.say_heartbeat();
+        self.send_heartbeat();
         if !is_idle && !self.draining {
             return PutBack::Waits;
         }
-        self.hand_back();
+        self.return_unstarted();
         PutBack::Returned
     }
 
@@ -106,7 +106,7 @@ impl Executor {
         let before = self.slots_now();
         self.shortage.allowed = slots.min(self.slots.len() as u32);
         if self.slots_now() != before {
-            self.say_heartbeat();
+            self.send_heartbeat();
         }
     }
 
@@ -126,12 +126,12 @@ impl Executor {
     pub(super) fn raise_slots(&mut self, now: Time) {
         if self.shortage.raise_at.is_some_and(|at| at <= now) {
             self.shortage.raise(now);
-            self.say_heartbeat();
+            self.send_heartbeat();
         }
     }
 
-    pub(super) fn say_heartbeat(&mut self) {
+    pub(super) fn send_heartbeat(&mut self) {
         let (running, queued, slots) = (self.running(), self.queued(), self.slots_now());
-        self.say_news(News::Heartbeat { running, queued, slots });
+        self.send_news(News::Heartbeat { running, queued, slots });
     }
 }

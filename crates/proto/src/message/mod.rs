@@ -242,7 +242,7 @@ pub enum ToSink<P = Payload> {
         hashes: Batch<TaskHash>,
     },
     /// Records of an earlier stage: these tasks ended there.
-    Passed {
+    Forwarded {
         /// The job they belong to.
         job: JobId,
         /// Where they ended.

@@ -168,7 +168,7 @@ fn a_task_that_runs_for_a_day_is_run_once() {
 
 /// A worker whose two slots are fed, three at a time; what it has started is written down.
 fn fed(attempts: &[u32]) -> (Executor, Vec<(u64, u32)>) {
-    let mut executor = Executor::new(SessionId(1), 2).with_feeding();
+    let mut executor = Executor::new(SessionId(1), 2).with_prefetch();
     executor.handle_sink_connected();
     executor.handle_message(ToWorker::RollCall {
         job: JOB,

@@ -386,7 +386,7 @@ fn a_result_of_another_job_or_far_away_is_no_record() {
     }
     ring.settle();
     assert_eq!(ring.records(), []);
-    assert_eq!(ring.collector.snapshot().strays, 3);
+    assert_eq!(ring.collector.snapshot().unexpected_results, 3);
 }
 
 #[test]

@@ -469,7 +469,7 @@ fn what_comes_to_the_wrong_stage_counts_for_nothing() {
     });
     stages.settle();
     assert_eq!(stages.begun, [1, 0]);
-    assert_eq!(stages.relay.upstream().snapshot().strays, 1);
+    assert_eq!(stages.relay.upstream().snapshot().unexpected_results, 1);
 }
 
 /// How far the first stage gets while nobody works in the second one.

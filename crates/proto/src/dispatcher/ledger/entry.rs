@@ -133,7 +133,7 @@ impl Entry {
     }
 
     /// The state of the task when no worker answers for it any more.
-    pub(super) fn unheld(&self) -> TaskState {
+    pub(super) fn unassigned_state(&self) -> TaskState {
         if self.is_here { TaskState::Idle } else { TaskState::Absent }
     }
 }

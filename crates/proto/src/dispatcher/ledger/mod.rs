@@ -12,7 +12,7 @@ mod waiting;
 use std::collections::BTreeSet;
 
 pub(super) use self::entry::{Entry, TaskState};
-pub(super) use self::records::{GivenUp, Passed, Record};
+pub(super) use self::records::{Forwarded, GivenUp, Record};
 pub(super) use self::waiting::{Class, Waiting};
 
 use self::records::Records;
@@ -154,7 +154,7 @@ impl Ledger {
 
     /// Bytes of tasks, and of an earlier stage's records, that are kept until they are stored.
     pub(super) fn kept_bytes(&self) -> u64 {
-        self.retained_bytes + self.records.passed_bytes()
+        self.retained_bytes + self.records.forwarded_bytes()
     }
 
     /// Tasks that may be taken in.
@@ -303,10 +303,10 @@ impl Ledger {
     }
 
     /// A task ended in an earlier stage: its record goes on as it is.
-    pub(super) fn pass(&mut self, roster: &mut Roster, passed: Passed) {
-        let seq = passed.result.seq;
+    pub(super) fn forward(&mut self, roster: &mut Roster, forwarded: Forwarded) {
+        let seq = forwarded.result.seq;
         if self.close(roster, seq).is_some() {
-            self.records.insert(seq, Record::Passed(passed));
+            self.records.insert(seq, Record::Forwarded(forwarded));
         }
     }
 
@@ -351,8 +351,8 @@ impl Ledger {
 
     /// The next records of earlier stages for the sink, with the stage and the worker that they are
     /// of.
-    pub(super) fn next_passed(&mut self) -> Option<(String, String, Vec<TaskResult>)> {
-        self.records.next_passed()
+    pub(super) fn next_forwarded(&mut self) -> Option<(String, String, Vec<TaskResult>)> {
+        self.records.next_forwarded()
     }
 
     /// The task's turn to be dispatched comes no more: something has to be seen to before.
@@ -528,14 +528,14 @@ impl Ledger {
 
     fn unhold(&mut self, seq: Seq) {
         let Some(entry) = self.table.get_mut(seq) else { return };
-        entry.state = entry.unheld();
+        entry.state = entry.unassigned_state();
         if entry.state == TaskState::Absent {
             self.table.remove_live();
         }
     }
 
     /// Another worker, which holds the task too, answers for it now.
-    pub(super) fn hand_over(&mut self, roster: &mut Roster, seq: Seq, to: SessionId) {
+    pub(super) fn reassign(&mut self, roster: &mut Roster, seq: Seq, to: SessionId) {
         self.hold(roster, seq, to);
         self.doubt_attempt(seq, to);
     }
@@ -559,7 +559,7 @@ impl Ledger {
                 TaskState::Received(_) | TaskState::GivenUp => return,
                 // Another worker's record came first: this result is of no use.
                 TaskState::Settled => {
-                    roster.tell_settled(session, SeqRange::one(seq));
+                    roster.announce_settled(session, SeqRange::one(seq));
                     return;
                 }
             }
@@ -569,7 +569,7 @@ impl Ledger {
         release.end(roster);
         table.add_live(absent);
         for range in table.settled_behind(range) {
-            roster.tell_settled(session, range);
+            roster.announce_settled(session, range);
         }
     }
 
@@ -580,7 +580,7 @@ impl Ledger {
             TaskState::Received(session) => Some((seq, session)),
             _ => None,
         });
-        let mut unheld = Vec::new();
+        let mut unassigned = Vec::new();
         for (seq, session) in received.collect::<Vec<_>>() {
             let Some(entry) = self.table.get_mut(seq) else { continue };
             if let Some(worker) = roster.get_mut(session) {
@@ -589,10 +589,10 @@ impl Ledger {
                 worker.charge.bytes += entry.bytes();
             } else {
                 self.unhold(seq);
-                unheld.push(seq);
+                unassigned.push(seq);
             }
         }
-        unheld
+        unassigned
     }
 
     /// These records are stored. Workers that hold or retain something of them are to be told.
@@ -620,14 +620,14 @@ impl Ledger {
             release.add(roster, entry.state, bytes);
             if of != holder || run.end != seq {
                 if let Some(session) = of {
-                    roster.tell_settled(session, run);
+                    roster.announce_settled(session, run);
                 }
                 (of, run.start) = (holder, seq);
             }
             run.end = seq.next();
         });
         if let Some(session) = of {
-            roster.tell_settled(session, run);
+            roster.announce_settled(session, run);
         }
         release.end(roster);
         *retained_bytes -= freed;

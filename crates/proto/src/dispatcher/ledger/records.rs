@@ -13,7 +13,7 @@ pub(in crate::dispatcher) enum Record {
     /// The sink is to write it itself.
     GivenUp(GivenUp),
     /// It was made in an earlier stage.
-    Passed(Passed),
+    Forwarded(Forwarded),
 }
 
 /// What the sink is to write.
@@ -27,7 +27,7 @@ pub(in crate::dispatcher) struct GivenUp {
 
 /// A result of an earlier stage that goes on as it is.
 #[derive(Debug)]
-pub(in crate::dispatcher) struct Passed {
+pub(in crate::dispatcher) struct Forwarded {
     pub(in crate::dispatcher) stage: Arc<str>,
     pub(in crate::dispatcher) worker: Arc<str>,
     pub(in crate::dispatcher) result: TaskResult,
@@ -37,7 +37,7 @@ pub(in crate::dispatcher) struct Passed {
 #[derive(Debug, Default)]
 pub(in crate::dispatcher) struct Records {
     all: BTreeMap<Seq, Record>,
-    passed_bytes: u64,
+    forwarded_bytes: u64,
     /// The passed ones that the sink has yet to be told.
     unsent: BTreeSet<Seq>,
 }
@@ -46,7 +46,7 @@ impl Records {
     pub(in crate::dispatcher) fn given_up(&self, seq: Seq) -> Option<&GivenUp> {
         match self.all.get(&seq)? {
             Record::GivenUp(given_up) => Some(given_up),
-            Record::Passed(_) => None,
+            Record::Forwarded(_) => None,
         }
     }
 
@@ -54,12 +54,12 @@ impl Records {
     pub(in crate::dispatcher) fn all_given_up(&self) -> impl Iterator<Item = (Seq, &GivenUp)> {
         self.all.iter().filter_map(|(seq, record)| match record {
             Record::GivenUp(given_up) => Some((*seq, given_up)),
-            Record::Passed(_) => None,
+            Record::Forwarded(_) => None,
         })
     }
 
-    pub(super) fn passed_bytes(&self) -> u64 {
-        self.passed_bytes
+    pub(super) fn forwarded_bytes(&self) -> u64 {
+        self.forwarded_bytes
     }
 
     pub(super) fn contains(&self, seq: Seq) -> bool {
@@ -67,16 +67,16 @@ impl Records {
     }
 
     pub(super) fn insert(&mut self, seq: Seq, record: Record) {
-        if let Record::Passed(passed) = &record {
-            self.passed_bytes += passed.result.held_bytes();
+        if let Record::Forwarded(forwarded) = &record {
+            self.forwarded_bytes += forwarded.result.held_bytes();
             self.unsent.insert(seq);
         }
         self.all.insert(seq, record);
     }
 
     pub(super) fn remove(&mut self, seq: Seq) {
-        if let Some(Record::Passed(passed)) = self.all.remove(&seq) {
-            self.passed_bytes -= passed.result.held_bytes();
+        if let Some(Record::Forwarded(forwarded)) = self.all.remove(&seq) {
+            self.forwarded_bytes -= forwarded.result.held_bytes();
             self.unsent.remove(&seq);
         }
     }
@@ -87,16 +87,17 @@ impl Records {
     }
 
     pub(super) fn send_again(&mut self) {
-        let passed = self.all.iter().filter(|(_, record)| matches!(record, Record::Passed(_)));
-        self.unsent = passed.map(|(seq, _)| *seq).collect();
+        let forwarded =
+            self.all.iter().filter(|(_, record)| matches!(record, Record::Forwarded(_)));
+        self.unsent = forwarded.map(|(seq, _)| *seq).collect();
     }
 
     /// A batch of passed records of one stage and one worker, whose names come first.
-    pub(super) fn next_passed(&mut self) -> Option<(String, String, Vec<TaskResult>)> {
+    pub(super) fn next_forwarded(&mut self) -> Option<(String, String, Vec<TaskResult>)> {
         let mut results: Vec<TaskResult> = Vec::new();
         let (mut from, mut bytes) = (None, 0);
         while let Some(seq) = self.unsent.first()
-            && let Some(Record::Passed(Passed { stage, worker, result })) = self.all.get(seq)
+            && let Some(Record::Forwarded(Forwarded { stage, worker, result })) = self.all.get(seq)
         {
             let (of_stage, of_worker) = from.get_or_insert_with(|| (stage.clone(), worker.clone()));
             bytes += result.payload_bytes();
@@ -114,11 +115,11 @@ impl Records {
 
     pub(super) fn check_invariants(&self, given_up: usize) {
         assert_eq!(self.all.len(), given_up, "records of tasks that were given up");
-        let passed = self.all.values().filter_map(|record| match record {
+        let forwarded = self.all.values().filter_map(|record| match record {
             Record::GivenUp(_) => None,
-            Record::Passed(passed) => Some(passed.result.held_bytes()),
+            Record::Forwarded(forwarded) => Some(forwarded.result.held_bytes()),
         });
-        assert_eq!(self.passed_bytes, passed.sum::<u64>(), "bytes of what is passed on");
+        assert_eq!(self.forwarded_bytes, forwarded.sum::<u64>(), "bytes of forwarded records");
         assert!(self.unsent.iter().all(|seq| self.all.contains_key(seq)), "unsent records");
     }
 }
