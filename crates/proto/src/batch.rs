@@ -16,7 +16,7 @@ use crate::limits::BATCH_TASKS_MAX;
 #[serde(transparent)]
 pub struct Bounded<T, const MAX: usize>(pub Vec<T>);
 
-/// The tasks or results of one message.
+/// Tasks or results of one message.
 pub type Batch<T> = Bounded<T, BATCH_TASKS_MAX>;
 
 impl<T, const MAX: usize> Default for Bounded<T, MAX> {

@@ -15,48 +15,49 @@ macro_rules! id {
 }
 
 id! {
-    /// A task's place in its job: from 0, without gaps.
+    /// Number of a task in its job: from 0, without gaps.
     Seq(u64)
 }
 
 id! {
-    /// Which run of a task this is: from 1.
+    /// Number of an attempt of a task: from 1.
     Attempt(u32)
 }
 
 id! {
-    /// A job. Random, so that two jobs that meet at one sink are told apart.
+    /// Id of a job. Random, so that two jobs that meet at one sink are told apart.
     JobId(u64)
 }
 
 id! {
-    /// One start of one process. Random: a process that restarts is a new session.
+    /// Id of one run of one process. Random: a process that restarts is a new session.
     SessionId(u64)
 }
 
 id! {
-    /// One accepted connection at a ventilator's tasks port: counted from 0 by that ventilator.
+    /// Number of an accepted connection at a ventilator's tasks port: counted from 0 by that
+    /// ventilator.
     LaneId(u64)
 }
 
 id! {
-    /// One roll call or recall of one worker: counted by the ventilator or the relay that calls, from a random number
-    /// on, so that answers to a call of its last start are not taken for those to one of this.
+    /// Number of a roll call or recall: counted by the ventilator or relay that calls, from a random
+    /// start, so that the answer to a call of its last session is not taken for one to this.
     CallId(u64)
 }
 
 id! {
-    /// One of a worker's places to run a task: from 0.
+    /// Number of a worker's slot: from 0.
     Slot(u32)
 }
 
 id! {
-    /// The CRC-32 of a task's payload: tells whether two runs of a job read the same input.
+    /// CRC-32 of a task's payload. Shows whether two runs of a job read the same input.
     TaskHash(u32)
 }
 
 impl TaskHash {
-    /// The hash of this payload.
+    /// Returns the hash of a payload.
     #[must_use]
     pub fn of(payload: &[u8]) -> Self {
         Self(crc32fast::hash(payload))
@@ -64,7 +65,7 @@ impl TaskHash {
 }
 
 impl Seq {
-    /// The seq after this one.
+    /// Returns the next seq.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -72,10 +73,10 @@ impl Seq {
 }
 
 impl Attempt {
-    /// A task's first run.
+    /// The first attempt of a task.
     pub const FIRST: Self = Self(1);
 
-    /// The attempt after this one.
+    /// Returns the next attempt.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))

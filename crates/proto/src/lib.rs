@@ -1,8 +1,8 @@
 //! Tradewind's ids, messages and machines.
 //!
 //! This crate does no I/O. It holds no clock, no thread, no socket, no file and no source of
-//! randomness, and it knows no runtime: whoever drives a machine tells it what happened and what
-//! time it is (`handle_*`), then asks what to do (`poll_*`) until there is nothing more.
+//! randomness, and it knows no runtime: the program that drives a machine passes events and the
+//! time to it (`handle_*`), then asks for the work to do (`poll_*`) until there is no more.
 
 pub mod batch;
 pub mod collector;

@@ -1,103 +1,108 @@
-//! Every bound of the system in one place, with its unit, and how they relate.
+//! Every bound of the system in one place, with its unit, and how the bounds relate.
 
 use std::time::Duration;
 
 /// Bytes of one message on a lane, unless a flag says otherwise.
 pub const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 
-/// Bytes of a message that are not payload: what is left of the limit is the largest task.
+/// Bytes of a message that are not payload. The largest task has the rest of the limit.
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 64 << 10;
 
-/// Tasks or results in one message. Beyond a thousand a larger batch gains nothing and only
-/// delays the next station.
+/// Number of tasks or results in one message. Beyond a thousand a larger batch gains nothing and
+/// only delays the next station.
 pub const BATCH_TASKS_MAX: usize = 1024;
 
 /// Payload bytes after which a batch is full. A single larger payload travels alone.
 pub const BATCH_BYTES_MAX: usize = 256 << 10;
 
-/// Ranges of seqs in one message: what is stored has a hole for each task that is not.
+/// Number of ranges of seqs in one message: the stored tasks have a hole for each task that is not
+/// stored.
 pub const RANGES_MAX: usize = 2 * UNSETTLED_TASKS_MAX as usize;
 
-/// Number of tasks that are dispatched and have no stored record. How far their seqs lie apart does
-/// not matter: settled ones in between cost nothing.
+/// Number of tasks that are dispatched and have no stored record. The distance between their seqs
+/// does not matter: settled tasks in between cost nothing.
 pub const UNSETTLED_TASKS_MAX: u64 = 1 << 17;
 
-/// Tasks that a worker may hold, at most, however fast it is.
+/// Number of tasks that one worker may hold, however fast it is.
 pub const CREDIT_TASKS_MAX: u64 = 1 << 15;
 
-/// Payload bytes that a worker may hold, unless it is a single task, and bytes of the results that
-/// its queued tasks are expected to have.
+/// Payload bytes that one worker may hold, unless they are a single task, and bytes of the results
+/// expected from its queued tasks.
 pub const CREDIT_BYTES_MAX: u64 = 8 << 20;
 
-/// Bytes of records that the sink holds before the ventilator dispatches only what it waits for.
+/// Bytes of records in the sink's memory beyond which the ventilator dispatches only the tasks that
+/// the sink waits for.
 pub const HELD_BYTES_MAX: u64 = 16 << 20;
 
-/// Bytes of records that wait in the sink's memory for an earlier one, beyond which they are spooled.
+/// Bytes of records that wait in the sink's memory for an earlier record, beyond which they are
+/// spooled.
 pub const WAITING_BYTES_MAX: u64 = 8 << 20;
 
 /// Bytes of the sink's spool, unless a flag says otherwise.
 pub const SPOOL_BYTES_MAX: u64 = 4 << 30;
 
-/// Payload bytes that the ventilator keeps, unless it is a single task: read ahead or out and not
-/// settled.
+/// Payload bytes that the ventilator keeps, unless they are a single task: tasks that are read
+/// ahead, or dispatched and not settled.
 pub const RETAINED_BYTES_MAX: u64 = 24 << 20;
 
-/// Tasks that the ventilator reads ahead of dispatching.
+/// Number of tasks that the ventilator reads ahead of dispatching.
 pub const READ_AHEAD_TASKS_MAX: u64 = 1 << 15;
 
-/// Work that is queued at a worker beyond what it runs.
+/// Work queued at a worker beyond the tasks that run.
 pub const QUEUED_WORK_TARGET: Duration = Duration::from_millis(50);
 
-/// A worker says that it is there, the ventilator and the sink too.
+/// Interval between heartbeats from workers, the ventilator and the sink.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A worker that was not heard for so long, while the sink was, is lost.
+/// Silence after which a worker is declared lost, provided the sink was heard meanwhile.
 pub const WORKER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a new sink's roll call may take before tasks are run again that nobody seems to hold:
-/// a worker that has not answered by then is lost.
+/// Time that a new sink's roll call may take. A worker that has not answered by then is lost, and
+/// tasks that no worker is known to hold are dispatched again.
 pub const ROLL_CALL_GRACE: Duration = WORKER_TIMEOUT;
 
-/// The sink counts as unheard after so long: no worker is blamed for silence meanwhile.
+/// Silence after which the sink counts as unreachable. Until it returns, silent workers are not
+/// declared lost.
 pub const SINK_SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// The first wait before a worker uses a slot again in which a task could not be started, because
-/// its host lacked something; it doubles whenever that happens again.
+/// First pause before a worker uses a slot again after its host lacked something to start a task
+/// there. The pause doubles with each further failure.
 pub const SHORTAGE_PAUSE_MIN: Duration = Duration::from_secs(1);
 
-/// The longest of these waits.
+/// Longest of these pauses.
 pub const SHORTAGE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// The first wait before a failed task is tried again; it doubles with each attempt.
+/// First wait before a failed task is retried. The wait doubles with each attempt.
 pub const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(100);
 
-/// The longest wait before a failed task is tried again.
+/// Longest wait before a failed task is retried.
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// A worker that lives is back after a lost connection before this: one whose connections to the
-/// ventilator and to the sink have both ended for longer is dead.
+/// Time within which a living worker is back after a lost connection. A worker whose connections to
+/// the ventilator and to the sink have both ended for longer is dead.
 pub const RETURN_GRACE: Duration = Duration::from_secs(3);
 
-/// A worker may say for so long that it has less than it was given before it is asked.
+/// Time for which a worker may report fewer tasks than it was given before the ventilator asks it
+/// with a roll call.
 pub const DEAF_MIN: Duration = Duration::from_secs(5);
 
-/// The time that one of its heartbeats counts for, however long has passed by our clock.
+/// Time that one heartbeat of such a worker counts for, however much the clock moved meanwhile.
 pub const DEAF_BEAT_MAX: Duration = Duration::from_millis(1_500);
 
-/// How long a task that failed at a worker that is well waits for another one.
+/// Time that a task which failed at a healthy worker waits for another worker.
 pub const ELSEWHERE_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// How long a task that is too large for every worker waits for another one.
+/// Time that a task which is too large for every worker waits for another worker.
 pub const LARGE_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// The first wait before a worker that was set aside gets a task to see whether its host got well; it
-/// doubles with each.
+/// First pause before a worker that was set aside gets a probe: a task that shows whether its host
+/// has recovered. The pause doubles with each probe.
 pub const PROBE_PAUSE_MIN: Duration = Duration::from_secs(1);
 
-/// The longest of these waits.
+/// Longest of these pauses.
 pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(300);
 
-/// A task whose workers were lost so many times gets its `lost` record.
+/// Number of lost workers after which a task is recorded as `lost`.
 pub const LOSSES_MAX: u32 = 3;
 
 /// Time for which a lane that is being closed may go on delivering what was queued.
@@ -156,16 +161,16 @@ pub const OUTPUT_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of the reason why a task has failed.
 pub const ERROR_BYTES_MAX: usize = 4 << 10;
 
-/// Bytes of the end of a task's stderr, which its record keeps.
+/// Bytes of the end of a task's stderr that its record keeps.
 pub const STDERR_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes of a worker's or a job's name.
+/// Bytes of the name of a worker or a job.
 pub const NAME_BYTES_MAX: usize = 100;
 
-/// Workers that a sink names to a ventilator that is new.
+/// Number of workers that a sink names to a new ventilator.
 pub const WORKERS_MAX: usize = 1 << 14;
 
-/// Slots of one worker.
+/// Number of slots of one worker.
 pub const SLOTS_MAX: u32 = 4096;
 
 const _: () = assert!(OUTPUT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES <= MESSAGE_BYTES_MAX);

@@ -1,4 +1,4 @@
-//! A task's bytes, or its output.
+//! Bytes of a task, or of its output.
 
 use std::fmt;
 use std::ops::Deref;
@@ -6,7 +6,7 @@ use std::ops::Deref;
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
-/// Bytes that many may hold.
+/// Bytes that may be shared.
 ///
 /// Short ones are kept in place: to count references to a buffer costs more than to copy them,
 /// most of all where two threads do so, and a task that lives long would keep alive all that was
@@ -28,17 +28,18 @@ struct Short {
     len: u8,
 }
 
-/// What fits beside the pointers of [`Bytes`] without making the whole larger.
+/// Number of bytes that fit beside the pointers of [`Bytes`] without making the whole larger.
 const SHORT_BYTES_MAX: usize = 23;
 
 impl Payload {
-    /// No bytes.
+    /// Creates an empty payload.
     #[must_use]
     pub const fn new() -> Self {
         Self(Repr::Short(Short { bytes: [0; SHORT_BYTES_MAX], len: 0 }))
     }
 
-    /// A part of a buffer, which is shared if the part is too long to be copied.
+    /// Creates a payload from a part of a buffer, which is shared if the part is too long to be
+    /// copied.
     ///
     /// # Panics
     ///
@@ -48,8 +49,8 @@ impl Payload {
         Self::short(part).unwrap_or_else(|| Self(Repr::Shared(buffer.slice_ref(part))))
     }
 
-    /// The text of a line, as a shell's `$(…)` takes it: without the newline at its end. What is not
-    /// UTF-8 is no text, and stays as it is.
+    /// Returns the text of a line, as a shell's `$(…)` takes it: without the newline at its end. A
+    /// payload that is not UTF-8 is no text, and is returned unchanged.
     #[must_use]
     pub fn without_newline(self) -> Self {
         match self.strip_suffix(b"\n") {
@@ -66,7 +67,7 @@ impl Payload {
         }
     }
 
-    /// The same bytes, in memory of their own.
+    /// Returns the same bytes, in memory of their own.
     #[must_use]
     pub fn copy_of(bytes: &[u8]) -> Self {
         Self::short(bytes).unwrap_or_else(|| Self(Repr::Shared(Bytes::copy_from_slice(bytes))))
@@ -169,22 +170,22 @@ impl Serialize for Payload {
     }
 }
 
-/// Bytes that hardly any of many have: in one word, where a [`Payload`] takes three.
+/// Bytes that hardly any of many values have: in one word, where a [`Payload`] takes three.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rare<P = Payload>(Option<Box<P>>);
 
 impl<P> Rare<P> {
-    /// The bytes of somebody else, seldom turned into ours.
+    /// Bytes in a shared buffer, seldom copied into memory of their own.
     pub fn map<Q>(self, turn: impl FnOnce(P) -> Q) -> Rare<Q> {
         Rare(self.0.map(|bytes| Box::new(turn(*bytes))))
     }
 
-    /// The bytes, if it has any of its own.
+    /// Returns the bytes, if there are any.
     pub fn get(&self) -> Option<&P> {
         self.0.as_deref()
     }
 
-    /// These bytes.
+    /// Stores bytes.
     pub fn some(bytes: P) -> Self {
         Self(Some(Box::new(bytes)))
     }

@@ -1,4 +1,4 @@
-//! Sets of seqs as ranges: what was received, stored or held is mostly contiguous.
+//! Sets of seqs as ranges: received, stored and held seqs are mostly contiguous.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -22,24 +22,24 @@ pub struct SeqRange {
 pub struct SeqRanges(Vec<SeqRange>);
 
 impl SeqRange {
-    /// The range that holds just `seq`.
+    /// Returns the range that holds just `seq`.
     #[must_use]
     pub fn one(seq: Seq) -> Self {
         Self { start: seq, end: seq.next() }
     }
 
-    /// How many seqs are in the range.
+    /// Returns the number of seqs in the range.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.end.0 - self.start.0
     }
 
-    /// The seqs, ascending.
+    /// Returns the seqs, ascending.
     pub fn seqs(self) -> impl Iterator<Item = Seq> {
         (self.start.0..self.end.0).map(Seq)
     }
 
-    /// The part of the range that lies from `start` up to `end`.
+    /// Returns the part of the range that lies from `start` up to `end`.
     #[must_use]
     pub fn clamped(&self, start: Seq, end: Seq) -> Self {
         let start = self.start.clamp(start, end.max(start));
@@ -48,7 +48,7 @@ impl SeqRange {
 }
 
 impl SeqRanges {
-    /// No seq.
+    /// Creates an empty list.
     #[must_use]
     pub const fn new() -> Self {
         Self(Vec::new())
@@ -70,7 +70,7 @@ impl SeqRanges {
         }
     }
 
-    /// The same as a set.
+    /// Returns the seqs as a set.
     #[must_use]
     pub fn to_set(&self) -> SeqSet {
         let mut set = SeqSet::new();
@@ -78,37 +78,37 @@ impl SeqRanges {
         set
     }
 
-    /// No seq in here?
+    /// Returns whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many seqs were added.
+    /// Returns the number of seqs that were added.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().map(SeqRange::count).sum()
     }
 
-    /// The ranges.
+    /// Returns the ranges.
     #[must_use]
     pub fn as_slice(&self) -> &[SeqRange] {
         &self.0
     }
 
-    /// Takes what is here and leaves nothing.
+    /// Returns the ranges and leaves an empty list.
     #[must_use]
     pub fn take(&mut self) -> Self {
         Self(std::mem::take(&mut self.0))
     }
 
-    /// All seqs, range by range. The count may be far beyond memory when a peer made the list:
-    /// clamp the ranges before walking them.
+    /// Returns all seqs, range by range. Their number may be far beyond memory when a peer made the
+    /// list: clamp the ranges before walking them.
     pub fn seqs(&self) -> impl Iterator<Item = Seq> {
         self.0.iter().flat_map(|range| range.seqs())
     }
 
-    /// Is `seq` in one of the ranges?
+    /// Returns whether `seq` is in one of the ranges.
     #[must_use]
     pub fn contains(&self, seq: Seq) -> bool {
         self.0.iter().any(|range| range.start <= seq && seq < range.end)

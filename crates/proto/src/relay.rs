@@ -1,54 +1,54 @@
 //! A relay's decisions: the sink of one stage and the ventilator of the next.
 //!
-//! It is made of the two machines that these have, and of what flows between them: a result of the
-//! earlier stage is a task of the next, a failure or a skip goes on to the sink as the task's
-//! record, and what the sink has stored is stored for the earlier stage. A relay keeps nothing that
-//! is not kept elsewhere too: a worker of the earlier stage has the result until the last sink has
-//! stored the record.
+//! A relay is made of the two machines that these have, and of what flows between them: a result of
+//! the earlier stage is a task of the next, a failure or a skip is forwarded to the sink as the
+//! task's record, and a record that the sink has stored is stored for the earlier stage. A relay
+//! keeps nothing that is not kept elsewhere too: a worker of the earlier stage has the result until
+//! the last sink has stored the record.
 
 use crate::collector::{Collector, Counts, DownstreamState, Opened, Opening, Records};
 use crate::dispatcher::{Dispatcher, DispatcherConfig, Policy, StageReport};
 use crate::message::{Layout, Start, Status, ToSink, ToVentilator};
 use crate::{JobId, SessionId, Time};
 
-/// What a relay was told by its user.
+/// Settings of a relay.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
-    /// This start of the relay.
+    /// Session of the relay.
     pub session: SessionId,
-    /// The name of the stage whose workers get its tasks; may be empty.
+    /// Name of the stage whose workers get the relay's tasks; may be empty.
     pub stage: String,
-    /// What this stage allows its tasks and workers; it has no halt.
+    /// Limits of this stage's tasks and workers, without a halt.
     pub policy: Policy,
-    /// Bytes of the largest message that is sent here, to be named where a task is too large for
-    /// all workers.
+    /// Bytes of the largest message that this relay sends, named where a task is too large for all
+    /// workers.
     pub message_bytes_max: u64,
-    /// A task is what the stage before has written, to the byte. Else text goes without the newline
+    /// Whether a task is the output of the earlier stage to the byte. Else text loses the newline
     /// at its end.
     pub keep_newline: bool,
-    /// Decides the jitter of backoffs.
+    /// Seed of the jitter of backoffs.
     pub seed: u64,
 }
 
 /// The relay's state machine.
 ///
-/// What happens on connections goes to the two machines directly, to
-/// [`upstream`](Self::upstream) as to a sink's and to [`downstream`](Self::downstream) as to a
-/// ventilator's. Messages come through [`handle_from_upstream`](Self::handle_from_upstream) and
-/// [`handle_from_downstream`](Self::handle_from_downstream). Then both machines are asked what to
-/// do.
+/// Events of connections go to the two machines directly, to [`upstream`](Self::upstream) as to a
+/// sink's and to [`downstream`](Self::downstream) as to a ventilator's. Messages come through
+/// [`handle_from_upstream`](Self::handle_from_upstream) and
+/// [`handle_from_downstream`](Self::handle_from_downstream). Then both machines are asked for the
+/// work to do.
 #[derive(Debug)]
 pub struct Relay {
     upstream: Collector,
     downstream: Dispatcher,
     keep_newline: bool,
     is_done: bool,
-    /// A refusal was passed on.
+    /// A refusal was forwarded.
     is_refused: bool,
 }
 
 impl Relay {
-    /// A relay that knows no job yet.
+    /// Creates a relay that knows no job yet.
     #[must_use]
     pub fn new(config: RelayConfig) -> Self {
         let RelayConfig { session, stage, policy, message_bytes_max, keep_newline, seed } = config;
@@ -66,33 +66,33 @@ impl Relay {
         Self { upstream, downstream, keep_newline, is_done: false, is_refused: false }
     }
 
-    /// What collects the results of the earlier stage.
+    /// Returns the machine that collects the results of the earlier stage.
     #[must_use]
     pub fn upstream(&self) -> &Collector {
         &self.upstream
     }
 
-    /// What collects the results of the earlier stage.
+    /// Returns the machine that collects the results of the earlier stage.
     pub fn upstream_mut(&mut self) -> &mut Collector {
         &mut self.upstream
     }
 
-    /// What hands out the tasks of the next stage.
+    /// Returns the machine that dispatches the tasks of the next stage.
     #[must_use]
     pub fn downstream(&self) -> &Dispatcher {
         &self.downstream
     }
 
-    /// What hands out the tasks of the next stage.
+    /// Returns the machine that dispatches the tasks of the next stage.
     pub fn downstream_mut(&mut self) -> &mut Dispatcher {
         &mut self.downstream
     }
 
-    /// The earlier stage said something: its workers, or whoever hands out tasks to them.
+    /// Handles a message from the earlier stage: from its workers, or from its ventilator or relay.
     pub fn handle_from_upstream(&mut self, message: ToSink) {
         let is_ours = |job: JobId| self.upstream.job() == Some(job);
         match message {
-            // Only the sink has what a resumed job's input is compared with.
+            // Only the sink has the hashes with which a resumed job's input is compared.
             ToSink::Inputs { job, from, hashes } => {
                 if is_ours(job) {
                     let job = next_stage(job);
@@ -130,7 +130,7 @@ impl Relay {
         self.flow();
     }
 
-    /// The sink said something, or the relay that stands where it does.
+    /// Handles a message from the sink, or from the relay that stands in its place.
     pub fn handle_from_downstream(&mut self, now: Time, message: ToVentilator) {
         match message {
             ToVentilator::Verified { job, below }
@@ -143,7 +143,7 @@ impl Relay {
         self.flow();
     }
 
-    /// It is as late as [`poll_timeout`](Self::poll_timeout) said, for one of the machines or for both.
+    /// Handles the time that [`poll_timeout`](Self::poll_timeout) named, for one machine or for both.
     pub fn handle_timeout(&mut self, now: Time) {
         if now >= self.upstream.poll_timeout() {
             self.upstream.handle_timeout(now);
@@ -153,32 +153,32 @@ impl Relay {
         }
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
+    /// Returns the time at which to call [`handle_timeout`](Self::handle_timeout), at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         self.upstream.poll_timeout().min(self.downstream.poll_timeout())
     }
 
-    /// Is the job over, and do all that were before this relay know?
+    /// Returns whether the job is over, and all stages before this relay know.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.is_done
     }
 
-    /// Is the output known to be flushed, with all records of the job in it?
+    /// Returns whether the output is flushed, with all records of the job in it.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         self.upstream.is_flushed()
     }
 
-    /// The ventilator is taken to be gone for good, after all records were stored: what it would have said
-    /// at the end counts as said, so that the workers and the sink of the stage after hear of the end.
+    /// Treats the ventilator as gone for good after all records were stored: its last message counts as
+    /// received, so that the workers and the sink of the next stage hear of the end.
     pub fn handle_ventilator_given_up(&mut self) {
         self.is_done = true;
         self.flow();
     }
 
-    /// Are all records of the job in the output?
+    /// Returns whether all records of the job are in the output.
     #[must_use]
     pub fn is_all_stored(&self) -> bool {
         self.upstream.is_all_stored()
@@ -190,7 +190,7 @@ impl Relay {
         self.downstream.check_invariants();
     }
 
-    /// What one machine says is news for the other.
+    /// Exchanges reports between the two machines.
     fn flow(&mut self) {
         if let Some(opening) = self.upstream.poll_open() {
             self.is_refused = false;
@@ -206,7 +206,7 @@ impl Relay {
         }
     }
 
-    /// The stage before hears what there is to hear of this one.
+    /// Applies the reports of this stage to the earlier one.
     fn apply_reports(&mut self) {
         let upstream = &mut self.upstream;
         while let Some(report) = self.downstream.poll_report() {
@@ -242,7 +242,7 @@ impl Relay {
         }
     }
 
-    /// What the stage before has made is a task of this one, or goes on as it is.
+    /// Makes the results of the earlier stage tasks of this one, or forwards them unchanged.
     fn forward(&mut self) {
         let Self { upstream, downstream, keep_newline, .. } = self;
         while let Some(lists) = upstream.poll_write() {
@@ -263,14 +263,14 @@ impl Relay {
     }
 }
 
-/// The job's id in the stage after. Each stage has one of its own, so that what was meant for one
-/// counts for nothing in another, wherever it comes by mistake: a worker that reaches the relay before
-/// it instead of the one after it would else see its results run again.
+/// Returns the job's id in the next stage. Each stage has an id of its own, so that messages for
+/// one stage that reach another by mistake are ignored: a worker that reaches the relay before its
+/// own instead of the one after it would else see its results run again.
 fn next_stage(job: JobId) -> JobId {
     JobId(job.0.wrapping_add(1))
 }
 
-/// The job's id in the stage before.
+/// Returns the job's id in the earlier stage.
 fn stage_before(job: JobId) -> JobId {
     JobId(job.0.wrapping_sub(1))
 }

@@ -1,4 +1,4 @@
-//! A table of what is known about the seqs of a window that moves up.
+//! A table of values by seq, for a window that moves up.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,16 +7,16 @@ use crate::{Seq, SeqRange};
 
 /// Values by seq, from a base upwards.
 ///
-/// They lie in pages, and a page is there only while it has values: one of a thousand workers holds
-/// a few batches, far apart. The first page that is there may lie far above the base, which stays at a
-/// task that takes long.
+/// The values lie in pages, and a page is there only while it has values: one of a thousand workers
+/// holds a few batches, far apart. The first page that is there may lie far above the base, which
+/// stays at a task that takes long.
 #[derive(Debug)]
 pub(crate) struct SeqRing<T> {
     base: Seq,
     pages: VecDeque<Option<Page<T>>>,
-    /// The number of the first of these.
+    /// Number of the first page.
     first_page: u64,
-    /// Empty pages, for the next that are needed.
+    /// Empty pages that are kept for later use.
     spare: Vec<Page<T>>,
     count: usize,
 }
@@ -27,10 +27,10 @@ struct Page<T> {
     count: usize,
 }
 
-/// Pages that are kept for later: those of two batches.
+/// Number of empty pages that are kept: those of two batches.
 const SPARE_PAGES_MAX: usize = 16;
 
-/// Seqs on a page. Batches are mostly larger.
+/// Number of seqs on a page. Batches are mostly larger.
 const PAGE_SEQS: u64 = 128;
 
 impl<T> SeqRing<T> {
@@ -38,17 +38,18 @@ impl<T> SeqRing<T> {
         Self { base: Seq(0), pages: VecDeque::new(), first_page: 0, spare: Vec::new(), count: 0 }
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
-    /// No seq from here on has a value.
+    /// Returns the seq from which on there is no value.
     pub(crate) fn end(&self) -> Seq {
         Seq((self.first_page + self.pages.len() as u64) * PAGE_SEQS)
     }
 
-    /// Its page, from the first, and its place there; nothing below the base or the first page.
+    /// Returns the page of a seq, counted from the first, and the place on it; `None` below the
+    /// base or the first page.
     fn place(&self, seq: Seq) -> Option<(usize, usize)> {
         let page = (seq.0 / PAGE_SEQS).checked_sub(self.first_page)?;
         (seq >= self.base).then_some((page as usize, (seq.0 % PAGE_SEQS) as usize))
@@ -59,8 +60,8 @@ impl<T> SeqRing<T> {
         self.pages.get(page)?.as_ref()?.slots[slot].as_ref()
     }
 
-    /// Puts a value at `seq` and gives the one that was there. A seq below the base is ignored:
-    /// whoever moved the base has done with it.
+    /// Puts a value at `seq` and returns the one that was there. A seq below the base is ignored:
+    /// the caller that moved the base does not need it any more.
     // One call of it is hot, the others are rare: the compiler would inline none.
     #[inline(always)]
     pub(crate) fn insert(&mut self, seq: Seq, value: T) -> Option<T> {
@@ -95,7 +96,8 @@ impl<T> SeqRing<T> {
         Some(old)
     }
 
-    /// Makes the page of this seq the first, if it may have a value and those that are there come after.
+    /// Makes the page of this seq the first, if the seq may have a value and the existing pages
+    /// come after.
     #[cold]
     #[inline(never)]
     fn make_first(&mut self, seq: Seq) {
@@ -112,7 +114,7 @@ impl<T> SeqRing<T> {
         }
     }
 
-    /// Drops places for pages in front of the first that is there.
+    /// Drops the places of absent pages in front of the first that is there.
     fn trim(&mut self) {
         while let Some(None) = self.pages.front() {
             self.pages.pop_front();
@@ -182,7 +184,7 @@ impl<T> SeqRing<T> {
         }
     }
 
-    /// All values with their seqs, ascending.
+    /// Returns all values with their seqs, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Seq, &T)> {
         let pages = (self.first_page..).zip(&self.pages);
         pages.filter_map(|(number, page)| Some((number, page.as_ref()?))).flat_map(
@@ -193,7 +195,7 @@ impl<T> SeqRing<T> {
         )
     }
 
-    /// Forgets everything and begins at 0 again.
+    /// Forgets everything and begins at 0.
     pub(crate) fn clear(&mut self) {
         *self = Self::new();
     }

@@ -7,49 +7,49 @@ use crate::{Seq, SeqRange, SeqRanges};
 /// A set of seqs, kept as disjoint ranges that do not touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeqSet {
-    /// End by start.
+    /// End of each range by its start.
     ranges: BTreeMap<u64, u64>,
     count: u64,
 }
 
 impl SeqSet {
-    /// No seq.
+    /// Creates an empty set.
     #[must_use]
     pub const fn new() -> Self {
         Self { ranges: BTreeMap::new(), count: 0 }
     }
 
-    /// How many seqs are in the set.
+    /// Returns the number of seqs in the set.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// No seq in here?
+    /// Returns whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Is `seq` in the set?
+    /// Returns whether `seq` is in the set.
     #[must_use]
     pub fn contains(&self, seq: Seq) -> bool {
         self.ranges.range(..=seq.0).next_back().is_some_and(|(_, end)| seq.0 < *end)
     }
 
-    /// Is none of these in the set?
+    /// Returns whether no seq of a range is in the set.
     #[must_use]
     pub fn is_free(&self, range: SeqRange) -> bool {
         self.ranges.range(..range.end.0).next_back().is_none_or(|(_, end)| *end <= range.start.0)
     }
 
-    /// Is every seq of this set in the other one?
+    /// Returns whether every seq of this set is in the other one.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
         self.first_beyond(other).is_none()
     }
 
-    /// The parts of a range that are in the set, ascending.
+    /// Returns the parts of a range that are in the set, ascending.
     #[must_use]
     pub fn parts(&self, range: SeqRange) -> Vec<SeqRange> {
         let first = self.ranges.range(..=range.start.0).next_back().map_or(0, |(start, _)| *start);
@@ -59,13 +59,13 @@ impl SeqSet {
         parts.filter(|part| part.count() > 0).collect()
     }
 
-    /// The parts of several ranges that are in the set, range by range.
+    /// Returns the parts of several ranges that are in the set, range by range.
     #[must_use]
     pub fn parts_of(&self, ranges: &SeqRanges) -> Vec<SeqRange> {
         ranges.as_slice().iter().flat_map(|range| self.parts(*range)).collect()
     }
 
-    /// The parts of a range that are not in the set, ascending.
+    /// Returns the parts of a range that are not in the set, ascending.
     #[must_use]
     pub fn gaps(&self, range: SeqRange) -> Vec<SeqRange> {
         let (mut start, mut gaps) = (range.start.0, Vec::new());
@@ -82,7 +82,7 @@ impl SeqSet {
         gaps
     }
 
-    /// The lowest seq of this set that is not in the other one.
+    /// Returns the lowest seq of this set that is not in the other one.
     #[must_use]
     pub fn first_beyond(&self, other: &Self) -> Option<Seq> {
         let ranges = self.ranges.iter();
@@ -93,7 +93,7 @@ impl SeqSet {
         gaps.find(|(missing, end)| missing < end).map(|(missing, _)| Seq(missing))
     }
 
-    /// The lowest seq that is not in the set.
+    /// Returns the lowest seq that is not in the set.
     #[must_use]
     pub fn first_missing(&self) -> Seq {
         match self.ranges.first_key_value() {
@@ -102,20 +102,20 @@ impl SeqSet {
         }
     }
 
-    /// The seqs from this one on that are in the set without a gap, if it is.
+    /// Returns the longest range of the set that begins with a seq, if that is in the set.
     #[must_use]
     pub fn range_from(&self, seq: Seq) -> Option<SeqRange> {
         let (_, end) = self.ranges.range(..=seq.0).next_back()?;
         (seq.0 < *end).then_some(SeqRange { start: seq, end: Seq(*end) })
     }
 
-    /// All seqs in the set are below this.
+    /// Returns the seq after the highest one in the set.
     #[must_use]
     pub fn end(&self) -> Seq {
         self.ranges.last_key_value().map_or(Seq(0), |(_, end)| Seq(*end))
     }
 
-    /// Adds a seq; false if it was there.
+    /// Adds a seq; returns false if it was there.
     pub fn insert(&mut self, seq: Seq) -> bool {
         let before = self.count;
         self.insert_range(SeqRange::one(seq));
@@ -128,7 +128,7 @@ impl SeqSet {
         if start >= end {
             return;
         }
-        // What comes next in order extends the last range: the common case by far.
+        // The next seq in order extends the last range: the common case by far.
         if let Some(mut last) = self.ranges.last_entry()
             && *last.get() == start
         {
@@ -148,7 +148,7 @@ impl SeqSet {
         self.count += end - start;
     }
 
-    /// Takes a seq out; false if it was not there.
+    /// Removes a seq; returns false if it was not there.
     pub fn remove(&mut self, seq: Seq) -> bool {
         let Some((&start, &end)) = self.ranges.range(..=seq.0).next_back() else { return false };
         if seq.0 >= end {
@@ -166,7 +166,7 @@ impl SeqSet {
         true
     }
 
-    /// Takes all seqs of a range out.
+    /// Removes all seqs of a range.
     pub fn remove_range(&mut self, range: SeqRange) {
         let (start, end) = (range.start.0, range.end.0);
         if start >= end {
@@ -186,12 +186,12 @@ impl SeqSet {
         }
     }
 
-    /// The seqs, ascending.
+    /// Returns the seqs, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Seq> + '_ {
         self.ranges.iter().flat_map(|(start, end)| (*start..*end).map(Seq))
     }
 
-    /// The set as a list of ranges, ascending.
+    /// Returns the set as a list of ranges, ascending.
     #[must_use]
     pub fn to_ranges(&self) -> SeqRanges {
         let mut ranges = SeqRanges::new();

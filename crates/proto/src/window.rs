@@ -1,11 +1,12 @@
-//! How many tasks a worker may hold.
+//! Number of tasks that a worker may hold.
 //!
-//! The window is the worker's slots plus as much as it gets through in the target time and in the
-//! time that a task and its receipt spend travelling, twice. It is measured once a round, a round being
-//! the way of one task from its dispatch to its receipt: everything that the worker finished in
-//! that time, over that time, is its rate (Little's law). A worker that is starved by its window
-//! therefore sees it grow by a factor each round, as in TCP's slow start, until the worker itself
-//! is what limits it. What it would get through by the time that its tasks take is a lower bound.
+//! The window is the worker's slots plus the tasks that it gets through in the target time and in
+//! twice the time that a task and its receipt travel. The worker's rate is measured once a round, a
+//! round being the way of one task from its dispatch to its receipt: the tasks that the worker
+//! finished in that time, divided by the time (Little's law). A worker that is starved by its
+//! window therefore sees the window grow by a factor each round, as in TCP's slow start, until the
+//! worker itself is the limit. A lower bound is the rate that follows from the run times of its
+//! tasks.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::{Seq, SeqRanges, Time};
 pub(crate) struct Window {
     slots: u64,
     size: u64,
-    /// Tasks a second.
+    /// Rate in tasks per second.
     rate: Option<f64>,
     travel_min: Option<Duration>,
     round: Option<Round>,
@@ -32,22 +33,22 @@ struct Round {
     received: u64,
 }
 
-/// Longer travel is not believed: it would be a queue, not a distance.
+/// Longest travel time that is believed: a longer one would be a queue, not a distance.
 const TRAVEL_MAX: Duration = Duration::from_secs(1);
 
-/// The weight of the newest round in a falling rate.
+/// Weight of the newest round in a falling rate.
 const RATE_GAIN: f64 = 0.5;
 
-/// The weight of the newest results in a falling result size.
+/// Weight of the newest results in a falling result size.
 const RESULT_GAIN: f64 = 0.1;
 
-/// A window grows by this factor in a round, at most.
+/// Largest factor by which a window grows in a round.
 const GROWTH_MAX: u64 = 2;
 
-/// A round shorter than this says nothing: the clock counts microseconds.
+/// Shortest round that is measured: the clock counts microseconds.
 const ROUND_MIN: Duration = Duration::from_micros(20);
 
-/// What takes no time by a clock of microseconds takes some.
+/// Run time assumed for a task that took no time by a clock of microseconds.
 const RAN_MIN: Duration = Duration::from_micros(1);
 
 impl Window {
@@ -60,31 +61,32 @@ impl Window {
         self.slots
     }
 
-    /// The worker uses so many slots now: it may lack what more would need.
+    /// Sets the number of slots that the worker uses now. It may lack the resources for more.
     pub(crate) fn set_slots(&mut self, slots: u32) {
         let slots = u64::from(slots);
         self.size = (self.size - self.slots.min(self.size) + slots).max(slots);
         self.slots = slots;
     }
 
-    /// Tasks the worker may hold. Beyond its slots, their results must not be more than fits into
-    /// its share of the sink's memory: nobody can call them back.
+    /// Returns the number of tasks that the worker may hold. Beyond its slots, their results must
+    /// fit into its share of the sink's memory: they cannot be recalled.
     pub(crate) fn size(&self) -> u64 {
         self.size_or(0)
     }
 
-    /// The same, with no less than so many queued if their results allow it.
+    /// Like `size`, but with at least `least` tasks queued beyond the slots, as far as the expected
+    /// result bytes allow.
     pub(crate) fn size_or(&self, least: u64) -> u64 {
         let results = CREDIT_BYTES_MAX as f64 / self.result_bytes.max(1.0);
         self.size.max(self.slots + least).min(self.slots + results as u64)
     }
 
-    /// Tasks a second, once there is something to go by.
+    /// Returns the rate in tasks per second, once it is known.
     pub(crate) fn rate(&self) -> Option<f64> {
         self.rate
     }
 
-    /// How long a task and its receipt travel, at the least, once that is known.
+    /// Returns the shortest time that a task and its receipt travel, once it is known.
     pub(crate) fn travel(&self) -> Option<Duration> {
         self.travel_min
     }
@@ -112,35 +114,36 @@ impl Window {
 
         let travel = took.saturating_sub(ran_max).min(TRAVEL_MAX);
         let travel = self.travel_min.map_or(travel, |least| least.min(travel));
-        // A rise is believed at once, else a starved worker would take for ever to get going.
+        // A rise is believed at once, else a starved worker would take very long to get going.
         let rate = self.rate.map_or(rate, |old| rate.max(old + RATE_GAIN * (rate - old)));
         self.travel_min = Some(travel);
         self.rate = Some(rate);
-        // Twice the travel, so that the window still grows where the target is small beside it.
+        // Twice the travel time, so that the window still grows where the target is small beside
+        // it.
         let queued = rate * (QUEUED_WORK_TARGET + 2 * travel).as_secs_f64();
-        // By what its tasks themselves take: where many share a few cores, the rate is low because
-        // batches are small.
+        // Lower bound by the run times of the tasks: where many workers share a few cores, the rate
+        // is low because batches are small.
         let by_run_time = ran_usual.map_or(0.0, |ran| {
             self.slots as f64 * QUEUED_WORK_TARGET.as_secs_f64() / ran.max(RAN_MIN).as_secs_f64()
         });
         let queued = queued.max(by_run_time);
-        // At most twice as many, so that a single short task among long ones does not fill a queue
-        // that others would have shared.
+        // At most double, so that a single short task among long ones does not fill a queue that
+        // other workers would have shared.
         let size = (self.slots + queued as u64).min(GROWTH_MAX * self.size.max(1));
         self.size = size.min(CREDIT_TASKS_MAX);
     }
 
-    /// So many results had so many bytes together.
+    /// Records that `count` results have `bytes` bytes together.
     pub(crate) fn handle_result_bytes(&mut self, count: u64, bytes: u64) {
         if count > 0 {
             let each = bytes as f64 / count as f64;
-            // Growth is believed at once: it costs memory.
+            // Growth is believed at once: large results cost memory.
             self.result_bytes =
                 each.max(self.result_bytes + RESULT_GAIN * (each - self.result_bytes));
         }
     }
 
-    /// The probe may never come back: begin a new round with the next dispatch.
+    /// Begins a new round with the next dispatch: the task that is measured may never come back.
     pub(crate) fn handle_reset(&mut self) {
         self.round = None;
     }

@@ -1,4 +1,4 @@
-//! Checks that what the collector keeps in several places says the same everywhere.
+//! Checks that the places in which the collector keeps the same fact agree.
 
 use super::{Collector, Order};
 use crate::SeqSet;
@@ -16,7 +16,7 @@ impl Collector {
         let mut seqs = SeqSet::new();
         for range in kept.iter().flat_map(|writing| writing.seqs.as_slice()) {
             assert!(seqs.is_free(*range), "{range:?} has two records");
-            // What another relay has handed on may be stored before it is here again.
+            // A record that another relay has forwarded may be stored before it is here again.
             let is_new = self.downstream.is_some() || job.stored.is_free(*range);
             assert!(is_new, "{range:?} is stored, and waits to be");
             seqs.insert_range(*range);

@@ -1,14 +1,14 @@
-//! The sink's decisions: which result becomes the record, in which order, and what the ventilator
-//! is told.
+//! The sink's decisions: which result becomes the record, in which order, and which receipts the
+//! ventilator gets.
 //!
-//! The first final result of a seq that arrives is its record; later ones are counted and
-//! answered like the first, so that nobody waits for them. Records leave through
+//! The first final result of a seq that arrives is its record; later ones are counted and answered
+//! like the first, so that no worker waits for them. Records leave through
 //! [`Collector::poll_write`], and when they are in the output,
 //! [`handle_written`](Collector::handle_written) makes them stored.
 //!
-//! In the order of seqs a record may have to wait for one before it. Beyond a number of bytes such
+//! In the order of seqs a record may have to wait for an earlier one. Beyond a number of bytes such
 //! records leave through [`Collector::poll_spool`] instead, and are stored when they are in the
-//! spool. When their turn comes [`Collector::poll_unspool`] says so.
+//! spool. [`Collector::poll_unspool`] returns them when their turn comes.
 
 mod invariants;
 
@@ -28,59 +28,60 @@ use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHas
 
 pub use crate::message::Opening;
 
-/// The order of the records in the output.
+/// Order of the records in the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// By seq: a record waits for all before it.
+    /// By seq: a record waits for all earlier ones.
     Seq,
-    /// As they arrive.
+    /// In the order of arrival.
     Completion,
 }
 
-/// What a sink was told by its user.
+/// Settings of a sink.
 #[derive(Clone, Copy, Debug)]
 pub struct CollectorConfig {
-    /// This start of the sink.
+    /// Session of the sink.
     pub session: SessionId,
-    /// The order of the records.
+    /// Order of the records.
     pub order: Order,
-    /// What results are to carry.
+    /// Data that results are to carry.
     pub report: Report,
 }
 
-/// How much may wait for an earlier record.
+/// Bounds of the records that wait for an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpoolLimits {
     /// Bytes of records that wait in memory, beyond which they are spooled.
     pub waiting_bytes_max: u64,
-    /// Bytes that the spool may have. More is not spooled, but held until the ventilator stops.
+    /// Bytes that the spool may have. Further records are held in memory until the ventilator
+    /// stops.
     pub spool_bytes_max: u64,
 }
 
-/// Records that are written one after the other. They travel together as they came, so that
-/// nobody has to touch each of them.
+/// Records that are written one after the other. They travel together as they came, so that none of
+/// them is touched by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Records {
-    /// The name of the worker that made them; empty if none did.
+    /// Name of the worker that made the records; empty if no worker did.
     pub worker: Arc<str>,
-    /// The stage that the tasks ended in; empty if it has no name.
+    /// Stage that the tasks ended in; empty if it has no name.
     pub stage: Arc<str>,
-    /// How the tasks ended.
+    /// Outcomes of the tasks.
     pub results: Vec<TaskResult>,
 }
 
-/// A task's one record.
+/// The one record of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// The name of the worker that made it; empty if none did.
+    /// Name of the worker that made the record; empty if no worker did.
     pub worker: &'a str,
-    /// The stage that the task ended in; empty if it has no name.
+    /// Stage that the task ended in; empty if it has no name.
     pub stage: &'a str,
-    /// How it ended.
+    /// Outcome of the task.
     pub result: &'a TaskResult,
 }
 
-/// How many records there are of each status.
+/// Number of records of each status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// `ok`
@@ -97,24 +98,24 @@ pub struct Counts {
     pub skipped: u64,
 }
 
-/// A sink as its collector sees it.
+/// State of a sink, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectorSnapshot {
-    /// The job's name, once one is open.
+    /// Name of the job, once one is open.
     pub job: Option<String>,
-    /// How many tasks it has, once that is known.
+    /// Number of the job's tasks, once it is known.
     pub total: Option<u64>,
-    /// Records that are stored.
+    /// Number of records that are stored, by status.
     pub stored: Counts,
     /// Bytes of records that are held and not stored.
     pub held_bytes: u64,
-    /// Records that are stored in the spool, and not in the output yet.
+    /// Number of records that are stored in the spool, and not in the output yet.
     pub spooled: u64,
-    /// Results that came again after their record.
+    /// Number of results that arrived again after their record.
     pub duplicates: u64,
-    /// Results of another job.
+    /// Number of results of another job, or of tasks that cannot exist.
     pub unexpected_results: u64,
-    /// Workers that are connected.
+    /// Number of connected workers.
     pub workers: u64,
 }
 
@@ -122,22 +123,22 @@ pub struct CollectorSnapshot {
 #[derive(Debug)]
 pub struct Collector {
     config: CollectorConfig,
-    /// Without these nothing is spooled.
+    /// Bounds of the spool; `None` if no record is spooled.
     spool: Option<SpoolLimits>,
     job: Option<Job>,
-    /// A job that the ventilator wants to open, until the output is ready for it.
+    /// Job that the ventilator wants to open, until the output is ready for it.
     opening: Option<(Opening, bool)>,
-    /// The job that was last asked for.
+    /// Job that the ventilator asked for last.
     asked: Option<JobId>,
     inputs: VecDeque<Inputs>,
-    /// The first task that is not what it was.
+    /// First task whose input has changed.
     changed: Option<Seq>,
     workers: BTreeMap<SessionId, Arc<str>>,
     is_ventilator_connected: bool,
     receipt: PendingReceipt,
     transmits: VecDeque<ToVentilator>,
     next_beat: Time,
-    /// When all workers have had the time to connect.
+    /// Time at which all workers have had the time to connect.
     settles_in: Option<Time>,
     is_settled_in: bool,
     /// The output cannot be written.
@@ -145,44 +146,43 @@ pub struct Collector {
     duplicates: u64,
     unexpected_results: u64,
     no_worker: Arc<str>,
-    /// What is known from further down, if the records are not written here but handed on.
+    /// State of the downstream stages, if records are forwarded and not written here.
     downstream: Option<DownstreamState>,
 }
 
-/// What a relay's collector is told of what becomes of the results that it handed on.
+/// State of the downstream stages, as reported to a relay's collector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DownstreamState {
     /// Bytes that the relay keeps, and that are not stored.
     pub held_bytes: u64,
-    /// Records stored so far of tasks that did not do what they should.
+    /// Number of stored records that are neither `ok` nor `skipped`.
     pub failed: u64,
 }
 
 /// A job as the output has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opened {
-    /// The job that the output belongs to: another one than asked for if that is to be resumed.
+    /// Job that the output belongs to; differs from the requested one if the job is resumed.
     pub job: JobId,
     /// Tasks whose records are in the output or in the spool from before.
     pub stored: SeqSet,
-    /// Those of them that are in the spool, and not in the output.
+    /// Stored tasks whose records are in the spool, and not in the output.
     pub spooled: SeqSet,
-    /// How the stored ones ended.
+    /// Number of stored records of each status.
     pub counts: Counts,
-    /// Tasks whose records are to be replaced: they run again, and are compared with what they
-    /// were as those that are stored.
+    /// Tasks whose records are to be replaced. They run again, and their input is compared like
+    /// that of stored tasks.
     pub again: SeqSet,
-    /// How the job begins, if the output is yet to be changed for that: see
-    /// [`Collector::poll_begin`].
+    /// Start of the job, if the output has yet to be changed for it: see [`Collector::poll_begin`].
     pub pending: Option<Start>,
 }
 
-/// What a resumed job's input has where there are records already.
+/// Part of a resumed job's input to compare with the records that exist already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inputs {
-    /// Tasks that have or had records, ascending, and what the input says that they are.
+    /// Tasks that have or had records, ascending, with their hashes in the input that was read now.
     pub stored: Vec<(Seq, TaskHash)>,
-    /// All below this is compared when these are.
+    /// Every task below this seq is compared once these are.
     pub below: Seq,
 }
 
@@ -192,24 +192,25 @@ struct Job {
     name: String,
     stage: Arc<str>,
     total: Option<u64>,
-    /// Why that is the total, once it is known.
+    /// Reason for the total, once it is known.
     end: Option<InputEnd>,
-    /// Has a record, stored or not.
+    /// Tasks with a record, stored or not.
     taken: SeqSet,
     stored: SeqSet,
-    /// Had records that are to be replaced.
+    /// Tasks with records that are to be replaced.
     again: SeqSet,
-    /// The output is as an earlier sink left it, until it is known that the input is too.
+    /// Set while the output is as an earlier sink left it, until the input is known to be
+    /// unchanged.
     pending: Option<Pending>,
-    /// In the output, or given out to be written there, if that is in the order of seqs.
+    /// Tasks in the output, or given out to be written there, if that is in the order of seqs.
     given: SeqSet,
-    /// Records that wait for one before them, by their first seq; each list without gaps.
+    /// Records that wait for an earlier one, by their first seq; each list without gaps.
     waiting: BTreeMap<Seq, (Records, Writing)>,
     waiting_bytes: u64,
     spool: Spool,
     /// Records whose turn has come.
     ready: Vec<(Records, Writing)>,
-    /// What was given out to be written, in that order.
+    /// Records that were given out to be written, in that order.
     writing: VecDeque<Writing>,
     held_bytes: u64,
     counts: Counts,
@@ -217,32 +218,33 @@ struct Job {
     done: bool,
 }
 
-/// An output that is not to be changed before the input was compared.
+/// An output that is not changed before the input was compared.
 #[derive(Debug)]
 struct Pending {
-    /// What the ventilator asked for.
+    /// Start that the ventilator asked for.
     start: Start,
-    /// All tasks below this are what they were.
+    /// Every task below this seq is unchanged.
     verified: Seq,
 }
 
 /// Records that are stored elsewhere until their turn comes.
 #[derive(Debug, Default)]
 struct Spool {
-    /// What was given out to be spooled, in that order.
+    /// Records that were given out to be spooled, in that order.
     spooling: VecDeque<Writing>,
-    /// In the spool, and not in the output.
+    /// Tasks in the spool, and not in the output.
     seqs: SeqSet,
-    /// What is to be moved from the spool to the output now, and whether that was said.
+    /// Range to be moved from the spool to the output now, and whether [`Collector::poll_unspool`]
+    /// has returned it.
     unspooling: Option<(SeqRange, bool)>,
-    /// What the spool has, and what was given out to be in it, in bytes.
+    /// Bytes of the spool, and of the records that were given out to be spooled.
     bytes: u64,
     spooling_bytes: u64,
-    /// The last attempt failed, and it is not time for another one.
+    /// The last attempt to spool failed, and the next one is not due.
     is_failing: bool,
 }
 
-/// What remains to be known of records while they are written.
+/// Facts about records that are kept while they are written.
 #[derive(Debug, Default)]
 struct Writing {
     seqs: SeqRanges,
@@ -258,7 +260,7 @@ struct PendingReceipt {
 }
 
 impl Collector {
-    /// A sink that knows no job yet.
+    /// Creates the collector of a sink that knows no job yet.
     #[must_use]
     pub fn new(config: CollectorConfig) -> Self {
         Self {
@@ -284,14 +286,15 @@ impl Collector {
         }
     }
 
-    /// The same with a spool for what waits.
+    /// Adds a spool for records that wait.
     #[must_use]
     pub fn with_spool(self, limits: SpoolLimits) -> Self {
         Self { spool: Some(limits), ..self }
     }
 
-    /// The collector of a relay: nothing is written here. What [`poll_write`](Self::poll_write)
-    /// gives is handed on, as [`handle_forwarded`](Self::handle_forwarded) says, and is stored when
+    /// Creates the collector of a relay, where no record is written. Records from
+    /// [`poll_write`](Self::poll_write) are forwarded, which
+    /// [`handle_forwarded`](Self::handle_forwarded) confirms, and are stored when
     /// [`handle_stored`](Self::handle_stored) says so.
     #[must_use]
     pub fn relay(session: SessionId) -> Self {
@@ -300,40 +303,41 @@ impl Collector {
         Self { downstream: Some(DownstreamState::default()), ..Self::new(config) }
     }
 
-    /// A worker connected; its name will stand in its records.
+    /// Notes that a worker connected. Its name will stand in its records.
     pub fn handle_worker_connected(&mut self, session: SessionId, name: &str) {
         self.workers.insert(session, Arc::from(name));
     }
 
-    /// A worker's connection ended.
+    /// Notes that a worker's connection ended.
     pub fn handle_worker_disconnected(&mut self, session: SessionId) {
         if self.workers.remove(&session).is_some() {
             self.handle_news(session, News::Gone);
         }
     }
 
-    /// Bytes of a worker's arrive, of a message that is not complete yet: it lives, however long that
-    /// takes. To be called at most once in a [heartbeat's](HEARTBEAT_INTERVAL) time.
+    /// Notes that bytes of a worker's message arrive that is not complete yet: the worker lives,
+    /// however long the message takes. To be called at most once per [heartbeat
+    /// interval](HEARTBEAT_INTERVAL).
     pub fn handle_alive(&mut self, session: SessionId) {
         if self.workers.contains_key(&session) {
             self.handle_news(session, News::Alive);
         }
     }
 
-    /// Our connection to the ventilator's receipts port stands.
+    /// Notes that the connection to the ventilator's receipts port stands.
     pub fn handle_ventilator_connected(&mut self) {
         self.is_ventilator_connected = true;
         self.send_hello();
     }
 
-    /// Our connection to the ventilator's receipts port is gone.
+    /// Notes that the connection to the ventilator's receipts port is gone.
     pub fn handle_ventilator_disconnected(&mut self) {
         self.is_ventilator_connected = false;
         self.transmits.clear();
         self.receipt = PendingReceipt::default();
     }
 
-    /// Somebody said something.
+    /// Handles a message.
     pub fn handle_message(&mut self, message: ToSink) {
         match message {
             ToSink::Results { job, session, results } => {
@@ -346,8 +350,8 @@ impl Collector {
             ToSink::JobClose { job, total, end } => {
                 if let Some(current) = self.job_mut(job) {
                     (current.total, current.end) = (Some(total), Some(end));
-                    // What was said with the hello meant nothing to a relay that did not know the
-                    // total yet.
+                    // The `Complete` sent with the hello meant nothing to a relay that did not know
+                    // the total yet.
                     if current.flushed && current.is_all_stored() {
                         self.send(ToVentilator::Complete { job });
                     }
@@ -370,13 +374,13 @@ impl Collector {
             ToSink::Forwarded { job, stage, worker, results } => {
                 self.handle_forwarded_records(job, &stage, &worker, results.0);
             }
-            // What has no result is given up one by one, and what has is written.
+            // Tasks without a result are given up one by one, and results that exist are written.
             ToSink::Cancel { .. } | ToSink::Ping => {}
         }
     }
 
-    /// The output is ready for the job that [`poll_open`](Self::poll_open) gave, and has these
-    /// records of it from before.
+    /// Notes that the output is ready for the job that [`poll_open`](Self::poll_open) returned,
+    /// with the records that it has from before.
     pub fn handle_opened(&mut self, opened: Opened) {
         let Some((opening, _)) = self.opening.take() else { return };
         let mut job = Job::new(opened.job, opening.name, &opening.stage);
@@ -395,14 +399,14 @@ impl Collector {
         self.send_hello();
     }
 
-    /// The output cannot take the job that [`poll_open`](Self::poll_open) gave.
+    /// Notes that the output cannot take the job that [`poll_open`](Self::poll_open) returned.
     pub fn handle_open_refused(&mut self, reason: String) {
         if let Some((opening, _)) = self.opening.take() {
             self.send(ToVentilator::Refused { job: opening.job, reason });
         }
     }
 
-    /// The input below this was [compared](Self::poll_inputs), and is what it was.
+    /// Notes that the input below a seq was [compared](Self::poll_inputs), and is unchanged.
     pub fn handle_verified(&mut self, below: Seq) {
         let Some(job) = &mut self.job else { return };
         if let Some(pending) = &mut job.pending {
@@ -412,15 +416,15 @@ impl Collector {
         self.send(ToVentilator::Verified { job, below });
     }
 
-    /// The input is not what it was when this task ran.
+    /// Notes that the input has changed since this task ran.
     pub fn handle_changed(&mut self, seq: Seq) {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
         self.changed = Some(seq);
         self.send(ToVentilator::Refused { job, reason: changed_input(seq) });
     }
 
-    /// The first `count` lists of records that were given out and not yet written are in the
-    /// output now.
+    /// Notes that the first `count` lists of records that were given out and not yet written are in
+    /// the output now.
     pub fn handle_written(&mut self, count: usize) {
         let Some(job) = &mut self.job else { return };
         for written in job.writing.drain(..count) {
@@ -429,8 +433,8 @@ impl Collector {
         }
     }
 
-    /// The first `count` lists of records that were given out to be spooled are in the spool now,
-    /// which has `spool_bytes` with them.
+    /// Notes that the first `count` lists of records that were given out to be spooled are in the
+    /// spool now, which has `spool_bytes` with them.
     pub fn handle_spooled(&mut self, count: usize, spool_bytes: u64) {
         let Some(job) = &mut self.job else { return };
         let spool = &mut job.spool;
@@ -444,9 +448,9 @@ impl Collector {
         job.release_due();
     }
 
-    /// These lists of records, the first that were given out to be spooled, are not in the spool,
-    /// for want of room perhaps: they wait here again. It is not tried again before the next
-    /// heartbeat.
+    /// Takes back lists of records, the first that were given out to be spooled, that did not get
+    /// into the spool, perhaps for want of room. They wait here again, and are not spooled before
+    /// the next heartbeat.
     pub fn handle_spool_failed(&mut self, records: Vec<Records>) {
         let Some(job) = &mut self.job else { return };
         job.spool.is_failing = true;
@@ -458,8 +462,8 @@ impl Collector {
         job.release_due();
     }
 
-    /// The records below this seq that [`poll_unspool`](Self::poll_unspool) gave are in the output
-    /// now. The spool has so many bytes without them.
+    /// Notes that the records below a seq that [`poll_unspool`](Self::poll_unspool) returned are in
+    /// the output now, and that the spool has `spool_bytes` without them.
     pub fn handle_unspooled(&mut self, below: Seq, spool_bytes: u64) {
         let Some(job) = &mut self.job else { return };
         let Some((range, _)) = job.spool.unspooling.take() else { return };
@@ -470,7 +474,8 @@ impl Collector {
         job.release_due();
     }
 
-    /// The first `count` lists of records that were given out are somebody else's to keep now.
+    /// Notes that the first `count` lists of records that were given out have been forwarded:
+    /// another process keeps them now.
     pub fn handle_forwarded(&mut self, count: usize) {
         let Some(job) = &mut self.job else { return };
         for handed_on in job.writing.drain(..count) {
@@ -478,7 +483,7 @@ impl Collector {
         }
     }
 
-    /// These records are in the output, far from here.
+    /// Notes that these records are in the output of a downstream sink.
     pub fn handle_stored(&mut self, stored: &SeqRanges) {
         let Some(job) = &mut self.job else { return };
         let before = job.stored.count();
@@ -492,7 +497,7 @@ impl Collector {
         job.counts.ok += job.stored.count() - before;
     }
 
-    /// How things stand further down.
+    /// Sets the state of the downstream stages.
     pub fn handle_downstream_state(
         &mut self,
         downstream: DownstreamState,
@@ -504,8 +509,8 @@ impl Collector {
         self.config.report = report;
     }
 
-    /// Says hello again: what the ventilator has said meanwhile may have been lost further down.
-    /// The records of these tasks are to be replaced.
+    /// Sends the hello again, since messages of the ventilator may have been lost downstream
+    /// meanwhile. The records of the tasks in `again` are to be replaced.
     pub fn handle_opened_again(&mut self, again: SeqSet) {
         if let Some(job) = &mut self.job {
             job.again = again;
@@ -513,7 +518,7 @@ impl Collector {
         self.send_hello();
     }
 
-    /// The job cannot go on, says whoever is to store its records.
+    /// Notes that the downstream sink refused the job.
     pub fn handle_refused(&mut self, reason: String) {
         if self.opening.is_some() {
             self.handle_open_refused(reason);
@@ -522,12 +527,13 @@ impl Collector {
         }
     }
 
-    /// The output cannot be written, or can be again: for whoever wonders why nothing goes on.
+    /// Notes whether the output cannot be written, so that the ventilator can report it.
     pub fn handle_stuck(&mut self, is_stuck: bool) {
         self.is_stuck = is_stuck;
     }
 
-    /// The output is flushed, after all records of the job were [stored](Self::is_all_stored).
+    /// Notes that the output is flushed, after all records of the job were
+    /// [stored](Self::is_all_stored).
     pub fn handle_flushed(&mut self) {
         let Some(job) = self.job.as_mut().filter(|job| job.is_all_stored()) else { return };
         job.flushed = true;
@@ -535,7 +541,7 @@ impl Collector {
         self.send(ToVentilator::Complete { job: id });
     }
 
-    /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
+    /// Handles the time that [`poll_timeout`](Self::poll_timeout) named.
     pub fn handle_timeout(&mut self, now: Time) {
         let settles_in = *self.settles_in.get_or_insert(now + ROLL_CALL_GRACE);
         self.is_settled_in |= now >= settles_in;
@@ -546,35 +552,36 @@ impl Collector {
         }
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
+    /// Returns the time at which to call [`handle_timeout`](Self::handle_timeout), at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         self.next_beat
     }
 
-    /// A job for which the output is to be made ready. To be asked after each message: what
-    /// follows belongs to the job already.
+    /// Returns a job for which the output is to be made ready. Call it after each message: the next
+    /// message belongs to the job already.
     pub fn poll_open(&mut self) -> Option<Opening> {
         let (opening, is_asked_for) = self.opening.as_mut()?;
         (!std::mem::replace(is_asked_for, true)).then(|| opening.clone())
     }
 
-    /// What to compare with what the tasks were when their records were stored; ends in
-    /// [`handle_verified`](Self::handle_verified) or [`handle_changed`](Self::handle_changed).
+    /// Returns the next tasks whose hashes are to be compared with those of the stored records. The
+    /// comparison ends in [`handle_verified`](Self::handle_verified) or
+    /// [`handle_changed`](Self::handle_changed).
     pub fn poll_inputs(&mut self) -> Option<Inputs> {
         self.inputs.pop_front()
     }
 
-    /// The job, once it is open.
+    /// Returns the id of the job, once it is open.
     #[must_use]
     pub fn job(&self) -> Option<JobId> {
         self.job.as_ref().map(|job| job.id)
     }
 
-    /// Is the output of a resumed job to be made ready for more records now? True once. Until then
-    /// there is nothing to write, and a job that is refused has changed nothing: it is when all
-    /// tasks that have records are known to be what they were, or when there is a record of one
-    /// that is.
+    /// Returns whether the output of a resumed job is to be made ready for more records now; true
+    /// once. That is when all tasks with records are known to be unchanged, or when there is a new
+    /// record of one that is. Until then no record is written, so a job that is refused has changed
+    /// nothing.
     pub fn poll_begin(&mut self) -> bool {
         let Some(job) = &mut self.job else { return false };
         let Some(Pending { verified, .. }) = job.pending else { return false };
@@ -589,7 +596,7 @@ impl Collector {
         is_begun
     }
 
-    /// The next records to write, in the order in which they are to be written.
+    /// Returns the next records to write, in the order in which they are to be written.
     pub fn poll_write(&mut self) -> Option<Vec<Records>> {
         let job = self.job.as_mut()?;
         if job.ready.is_empty() || job.pending.is_some() {
@@ -600,8 +607,8 @@ impl Collector {
         Some(records)
     }
 
-    /// The next records to spool, ascending: they wait for one that is not here, and there are too
-    /// many of them. Ends in [`handle_spooled`](Self::handle_spooled) or
+    /// Returns the next records to spool, ascending: they wait for one that is not here, and have
+    /// too many bytes. Ends in [`handle_spooled`](Self::handle_spooled) or
     /// [`handle_spool_failed`](Self::handle_spool_failed).
     pub fn poll_spool(&mut self) -> Option<Vec<Records>> {
         let SpoolLimits { waiting_bytes_max, spool_bytes_max } = self.spool?;
@@ -611,7 +618,7 @@ impl Collector {
         if job.waiting_bytes <= waiting_bytes_max || is_full || spool.is_failing {
             return None;
         }
-        // The lowest stay: it is their turn first.
+        // The lowest stay: their turn comes first.
         let mut spooled = Vec::new();
         while job.waiting_bytes > waiting_bytes_max / 2
             && let Some((_, (records, writing))) = job.waiting.pop_last()
@@ -625,9 +632,10 @@ impl Collector {
         Some(records)
     }
 
-    /// The records that are to be moved from the spool to the output now, after all that
-    /// [`poll_write`](Self::poll_write) gave. Ends in
-    /// [`handle_unspooled`](Self::handle_unspooled), which need not have come to the end of them.
+    /// Returns the range of records to move from the spool to the output now, after all records
+    /// that [`poll_write`](Self::poll_write) returned. Ends in
+    /// [`handle_unspooled`](Self::handle_unspooled), which may cover only the first part of the
+    /// range.
     pub fn poll_unspool(&mut self) -> Option<SeqRange> {
         let job = self.job.as_mut()?;
         if job.pending.is_some() || !job.ready.is_empty() {
@@ -637,7 +645,7 @@ impl Collector {
         (!std::mem::replace(is_asked_for, true)).then_some(*range)
     }
 
-    /// The next message for the ventilator.
+    /// Returns the next message for the ventilator.
     pub fn poll_transmit(&mut self) -> Option<ToVentilator> {
         if !self.is_ventilator_connected {
             return None;
@@ -648,45 +656,47 @@ impl Collector {
         self.transmits.pop_front()
     }
 
-    /// Are all records of the job in the output?
+    /// Returns whether all records of the job are in the output.
     #[must_use]
     pub fn is_all_stored(&self) -> bool {
         self.job.as_ref().is_some_and(Job::is_all_stored)
     }
 
-    /// Is the output known to be flushed, with all records of the job in it?
+    /// Returns whether the output is flushed, with all records of the job in it.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         self.job.as_ref().is_some_and(|job| job.flushed && job.is_all_stored())
     }
 
-    /// Has every task of the job its record, stored or not?
+    /// Returns whether every task of the job has its record, stored or not.
     #[must_use]
     pub fn is_all_taken(&self) -> bool {
         let is_all = |job: &Job| job.total.is_some_and(|end| job.taken.first_missing().0 >= end);
         self.job.as_ref().is_some_and(is_all)
     }
 
-    /// Is all of the input stored: was the job not stopped before its end?
+    /// Returns whether all of the input is stored: the job was not stopped before the end of the
+    /// input.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.input_end() == Some(InputEnd::Whole) && self.is_all_stored()
     }
 
-    /// Why no more tasks come, once that is so. A job that was [cut short](InputEnd::CutShort) has not
-    /// done what it was to do, though every task that it began has its record.
+    /// Returns the reason why no more tasks come, once that is so. A job that was [cut
+    /// short](InputEnd::CutShort) has not done all of its work, though every task that it began has
+    /// its record.
     #[must_use]
     pub fn input_end(&self) -> Option<InputEnd> {
         self.job.as_ref().and_then(|job| job.end)
     }
 
-    /// Does the ventilator know that everything is stored?
+    /// Returns whether the ventilator knows that everything is stored.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.job.as_ref().is_some_and(|job| job.done)
     }
 
-    /// How things stand.
+    /// Returns the state of the sink for display.
     #[must_use]
     pub fn snapshot(&self) -> CollectorSnapshot {
         let job = self.job.as_ref();
@@ -707,7 +717,7 @@ impl Collector {
     }
 
     fn send(&mut self, message: ToVentilator) {
-        // Whatever is not said for want of a connection is made up for by the hello to come.
+        // Without a connection the message is dropped: the next hello makes up for it.
         if self.is_ventilator_connected {
             self.flush_receipt();
             self.transmits.push_back(message);
@@ -745,7 +755,7 @@ impl Collector {
                 return;
             }
             (Some(job), start) if job.pending.as_ref().is_some_and(|p| p.start == start) => {
-                // Nothing came of the one before.
+                // The opening before this one came to nothing.
                 self.changed = None;
                 job.pending = Some(Pending { start, verified: Seq(0) });
                 (job.total, job.end) = (None, None);
@@ -758,7 +768,7 @@ impl Collector {
                     .to_owned()
             }
             (Some(job), Start::Resume) => {
-                // Another ventilator has another go at the input, and will say where it ends.
+                // Another ventilator reads the input again, and will say where it ends.
                 self.changed = None;
                 (job.total, job.end, job.flushed) = (None, None, false);
                 self.send_hello();
@@ -773,11 +783,11 @@ impl Collector {
                     job.name, job.id
                 )
             }
-            // It is asked again every second until the output is ready.
+            // The ventilator asks again every second until the output is ready.
             (None, _) => {
                 let is_other = |(old, _): &mut (Opening, bool)| old.job != opening.job;
                 if self.downstream.is_some() {
-                    // Whoever asked for another one is gone.
+                    // The ventilator that asked for another job is gone.
                     self.opening.take_if(is_other);
                 }
                 self.opening.get_or_insert((opening, false));
@@ -801,7 +811,7 @@ impl Collector {
         let mut ran_us: Vec<u64> = Vec::with_capacity(results.len());
         let mut ranges = SeqRanges::new();
         if let Some(range) = job.all_new(&results) {
-            // As nearly always: nothing is to be decided about any one of them.
+            // As nearly always: no result needs a decision of its own.
             ran_us.extend(results.iter().map(|result| result.ran_us));
             failed = results.iter().filter(|result| is_failure(result)).count() as u64;
             ranges.push_range(range);
@@ -854,7 +864,7 @@ impl Collector {
             self.receipt.received.push(received);
         }
         // A message brings at most a batch of failures and one more worker: so neither list ever
-        // grows beyond what fits.
+        // grows beyond its bound.
         if self.receipt.received.len() == RECEIVED_MAX || !self.receipt.retry.is_empty() {
             self.flush_receipt();
         }
@@ -884,7 +894,7 @@ impl Collector {
         self.take(&worker, &stage, result);
     }
 
-    /// Records of an earlier stage. That they came is answered when they are stored.
+    /// Handles records of an earlier stage. They are answered when they are stored.
     fn handle_forwarded_records(
         &mut self,
         id: JobId,
@@ -933,8 +943,8 @@ impl Collector {
     }
 
     fn handle_news(&mut self, session: SessionId, news: News) {
-        // After the receipt for what the worker said before: an account of what it holds must not
-        // overtake the results that it no longer holds.
+        // Sent after the receipt for the worker's earlier results: a list of the tasks that the
+        // worker holds must not overtake the results of tasks that it no longer holds.
         self.send(ToVentilator::Relay { session, news });
     }
 
@@ -987,20 +997,20 @@ impl Job {
             && self.total.is_some_and(|total| self.stored.first_missing().0 >= total)
     }
 
-    /// No task from here on has or had a record.
+    /// Returns the seq from which on no task has or had a record.
     fn known_end(&self) -> Seq {
         [&self.stored, &self.again].into_iter().map(SeqSet::end).max().unwrap_or_default()
     }
 
-    /// Can there be such a task? Whatever is not stored is the ventilator's to keep, and of that there is
-    /// a bound.
+    /// Returns whether there can be such a task. The ventilator keeps every task that is not
+    /// stored, and there is a bound to those.
     fn can_have(&self, seq: Seq) -> bool {
         let unsettled = UNSETTLED_TASKS_MAX + READ_AHEAD_TASKS_MAX;
         let end = self.stored.count() + unsettled;
         seq.0 < end.min(self.total.unwrap_or(u64::MAX))
     }
 
-    /// The seqs of these results, if there is no gap between them and each is to become the
+    /// Returns the seqs of these results, if there is no gap between them and each is to become the
     /// record of its seq.
     fn all_new(&self, results: &[TaskResult]) -> Option<SeqRange> {
         let (first, last) = (results.first()?.seq, results.last()?.seq);
@@ -1035,20 +1045,20 @@ impl Job {
         }
     }
 
-    /// Keeps records until it is their turn.
+    /// Keeps records until their turn comes.
     fn wait(&mut self, records: Records, writing: Writing) {
         let Some(first) = records.results.first().map(|result| result.seq) else { return };
         self.waiting_bytes += writing.held_bytes;
         self.waiting.insert(first, (records, writing));
     }
 
-    /// It is the turn of these records.
+    /// Moves records whose turn has come to those that are ready.
     fn give(&mut self, records: Records, writing: Writing) {
         writing.seqs.as_slice().iter().for_each(|range| self.given.insert_range(*range));
         self.ready.push((records, writing));
     }
 
-    /// Finds the records whose turn it is, in memory and in the spool.
+    /// Releases the records whose turn has come, from memory and from the spool.
     fn release_due(&mut self) {
         loop {
             let next = self.given.first_missing();
@@ -1070,7 +1080,7 @@ impl Job {
 }
 
 impl Writing {
-    /// The records are where they survive us.
+    /// Notes that the records are stored: they survive this process.
     fn note_stored(
         &self,
         held_bytes: &mut u64,
@@ -1094,7 +1104,7 @@ impl Default for SpoolLimits {
 }
 
 impl Records {
-    /// One by one.
+    /// Returns the records one by one.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
         let Self { worker, stage, results } = self;
         results.iter().map(|result| Record { worker, stage, result })
@@ -1122,7 +1132,7 @@ impl Counts {
         *count += 1;
     }
 
-    /// Counts what others have counted.
+    /// Adds the counts of others.
     pub fn add_all(&mut self, others: &Self) {
         self.ok += others.ok;
         self.failed += others.failed;
@@ -1132,13 +1142,13 @@ impl Counts {
         self.skipped += others.skipped;
     }
 
-    /// All records.
+    /// Returns the number of all records.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.ok + self.skipped + self.not_ok()
     }
 
-    /// Records of tasks that did not do what they should.
+    /// Returns the number of records that are neither `ok` nor `skipped`.
     #[must_use]
     pub fn not_ok(&self) -> u64 {
         self.failed + self.timed_out + self.lost + self.cancelled

@@ -1,12 +1,12 @@
-//! The worker's decisions: what runs when, what is kept, what is said.
+//! The worker's decisions: when each task runs, which results are kept, which messages are sent.
 //!
 //! Tasks start in the order of their seqs. A result is retained until it is settled, and pushed
 //! again whenever the sink may have missed it: on each new connection to the sink and at each roll
 //! call.
 //!
-//! A slot has one task at a time, unless its tasks are [fed](Executor::with_prefetch) to a process
-//! that stays: then more lie there already, behind the one that runs. They have not started, but
-//! nobody can take them back; each of them runs there and ends there.
+//! A slot has one task at a time, unless tasks are [prefetched](Executor::with_prefetch) for a
+//! process that stays up: then more of them lie in the slot, behind the task that runs. Prefetched
+//! tasks have not started, but cannot be taken back; each of them runs and ends in that slot.
 
 mod invariants;
 mod settled;
@@ -35,34 +35,35 @@ pub struct Executor {
     session: SessionId,
     slots: Vec<Option<Running>>,
     free_slots: Vec<Slot>,
-    /// Tasks are fed.
+    /// Tasks are prefetched.
     is_prefetching: bool,
-    /// By slot.
+    /// Prefetched tasks by slot.
     feeds: Vec<Feed>,
-    /// The slot that is looked at first when a task is to be fed.
+    /// Slot that is looked at first when a task is to be prefetched.
     next_prefetch: usize,
-    /// Tasks that were fed and have not come first.
+    /// Number of prefetched tasks that still lie behind another one.
     prefetched: usize,
     job: Option<Job>,
-    /// As the ventilator has said it last.
+    /// Layout that the ventilator has sent last.
     layout: Layout,
-    /// Waiting for a slot, ascending by seq.
+    /// Tasks that wait for a slot, ascending by seq.
     queue: VecDeque<Queued>,
     /// Results that are not settled.
     retained: SeqRing<TaskResult>,
-    /// Of these, the ones that the sink has yet to be told, in the order of their ends.
+    /// Results that are retained and have yet to be sent to the sink, in the order in which their
+    /// tasks ended.
     unsent: VecDeque<Seq>,
     news: VecDeque<News>,
     stops: VecDeque<Stop>,
     is_sink_connected: bool,
-    /// Bytes of the largest message that the sink takes, and that is taken here.
+    /// Bytes of the largest message that the sink takes, and that this worker takes.
     message_bytes_max: [u64; 2],
     next_beat: Time,
     shortage: Shortage,
     draining: bool,
-    /// Why it leaves, if not because it was asked to.
+    /// Reason for leaving, unless the worker was asked to leave.
     leave_reason: String,
-    /// When a drain gives up what still runs.
+    /// Time at which a drain stops the tasks that still run.
     grace_ends: Option<Time>,
     said_goodbye: bool,
     jobs_done: u64,
@@ -72,7 +73,7 @@ pub struct Executor {
 #[derive(Debug)]
 struct Job {
     id: JobId,
-    /// Everything below is settled.
+    /// Every seq below this is settled.
     below: Seq,
     cancelled: bool,
 }
@@ -88,91 +89,91 @@ struct Running {
     job: JobId,
     seq: Seq,
     attempt: Attempt,
-    /// The attempt that its result is for: a later one than itself if the ventilator gave the task
-    /// up for lost meanwhile and sent it again.
+    /// Attempt that the result is for: later than the running attempt if the ventilator gave the
+    /// task up for lost meanwhile and sent it again.
     answers: Attempt,
     last: bool,
     task_bytes: u64,
     task_hash: TaskHash,
-    /// From when on its timeout counts; what is fed says it later.
+    /// Time from which the timeout counts; a prefetched task reports it later.
     started: Option<Time>,
     limits: Limits,
     stopped: Option<StopReason>,
 }
 
-/// What lies in a slot behind the task that runs there.
+/// Tasks that lie in a slot behind the task that runs there.
 #[derive(Debug, Default)]
 struct Feed {
-    /// So many tasks the slot may have, with the one that runs.
+    /// Number of tasks that the slot may have, the running one included.
     depth: u32,
-    /// All first attempts, ascending by seq, also after the one that runs: whatever begins later
-    /// has the higher seq. Empty if no task runs.
+    /// First attempts only, ascending by seq, also after the one that runs: a task that begins
+    /// later has the higher seq. Empty if no task runs.
     behind: VecDeque<Running>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StopReason {
     TimedOut,
-    /// Nobody wants the result.
+    /// The result is not needed any more.
     Unwanted,
 }
 
-/// Run this task in this slot.
+/// Task to run in a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// The slot; free until now, unless its tasks are fed.
+    /// Slot, free until now unless its tasks are prefetched.
     pub slot: Slot,
     /// The task.
     pub task: Task,
-    /// What the result should carry.
+    /// Data that the result should carry.
     pub report: Report,
 }
 
-/// Stop this task, if it still runs in this slot, or is to run there after others.
+/// Task to stop, if it still runs in this slot or lies there behind others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
     /// The slot.
     pub slot: Slot,
     /// The task.
     pub seq: Seq,
-    /// Which run of it.
+    /// Attempt to stop.
     pub attempt: Attempt,
 }
 
-/// What came of a [`Start`].
+/// Outcome of a [`Start`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// The slot, free from now on if nothing was fed to it after this.
+    /// Slot, free from now on unless other tasks were prefetched for it.
     pub slot: Slot,
-    /// When the task started: microseconds since 1970.
+    /// Start of the task, in microseconds since 1970.
     pub started_us: u64,
-    /// How long it ran, in microseconds.
+    /// Run time in microseconds.
     pub ran_us: u64,
-    /// How it ended.
+    /// Outcome of the attempt.
     pub outcome: Outcome,
-    /// What the start asked for.
+    /// Data that the start asked for.
     pub reported: Option<Box<Reported>>,
 }
 
 /// A worker as its executor sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExecutorSnapshot {
-    /// Tasks that run.
+    /// Number of tasks that run.
     pub running: u32,
-    /// Tasks that wait, for a slot or in one.
+    /// Number of tasks that wait, for a slot or in one.
     pub queued: u32,
-    /// Slots that may be in use now.
+    /// Number of slots that may be in use now.
     pub slots: u32,
-    /// Results that are not settled.
+    /// Number of results that are not settled.
     pub retained: u64,
-    /// Tasks that ended here.
+    /// Number of tasks that ended here.
     pub tasks_done: u64,
-    /// Jobs that ended while this worker was part of them.
+    /// Number of jobs that ended while this worker was part of them.
     pub jobs_done: u64,
 }
 
 impl Executor {
-    /// A worker with so many slots, at most [`SLOTS_MAX`].
+    /// Creates a worker with a number of slots, at most [`SLOTS_MAX`].
     #[must_use]
     pub fn new(session: SessionId, slots: u32) -> Self {
         let slots = slots.clamp(1, SLOTS_MAX);
@@ -204,11 +205,13 @@ impl Executor {
         }
     }
 
-    /// Its slots take tasks before they are through with the one they are at, as many as they
-    /// [say](Self::handle_depth), and [say](Self::handle_under_way) when a task has begun.
+    /// Prefetches tasks: slots take more of them before they have finished the one that runs, up to
+    /// their [depth](Self::handle_depth), and [report](Self::handle_under_way) when a task has
+    /// begun.
     ///
-    /// A task that was given to somebody before is never fed behind another, and nothing behind it:
-    /// it may be what kills workers, and whoever is to be blamed for that must be known.
+    /// A task that was dispatched to another worker before is never prefetched, and no task is
+    /// prefetched behind it: it may be what kills workers, and the task to blame for that must be
+    /// known.
     #[must_use]
     pub fn with_prefetch(mut self) -> Self {
         self.is_prefetching = true;
@@ -216,13 +219,13 @@ impl Executor {
         self
     }
 
-    /// What the tasks of the job are made of, as far as the ventilator has said so.
+    /// Returns the layout of the job's tasks, as far as the ventilator has sent it.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The ventilator said something.
+    /// Handles a message from the ventilator.
     pub fn handle_message(&mut self, message: ToWorker) {
         match message {
             ToWorker::RollCall { job, call, layout } => {
@@ -247,7 +250,7 @@ impl Executor {
             ToWorker::Ping => {}
             ToWorker::Limits { job, limits } => self.handle_limits(job, limits),
             ToWorker::Done { job } => {
-                // A worker that comes late may be told of the end before it is told of the job.
+                // A worker that comes late may hear of the end before it hears of the job.
                 if self.job.as_ref().is_none_or(|current| current.id == job) {
                     self.job = None;
                     self.drop_work();
@@ -257,8 +260,8 @@ impl Executor {
         }
     }
 
-    /// The connection to the sink stands, for the first time or again: what was sent on the one
-    /// before may be lost.
+    /// Notes that the connection to the sink stands, for the first time or again: messages sent on
+    /// the one before may be lost.
     pub fn handle_sink_connected(&mut self) {
         self.is_sink_connected = true;
         if self.job.is_some() {
@@ -267,27 +270,27 @@ impl Executor {
         self.push_again();
     }
 
-    /// The sink takes messages of so many bytes, and this worker of so many: a result that is larger
-    /// than the sink takes is never sent, and its task has failed. To be said before the connection
-    /// stands.
+    /// Sets the bytes of the largest message that the sink and this worker take. A result that is
+    /// larger than the sink takes is never sent, and its task has failed. Call it before the
+    /// connection stands.
     pub fn handle_sink_limit(&mut self, sink_bytes_max: u64, own_bytes_max: u64) {
         // No honest sink takes less; one that says so must not leave room for nothing at all.
         let sink_bytes_max = sink_bytes_max.max(2 * MESSAGE_OVERHEAD_BYTES);
         self.message_bytes_max = [sink_bytes_max, own_bytes_max];
     }
 
-    /// The connection to the sink is gone.
+    /// Notes that the connection to the sink is gone.
     pub fn handle_sink_disconnected(&mut self) {
         self.is_sink_connected = false;
         self.news.clear();
     }
 
-    /// A free slot has begun a task, the one with this seq of those that [wait](Self::waiting),
-    /// without being told to.
+    /// Notes that a free slot has begun a task on its own: the one with this seq of those that
+    /// [wait](Self::waiting).
     pub fn handle_begun(&mut self, began: Time, slot: Slot, seq: Seq) {
         let place = self.queue.partition_point(|queued| queued.task.seq < seq);
         let is_queued = self.queue.get(place).is_some_and(|queued| queued.task.seq == seq);
-        // It is the one that was freed last.
+        // The slot is the one that was freed last.
         let free = self.free_slots.iter().rposition(|free| *free == slot);
         let (true, Some(free), Some(job)) = (is_queued, free, &self.job) else {
             debug_assert!(false, "{seq:?} was not waiting, or {slot:?} was not free");
@@ -300,15 +303,15 @@ impl Executor {
         }
     }
 
-    /// A slot takes so many tasks at once, as long as they are fed to it.
+    /// Sets the number of tasks that a slot takes at once while they are prefetched for it.
     pub fn handle_depth(&mut self, slot: Slot, depth: u32) {
         if let Some(feed) = self.feeds.get_mut(slot.0 as usize) {
             feed.depth = depth;
         }
     }
 
-    /// The first of the tasks that were fed to a slot has begun: its timeout counts from then on,
-    /// which may be still to come. Unless that was said, it does not count.
+    /// Notes that the first of a slot's prefetched tasks has begun. Its timeout counts from
+    /// `since`, which may be still to come, and does not count before this call.
     pub fn handle_under_way(&mut self, slot: Slot, seq: Seq, attempt: Attempt, since: Time) {
         let running = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut);
         if let Some(running) = running
@@ -318,7 +321,7 @@ impl Executor {
         }
     }
 
-    /// A task that was started has ended; of those that were fed to a slot, the first.
+    /// Handles the end of a task that was started; of prefetched tasks, the first in the slot.
     pub fn handle_finished(&mut self, finished: Finished) {
         let Finished { slot, started_us, ran_us, mut outcome, reported } = finished;
         let Some(running) = self.slots.get_mut(slot.0 as usize).and_then(Option::take) else {
@@ -326,11 +329,11 @@ impl Executor {
             return;
         };
         self.vacate(slot);
-        // What was handed back ends elsewhere.
+        // A task that was handed back ends elsewhere.
         self.tasks_done += u64::from(!running.is_unwanted());
         match running.stopped {
             Some(StopReason::Unwanted) => return,
-            // It may have ended well just before it was stopped.
+            // The task may have ended well just before it was stopped.
             Some(StopReason::TimedOut) if !outcome.status.is_success() => {
                 let limit = running.timeout().unwrap_or_default();
                 outcome.status = Status::TimedOut;
@@ -355,7 +358,7 @@ impl Executor {
         self.retain(result);
     }
 
-    /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
+    /// Handles the time that [`poll_timeout`](Self::poll_timeout) named.
     pub fn handle_timeout(&mut self, now: Time) {
         for (slot, running) in self.slots.iter_mut().enumerate() {
             let Some(running) = running else { continue };
@@ -374,8 +377,8 @@ impl Executor {
         }
     }
 
-    /// Take no more, hand back what has not started, finish the rest; what has not finished within
-    /// the grace is stopped and handed back too.
+    /// Takes no more tasks, hands back those that have not started, and finishes the rest. A task
+    /// that has not finished within the grace is stopped and handed back too.
     pub fn handle_drain(&mut self, now: Time, grace: Duration) {
         self.grace_ends = Some(now + grace);
         self.drain();
@@ -387,7 +390,7 @@ impl Executor {
         self.return_unstarted();
     }
 
-    /// The next task to start.
+    /// Returns the next task to start.
     pub fn poll_start(&mut self, now: Time) -> Option<Start> {
         let job = self.job.as_ref()?.id;
         let first = self.queue.front()?;
@@ -401,21 +404,21 @@ impl Executor {
         Some(Start { slot, task, report: limits.report })
     }
 
-    /// What waits for a slot, in the order in which it is to start. A slot that has ended a task
-    /// may begin the next of these, if that is [said](Self::handle_begun) right after the end, and
-    /// before anything else is heard.
+    /// Returns the tasks that wait for a slot, in the order in which they are to start. A slot that
+    /// has ended a task may begin the next of these, if [`handle_begun`](Self::handle_begun) says
+    /// so right after the end, before any other event.
     pub fn waiting(&self) -> impl Iterator<Item = (&Task, Limits)> {
         let is_over = self.running() > self.slots_now();
         let waiting = self.queue.iter().take(if is_over { 0 } else { usize::MAX });
         waiting.map(|queued| (&queued.task, queued.limits))
     }
 
-    /// The next task to stop.
+    /// Returns the next task to stop.
     pub fn poll_stop(&mut self) -> Option<Stop> {
         self.stops.pop_front()
     }
 
-    /// The next message for the sink, of those that cannot wait for results.
+    /// Returns the next message for the sink, of those that cannot wait for results.
     pub fn poll_news(&mut self) -> Option<ToSink> {
         if !self.is_sink_connected {
             return None;
@@ -424,7 +427,7 @@ impl Executor {
         Some(ToSink::News { session: self.session, news })
     }
 
-    /// The next message for the sink.
+    /// Returns the next message for the sink.
     pub fn poll_transmit(&mut self) -> Option<ToSink> {
         if !self.is_sink_connected {
             return None;
@@ -444,7 +447,7 @@ impl Executor {
         None
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
+    /// Returns the time at which to call [`handle_timeout`](Self::handle_timeout), at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         let running = self.slots.iter().flatten();
@@ -456,20 +459,21 @@ impl Executor {
             .fold(self.next_beat, Time::min)
     }
 
-    /// The job that it works for, unless it knows none or that has ended.
+    /// Returns the id of the job, unless none is known or it has ended.
     #[must_use]
     pub fn job(&self) -> Option<JobId> {
         self.job.as_ref().map(|job| job.id)
     }
 
-    /// Is it to leave?
+    /// Returns whether the worker is to leave.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining
     }
 
     /// Forgets the results that are retained, so that a drain can come to its end, and returns their
-    /// number. The ventilator still has their tasks: each is run again unless the sink has its result.
+    /// number. The ventilator still has their tasks: each one is dispatched again
+    /// unless the sink has its result.
     pub fn give_up_results(&mut self) -> u64 {
         let count = self.retained.count() as u64;
         self.retained.clear();
@@ -477,19 +481,19 @@ impl Executor {
         count
     }
 
-    /// Has a drain come to its end?
+    /// Returns whether a drain has come to its end.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.draining && self.said_goodbye
     }
 
-    /// Nothing runs, waits or is retained.
+    /// Returns whether no task runs or waits and no result is retained.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.running() == 0 && self.queue.is_empty() && self.retained.count() == 0
     }
 
-    /// How things stand.
+    /// Returns the state of the worker for display.
     #[must_use]
     pub fn snapshot(&self) -> ExecutorSnapshot {
         ExecutorSnapshot {
@@ -525,8 +529,8 @@ impl Executor {
         }
     }
 
-    /// Which busy slot this task may be fed to. In turn, so that what lies in front everywhere is
-    /// what has the lowest seqs: those are blamed should the worker die.
+    /// Returns the busy slot for which this task may be prefetched. Slots take turns, so that the
+    /// tasks in front have the lowest seqs: those are blamed should the worker die.
     fn slot_to_prefetch(&mut self, seq: Seq, attempt: Attempt) -> Option<Slot> {
         if !self.is_prefetching || attempt != Attempt::FIRST {
             return None;
@@ -545,7 +549,7 @@ impl Executor {
         Some(Slot(place as u32))
     }
 
-    /// Gives a slot to what lies there behind the task that has ended, or frees it.
+    /// Gives a slot to the task that lies behind the one that has ended, or frees the slot.
     fn vacate(&mut self, slot: Slot) {
         if let Some(next) = self.take_prefetched(slot) {
             self.slots[slot.0 as usize] = Some(next);
@@ -568,13 +572,13 @@ impl Executor {
         (self.queue.len() + self.prefetched) as u32
     }
 
-    /// What slots have, be it under way or behind that.
+    /// Returns the tasks in slots, running or prefetched.
     fn in_slots(&self) -> impl Iterator<Item = &Running> {
         let behind = self.feeds.iter().flat_map(|feed| &feed.behind);
         self.slots.iter().flatten().chain(behind)
     }
 
-    /// The same, with the slots.
+    /// Returns the tasks in slots, running or prefetched, with their slots.
     fn in_slots_mut(&mut self) -> impl Iterator<Item = (usize, &mut Running)> {
         let running = self.slots.iter_mut().enumerate();
         let running = running.filter_map(|(slot, running)| Some((slot, running.as_mut()?)));
@@ -591,8 +595,8 @@ impl Executor {
     }
 
     fn send_news(&mut self, news: News) {
-        // Without a connection there is nobody to say it to, and the roll call to come asks for
-        // what still matters then.
+        // Without a connection the message would be lost; the next roll call asks for everything
+        // that still matters then.
         if self.is_sink_connected {
             self.news.push_back(news);
         }
@@ -604,7 +608,8 @@ impl Executor {
             self.drop_work();
         }
         if let Some(current) = &mut self.job {
-            // Another ventilator may go on with what one has cancelled; this one says it again.
+            // Another ventilator may resume a job that the one before has cancelled; a cancel that
+            // still holds is sent again.
             current.cancelled = false;
         }
         let wanted = self.in_slots().filter(|running| !running.is_unwanted());
@@ -646,7 +651,7 @@ impl Executor {
                 && !has_result(&self.retained, &task)
                 && !is_run(&mut self.slots, &mut self.feeds, &task)
             {
-                // The failure that this attempt makes up for is of no more use.
+                // The failure that this attempt makes up for is not needed any more.
                 self.retained.remove(task.seq);
                 enqueue(&mut self.queue, Queued { task, limits });
             }
@@ -685,13 +690,13 @@ impl Executor {
         self.drop_settled(&settled);
     }
 
-    /// Tasks that another worker's record has settled need not be run (on). Each is handed back:
-    /// what it takes up here is free, and no result will say so.
+    /// Stops and hands back tasks that another worker's record has settled: the credit they take up
+    /// is free, and no result will say so.
     fn drop_settled(&mut self, settled: &Settled<'_>) {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
         let Settled { below, ranges, end, .. } = *settled;
         let is_settled = |seq: Seq| settled.contains(seq);
-        // What is settled is hardly ever in the queue: do not walk it for nothing.
+        // Settled tasks are hardly ever in the queue: do not walk it in vain.
         let is_queued = |range: &SeqRange| {
             let place = self.queue.partition_point(|queued| queued.task.seq < range.start);
             self.queue.get(place).is_some_and(|queued| queued.task.seq < range.end)
@@ -711,7 +716,7 @@ impl Executor {
                 self.send_news(News::Returned { job, ranges: returned });
             }
         }
-        // What lies behind others has the higher seqs.
+        // Tasks behind others have the higher seqs.
         let mut returned = SeqRanges::new();
         let running = self.slots.iter_mut().enumerate();
         let running = running.filter_map(|(slot, running)| Some((slot, running.as_mut()?)));
@@ -723,7 +728,7 @@ impl Executor {
             if running.is_unwanted() || running.job != job || !is_settled(running.seq) {
                 continue;
             }
-            // What has timed out is being stopped, but nobody will hear of its end.
+            // A task that has timed out is being stopped, but its end will not be reported.
             if running.stopped.replace(StopReason::Unwanted).is_none() {
                 self.stops.push_back(running.stop(slot));
             }
@@ -742,7 +747,7 @@ impl Executor {
         }
     }
 
-    /// Everything that is retained will be sent (again).
+    /// Sends all retained results (again).
     fn push_again(&mut self) {
         self.unsent = self.retained.iter().map(|(seq, _)| seq).collect();
     }
@@ -773,8 +778,8 @@ impl Executor {
         (!results.is_empty()).then_some(results)
     }
 
-    /// Makes a result that is retained one of so many bytes. Out of line: the insertion that every
-    /// result goes through is to stay where it is.
+    /// Shrinks a retained result to a number of bytes. Out of line: the insertion that every result
+    /// goes through is to stay where it is.
     #[cold]
     #[inline(never)]
     fn make_fit(&mut self, seq: Seq, most: u64) {
@@ -784,8 +789,8 @@ impl Executor {
         }
     }
 
-    /// A failure in place of a result that the sink does not take. It stays one, whatever the next sink
-    /// takes: a result does not change.
+    /// Returns a failure in place of a result that the sink does not take. The failure stays,
+    /// whatever the next sink takes: a result does not change.
     fn unfit(&self, result: &TaskResult) -> TaskResult {
         let [sink, own] = self.message_bytes_max;
         let bytes = result.payload_bytes();
@@ -795,11 +800,11 @@ impl Executor {
         );
         let exit = result.outcome.exit;
         let outcome = Outcome { exit, ..Outcome::error(Status::Failed, error) };
-        // The task that it carries may be what is too large.
+        // The task that it carries may be the part that is too large.
         TaskResult { outcome, reported: None, ..result.clone() }
     }
 
-    /// Hands back what has not started.
+    /// Hands back the tasks that have not started.
     fn return_unstarted(&mut self) {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
         let ranges = self.take_unstarted(0);
@@ -808,13 +813,13 @@ impl Executor {
         }
     }
 
-    /// Takes what has not started out of the queue, but for the first ones.
+    /// Takes the tasks that have not started out of the queue, except the first `keep`.
     fn take_unstarted(&mut self, keep: u64) -> SeqRanges {
         let keep = self.queue.len().min(usize::try_from(keep).unwrap_or(usize::MAX));
         self.queue.drain(keep..).map(|queued| queued.task.seq).collect()
     }
 
-    /// Stops what runs and hands it back, to be run elsewhere.
+    /// Stops the running tasks and hands them back, to be run elsewhere.
     fn give_up_running(&mut self) {
         let mut ranges = SeqRanges::new();
         let mut stops = Vec::new();
@@ -833,7 +838,7 @@ impl Executor {
         }
     }
 
-    /// Forgets everything about the tasks of a job that is over.
+    /// Forgets the tasks of a job that is over.
     fn drop_work(&mut self) {
         self.queue.clear();
         self.retained.clear();
@@ -867,8 +872,8 @@ impl Running {
     }
 }
 
-/// The result without what only goes with it, if it is small enough then: neither what a command says on
-/// stderr nor what the sink asks for besides is worth its failure.
+/// Returns the result without stderr and the data that the sink asked for, if it is small enough
+/// then: neither is worth a failure of the task.
 fn lighten(result: &TaskResult, bytes_max: u64) -> Option<TaskResult> {
     let said = result.outcome.stderr.len();
     let head = if said > 0 { format!("[{said} bytes are left out]\n") } else { String::new() };
@@ -878,13 +883,13 @@ fn lighten(result: &TaskResult, bytes_max: u64) -> Option<TaskResult> {
     [without_stderr, bare].into_iter().find(|lighter| lighter.payload_bytes() <= bytes_max)
 }
 
-/// Is there a result that makes this attempt needless?
+/// Returns whether there is a result that makes this attempt needless.
 fn has_result(retained: &SeqRing<TaskResult>, task: &Task) -> bool {
     let result = retained.get(task.seq);
     result.is_some_and(|result| result.is_final() || result.attempt >= task.attempt)
 }
 
-/// Is an earlier attempt under way? Then that one answers for this one too.
+/// Returns whether an earlier attempt runs, whose result will count for this one too.
 fn is_run(slots: &mut [Option<Running>], feeds: &mut [Feed], task: &Task) -> bool {
     // A first attempt can only be here if this very message came before.
     if task.attempt == Attempt::FIRST {

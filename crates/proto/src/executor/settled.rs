@@ -1,18 +1,19 @@
-//! What the ventilator says is settled.
+//! The seqs that the ventilator reports as settled.
 
 use crate::{Seq, SeqRanges, SeqSet};
 
-/// Everything below a seq, and what lies in some ranges above.
+/// Every seq below one, and some ranges above it.
 pub(super) struct Settled<'a> {
     pub(super) below: Seq,
     pub(super) ranges: &'a SeqRanges,
-    /// Nothing from here on is settled.
+    /// No seq from here on is settled.
     pub(super) end: Seq,
-    /// The ranges once more, where there are many: beside a task that takes long each batch is one.
+    /// The ranges once more as a set, where there are many: beside a task that takes long each
+    /// batch is one.
     set: Option<SeqSet>,
 }
 
-/// Ranges that are looked through one by one.
+/// Number of ranges that are looked through one by one.
 const FEW_RANGES: usize = 8;
 
 impl<'a> Settled<'a> {

@@ -1,4 +1,5 @@
-//! What the host lacks: slots that are not used for a while, and tasks that go back unstarted.
+//! Shortages of the host: slots that are not used for a while, and tasks that are handed back
+//! unstarted.
 
 use std::time::Duration;
 
@@ -7,29 +8,29 @@ use crate::limits::{SHORTAGE_PAUSE_MAX, SHORTAGE_PAUSE_MIN};
 use crate::message::{News, Task};
 use crate::{Slot, Time};
 
-/// How many slots may be in use.
+/// Number of slots that may be in use.
 #[derive(Debug)]
 pub(super) struct Shortage {
-    /// By what the worker was [told](Executor::set_slots).
+    /// Number that the worker was [set to](Executor::set_slots).
     allowed: u32,
-    /// By what could be started, if that is less.
+    /// Number of tasks that could be started beside one another, if that is less.
     startable: Option<u32>,
-    /// When one slot more is tried.
+    /// Time at which one slot more is tried.
     raise_at: Option<Time>,
-    /// The wait before that.
+    /// Pause before that.
     pause: Duration,
-    /// Nothing has failed to start since the last raise.
+    /// No start has failed since the last raise.
     was_raised: bool,
 }
 
-/// What became of a task that could not be started.
+/// Fate of a task that could not be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutBack {
-    /// It waits here: it is tried again when another one has ended.
+    /// The task waits here and is tried again when another one has ended.
     Waits,
-    /// It was handed back, with all that waited here.
+    /// The task was handed back, with all that waited here.
     Returned,
-    /// Nobody wants it any more.
+    /// The task is not needed any more.
     Dropped,
 }
 
@@ -72,12 +73,13 @@ impl Shortage {
 }
 
 impl Executor {
-    /// A task that was [started](Self::poll_start) in this slot could not be, because this host
-    /// lacks something: open files, processes, memory, the command. No attempt is counted.
+    /// Takes back a task that was [started](Self::poll_start) in this slot and could not be,
+    /// because this host lacks something: open files, processes, memory, the command. No attempt is
+    /// counted.
     ///
-    /// While other tasks run here, it waits for one of them to end, and one slot less is used for a
-    /// while. If nothing runs, it is handed back with all that waits, and nothing is taken for a
-    /// while.
+    /// While other tasks run here, the task waits for one of them to end, and one slot less is used
+    /// for a while. If no task runs, this one is handed back with all that wait, and no task is
+    /// taken for a while.
     pub fn handle_unstartable(&mut self, now: Time, slot: Slot, mut task: Task) -> PutBack {
         let Some(running) = self.slots.get_mut(slot.0 as usize).and_then(Option::take) else {
             debug_assert!(false, "{slot:?} was not running");
@@ -100,8 +102,7 @@ impl Executor {
         PutBack::Returned
     }
 
-    /// From now on so many slots are used, at most as many as there are. Of what runs nothing is
-    /// stopped.
+    /// Sets the number of slots to use from now on, at most all. No running task is stopped.
     pub fn set_slots(&mut self, slots: u32) {
         let before = self.slots_now();
         self.shortage.allowed = slots.min(self.slots.len() as u32);
@@ -110,13 +111,13 @@ impl Executor {
         }
     }
 
-    /// Leaves like one that is [asked to](Self::handle_drain), for a reason of its own.
+    /// Leaves like a worker that is [asked to](Self::handle_drain), for a reason of its own.
     pub fn handle_leave(&mut self, now: Time, grace: Duration, reason: String) {
         self.leave_reason = reason;
         self.handle_drain(now, grace);
     }
 
-    /// Slots that may be in use now.
+    /// Returns the number of slots that may be in use now.
     #[must_use]
     pub fn slots_now(&self) -> u32 {
         let Shortage { allowed, startable, .. } = self.shortage;

@@ -1,4 +1,4 @@
-//! How tasks and results travel: what nearly all of them have in common is a bit, not a field.
+//! Compact form of tasks and results on the wire: fields that nearly all of them share are a bit.
 //!
 //! A job of a million tasks writes and reads a million of each, several times. Each begins with a
 //! byte that says which of its fields follow.
@@ -15,20 +15,20 @@ use crate::{Attempt, Rare};
 
 /// This attempt is the last.
 const LAST: u8 = 1 << 0;
-/// Its attempt follows: it is not the first.
+/// The attempt follows: it is not the first.
 const ATTEMPT: u8 = 1 << 1;
-/// Its process exited with 0.
+/// The process exited with 0.
 const EXITED: u8 = 1 << 2;
-/// How it ended follows: neither of the two ways to be ok.
+/// The outcome follows: neither of the two ways to be ok.
 const ENDED: u8 = 1 << 3;
-/// What the sink has asked for follows.
+/// The data that the sink asks for follows.
 const REPORTED: u8 = 1 << 4;
-/// The hash of what the task was in the input follows.
+/// The hash of the task in the user's input follows.
 const ORIGIN: u8 = 1 << 5;
 /// The end of stderr follows.
 const STDERR: u8 = 1 << 6;
 
-/// More than any of them has: a tuple's length does not travel.
+/// More fields than any of them has: a tuple's length does not travel.
 const FIELDS_MAX: usize = 16;
 
 impl<P: Serialize> Serialize for Task<P> {

@@ -1,37 +1,37 @@
-//! What ventilator and sink both know of a job.
+//! Facts about a job that ventilator and sink share.
 
 use serde::{Deserialize, Serialize};
 
 use super::Start;
 use crate::{JobId, Seq};
 
-/// A job that the output is to be made ready for.
+/// Job for which the output is to be made ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// What the ventilator calls it.
+    /// Id that the ventilator asks for.
     pub job: JobId,
-    /// Its name.
+    /// Name of the job, for display.
     pub name: String,
-    /// What it means for the output.
+    /// Start of the job: what it means for the output.
     pub start: Start,
-    /// The stage whose results come; empty if it has no name.
+    /// Stage whose results come; empty if it has no name.
     pub stage: String,
-    /// None of its tasks was ever handed out.
+    /// Whether none of its tasks was ever dispatched.
     pub is_untouched: bool,
 }
 
-/// Which tasks count for a halt.
+/// Tasks that count for a halt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HaltOn {
-    /// Those whose status is not `ok`.
+    /// Tasks whose status is not `ok`.
     Fail,
-    /// Those whose status is `ok`.
+    /// Tasks whose status is `ok`.
     Success,
-    /// All that have ended.
+    /// All tasks that have ended.
     Done,
 }
 
-/// Why a job cannot go on with another input.
+/// Returns the reason why a job cannot be resumed with another input.
 pub(crate) fn changed_input(seq: Seq) -> String {
     let place = seq.0 + 1;
     format!(

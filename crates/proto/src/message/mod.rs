@@ -1,6 +1,6 @@
-//! Messages between ventilators, relays, workers and sinks.
+//! Messages between the ventilator, workers, relays and the sink.
 //!
-//! `P` is what a payload is: `Payload` in the machines, a slice of the received frame while a
+//! `P` is the type of a payload: `Payload` in the machines, a slice of the received frame while a
 //! message is being decoded.
 
 mod compact;
@@ -17,113 +17,115 @@ use crate::{Attempt, CallId, JobId, Payload, Rare, Seq, SeqRanges, SessionId, Ta
 pub(crate) use self::job::changed_input;
 pub use self::job::{HaltOn, Opening};
 
-/// Who is calling: travels in the ZMTP identity of whoever opens a connection.
+/// Identity of the process that opens a connection; travels in the ZMTP identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Card {
-    /// What the caller is.
+    /// Role of the process.
     pub role: Role,
-    /// This start of the caller's process.
+    /// Session of the process.
     pub session: SessionId,
-    /// How many tasks it runs at once; 0 unless it is a worker.
+    /// Number of tasks that it runs at once; 0 unless it is a worker.
     pub slots: u32,
     /// Bytes of the largest message that it takes.
     pub message_bytes_max: u64,
-    /// Its name, at most [`NAME_BYTES_MAX`](crate::limits::NAME_BYTES_MAX) bytes.
+    /// Name, at most [`NAME_BYTES_MAX`](crate::limits::NAME_BYTES_MAX) bytes.
     pub name: String,
 }
 
 impl Card {
-    /// Bytes of the largest payload that fits into a message to its owner.
+    /// Returns the bytes of the largest payload that fits into a message to the card's owner.
     #[must_use]
     pub fn largest_payload(&self) -> u64 {
         self.message_bytes_max.saturating_sub(MESSAGE_OVERHEAD_BYTES)
     }
 }
 
-/// The three programs.
+/// Role of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
-    /// Hands out tasks.
+    /// Dispatches tasks: a ventilator, or a relay towards its workers.
     Ventilator,
-    /// Runs them.
+    /// Runs tasks.
     Worker,
-    /// Stores their records.
+    /// Stores records: a sink, or a relay towards the earlier stage.
     Sink,
 }
 
 /// From the ventilator to a worker, over the worker's lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker<P = Payload> {
-    /// Say what you hold ([`News::Holding`]) and push again what you retain. Comes first on every
-    /// lane, and again when the sink is new.
+    /// Asks which tasks and results the worker holds ([`News::Holding`]), and for retained results
+    /// to be pushed again. Comes first on every lane, and again when the sink is new.
     RollCall {
-        /// The ventilator's job; whatever the worker has of another one is obsolete.
+        /// Job of the ventilator; tasks and results of another job are obsolete.
         job: JobId,
-        /// Which call this is, to be repeated in the answer.
+        /// Id of the call, to be repeated in the answer.
         call: CallId,
-        /// What the job's tasks are made of.
+        /// Layout of the job's tasks.
         layout: Layout,
     },
-    /// Run these.
+    /// Tasks to run.
     Tasks {
-        /// The job they belong to.
+        /// Job of the tasks.
         job: JobId,
-        /// What an attempt may take.
+        /// Limits of an attempt.
         limits: Limits,
         /// The tasks.
         tasks: Batch<Task<P>>,
     },
-    /// The records of these are stored, or not wanted: forget the results.
+    /// Tasks whose records are stored, or are not needed: the worker forgets the results.
     Settled {
-        /// The job they belong to.
+        /// Job of the tasks.
         job: JobId,
-        /// Everything below is settled.
+        /// Every task below this seq is settled.
         below: Seq,
-        /// These above it are too.
+        /// Settled tasks above it.
         ranges: SeqRanges,
     },
-    /// Hand back what has not started, and say so ([`News::Recalled`]), be it nothing.
+    /// Asks for the tasks that have not started, to be handed back with [`News::Recalled`], even if
+    /// there are none.
     Recall {
-        /// The job in question.
+        /// Job of the tasks.
         job: JobId,
-        /// Which call this is, to be repeated in the answer.
+        /// Id of the recall, to be repeated in the answer.
         call: CallId,
-        /// So many of those that would start first it may keep.
+        /// Number of tasks that the worker may keep, of those that would start first.
         keep: u64,
     },
-    /// Stop the job's tasks, running ones too.
+    /// Stops the job's tasks, running ones too.
     Cancel {
-        /// The job in question.
+        /// Job to cancel.
         job: JobId,
     },
-    /// Take no more, hand back what has not started, finish, leave.
+    /// Asks the worker to take no more tasks, hand back those that have not started, finish the
+    /// others, and leave.
     Drain,
-    /// Still here.
+    /// Heartbeat.
     Ping,
-    /// The job is over and all of its records are stored.
+    /// Notes that the job is over and all of its records are stored.
     Done {
-        /// The job in question.
+        /// Job that is over.
         job: JobId,
     },
-    /// What an attempt may take has changed, for those under way too.
+    /// Changes the limits of attempts, also of those that run.
     Limits {
-        /// The job in question.
+        /// Job of the attempts.
         job: JobId,
-        /// What holds from now on.
+        /// Limits that hold from now on.
         limits: Limits,
     },
 }
 
-/// What an attempt may take, and what its result should tell.
+/// Limits of an attempt, and data that its result should carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// The attempt is stopped after so many microseconds.
+    /// Run time after which the attempt is stopped, in microseconds.
     pub timeout_us: Option<u64>,
-    /// What the sink wants to know besides.
+    /// Data that the sink asks for.
     pub report: Report,
 }
 
-/// What results carry beside the outcome, because the sink asks for it.
+/// Data that results carry beside the outcome, because the sink asks for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The command that was run: for a joblog.
@@ -132,19 +134,19 @@ pub struct Report {
     pub task: bool,
 }
 
-/// What a job's tasks are made of: how a command's replacement strings find their fields.
+/// Layout of a job's tasks: how the replacement strings of a command find their fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layout {
-    /// The ventilator does not know: the worker's own flags hold.
+    /// Unknown to the ventilator: the worker's own flags hold.
     #[default]
     Unsaid,
-    /// A task is a line, or as much text as there is, without parts.
+    /// A line, or any amount of text, without parts.
     Whole,
-    /// A task is a JSON object or array.
+    /// A JSON object or array.
     Json,
-    /// A task is several texts with this byte between them.
+    /// Several texts with this byte between them.
     Group(u8),
-    /// A task is a line of columns, which this regular expression separates.
+    /// A line of columns, separated by matches of this regular expression.
     Columns(String),
     /// A line of the input, without the newline at its end.
     Line,
@@ -153,217 +155,219 @@ pub enum Layout {
 /// A task as it travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task<P = Payload> {
-    /// Its place in the job.
+    /// Number of the task in the job.
     pub seq: Seq,
-    /// Which run this is.
+    /// Number of this attempt.
     pub attempt: Attempt,
-    /// Should this attempt fail, there will be no other: its failure is the task's record.
+    /// Whether this attempt is the last: its failure is the task's record.
     pub last: bool,
-    /// What the user's input said; in a later stage, what the stage before made of it.
+    /// The task's text in the user's input; in a later stage, the output of the earlier stage.
     pub payload: P,
-    /// What the task was in the user's input, where that is not the payload: in a later stage.
+    /// Hash of the task in the user's input, where that is not the payload: in a later stage.
     pub origin: Option<TaskHash>,
 }
 
-/// To the sink, from workers and from the ventilator.
+/// Messages to the sink, from workers and from the ventilator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(bound(
     serialize = "P: Serialize + AsRef<[u8]>",
     deserialize = "P: Deserialize<'de> + Default"
 ))]
 pub enum ToSink<P = Payload> {
-    /// A worker's results.
+    /// Results of a worker.
     Results {
-        /// The job they belong to.
+        /// Job of the results.
         job: JobId,
-        /// The worker's session.
+        /// Session of the worker.
         session: SessionId,
         /// The results.
         results: Batch<TaskResult<P>>,
     },
-    /// Something for the ventilator to know, from a worker; the sink passes it on.
+    /// News of a worker for the ventilator; the sink forwards it.
     News {
-        /// The worker's session.
+        /// Session of the worker.
         session: SessionId,
         /// What there is to know.
         news: News,
     },
-    /// The ventilator opens a job. Comes first on every lane between the two.
+    /// Opens a job. Comes first on every lane from the ventilator to the sink.
     JobOpen {
-        /// The job's id.
+        /// Id of the job.
         job: JobId,
-        /// Its name, for people.
+        /// Name of the job, for display.
         name: String,
-        /// What it means for the output.
+        /// Start of the job: what it means for the output.
         start: Start,
-        /// The stage whose workers the sender hands out tasks to; empty if it has no name.
+        /// Stage to whose workers the sender dispatches tasks; empty if it has no name.
         stage: String,
-        /// None of its tasks was ever handed out, so nobody can hold one.
+        /// Whether none of the job's tasks was ever dispatched, so that no worker can hold one.
         is_untouched: bool,
     },
-    /// No more tasks will come.
+    /// Announces that no more tasks will come.
     JobClose {
-        /// The job in question.
+        /// Job that is closed.
         job: JobId,
-        /// How many tasks it has.
+        /// Number of the job's tasks.
         total: u64,
-        /// Why there are no more.
+        /// Reason why there are no more.
         end: InputEnd,
     },
-    /// Write this task's record yourself: nobody will run it (again).
+    /// Asks the sink to write this task's record itself: no worker will run it (again).
     GiveUp {
-        /// The job it belongs to.
+        /// Job of the task.
         job: JobId,
         /// The task.
         seq: Seq,
-        /// Its last attempt, 0 if there was none.
+        /// Last attempt; 0 if there was none.
         attempt: Attempt,
-        /// What the task was.
+        /// Hash of the task in the user's input.
         task_hash: TaskHash,
-        /// How it ended.
+        /// Status of the record.
         status: Status,
-        /// Why.
+        /// Reason.
         error: String,
     },
-    /// The ventilator knows that everything is stored.
+    /// Notes that the ventilator knows that everything is stored.
     JobDone {
-        /// The job in question.
+        /// Job that is over.
         job: JobId,
     },
-    /// Still here.
+    /// Heartbeat.
     Ping,
-    /// What a resumed job's input has where there are records already, for the sink to compare.
+    /// Part of a resumed job's input, for the sink to compare with its records.
     Inputs {
-        /// The job in question.
+        /// Job that is resumed.
         job: JobId,
-        /// The first task.
+        /// Seq of the first task.
         from: Seq,
-        /// What it is, and those that follow it.
+        /// Hashes of that task and those that follow it.
         hashes: Batch<TaskHash>,
     },
-    /// Records of an earlier stage: these tasks ended there.
+    /// Forwards records of tasks that ended in an earlier stage.
     Forwarded {
-        /// The job they belong to.
+        /// Job of the tasks.
         job: JobId,
-        /// Where they ended.
+        /// Name of the stage in which the tasks ended.
         stage: String,
-        /// The name of the worker that they ended at; empty if none did.
+        /// Name of the worker that ran the tasks; empty if no worker did.
         worker: String,
-        /// How they ended.
+        /// Outcomes of the tasks.
         results: Batch<TaskResult<P>>,
     },
-    /// The job is cancelled: what no sink has a result of ends as that, in every stage.
+    /// Cancels the job: tasks without a result in any sink end as cancelled, in every stage.
     Cancel {
-        /// The job in question.
+        /// Job to cancel.
         job: JobId,
     },
 }
 
-/// Why no more tasks come.
+/// Reason why no more tasks come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InputEnd {
-    /// That was all of the input.
+    /// All of the input was read.
     Whole,
-    /// Enough tasks had ended in a way that the job was to be halted for.
+    /// Enough tasks had ended in the way for which the job was to be halted.
     Halted(HaltOn),
-    /// The job was drained or cancelled, or the input could not be read on.
+    /// The job was drained or cancelled, or reading the input failed.
     CutShort,
 }
 
-/// How a job begins.
+/// Start of a job: what it means for the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
-    /// It is a new job: the output must have nothing of another one.
+    /// A new job: the output must have no records of another one.
     #[default]
     Anew,
-    /// It goes on with the job that the output has, if there is one.
+    /// Resumes the job that the output has, if there is one.
     Resume,
-    /// The same, and tasks whose records are not `ok` are run again.
+    /// Resumes the job, and runs tasks again whose records are not `ok`.
     RetryFailed,
 }
 
-/// What a worker tells the ventilator by way of the sink.
+/// News of a worker for the ventilator, by way of the sink.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum News {
-    /// Still here.
+    /// Heartbeat.
     Heartbeat {
-        /// Tasks that run.
+        /// Number of tasks that run.
         running: u32,
-        /// Tasks that wait for a slot.
+        /// Number of tasks that wait for a slot.
         queued: u32,
-        /// Tasks that it runs at once. Fewer than its card says where its host lacks something.
+        /// Number of tasks that the worker runs at once. Fewer than its card says where its host
+        /// lacks something.
         slots: u32,
     },
-    /// The answer to a roll call.
+    /// Answer to a roll call.
     Holding {
-        /// The job it was called for.
+        /// Job that the call was for.
         job: JobId,
-        /// Which call this answers.
+        /// Id of the call.
         call: CallId,
-        /// Runs or waits for a slot.
+        /// Tasks that run or wait for a slot.
         unfinished: SeqRanges,
-        /// Has a result that is not settled.
+        /// Tasks with a result that is not settled.
         finished: SeqRanges,
-        /// What these tasks are, all together, ascending by seq.
+        /// Hashes of these tasks, all together, ascending by seq.
         hashes: Bounded<TaskHash, RANGES_MAX>,
     },
-    /// These are handed back because the worker leaves, or because nobody wants them any more.
+    /// Tasks that are handed back because the worker leaves, or because they are not needed any
+    /// more.
     Returned {
-        /// The job they belong to.
+        /// Job of the tasks.
         job: JobId,
         /// The tasks.
         ranges: SeqRanges,
     },
-    /// The connection to the sink is new, and what was said on the one before may be lost: call
-    /// the roll again.
+    /// The connection to the sink is new, and messages on the one before may be lost: the
+    /// ventilator is to call the roll again.
     Reconnected,
-    /// The worker takes no more and will leave when what it holds is settled.
+    /// The worker takes no more tasks and will leave when those that it holds are settled.
     Draining {
-        /// Why, for people; empty if it was asked to. At most
+        /// Reason, for display; empty if the worker was asked to leave. At most
         /// [`ERROR_BYTES_MAX`](crate::limits::ERROR_BYTES_MAX) bytes.
         reason: String,
     },
-    /// The worker leaves of its own accord and holds nothing.
+    /// The worker leaves of its own accord and holds no task.
     Goodbye,
-    /// The answer to a recall: these were not started and are handed back.
+    /// Answer to a recall: tasks that were not started and are handed back.
     Recalled {
-        /// The job it was called for.
+        /// Job that the recall was for.
         job: JobId,
-        /// Which call this answers.
+        /// Id of the recall.
         call: CallId,
         /// The tasks.
         ranges: SeqRanges,
     },
-    /// Bytes of it arrive, of a message that is not complete yet. Said by the sink.
+    /// Bytes of a worker's message arrive that is not complete yet. Sent by the sink.
     Alive,
-    /// Its connection to the sink has ended, after all that it said. Said by the sink.
+    /// The worker's connection to the sink has ended, after all messages on it. Sent by the sink.
     Gone,
 }
 
-/// How one attempt of one task ended.
+/// Result of one attempt of one task.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TaskResult<P = Payload> {
     /// The task.
     pub seq: Seq,
-    /// Which run this was.
+    /// Number of the attempt.
     pub attempt: Attempt,
-    /// As the task had it: a failure is to be stored, not to be tried again.
+    /// Whether this attempt was the last, as the task had it: a failure is stored, not retried.
     pub last: bool,
-    /// When it started: microseconds since 1970, by the worker's clock.
+    /// Start of the attempt in microseconds since 1970, by the worker's clock.
     pub started_us: u64,
-    /// How long it ran, in microseconds.
+    /// Run time in microseconds.
     pub ran_us: u64,
     /// Bytes of the task's payload.
     pub task_bytes: u64,
-    /// What the task was in the user's input.
+    /// Hash of the task in the user's input.
     pub task_hash: TaskHash,
-    /// How it ended.
+    /// Outcome of the attempt.
     pub outcome: Outcome<P>,
-    /// What the sink has [asked](Limits::report) for.
+    /// Data that the sink has [asked](Limits::report) for.
     pub reported: Option<Box<Reported<P>>>,
 }
 
-/// What a result carries on demand. What was not asked for is empty.
+/// Data that a result carries on demand; empty where it was not asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reported<P = Payload> {
     /// The command that was run.
@@ -372,41 +376,40 @@ pub struct Reported<P = Payload> {
     pub task: P,
 }
 
-/// What came of an attempt.
+/// Outcome of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome<P = Payload> {
-    /// How it ended.
+    /// Status of the attempt.
     pub status: Status,
-    /// How its process ended, if it had one.
+    /// Exit of the attempt's process, if it had one.
     pub exit: Exit,
-    /// What it wrote to stdout, or what the handler returned.
+    /// Bytes that it wrote to stdout, or that the handler returned.
     pub output: P,
-    /// The end of what it wrote to stderr, at most
-    /// [`STDERR_BYTES_MAX`](crate::limits::STDERR_BYTES_MAX) bytes.
+    /// End of its stderr, at most [`STDERR_BYTES_MAX`](crate::limits::STDERR_BYTES_MAX) bytes.
     pub stderr: Rare<P>,
-    /// Empty when all went well; else the reason, at most
-    /// [`ERROR_BYTES_MAX`](crate::limits::ERROR_BYTES_MAX) bytes.
+    /// Reason for a status other than `ok`, at most
+    /// [`ERROR_BYTES_MAX`](crate::limits::ERROR_BYTES_MAX) bytes; else empty.
     pub error: String,
 }
 
-/// How a task, or one attempt of it, ended.
+/// Status of a task, or of one attempt of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Status {
-    /// It did what it should.
+    /// The task succeeded.
     Ok,
     /// It ended with a non-zero exit code, a signal or an error.
     Failed,
     /// It took longer than the job's timeout and was stopped.
     TimedOut,
-    /// Its workers kept dying.
+    /// All workers that ran it were lost.
     Lost,
     /// The job was cancelled first.
     Cancelled,
-    /// Its handler said that nothing more is to be done about it: later stages do not see it.
+    /// Its handler said that the task is to go no further: later stages do not see it.
     Skipped,
 }
 
-/// How a task's process ended.
+/// Exit of a task's process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     /// There was no process.
@@ -418,76 +421,76 @@ pub enum Exit {
     Signal(i32),
 }
 
-/// From the sink to the ventilator, over the receipts port.
+/// Messages from the sink to the ventilator, over the receipts port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToVentilator {
-    /// The answer to [`ToSink::JobOpen`], and the first message on every receipts lane after it.
+    /// Answer to [`ToSink::JobOpen`], and the first message on every receipts lane after it.
     SinkHello {
-        /// The job that the ventilator asked for.
+        /// Job that the ventilator asked for.
         asked: JobId,
-        /// The job that was opened: another one if that is to be resumed.
+        /// Job that was opened: another one if that is resumed.
         job: JobId,
-        /// This start of the sink.
+        /// Session of the sink.
         sink: SessionId,
-        /// What is stored already.
+        /// Tasks whose records are stored.
         stored: SeqRanges,
-        /// Tasks whose records are to be replaced: they run again, if they are what they were.
+        /// Tasks whose records are to be replaced: they run again, if their input is unchanged.
         again: SeqRanges,
-        /// The workers that are connected to it; none if it is so new that they may have had no
-        /// time to connect.
+        /// Sessions of the workers that are connected to the sink; `None` if the sink is so new
+        /// that workers may have had no time to connect.
         workers: Option<Bounded<SessionId, WORKERS_MAX>>,
-        /// What results are to carry.
+        /// Data that results are to carry.
         report: Report,
     },
-    /// What became of the results.
+    /// Receipt for results.
     Receipt {
-        /// The job they belong to.
+        /// Job of the results.
         job: JobId,
-        /// Records that the sink has or had already: their credit is free.
+        /// Results whose records the sink has or had already: their credit is free.
         received: Bounded<Received, RECEIVED_MAX>,
-        /// Records that are in the output: their tasks are settled.
+        /// Tasks whose records are in the output: they are settled.
         stored: SeqRanges,
         /// Failed attempts that were not the last: their credit is free too.
         retry: Batch<Failure>,
         /// Bytes of records that the sink holds and has not stored.
         held_bytes: u64,
-        /// Records stored so far whose status is not `ok`.
+        /// Number of stored records that are neither `ok` nor `skipped`.
         failed: u64,
     },
-    /// A worker's news.
+    /// News of a worker.
     Relay {
-        /// The worker's session.
+        /// Session of the worker.
         session: SessionId,
         /// What there is to know.
         news: News,
     },
-    /// All records of the job are stored, and flushed as far as the sink was told to.
+    /// All records of the job are stored, and flushed as far as the sink's flags ask for.
     Complete {
-        /// The job in question.
+        /// Job that is complete.
         job: JobId,
     },
-    /// The sink will not take the job.
+    /// The sink refuses the job.
     Refused {
-        /// The job in question.
+        /// Job that is refused.
         job: JobId,
-        /// Why, for people.
+        /// Reason, for display.
         reason: String,
     },
-    /// Still here.
+    /// Heartbeat.
     Ping {
-        /// The output cannot be written at the moment.
+        /// Whether the output cannot be written at the moment.
         is_stuck: bool,
     },
-    /// The input was [compared](ToSink::Inputs) and is what it was.
+    /// The input was [compared](ToSink::Inputs) and is unchanged.
     Verified {
-        /// The job in question.
+        /// Job that is resumed.
         job: JobId,
-        /// Everything below this.
+        /// Every task below this seq was compared.
         below: Seq,
     },
 }
 
-/// Workers in one receipt.
+/// Number of workers in one receipt.
 pub const RECEIVED_MAX: usize = SLOTS_MAX as usize;
 
 const _: () = assert!(RECEIVED_MAX as u64 <= UNSETTLED_TASKS_MAX);
@@ -495,43 +498,43 @@ const _: () = assert!(RECEIVED_MAX as u64 <= UNSETTLED_TASKS_MAX);
 /// Results of one worker that the sink has received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
-    /// The worker's session.
+    /// Session of the worker.
     pub session: SessionId,
     /// The tasks.
     pub ranges: SeqRanges,
-    /// The longest of the run times, in microseconds.
+    /// Longest run time in microseconds.
     pub ran_us_max: u64,
-    /// The median of the run times, in microseconds.
+    /// Median run time in microseconds.
     pub ran_us_median: u64,
-    /// The mean of the run times, in microseconds.
+    /// Mean run time in microseconds.
     pub ran_us_mean: u64,
     /// Bytes of the results.
     pub bytes: u64,
-    /// Results of tasks that did not do what they should.
+    /// Number of results that are neither `ok` nor `skipped`.
     pub failed: u64,
 }
 
-/// An attempt that failed and was not the last.
+/// Failed attempt that was not the last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The worker's session.
+    /// Session of the worker.
     pub session: SessionId,
     /// The task.
     pub seq: Seq,
-    /// Which run it was.
+    /// Number of the attempt.
     pub attempt: Attempt,
-    /// How long it ran, in microseconds.
+    /// Run time in microseconds.
     pub ran_us: u64,
 }
 
 impl Status {
-    /// Did the handler do what it should? Such a task is not tried again.
+    /// Returns whether the handler succeeded. Such a task is not retried.
     #[must_use]
     pub fn is_success(self) -> bool {
         matches!(self, Self::Ok | Self::Skipped)
     }
 
-    /// The word that stands in records.
+    /// Returns the word for the status in records.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -546,7 +549,7 @@ impl Status {
 }
 
 impl Task {
-    /// What the task was in the user's input.
+    /// Returns the hash of the task in the user's input.
     #[must_use]
     pub fn hash(&self) -> TaskHash {
         self.origin.unwrap_or_else(|| TaskHash::of(&self.payload))
@@ -554,7 +557,7 @@ impl Task {
 }
 
 impl<P> TaskResult<P> {
-    /// Is this the task's record, or will there be another attempt?
+    /// Returns whether this is the task's record, and no further attempt follows.
     pub fn is_final(&self) -> bool {
         self.last || self.outcome.status.is_success()
     }
@@ -583,13 +586,13 @@ impl<P: Clone> Clone for Outcome<P> {
 }
 
 impl TaskResult {
-    /// Bytes that the result keeps in memory, about.
+    /// Returns the bytes of memory that the result takes up, approximately.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
         self.payload_bytes() + size_of::<Self>() as u64
     }
 
-    /// Bytes of what the user sees of it.
+    /// Returns the bytes of the result that the user sees.
     #[must_use]
     #[inline(always)]
     pub fn payload_bytes(&self) -> u64 {
@@ -600,13 +603,13 @@ impl TaskResult {
 }
 
 impl<P: Default> Outcome<P> {
-    /// All went well.
+    /// Returns the outcome of a success.
     pub fn ok(output: P) -> Self {
         let (exit, stderr) = (Exit::None, Rare::default());
         Self { status: Status::Ok, exit, output, stderr, error: String::new() }
     }
 
-    /// There is no output, only a reason.
+    /// Returns an outcome without output, with a reason.
     pub fn error(status: Status, error: impl Into<String>) -> Self {
         let (output, stderr) = (P::default(), Rare::default());
         Self { status, exit: Exit::None, output, stderr, error: error.into() }
