@@ -113,7 +113,7 @@ pub const LINGER: Duration = Duration::from_secs(2);
 pub const FAREWELL_MAX: Duration = Duration::from_secs(10);
 
 /// Heartbeats of a relay that knows no job after which, for a process that has everything, it is as good
-/// as not there. They are counted, since time passes while everybody is stopped as well.
+/// as not there. They are counted, since time passes while all processes are stopped as well.
 pub const STRANGE_BEATS_MAX: u32 = 30;
 
 /// Time for which a process that was asked to stop waits for peers that it needs and that are all gone.
@@ -182,7 +182,7 @@ const _: () = assert!((BATCH_BYTES_MAX as u64) < MESSAGE_BYTES_MAX);
 const _: () = assert!((SLOTS_MAX as u64) < CREDIT_TASKS_MAX);
 const _: () = assert!(DEAF_BEAT_MAX.as_millis() > HEARTBEAT_INTERVAL.as_millis());
 const _: () = assert!(WORKER_TIMEOUT.as_millis() >= 3 * HEARTBEAT_INTERVAL.as_millis());
-// Who lives is back before anybody leaves for want of it.
+// A living peer is back before a process leaves because it is missing.
 const _: () = assert!(ALONE_MAX.as_millis() > RETURN_GRACE.as_millis());
 const _: () = assert!(FAREWELL_MAX.as_millis() > RETURN_GRACE.as_millis());
 // A ventilator that is not heard because it is stopped, or cut off, is waited for longer than a worker.
@@ -190,7 +190,7 @@ const _: () = assert!(
     STRANGE_BEATS_MAX as u128 * HEARTBEAT_INTERVAL.as_millis() > 2 * WORKER_TIMEOUT.as_millis()
 );
 const _: () = assert!(LINGER.as_millis() < ALONE_MAX.as_millis());
-// A drain that nobody can finish ends as cancelled before a container is killed.
+// A drain that no worker can finish ends as cancelled before a container is killed.
 const _: () =
     assert!(ALONE_MAX.as_millis() + CANCEL_GRACE.as_millis() < CONTAINER_STOP_MAX.as_millis());
 // A worker has left, with its goodbye, before systemd kills it.

@@ -1,30 +1,30 @@
-//! How far the job is: running, stopped, over.
+//! Progress of a job: running, stopped, over.
 
-/// How the job ended.
+/// End of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Every task that was taken in has its record.
     Complete,
-    /// The sink would not have the job.
+    /// The sink refused the job.
     Refused(String),
-    /// It was stopped before it could be resumed: all is as it was.
+    /// The job was stopped before it could be resumed: the output is unchanged.
     Untouched,
 }
 
-/// Why no more input is taken, if not for its end.
+/// Reason why no more input is taken, other than the end of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stopped {
     Draining,
     Cancelled,
 }
 
-/// How far the job is.
+/// Progress of a job.
 #[derive(Debug, Default)]
 pub(super) struct Course {
     pub(super) stopped: Option<Stopped>,
-    /// It was stopped because enough tasks had ended in the way that it was to be halted for.
+    /// The job was stopped because enough tasks had ended in the way for which it was to be halted.
     pub(super) halted: bool,
-    /// The sink has flushed all there is.
+    /// The sink has flushed all records.
     pub(super) is_complete: bool,
     pub(super) ended: Option<Ended>,
 }

@@ -1,8 +1,9 @@
-//! Workers that are heard and do not hear.
+//! Deaf workers: heard by the sink, but nothing gets through to them.
 //!
-//! A connection may carry what is small and swallow what is large, or everything after it. The worker
-//! says by way of the sink what it has, and in that order: with a heartbeat, all results that it sent
-//! before are here. So a worker that has less than it was given, for a while, has not been given it.
+//! A connection may carry small messages and swallow large ones, or everything after one. A worker
+//! sends heartbeats by way of the sink, in order: when one is here, all earlier results of the
+//! worker are. So a worker that reports fewer tasks than it was given, for a while, has not
+//! received them.
 
 use super::Dispatcher;
 use super::health::Notice;
@@ -10,8 +11,9 @@ use crate::limits::{DEAF_BEAT_MAX, DEAF_MIN, HEARTBEAT_INTERVAL};
 use crate::{Seq, SessionId, Time};
 
 impl Dispatcher {
-    /// A worker says that it has so many tasks. If that is too few, it is asked, and if it does not
-    /// answer, its lane is closed: it did not die, and what it was given goes to others.
+    /// Handles the number of tasks that a worker reports. If that is too low, the worker gets a
+    /// roll call, and if it does not answer, its lane is closed: the worker did not die, and its
+    /// tasks are reassigned.
     pub(super) fn note_heartbeat(&mut self, now: Time, session: SessionId, held: u64) {
         let is_over = self.course.ended.is_some() || self.is_cancelled();
         let Some(worker) = self.roster.get_mut(session) else { return };
@@ -24,8 +26,8 @@ impl Dispatcher {
         }
         let (since, beats) = worker.deaf_since.get_or_insert((now, 0));
         *beats += 1;
-        // A machine that sleeps, again and again, finds each time that long has passed: only what the
-        // worker had the time to say counts.
+        // A machine that sleeps, again and again, finds each time that long has passed: only the
+        // time in which the worker could send counts.
         let silent = now.since(*since).min(DEAF_BEAT_MAX * (*beats - 1));
         if is_called && silent > self.config.policy.worker_timeout {
             self.close_deaf(session);
@@ -38,7 +40,7 @@ impl Dispatcher {
     fn close_deaf(&mut self, session: SessionId) {
         let Some(worker) = self.roster.get(session) else { return };
         let (lane, name, out) = (worker.lane, worker.name.clone(), worker.out.count());
-        // Of what it holds, others may have had the results.
+        // The results of some tasks that it holds may have come from other workers.
         let its = worker.out.iter().filter(|seq| self.ledger.is_out_at(*seq, session));
         let seqs: Vec<Seq> = its.collect();
         self.outbox.notices.push_back(Notice::Deaf { worker: name, out });

@@ -1,4 +1,4 @@
-//! Who gets which task next.
+//! Choice of the worker and the tasks for the next dispatch.
 
 use super::halt::Budget;
 use super::ledger::{Class, Shipment, TaskState};
@@ -9,7 +9,7 @@ use crate::message::{Limits, ToWorker};
 use crate::{Seq, SessionId, Time};
 
 impl Dispatcher {
-    /// The next batch of tasks for whoever should have one.
+    /// Returns the next batch of tasks, for the worker that should have one.
     pub(super) fn dispatch(&mut self, now: Time) -> Option<Transmit> {
         if !self.sink.is_open() || self.course.ended.is_some() {
             return None;
@@ -35,7 +35,7 @@ impl Dispatcher {
             let room = left.as_ref().map_or_else(|| worker.window(least), |left| left.room(worker));
             if is_idle_only { room.min(worker.window.slots()) } else { room }
         };
-        // What failed elsewhere is better run late than there again.
+        // A task that failed elsewhere is better run late than there again.
         let is_held = |worker: &Worker| {
             avoid.is_none()
                 && left.as_ref().is_some_and(|left| left.hold_back_until(worker).is_some())
@@ -44,7 +44,7 @@ impl Dispatcher {
             .roster
             .iter()
             .filter(|(_, worker)| worker.is_hungry(room(worker)) && !is_held(worker))
-            // Whoever failed it before gets it only if nobody else has room.
+            // A worker at which the task failed gets it only if no other has room.
             .min_by(|(a, worker_a), (b, worker_b)| {
                 let is_avoided = |session| avoid == Some(session);
                 let order = is_avoided(**a).cmp(&is_avoided(**b));
@@ -74,10 +74,10 @@ impl Dispatcher {
         {
             let size = self.ledger.payload_bytes(seq);
             let fits = shipment.bytes() + size <= room.min(BATCH_BYTES_MAX as u64);
-            // A task that is larger than any bound travels alone, to a worker that holds nothing
-            // else or that has room for it.
+            // A task that is larger than any bound travels alone, to a worker that holds no other
+            // task or that has room for it.
             let alone = shipment.len() == 0 && (was_idle || size <= room);
-            // What is too large for somebody is seen to by itself.
+            // A task that is too large for some worker is dispatched by itself.
             if (!fits && !alone) || size > self.roster.payload_bytes_min {
                 break;
             }
@@ -99,7 +99,7 @@ impl Dispatcher {
         self.send_tasks(now, session, shipment, was_idle)
     }
 
-    /// Sends what was dispatched to a worker, which was idle before or not.
+    /// Sends the dispatched tasks to a worker, which was idle before or not.
     pub(super) fn send_tasks(
         &mut self,
         now: Time,
@@ -122,7 +122,8 @@ impl Dispatcher {
         Some(Transmit::Worker(lane, tasks))
     }
 
-    /// Much may wait of which little may go out yet: nobody gets all of that.
+    /// Returns an even share of the tasks that may go out: where many wait and few may go, no
+    /// worker gets all of those.
     fn even_share(&self, worker: &Worker) -> u64 {
         let ready = self.roster.values().filter(|worker| worker.can_start()).count();
         let waiting = self.ledger.waiting().count() + self.ledger.fresh_room();
@@ -141,7 +142,7 @@ impl Dispatcher {
         }
     }
 
-    /// Who should rather not have this task.
+    /// Returns the worker that should rather not have this task.
     fn avoided(&self, seq: Seq) -> Option<SessionId> {
         if self.suspicions.marks.is_empty() {
             return None;
@@ -149,15 +150,15 @@ impl Dispatcher {
         self.suspicions.marks.get(&seq)?.failed_at.last().copied()
     }
 
-    /// Passes over fresh tasks that nobody has to run: those that cannot be, which are given up
-    /// when their turn has come, those that the sink has from before, and those that another
-    /// ventilator has dispatched.
+    /// Skips fresh tasks that need not run: those that no worker can run, which are given up when
+    /// their turn has come, those that the sink has from before, and those that another ventilator
+    /// has dispatched.
     pub(super) fn pass_over(&mut self) {
         while let Some(entry) = self.ledger.seek_fresh() {
             let (state, bytes) = (entry.state(), entry.bytes());
             let fresh = self.ledger.fresh();
             if state == TaskState::Fresh {
-                // What is too large for somebody does not hold up the rest.
+                // A task that is too large for some worker does not hold up the others.
                 let is_large = bytes > self.roster.payload_bytes_min;
                 if !is_large || self.ledger.fresh_room() == 0 || !self.is_due(fresh) {
                     break;
@@ -173,7 +174,7 @@ impl Dispatcher {
         }
     }
 
-    /// The task to go out next: the lowest seq first, so that the order is held up least.
+    /// Returns the task to dispatch next: the lowest seq first, so that the order is held up least.
     pub(super) fn next_to_dispatch(&mut self) -> Option<Seq> {
         self.pass_over();
         let fresh =
@@ -183,14 +184,16 @@ impl Dispatcher {
         self.may_go(seq).then_some(seq)
     }
 
-    /// While the sink holds too much, only what it waits for may go: that is what lets it write and
-    /// forget. The same while what was received may halt the job when it is stored.
+    /// Returns whether a task may go out. While the sink holds too many bytes, only tasks that it
+    /// waits for may go: with their records it can write and free memory. The same holds while a
+    /// received result may halt the job when it is stored.
     pub(super) fn may_go(&self, seq: Seq) -> bool {
         let is_held = self.sink.held_bytes >= HELD_BYTES_MAX || self.halting.budget == Budget::Wait;
         !is_held || seq == self.ledger.base()
     }
 
-    /// Tasks that a worker may hold, whatever there is to hand out.
+    /// Returns the number of tasks that a worker may hold, whatever the number of tasks to
+    /// dispatch.
     pub(super) fn room(&self, worker: &Worker) -> u64 {
         if self.halting.budget.is_idle_only() {
             worker.window.slots()

@@ -1,4 +1,4 @@
-//! When a job ends before its input does, because of how its tasks end.
+//! Halting a job before its input ends, because of how its tasks end.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,33 +11,33 @@ use crate::{Seq, SeqRange, SeqRanges, SeqSet};
 /// Ends the job once enough tasks have ended in some way; GNU parallel's `--halt`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Halt {
-    /// What happens to tasks that run.
+    /// Treatment of running tasks.
     pub when: HaltWhen,
-    /// Which ends count.
+    /// Ends that count.
     pub on: HaltOn,
-    /// How many are enough.
+    /// Number of such ends.
     pub limit: HaltLimit,
 }
 
-/// What happens to tasks that run when a job is halted.
+/// Treatment of running tasks when a job is halted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HaltWhen {
-    /// They are stopped.
+    /// Running tasks are stopped.
     Now,
-    /// They are finished.
+    /// Running tasks are finished.
     Soon,
 }
 
-/// How many tasks are enough.
+/// Number of tasks after which the job is halted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum HaltLimit {
-    /// So many.
+    /// Number of tasks.
     Count(u64),
-    /// So many of a hundred that have ended, and at least [`PERCENT_TASKS_MIN`].
+    /// Percentage of the ended tasks, and no fewer than [`PERCENT_TASKS_MIN`] tasks.
     Percent(f64),
 }
 
-/// A percentage of fewer tasks says nothing.
+/// Number of tasks below which a percentage means little.
 pub const PERCENT_TASKS_MIN: u64 = 3;
 
 /// The text is no halt.
@@ -47,26 +47,26 @@ pub const PERCENT_TASKS_MIN: u64 = 3;
 )]
 pub struct HaltError;
 
-/// What may be handed out before it is known whether the job is to be halted: nothing should start
-/// after the task that halts it has ended.
+/// Tasks that may be dispatched before it is known whether the job is to be halted: no task should
+/// start after the one that halts the job has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Budget {
-    /// All of it.
+    /// All tasks.
     Free,
-    /// So many tasks: if all of these ended as the halt counts, there would be one missing.
+    /// Number of tasks, one fewer than the halt still needs if all of them counted.
     Tasks(u64),
-    /// What there is an idle slot for.
+    /// Tasks for which a slot is idle.
     Idle,
-    /// Nothing but what the output waits for: what was received may be what halts the job.
+    /// Only tasks for which the output waits: a received result may be the one that halts the job.
     Wait,
 }
 
-/// What is known of a job that may be halted.
+/// Facts about a job that may be halted.
 #[derive(Debug)]
 pub(super) struct Halting {
     /// Tasks that were received and not stored, and may halt the job.
     pub(super) unstored: SeqSet,
-    /// What may be handed out before it is known whether the job is to be halted.
+    /// Tasks that may be dispatched before it is known whether the job is to be halted.
     pub(super) budget: Budget,
 }
 
@@ -77,7 +77,7 @@ impl Default for Halting {
 }
 
 impl Budget {
-    /// Is only what starts at once to be handed out?
+    /// Returns whether only tasks that start at once may be dispatched.
     pub(super) fn is_idle_only(self) -> bool {
         matches!(self, Self::Idle | Self::Wait)
     }
@@ -99,7 +99,7 @@ impl Halt {
         }
     }
 
-    /// Is it time?
+    /// Returns whether the job is to be halted.
     pub(super) fn is_due(&self, failed: u64, done: u64) -> bool {
         let count = self.count(failed, done);
         match self.limit {
@@ -112,7 +112,8 @@ impl Halt {
 }
 
 impl Dispatcher {
-    /// The number of ends that the job is to be halted for, if it is a number and it is not over.
+    /// Returns the number of ends for which the job is to be halted, if it is a number and the job
+    /// is not over.
     fn halt_limit(&self) -> Option<(Halt, u64)> {
         let halt = self.config.policy.halt.filter(|_| self.course.stopped.is_none())?;
         match halt.limit {
@@ -138,7 +139,7 @@ impl Dispatcher {
         }
     }
 
-    /// Notes what was received and may halt the job once it is stored.
+    /// Notes received results that may halt the job once they are stored.
     pub(super) fn note_unstored(&mut self, received: &Received, count: u64) {
         let Some((halt, _)) = self.halt_limit() else { return };
         let may_count = match halt.on {
@@ -171,7 +172,7 @@ impl FromStr for Halt {
     type Err = HaltError;
 
     fn from_str(text: &str) -> Result<Self, HaltError> {
-        // GNU parallel's short ones.
+        // The short forms of GNU parallel.
         let text = match text {
             "1" => "soon,fail=1",
             "2" => "now,fail=1",

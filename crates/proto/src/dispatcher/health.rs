@@ -1,10 +1,10 @@
-//! Workers whose hosts are sick: everything fails there, while it does not elsewhere.
+//! Sick workers: every task fails on their hosts, but not elsewhere.
 //!
-//! How a worker's tasks end is compared with how the others' do, by a sequential test of the
+//! The failures at a worker are compared with those at the others, by a sequential test of the
 //! likelihood ratio (Page's CUSUM): each failure speaks for a sick host, the more so the less the
-//! others fail, and each success against it. Once it is clear enough, and there is a healthy worker
-//! beside it, the worker is **set aside**: it gets nothing but a probe now and then, after a pause
-//! that grows, of tasks that may fail once more. A success brings it back.
+//! others fail, and each success against it. Once the test is clear enough, and there is a healthy
+//! worker besides, the worker is **set aside**: it gets only a probe now and then, after a growing
+//! pause: a task that may fail once more. A success brings the worker back.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,26 +15,26 @@ use crate::limits::{PROBE_PAUSE_MAX, PROBE_PAUSE_MIN};
 use crate::message::ToWorker;
 use crate::{Seq, SessionId, Time};
 
-/// How the tasks of a worker end.
+/// Ends of the tasks of a worker.
 #[derive(Debug)]
 pub(super) struct Health {
-    /// Tasks that ended there, and those of them that failed.
+    /// Number of tasks that ended there, and of those that failed.
     ended: u64,
     failed: u64,
-    /// The same, of the latest ones.
+    /// Number of recent tasks that ended there, and of those that failed, with fading weight.
     recent_ended: f64,
     recent_failed: f64,
-    /// The logarithm of how much more likely it is sick than like the others.
+    /// Logarithm of the odds that the worker is sick rather than like the others.
     score: f64,
-    /// It gets nothing, or hardly anything.
+    /// The worker gets no tasks but probes.
     pub(super) is_aside: bool,
-    /// Probes since it was set aside.
+    /// Number of probes since the worker was set aside.
     probes: u32,
     probe_at: Time,
     pause: Duration,
 }
 
-/// What is known of a worker, the worst first.
+/// Trust in a worker, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Trust {
     Doubtful,
@@ -42,48 +42,48 @@ pub(super) enum Trust {
     Well,
 }
 
-/// Something that people should know.
+/// Notice for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// A worker fails much more than the others and gets no more tasks.
     SetAside {
-        /// Its name.
+        /// Name of the worker.
         worker: String,
-        /// Tasks that failed there.
+        /// Number of tasks that failed there.
         failed: u64,
-        /// Tasks that ended there.
+        /// Number of tasks that ended there.
         ended: u64,
-        /// Tasks that failed at the other workers.
+        /// Number of tasks that failed at the other workers.
         others_failed: u64,
-        /// Tasks that ended there.
+        /// Number of tasks that ended at the other workers.
         others_ended: u64,
     },
     /// A worker that was set aside gets tasks again.
     TakenBack {
-        /// Its name.
+        /// Name of the worker.
         worker: String,
     },
     /// A worker leaves of its own accord.
     Leaves {
-        /// Its name.
+        /// Name of the worker.
         worker: String,
-        /// Why, as it says.
+        /// Reason that the worker gives.
         reason: String,
     },
-    /// Nothing was heard of a worker for so long that it is taken for lost.
+    /// A worker was silent for so long that it is declared lost.
     Silent {
-        /// Its name.
+        /// Name of the worker.
         worker: String,
-        /// For how long.
+        /// Length of the silence in seconds.
         seconds: u64,
-        /// Tasks that go to others.
+        /// Number of tasks that are reassigned.
         out: u64,
     },
-    /// A worker is heard by way of the sink, and does not hear us.
+    /// A worker is heard by way of the sink, but messages do not get through to it.
     Deaf {
-        /// Its name.
+        /// Name of the worker.
         worker: String,
-        /// Tasks that go to others.
+        /// Number of tasks that are reassigned.
         out: u64,
     },
 }
@@ -114,22 +114,22 @@ impl fmt::Display for Notice {
     }
 }
 
-/// A worker is sick if this is the logarithm of how much more likely that is: 1 in 20,000 by chance.
+/// Logarithm of the odds from which a worker is sick: 1 in 20,000 by chance.
 const SCORE_MIN: f64 = 10.0;
 
-/// More certain than this it does not become, so that a host that got well is believed soon.
+/// Highest logarithm of the odds, so that a host that recovers is believed soon.
 const SCORE_MAX: f64 = 15.0;
 
-/// Fewer failures prove nothing.
+/// Number of failures below which a worker is not sick.
 const FAILURES_MIN: u64 = 5;
 
-/// How much a sick host fails, at the least.
+/// Lowest rate of failures at a sick host.
 const SICK_RATE_MIN: f64 = 0.9;
 
-/// The weight of the latest results, in tasks.
+/// Weight of the latest results, in tasks.
 const RECENT_TASKS: f64 = 256.0;
 
-/// Probes of tasks that have no retry left: each may cost a record.
+/// Number of probes with tasks that have no retry left: each may cost a record.
 const LAST_PROBES_MAX: u32 = 3;
 
 impl Health {
@@ -147,12 +147,13 @@ impl Health {
         }
     }
 
-    /// Has it done a task well?
+    /// Returns whether a task has succeeded at the worker.
     pub(super) fn has_done_well(&self) -> bool {
         self.ended > self.failed
     }
 
-    /// How much it is to be trusted with the last attempt of a task: not, if all has failed there.
+    /// Returns the trust in the worker for the last attempt of a task: low, if all tasks have
+    /// failed there.
     pub(super) fn trust(&self) -> Trust {
         match (self.has_done_well(), self.failed) {
             (true, _) => Trust::Well,
@@ -161,7 +162,7 @@ impl Health {
         }
     }
 
-    /// Has it done more tasks well than not?
+    /// Returns whether more tasks have succeeded than failed at the worker.
     pub(super) fn is_proven(&self) -> bool {
         self.ended > 2 * self.failed
     }
@@ -174,7 +175,7 @@ impl Health {
         failures_max.is_some_and(|most| self.failed >= most)
     }
 
-    /// So many tasks ended well, whatever that says about others.
+    /// Adds tasks that succeeded, without a comparison with other workers.
     fn add_successes(&mut self, ended: u64) {
         if self.score > 0.0 {
             self.add(ended, 0, 0.5);
@@ -185,7 +186,7 @@ impl Health {
         self.fade();
     }
 
-    /// Forgets what is not recent.
+    /// Fades old results.
     fn fade(&mut self) {
         if self.recent_ended > RECENT_TASKS {
             self.recent_failed *= RECENT_TASKS / self.recent_ended;
@@ -193,7 +194,7 @@ impl Health {
         }
     }
 
-    /// So many tasks ended, of which so many failed; the others fail at this rate.
+    /// Adds `ended` tasks, of which `failed` failed, while tasks at the others fail at `rate`.
     fn add(&mut self, ended: u64, failed: u64, rate: f64) {
         self.ended += ended;
         self.failed += failed;
@@ -224,9 +225,9 @@ impl Health {
     }
 }
 
-/// How much of what others run fails: of all their tasks, or on the average of the workers, if that is
-/// less. A sick worker ends many more tasks than a healthy one, and would hide the next one behind
-/// its failures; one that was set aside says nothing about tasks any more.
+/// Returns the rate of failures at other workers: of all their tasks, or the mean over the workers,
+/// if that is lower. A sick worker ends many more tasks than a healthy one, and would hide the next
+/// sick one behind its failures; a worker that was set aside shows nothing about tasks any more.
 fn others_rate<'a>(others: impl Iterator<Item = &'a Health>) -> f64 {
     let rate = |failed: f64, ended: f64| (failed + 0.5) / (ended + 1.0);
     let (mut failed, mut ended, mut rates, mut workers) = (0.0, 0.0, 0.0, 0.0);
@@ -242,7 +243,7 @@ fn others_rate<'a>(others: impl Iterator<Item = &'a Health>) -> f64 {
 }
 
 impl Dispatcher {
-    /// So many tasks ended at this worker, of which so many failed.
+    /// Notes that `ended` tasks ended at this worker, of which `failed` failed.
     pub(super) fn note_ends(&mut self, now: Time, session: SessionId, ended: u64, failed: u64) {
         if failed == 0 {
             // As nearly always.
@@ -264,7 +265,7 @@ impl Dispatcher {
         }
     }
 
-    /// Sets aside whoever is sick, as long as somebody else is there, and never the last one.
+    /// Sets aside sick workers while another worker is there, and never the last one.
     pub(super) fn review_health(&mut self, now: Time) {
         let failures_max = self.config.policy.worker_failures_max;
         let is_bad =
@@ -299,7 +300,7 @@ impl Dispatcher {
         }
     }
 
-    /// Asks a worker to hand back whatever it has not started.
+    /// Asks a worker to hand back all tasks that have not started.
     pub(super) fn recall_all(&mut self, session: SessionId) {
         let Some(worker) = self.roster.get_mut(session) else { return };
         if worker.recall.is_some() || worker.out.count() <= worker.window.slots() {
@@ -311,7 +312,7 @@ impl Dispatcher {
         self.outbox.transmits.push_back(Transmit::Worker(worker.lane, recall));
     }
 
-    /// A task for a worker that was set aside, to see whether its host got well.
+    /// Dispatches a probe to a worker that was set aside, to see whether its host has recovered.
     pub(super) fn dispatch_probe(&mut self, now: Time) -> Option<Transmit> {
         let failures_max = self.config.policy.worker_failures_max;
         let is_due = |worker: &Worker| {
@@ -338,7 +339,7 @@ impl Dispatcher {
         self.dispatch_seqs(now, session, &[seq])
     }
 
-    /// May the task fail once more without that being its record?
+    /// Returns whether the task may fail once more without that being its record.
     pub(super) fn has_retry(&self, seq: Seq) -> bool {
         self.ledger.get(seq).is_some_and(|entry| entry.failures() < self.config.policy.retries)
     }

@@ -1,4 +1,4 @@
-//! Who holds what: the roll call, news of workers, and what a lost worker leaves behind.
+//! Holders of tasks: the roll call, news of workers, and the tasks of a lost worker.
 
 use super::course::Stopped;
 use super::ledger::TaskState;
@@ -12,7 +12,7 @@ use crate::{LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Time};
 impl Dispatcher {
     pub(super) fn roll_call(&mut self, session: SessionId) {
         if self.is_resuming() || self.is_job_unknown() {
-            // It is called by the job's own id, and not before that is known.
+            // The call names the job's own id, and has to wait until that is known.
             return;
         }
         let Some(worker) = self.roster.get_mut(session) else { return };
@@ -47,7 +47,8 @@ impl Dispatcher {
                     worker.window.set_slots(slots.min(SLOTS_MAX));
                     worker.slots_max = worker.slots_max.max(worker.window.slots());
                 }
-                // A worker may retain what another's record has settled: let it forget.
+                // A worker may retain results that another worker's record has settled: it can
+                // forget them.
                 if worker.announced_below < self.ledger.base() {
                     self.roster.announce_base(session);
                 }
@@ -76,13 +77,13 @@ impl Dispatcher {
             News::Draining { reason } => {
                 let is_new = worker.phase != Phase::Draining;
                 worker.phase = Phase::Draining;
-                // One that was told to leave has no reason of its own.
+                // A worker that was told to leave has no reason of its own.
                 if is_new && !reason.is_empty() {
                     let worker = worker.name.clone();
                     self.outbox.notices.push_back(Notice::Leaves { worker, reason });
                 }
             }
-            // Whatever else it says waits behind this.
+            // All of its other messages wait behind this one.
             News::Alive => worker.deaf_since = None,
             News::Gone => {}
             News::Goodbye => {
@@ -93,7 +94,7 @@ impl Dispatcher {
         }
     }
 
-    /// A roll call's answer: the worker's account replaces ours.
+    /// Handles the answer to a roll call: the worker's list replaces the dispatcher's.
     pub(super) fn handle_holding(
         &mut self,
         session: SessionId,
@@ -105,7 +106,7 @@ impl Dispatcher {
             held.insert_range(*range);
         }
         if held.count() > RANGES_MAX as u64 {
-            // It comes with a hash for each of them: no honest worker can say so.
+            // The list comes with a hash for each task: no honest worker can list these.
             return;
         }
         self.reach(unfinished);
@@ -125,13 +126,13 @@ impl Dispatcher {
             self.take_back(session, seq);
         }
         for seq in held.iter() {
-            // Also what it was known to hold: another's result may have come first, and be lost
-            // with the sink that had it.
+            // Include tasks that it was known to hold: another worker's result may have reached the
+            // old sink first and been lost with it.
             self.adopt(session, seq);
             self.ledger.doubt_attempt(seq, session);
         }
-        // It may retain what is settled below, and what is settled above was told on a lane that
-        // may have died with it.
+        // The worker may retain results that are settled below the base, and settled seqs above it
+        // were announced on a lane that may have died with them.
         let settled: Vec<Seq> =
             held.iter().filter(|seq| self.ledger.state(*seq) == Some(TaskState::Settled)).collect();
         for seq in settled {
@@ -140,18 +141,18 @@ impl Dispatcher {
         self.roster.announce_base(session);
     }
 
-    /// A worker that was lost is back and has the task still: no need to run it again.
+    /// Assigns a task to a lost worker that is back and still holds it: no need to run it again.
     pub(super) fn adopt(&mut self, session: SessionId, seq: Seq) {
         if self.is_cancelled() {
-            // It has just been told to drop everything.
+            // The worker has just been told to drop everything.
             return;
         }
         let Some(state) = self.ledger.state(seq) else { return };
-        // What failed and waits for its backoff is not adopted from the one who failed: it has just
-        // not heard that this is known.
+        // A failed task in its backoff is not adopted from the worker at which it failed: that
+        // worker has just not heard yet that the failure is known.
         let is_waiting = state == TaskState::Requeued;
         let is_known = !is_waiting && self.has_failed_at(seq, session);
-        if is_known || !(state.is_unheld() || state == TaskState::Absent) {
+        if is_known || !(state.is_unassigned() || state == TaskState::Absent) {
             return;
         }
         self.ledger.hold(&mut self.roster, seq, session);
@@ -161,7 +162,8 @@ impl Dispatcher {
         }
     }
 
-    /// What a worker that stays hands back could not be run there, and may be elsewhere.
+    /// Notes that tasks handed back by a worker that stays could not run there, and may run
+    /// elsewhere.
     fn note_unstartable(&mut self, session: SessionId, ranges: &SeqRanges) {
         let end = self.dispatched_end();
         let Some(worker) = self.roster.get(session) else { return };
@@ -189,7 +191,8 @@ impl Dispatcher {
         }
     }
 
-    /// Takes back what a worker had. It may have died of a task, unless it said goodbye.
+    /// Takes back the tasks of a worker. A task may have killed it, unless it announced its
+    /// leaving.
     pub(super) fn lose(&mut self, session: SessionId, is_blaming: bool) {
         self.release_ahead(session, None);
         let Some(worker) = self.roster.remove(session) else { return };
@@ -197,7 +200,7 @@ impl Dispatcher {
             roll.expected.remove(&session);
         }
         // Tasks start in the order of their seqs: only the first ones can have been running, and
-        // only what ran can have brought the worker down.
+        // only a running task can have brought the worker down.
         let slots = if is_blaming { worker.slots_max as usize } else { 0 };
         let running = worker.out.iter().take(slots);
         let blamed = running.filter(|seq| self.ledger.is_out_at(*seq, session));
@@ -209,13 +212,13 @@ impl Dispatcher {
         self.review_health(self.seen);
     }
 
-    /// Puts a task that was out back into the queue.
+    /// Requeues a task that was out.
     pub(super) fn take_back(&mut self, session: SessionId, seq: Seq) {
         if !self.ledger.is_out_at(seq, session) {
             return;
         }
         self.ledger.release(&mut self.roster, seq);
-        // Unless another has it still.
+        // Skip if another worker still holds it.
         if !self.reassign(session, seq) && !self.give_up_if_hopeless(seq) {
             self.requeue(seq);
         }
@@ -225,10 +228,10 @@ impl Dispatcher {
         self.course.stopped == Some(Stopped::Cancelled)
     }
 
-    /// Gives up a task that nobody has, if it is not to be dispatched again. One that is not here
-    /// yet is given up when it comes: its record says which task it was.
+    /// Gives up an unassigned task that is not to be dispatched again. One that is not here yet is
+    /// given up when it comes: its record names its hash.
     pub(super) fn give_up_if_hopeless(&mut self, seq: Seq) -> bool {
-        if !self.is_unheld(seq) {
+        if !self.is_unassigned(seq) {
             return false;
         }
         if self.is_cancelled() {
@@ -246,7 +249,8 @@ impl Dispatcher {
         false
     }
 
-    /// Leaves a task that was dispatched twice to the other one who has it, if there is one.
+    /// Reassigns a task that was dispatched twice to the other worker that holds it, if there is
+    /// one.
     pub(super) fn reassign(&mut self, from: SessionId, seq: Seq) -> bool {
         if !self.roll.is_doubled {
             return false;
@@ -258,8 +262,8 @@ impl Dispatcher {
         true
     }
 
-    /// What only the old sink had in memory must come again: from the worker that retains it, or
-    /// from another one if that worker is gone.
+    /// Takes back the results that only the old sink had in memory: each has to come again from the
+    /// worker that retains it, or from another one if that worker is gone.
     pub(super) fn forget_received(&mut self) {
         self.halting.unstored = SeqSet::new();
         for seq in self.ledger.forget_received(&mut self.roster) {
@@ -269,7 +273,7 @@ impl Dispatcher {
         }
     }
 
-    /// Bytes of the sink's arrive, of a message that is not complete yet.
+    /// Notes that bytes of a message of the sink arrive that is not complete yet.
     pub fn handle_sink_alive(&mut self, now: Time) {
         self.note_sink_alive(now);
     }
@@ -283,8 +287,8 @@ impl Dispatcher {
         self.sink.heard = now;
     }
 
-    /// Tells workers of a timeout that has moved: what they run was handed out with an older one,
-    /// or with none.
+    /// Announces a timeout that has changed to the workers: the tasks that they run were dispatched
+    /// with an older one, or with none.
     fn announce_limits(&mut self) {
         let limits = self.limits();
         let (old, new) = (self.run_times.told_limit_us, limits.timeout_us);
@@ -308,7 +312,7 @@ impl Dispatcher {
         if self.sink.is_open() {
             self.send_sink(ToSink::Ping);
         } else {
-            // Its hello may have come on a connection that we took for the older of two.
+            // The hello may have come on a connection that was taken for the older of two.
             self.open_job();
         }
         if !self.sink.is_open() || self.sink.is_silent(now) {

@@ -1,4 +1,4 @@
-//! Checks that what the dispatcher keeps in several places says the same everywhere.
+//! Checks that the places in which the dispatcher keeps the same fact agree.
 
 use super::Dispatcher;
 use super::ledger::{LedgerBug, TaskState};

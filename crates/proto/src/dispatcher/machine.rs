@@ -1,4 +1,4 @@
-//! The dispatcher: what happens goes in, and what to do comes out.
+//! The dispatcher: events go in, and the work to do comes out.
 
 use crate::batch::Bounded;
 use crate::limits::{
@@ -29,25 +29,24 @@ use super::source::Source;
 use super::tail::Tail;
 use super::worker::{Phase, Worker};
 
-/// What a job asks for.
+/// Settings of a job.
 #[derive(Clone, Debug)]
 pub struct DispatcherConfig {
-    /// The job's id.
+    /// Id of the job.
     pub job: JobId,
-    /// Its name, for people.
+    /// Name of the job, for display.
     pub name: String,
-    /// The name of the stage whose workers get its tasks; may be empty.
+    /// Name of the stage whose workers get the job's tasks; may be empty.
     pub stage: String,
-    /// Is it a new one?
+    /// Start of the job: new or resumed.
     pub start: Start,
-    /// What its tasks are made of.
+    /// Layout of the job's tasks.
     pub layout: Layout,
-    /// What it allows its tasks and workers.
+    /// Limits of the job's tasks and workers.
     pub policy: Policy,
-    /// Bytes of the largest message that is sent here, to be named where a task is too large for
-    /// all workers.
+    /// Bytes of the largest message that is sent, named where a task is too large for all workers.
     pub message_bytes_max: u64,
-    /// Decides the jitter of backoffs.
+    /// Seed of the jitter of backoffs.
     pub seed: u64,
 }
 
@@ -66,21 +65,21 @@ pub struct Dispatcher {
     pub(super) outbox: Outbox,
     pub(super) run_times: RunTimes,
     pub(super) tail: Tail,
-    /// The latest time that was said.
+    /// Latest time that was passed in.
     pub(super) seen: Time,
     pub(super) next_beat: Time,
     pub(super) rng: Rng,
 }
 
 impl Dispatcher {
-    /// A job that has seen nothing yet.
+    /// Creates the dispatcher of a job that has no task yet.
     #[must_use]
     pub fn new(config: DispatcherConfig) -> Self {
         let source = Source::input((config.start != Start::Anew).then(Resume::new));
         Self::with_source(config, source)
     }
 
-    /// A dispatcher that has seen nothing yet, of tasks from there.
+    /// Creates a dispatcher without tasks, for tasks from a source.
     pub(super) fn with_source(config: DispatcherConfig, source: Source) -> Self {
         let mut rng = Rng(config.seed);
         Self {
@@ -104,7 +103,7 @@ impl Dispatcher {
         }
     }
 
-    /// How many tasks may come in now.
+    /// Returns the number of tasks that may be taken in now.
     #[must_use]
     pub fn input_room(&self) -> u64 {
         if self.source.total.is_some() {
@@ -122,8 +121,8 @@ impl Dispatcher {
         }
     }
 
-    /// A task was read. More than there is [room](Self::input_room) for is allowed and costs
-    /// memory; what comes after the end of input is dropped.
+    /// Takes in a task that was read. More tasks than there is [room](Self::input_room) for are
+    /// allowed and cost memory; a task after the end of input is dropped.
     pub fn handle_task(&mut self, payload: Payload) {
         if self.source.total.is_some() {
             return;
@@ -136,7 +135,7 @@ impl Dispatcher {
         self.adopt_ahead(seq);
     }
 
-    /// A task was read that cannot be sent anywhere: it gets a failed record.
+    /// Takes in a task that cannot be sent to any worker: it gets a failed record.
     pub fn handle_unfit_task(&mut self, error: String) {
         if self.source.total.is_some() {
             return;
@@ -149,7 +148,7 @@ impl Dispatcher {
         self.give_up(seq, Status::Failed, error);
     }
 
-    /// There is no more input.
+    /// Notes that there is no more input.
     pub fn handle_input_end(&mut self) {
         if self.source.total.is_none() {
             self.source.end = InputEnd::Whole;
@@ -158,7 +157,7 @@ impl Dispatcher {
         self.end_reading(false);
     }
 
-    /// Take no more input, finish what is out.
+    /// Takes no more input, and finishes the tasks that are out.
     pub fn handle_drain(&mut self) {
         if self.course.stopped.is_none() {
             self.course.stopped = Some(Stopped::Draining);
@@ -169,14 +168,14 @@ impl Dispatcher {
         }
         let begun = self.ledger.begun();
         if self.source.total.is_none_or(|total| total > begun.0) {
-            // What was read and never dispatched was not begun: the job ends before it.
+            // Tasks that were read and never dispatched were not begun: the job ends before them.
             self.ledger.cut_off(begun);
             self.source.end = self.halted_by().map_or(InputEnd::CutShort, InputEnd::Halted);
             self.close_at(begun);
         }
     }
 
-    /// Stop: whatever has no result yet gets a cancelled record.
+    /// Stops the job: every task that has no result yet gets a cancelled record.
     pub fn handle_cancel(&mut self) {
         self.handle_drain();
         self.course.stopped = Some(Stopped::Cancelled);
@@ -186,37 +185,38 @@ impl Dispatcher {
         self.cancel_all();
     }
 
-    /// Was the job stopped before its input ended, by whoever drives it?
+    /// Returns whether the job was stopped by a drain or a cancel before its input ended.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.course.stopped.is_some() && !self.course.halted
     }
 
-    /// Is there a sink that knows the job?
+    /// Returns whether there is a sink that knows the job.
     #[must_use]
     pub fn is_sink_open(&self) -> bool {
         self.sink.is_open()
     }
 
-    /// Is there nobody left to run what is out, or nobody to store its records?
+    /// Returns whether there is no worker to run the tasks that are out, or no sink to store their
+    /// records.
     #[must_use]
     pub fn is_alone(&self) -> bool {
         self.roster.is_empty() || !self.sink.is_open()
     }
 
-    /// Does the sink say that it cannot write?
+    /// Returns whether the sink reports that it cannot write.
     #[must_use]
     pub fn is_output_stuck(&self) -> bool {
         self.sink.is_stuck
     }
 
-    /// Did enough tasks end in the way that the job was to be halted for?
+    /// Returns whether enough tasks ended in the way for which the job was to be halted.
     #[must_use]
     pub fn is_halted(&self) -> bool {
         self.course.halted
     }
 
-    /// Which ends the job was halted for, if it was.
+    /// Returns the ends for which the job was halted, if it was.
     #[must_use]
     pub fn halted_by(&self) -> Option<HaltOn> {
         self.config.policy.halt.filter(|_| self.course.halted).map(|halt| halt.on)
@@ -237,13 +237,13 @@ impl Dispatcher {
         }
     }
 
-    /// A worker connected.
+    /// Notes that a worker connected.
     pub fn handle_lane_opened(&mut self, now: Time, lane: LaneId, card: &Card) {
         self.seen = now;
         self.take_back_losses(card.session);
         if let Some(old) = self.roster.move_to(card.session, lane) {
-            // The same session on a new lane: the old one is dead, whether or not we saw it end.
-            // What it holds, it will say.
+            // The same session on a new lane: the old lane is dead, whether or not its end was
+            // seen. The roll call will show which tasks the worker holds.
             self.outbox.closes.push_back(old);
             if let Some(worker) = self.roster.get_mut(card.session) {
                 worker.phase = Phase::Called;
@@ -266,21 +266,21 @@ impl Dispatcher {
         }
     }
 
-    /// Tasks that the worker on this lane was given and has not finished.
+    /// Returns the number of tasks that the worker on this lane was given and has not finished.
     #[must_use]
     pub fn out_at(&self, lane: LaneId) -> Option<u64> {
         let session = self.roster.session(lane)?;
         self.roster.get(session).map(|worker| worker.out.count())
     }
 
-    /// A worker's lane ended: its session is lost.
+    /// Notes that a worker's lane ended: its session is lost.
     pub fn handle_lane_gone(&mut self, lane: LaneId) {
         if let Some(session) = self.roster.session(lane) {
             self.lose(session, true);
         }
     }
 
-    /// Our connection to the sink stands.
+    /// Notes that the connection to the sink stands.
     pub fn handle_sink_connected(&mut self) {
         self.sink.reset_outgoing(true);
         self.outbox.forget_sink();
@@ -288,29 +288,29 @@ impl Dispatcher {
         self.resend();
     }
 
-    /// Our connection to the sink is gone.
+    /// Notes that the connection to the sink is gone.
     pub fn handle_sink_disconnected(&mut self) {
         self.sink.reset_outgoing(false);
     }
 
-    /// The sink's connection to us stands.
+    /// Notes that the sink's connection to the receipts port stands.
     pub fn handle_receipts_connected(&mut self, now: Time) {
         self.sink.reset_incoming(now, true);
     }
 
-    /// The sink's connection to us is gone.
+    /// Notes that the sink's connection to the receipts port is gone.
     pub fn handle_receipts_disconnected(&mut self, now: Time) {
         self.sink.reset_incoming(now, false);
     }
 
-    /// The sink said something.
+    /// Handles a message from the sink.
     pub fn handle_message(&mut self, now: Time, message: ToVentilator) {
         self.seen = now;
         self.note_sink_alive(now);
         match message {
             ToVentilator::SinkHello { asked, job, sink, stored, again, workers, report } => {
                 if self.is_asking() && job == self.config.job {
-                    // There was nothing to resume: it is a new job.
+                    // There was no job to resume: it is a new one.
                     self.source.forget_resume();
                 }
                 if self.is_reading_again() {
@@ -325,7 +325,8 @@ impl Dispatcher {
                 if job != self.config.job || self.is_resuming() {
                     return;
                 }
-                // Of a job that another relay had opened: the hello that is to come says it all.
+                // The message is about a job that another relay had opened: the next hello covers
+                // all of it.
                 if self.source.relaying().is_some() && !self.sink.is_open() {
                     return;
                 }
@@ -361,7 +362,7 @@ impl Dispatcher {
         }
     }
 
-    /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
+    /// Handles the time that [`poll_timeout`](Self::poll_timeout) named.
     pub fn handle_timeout(&mut self, now: Time) {
         self.seen = now;
         while let Some(seq) = self.ledger.recovered(now) {
@@ -375,7 +376,7 @@ impl Dispatcher {
         }
     }
 
-    /// The next message to send.
+    /// Returns the next message to send.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
         self.seen = now;
         self.pass_over();
@@ -398,17 +399,17 @@ impl Dispatcher {
         self.dispatch(now)
     }
 
-    /// The next lane to close.
+    /// Returns the next lane to close.
     pub fn poll_close(&mut self) -> Option<LaneId> {
         self.outbox.closes.pop_front()
     }
 
-    /// The next thing that people should know.
+    /// Returns the next notice to log.
     pub fn poll_notice(&mut self) -> Option<Notice> {
         self.outbox.notices.pop_front()
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
+    /// Returns the time at which to call [`handle_timeout`](Self::handle_timeout), at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         let due = self.ledger.next_backoff().into_iter();
@@ -417,13 +418,13 @@ impl Dispatcher {
         due.fold(self.next_beat, Time::min)
     }
 
-    /// How the job ended, if it has.
+    /// Returns how the job ended, if it has.
     #[must_use]
     pub fn ended(&self) -> Option<&Ended> {
         self.course.ended.as_ref()
     }
 
-    /// How things stand.
+    /// Returns the state of the job and its workers for display.
     #[must_use]
     pub fn snapshot(&self) -> DispatcherSnapshot {
         DispatcherSnapshot {
@@ -462,7 +463,8 @@ impl Dispatcher {
         self.send_sink(ToSink::JobOpen { job, name, start, stage, is_untouched });
     }
 
-    /// What a sink may not have heard, or not taken in while its output was being made ready.
+    /// Sends messages again that a sink may have missed, or not handled while its output was being
+    /// made ready.
     pub(super) fn resend(&mut self) {
         self.send_close();
         let (fresh, has_no_order) = (self.ledger.fresh(), self.source.has_no_order());
@@ -514,7 +516,7 @@ impl Dispatcher {
         }
     }
 
-    /// Is there no more input, and has all of it its records?
+    /// Returns whether there is no more input, and all of it has its records.
     ///
     /// Before the end of the input a sink that is wrong about the job must not make tasks vanish.
     pub(super) fn is_all_settled(&self) -> bool {
@@ -532,9 +534,9 @@ impl Dispatcher {
 
     pub(super) fn refuse(&mut self, reason: String) {
         if self.refuse_relayed(&reason) {
-            // Whoever is before it hears of it first.
+            // The earlier stage hears of the refusal first.
         } else if self.is_resuming() {
-            // It may still be resumed: nobody is told that it is over.
+            // The job may still be resumed: workers do not hear that it is over.
             self.course.ended.get_or_insert(Ended::Refused(reason));
         } else {
             self.finish(Ended::Refused(reason));
@@ -550,13 +552,13 @@ impl Dispatcher {
         }
     }
 
-    /// Has a task that no worker holds dispatched again. What a relay has beyond the job's end is only
-    /// kept: the sink will not take its record.
+    /// Has a task that no worker holds dispatched again. A relay only keeps tasks beyond the job's
+    /// end: the sink will not take their records.
     pub(super) fn requeue(&mut self, seq: Seq) {
         if !self.is_due(seq) {
             self.ledger.set_idle(seq);
-        } else if self.is_unheld(seq) {
-            // Its last loss may have been proven a death during its backoff.
+        } else if self.is_unassigned(seq) {
+            // The last loss may have been proven a death during the task's backoff.
             if self.give_up_if_hopeless(seq) {
                 return;
             }
@@ -565,16 +567,16 @@ impl Dispatcher {
         }
     }
 
-    /// Is the task here, with no worker that answers for it and no record?
-    pub(super) fn is_unheld(&self, seq: Seq) -> bool {
-        self.ledger.state(seq).is_some_and(TaskState::is_unheld)
+    /// Returns whether the task is here, with no worker that answers for it and no record.
+    pub(super) fn is_unassigned(&self, seq: Seq) -> bool {
+        self.ledger.state(seq).is_some_and(TaskState::is_unassigned)
     }
 
     pub(super) fn is_due(&self, seq: Seq) -> bool {
         self.source.total.is_none_or(|total| seq.0 < total)
     }
 
-    /// A record that was stored, and that a sink which has these does not have.
+    /// Returns a record that was stored, and that a sink with these records does not have.
     pub(super) fn first_lost(&self, stored: &SeqRanges) -> Option<Seq> {
         let mut has = SeqSet::new();
         for range in stored.as_slice() {
@@ -630,8 +632,8 @@ impl Dispatcher {
         }
         self.resend();
         self.roster.values_mut().for_each(|worker| worker.heard = now);
-        // To a hello that was only said again, whoever has yet to answer need not answer twice: each
-        // answer may have large results before it.
+        // When a hello is only repeated, workers that have yet to answer need not answer twice:
+        // each answer may have large results before it.
         let is_again = was_open && !is_new && !is_resumed && !is_roll_due;
         for session in self.roster.sessions() {
             if is_again && self.roster.get(session).is_some_and(|worker| worker.call.is_some()) {
@@ -641,7 +643,7 @@ impl Dispatcher {
         }
     }
 
-    /// What is from here on was never dispatched, and is nobody's.
+    /// Returns the seq from which on no task was ever dispatched.
     pub(super) fn dispatched_end(&self) -> Seq {
         match self.source.total {
             _ if !self.source.may_be_held() => self.ledger.fresh(),

@@ -1,12 +1,11 @@
-//! What is held against tasks: where they failed, and which workers were lost while they may have
-//! run there.
+//! Marks against tasks: the workers at which they failed, and the workers that were lost while they
+//! may have run there.
 //!
-//! A task that may have run at a worker that was lost is a **suspect**: it may be what brings
-//! workers down. It is blamed for the loss, and so is every other task that may have run there. The
-//! loss of a worker is taken back if its session turns out to live: then nothing was brought down,
-//! only a connection ended. A task is given up only when it was blamed for as many losses as a task
-//! is allowed, for the last of them alone, and all of these workers have stayed away for long enough
-//! to be dead.
+//! A task that may have run at a lost worker is a **suspect**: it may be what kills workers. It is
+//! blamed for the loss, and so is every other task that may have run there. The loss is taken back
+//! if the worker's session turns out to live: then only a connection ended. A task is given up only
+//! when it was blamed for as many losses as `--max-losses` allows, for the last of them alone, and
+//! all of these workers have stayed away for long enough to be dead.
 
 use std::collections::BTreeMap;
 
@@ -17,47 +16,47 @@ use crate::limits::{ELSEWHERE_WAIT_MAX, RETURN_GRACE};
 use crate::message::News;
 use crate::{Seq, SeqRanges, SessionId, Time};
 
-/// What is held against a task.
+/// Failures and losses of a task.
 #[derive(Debug, Default)]
 pub(super) struct Mark {
-    /// Sessions at which it failed or could not be started, oldest first.
+    /// Sessions at which the task failed or could not be started, oldest first.
     pub(super) failed_at: Vec<SessionId>,
-    /// Losses that it is blamed for, oldest first.
+    /// Losses for which the task is blamed, oldest first.
     pub(super) losses: Vec<Loss>,
 }
 
-/// A worker that was lost while a task may have run there.
+/// Loss of a worker while a task may have run there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Loss {
     session: SessionId,
-    /// Nothing else was there.
+    /// No other task was there.
     is_alone: bool,
-    /// It has not been heard of for so long that it is dead.
+    /// The worker has not been heard for so long that it is dead.
     is_proven: bool,
 }
 
-/// A worker that was lost, and may be back.
+/// Lost worker that may come back.
 #[derive(Debug)]
 pub(super) struct Gone {
-    /// When it was heard last.
+    /// Time at which the worker was heard last.
     heard: Time,
-    /// When its connection to the sink ended too, if that is known.
+    /// Time at which its connection to the sink ended too, if that is known.
     cut: Option<Time>,
-    /// Tasks that are blamed.
+    /// Tasks that are blamed for the loss.
     blamed: Vec<Seq>,
 }
 
-/// What is held against tasks, and which workers were lost.
+/// Marks against tasks, and the lost workers.
 #[derive(Debug, Default)]
 pub(super) struct Suspicions {
-    /// By tasks that have no record.
+    /// Marks by task, for tasks that have no record.
     pub(super) marks: BTreeMap<Seq, Mark>,
-    /// Lost workers that tasks are blamed for and that may be back.
+    /// Lost workers for which tasks are blamed and that may come back.
     pub(super) gone: BTreeMap<SessionId, Gone>,
 }
 
 impl Suspicions {
-    /// Panics if something is held against a task that has its record.
+    /// Panics if there is a mark against a task that has its record.
     pub(super) fn check_invariants(&self, ledger: &Ledger) {
         for seq in self.marks.keys() {
             let state = ledger.state(*seq);
@@ -67,14 +66,14 @@ impl Suspicions {
     }
 }
 
-/// What losses mean for a task.
+/// Consequence of a task's losses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It may be run again.
+    /// The task may be run again.
     Free,
-    /// It has all the losses that it may have, if they are losses.
+    /// The task has all the losses that it may have, if they are proven.
     Pending,
-    /// It is what brought so many workers down.
+    /// The task has brought down this number of workers.
     Guilty(usize),
 }
 
@@ -83,13 +82,13 @@ pub(super) enum Verdict {
 pub(super) enum Elsewhere {
     /// There is none.
     Nowhere,
-    /// One has come, and has not said yet what it holds.
+    /// One has connected, and has not answered the roll call.
     Joining,
     /// There is one.
     Ready,
 }
 
-/// Sessions that are remembered as those at which a task failed.
+/// Number of sessions that are remembered as those at which a task failed.
 const FAILED_AT_MAX: usize = 16;
 
 impl Mark {
@@ -124,12 +123,13 @@ impl Gone {
 }
 
 impl Dispatcher {
-    /// A task failed there, or could not be started: it is better tried at another worker.
+    /// Notes that a task failed at a worker, or could not be started: it is better tried at another
+    /// one.
     pub(super) fn note_failed_at(&mut self, seq: Seq, session: SessionId) {
         self.suspicions.marks.entry(seq).or_default().note_failed_at(session);
     }
 
-    /// Blames tasks for the loss of the worker that they may have run at.
+    /// Blames tasks for the loss of the worker at which they may have run.
     pub(super) fn blame(&mut self, session: SessionId, worker: &Worker, blamed: Vec<Seq>) {
         let is_alone = worker.out.count() == 1;
         for seq in &blamed {
@@ -143,24 +143,24 @@ impl Dispatcher {
         }
     }
 
-    /// Something was heard of a worker that has no lane.
+    /// Handles news of a worker that has no lane.
     pub(super) fn note_gone(&mut self, now: Time, session: SessionId, news: &News) {
         let Some(gone) = self.suspicions.gone.get_mut(&session) else { return };
         if *news == News::Gone {
-            // All that it had said comes before this.
+            // All of its messages come before this one.
             gone.cut = Some(now);
         } else {
             (gone.heard, gone.cut) = (now, None);
         }
     }
 
-    /// A worker that was lost lives: nothing that it had has brought it down.
+    /// Takes back the losses of a worker that lives: no task has brought it down.
     pub(super) fn take_back_losses(&mut self, session: SessionId) {
         let Some(gone) = self.suspicions.gone.remove(&session) else { return };
         for seq in gone.blamed {
             let Some(mark) = self.suspicions.marks.get_mut(&seq) else { continue };
             mark.losses.retain(|loss| loss.session != session);
-            // It may not have arrived there, and may not the next time.
+            // The task may not have arrived there, and may not the next time.
             mark.note_failed_at(session);
             if self.ledger.waiting().contains(seq) {
                 self.requeue(seq);
@@ -168,7 +168,7 @@ impl Dispatcher {
         }
     }
 
-    /// While nobody can be heard, nobody is silent.
+    /// Restarts the silence of lost workers while no worker can be heard.
     pub(super) fn hold_judgement(&mut self, now: Time) {
         for gone in self.suspicions.gone.values_mut() {
             gone.heard = now;
@@ -176,7 +176,8 @@ impl Dispatcher {
         }
     }
 
-    /// Whoever has stayed away for long enough is dead: decides what waits for that.
+    /// Declares dead the lost workers that have stayed away for long enough, and decides the tasks
+    /// that wait for that.
     pub(super) fn judge(&mut self, now: Time) {
         let timeout = self.config.policy.worker_timeout;
         let dead = self.suspicions.gone.iter().filter(|(_, gone)| gone.is_dead(now, timeout));
@@ -194,7 +195,7 @@ impl Dispatcher {
         }
     }
 
-    /// Nothing is held against what has its record.
+    /// Forgets the marks of tasks that have their records.
     pub(super) fn forget_marks(&mut self, stored: &SeqRanges) {
         if self.suspicions.marks.is_empty() {
             return;
@@ -213,17 +214,17 @@ impl Dispatcher {
         self.suspicions.marks.get(&seq).is_some_and(|mark| !mark.losses.is_empty())
     }
 
-    /// Is a suspect out at this worker, as far as is known?
+    /// Returns whether a suspect is out at this worker, as far as is known.
     pub(super) fn has_suspect(&self, session: SessionId, worker: &Worker) -> bool {
         worker.suspect.is_some_and(|seq| self.ledger.is_out_at(seq, session))
     }
 
-    /// Did the task fail at this worker?
+    /// Returns whether the task failed at this worker.
     pub(super) fn has_failed_at(&self, seq: Seq, session: SessionId) -> bool {
         self.suspicions.marks.get(&seq).is_some_and(|mark| mark.failed_at.contains(&session))
     }
 
-    /// What has to be seen to before a task is dispatched again.
+    /// Returns the class of a task that is to be dispatched again.
     pub(super) fn class(&mut self, seq: Seq) -> Class {
         let now = self.seen;
         let losses_max = self.config.policy.losses_max as usize;
@@ -247,8 +248,8 @@ impl Dispatcher {
         Class::Any
     }
 
-    /// Is there a worker that may have it and at which it has not failed, while it has failed at
-    /// others?
+    /// Returns whether there is a worker that may have the task and at which it has not failed,
+    /// while it has failed at others.
     pub(super) fn elsewhere(&self, seq: Seq) -> Elsewhere {
         let Some(mark) = self.suspicions.marks.get(&seq).filter(|mark| !mark.failed_at.is_empty())
         else {
@@ -270,8 +271,9 @@ impl Dispatcher {
         best
     }
 
-    /// Until when to wait for such a worker, if at all, or for as long as there is one: the worker
-    /// at which it failed last gets it back after a moment, unless it has done hardly anything well.
+    /// Returns the time until which to wait for such a worker, if at all; `Some(None)` for as long
+    /// as there is one. The worker at which the task failed last gets it again after a moment,
+    /// unless hardly any task has succeeded there.
     fn elsewhere_until(&self, seq: Seq, now: Time) -> Option<Option<Time>> {
         let moment = Some(now + ELSEWHERE_WAIT_MAX);
         match self.elsewhere(seq) {

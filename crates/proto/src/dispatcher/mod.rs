@@ -1,14 +1,15 @@
-//! The ventilator's decisions: who gets which task, what is kept, what is settled, when it is over.
+//! The ventilator's decisions: which worker gets which task, which tasks are kept or settled, when
+//! the job is over.
 //!
-//! Input comes in with [`Dispatcher::handle_task`] as long as there is
-//! [room](Dispatcher::input_room). Everything else that happens has its `handle_*`. After each,
-//! [`Dispatcher::poll_transmit`] and [`Dispatcher::poll_close`] say what to do until they say
-//! nothing more, and [`Dispatcher::poll_timeout`] when to call
+//! Input comes in with [`Dispatcher::handle_task`] while there is [room](Dispatcher::input_room).
+//! Every other event has its `handle_*`. After each, [`Dispatcher::poll_transmit`] and
+//! [`Dispatcher::poll_close`] return the work to do until there is no more, and
+//! [`Dispatcher::poll_timeout`] the time at which to call
 //! [`handle_timeout`](Dispatcher::handle_timeout) at the latest.
 //!
-//! Every message may be lost with the connection that carried it, and may come twice. So nothing
-//! is counted up or down by a message alone: each effect hangs on the state of a seq, and what was
-//! lost is found again by the roll call that follows each new lane and each new sink.
+//! Every message may be lost with the connection that carried it, and may come twice. So no count
+//! changes by a message alone: each effect depends on the state of a seq, and lost messages are
+//! made up for by the roll call that follows each new lane and each new sink.
 
 mod course;
 mod deaf;
@@ -48,5 +49,5 @@ pub use self::run_times::Timeout;
 pub use self::snapshot::{DispatcherSnapshot, WorkerSnapshot};
 pub use crate::message::HaltOn;
 
-/// Tasks of a kind that are looked at for one message.
+/// Number of tasks of a kind that are looked at for one message.
 const SCAN_MAX: usize = 64;

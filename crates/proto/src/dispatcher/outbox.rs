@@ -1,4 +1,4 @@
-//! What is to be done, until the shell asks for it.
+//! Messages and actions that wait until the shell polls them.
 
 use std::collections::VecDeque;
 
@@ -6,16 +6,17 @@ use super::health::Notice;
 use crate::LaneId;
 use crate::message::{ToSink, ToWorker};
 
-/// Where a message goes.
+/// Destination of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transmit {
-    /// Down a worker's lane.
+    /// To a worker, on its lane.
     Worker(LaneId, ToWorker),
     /// To the sink.
     Sink(ToSink),
 }
 
-/// Messages that are not sent yet, lanes that are not closed yet, and what people should know.
+/// Messages that are not sent yet, lanes that are not closed yet, and notices that are not logged
+/// yet.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     pub(super) transmits: VecDeque<Transmit>,
@@ -24,7 +25,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Drops what a sink that is not connected any more was to be told.
+    /// Drops the messages for a sink that is not connected any more.
     pub(super) fn forget_sink(&mut self) {
         self.transmits.retain(|transmit| !matches!(transmit, Transmit::Sink(_)));
     }

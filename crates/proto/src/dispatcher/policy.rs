@@ -1,20 +1,20 @@
-//! What a job allows its tasks and its workers.
+//! Limits that a job sets for its tasks and its workers.
 
 use std::time::Duration;
 
 use super::{Halt, Timeout};
 use crate::limits::{LOSSES_MAX, ROLL_CALL_GRACE, WORKER_TIMEOUT};
 
-/// What a job allows its tasks and its workers, in each of its stages.
+/// Limits that a job sets for its tasks and its workers, in each of its stages.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
-    /// Number of times that a failed task is tried again.
+    /// Number of times that a failed task is retried.
     pub retries: u32,
     /// Time that an attempt may take; `None` for any.
     pub timeout: Option<Timeout>,
     /// Number of lost workers after which a task is recorded as `lost`.
     pub losses_max: u32,
-    /// Number of failed tasks after which a worker gets no more, as long as there is another one;
+    /// Number of failed tasks after which a worker gets no more, while there is another worker;
     /// `None` for any.
     pub worker_failures_max: Option<u64>,
     /// Silence after which a worker is declared lost, provided the sink was heard meanwhile.

@@ -1,4 +1,4 @@
-//! What becomes of results: received, stored, or to be tried again.
+//! Handling of receipts: results that are received, stored, or to be retried.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ impl Dispatcher {
         self.receive_ahead(received.session, &received.ranges);
         let end = self.dispatched_end();
         let Some(worker) = self.roster.get_mut(received.session) else {
-            // Lost meanwhile; its result made it all the same.
+            // The worker was lost meanwhile; its result arrived all the same.
             self.mark_received(received);
             return;
         };
         (worker.heard, worker.cut, worker.deaf_since) = (now, None, None);
         let before = worker.out.count();
         for range in received.ranges.as_slice() {
-            // What was never dispatched is nobody's: a peer cannot make this loop long.
+            // No task is dispatched beyond the end: a peer cannot make this loop long.
             let range = range.clamped(Seq(0), end);
             worker.out.remove_range(range);
         }
@@ -76,7 +76,7 @@ impl Dispatcher {
             _ => false,
         });
         if !is_news && self.ledger.is_out_at(seq, session) {
-            // It came again, and the worker has had the task again since then.
+            // The report came again, and the worker has had the task again since then.
             return;
         }
         if let Some(worker) = self.roster.get_mut(session)
@@ -91,7 +91,7 @@ impl Dispatcher {
             self.tail.handle_received(now);
             self.note_ends(now, session, 1, 1);
         }
-        // Whatever becomes of the task, this result is of no more use.
+        // This result is not needed any more, whatever the fate of the task.
         self.roster.announce_settled(session, SeqRange::one(seq));
 
         if !is_news {
@@ -107,7 +107,7 @@ impl Dispatcher {
         self.ledger.back_off(seq, now + backoff);
     }
 
-    /// Exponential, with the upper half of it left to chance.
+    /// Returns the wait before a retry: exponential, with the upper half of it left to chance.
     pub(super) fn backoff(&mut self, attempt: Attempt) -> Duration {
         let doublings = attempt.0.saturating_sub(1).min(16);
         let full = (RETRY_BACKOFF_MIN * (1 << doublings)).min(RETRY_BACKOFF_MAX);

@@ -1,9 +1,9 @@
 //! A dispatcher whose tasks are the results of an earlier stage.
 //!
-//! They come in any order, with the seqs that they have in the whole job. A relay that starts anew
-//! knows nothing: which of them its workers still hold, and which are stored, it hears before the
+//! The tasks come in any order, with the seqs that they have in the whole job. A relay that starts
+//! with empty memory hears from its workers and the sink which tasks are held or stored, before the
 //! earlier stage pushes its results again. So a task may be out, or have its record, before it is
-//! here ([`State::Absent`]). What ended in an earlier stage is passed on as it is, and kept until it
+//! here ([`State::Absent`]). A record of an earlier stage is forwarded unchanged, and kept until it
 //! is stored.
 
 use std::sync::Arc;
@@ -17,87 +17,86 @@ use crate::message::Opening;
 use crate::message::{InputEnd, Report, Start, TaskResult, ToSink, ToWorker};
 use crate::{JobId, Payload, Seq, SeqRange, SeqRanges, TaskHash};
 
-/// What a dispatcher knows beside its tasks if it is a relay's.
+/// State of a relay's dispatcher beside its tasks.
 #[derive(Debug, Default)]
 pub(super) struct Relaying {
     /// A job was asked for.
     is_asked: bool,
-    /// None of its tasks was handed out in any stage when it was asked for.
+    /// None of the job's tasks was dispatched in any stage when it was asked for.
     is_untouched: bool,
-    /// Another ventilator goes on with the job, and the sink has not answered that yet.
+    /// Opening by another ventilator that resumes the job, until the sink has answered it.
     reopening: Option<Opening>,
-    /// The sink has opened the job.
+    /// Hello with which the sink has opened the job.
     hello: Option<Hello>,
     was_opened: bool,
-    /// Stored since somebody asked.
+    /// Seqs that were stored since the last report.
     stored: SeqRanges,
-    /// All that the earlier stage will ever send is here.
+    /// All results that the earlier stage will ever send are here.
     is_all_here: bool,
-    /// The sink has said that it has flushed all there is, perhaps before it was known here how much
-    /// that is.
+    /// The sink has sent `Complete`, perhaps before the total was known here.
     is_sink_complete: bool,
     refused: Option<String>,
     /// The refusal was reported.
     is_refusal_told: bool,
-    /// That all is flushed was reported.
+    /// The flush was reported.
     is_flush_told: bool,
-    /// How things stood when that was last reported.
+    /// State of the stage that was last reported.
     told: Option<StageState>,
 }
 
-/// What the stage before is to hear of this one.
+/// Report to the earlier stage.
 #[derive(Debug)]
 pub(crate) enum StageReport {
     /// The sink has opened the job, for the first time or again.
     Opened(Hello),
-    /// The job cannot go on.
+    /// The job cannot be run, for this reason.
     Refused(String),
     /// These records are in the output.
     Stored(SeqRanges),
-    /// How things stand has changed.
+    /// The state of the stage has changed.
     State(StageState),
-    /// The sink has flushed all there is.
+    /// The sink has flushed all records.
     Flushed,
 }
 
-/// How things stand in this stage and in those after it.
+/// State of this stage and of those after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StageState {
     /// Bytes of tasks and records that are kept here until they are stored.
     pub(crate) kept_bytes: u64,
-    /// Records stored so far of tasks that did not do what they should.
+    /// Number of stored records that are neither `ok` nor `skipped`.
     pub(crate) failed: u64,
-    /// The sink says that it cannot write.
+    /// Whether the sink reports that it cannot write.
     pub(crate) is_stuck: bool,
-    /// What results are to carry.
+    /// Data that results are to carry.
     pub(crate) report: Report,
 }
 
-/// What the sink said when it opened the job.
+/// The sink's hello when it opened the job.
 #[derive(Debug)]
 pub(crate) struct Hello {
     pub(crate) job: JobId,
     pub(crate) stored: SeqRanges,
     pub(crate) again: SeqRanges,
-    /// It is the first one that this relay hears.
+    /// Whether it is the first hello that this relay gets.
     pub(crate) is_first: bool,
 }
 
 impl Relaying {
-    /// Is all here that the earlier stage will ever send?
+    /// Returns whether all results that the earlier stage will ever send are here.
     pub(super) fn is_all_here(&self) -> bool {
         self.is_all_here
     }
 }
 
 impl Dispatcher {
-    /// The dispatcher of a relay. The job's id and name, and how it begins, come with the
+    /// Creates the dispatcher of a relay. The job's id, name and start come with the
     /// [opening](Self::handle_opening).
     pub(crate) fn relay(config: DispatcherConfig) -> Self {
         Self::with_source(config, Source::stage())
     }
 
-    /// A ventilator wants the job opened.
+    /// Handles a ventilator's request to open a job.
     pub(crate) fn handle_opening(&mut self, opening: Opening) {
         let Some(relay) = self.source.relaying_mut() else { return };
         relay.is_asked = true;
@@ -109,7 +108,7 @@ impl Dispatcher {
         self.open_job();
     }
 
-    /// Another ventilator goes on with the job.
+    /// Handles the request of another ventilator to resume the job.
     pub(crate) fn handle_reopening(&mut self, opening: Opening) {
         let Some(relay) = self.source.relaying_mut() else { return };
         relay.reopening = Some(opening);
@@ -121,11 +120,11 @@ impl Dispatcher {
         self.open_job();
     }
 
-    /// A result of the earlier stage came: what it made is a task.
+    /// Takes in a result of the earlier stage: its output is a task.
     pub(crate) fn handle_arrival(&mut self, seq: Seq, payload: Payload, origin: TaskHash) {
         self.ledger.reach(SeqRange::one(seq));
-        let is_unheld = self.ledger.arrive(&mut self.roster, seq, payload, origin);
-        if is_unheld && !self.give_up_if_hopeless(seq) {
+        let is_unassigned = self.ledger.arrive(&mut self.roster, seq, payload, origin);
+        if is_unassigned && !self.give_up_if_hopeless(seq) {
             let is_fresh = self.ledger.state(seq) == Some(TaskState::Fresh);
             if !is_fresh || !self.is_due(seq) {
                 self.requeue(seq);
@@ -133,10 +132,10 @@ impl Dispatcher {
         }
     }
 
-    /// A task ended in an earlier stage: its record goes on as it is.
+    /// Takes in the record of a task that ended in an earlier stage, to be forwarded unchanged.
     ///
-    /// A worker may hold the task all the same, of an attempt whose result was lost with a worker of the
-    /// earlier stage: the sink takes what comes first.
+    /// A worker may hold the task nevertheless, of an attempt whose result was lost with a worker
+    /// of the earlier stage: the sink takes the result that comes first.
     pub(crate) fn handle_forwarded(
         &mut self,
         stage: Arc<str>,
@@ -147,16 +146,16 @@ impl Dispatcher {
         self.ledger.forward(&mut self.roster, Forwarded { stage, worker, result });
     }
 
-    /// The job has so many tasks.
+    /// Sets the number of the job's tasks.
     pub(crate) fn handle_total(&mut self, total: u64, end: InputEnd) {
         self.source.end = end;
         self.cut_off(Seq(total));
         self.close_at(Seq(total));
     }
 
-    /// A ventilator may have handed out more than the one that went on with the job, and was
-    /// stopped. The sink takes none of that and will not say what becomes of it: it takes up no
-    /// credit. It is kept, should yet another ventilator go on.
+    /// Cuts off tasks beyond the end. A ventilator may have dispatched more than the one that
+    /// resumed the job, and was stopped. The sink takes none of these and will send no receipt:
+    /// they take up no credit. They are kept, should yet another ventilator resume the job.
     fn cut_off(&mut self, end: Seq) {
         let cut: Vec<Seq> = self.ledger.live_from(end).map(|(seq, _)| seq).collect();
         for seq in cut {
@@ -167,7 +166,7 @@ impl Dispatcher {
         self.roster.values_mut().for_each(|worker| worker.out.remove_range(gone));
     }
 
-    /// What was cut off may be dispatched after all.
+    /// Makes tasks that were cut off available for dispatch again.
     fn take_up_again(&mut self) {
         let idle = self.ledger.live().filter(|(_, entry)| entry.state() == TaskState::Idle);
         for seq in idle.map(|(seq, _)| seq).collect::<Vec<_>>() {
@@ -175,32 +174,32 @@ impl Dispatcher {
         }
     }
 
-    /// The job was cancelled.
+    /// Handles the cancel of the job.
     pub(crate) fn handle_cancelled(&mut self) {
         self.course.stopped = Some(Stopped::Cancelled);
         self.cancel_all();
     }
 
-    /// All that the earlier stage will ever send is here, or not.
+    /// Sets whether all results that the earlier stage will ever send are here.
     pub(crate) fn handle_all_here(&mut self, is_all_here: bool) {
         if let Some(relay) = self.source.relaying_mut() {
             relay.is_all_here = is_all_here;
         }
     }
 
-    /// The first ventilator knows that everything is stored, or has given the job up.
+    /// Notes that the first ventilator knows that everything is stored, or has given the job up.
     pub(crate) fn handle_job_done(&mut self) {
         let refused = self.source.relaying_mut().and_then(|relay| relay.refused.take());
         self.finish(refused.map_or(Ended::Complete, Ended::Refused));
     }
 
-    /// Something that the sink is to hear from the ventilator as it is. It is lost if there is no
-    /// connection: the ventilator says it again after each hello.
+    /// Forwards a message of the ventilator to the sink unchanged. It is lost if there is no
+    /// connection: the ventilator sends it again after each hello.
     pub(crate) fn forward(&mut self, message: ToSink) {
         self.send_sink(message);
     }
 
-    /// The next thing that the stage before is to hear.
+    /// Returns the next report to the earlier stage.
     pub(crate) fn poll_report(&mut self) -> Option<StageReport> {
         let is_all_flushed = self.is_all_flushed();
         let state = StageState {
@@ -211,7 +210,7 @@ impl Dispatcher {
         };
         let relay = self.source.relaying_mut()?;
         if let Some(hello) = relay.hello.take() {
-            // It says all that is stored.
+            // The hello has all stored seqs.
             relay.stored = SeqRanges::new();
             return Some(StageReport::Opened(hello));
         }
@@ -230,21 +229,21 @@ impl Dispatcher {
         is_news.then_some(StageReport::Flushed)
     }
 
-    /// The sink has flushed all there is.
+    /// Returns whether the sink has flushed all records.
     fn is_all_flushed(&self) -> bool {
         let is_sink_complete = self.source.relaying().is_some_and(|relay| relay.is_sink_complete);
-        // There may be more here that was cut off.
+        // Tasks that were cut off may be here.
         is_sink_complete && self.source.total.is_some_and(|total| self.ledger.base().0 >= total)
     }
 
-    /// The sink has flushed all there is; false if that is not for a relay to note.
+    /// Notes that the sink has flushed all records; returns false if this is no relay.
     pub(super) fn note_complete(&mut self) -> bool {
         let Some(relay) = self.source.relaying_mut() else { return false };
         relay.is_sink_complete = true;
         true
     }
 
-    /// May a worker hold a task of the job that this dispatcher did not hand out?
+    /// Returns whether a worker may hold a task of the job that this dispatcher did not dispatch.
     pub(super) fn is_touched(&self) -> bool {
         match self.source.relaying() {
             Some(relay) => !relay.is_untouched || self.ledger.fresh() > Seq(0),
@@ -252,12 +251,12 @@ impl Dispatcher {
         }
     }
 
-    /// Does a relay not know yet which job it is?
+    /// Returns whether this is a relay that does not know its job yet.
     pub(super) fn is_job_unknown(&self) -> bool {
         self.source.relaying().is_some_and(|relay| !relay.was_opened)
     }
 
-    /// How a relay asks for the job, once it knows which.
+    /// Returns the opening with which a relay asks for the job, once it knows which.
     pub(super) fn relayed_opening(&self) -> Option<Opening> {
         let relay = self.source.relaying().filter(|relay| relay.is_asked)?;
         let current = || Opening {
@@ -270,7 +269,8 @@ impl Dispatcher {
         Some(relay.reopening.clone().unwrap_or_else(current))
     }
 
-    /// Is this hello for the job that the relay asked for? From now on it is that of the sink.
+    /// Returns whether this hello is for the job that the relay asked for. The sink's job is the
+    /// relay's from then on.
     pub(super) fn accept_hello(
         &mut self,
         asked: JobId,
@@ -283,7 +283,7 @@ impl Dispatcher {
             && (job == self.config.job || (!relay.was_opened && asked == self.config.job));
         if is_ours {
             relay.reopening.take_if(|reopening| reopening.job == asked);
-            // There was nothing to resume: it is a new job, of which nobody can hold anything.
+            // There was no job to resume: it is a new one, of which no worker can hold a task.
             relay.is_untouched |= job == asked && self.config.start != Start::Anew;
             let is_first = !std::mem::replace(&mut relay.was_opened, true);
             relay.is_sink_complete = false;
@@ -295,16 +295,16 @@ impl Dispatcher {
         is_ours
     }
 
-    /// A relay that is new to a job asks its workers what they hold before it hands out anything:
-    /// an earlier relay may have handed it out.
+    /// Returns whether this is a relay that is new to a job. It calls the roll before it dispatches
+    /// any task: an earlier relay may have dispatched it.
     pub(super) fn is_roll_due(&self) -> bool {
         let is_first = |hello: &Hello| hello.is_first;
         let hello = self.source.relaying().and_then(|relay| relay.hello.as_ref());
         hello.is_some_and(is_first) && self.is_touched()
     }
 
-    /// The relay cannot go on, and says so to whoever is before it. The workers are not told: the
-    /// job may still be resumed.
+    /// Reports a refusal to the earlier stage, if this is a relay. Workers are not told: the job
+    /// may still be resumed.
     pub(super) fn refuse_relayed(&mut self, reason: &str) -> bool {
         let Some(relay) = self.source.relaying_mut() else { return false };
         relay.refused = Some(reason.to_owned());
@@ -318,14 +318,14 @@ impl Dispatcher {
         }
     }
 
-    /// Remembers what was stored, for the earlier stage to be told.
+    /// Remembers stored seqs, to be reported to the earlier stage.
     pub(super) fn note_stored(&mut self, stored: &SeqRanges) {
         if let Some(relay) = self.source.relaying_mut() {
             stored.as_slice().iter().for_each(|range| relay.stored.push_range(*range));
         }
     }
 
-    /// The next records of earlier stages for the sink.
+    /// Returns the next records of earlier stages for the sink.
     pub(super) fn next_forwarded(&mut self) -> Option<Transmit> {
         if self.source.relaying().is_none() || !self.sink.is_open() || !self.sink.is_connected {
             return None;
@@ -340,7 +340,7 @@ impl Dispatcher {
         }))
     }
 
-    /// Stops what runs and gives up what has no result.
+    /// Stops running tasks and gives up those without a result.
     pub(super) fn cancel_all(&mut self) {
         let job = self.config.job;
         for worker in self.roster.values() {

@@ -1,10 +1,11 @@
-//! A job that goes on where an earlier ventilator left it.
+//! A job that is resumed after an earlier ventilator.
 //!
-//! The sink says which job that is and what it has. Then the input is read again, up to where the
-//! earlier ventilator can have been: what is stored is passed over, after the sink has compared
-//! what the tasks were. Only then is the sink asked for its hello a second time, the one that
-//! counts: from here on every seq that it or a worker may speak of is known. What workers still
-//! hold is theirs; the rest waits in the queue until they have said what that is.
+//! The sink reports its job and the stored records. Then the input is read again, up to the last
+//! task that the earlier ventilator can have dispatched: stored tasks are skipped, after the sink
+//! has compared their hashes. Only then is the sink asked for its hello a second time, the one that
+//! counts: from here on every seq that the sink or a worker may name is known. Tasks that workers
+//! still hold stay with them; the others wait in the queue until all workers have answered the roll
+//! call.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,26 +18,26 @@ use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHas
 #[derive(Debug)]
 pub(super) struct Resume {
     pub(super) phase: Phase,
-    /// What the sink had stored, for tasks that were not read when it said so.
+    /// Seqs that the sink had stored, of tasks that were not read at that time.
     known: SeqSet,
-    /// No task from here on has or had a record, as far as is known.
+    /// Seq from which on no task is known to have or have had a record.
     known_end: Seq,
-    /// The sink has compared all tasks below this.
+    /// The sink has compared all tasks below this seq.
     verified: Seq,
-    /// What the tasks from there on are, as far as they are read and below the known end.
+    /// Hashes of the tasks from there on, as far as they are read and below the known end.
     unverified: VecDeque<TaskHash>,
-    /// So many of these it was sent.
+    /// Number of leading `unverified` hashes already sent to the sink.
     sent: usize,
-    /// What is out or received of tasks that were not read yet.
+    /// State of tasks that are out or received and were not read yet.
     ahead: BTreeMap<(Seq, SessionId), Ahead>,
-    /// How much was read at the last beat.
+    /// Number of tasks that were read at the last heartbeat.
     read: Seq,
 }
 
-/// What became of a task that was not read yet.
+/// State of a task that was not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ahead {
-    /// A worker has it.
+    /// A worker holds the task.
     Out,
     /// The sink has that worker's result.
     Received,
@@ -44,13 +45,13 @@ enum Ahead {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The sink has not said which job it is.
+    /// The sink has not reported its job yet.
     Asking,
-    /// The input is read up to where the earlier ventilator can have been.
+    /// The input is read up to the last task that the earlier ventilator can have dispatched.
     Reading,
-    /// All is read; what the sink has now is what counts.
+    /// All is read; the next hello of the sink counts.
     AskingAgain,
-    /// The job goes on.
+    /// The job runs.
     Going,
 }
 
@@ -76,17 +77,17 @@ impl Resume {
         self.known_end = ends.fold(self.known_end, Seq::max);
     }
 
-    /// Did the sink have this task's record before it was read?
+    /// Returns whether the sink had this task's record before the task was read.
     pub(super) fn is_known(&self, seq: Seq) -> bool {
         self.known.contains(seq)
     }
 
-    /// Has the sink compared all that was read and that it has to?
+    /// Returns whether the sink has compared all tasks that were read and need it.
     pub(super) fn is_all_verified(&self) -> bool {
         self.unverified.is_empty()
     }
 
-    /// Tasks that may be read before the sink has compared more.
+    /// Returns the number of tasks that may be read before the sink has compared more.
     pub(super) fn room(&self) -> u64 {
         let unverified = self.unverified.len() as u64;
         (UNSETTLED_TASKS_MAX + READ_AHEAD_TASKS_MAX).saturating_sub(unverified)
@@ -94,29 +95,29 @@ impl Resume {
 }
 
 impl Dispatcher {
-    /// Is it not yet known where the job stands?
+    /// Returns whether the state of the job is not known yet.
     #[must_use]
     pub fn is_resuming(&self) -> bool {
         self.source.resume().is_some_and(|resume| resume.phase != Phase::Going)
     }
 
-    /// Did another ventilator begin the job?
+    /// Returns whether another ventilator began the job.
     pub(super) fn is_resumed(&self) -> bool {
         self.source.resume().is_some()
     }
 
-    /// Has the sink not said yet which job it is?
+    /// Returns whether the sink has not reported its job yet.
     pub(super) fn is_asking(&self) -> bool {
         self.source.resume().is_some_and(|resume| resume.phase == Phase::Asking)
     }
 
-    /// Does the sink's hello not count yet?
+    /// Returns whether the sink's hello does not count yet.
     pub(super) fn is_reading_again(&self) -> bool {
         let phase = self.source.resume().map(|resume| resume.phase);
         matches!(phase, Some(Phase::Asking | Phase::Reading))
     }
 
-    /// A worker holds these, some of which may not have been read yet.
+    /// Notes that a worker holds these tasks, some of which may not have been read yet.
     pub(super) fn hold_ahead(&mut self, session: SessionId, held: &SeqSet) {
         let end = self.ledger.end();
         let Some(resume) = self.source.resume_mut() else { return };
@@ -127,7 +128,7 @@ impl Dispatcher {
         }
     }
 
-    /// The sink has a result of a task that was not read yet.
+    /// Notes that the sink has results of tasks that were not read yet.
     pub(super) fn receive_ahead(&mut self, session: SessionId, ranges: &SeqRanges) {
         let Some(resume) = self.source.resume_mut() else { return };
         for ((seq, holder), state) in &mut resume.ahead {
@@ -137,7 +138,7 @@ impl Dispatcher {
         }
     }
 
-    /// A worker no longer holds tasks that were not read yet: all of them, or these.
+    /// Notes that a worker no longer holds tasks that were not read yet: all of them, or these.
     pub(super) fn release_ahead(&mut self, session: SessionId, ranges: Option<&SeqRanges>) {
         let Some(resume) = self.source.resume_mut() else { return };
         let is_meant = |seq| ranges.is_none_or(|ranges| ranges.contains(seq));
@@ -146,7 +147,7 @@ impl Dispatcher {
         });
     }
 
-    /// The task that was just read may have been out all the time, at more than one worker.
+    /// Assigns a task that was just read to the workers that have held it all the time.
     pub(super) fn adopt_ahead(&mut self, seq: Seq) {
         let Some(resume) = self.source.resume_mut() else { return };
         let of_it = (seq, SessionId(0))..=(seq, SessionId(u64::MAX));
@@ -169,12 +170,13 @@ impl Dispatcher {
         }
     }
 
-    /// Must even tasks that were never dispatched wait for the roll call? Somebody may hold them.
+    /// Returns whether even tasks that were never dispatched wait for the roll call, since a worker
+    /// may hold them.
     pub(super) fn is_fresh_held(&self) -> bool {
         self.source.may_be_held() && self.roll.call.is_some()
     }
 
-    /// A task of the input was read: is its record stored already?
+    /// Returns whether the record of a task that was just read is stored already.
     pub(super) fn read_again(&mut self, seq: Seq, payload: &[u8]) -> bool {
         let Some(resume) = self.source.resume_mut() else { return false };
         if seq < resume.known_end {
@@ -183,7 +185,7 @@ impl Dispatcher {
         resume.is_known(seq)
     }
 
-    /// The sink has stored what was not read yet.
+    /// Notes stored seqs of tasks that were not read yet.
     pub(super) fn learn_beyond(&mut self, stored: &SeqRanges) {
         let end = self.ledger.end();
         let Some(resume) = self.source.resume_mut() else { return };
@@ -193,10 +195,10 @@ impl Dispatcher {
         }
     }
 
-    /// The sink's hello, before the one that counts.
+    /// Handles a hello of the sink before the one that counts.
     pub(super) fn handle_early_hello(&mut self, job: JobId, stored: &SeqRanges, again: &SeqRanges) {
         let Some(resume) = self.source.resume_mut() else { return };
-        // It is asked by its own id from now on: whatever was to be dropped is dropped.
+        // The sink is asked by its own job's id from now on: messages for another id are dropped.
         self.config.job = job;
         self.config.start = Start::Anew;
         if resume.phase == Phase::Asking {
@@ -204,12 +206,12 @@ impl Dispatcher {
             resume.learn(stored, again);
         }
         self.compare_again();
-        // It was said of the job by another id.
+        // The close was sent with another id.
         self.send_close();
         self.end_reading(false);
     }
 
-    /// What the sink was sent before may be lost, or its answer.
+    /// Compares again: messages to the sink, or its answers, may be lost.
     pub(super) fn compare_again(&mut self) {
         if let Some(resume) = self.source.resume_mut() {
             resume.sent = 0;
@@ -227,7 +229,7 @@ impl Dispatcher {
         self.finish_if_complete();
     }
 
-    /// The next part of the input for the sink to compare.
+    /// Returns the next part of the input for the sink to compare.
     pub(super) fn next_inputs(&mut self) -> Option<ToSink> {
         if !self.sink.is_connected {
             return None;
@@ -244,7 +246,7 @@ impl Dispatcher {
         Some(ToSink::Inputs { job: self.config.job, from, hashes: hashes.into() })
     }
 
-    /// An input that gives nothing more for a while has given all that there was before.
+    /// Ends the reading of an input that gives no task for a while: it has given all earlier tasks.
     pub(super) fn end_idle_reading(&mut self) {
         let end = self.ledger.end();
         let Some(resume) = self.source.resume_mut() else { return };
@@ -261,7 +263,7 @@ impl Dispatcher {
             self.course.ended.get_or_insert(Ended::Refused(format!(
                 "the input is not the one that this job began with: it has {total} {tasks}, and the \
                  output has records up to task {end}; give the same input, or --overwrite without \
-                 --resume to begin anew",
+                 --resume to start over",
                 tasks = if total == 1 { "task" } else { "tasks" },
                 end = resume.known_end.0,
             )));
@@ -273,13 +275,13 @@ impl Dispatcher {
         }
     }
 
-    /// The hello that counts has come: everything that was read may be held by somebody.
+    /// Resumes the job with the hello that counts: any task that was read may be held by a worker.
     pub(super) fn resume(&mut self, stored: &SeqRanges) {
         if let Some(resume) = self.source.resume_mut() {
             resume.phase = Phase::Going;
         }
         self.learn_beyond(stored);
-        // No ventilator had more than these under way.
+        // No ventilator had more than these out.
         let known = self.ledger.live().filter(|(_, entry)| entry.state() != TaskState::GivenUp);
         let fresh =
             |(seq, entry): (Seq, &Entry)| (entry.state() == TaskState::Fresh).then_some(seq);
@@ -289,7 +291,7 @@ impl Dispatcher {
         }
     }
 
-    /// What a worker holds must be what the input says.
+    /// Checks that the tasks a worker holds are those of the input.
     pub(super) fn is_input(
         &mut self,
         unfinished: &SeqRanges,
@@ -309,7 +311,7 @@ impl Dispatcher {
             entry.is_some_and(|entry| entry.hash() != **hash)
         };
         let Some((seq, _)) = held.iter().zip(hashes).find(differs) else { return true };
-        // The job can still be resumed with the right input: nobody is told that it is over.
+        // The job can still be resumed with the right input: workers do not hear that it is over.
         self.course.ended = Some(Ended::Refused(changed_input(seq)));
         false
     }

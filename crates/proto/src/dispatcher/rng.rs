@@ -1,4 +1,4 @@
-//! Chance, from a seed.
+//! Random numbers from a seed.
 
 /// A small generator of our own to keep entropy out of the machine: SplitMix64, by Steele, Lea and
 /// Flood (2014).

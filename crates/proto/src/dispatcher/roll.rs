@@ -1,28 +1,28 @@
-//! The roll call: which workers have yet to say what they hold.
+//! The roll call: the workers that have yet to report the tasks they hold.
 
 use std::collections::BTreeSet;
 
 use crate::{CallId, SessionId, Time};
 
-/// The roll call of all workers, and the ids of all calls.
+/// Roll call of all workers, and the ids of all calls.
 #[derive(Debug)]
 pub(super) struct Roll {
-    /// The sink is new, or this ventilator: nothing is run again that may be held by a worker that
-    /// has not answered.
+    /// Set while the sink or this ventilator is new: no task is dispatched again that a worker may
+    /// hold which has not answered.
     pub(super) call: Option<Call>,
     pub(super) next_call: CallId,
     /// An answer has shown that two workers may hold the same task.
     pub(super) is_doubled: bool,
 }
 
-/// A roll call that is not over.
+/// Roll call that is not over.
 #[derive(Debug)]
 pub(super) struct Call {
-    /// When it is over at the latest.
+    /// Time at which the call is over at the latest.
     pub(super) until: Time,
     /// Sessions that should answer, as far as is known.
     pub(super) expected: BTreeSet<SessionId>,
-    /// There may be others.
+    /// There may be other workers.
     pub(super) is_open_ended: bool,
 }
 

@@ -10,9 +10,9 @@ use crate::{LaneId, SeqRange, SessionId};
 pub(super) struct Roster {
     workers: BTreeMap<SessionId, Worker>,
     sessions: BTreeMap<LaneId, SessionId>,
-    /// Sessions that are to be told what is settled.
+    /// Sessions to which settled seqs are to be announced.
     to_settle: Vec<SessionId>,
-    /// A worker is kept free of all but a suspect.
+    /// A worker is kept free of all tasks but a suspect.
     pub(super) has_reserved: bool,
     /// A worker is set aside.
     pub(super) has_aside: bool,
@@ -74,7 +74,7 @@ impl Roster {
         self.sessions.keys().copied()
     }
 
-    /// The session of the worker on a lane.
+    /// Returns the session of the worker on a lane.
     pub(super) fn session(&self, lane: LaneId) -> Option<SessionId> {
         self.sessions.get(&lane).copied()
     }
@@ -99,7 +99,7 @@ impl Roster {
         Some(worker)
     }
 
-    /// Notes seqs that a worker is to be told are settled.
+    /// Notes settled seqs that are to be announced to a worker.
     pub(super) fn announce_settled(&mut self, session: SessionId, range: SeqRange) {
         let Some(worker) = self.workers.get_mut(&session) else { return };
         if worker.settled.is_empty() {
@@ -108,7 +108,7 @@ impl Roster {
         worker.settled.push_range(range);
     }
 
-    /// Notes that a worker is to be told how far everything is settled.
+    /// Notes that the lowest unsettled seq is to be announced to a worker.
     pub(super) fn announce_base(&mut self, session: SessionId) {
         if self.workers.get(&session).is_some_and(|worker| worker.settled.is_empty()) {
             self.to_settle.push(session);

@@ -1,29 +1,30 @@
-//! How long tasks take, for timeouts that are a percentage of it.
+//! Run times of tasks, for timeouts that are a percentage of them.
 
 use std::time::Duration;
 
-/// How long an attempt may take.
+/// Longest run time of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Timeout {
-    /// So long.
+    /// A fixed time.
     After(Duration),
-    /// So many percent of the median of the attempts so far; GNU parallel's `--timeout N%`.
+    /// Percentage of the median run time of the attempts so far; GNU parallel's `--timeout N%`.
     Percent(f64),
 }
 
-/// The medians of the latest results, batch by batch.
+/// Medians of the latest results, batch by batch.
 #[derive(Debug, Default)]
 pub(super) struct RunTimes {
     latest_us: Vec<u64>,
     next: usize,
-    /// The timeout that workers were last told, in microseconds, where it moves.
+    /// Timeout last announced to the workers, in microseconds; `None` unless it follows the median
+    /// run time.
     pub(super) told_limit_us: Option<u64>,
 }
 
-/// Batches that count.
+/// Number of batches that count.
 const LATEST_MAX: usize = 255;
 
-/// A median of fewer says nothing.
+/// Number of batches below which there is no median.
 const LATEST_MIN: usize = 3;
 
 impl RunTimes {
@@ -36,7 +37,7 @@ impl RunTimes {
         }
     }
 
-    /// What a timeout is at the moment, in microseconds.
+    /// Returns the present limit of a timeout, in microseconds.
     pub(super) fn limit_us(&self, timeout: Timeout) -> Option<u64> {
         match timeout {
             Timeout::After(limit) => Some(u64::try_from(limit.as_micros()).unwrap_or(u64::MAX)),
@@ -45,7 +46,7 @@ impl RunTimes {
                 let mut sorted = self.latest_us.clone();
                 let middle = sorted.len() / 2;
                 let (_, median, _) = sorted.select_nth_unstable(middle);
-                // Nobody means to stop what is done in no time: the clock is coarse there.
+                // A task that ends at once is not to be stopped: the clock is coarse there.
                 Some((*median as f64 * percent / 100.0).max(1_000.0) as u64)
             }
         }

@@ -1,4 +1,4 @@
-//! What the dispatcher knows of the sink.
+//! The sink as the dispatcher knows it.
 
 use crate::limits::SINK_SILENCE_MAX;
 use crate::message::Report;
@@ -6,22 +6,22 @@ use crate::{SessionId, Time};
 
 #[derive(Debug, Default)]
 pub(super) struct SinkLink {
-    /// Our connection to it stands.
+    /// The connection to the sink stands.
     pub(super) is_connected: bool,
     is_receipts_connected: bool,
-    /// The sink that has opened the job, and whose receipts arrive.
+    /// The sink has opened the job, and its receipts arrive.
     open: bool,
     session: Option<SessionId>,
     pub(super) report: Report,
     pub(super) heard: Time,
     pub(super) held_bytes: u64,
-    /// It says that it cannot write.
+    /// The sink reports that it cannot write.
     pub(super) is_stuck: bool,
     pub(super) failed: u64,
 }
 
 impl SinkLink {
-    /// Has the sink opened the job, and can it tell us what becomes of it?
+    /// Returns whether the sink has opened the job and its receipts can arrive.
     pub(super) fn is_open(&self) -> bool {
         self.open
     }
@@ -37,11 +37,11 @@ impl SinkLink {
     pub(super) fn reset_incoming(&mut self, now: Time, is_connected: bool) {
         self.is_receipts_connected = is_connected;
         self.heard = now;
-        // Receipts may have been lost: its hello has to come first again.
+        // Receipts may have been lost: the sink's hello has to come first again.
         self.open = false;
     }
 
-    /// Is this another sink than the one before?
+    /// Returns whether this is another sink than the one before.
     pub(super) fn handle_hello(&mut self, now: Time, session: SessionId, report: Report) -> bool {
         self.open = true;
         self.heard = now;

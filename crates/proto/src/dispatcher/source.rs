@@ -1,25 +1,25 @@
-//! Where the tasks come from: the user's input, or an earlier stage.
+//! Source of the tasks: the user's input, or an earlier stage.
 
 use super::relay::Relaying;
 use super::resume::Resume;
 use crate::message::InputEnd;
 
-/// Where the tasks come from, and how many there are.
+/// Source of the tasks, and their number.
 #[derive(Debug)]
 pub(super) struct Source {
     /// Number of tasks, once it is known.
     pub(super) total: Option<u64>,
-    /// Why that is the total.
+    /// Reason for the total.
     pub(super) end: InputEnd,
     kind: Kind,
 }
 
 #[derive(Debug)]
 enum Kind {
-    /// They are read from the input, in the order of their seqs. If the job is resumed, an earlier
-    /// ventilator has dispatched some of them.
+    /// The tasks are read from the input, in the order of their seqs. If the job is resumed, an
+    /// earlier ventilator has dispatched some of them.
     Input(Option<Resume>),
-    /// They are an earlier stage's results, and come in any order.
+    /// The tasks are an earlier stage's results, and come in any order.
     Stage(Box<Relaying>),
 }
 
@@ -47,7 +47,7 @@ impl Source {
         }
     }
 
-    /// There was nothing to resume: it is a new job.
+    /// Notes that there was no job to resume: it is a new one.
     pub(super) fn forget_resume(&mut self) {
         if let Kind::Input(resume) = &mut self.kind {
             *resume = None;
@@ -68,8 +68,8 @@ impl Source {
         }
     }
 
-    /// May a worker hold a task that was not dispatched from here? Then nothing is dispatched before the
-    /// roll call is over.
+    /// Returns whether a worker may hold a task that this dispatcher did not dispatch. Then no task
+    /// is dispatched before the roll call is over.
     pub(super) fn may_be_held(&self) -> bool {
         match &self.kind {
             Kind::Input(resume) => resume.is_some(),
@@ -77,17 +77,18 @@ impl Source {
         }
     }
 
-    /// Is the sink told of a task that is given up at once, and not when its turn comes?
+    /// Returns whether a task that is given up is sent to the sink at once, and not when its turn
+    /// comes.
     pub(super) fn has_no_order(&self) -> bool {
         matches!(self.kind, Kind::Stage(_))
     }
 
-    /// May records be stored of tasks that were not heard of?
+    /// Returns whether records may be stored of tasks that are not known here.
     pub(super) fn may_be_stored_before(&self) -> bool {
         matches!(self.kind, Kind::Stage(_))
     }
 
-    /// Will nothing come any more that has not come?
+    /// Returns whether no more tasks will come.
     pub(super) fn is_over(&self) -> bool {
         match &self.kind {
             Kind::Input(_) => self.total.is_some(),

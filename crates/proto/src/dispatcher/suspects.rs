@@ -1,4 +1,5 @@
-//! Who gets what has to be seen to: suspects, what failed elsewhere, what is too large for some.
+//! Choice of workers for special tasks: suspects, tasks that failed elsewhere, and tasks that are
+//! too large for some workers.
 
 use super::health::Trust;
 use super::worker::Worker;
@@ -13,7 +14,7 @@ use super::marks::Elsewhere;
 impl Dispatcher {
     pub(super) fn dispatch_special(&mut self, now: Time) -> Option<Transmit> {
         if self.roll.call.is_some() {
-            // Somebody may have them.
+            // A worker may hold them.
             return None;
         }
         if self.roster.has_reserved || self.ledger.waiting().is_special() {
@@ -28,8 +29,8 @@ impl Dispatcher {
         if self.roster.has_aside { self.dispatch_probe(now) } else { None }
     }
 
-    /// A suspect whose next loss would be its last goes to a worker that holds nothing else, and
-    /// that gets nothing else until it has ended.
+    /// Dispatches a suspect whose next loss would be its last, to a worker that holds no task and
+    /// gets no other until this one has ended.
     fn dispatch_alone(&mut self, now: Time) -> Option<Transmit> {
         let seqs = self.ledger.waiting().alone.iter().copied().take(SCAN_MAX);
         let mut seqs = seqs.filter(|seq| self.may_go(*seq));
@@ -48,11 +49,12 @@ impl Dispatcher {
         self.dispatch_seqs(now, session, &[seq])
     }
 
-    /// Keeps workers free of all else for suspects that are to run alone: those that run one, and
-    /// those that will be empty soonest. Not more than half of them, unless nothing else waits.
+    /// Keeps workers free of other tasks for suspects that are to run alone: those that run one,
+    /// and those that will be empty soonest. Not more than half of the workers, unless no other
+    /// task waits.
     fn reserve(&mut self, next: Option<Seq>) {
         let is_else = self.ledger.waiting().count() > self.ledger.waiting().alone.len() as u64
-            // What is queued somewhere waits too, and would come back from there.
+            // A task in a worker's queue waits too, and would be requeued from there.
             || self.roster.values().any(|worker| worker.out.count() > worker.window.slots())
             || !self.ledger.waiting().large.is_empty()
             || (self.ledger.fresh_room() > 0 && !self.is_fresh_held());
@@ -62,7 +64,8 @@ impl Dispatcher {
         let (mut free, mut kept) = (Vec::new(), 0);
         for (session, worker) in &self.roster {
             count += usize::from(worker.is_usable());
-            // What it runs may have been received meanwhile, or be another's.
+            // The suspect that it runs may have been received meanwhile, or be assigned to another
+            // worker.
             let is_running = worker.is_reserved && self.has_suspect(*session, worker);
             kept += usize::from(is_running);
             if worker.is_usable() && !is_running && worker.fits(bytes) {
@@ -85,8 +88,8 @@ impl Dispatcher {
         }
     }
 
-    /// A suspect with losses to spare goes where no other suspect is; beside another one only if
-    /// slots would stay idle otherwise.
+    /// Dispatches a suspect with losses to spare where no other suspect is; beside another one only
+    /// if slots would stay idle otherwise.
     fn dispatch_beside(&mut self, now: Time) -> Option<Transmit> {
         let is_else = self.ledger.waiting().count() > self.ledger.waiting().beside.len() as u64
             || (self.ledger.fresh_room() > 0 && !self.is_fresh_held());
@@ -113,19 +116,20 @@ impl Dispatcher {
         None
     }
 
-    /// What failed somewhere goes to a worker at which it did not.
+    /// Dispatches a task that failed at some worker to one at which it did not.
     fn dispatch_elsewhere(&mut self, now: Time) -> Option<Transmit> {
         let seqs = self.ledger.waiting().elsewhere.keys().copied();
         self.dispatch_choosy(now, seqs.take(SCAN_MAX).collect())
     }
 
-    /// What is too large for some workers goes to another.
+    /// Dispatches a task that is too large for some workers to another one.
     fn dispatch_large(&mut self, now: Time) -> Option<Transmit> {
         let seqs = self.ledger.waiting().large.keys().copied();
         self.dispatch_choosy(now, seqs.take(SCAN_MAX).collect())
     }
 
-    /// The first of these that somebody may have, and what follows and may go there too.
+    /// Dispatches the first of these tasks that some worker may have, and those after it that may
+    /// go to the same worker.
     fn dispatch_choosy(&mut self, now: Time, seqs: Vec<Seq>) -> Option<Transmit> {
         if seqs.is_empty() || self.hungry().next().is_none() {
             return None;
@@ -157,8 +161,8 @@ impl Dispatcher {
         self.dispatch_seqs(now, session, &chosen)
     }
 
-    /// Is it the task's last attempt, and is there another worker at which it has not failed and of
-    /// which more is to be hoped?
+    /// Returns whether it is the task's last attempt, and there is a more promising worker at which
+    /// it has not failed.
     fn is_better_kept(&self, seq: Seq, worker: &Worker) -> bool {
         let trust = worker.health.trust();
         if self.has_retry(seq) || trust == Trust::Well {
@@ -177,13 +181,13 @@ impl Dispatcher {
         })
     }
 
-    /// Workers that should be given something now.
+    /// Returns the workers that should be given tasks now.
     fn hungry(&self) -> impl Iterator<Item = (SessionId, &Worker)> {
         let workers = self.roster.iter().filter(|(_, worker)| worker.is_hungry(self.room(worker)));
         workers.map(|(session, worker)| (*session, worker))
     }
 
-    /// Sends these tasks to a worker.
+    /// Dispatches these tasks to a worker.
     pub(super) fn dispatch_seqs(
         &mut self,
         now: Time,
@@ -198,18 +202,18 @@ impl Dispatcher {
         self.send_tasks(now, session, shipment, was_idle)
     }
 
-    /// The largest payload that all workers take.
+    /// Updates the size of the largest payload that all workers take.
     pub(super) fn learn_sizes(&mut self) {
         let all = self.roster.values().map(|worker| worker.payload_bytes_max);
         let least = all.min().unwrap_or(u64::MAX);
         if std::mem::replace(&mut self.roster.payload_bytes_min, least) < least {
-            // What was too large for whoever is gone is not for those who stay.
+            // A task that was too large for a worker that is gone may fit those that stay.
             let seqs: Vec<Seq> = self.ledger.waiting().large.keys().copied().collect();
             seqs.into_iter().for_each(|seq| self.requeue(seq));
         }
     }
 
-    /// Looks again at what waits for a certain worker: there may be none.
+    /// Checks the tasks that wait for a certain worker again: there may be none.
     pub(super) fn review_waiting(&mut self, now: Time) {
         let waiting: Vec<(Seq, Option<Time>)> =
             self.ledger.waiting().elsewhere.iter().map(|(seq, until)| (*seq, *until)).collect();
@@ -247,7 +251,7 @@ impl Dispatcher {
         }
     }
 
-    /// Why a task cannot be sent to anybody.
+    /// Returns the reason why a task cannot be sent to any worker.
     fn too_large(&self, bytes: u64) -> String {
         let workers = self.roster.values().filter(|worker| worker.is_usable());
         let largest = workers.max_by_key(|worker| worker.message_bytes_max);

@@ -1,13 +1,13 @@
-//! Who gets how much when little is left, and who gives back what.
+//! Sharing of tasks when few are left: who gets how many, and who hands back some.
 //!
-//! While much waits, every worker gets what its window has room for. When what waits is so little
-//! that it matters who gets it, a worker holds no more than its share, by its speed, of all that is
-//! left; one that is much slower than the others gets nothing that they would sooner be through
-//! with; and when nothing waits and somebody runs dry, those whose queues are longer than their
-//! share are asked to hand back the rest.
+//! While many tasks wait, every worker gets as many as its window has room for. When so few wait
+//! that it matters who gets them, a worker holds no more than its share, by its speed, of all that
+//! are left; one that is much slower than the others gets none that the others would finish sooner;
+//! and when no task waits and a worker is starved, workers whose queues are longer than their share
+//! are asked to hand back the rest.
 //!
-//! All of it goes by estimates, so none of it is final: whoever waits for something that does not
-//! come is looked at again ([`Tail::look`]).
+//! All of this rests on estimates, so no decision is final: a worker that waits for tasks that do
+//! not come is checked again ([`Tail::next_check`]).
 
 use std::time::Duration;
 
@@ -17,55 +17,55 @@ use crate::limits::{CREDIT_BYTES_MAX, HELD_BYTES_MAX};
 use crate::message::ToWorker;
 use crate::{CallId, SeqRange, SeqRanges, SessionId, Time};
 
-/// Tasks that wait beyond which there is no hurry to share them out finely.
+/// Number of waiting tasks beyond which there is no hurry to share them out finely.
 const WAITING_MAX: u64 = 1 << 14;
 
-/// Near the known end of the input a worker holds at most this part of its share, so that there is
-/// something left to even out with.
+/// Part of its share that a worker holds at most near the known end of the input, so that some
+/// tasks are left to even out with.
 const PART_NEAR_END: f64 = 0.5;
 
-/// A worker is slow if its tasks take so many times as long as the others'. What is less can be
-/// chance, and would gain little.
+/// Ratio of run times from which a worker is slow, compared with the others. A lower ratio can be
+/// chance, and little would be gained.
 const SLOW_MIN: f64 = 2.0;
 
-/// A slow worker's next task is expected to take longer than its tasks do on the average, by so many
-/// standard deviations: to wait for it costs everybody's time, to leave it idle only its own.
+/// Standard deviations by which a slow worker's next task is expected to exceed the worker's mean:
+/// to wait for that task costs the time of all workers, to leave this one idle only its own.
 const SLOW_DEVIATIONS: f64 = 2.0;
 
-/// The weight of the latest results in a worker's pace, in tasks.
+/// Weight of the latest results in a worker's pace, in tasks.
 const PACE_TASKS: f64 = 32.0;
 
-/// The weight of the latest results in the spread, in batches.
+/// Weight of the latest results in the spread, in batches.
 const SPREAD_BATCHES: f64 = 64.0;
 
-/// The weight of the latest results in their size, where that falls.
+/// Weight of the latest results in their size, where that falls.
 const RESULT_GAIN: f64 = 0.1;
 
-/// The travel time of a task and its receipt, before it is known.
+/// Travel time of a task and its receipt, before it is known.
 const TRAVEL_UNKNOWN: Duration = Duration::from_millis(1);
 
-/// Less work than this is not worth a message of its own.
+/// Least work that is worth a message of its own.
 const WORTH_MIN: Duration = Duration::from_millis(1);
 
-/// A task that takes less is short: it comes and goes with many others.
+/// Longest run time of a short task: such tasks come and go with many others.
 const SHORT_MAX: Duration = Duration::from_micros(100);
 
-/// A worker with short tasks may be silent for so long, and is not slow: it waits for others who
-/// share its cores.
+/// Silence for which a worker with short tasks is not slow: it waits for other workers that share
+/// its cores.
 const SILENCE_MIN: Duration = Duration::from_millis(100);
 
-/// Two recalls from a worker are so far apart, and four times the travel time.
+/// Shortest time between two recalls from a worker, beside four times the travel time.
 const RECALL_GAP: Duration = Duration::from_millis(1);
 
-/// Nothing is recalled before so long after the last task went out, unless the input has ended:
-/// more may be on its way.
+/// Time after the last dispatch before which no task is recalled, unless the input has ended: more
+/// tasks may be on their way.
 const STARVED_MIN: Duration = Duration::from_millis(1);
 
-/// Looking for something to recall costs about a microsecond for a hundred workers: so long is
-/// waited for each of them before the next look.
+/// Time for each worker that passes between two checks for tasks to recall: a check costs about a
+/// microsecond for a hundred workers.
 const CHECK_GAP: Duration = Duration::from_micros(1);
 
-/// How long a task takes at a worker. Failed attempts that are tried again say nothing of it.
+/// Run time of tasks at a worker. Failed attempts that are retried do not count.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
     us: f64,
@@ -73,7 +73,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// So many tasks took so long each.
+    /// Adds `count` results with a mean run time of `mean_us` µs.
     pub(super) fn add(&mut self, count: u64, mean_us: u64, spread: &mut Spread) {
         if count == 0 {
             return;
@@ -82,36 +82,36 @@ impl Pace {
             spread.add(count, mean_us as f64 / us);
         }
         self.tasks += count as f64;
-        // What takes no time by a clock of microseconds takes some.
+        // A task that takes no time by a clock of microseconds takes some.
         let newest = mean_us.max(1) as f64;
         self.us += (newest - self.us) * (count as f64 / self.tasks);
         self.tasks = self.tasks.min(PACE_TASKS);
     }
 
-    /// The faster one first; one that nobody knows is tried before all.
+    /// Orders the faster pace first; an unknown one is tried before all.
     pub(super) fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.us.total_cmp(&other.us)
     }
 
-    /// The time a task takes, once there is something to go by.
+    /// Returns the usual run time of a task, once it is known.
     pub(super) fn usual(&self) -> Option<Duration> {
         self.us().map(|us| Duration::from_micros(us as u64))
     }
 
-    /// Tasks that are so little work together that to share them out would cost more. A few short
-    /// ones are no reason to believe it.
+    /// Returns the number of tasks that are so little work together that to share them out would
+    /// cost more. A few short tasks are no reason to believe it.
     pub(super) fn least_worth(&self) -> Option<u64> {
         let is_known = self.tasks >= PACE_TASKS;
         is_known.then(|| (WORTH_MIN.as_micros() as f64 / self.us) as u64)
     }
 
-    /// Microseconds a task, once there is something to go by.
+    /// Returns the run time of a task in microseconds, once it is known.
     pub(super) fn us(&self) -> Option<f64> {
         (self.tasks > 0.0).then_some(self.us)
     }
 }
 
-/// How much tasks differ from one another, whoever runs them.
+/// Spread of run times between tasks, independent of the worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Spread {
     variance: f64,
@@ -119,7 +119,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// So many tasks took so many times as long as is usual.
+    /// Adds `count` tasks that took `ratio` times the usual run time.
     fn add(&mut self, count: u64, ratio: f64) {
         self.batches += 1.0;
         let newest = (ratio - 1.0).powi(2) * count as f64;
@@ -127,27 +127,27 @@ impl Spread {
         self.batches = self.batches.min(SPREAD_BATCHES);
     }
 
-    /// The standard deviation, in parts of the mean.
+    /// Returns the standard deviation, as a part of the mean.
     fn deviation(&self) -> f64 {
         self.variance.sqrt()
     }
 }
 
-/// When to look again, and whether there is anything to recall.
+/// Time of the next check, and facts to decide whether to recall tasks.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     pub(super) spread: Spread,
-    /// How long a task takes, whoever runs it.
+    /// Run time of a task at any worker.
     pace: Pace,
-    /// Bytes of its result.
+    /// Bytes of the result of a task.
     result_bytes: f64,
-    /// When a result came or a task went out last.
+    /// Last progress: a result arrived, or a task was dispatched.
     last_progress: Time,
-    /// Nothing has waited since then.
+    /// Time since which no task has waited.
     starved_since: Option<Time>,
-    /// The next look for something to recall, at the earliest.
+    /// Earliest time of the next check for tasks to recall.
     next_check_min: Time,
-    /// Somebody waits, and at this time it may have been for too long.
+    /// Time at which a waiting worker may have waited for too long.
     next_check: Option<Time>,
 }
 
@@ -156,15 +156,15 @@ impl Tail {
         self.last_progress = now;
     }
 
-    /// So many tasks took so long each, and their results have so many bytes together.
+    /// Records `count` results with a mean run time of `mean_us` µs and `bytes` bytes in total.
     pub(super) fn handle_results(&mut self, count: u64, mean_us: u64, bytes: u64) {
         self.pace.add(count, mean_us, &mut Spread::default());
         let each = bytes as f64 / count.max(1) as f64;
         self.result_bytes = each.max(self.result_bytes + RESULT_GAIN * (each - self.result_bytes));
     }
 
-    /// Tasks that are so little work together that to share them out would cost more, as long as
-    /// their results are small.
+    /// Returns the number of tasks that are so little work together that to share them out would
+    /// cost more, as long as their results are small.
     pub(super) fn least_worth(&self) -> u64 {
         let results = CREDIT_BYTES_MAX as f64 / self.result_bytes.max(1.0);
         self.pace.least_worth().unwrap_or(0).min(results as u64)
@@ -175,12 +175,12 @@ impl Tail {
         (self.starved_since, self.next_check) = (None, None);
     }
 
-    /// What it was time for is decided anew with whatever is polled next.
+    /// Ends the wait for the next check: the next poll decides again.
     pub(super) fn handle_timeout(&mut self, now: Time) {
         self.next_check.take_if(|next_check| *next_check <= now);
     }
 
-    /// When to decide anew, if nothing happens before.
+    /// Returns the time of the next check, unless an event comes before.
     pub(super) fn next_check(&self) -> Option<Time> {
         self.next_check
     }
@@ -190,24 +190,24 @@ impl Tail {
     }
 }
 
-/// All that is left, and who is there to do it.
+/// Tasks that are left, and the workers for them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Left {
     now: Time,
     last_progress: Time,
-    /// Tasks that wait.
+    /// Number of tasks that wait.
     waiting: f64,
-    /// Tasks that are out, and so many of them that run.
+    /// Number of tasks that are out, and of those that run.
     out: f64,
     running: f64,
     slots: f64,
-    /// Tasks a microsecond, usually.
+    /// Usual rate of all workers, in tasks per microsecond.
     rate: f64,
-    /// Microseconds a task, where a worker's own pace is not known.
+    /// Run time of a task in microseconds, where a worker's own pace is not known.
     us: f64,
     part: f64,
     deviation: f64,
-    /// Tasks that are not worth sharing out.
+    /// Number of tasks that are not worth sharing out.
     least: u64,
 }
 
@@ -216,12 +216,12 @@ impl Left {
         us_now(worker, self.now, worker.pace.us().unwrap_or(self.us))
     }
 
-    /// Tasks a microsecond that the worker gets through as things are.
+    /// Returns the worker's present rate in tasks per microsecond.
     fn rate(&self, worker: &Worker) -> f64 {
         worker.window.slots() as f64 / self.us(worker)
     }
 
-    /// Tasks that the worker may hold.
+    /// Returns the number of tasks that the worker may hold.
     pub(super) fn room(&self, worker: &Worker) -> u64 {
         let rate = self.rate(worker);
         let share = self.part * (self.waiting + self.out) * rate / self.rate;
@@ -229,9 +229,9 @@ impl Left {
         (share as u64).max(least).min(worker.window(self.least))
     }
 
-    /// Until when the worker gets nothing more, because the others will sooner be through with all
-    /// that is left than this one with its next task. Not for longer than it would take if they
-    /// do not move.
+    /// Returns the time until which the worker gets no more tasks, because the others will finish
+    /// all that are left before this one finishes its next task. The time is bounded by how long
+    /// that task would take, should the others make no progress.
     pub(super) fn hold_back_until(&self, worker: &Worker) -> Option<Time> {
         let us = worker.pace.us()?;
         let (own_slots, running) = (worker.window.slots() as f64, running(worker));
@@ -247,14 +247,15 @@ impl Left {
     }
 }
 
-/// Microseconds a task: as usual, unless what runs takes longer. It may take as long again.
+/// Returns the run time of a task in microseconds: the usual one, unless the running task takes
+/// longer. It may take as long again.
 fn us_now(worker: &Worker, now: Time, usual_us: f64) -> f64 {
     let silent =
         if worker.out.is_empty() { Duration::ZERO } else { now.since(worker.last_progress) };
     if silent < silence_min(usual_us) { usual_us } else { usual_us.max(silent.as_micros() as f64) }
 }
 
-/// A worker may be silent for so long, whatever its tasks take.
+/// Returns the silence that a worker may keep, whatever the run time of its tasks.
 fn silence_min(usual_us: f64) -> Duration {
     if usual_us < SHORT_MAX.as_micros() as f64 { SILENCE_MIN } else { Duration::ZERO }
 }
@@ -267,22 +268,22 @@ fn travel(worker: &Worker) -> Duration {
     worker.window.travel().unwrap_or(TRAVEL_UNKNOWN)
 }
 
-/// Tasks that the worker needs to be busy until more can have come.
+/// Returns the number of tasks that keep the worker busy until more can have come.
 fn in_reach(worker: &Worker, rate: f64) -> u64 {
     worker.window.slots() + (rate * travel(worker).as_micros() as f64) as u64
 }
 
 impl Dispatcher {
-    /// Tasks that may go out as things are. What has to wait for the order of the output to go on
-    /// gives nobody anything to do.
+    /// Returns the number of tasks that may go out now. A task that has to wait for the order of
+    /// the output keeps no worker busy.
     fn waiting(&self) -> u64 {
         if self.sink.held_bytes >= HELD_BYTES_MAX {
-            return u64::from(self.is_unheld(self.ledger.base()));
+            return u64::from(self.is_unassigned(self.ledger.base()));
         }
         self.ledger.waiting().count() + self.ledger.fresh_room()
     }
 
-    /// What is left, if it is so little that it matters who gets it.
+    /// Returns the tasks that are left, if they are so few that it matters who gets them.
     pub(super) fn left(&self, now: Time) -> Option<Left> {
         let waiting = self.waiting();
         if waiting > WAITING_MAX {
@@ -319,15 +320,16 @@ impl Dispatcher {
         })
     }
 
-    /// Something waits, and nobody may have it now: whoever is held back may later.
+    /// Sets the next check where tasks wait and no worker may have them now: a worker that is held
+    /// back may later.
     pub(super) fn check_when_held_back(&mut self, left: Option<&Left>) {
         let Some(left) = left else { return };
         let idle = self.roster.values().filter(|w| w.can_start() && w.idle_slots() > 0);
         self.tail.next_check = idle.filter_map(|worker| left.hold_back_until(worker)).min();
     }
 
-    /// When nothing waits: asks those whose queues are longer than their share to hand back the
-    /// rest, for those who run dry.
+    /// When no task waits: asks workers whose queues are longer than their share to hand back the
+    /// rest, for starved workers.
     pub(super) fn recall(&mut self, now: Time) -> Option<Transmit> {
         let starved_since = *self.tail.starved_since.get_or_insert(now);
         if self.roster.len() < 2 || self.roll.call.is_some() || self.is_cancelled() {
@@ -337,7 +339,7 @@ impl Dispatcher {
         let due = if self.source.is_over() { now } else { starved_since + STARVED_MIN };
         let due = due.max(self.tail.next_check_min);
         if now < due {
-            // Whoever has settled everything has nothing to look for.
+            // With everything settled there is no task to look for.
             self.tail.next_check = (!self.ledger.is_all_settled()).then_some(due);
             return None;
         }
@@ -355,22 +357,23 @@ impl Dispatcher {
         self.outbox.transmits.pop_front()
     }
 
-    /// Who should hand back what it has not started, but for so many.
+    /// Returns the workers that should hand back tasks that have not started, with the number that
+    /// each may keep.
     fn recalls(&mut self, now: Time) -> Vec<(SessionId, u64)> {
         let Some(left) = self.left(now) else { return Vec::new() };
         let ready = self.roster.iter().filter(|(_, worker)| worker.phase == Phase::Ready);
-        // Those that are held back have no share.
-        let (mut rate, mut is_dry, mut is_queued) = (0.0, false, false);
+        // Workers that are held back have no share.
+        let (mut rate, mut is_starved, mut is_queued) = (0.0, false, false);
         for (_, worker) in ready.clone() {
             is_queued |= worker.out.count() > worker.window.slots();
             if left.hold_back_until(worker).is_none() {
                 let own = left.rate(worker);
                 rate += own;
                 let room = in_reach(worker, own).min(worker.window(left.least));
-                is_dry |= worker.free(room) > 0 && worker.free_bytes() > 0;
+                is_starved |= worker.free(room) > 0 && worker.free_bytes() > 0;
             }
         }
-        if !is_dry || !is_queued {
+        if !is_starved || !is_queued {
             return Vec::new();
         }
         let (mut recalls, mut next_check) = (Vec::new(), None::<Time>);
@@ -391,7 +394,7 @@ impl Dispatcher {
                 recalls.push((*session, share - slots));
                 continue;
             }
-            // What runs may turn out to take long.
+            // The running task may turn out to take long.
             let us = Duration::from_micros(left.us(worker) as u64);
             let silence_min = silence_min(us.as_micros() as f64);
             let due = worker.last_progress + silence_min.max(2 * us.max(worth));
@@ -406,12 +409,12 @@ impl Dispatcher {
 
     pub(super) fn handle_recalled(&mut self, session: SessionId, call: CallId, ranges: &SeqRanges) {
         let Some(worker) = self.roster.get_mut(session) else { return };
-        // What came on an old connection may be of a recall before, and the worker may have been
-        // given the same tasks again since then.
+        // A message from an old connection may belong to an earlier recall, and the worker may have
+        // been given the same tasks again since then.
         if worker.recall.take_if(|due| *due == call).is_none() {
             return;
         }
-        // What was only moved was not attempted.
+        // A task that was only reassigned was not attempted.
         let returned = worker.out.parts_of(ranges).into_iter();
         for seq in returned.flat_map(SeqRange::seqs) {
             self.ledger.undo_attempt(seq, session);

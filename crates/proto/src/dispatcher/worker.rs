@@ -1,4 +1,4 @@
-//! What the dispatcher knows of a worker.
+//! A worker as the dispatcher knows it.
 
 use super::health::Health;
 use super::ledger::Charge;
@@ -14,40 +14,40 @@ pub(super) struct Worker {
     pub(super) lane: LaneId,
     pub(super) name: String,
     pub(super) phase: Phase,
-    /// The call that it has not answered. Answers to earlier ones are out of date.
+    /// Roll call that the worker has not answered. Answers to earlier calls are out of date.
     pub(super) call: Option<CallId>,
     pub(super) window: Window,
-    /// Tasks that can have been running at once, whatever slots it has now.
+    /// Number of tasks that can have been running at once, whatever the number of slots now.
     pub(super) slots_max: u64,
-    /// How long a task takes here.
+    /// Run time of tasks at this worker.
     pub(super) pace: Pace,
-    /// How its tasks end.
+    /// How the tasks of this worker end.
     pub(super) health: Health,
-    /// Bytes of the largest message that it takes, and of the largest task therefore.
+    /// Bytes of the largest message that the worker takes, which bounds its tasks.
     pub(super) message_bytes_max: u64,
     pub(super) payload_bytes_max: u64,
-    /// The suspect that it was given last.
+    /// Suspect that the worker was given last.
     pub(super) suspect: Option<Seq>,
-    /// It is kept for a suspect that is to be alone, or has it.
+    /// The worker is kept for a suspect that is to run alone, or has it.
     pub(super) is_reserved: bool,
-    /// Since when it says that it has less than it was given, or does not answer, and how often it
-    /// has said so.
+    /// Time since which the worker reports fewer tasks than it was given, or does not answer, and
+    /// the number of such reports.
     pub(super) deaf_since: Option<(Time, u32)>,
-    /// When its last heartbeat came.
+    /// Time of the last heartbeat.
     pub(super) beat: Time,
-    /// When its connection to the sink ended, if it was not heard since.
+    /// Time at which its connection to the sink ended, if the worker was not heard since.
     pub(super) cut: Option<Time>,
-    /// The recall that it has not answered.
+    /// Recall that the worker has not answered.
     pub(super) recall: Option<CallId>,
-    /// Nothing more is recalled before.
+    /// Time before which no more tasks are recalled.
     pub(super) recall_min: Time,
-    /// When it last had a result, or a task after having had none.
+    /// Last progress: a result arrived, or a first task was given.
     pub(super) last_progress: Time,
-    /// What it was given and the sink has not received from it.
+    /// Tasks that the worker was given and whose results the sink has not received from it.
     pub(super) out: SeqSet,
-    /// What it alone answers for.
+    /// Payload bytes of the tasks for which this worker alone answers.
     pub(super) charge: Charge,
-    /// Settled seqs that it has not been told of.
+    /// Settled seqs that were not announced to the worker.
     pub(super) settled: SeqRanges,
     pub(super) announced_below: Seq,
     pub(super) heard: Time,
@@ -58,11 +58,11 @@ pub(super) struct Worker {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Has not answered the roll call: nobody knows whether its results would arrive.
+    /// Has not answered the roll call: its results might not arrive.
     Called,
     /// May have tasks.
     Ready,
-    /// Takes no more.
+    /// Takes no more tasks.
     Draining,
 }
 
@@ -98,18 +98,18 @@ impl Worker {
         }
     }
 
-    /// Tasks that it may hold: what its window says, and no less than what is worth a message.
-    /// `least` is that for whoever has not shown yet what a task takes there.
+    /// Returns the number of tasks that the worker may hold: its window, and no fewer than are
+    /// worth a message. `least`: minimum for a worker whose run time per task is not known yet.
     pub(super) fn window(&self, least: u64) -> u64 {
         self.window.size_or(self.pace.least_worth().unwrap_or(least))
     }
 
-    /// Tasks it may still be given, if it may hold so many.
+    /// Returns the number of tasks that the worker may still be given, if it may hold `room`.
     pub(super) fn free(&self, room: u64) -> u64 {
         room.saturating_sub(self.out.count())
     }
 
-    /// Payload bytes it may still be given.
+    /// Returns the payload bytes that the worker may still be given.
     pub(super) fn free_bytes(&self) -> u64 {
         CREDIT_BYTES_MAX.saturating_sub(self.charge.bytes())
     }
@@ -118,32 +118,32 @@ impl Worker {
         self.window.slots().saturating_sub(self.out.count())
     }
 
-    /// Should it be given tasks now, if it may hold so many?
+    /// Returns whether the worker should be given tasks now, if it may hold `room`.
     ///
-    /// With all slots busy there is no hurry: it waits until an eighth of its window is free, or
-    /// batches would become as small as the receipts that freed them.
+    /// With all slots busy there is no hurry: the worker waits until an eighth of its window is
+    /// free, or batches would become as small as the receipts that freed them.
     pub(super) fn is_hungry(&self, room: u64) -> bool {
         let free = self.free(room);
         let is_worthwhile = self.idle_slots() > 0 || free * 8 >= room;
         self.can_start() && free > 0 && self.free_bytes() > 0 && is_worthwhile
     }
 
-    /// May it have tasks, and does it use a slot to run them in?
+    /// Returns whether the worker may have tasks and uses a slot to run them in.
     pub(super) fn is_usable(&self) -> bool {
         self.phase == Phase::Ready && self.window.slots() > 0 && !self.health.is_aside
     }
 
-    /// The same, and is it not kept for a suspect?
+    /// Returns whether the worker is usable and not kept for a suspect.
     pub(super) fn can_start(&self) -> bool {
         self.is_usable() && !self.is_reserved
     }
 
-    /// Does a task of so many bytes fit into a message to it?
+    /// Returns whether a task of this size fits into a message to the worker.
     pub(super) fn fits(&self, bytes: u64) -> bool {
         bytes <= self.payload_bytes_max
     }
 
-    /// Tasks per slot.
+    /// Returns the number of tasks per slot.
     pub(super) fn load(&self) -> f64 {
         self.out.count() as f64 / self.window.slots() as f64
     }

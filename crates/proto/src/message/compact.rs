@@ -179,7 +179,7 @@ impl<'de, P: Deserialize<'de> + Default> Visitor<'de> for Fields<TaskResult<P>> 
 fn next_head<'de, A: SeqAccess<'de>>(fields: &mut A, known: u8) -> Result<u8, A::Error> {
     let head: u8 = next(fields)?;
     if head & !known != 0 {
-        return Err(A::Error::custom("fields follow that nobody knows"));
+        return Err(A::Error::custom("unknown trailing fields"));
     }
     Ok(head)
 }

@@ -36,6 +36,6 @@ pub(crate) fn changed_input(seq: Seq) -> String {
     let place = seq.0 + 1;
     format!(
         "the input is not the one that this job began with: number {place} of its tasks \
-         was another one (seq {seq}); give the same input, or --overwrite without --resume to begin anew"
+         was another one (seq {seq}); give the same input, or --overwrite without --resume to start over"
     )
 }

@@ -187,7 +187,7 @@ pub enum ToSink<P = Payload> {
     News {
         /// Session of the worker.
         session: SessionId,
-        /// What there is to know.
+        /// The news.
         news: News,
     },
     /// Opens a job. Comes first on every lane from the ventilator to the sink.
@@ -461,7 +461,7 @@ pub enum ToVentilator {
     Relay {
         /// Session of the worker.
         session: SessionId,
-        /// What there is to know.
+        /// The news.
         news: News,
     },
     /// All records of the job are stored, and flushed as far as the sink's flags ask for.

@@ -41,12 +41,12 @@ pub(in crate::dispatcher) enum TaskState {
 }
 
 impl TaskState {
-    /// Is the task here, with no worker that answers for it and no record?
-    pub(in crate::dispatcher) fn is_unheld(self) -> bool {
+    /// Returns whether the task is here, with no worker that answers for it and no record.
+    pub(in crate::dispatcher) fn is_unassigned(self) -> bool {
         matches!(self, Self::Fresh | Self::Requeued | Self::Backoff { .. } | Self::Idle)
     }
 
-    /// Does the task count among those that are kept?
+    /// Returns whether the task counts among those that are kept.
     pub(super) fn is_live(self) -> bool {
         !matches!(self, Self::Settled | Self::Absent)
     }
@@ -78,28 +78,28 @@ impl Entry {
         self.state
     }
 
-    /// Bytes of the payload; 0 if that is not here, or not any more.
+    /// Returns the bytes of the payload; 0 if it is not here, or not any more.
     pub(in crate::dispatcher) fn bytes(&self) -> u64 {
         self.payload.len() as u64
     }
 
-    /// The attempt that was dispatched last; 0 before the first.
+    /// Returns the attempt that was dispatched last; 0 before the first.
     pub(in crate::dispatcher) fn attempt(&self) -> Attempt {
         self.attempt
     }
 
-    /// While the task is out, the first attempt whose failure is news: reports of earlier ones are
-    /// stale.
+    /// Returns, while the task is out, the first attempt whose failure counts: reports of earlier
+    /// ones are stale.
     pub(in crate::dispatcher) fn since(&self) -> Attempt {
         self.since
     }
 
-    /// Number of attempts that failed.
+    /// Returns the number of attempts that failed.
     pub(in crate::dispatcher) fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// The last attempt among the failures: the same one may be reported again.
+    /// Returns the last attempt that failed: the same failure may be reported again.
     pub(in crate::dispatcher) fn failed(&self) -> Attempt {
         self.failed
     }
@@ -109,12 +109,12 @@ impl Entry {
         self.origin.unwrap_or_else(|| TaskHash::of(&self.payload))
     }
 
-    /// Was the task dispatched, or has it a record?
+    /// Returns whether the task was dispatched, or has a record.
     pub(super) fn is_begun(&self) -> bool {
-        !self.state.is_unheld() || self.attempt > Attempt(0)
+        !self.state.is_unassigned() || self.attempt > Attempt(0)
     }
 
-    /// Is nothing known of the task?
+    /// Returns whether the entry holds no fact about the task.
     pub(super) fn is_blank(&self) -> bool {
         self.state == TaskState::Absent && self.attempt == Attempt(0) && self.failures == 0
     }
@@ -132,7 +132,7 @@ impl Entry {
         }
     }
 
-    /// The state of the task when no worker answers for it any more.
+    /// Returns the state of the task once no worker answers for it.
     pub(super) fn unassigned_state(&self) -> TaskState {
         if self.is_here { TaskState::Idle } else { TaskState::Absent }
     }

@@ -1,5 +1,5 @@
-//! What is known of each task. Here, and nowhere else, a task's state changes, and bytes are added to
-//! what is kept and to what workers answer for, or taken off.
+//! Facts about each task. Only here does a task's state change, and only here are bytes added to
+//! the kept ones and to the charges of workers, or taken off.
 //!
 //! Each verb leaves the task in the one [state](TaskState) that its name says, wherever it was before,
 //! and the sets, the counts and the [charges](Charge) with it.
@@ -44,11 +44,11 @@ pub(super) struct Ledger {
 /// A bug that is planted to prove that tests would find it. Without debug assertions it does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LedgerBug {
-    /// What a worker no longer answers for is not taken off its charge.
+    /// The charge of a worker is not reduced when the worker no longer answers for a task.
     KeepCharge,
-    /// What is settled is forgotten when the window moves on past a straggler.
+    /// A settled task is forgotten when the window moves on past a straggler.
     ForgetSettled,
-    /// What is not settled is forgotten when the window moves on.
+    /// A task that is not settled is forgotten when the window moves on.
     ForgetStraggler,
 }
 
@@ -127,37 +127,38 @@ fn is_planted(planted: Option<LedgerBug>, bug: LedgerBug) -> bool {
 }
 
 impl Ledger {
-    /// The seq that the next task will have.
+    /// Returns the seq that the next task will have.
     pub(super) fn end(&self) -> Seq {
         self.table.end()
     }
 
-    /// The lowest seq that is not settled.
+    /// Returns the lowest seq that is not settled.
     pub(super) fn base(&self) -> Seq {
         self.table.base()
     }
 
-    /// The lowest seq that was never dispatched in its turn.
+    /// Returns the lowest seq that was never dispatched in its turn.
     pub(super) fn fresh(&self) -> Seq {
         self.fresh
     }
 
-    /// Number of tasks that are settled.
+    /// Returns the number of tasks that are settled.
     pub(super) fn settled(&self) -> u64 {
         self.table.settled()
     }
 
-    /// Is every task settled, that was taken in?
+    /// Returns whether every task that was taken in is settled.
     pub(super) fn is_all_settled(&self) -> bool {
         self.base() == self.end()
     }
 
-    /// Bytes of tasks, and of an earlier stage's records, that are kept until they are stored.
+    /// Returns the bytes of tasks, and of an earlier stage's records, that are kept until they are
+    /// stored.
     pub(super) fn kept_bytes(&self) -> u64 {
         self.retained_bytes + self.records.forwarded_bytes()
     }
 
-    /// Tasks that may be taken in.
+    /// Returns the number of tasks that may be taken in.
     pub(super) fn room(&self, bytes_max: u64) -> u64 {
         if self.retained_bytes >= bytes_max && self.table.live() > 0 {
             return 0;
@@ -166,13 +167,13 @@ impl Ledger {
         room.saturating_sub(self.table.live())
     }
 
-    /// Number of fresh tasks, whether they may go out or not.
+    /// Returns the number of fresh tasks, whether they may go out or not.
     pub(super) fn fresh_count(&self) -> u64 {
         self.fresh_count
     }
 
-    /// Number of fresh tasks that may go out: of those that did, there is a bound to what is not
-    /// settled.
+    /// Returns the number of fresh tasks that may go out: the number of dispatched and unsettled
+    /// tasks is bounded.
     pub(super) fn fresh_room(&self) -> u64 {
         let unsettled = self.table.live() - self.fresh_count;
         self.fresh_count.min(UNSETTLED_TASKS_MAX.saturating_sub(unsettled))
@@ -183,17 +184,17 @@ impl Ledger {
         self.table.state(seq)
     }
 
-    /// Returns what is kept of a task.
+    /// Returns the entry of a task.
     pub(super) fn get(&self, seq: Seq) -> Option<&Entry> {
         self.table.get(seq)
     }
 
-    /// Bytes of a task's payload.
+    /// Returns the bytes of a task's payload.
     pub(super) fn payload_bytes(&self, seq: Seq) -> u64 {
         self.table.get(seq).map_or(0, Entry::bytes)
     }
 
-    /// Is the task out at this worker?
+    /// Returns whether the task is out at this worker.
     pub(super) fn is_out_at(&self, seq: Seq, session: SessionId) -> bool {
         self.state(seq) == Some(TaskState::Out(session))
     }
@@ -206,49 +207,49 @@ impl Ledger {
         &self.records
     }
 
-    /// When the next backoff ends.
+    /// Returns the time at which the next backoff ends.
     pub(super) fn next_backoff(&self) -> Option<Time> {
         self.backoff.first().map(|(until, _)| *until)
     }
 
-    /// The first task whose backoff is over.
+    /// Returns the first task whose backoff is over.
     pub(super) fn recovered(&self, now: Time) -> Option<Seq> {
         self.backoff.first().filter(|(until, _)| *until <= now).map(|(_, seq)| *seq)
     }
 
-    /// Nothing from here on was ever dispatched, or has a record.
+    /// Returns the seq from which on no task was dispatched or has a record.
     pub(super) fn begun(&self) -> Seq {
         self.table.begun(self.fresh)
     }
 
-    /// The tasks that are neither settled nor absent, ascending.
+    /// Returns the tasks that are neither settled nor absent, ascending.
     pub(super) fn live(&self) -> impl Iterator<Item = (Seq, &Entry)> {
         self.table.iter().filter(|(_, entry)| entry.state.is_live())
     }
 
-    /// The same from a seq on.
+    /// Returns the tasks that are neither settled nor absent, from a seq on, ascending.
     pub(super) fn live_from(&self, start: Seq) -> impl Iterator<Item = (Seq, &Entry)> {
         self.live().skip_while(move |(seq, _)| *seq < start)
     }
 
-    /// The first settled task that is not in a set.
+    /// Returns the first settled task that is not in a set.
     pub(super) fn first_settled_beyond(&self, has: &SeqSet) -> Option<Seq> {
         self.table.first_settled_beyond(has)
     }
 
-    /// Number of tasks that memory is used for.
+    /// Returns the number of tasks that take up memory.
     pub(super) fn entries(&self) -> u64 {
         self.table.entries() as u64
     }
 
-    /// A task of the input was read.
+    /// Takes in a task of the input.
     pub(super) fn take_in(&mut self, payload: Payload) -> Seq {
         self.retained_bytes += payload.len() as u64;
         self.fresh_count += 1;
         self.table.push(Entry::new(payload))
     }
 
-    /// A task of the input was read whose record is stored already.
+    /// Takes in a task of the input whose record is stored already.
     pub(super) fn take_in_settled(&mut self) {
         self.table.push(Entry::settled());
         self.advance();
@@ -256,7 +257,7 @@ impl Ledger {
 
     /// Makes room for tasks that a relay hears of before they come.
     pub(super) fn reach(&mut self, range: SeqRange) {
-        // No honest peer has one beyond.
+        // No honest peer names a seq beyond.
         let end = self.settled() + UNSETTLED_TASKS_MAX + READ_AHEAD_TASKS_MAX;
         let range = range.clamped(Seq(0), Seq(end));
         if range.end > self.end() {
@@ -265,8 +266,8 @@ impl Ledger {
         self.table.fill(range);
     }
 
-    /// What the result of an earlier stage makes a task has come; false if it is not to be dispatched,
-    /// because a worker has it already, or nobody needs it any more.
+    /// Takes in the payload of a task from an earlier stage. Returns false if the task is not to be
+    /// dispatched, because a worker has it already, or it is not needed any more.
     pub(super) fn arrive(
         &mut self,
         roster: &mut Roster,
@@ -294,7 +295,7 @@ impl Ledger {
         let is_absent = entry.state == TaskState::Absent;
         (entry.payload, entry.origin, entry.is_here) = (payload, Some(origin), true);
         if is_absent {
-            // What has been out before is not fresh, wherever it stands.
+            // A task that has been out before is not fresh, wherever its seq lies.
             entry.state = if is_fresh { TaskState::Fresh } else { TaskState::Idle };
             self.fresh_count += u64::from(is_fresh);
             self.table.add_live(1);
@@ -302,7 +303,7 @@ impl Ledger {
         is_absent
     }
 
-    /// A task ended in an earlier stage: its record goes on as it is.
+    /// Takes in the record of a task that ended in an earlier stage, to be forwarded unchanged.
     pub(super) fn forward(&mut self, roster: &mut Roster, forwarded: Forwarded) {
         let seq = forwarded.result.seq;
         if self.close(roster, seq).is_some() {
@@ -310,7 +311,7 @@ impl Ledger {
         }
     }
 
-    /// The sink is to write the record itself.
+    /// Gives a task up: the sink is to write the record itself.
     pub(super) fn give_up(
         &mut self,
         roster: &mut Roster,
@@ -324,7 +325,8 @@ impl Ledger {
         Some(given_up)
     }
 
-    /// No worker is to run it (on): returns the last attempt and the hash, unless it has a record.
+    /// Takes a task from its worker for good. Returns the last attempt and the hash, unless the
+    /// task has a record.
     fn close(&mut self, roster: &mut Roster, seq: Seq) -> Option<(Attempt, TaskHash)> {
         let state = self.state(seq)?;
         if matches!(state, TaskState::Settled | TaskState::GivenUp) {
@@ -344,64 +346,64 @@ impl Ledger {
         Some(about)
     }
 
-    /// Everything that a sink may have missed will be sent (again).
+    /// Has all records sent again that a sink may have missed.
     pub(super) fn pass_again(&mut self) {
         self.records.send_again();
     }
 
-    /// The next records of earlier stages for the sink, with the stage and the worker that they are
-    /// of.
+    /// Returns the next records of earlier stages for the sink, with the names of their stage and
+    /// worker.
     pub(super) fn next_forwarded(&mut self) -> Option<(String, String, Vec<TaskResult>)> {
         self.records.next_forwarded()
     }
 
-    /// The task's turn to be dispatched comes no more: something has to be seen to before.
+    /// Puts a task among those that wait, since it cannot be dispatched in its turn.
     pub(super) fn requeue(&mut self, seq: Seq, class: Class) {
-        if self.state(seq).is_some_and(TaskState::is_unheld) {
+        if self.state(seq).is_some_and(TaskState::is_unassigned) {
             self.leave(seq);
             self.set(seq, TaskState::Requeued);
             self.waiting.insert(seq, class);
         }
     }
 
-    /// The task waits for something else now.
+    /// Moves a waiting task to another class.
     pub(super) fn reclass(&mut self, seq: Seq, class: Class) {
         if self.state(seq) == Some(TaskState::Requeued) {
             self.waiting.insert(seq, class);
         }
     }
 
-    /// A task that no worker holds is not dispatched before this time.
+    /// Lets an unassigned task wait until a time.
     pub(super) fn back_off(&mut self, seq: Seq, until: Time) {
-        if self.state(seq).is_some_and(TaskState::is_unheld) {
+        if self.state(seq).is_some_and(TaskState::is_unassigned) {
             self.leave(seq);
             self.set(seq, TaskState::Backoff { until });
             self.backoff.insert((until, seq));
         }
     }
 
-    /// A task that no worker holds is not dispatched.
+    /// Keeps an unassigned task from being dispatched.
     pub(super) fn set_idle(&mut self, seq: Seq) {
-        if self.state(seq).is_some_and(TaskState::is_unheld) {
+        if self.state(seq).is_some_and(TaskState::is_unassigned) {
             self.leave(seq);
             self.set(seq, TaskState::Idle);
         }
     }
 
-    /// Looks for the next task to be dispatched in its turn, which may be one that need not be.
+    /// Returns the next task in turn, which may be one that need not be dispatched.
     pub(super) fn seek_fresh(&mut self) -> Option<&Entry> {
         self.fresh = self.table.next_known(self.fresh);
         self.table.get(self.fresh)
     }
 
-    /// Passes over the first task that was not dispatched in its turn. It is not fresh.
+    /// Skips the first task that was not dispatched in its turn. It is not fresh.
     pub(super) fn pass_over(&mut self) {
         debug_assert_ne!(self.state(self.fresh), Some(TaskState::Fresh), "nothing fresh is lost");
         self.fresh = self.fresh.next();
     }
 
-    /// Dispatches fresh tasks for as long as one follows the other and fits: up to a number and to the
-    /// bytes of the whole shipment and of each task.
+    /// Dispatches consecutive fresh tasks while they fit: up to a number and to the bytes of the
+    /// whole shipment and of each task.
     pub(super) fn dispatch_fresh(
         &mut self,
         count: u64,
@@ -459,11 +461,11 @@ impl Ledger {
         shipment.tasks
     }
 
-    /// A worker turns out to hold a task that nobody answered for. It was dispatched at least once,
-    /// and any failure of it is news.
+    /// Assigns a task to a worker that turns out to hold it, and for which no worker answered. It
+    /// was dispatched at least once, and any failure of it counts.
     pub(super) fn hold(&mut self, roster: &mut Roster, seq: Seq, session: SessionId) {
         let state = self.state(seq);
-        if !state.is_some_and(|state| state.is_unheld() || state == TaskState::Absent) {
+        if !state.is_some_and(|state| state.is_unassigned() || state == TaskState::Absent) {
             return;
         }
         self.table.fill(SeqRange::one(seq));
@@ -479,14 +481,14 @@ impl Ledger {
         }
     }
 
-    /// An attempt was made that this dispatcher may not know of.
+    /// Notes an attempt that this dispatcher may not know of.
     pub(super) fn note_attempt(&mut self, seq: Seq, attempt: Attempt) {
         if let Some(entry) = self.table.get_mut(seq) {
             entry.attempt = entry.attempt.max(attempt);
         }
     }
 
-    /// The worker may hold an earlier attempt than the last that it was sent.
+    /// Notes that the worker may hold an earlier attempt than the last that it was sent.
     pub(super) fn doubt_attempt(&mut self, seq: Seq, session: SessionId) {
         if let Some(entry) = self.table.get_mut(seq)
             && entry.state == TaskState::Out(session)
@@ -495,7 +497,8 @@ impl Ledger {
         }
     }
 
-    /// The task was only moved: that is no attempt, unless another worker made one before.
+    /// Takes back an attempt, since the task was only reassigned, unless another worker made one
+    /// before.
     pub(super) fn undo_attempt(&mut self, seq: Seq, session: SessionId) {
         if let Some(entry) = self.table.get_mut(seq)
             && entry.state == TaskState::Out(session)
@@ -509,7 +512,7 @@ impl Ledger {
     pub(super) fn note_failure(&mut self, seq: Seq, attempt: Attempt) {
         self.table.fill(SeqRange::one(seq));
         if let Some(entry) = self.table.get_mut(seq) {
-            // It may be one that an earlier ventilator counted.
+            // It may be an attempt that an earlier ventilator counted.
             entry.attempt = entry.attempt.max(attempt);
             if attempt > entry.failed {
                 entry.failed = attempt;
@@ -518,7 +521,7 @@ impl Ledger {
         }
     }
 
-    /// No worker answers for the task any more: it is [idle](TaskState::Idle), or absent again.
+    /// Releases a task from its worker: it is [idle](TaskState::Idle), or absent again.
     pub(super) fn release(&mut self, roster: &mut Roster, seq: Seq) {
         if let Some(TaskState::Out(_)) = self.state(seq) {
             self.free(roster, seq);
@@ -534,13 +537,13 @@ impl Ledger {
         }
     }
 
-    /// Another worker, which holds the task too, answers for it now.
+    /// Reassigns a task to another worker that holds it too.
     pub(super) fn reassign(&mut self, roster: &mut Roster, seq: Seq, to: SessionId) {
         self.hold(roster, seq, to);
         self.doubt_attempt(seq, to);
     }
 
-    /// The sink has a worker's results of these tasks.
+    /// Notes that the sink has a worker's results of these tasks.
     pub(super) fn receive(&mut self, roster: &mut Roster, range: SeqRange, session: SessionId) {
         let Self { table, waiting, backoff, fresh_count, bug, .. } = self;
         let bug = *bug;
@@ -557,7 +560,7 @@ impl Ledger {
                     backoff.remove(&(until, seq));
                 }
                 TaskState::Received(_) | TaskState::GivenUp => return,
-                // Another worker's record came first: this result is of no use.
+                // Another worker's record came first: this result is not needed.
                 TaskState::Settled => {
                     roster.announce_settled(session, SeqRange::one(seq));
                     return;
@@ -573,8 +576,8 @@ impl Ledger {
         }
     }
 
-    /// What only an old sink had in memory is out again, at the worker that retains it. Returns the
-    /// tasks whose worker is gone: they are idle, or absent.
+    /// Assigns tasks, whose results only an old sink had in memory, to the workers that retain the
+    /// results. Returns the tasks whose worker is gone: they are idle, or absent.
     pub(super) fn forget_received(&mut self, roster: &mut Roster) -> Vec<Seq> {
         let received = self.live().filter_map(|(seq, entry)| match entry.state {
             TaskState::Received(session) => Some((seq, session)),
@@ -595,7 +598,8 @@ impl Ledger {
         unassigned
     }
 
-    /// These records are stored. Workers that hold or retain something of them are to be told.
+    /// Notes that these records are stored. Workers that hold the tasks or retain their results are
+    /// to be told.
     pub(super) fn settle(&mut self, roster: &mut Roster, range: SeqRange) {
         let Self { table, waiting, backoff, fresh_count, records, retained_bytes, bug, .. } = self;
         let bug = *bug;
@@ -633,7 +637,7 @@ impl Ledger {
         *retained_bytes -= freed;
     }
 
-    /// A relay's records are stored of tasks that it has not heard of.
+    /// Notes that records are stored of tasks that a relay has not seen.
     pub(super) fn settle_beyond(&mut self, roster: &mut Roster, range: SeqRange) {
         if range.end > self.end() {
             self.table.reach(range.end);
@@ -641,7 +645,7 @@ impl Ledger {
         self.settle(roster, range);
     }
 
-    /// Lets memory go that settled tasks take up.
+    /// Frees memory of settled tasks.
     pub(super) fn advance(&mut self) {
         self.table.advance();
     }
@@ -651,7 +655,7 @@ impl Ledger {
         self.table.plant(bug);
     }
 
-    /// Drops what was taken in from a seq on, of which nothing was dispatched.
+    /// Drops the tasks from a seq on, none of which was dispatched.
     pub(super) fn cut_off(&mut self, end: Seq) {
         let Self { table, waiting, backoff, fresh, fresh_count, records, retained_bytes, .. } =
             self;
@@ -665,8 +669,8 @@ impl Ledger {
         *fresh = (*fresh).min(end);
     }
 
-    /// Takes a task that has no record from the worker that answers for it, or out of the set that it
-    /// waits in. What becomes of it is to be said next.
+    /// Takes a task that has no record from the worker that answers for it, or out of the set in
+    /// which it waits. The caller sets its next state.
     fn free(&mut self, roster: &mut Roster, seq: Seq) {
         if let Some(TaskState::Out(session)) = self.state(seq) {
             let mut release = Release::new(self.bug);
@@ -693,7 +697,7 @@ impl Ledger {
         }
     }
 
-    /// Panics if what is kept in several places differs.
+    /// Panics if places that keep the same fact differ.
     pub(super) fn check_invariants(&self, roster: &Roster) {
         self.table.check_invariants();
         let mut charged = std::collections::BTreeMap::<SessionId, u64>::new();
@@ -731,7 +735,7 @@ impl Ledger {
             }
             let is_over = matches!(entry.state, TaskState::GivenUp | TaskState::Settled);
             assert!(!is_over || bytes == 0, "{seq} needs no payload");
-            assert!(!entry.state.is_unheld() || entry.is_here, "{seq} waits and is not here");
+            assert!(!entry.state.is_unassigned() || entry.is_here, "{seq} waits and is not here");
         }
         assert_eq!(self.retained_bytes, retained_bytes, "bytes of all payloads");
         assert_eq!(self.fresh_count, fresh_count, "tasks that are fresh");

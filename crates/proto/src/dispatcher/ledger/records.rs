@@ -10,13 +10,13 @@ use crate::{Attempt, Seq, TaskHash};
 /// A record of a task that was given up.
 #[derive(Debug)]
 pub(in crate::dispatcher) enum Record {
-    /// The sink is to write it itself.
+    /// The sink is to write the record itself.
     GivenUp(GivenUp),
-    /// It was made in an earlier stage.
+    /// The record was made in an earlier stage.
     Forwarded(Forwarded),
 }
 
-/// What the sink is to write.
+/// Data from which the sink writes a record itself.
 #[derive(Clone, Debug)]
 pub(in crate::dispatcher) struct GivenUp {
     pub(in crate::dispatcher) attempt: Attempt,
@@ -25,7 +25,7 @@ pub(in crate::dispatcher) struct GivenUp {
     pub(in crate::dispatcher) error: String,
 }
 
-/// A result of an earlier stage that goes on as it is.
+/// Result of an earlier stage that is forwarded unchanged.
 #[derive(Debug)]
 pub(in crate::dispatcher) struct Forwarded {
     pub(in crate::dispatcher) stage: Arc<str>,
@@ -33,12 +33,12 @@ pub(in crate::dispatcher) struct Forwarded {
     pub(in crate::dispatcher) result: TaskResult,
 }
 
-/// Only the ledger changes these.
+/// Records that only the ledger changes.
 #[derive(Debug, Default)]
 pub(in crate::dispatcher) struct Records {
     all: BTreeMap<Seq, Record>,
     forwarded_bytes: u64,
-    /// The passed ones that the sink has yet to be told.
+    /// Forwarded records that have yet to be sent to the sink.
     unsent: BTreeSet<Seq>,
 }
 
@@ -50,7 +50,7 @@ impl Records {
         }
     }
 
-    /// What the sink is to write itself, ascending.
+    /// Returns the records that the sink is to write itself, ascending.
     pub(in crate::dispatcher) fn all_given_up(&self) -> impl Iterator<Item = (Seq, &GivenUp)> {
         self.all.iter().filter_map(|(seq, record)| match record {
             Record::GivenUp(given_up) => Some((*seq, given_up)),
@@ -92,7 +92,7 @@ impl Records {
         self.unsent = forwarded.map(|(seq, _)| *seq).collect();
     }
 
-    /// A batch of passed records of one stage and one worker, whose names come first.
+    /// Returns a batch of forwarded records of one stage and one worker, after the names of both.
     pub(super) fn next_forwarded(&mut self) -> Option<(String, String, Vec<TaskResult>)> {
         let mut results: Vec<TaskResult> = Vec::new();
         let (mut from, mut bytes) = (None, 0);

@@ -1,4 +1,4 @@
-//! The tasks by seq. A settled one costs no more than its part of a range.
+//! The tasks by seq. A settled task costs only its part of a range.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,20 +6,20 @@ use super::entry::{Entry, TaskState};
 use super::{LedgerBug, is_planted};
 use crate::{Seq, SeqRange, SeqSet};
 
-/// All tasks below an end that moves up.
+/// Table of all tasks below an end that moves up.
 ///
-/// Most are settled a little after their neighbours: these lie in a window. A few may take as long as
-/// thousands of others. Once more than half of the window is settled, its front is left behind: those
-/// that are not settled go to a map, and the window moves up.
+/// Most tasks are settled a little after their neighbours: these lie in a window. A few may take as
+/// long as thousands of others. Once more than half of the window is settled, its front is left
+/// behind: the tasks there that are not settled go to a map, and the window moves up.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// Settled tasks below the window.
     settled: SeqSet,
-    /// Tasks below the window that are not settled. A relay's may be missing here as well: then
-    /// nothing is known of them.
+    /// Tasks below the window that are not settled. A relay's tasks may be missing here as well:
+    /// then there is no fact about them.
     behind: BTreeMap<Seq, Entry>,
     window: VecDeque<Entry>,
-    /// The seq of the first in the window.
+    /// Seq of the first task in the window.
     start: Seq,
     /// The lowest seq that is not settled.
     base: Seq,
@@ -30,7 +30,7 @@ pub(super) struct Table {
     bug: Option<LedgerBug>,
 }
 
-/// Vacant places in a window that are no reason to move it up.
+/// Number of vacant places in a window that are no reason to move it up.
 const VACANT_MIN: u64 = 1024;
 
 impl Table {
@@ -57,8 +57,8 @@ impl Table {
         }
     }
 
-    /// Returns an entry to change. Whether it is [live](TaskState::is_live) is not to change, unless
-    /// that is [said](Self::add_live).
+    /// Returns an entry to change. Changes of whether it is [live](TaskState::is_live) have to be
+    /// [counted](Self::add_live).
     pub(super) fn get_mut(&mut self, seq: Seq) -> Option<&mut Entry> {
         match seq.0.checked_sub(self.start.0) {
             Some(index) => self.window.get_mut(usize::try_from(index).ok()?),
@@ -107,8 +107,8 @@ impl Table {
         self.advance();
     }
 
-    /// Gives each task of a range that nothing is known of an entry. The next [`reach`](Self::reach) may
-    /// take it away again, unless something is known of it then.
+    /// Makes an entry for each task of a range that has none. The next [`reach`](Self::reach) may
+    /// remove it again, unless it holds a fact then.
     pub(super) fn fill(&mut self, range: SeqRange) {
         if range.start >= self.start {
             return;
@@ -119,8 +119,8 @@ impl Table {
         }
     }
 
-    /// The entries of a range that lie in the window, to change as by [`get_mut`](Self::get_mut).
-    /// None if the range begins below.
+    /// Returns the entries of a range that lie in the window, to change as by
+    /// [`get_mut`](Self::get_mut). `None` if the range begins below.
     pub(super) fn window_mut(
         &mut self,
         range: SeqRange,
@@ -148,7 +148,7 @@ impl Table {
         (seq.0 - self.start.0) as usize
     }
 
-    /// Settles all tasks of a range, after what remains to be done for each that was not.
+    /// Settles all tasks of a range, after a function was called for each that was not settled.
     pub(super) fn settle(&mut self, range: SeqRange, mut then: impl FnMut(Seq, &mut Entry)) {
         if range.start < self.start {
             let below = range.clamped(Seq(0), self.start);
@@ -181,7 +181,7 @@ impl Table {
         let front = self.window.iter().take_while(|entry| entry.state == TaskState::Settled);
         let count = front.count();
         if count > 0 {
-            // As nearly always: nothing that is not settled is left behind.
+            // As nearly always: every task in front is settled.
             self.window.drain(..count);
             let end = Seq(self.start.0 + count as u64);
             self.window_settled -= count as u64;
@@ -197,14 +197,14 @@ impl Table {
         }
     }
 
-    /// Is more than half of the window settled or absent?
+    /// Returns whether more than half of the window is settled or absent.
     fn is_sparse(&self) -> bool {
         let live = self.live.saturating_sub(self.behind.len() as u64);
         let vacant = (self.window.len() as u64).saturating_sub(live);
         vacant > VACANT_MIN && vacant > live
     }
 
-    /// Takes the first ones out of the window.
+    /// Moves the first tasks out of the window.
     fn leave_behind(&mut self, count: usize) {
         let count = count.min(self.window.len());
         if count == 0 {
@@ -230,7 +230,7 @@ impl Table {
         self.note_settled(run);
     }
 
-    /// Notes that a range is settled of which nothing is kept.
+    /// Notes that a range is settled of which no entry is kept.
     fn note_settled(&mut self, range: SeqRange) {
         if !is_planted(self.bug, LedgerBug::ForgetSettled) || self.behind.is_empty() {
             self.settled.insert_range(range);
@@ -238,7 +238,7 @@ impl Table {
         }
     }
 
-    /// Drops all from a seq on; calls a function with each.
+    /// Drops all entries from a seq on; calls a function with each.
     pub(super) fn cut_off(&mut self, end: Seq, mut then: impl FnMut(&Entry)) {
         let keep = end.0.saturating_sub(self.start.0) as usize;
         for entry in self.window.drain(keep.min(self.window.len())..) {
@@ -257,7 +257,8 @@ impl Table {
         self.base = self.base.min(end);
     }
 
-    /// The first task from a seq on that something is known of; may be settled, or beyond the end.
+    /// Returns the first task from a seq on that has an entry; it may be settled, or beyond the
+    /// end.
     pub(super) fn next_known(&self, seq: Seq) -> Seq {
         if seq >= self.start {
             return seq;
@@ -265,7 +266,7 @@ impl Table {
         self.behind.range(seq..).next().map_or(self.start, |(seq, _)| *seq)
     }
 
-    /// Nothing from here on was dispatched or has a record, of what lies below a limit.
+    /// Returns the seq from which on no task below a limit was dispatched or has a record.
     pub(super) fn begun(&self, limit: Seq) -> Seq {
         let known = self.iter_rev().skip_while(|(seq, _)| *seq >= limit);
         let mut begun = known.filter(|(_, entry)| entry.is_begun()).map(|(seq, _)| seq.next());
@@ -278,19 +279,19 @@ impl Table {
         seqs.zip(self.window.iter().rev()).chain(behind.rev())
     }
 
-    /// Entries with their seqs, ascending. Some may be settled.
+    /// Returns entries with their seqs, ascending. Some may be settled.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Seq, &Entry)> {
         let behind = self.behind.iter().map(|(seq, entry)| (*seq, entry));
         behind.chain((self.start.0..).map(Seq).zip(&self.window))
     }
 
-    /// The settled tasks of a range that lie below the window.
+    /// Returns the settled tasks of a range that lie below the window.
     pub(super) fn settled_behind(&self, range: SeqRange) -> Vec<SeqRange> {
         let range = range.clamped(self.base, self.start);
         if range.count() > 0 { self.settled.parts(range) } else { Vec::new() }
     }
 
-    /// The first settled task that is not in a set.
+    /// Returns the first settled task that is not in a set.
     pub(super) fn first_settled_beyond(&self, has: &SeqSet) -> Option<Seq> {
         if let Some(seq) = self.settled.first_beyond(has) {
             return Some(seq);
@@ -300,7 +301,7 @@ impl Table {
         settled.find(|(seq, _)| !has.contains(*seq)).map(|(seq, _)| seq)
     }
 
-    /// Number of tasks that have an entry.
+    /// Returns the number of tasks that have an entry.
     pub(super) fn entries(&self) -> usize {
         self.behind.len() + self.window.len()
     }

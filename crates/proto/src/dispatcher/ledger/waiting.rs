@@ -1,28 +1,29 @@
-//! Tasks that wait to be dispatched again, by what has to be seen to first.
+//! Tasks that wait to be dispatched again, by the class that decides where they may go.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Seq, Time};
 
-/// What has to be seen to before a task is dispatched again.
+/// Class of a task that is to be dispatched again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::dispatcher) enum Class {
-    /// Any worker will do.
+    /// Any worker may run it.
     Any,
-    /// A suspect: no other one should be where it runs.
+    /// A suspect: no other suspect should be where it runs.
     Beside,
-    /// A suspect whose next loss would be its last: nothing else may be where it runs.
+    /// A suspect whose next loss would be its last: no other task may be where it runs.
     Alone,
-    /// A suspect with all the losses that it may have. Whether these were deaths is not known yet.
+    /// A suspect with all the losses that it may have. It is not known yet whether these workers
+    /// died.
     Judged,
-    /// It failed somewhere, and there is a worker at which it did not. Until then that one is waited
-    /// for, or for as long as there is one.
+    /// It failed somewhere, and there is a worker at which it did not. The task waits for that
+    /// worker until this time, or for as long as there is one.
     Elsewhere(Option<Time>),
-    /// Too large for one of the workers; for all of them since then.
+    /// Too large for one of the workers; for all of them since this time.
     Large(Time),
 }
 
-/// Each of them is in one of these sets.
+/// Sets of waiting tasks, one for each class.
 #[derive(Debug, Default)]
 pub(in crate::dispatcher) struct Waiting {
     pub(in crate::dispatcher) any: BTreeSet<Seq>,
@@ -59,7 +60,7 @@ impl Waiting {
     }
 
     pub(super) fn remove(&mut self, seq: Seq) {
-        // As nearly always, where anything waits at all.
+        // As nearly always, where any task waits at all.
         if self.any.remove(&seq) || !self.is_special() {
             return;
         }
@@ -79,7 +80,7 @@ impl Waiting {
             || self.large.contains_key(&seq)
     }
 
-    /// Does any task need something seen to?
+    /// Returns whether any task has a class of its own.
     pub(in crate::dispatcher) fn is_special(&self) -> bool {
         !(self.beside.is_empty()
             && self.alone.is_empty()
@@ -88,19 +89,19 @@ impl Waiting {
             && self.large.is_empty())
     }
 
-    /// All tasks in the sets.
+    /// Returns the number of tasks in the sets.
     pub(super) fn len(&self) -> usize {
         let plain = self.any.len() + self.beside.len() + self.alone.len() + self.judged.len();
         plain + self.elsewhere.len() + self.large.len()
     }
 
-    /// Tasks that may go out when there is room for them.
+    /// Returns the number of tasks that may go out when there is room for them.
     pub(in crate::dispatcher) fn count(&self) -> u64 {
         let suspects = self.beside.len() + self.alone.len();
         (self.any.len() + suspects + self.elsewhere.len()) as u64
     }
 
-    /// Drops what is from there on.
+    /// Drops the tasks from a seq on.
     pub(super) fn cut_off(&mut self, end: Seq) {
         self.any.split_off(&end);
         self.beside.split_off(&end);
