@@ -18,12 +18,30 @@ pub use rustix::process::Signal;
 pub use scene::Scene;
 pub use system::{bytes_read, cpu_ticks, marked, memory_bytes_max};
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long anything may take. Nobody waits so long unless something is broken, so it is generous:
 /// the machine may be busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Names a file: a test that is skipped for want of something writes a line into it.
+pub const SKIPS_ENV: &str = "E2E_SKIPS";
+
+/// Notes that a test, or a part of one, is not run because this machine lacks something. It counts as
+/// passed to who runs the tests; `scripts/test` counts the notes as skipped.
+///
+/// # Panics
+/// When the note cannot be written.
+pub fn note_skipped(test: &str, reason: &str) {
+    eprintln!("{test}: skipped: {reason}");
+    let Some(path) = std::env::var_os(SKIPS_ENV) else { return };
+    let file = std::fs::File::options().create(true).append(true).open(path);
+    let mut file = file.expect("the list of skipped tests can be opened");
+    // At once: tests run beside one another.
+    file.write_all(format!("{test}: {reason}\n").as_bytes()).expect("the list can be written");
+}
 
 /// How often a condition is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tradewind_e2e::{Ended, Scene, program, summary_counts};
+use tradewind_e2e::{Ended, Scene, note_skipped, program, summary_counts};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -18,7 +18,7 @@ fn is_installed(command: &str) -> bool {
 #[track_caller]
 fn run(example: &str, arguments: &[&str], needs: &[&str]) -> Option<Ended> {
     if let Some(missing) = needs.iter().find(|command| !is_installed(command)) {
-        eprintln!("{example}: skipped: {missing} is not installed");
+        note_skipped(&format!("example {example}"), &format!("{missing} is not installed"));
         return None;
     }
     let scene = Scene::new();

@@ -162,7 +162,8 @@ fn processes_that_are_used_up_are_waited_for() {
     };
     let scene = Scene::new();
     if !is_root || !is_reachable(&scene) {
-        eprintln!("this takes root, and programs that everybody may run: nothing is tested");
+        let reason = "this takes root, and programs that everybody may run";
+        tradewind_e2e::note_skipped("processes_that_are_used_up_are_waited_for", reason);
         return;
     }
     // What is known at the start.

@@ -47,6 +47,9 @@ fn assert_only_journal(scene: &Scene) {
 
 const COUNT: u64 = 200;
 
+/// Records of one commit: two tasks at a time take 20 ms each.
+const UNJOURNALED_MAX: usize = 8;
+
 #[test]
 fn a_sink_that_is_killed_goes_on_with_its_output() {
     for flags in [
@@ -218,12 +221,15 @@ fn a_run_that_is_killed_goes_on_with_resume() {
     for flags in ["--unordered", "--ordered"] {
         let scene = Scene::new();
         killed_run(&scene, flags);
+        let without_record = lines(&scene, "runs") - lines(&scene, "out.jsonl");
         noted_run(&scene, &format!("{flags} --resume")).run().expect(0);
         let records = records(&scene.read("out.jsonl"), COUNT);
         assert!(records.iter().all(|record| record.status == "ok"));
-        // What was running when it was killed was run again, and nothing else.
-        let runs = lines(&scene, "runs") as u64;
-        assert!((COUNT..=COUNT + 2 * 64).contains(&runs), "{runs}");
+        // What had begun and had no record was run again, and nothing else but the last records: they
+        // may have been written, and the journal not yet.
+        let runs = lines(&scene, "runs");
+        let again = runs - COUNT as usize;
+        assert!(again <= without_record + UNJOURNALED_MAX, "{again}, {without_record}");
         assert_only_journal(&scene);
     }
 }
@@ -266,13 +272,14 @@ fn what_failed_is_run_again_when_asked_for() {
         let scene = Scene::new();
         scene.file("in", numbers(30));
         let run = |more: &str| {
-            let run = scene.run().words("-q -j 3 --input in --output out.jsonl");
+            let run = scene.run().words("-j 3 --input in --output out.jsonl");
             let run = run.words(flags).words(more);
             let odd = "echo {} >> runs; test -e all-is-well || test $(({} % 5)) -ne 1; echo {}";
             run.args(["--", "sh", "-ec", odd]).run()
         };
         let ended = run("").expect(1);
-        assert!(ended.stderr.contains("--retry-failed") || ended.stderr.is_empty());
+        let hint = "to run what is not ok again: the same again with --resume --retry-failed";
+        assert!(ended.stderr.contains(hint), "{}", ended.stderr);
         let failed = |scene: &Scene| {
             let records = records(&scene.read("out.jsonl"), 30);
             records.iter().filter(|record| record.status == "failed").count()

@@ -315,7 +315,8 @@ fn has_gnu_parallel() -> bool {
 #[test]
 fn what_gnu_parallel_does_is_done_here_too() {
     if !has_gnu_parallel() {
-        eprintln!("skipped: GNU parallel is not installed (Debian has it as `parallel`)");
+        let reason = "GNU parallel is not installed (Debian has it as `parallel`)";
+        tradewind_e2e::note_skipped("what_gnu_parallel_does_is_done_here_too", reason);
         return;
     }
     let scene = Scene::new();

@@ -192,9 +192,8 @@ fn run(page: &Page, has_network: bool) -> Vec<String> {
 fn commands_do_what_is_shown() {
     let has_network = has_network();
     if !has_network {
-        eprintln!(
-            "commands on several machines are skipped: unshare, ip or the right to use them is missing"
-        );
+        let reason = "unshare, ip or the right to use them is missing";
+        tradewind_e2e::note_skipped("commands on several machines", reason);
     }
     let mut wrong = Vec::new();
     for page in Page::all() {

@@ -11,7 +11,8 @@ use super::pages::root;
 fn a_worker_written_from_the_page_runs_a_job_beside_ours() {
     let python = Command::new("python3").arg("--version").output();
     if !python.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: there is no python3");
+        let test = "a_worker_written_from_the_page_runs_a_job_beside_ours";
+        tradewind_e2e::note_skipped(test, "there is no python3");
         return;
     }
     let scene = Scene::new();
