@@ -36,7 +36,7 @@ pub const HELD_BYTES_MAX: u64 = 16 << 20;
 
 /// Bytes of records that wait in the sink's memory for an earlier record, beyond which they are
 /// spooled.
-pub const WAITING_BYTES_MAX: u64 = 8 << 20;
+pub const WAITING_BYTES_MAX: u64 = 4 << 20;
 
 /// Bytes of the sink's spool, unless a flag says otherwise.
 pub const SPOOL_BYTES_MAX: u64 = 4 << 30;

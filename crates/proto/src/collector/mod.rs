@@ -1046,8 +1046,11 @@ impl Job {
     }
 
     /// Keeps records until their turn comes.
-    fn wait(&mut self, records: Records, writing: Writing) {
+    fn wait(&mut self, mut records: Records, writing: Writing) {
         let Some(first) = records.results.first().map(|result| result.seq) else { return };
+        // Lists that are kept for long take no more room than is counted: the shortest had room for
+        // four results.
+        records.results.shrink_to_fit();
         self.waiting_bytes += writing.held_bytes;
         self.waiting.insert(first, (records, writing));
     }
