@@ -2,7 +2,7 @@
 
 use tradewind_proto::collector::Records;
 use tradewind_proto::message::{Status, TaskResult};
-use tradewind_proto::{Seq, SeqRange, TaskHash};
+use tradewind_proto::{Seq, SeqRange, SeqSet, TaskHash};
 
 use super::journal::{Entry, Kept, Part};
 use super::stream::{Device, Place, Stream};
@@ -102,6 +102,8 @@ struct Journal<D> {
     pending: Vec<Kept>,
     /// Kept for its room.
     entry: Entry,
+    /// The records that were last noted as about to be in the spool.
+    noted: SeqSet,
     /// Its last line says that the job is complete.
     is_complete: bool,
 }
@@ -128,6 +130,7 @@ impl<D: Device> Writer<D> {
             stream: Stream::new(place),
             pending: Vec::new(),
             entry: Entry::default(),
+            noted: SeqSet::new(),
             is_complete: false,
         });
         let (output, extras) = (Stream::new(output), Extras::default());
@@ -157,7 +160,8 @@ impl<D: Device> Writer<D> {
     }
 
     /// Notes what the tasks are whose records are about to be in the spool. Nothing may be there of which
-    /// this does not speak.
+    /// this does not speak. Records that come again, because the spool could not be written, are not
+    /// noted again: a full disk must not be filled with notes, nor memory.
     ///
     /// # Errors
     ///
@@ -171,9 +175,18 @@ impl<D: Device> Writer<D> {
         });
         let mut records: Vec<Kept> = records.collect();
         records.sort_unstable_by_key(|kept| kept.seq);
+        let count = records.len();
+        records.retain(|kept| !journal.noted.contains(kept.seq));
+        if records.len() == count {
+            journal.noted = SeqSet::new();
+        }
         journal.is_complete = false;
         for records in records.chunks(ENTRY_RECORDS_MAX) {
-            Entry::spooled(records).encode(journal.stream.buffer());
+            let entry = Entry::spooled(records);
+            entry.encode(journal.stream.buffer());
+            for (start, end) in entry.records {
+                journal.noted.insert_range(SeqRange { start: Seq(start), end: Seq(end) });
+            }
         }
         journal.stream.drain()?;
         if self.fsync == Fsync::None { Ok(()) } else { journal.stream.sync() }
@@ -273,7 +286,7 @@ impl<D: Device> Output for Writer<D> {
 impl<D: Device> Journal<D> {
     /// Makes one entry of all that is pending.
     fn add_entry(&mut self, (output, joblog): (Option<Part>, Option<Part>)) {
-        let Self { stream, pending, entry, is_complete } = self;
+        let Self { stream, pending, entry, is_complete, noted: _ } = self;
         *is_complete = false;
         if !pending.is_sorted_by_key(|kept| kept.seq) {
             pending.sort_unstable_by_key(|kept| kept.seq);
@@ -394,6 +407,31 @@ mod tests {
         assert!(recovered.stored.iter().eq(records.iter().map(|record| record.results[0].seq)));
         assert_eq!(recovered.output_end, output.len() as u64);
         assert_eq!(recovered.journal_end, claimed.len() as u64);
+    }
+
+    #[test]
+    fn what_cannot_be_spooled_for_long_is_noted_once() {
+        let records: Vec<_> = (3..40).map(|seq| record(seq, "x")).collect();
+        let noted = |room, tries| {
+            let disks = disks(1 << 20, 1 << 20);
+            let mut writer = writer(Format::Lines, Fsync::None, &disks);
+            disks[2].room.set(room);
+            for _ in 0..tries {
+                let _ = writer.note_spooled(&records[10..]);
+                disks[2].room.set(room);
+            }
+            disks[2].room.set(1 << 20);
+            // What has come meanwhile is noted as well, and only that.
+            writer.note_spooled(&records[10..]).unwrap();
+            writer.note_spooled(&records[20..30]).unwrap();
+            writer.note_spooled(&records).unwrap();
+            disks[2].written.take()
+        };
+        let once = noted(1 << 20, 0);
+        assert_eq!(once.iter().filter(|byte| **byte == b'\n').count(), 2);
+        for room in 0..100 {
+            assert_eq!(noted(room, 20), once, "{room}");
+        }
     }
 
     #[test]
