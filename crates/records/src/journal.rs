@@ -289,6 +289,11 @@ impl<R: BufRead> Lines<R> {
         Self { reader, line: Vec::new(), at: 0, number: 0 }
     }
 
+    /// From which they are read.
+    pub(super) fn reader(&self) -> &R {
+        &self.reader
+    }
+
     /// Where the next line begins.
     pub(super) fn at(&self) -> u64 {
         self.at
