@@ -1,4 +1,4 @@
-//! Puts a ZeroMQ socket of its own behind a byte stream.
+//! Puts a ZeroMQ socket behind a byte stream.
 
 use std::fs::Permissions;
 use std::io;
@@ -26,19 +26,19 @@ use crate::meter::Meter;
 use crate::options::LaneOptions;
 use crate::pump::{Guard, Pump};
 
-/// Why a connection never became a lane.
+/// Reason why a connection never became a lane.
 #[derive(Debug, Error)]
 pub enum HandshakeError {
-    /// It stopped half way.
+    /// The handshake stopped half way.
     #[error("no complete handshake within {0:?}")]
     Timeout(Duration),
     /// The connection did not last, or was ended by the frame meter.
     #[error(transparent)]
     Gone(GoneReason),
-    /// ZeroMQ would not have this peer, a PUSH behind a PUSH for example.
+    /// ZeroMQ refused the peer, a PUSH behind a PUSH for example.
     #[error("zeromq refused the peer: {0}")]
     Refused(#[source] ZmqError),
-    /// Something of our own is lacking, file descriptors for example.
+    /// A resource of this process is lacking, file descriptors for example.
     #[error("no socket for zeromq: {0}")]
     Local(#[source] io::Error),
 }
@@ -76,7 +76,7 @@ where
     let verdict = tokio::time::timeout(options.handshake_timeout, handshake.verdict()).await;
     let identity = match verdict {
         Ok(Ok(identity)) => match state.gone() {
-            // It shook hands and said in the same breath that it will not have us.
+            // The peer shook hands and refused us at once.
             Some(reason @ GoneReason::Told(_)) => return Err(HandshakeError::Gone(reason)),
             _ => identity,
         },
@@ -108,14 +108,16 @@ impl<Z: Socket> Drop for ZmqSocket<Z> {
     }
 }
 
-/// A socket that has not decided yet. ZeroMQ shakes hands in a task that nobody can stop; if the socket
-/// were shut down just before that task is done, its peer would be added to a socket that nobody has.
+/// A socket that has not decided yet. ZeroMQ shakes hands in a task that cannot be stopped; if the
+/// socket were shut down just before that task is done, its peer would be added to a socket without
+/// an owner.
 struct Handshake<Z: Socket + 'static> {
-    /// Taken once the verdict is there.
+    /// Taken once ZeroMQ has decided.
     parts: Option<(ZmqSocket<Z>, mpsc::Receiver<SocketEvent>)>,
 }
 
-/// A socket whose Unix stream is closed decides at once; this is for the case that it does not.
+/// Time after which a socket whose Unix stream is closed counts as decided; it should decide at
+/// once.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl<Z: Socket + 'static> Handshake<Z> {
@@ -177,15 +179,16 @@ async fn verdict(events: &mut mpsc::Receiver<SocketEvent>) -> Result<PeerIdentit
     }
 }
 
-/// Longest path of a Unix socket that every Unix takes, its closing zero not counted.
+/// Length of the longest path of a Unix socket that every Unix takes, its closing zero not counted.
 const SOCKET_PATH_BYTES_MAX: usize = 103;
 
-/// Where Linux keeps files in memory. On a disk each lane would cost a few milliseconds, for a name
-/// that exists for an instant.
+/// Directory where Linux keeps files in memory. On a disk each lane would cost a few milliseconds,
+/// for a name that exists for an instant.
 const MEMORY_DIR: &str = "/dev/shm";
 
-/// A listener, and the only connection it will ever have: when this returns, its name is gone from the
-/// disk. The directory that only we may enter kept everybody else out while it was there.
+/// Returns a listener, and the only connection it will ever have: when this returns, its name is
+/// gone from the disk. A directory that only this user may enter kept all others out while it was
+/// there.
 fn private_pair(dir: Option<&Path>) -> io::Result<(UnixListener, UnixStream)> {
     let mut private = tempfile::Builder::new();
     private.prefix("tradewind-");
@@ -215,9 +218,9 @@ fn private_pair(dir: Option<&Path>) -> io::Result<(UnixListener, UnixStream)> {
     Ok((listener, UnixStream::from_std(stream)?))
 }
 
-/// The same where no directory can be written to, as in a container whose root is read-only: under a
-/// name that is in no file system, that nobody can guess, and that exists for as long. Who is in this
-/// network namespace could read it in /proc/net/unix meanwhile, hence only there.
+/// Does the same where no directory can be written to, as in a container whose root is read-only:
+/// under a name that is in no file system, that cannot be guessed, and that exists for as long. A
+/// process in this network namespace could read it in /proc/net/unix meanwhile, hence only there.
 #[cfg(target_os = "linux")]
 fn abstract_pair() -> io::Result<(UnixListener, UnixStream)> {
     use std::os::linux::net::SocketAddrExt;

@@ -1,4 +1,4 @@
-//! Dials a gate, for as long as it takes.
+//! Dialling a gate until it answers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,9 +22,9 @@ use crate::tcp;
 
 /// Makes lanes to one endpoint, one after the other, and shows each the same door.
 ///
-/// Both ways to dial go on until they succeed, with a growing and jittered pause between attempts, and say
-/// in the log why they have not: at once when the reason changes, and again every minute. They are
-/// cancel-safe: a caller who wants to give up wraps them in a timeout, or waits for [`hopeless`] beside
+/// Both ways to dial retry until they succeed, with a growing and jittered pause between attempts,
+/// and log why they have not: at once when the reason changes, and again every minute. They are
+/// cancel-safe: to give up, a caller wraps them in a timeout, or waits for [`hopeless`] beside
 /// them, and asks [`last_error`] why.
 ///
 /// [`hopeless`]: Self::hopeless
@@ -36,24 +36,24 @@ pub struct Dialler {
     door: Door,
     backoff: Backoff,
     last_error: Option<DialError>,
-    /// What was said of failures since the last lane that lived.
+    /// Failures that were logged since the last lane that lived.
     reasons: Reasons,
-    /// The latest lane, and since when it stood.
+    /// The latest lane, and the time since which it stood.
     lane: Option<(LaneWatch, Instant)>,
     /// The latest lane was ended by its peer, with a reason, as soon as it stood.
     was_sent_away: bool,
-    /// How often in a row, and since when, our door did not take who was there.
+    /// Number of successive peers that our door refused, and the time since the first.
     wrong: Option<(u32, Instant)>,
     hopeless: watch::Sender<bool>,
 }
 
-/// Resolves when a dialler keeps finding a peer that its own door does not take: of another version, of
-/// another kind, behind another port. Trying on will not change that.
+/// Resolves when a dialler keeps finding a peer that its own door refuses: of another version, of
+/// another kind, behind another port. Retrying will not change that.
 #[derive(Debug, Clone)]
 pub struct Hopeless(watch::Receiver<bool>);
 
 impl Hopeless {
-    /// Waits until it is so; for ever if it is not. Cancel-safe.
+    /// Waits until dialling is hopeless; for ever if it is not. Cancel-safe.
     pub async fn wait(&mut self) {
         if self.0.wait_for(|is_hopeless| *is_hopeless).await.is_err() {
             std::future::pending::<()>().await;
@@ -61,27 +61,27 @@ impl Hopeless {
     }
 }
 
-/// Why an attempt to dial failed.
+/// Reason why an attempt to dial failed.
 #[derive(Debug, Error)]
 pub enum DialError {
-    /// The name stands for no address, now.
+    /// The name has no address now.
     #[error("the host does not resolve: {0}")]
     Unresolved(#[source] io::Error),
-    /// Nobody listens there, or nobody can be reached.
+    /// The connection was refused, or the network is unreachable.
     #[error("{}", in_words(.0))]
     Connect(#[source] io::Error),
-    /// No answer at all.
+    /// No answer came.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// Somebody else has the address now.
+    /// The address belongs to another host now.
     #[error("{0} was reached, but the name stands for another address now")]
     Moved(SocketAddr),
-    /// Somebody answered, but not with a handshake.
+    /// The peer answered, but not with a handshake.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
 }
 
-/// `connection refused`, without the number that it has here.
+/// Returns `connection refused`, without the system's number.
 fn in_words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused
@@ -93,13 +93,13 @@ fn in_words(error: &io::Error) -> String {
     }
 }
 
-/// So often in a row, and for so long, a peer has to be the wrong one until that is hopeless: where
-/// containers are started again, one has the address of another for a moment.
+/// Number of successive wrong peers, and time, from which dialling is hopeless: where containers
+/// are started again, one has the address of another for a moment.
 const WRONG_ATTEMPTS_MIN: u32 = 3;
 const WRONG_TIME_MIN: Duration = Duration::from_secs(10);
 
 impl Dialler {
-    /// A dialler that has not tried yet. The seed decides the jitter.
+    /// Creates a dialler that has not tried yet. The seed decides the jitter.
     pub fn new(endpoint: Endpoint, options: LaneOptions, door: Door, seed: u64) -> Self {
         Self {
             endpoint,
@@ -115,27 +115,27 @@ impl Dialler {
         }
     }
 
-    /// Whom it dials.
+    /// Returns the endpoint that it dials.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Why the latest attempt failed; `None` after one that did not.
+    /// Returns why the latest attempt failed; `None` after one that did not.
     pub fn last_error(&self) -> Option<&DialError> {
         self.last_error.as_ref()
     }
 
-    /// To wait for beside dialling.
+    /// Returns a future to wait for beside dialling.
     pub fn hopeless(&self) -> Hopeless {
         Hopeless(self.hopeless.subscribe())
     }
 
-    /// A lane out to a gate that pulls.
+    /// Dials a gate that pulls.
     pub async fn dial_push(&mut self) -> PushLane {
         self.dial().await
     }
 
-    /// A lane in from a gate that pushes.
+    /// Dials a gate that pushes.
     pub async fn dial_pull(&mut self) -> PullLane {
         self.dial().await
     }
@@ -170,7 +170,7 @@ impl Dialler {
         }
     }
 
-    /// A lane that its peer ended with a reason as soon as it stood was none.
+    /// Treats a lane that its peer ended with a reason as soon as it stood as a failed attempt.
     fn judge_latest_lane(&mut self, now: Instant) {
         let Some((watch, since)) = self.lane.take() else { return };
         match watch.reason() {
@@ -192,9 +192,9 @@ impl Dialler {
         match self.reasons.failed(now, &reason) {
             Some(Line { lasts, is_loud: true }) => {
                 let lasts = humantime::format_duration(Duration::from_secs(lasts.as_secs()));
-                warn!("cannot reach {endpoint} for {lasts}: {reason}; trying on");
+                warn!("cannot reach {endpoint} for {lasts}: {reason}; retrying");
             }
-            Some(_) => info!("cannot reach {endpoint}: {reason}; trying on"),
+            Some(_) => info!("cannot reach {endpoint}: {reason}; retrying"),
             None => debug!(%endpoint, reason, "cannot reach"),
         }
         let is_wrong =
@@ -213,7 +213,7 @@ impl Dialler {
 
     async fn attempt<L: Lane>(&self) -> Result<L, DialError> {
         let (stream, peer) = self.connect().await?;
-        // What comes between TCP and ZMTP on a dialled connection belongs here.
+        // Any protocol between TCP and ZMTP on a dialled connection belongs here.
         tcp::configure(&stream, &self.options).map_err(HandshakeError::Local)?;
         Ok(attach::<L, _>(stream, peer, &self.door, LaneState::uncounted(), false, &self.options)
             .await?)
@@ -227,8 +227,9 @@ impl Dialler {
         for address in addresses {
             let began = Instant::now();
             match timeout(within, TcpStream::connect(address)).await {
-                // Dialling a free port of one's own machine, again and again, comes to meet itself one day;
-                // and would then keep the port from whoever is meant to listen on it.
+                // A dialler that tries a free port of its own machine again and again connects to
+                // itself one day, and would then keep the port from the process that is meant to
+                // listen on it.
                 Ok(Ok(stream)) if stream.local_addr().is_ok_and(|local| local == address) => {
                     failure = DialError::Connect(io::ErrorKind::ConnectionRefused.into());
                 }
@@ -253,22 +254,22 @@ impl Dialler {
         Ok(addresses.collect())
     }
 
-    /// Does the name stand for this address even now?
+    /// Returns whether the name still stands for this address.
     async fn is_still(&self, address: SocketAddr) -> bool {
         self.resolve().await.is_ok_and(|addresses| addresses.contains(&address))
     }
 }
 
-/// A connection that takes longer may have been answered by somebody else than was meant: where
-/// containers are started again, one gets the address of another while we knock on it.
+/// A connection that takes longer may have been answered by another host: where containers are
+/// started again, one gets the address of another while we dial it.
 const CONNECT_USUAL: Duration = Duration::from_millis(200);
 
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// A lane that lived so long was a good one: the next outage is a new one.
+/// Time after which a lane was a good one: the next outage is a new one.
 const GOOD_LANE: Duration = Duration::from_secs(3);
 
-/// When to try again. Grows with every attempt that leads to nothing, lanes that die young included.
+/// Time of the next attempt. Grows with every attempt that fails, lanes that die young included.
 #[derive(Debug)]
 struct Backoff {
     rng: fastrand::Rng,

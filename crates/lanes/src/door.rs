@@ -1,4 +1,4 @@
-//! What a peer is shown at our end of a lane, and who is let in at the other.
+//! The identity that this end of a lane shows, and the rule by which peers are let in.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,10 +9,11 @@ use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 use zeromq::util::PeerIdentity;
 
-/// What a gate or a dialler tells its peers of itself, and which peers it takes.
+/// Identity that a gate or a dialler shows its peers, and the rule by which it takes them.
 ///
-/// Peers are judged by their READY command, before ZeroMQ has seen it. One that is not taken is told why
-/// by an ERROR command, and so hears it even where the two kinds of socket would not match.
+/// Peers are judged by their READY command, before ZeroMQ has seen it. A peer that is refused gets
+/// the reason in an ERROR command, and so hears it even where the two kinds of socket would not
+/// match.
 #[derive(Clone, Default)]
 pub struct Door {
     pub(crate) identity: Option<PeerIdentity>,
@@ -21,21 +22,21 @@ pub struct Door {
 
 type Admit = dyn Fn(&Hello<'_>) -> Result<Admitted, String> + Send + Sync;
 
-/// A peer that introduces itself.
+/// Peer that introduces itself.
 #[derive(Debug)]
 pub struct Hello<'a> {
-    /// Where it is.
+    /// Network address of the peer.
     pub addr: SocketAddr,
-    /// `PUSH` or `PULL` as a rule, or what it says instead.
+    /// Socket type: `PUSH` or `PULL` as a rule, or any other text that the peer sent.
     pub socket_type: &'a [u8],
-    /// Its ZMTP identity; empty if it gives none.
+    /// ZMTP identity; empty if the peer gives none.
     pub identity: &'a [u8],
 }
 
-/// A peer may stay.
+/// Permission for a peer to stay.
 #[derive(Debug, Default)]
 pub struct Admitted {
-    /// Given back when its lane is no more.
+    /// Permit that is returned when the lane ends.
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -43,12 +44,12 @@ pub struct Admitted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("an identity of {bytes} bytes, where at most {} are possible", PeerIdentity::MAX_LENGTH)]
 pub struct IdentityTooLong {
-    /// How long it was.
+    /// Length of the identity in bytes.
     pub bytes: usize,
 }
 
 impl Door {
-    /// A door that shows this identity and is open to everybody. An empty identity is none.
+    /// Creates a door that shows this identity and lets every peer in. An empty identity is none.
     pub fn showing(identity: Bytes) -> Result<Self, IdentityTooLong> {
         let bytes = identity.len();
         // zmq.rs makes one up if it is given an empty one.
@@ -57,7 +58,7 @@ impl Door {
         Ok(Self { identity, admit: None })
     }
 
-    /// The same door, open to those alone for whom this finds no reason against it.
+    /// Returns the same door, which refuses the peers for which a function finds a reason.
     #[must_use]
     pub fn admitting(
         self,

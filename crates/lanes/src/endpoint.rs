@@ -1,4 +1,4 @@
-//! Where to listen, or whom to dial: `tcp://host:port`.
+//! Address to listen on or to dial: `tcp://host:port`.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,12 +11,12 @@ use thiserror::Error;
 /// for all addresses of this machine: they make sense for listening only.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// Without the brackets that an IPv6 address has in text.
+    /// Host, without the brackets that an IPv6 address has in text.
     host: String,
     port: u16,
 }
 
-/// Why a text is no [`Endpoint`].
+/// Reason why a text is no [`Endpoint`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[allow(missing_docs, reason = "the messages say what each case is")]
 pub enum EndpointError {
@@ -39,33 +39,34 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// The name or address; an IPv6 address without its brackets.
+    /// Returns the name or address; an IPv6 address without its brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port; 0 for any.
+    /// Returns the port; 0 for any.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The same host at another port.
+    /// Returns the same host at another port.
     pub fn with_port(&self, port: u16) -> Self {
         Self { host: self.host.clone(), port }
     }
 
-    /// Whether the host is all of this machine: to be listened on, and not to be dialled.
+    /// Returns whether the host is all of this machine: to be listened on, and not to be dialled.
     pub fn is_wildcard(&self) -> bool {
         self.host == "*"
     }
 
-    /// Whether the host stands for all addresses of this machine, of one family or both.
+    /// Returns whether the host stands for all addresses of this machine, of one family or both.
     pub fn is_everywhere(&self) -> bool {
         let is_unspecified = |address: IpAddr| address.is_unspecified();
         self.is_wildcard() || self.host.parse().is_ok_and(is_unspecified)
     }
 
-    /// Whether the host is certain to be this machine alone: a loopback address, or `localhost`.
+    /// Returns whether the host is certain to be this machine alone: a loopback address, or
+    /// `localhost`.
     pub fn is_loopback(&self) -> bool {
         match self.host.parse::<IpAddr>() {
             Ok(address) => address.is_loopback(),

@@ -27,22 +27,23 @@ use crate::push::PushLane;
 use crate::sparing::Sparing;
 use crate::tcp;
 
-/// A gate whose lanes carry out, to peers that dial with PULL.
+/// A gate whose lanes send, to peers that dial with PULL.
 pub type PushGate = Gate<PushLane>;
-/// A gate whose lanes carry in, from peers that dial with PUSH.
+/// A gate whose lanes receive, from peers that dial with PUSH.
 pub type PullGate = Gate<PullLane>;
 
 /// Listens, shakes hands and yields lanes. Handshakes run beside one another and whether or not
-/// [`accept`](Self::accept) is being awaited, so that a slow or hostile stranger delays nobody.
+/// [`accept`](Self::accept) is being awaited, so that a slow or hostile stranger delays no other
+/// peer.
 ///
-/// Dropping a gate closes the port and the lanes nobody has taken; those that were yielded stay.
+/// Dropping a gate closes the port and the lanes that were not yielded; the yielded ones stay.
 pub struct Gate<L> {
     endpoint: Endpoint,
     lanes: mpsc::UnboundedReceiver<L>,
     porter: JoinHandle<()>,
 }
 
-/// Why a gate cannot listen.
+/// Reason why a gate cannot listen.
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say what each case is")]
 pub enum BindError {
@@ -60,7 +61,7 @@ pub enum BindError {
     Inherited { source: io::Error },
 }
 
-/// Connections that the kernel keeps for a listener that is not being accepted from.
+/// Number of connections that the kernel keeps for a listener that is not being accepted from.
 const BACKLOG: i32 = 1024;
 
 /// Listens on an endpoint without a runtime, for a gate to [adopt](Gate::adopt) later: peers may dial from
@@ -91,7 +92,7 @@ pub fn bind(endpoint: &Endpoint) -> Result<Vec<std::net::TcpListener>, BindError
             {
                 failure = Some(error);
             }
-            // A free port of the one may be taken at the other.
+            // The free port of one address may be taken at the other.
             Err(error) => return Err(failed(error)),
         }
     }
@@ -115,7 +116,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// This machine knows no such addresses: IPv6 is switched off, as a rule.
+/// Returns whether this machine knows no such addresses: IPv6 is switched off, as a rule.
 fn is_family_missing(error: &io::Error) -> bool {
     error.raw_os_error() == Some(EAFNOSUPPORT)
         || error.kind() == io::ErrorKind::AddrNotAvailable && is_ipv6_off()
@@ -146,7 +147,7 @@ impl<L: Lane> Gate<L> {
         Self::open(bound?, Some(endpoint), options, door)
     }
 
-    /// Takes over listeners that somebody else has bound. Needs a tokio runtime around it.
+    /// Takes over listeners that are already bound. Needs a tokio runtime around it.
     pub fn adopt(
         listeners: Vec<std::net::TcpListener>,
         options: LaneOptions,
@@ -193,20 +194,20 @@ impl<L: Lane> Gate<L> {
         Ok(Self { endpoint, lanes, porter: tokio::spawn(porter.run(listeners)) })
     }
 
-    /// The host as it was asked for, and the actual port.
+    /// Returns the host as it was asked for, with the actual port.
     pub fn endpoint(&self) -> Endpoint {
         self.endpoint.clone()
     }
 
-    /// The next lane whose handshake is complete. Cancel-safe.
+    /// Returns the next lane whose handshake is complete. Cancel-safe.
     pub async fn accept(&mut self) -> L {
         self.lanes.recv().await.expect("the porter runs until the gate is dropped")
     }
 
-    /// As dropping it, but when this returns the port is free again.
+    /// Closes the gate as dropping it does, but when this returns the port is free again.
     pub async fn close(mut self) {
         self.porter.abort();
-        // Cancelled, which is what was asked for.
+        // Cancelled, as requested.
         let _ = (&mut self.porter).await;
     }
 }
@@ -235,17 +236,19 @@ impl BindError {
     }
 }
 
-/// How long the porter waits after the system would not give it a connection, for want of file descriptors
-/// as a rule.
+/// Pause of the porter after the system gave it no connection, for want of file descriptors as a
+/// rule.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Connections that are told at the same time that there are too many. Others are closed without a word.
+/// Number of connections that are told at the same time that there are too many. Others are closed
+/// without a reason.
 const FAREWELLS_MAX: usize = 8;
 
-/// How long one of them may take to read that and leave.
+/// Time that one of them may take to read the reason and leave.
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
 
-/// An open file that gives way when there are no more to be had, for a connection that is told so.
+/// Opens a file that is closed when no more can be opened, to make room for a connection that is
+/// told so.
 fn spare() -> Option<File> {
     File::open("/dev/null").ok()
 }
@@ -259,7 +262,7 @@ struct Porter<L> {
     lanes: mpsc::UnboundedSender<L>,
     /// Dropped, and thereby ended, with the porter.
     handshakes: JoinSet<()>,
-    /// What was said of whom.
+    /// Lines that were logged about refused peers.
     refused: Arc<Mutex<Sparing<(IpAddr, String)>>>,
     farewells: Arc<Semaphore>,
     spare: Option<File>,
@@ -304,8 +307,8 @@ impl<L: Lane> Porter<L> {
                 Err(error @ HandshakeError::Local(_)) => {
                     say_refused(&refused, &endpoint, peer, &error.to_string());
                 }
-                // A port scan, or somebody's health check; a dialler who has found somebody else than was
-                // meant; whom the door does not take, which it says by itself.
+                // A port scan or a health check; a dialler at the wrong gate; a peer that the door
+                // refuses, which logs that itself.
                 Err(
                     reason @ (HandshakeError::Timeout(_)
                     | HandshakeError::Gone(
@@ -322,8 +325,8 @@ impl<L: Lane> Porter<L> {
         });
     }
 
-    /// Without a file to accept with, one that waits is accepted with the spare one and told so: else it
-    /// would wait for an answer, and others behind it.
+    /// Without a file to accept with, accepts a waiting connection with the spare file and tells it
+    /// so: else it would wait for an answer, and others behind it.
     async fn turn_away(&mut self, listeners: &[TcpListener], error: &io::Error) {
         let is_spare_free = self.spare.take().is_some();
         if is_spare_free
@@ -339,7 +342,7 @@ impl<L: Lane> Porter<L> {
     }
 
     fn send_away(&mut self, stream: TcpStream, peer: SocketAddr, reason: &str) {
-        // Without the port: whoever comes again does so from another one.
+        // Without the port: a peer that comes again does so from another one.
         say_refused(&self.refused, &self.endpoint, peer, reason);
         let Ok(permit) = self.farewells.clone().try_acquire_owned() else { return };
         let words = [&greeting()[..], &error_command(reason)].concat();
@@ -350,7 +353,7 @@ impl<L: Lane> Porter<L> {
     }
 }
 
-/// The next connection at any of the listeners. Cancel-safe.
+/// Returns the next connection at any of the listeners. Cancel-safe.
 async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
     std::future::poll_fn(|context| {
         for listener in listeners {
@@ -368,7 +371,8 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)
 async fn farewell(mut stream: TcpStream, words: &[u8]) -> io::Result<()> {
     stream.write_all(words).await?;
     stream.shutdown().await?;
-    // Until the peer has gone: were bytes of it unread when we close, it would never read ours.
+    // Until the peer has gone: if the socket were closed with unread bytes of the peer, the peer
+    // would never read ours.
     let mut ignored = [0; 256];
     while stream.read(&mut ignored).await? > 0 {}
     Ok(())
@@ -391,7 +395,7 @@ fn say_refused(
     }
 }
 
-/// What comes between TCP and ZMTP on an accepted connection belongs here.
+/// Any protocol between TCP and ZMTP on an accepted connection belongs here.
 async fn shake_hands<L: Lane>(
     stream: TcpStream,
     peer: SocketAddr,

@@ -1,4 +1,5 @@
-//! What both kinds of lane have in common: why they end, who hears of it, and what passed through them.
+//! Common parts of both kinds of lane: why they end, how their end is observed, and the bytes that
+//! passed through them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use crate::attach::Attached;
 use crate::meter::Violation;
 use crate::pump::Flow;
 
-/// Why a lane carries nothing more.
+/// Reason why a lane ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum GoneReason {
     /// The peer closed its end.
@@ -22,25 +23,25 @@ pub enum GoneReason {
     /// The connection broke, or a timeout of TCP's said that it must have.
     #[error("the connection broke: {0}")]
     Broken(io::ErrorKind),
-    /// The peer sent what it may not, and was cut off.
+    /// The peer sent bytes that it may not send, and was cut off.
     #[error("the peer sent {0}")]
     Protocol(#[from] Violation),
-    /// The peer took so little for so long that ZeroMQ's queue of frames to send was full.
+    /// The peer took so few frames that ZeroMQ's queue was full.
     #[error("the peer does not keep up and its queue is full")]
     Overrun,
-    /// It was closed at this end.
+    /// The lane was closed at this end.
     #[error("the lane was closed")]
     Closed,
-    /// The peer closed it and said why.
+    /// The peer closed the lane and gave a reason.
     #[error("it says: {0}")]
     Told(Arc<str>),
-    /// It was closed at this end, and the peer was told why.
+    /// The lane was closed at this end, and the peer was told why.
     #[error("{0}")]
     Refused(Arc<str>),
 }
 
 impl GoneReason {
-    /// What the peer is told of it, if it is of any use to the peer.
+    /// Returns the reason to send to the peer, if it is of any use there.
     pub(crate) fn to_tell(&self) -> Option<String> {
         match self {
             Self::Refused(reason) => Some(reason.to_string()),
@@ -50,20 +51,20 @@ impl GoneReason {
     }
 }
 
-/// The frame was not sent, and nothing else will be.
+/// Error: the frame was not sent, and no other will be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the lane is gone: {reason}")]
 pub struct LaneGone {
-    /// Why it is.
+    /// Reason why the lane is gone.
     pub reason: GoneReason,
 }
 
-/// Tells another task when a lane is gone.
+/// Handle by which another task waits for the end of a lane.
 #[derive(Debug, Clone)]
 pub struct LaneWatch(watch::Receiver<Option<GoneReason>>);
 
 impl LaneWatch {
-    /// Why the lane is gone, if it is.
+    /// Returns the reason why the lane is gone, if it is.
     pub fn reason(&self) -> Option<GoneReason> {
         self.0.borrow().clone()
     }
@@ -77,12 +78,12 @@ impl LaneWatch {
     }
 }
 
-/// Ends a lane from anywhere, with a reason that the peer is told.
+/// Handle that ends a lane from anywhere, with a reason for the peer.
 #[derive(Debug, Clone)]
 pub struct Closer(pub(crate) Arc<LaneState>);
 
 impl Closer {
-    /// Closes the lane. What arrives from now on is not delivered.
+    /// Closes the lane. Frames that arrive from now on are not delivered.
     pub fn refuse(&self, reason: &str) {
         self.0.dismissal.send_if_modified(|dismissal| {
             let is_first = dismissal.is_none();
@@ -92,7 +93,8 @@ impl Closer {
     }
 }
 
-/// Bytes that passed through a lane on the network's side, ZMTP's own included. Stays readable after it.
+/// Bytes that passed through a lane on the network's side, ZMTP's own included. Readable after the
+/// lane has ended.
 #[derive(Debug, Default)]
 pub struct Traffic {
     pub(crate) bytes_in: AtomicU64,
@@ -100,12 +102,12 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Bytes received from the peer.
+    /// Returns the bytes received from the peer.
     pub fn bytes_in(&self) -> u64 {
         self.bytes_in.load(Ordering::Relaxed)
     }
 
-    /// Bytes handed to the kernel for the peer.
+    /// Returns the bytes given to the kernel for the peer.
     pub fn bytes_out(&self) -> u64 {
         self.bytes_out.load(Ordering::Relaxed)
     }
@@ -127,33 +129,33 @@ pub(crate) mod sealed {
     }
 }
 
-/// The other end of a lane.
+/// Peer of a lane.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub(crate) identity: Bytes,
     pub(crate) addr: SocketAddr,
 }
 
-/// Shared by a lane and its pump.
+/// State that a lane and its pump share.
 #[derive(Debug)]
 pub(crate) struct LaneState {
     gone: watch::Sender<Option<GoneReason>>,
-    /// Why it is to be closed, if somebody here wants it so.
+    /// Reason why the lane is to be closed, set at this end.
     dismissal: watch::Sender<Option<Arc<str>>>,
     pub(crate) traffic: Arc<Traffic>,
     /// The peer is being told why the lane ends. Meanwhile the pump is not stopped.
     is_telling: AtomicBool,
-    /// Given back when both the lane and its pump are no more.
+    /// Permits that are returned when both the lane and its pump have ended.
     permits: Mutex<Vec<OwnedSemaphorePermit>>,
 }
 
 impl LaneState {
-    /// For a lane that nobody counts.
+    /// Creates the state of a lane that is not counted.
     pub(crate) fn uncounted() -> Arc<Self> {
         Self::new(Vec::new())
     }
 
-    /// For a lane that is one of a limited number.
+    /// Creates the state of a lane that is one of a limited number.
     pub(crate) fn counted(permit: OwnedSemaphorePermit) -> Arc<Self> {
         Self::new(vec![permit])
     }
@@ -168,12 +170,12 @@ impl LaneState {
         })
     }
 
-    /// One more limited number that it is one of.
+    /// Adds a permit of another limited number.
     pub(crate) fn hold(&self, permit: Option<OwnedSemaphorePermit>) {
         self.permits.lock().unwrap_or_else(PoisonError::into_inner).extend(permit);
     }
 
-    /// The first reason stays: what follows is its consequence.
+    /// Sets the reason of the end. The first one stays: later ones are its consequences.
     pub(crate) fn end(&self, reason: GoneReason) {
         self.gone.send_if_modified(|gone| {
             let is_first = gone.is_none();
@@ -190,7 +192,7 @@ impl LaneState {
         LaneWatch(self.gone.subscribe())
     }
 
-    /// Resolves when somebody here wants it closed.
+    /// Resolves when the lane is to be closed from this end.
     pub(crate) async fn dismissed(&self) -> Arc<str> {
         let mut dismissal = self.dismissal.subscribe();
         match dismissal.wait_for(Option::is_some).await.map(|reason| reason.clone()) {

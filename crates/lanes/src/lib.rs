@@ -1,18 +1,19 @@
-//! Lanes: frames of bytes in and out over ZeroMQ PUSH/PULL, without tasks, messages or any idea of what
-//! the bytes say.
+//! Lanes: frames of bytes in and out over ZeroMQ PUSH/PULL, without tasks, messages or any idea of
+//! the meaning of the bytes.
 //!
-//! This is the only crate that knows ZeroMQ, and ZeroMQ never touches the network here. Every connection,
-//! accepted or dialled, is a TCP stream of ours and a ZeroMQ socket of its own, which listens on a Unix
-//! socket that nobody but us can reach. Between the two runs a pump:
+//! This is the only crate that knows ZeroMQ, and ZeroMQ never touches the network here. Every
+//! connection, accepted or dialled, is a TCP stream of ours and a ZeroMQ socket of its own, which
+//! listens on a Unix socket that no other process can reach. Between the two runs a pump:
 //!
 //! ```text
 //!  network ── TCP (later TLS) ──▶ frame meter ──▶ Unix socket ──▶ PULL      a lane that carries in
 //!  network ◀── TCP (later TLS) ◀──────────────── Unix socket ◀── PUSH      a lane that carries out
 //! ```
 //!
-//! What zmq.rs lacks lives in that pump and around it: limits on connections and on frame sizes, handshake
-//! timeouts, keepalive, byte counts, the news that a peer has gone, and words for why it was sent away. What crosses the wire is plain
-//! ZMTP 3, so that any ZeroMQ library can be the other end.
+//! The features that zmq.rs lacks are in that pump and around it: limits on connections and on
+//! frame sizes, handshake timeouts, keepalive, byte counts, the news that a peer has gone, and
+//! reasons for closing. The wire carries plain ZMTP 3, so that any ZeroMQ library can be the other
+//! end.
 //!
 //! - [`Gate`] listens and yields one lane per connection; [`Dialler`] connects, and keeps trying.
 //! - [`PushLane`] sends, [`PullLane`] receives; both know their peer's identity and when it has gone.

@@ -1,4 +1,4 @@
-//! What a lane may cost, and how long it may take.
+//! Limits of a lane's resources and times.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,19 +9,20 @@ pub struct LaneOptions {
     /// Largest message a peer may send, in bytes. A header that claims more ends the lane before ZeroMQ
     /// sees it. Frames that are sent are not checked: the peer's own limit decides.
     pub message_bytes_max: u64,
-    /// How long a connection may take from TCP's handshake to the end of ZMTP's.
+    /// Time from TCP's handshake to the end of ZMTP's, at most.
     pub handshake_timeout: Duration,
-    /// How long one attempt to connect may take.
+    /// Time of one attempt to connect, at most.
     pub connect_timeout: Duration,
-    /// Connections of a gate, those still in their handshake included. Those beyond it are closed at once.
+    /// Number of a gate's connections, those still in their handshake included. Further ones are
+    /// closed at once.
     pub connections_max: usize,
-    /// How long a connection may be idle before TCP asks whether the peer is still there.
+    /// Time for which a connection may be idle before TCP asks whether the peer is still there.
     pub keepalive: Duration,
-    /// How long sent data may stay unacknowledged, or unsent because the peer reads nothing, before the
-    /// connection counts as broken (`TCP_USER_TIMEOUT`). It finds a cut-off peer while there is data in
-    /// flight, when keepalive is silent.
+    /// Time for which sent data may stay unacknowledged, or unsent because the peer reads nothing,
+    /// before the connection counts as broken (`TCP_USER_TIMEOUT`). Finds a peer that is cut off
+    /// while data is on its way, when keepalive is silent.
     pub unacked_max: Duration,
-    /// Where the private directories for Unix sockets are made, each for an instant.
+    /// Directory in which the private directories for Unix sockets are made, each for an instant.
     /// `/dev/shm`, or else the system's temporary directory, if `None`.
     pub socket_dir: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! A lane that carries in.
+//! A lane that receives.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,35 +26,36 @@ pub struct PullLane {
 }
 
 impl PullLane {
-    /// What the peer gave as its ZMTP identity. For a peer that gave none zmq.rs makes up 16 random bytes.
+    /// Returns the peer's ZMTP identity. For a peer that gave none zmq.rs makes up 16 random bytes.
     pub fn peer_identity(&self) -> &[u8] {
         &self.peer.identity
     }
 
-    /// The network address of the peer.
+    /// Returns the network address of the peer.
     pub fn peer_addr(&self) -> SocketAddr {
         self.peer.addr
     }
 
-    /// Bytes in and out; the handle outlives the lane.
+    /// Returns the bytes in and out; the handle outlives the lane.
     pub fn traffic(&self) -> Arc<Traffic> {
         self.state.traffic.clone()
     }
 
-    /// A handle that ends the lane from elsewhere.
+    /// Returns a handle that ends the lane from elsewhere.
     pub fn closer(&self) -> Closer {
         Closer(self.state.clone())
     }
 
-    /// The next frame. When the peer has gone, first every frame that had arrived completely, and only then
-    /// the reason, as often as it is asked for. Cancel-safe.
+    /// Returns the next frame. When the peer has gone, returns first every frame that had arrived
+    /// completely, and only then the reason, on every further call. Cancel-safe.
     ///
-    /// A frame is a slice of what was read together with it and keeps all of that in memory.
+    /// A frame is a slice of a read buffer and keeps all of that buffer in memory.
     pub async fn recv(&mut self) -> Result<Bytes, GoneReason> {
         if !self.drained {
             tokio::select! {
-                // The socket would wait for ever for another peer. That it has lost the one it had, it
-                // tells its monitor alone, while it is being asked for the next frame: hence the order.
+                // The socket would wait for ever for another peer. That it has lost its peer it
+                // reports to its monitor alone, while it is being asked for the next frame: hence
+                // the order.
                 biased;
                 received = self.socket.0.recv() => {
                     let frame = received.ok().and_then(|message| message.into_vecdeque().pop_front());
@@ -69,8 +70,8 @@ impl PullLane {
         Err(self.watch().gone().await)
     }
 
-    /// A handle for another task to wait on. It hears that the peer has gone when it goes, which may be
-    /// before its last frames were received here.
+    /// Returns a handle for another task to wait on. It resolves when the peer goes, which may be
+    /// before the last frames were received here.
     pub fn watch(&self) -> LaneWatch {
         self.state.watch()
     }

@@ -16,7 +16,7 @@ use crate::door::{Admitted, Door, Hello};
 use crate::lane::{GoneReason, LaneState};
 use crate::meter::{Found, Limits, Meter, Ready, Track, error_command};
 
-/// Which way a lane carries messages.
+/// Direction in which a lane carries messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
     In,
@@ -34,8 +34,8 @@ impl Flow {
     }
 }
 
-/// A running pump. Dropped, it stops and closes both of its streams, unless it is just telling the peer
-/// why: then it does so by itself, soon.
+/// A running pump. Dropped, it stops and closes both of its streams, unless it is just telling the
+/// peer a reason: then it does so by itself, soon.
 #[derive(Debug)]
 pub(crate) struct Pump {
     task: JoinHandle<()>,
@@ -58,9 +58,9 @@ impl Pump {
         Self { task, state }
     }
 
-    /// Waits until both directions are done, but not for ever.
+    /// Waits until both directions are done, for a bounded time.
     pub(crate) async fn finish(mut self, at_most: Duration) {
-        // Whether it ended or ran out of time: dropping it is what comes next.
+        // It ended or ran out of time: it is dropped next in either case.
         let _ = tokio::time::timeout(at_most, &mut self.task).await;
     }
 
@@ -77,13 +77,13 @@ impl Drop for Pump {
     }
 }
 
-/// Who is let in, and where the peer is.
+/// Rule by which the peer is let in, and the peer's address.
 #[derive(Debug)]
 pub(crate) struct Guard {
     pub(crate) door: Door,
     pub(crate) peer: SocketAddr,
-    /// The peer dialled us: it gets our READY when it has been judged. A dialler whose handshake is
-    /// complete has thereby been let in.
+    /// Whether the peer dialled us: it gets our READY when it has been judged. A dialler whose
+    /// handshake is complete has thereby been let in.
     pub(crate) is_gate: bool,
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Guard {
 struct Hold {
     is_over: AtomicBool,
     over: Notify,
-    /// What follows READY at once if the peer is not let in, so that both arrive together.
+    /// Bytes that follow READY at once if the peer is not let in, so that both arrive together.
     suffix: Mutex<Option<Vec<u8>>>,
 }
 
@@ -114,7 +114,7 @@ impl Hold {
     }
 }
 
-/// Says that the lane is gone even if the pump is aborted.
+/// Reports that the lane is gone even if the pump is aborted.
 struct EndOnDrop(Arc<LaneState>);
 
 impl Drop for EndOnDrop {
@@ -123,11 +123,12 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// How long telling a peer why may take: until our READY is out, and then until the peer has closed its
-/// end. Were ours closed first, with bytes of the peer unread, TCP would throw away what it was told.
+/// Time that telling a peer a reason may take: until our READY is out, and then until the peer has
+/// closed its end. Were ours closed first, with bytes of the peer unread, TCP would throw the
+/// reason away.
 const TELL_MAX: Duration = Duration::from_secs(1);
 
-/// After a write has failed: how long to look whether the peer has said why it closed.
+/// Time for which the peer's reason is awaited after a write has failed.
 const LAST_WORD_MAX: Duration = Duration::from_millis(100);
 
 async fn run<S>(
@@ -149,8 +150,8 @@ async fn run<S>(
     if !guard.is_gate {
         hold.end(None);
     }
-    // Each half is dropped when its direction is done. The inbound direction's end thereby tells a PULL
-    // socket that nothing more will come, once it has read what came.
+    // Each half is dropped when its direction is done. The inbound direction's end thereby tells a
+    // PULL socket that no more frames will come, once it has read the last.
     let to_tell = {
         let inbound = inbound(network_read, zmq_write, meter, &guard, &hold, &is_broken, &state.0);
         let mut inbound = pin!(inbound);
@@ -227,13 +228,13 @@ async fn inbound<N: AsyncRead + Unpin>(
     }
     let is_news = !is_broken.load(Ordering::Relaxed) || matches!(reason, GoneReason::Told(_));
     if is_news {
-        // Before the streams are dropped: who sees them close can then ask why.
+        // Before the streams are dropped: a task that sees them close can then ask for the reason.
         state.end(reason.clone());
     }
     (reason, network)
 }
 
-/// Passes on what may pass; gives how many bytes that were.
+/// Forwards the bytes that may pass; returns their number.
 async fn pass(
     bytes: &[u8],
     zmq: &mut (impl AsyncWrite + Unpin),
@@ -269,11 +270,11 @@ async fn pass(
     }
 }
 
-/// The network's side, and where in our stream we are.
+/// Network side of a lane, and the position in the stream that we send.
 struct Sender<N> {
     network: N,
     track: Track,
-    /// Why the lane ends was sent already.
+    /// The reason of the end was sent already.
     has_told: bool,
 }
 
@@ -292,7 +293,7 @@ impl<N: AsyncWrite + Unpin> Sender<N> {
         self.network.flush().await
     }
 
-    /// Sends what ZeroMQ says; greeting and READY one after the other, even if they come together.
+    /// Sends ZeroMQ's bytes; greeting and READY one after the other, even if they come together.
     async fn send_with(&mut self, bytes: &[u8], hold: &Hold) -> io::Result<()> {
         if self.track.is_ready() {
             return self.send(bytes).await;
@@ -314,7 +315,8 @@ impl<N: AsyncWrite + Unpin> Sender<N> {
         }
     }
 
-    /// Tells the peer why, if there is room for that between two frames, and waits for its end.
+    /// Sends the peer a reason, if there is room for it between two frames, and waits for the
+    /// peer's end.
     async fn tell(&mut self, reason: &str, mut network: impl AsyncRead + Unpin) {
         if self.track.is_between_frames() && !self.has_told {
             let _ = self.send(&error_command(reason)).await;
@@ -358,13 +360,14 @@ async fn outbound(
 
 const BUFFER_BYTES_MIN: usize = 4 << 10;
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// So many reads in a row that filled less than a quarter halve the buffer.
+/// Number of successive reads filling less than a quarter that halve the buffer.
 const SHORT_READS: u8 = 16;
 
-/// Grows with the traffic and shrinks after it: there may be thousands of lanes, most of them idle.
+/// A buffer that grows with the traffic and shrinks after it: there may be thousands of lanes, most
+/// of them idle.
 struct Buffer {
     bytes: Vec<u8>,
-    /// At the front: what did not pass the last time.
+    /// Number of bytes at the front that did not pass the last time.
     held: usize,
     short_reads: u8,
 }

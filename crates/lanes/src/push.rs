@@ -1,4 +1,4 @@
-//! A lane that carries out.
+//! A lane that sends.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,8 +14,8 @@ use crate::lane::sealed::Sealed;
 use crate::lane::{Closer, GoneReason, Lane, LaneGone, LaneState, LaneWatch, Peer, Traffic};
 use crate::pump::{Flow, Pump};
 
-/// A PUSH socket with one peer. Dropping it closes the connection at once, whatever is still queued;
-/// [`close`](Self::close) does not.
+/// A PUSH socket with one peer. Dropping it closes the connection at once, even with frames still
+/// queued; [`close`](Self::close) does not.
 pub struct PushLane {
     socket: ZmqSocket<PushSocket>,
     pump: Pump,
@@ -24,30 +24,31 @@ pub struct PushLane {
 }
 
 impl PushLane {
-    /// What the peer gave as its ZMTP identity. For a peer that gave none zmq.rs makes up 16 random bytes.
+    /// Returns the peer's ZMTP identity. For a peer that gave none zmq.rs makes up 16 random bytes.
     pub fn peer_identity(&self) -> &[u8] {
         &self.peer.identity
     }
 
-    /// The network address of the peer.
+    /// Returns the network address of the peer.
     pub fn peer_addr(&self) -> SocketAddr {
         self.peer.addr
     }
 
-    /// Bytes in and out; the handle outlives the lane.
+    /// Returns the bytes in and out; the handle outlives the lane.
     pub fn traffic(&self) -> Arc<Traffic> {
         self.state.traffic.clone()
     }
 
-    /// A handle that ends the lane from elsewhere.
+    /// Returns a handle that ends the lane from elsewhere.
     pub fn closer(&self) -> Closer {
         Closer(self.state.clone())
     }
 
-    /// Queues a frame, to be sent as soon as the peer takes it. Never waits: what is sent without being
-    /// acknowledged is for the caller to bound, and a lane whose queue of 100,000 frames is full is closed.
+    /// Queues a frame, to be sent as soon as the peer takes it. Never waits: the caller has to
+    /// bound the frames that are sent and not acknowledged, and a lane whose queue of 100,000
+    /// frames is full is closed.
     ///
-    /// `Ok` does not mean that the peer has got it, or will.
+    /// `Ok` does not mean that the peer has got the frame, or will.
     pub fn send(&mut self, frame: Bytes) -> Result<(), LaneGone> {
         if let Some(reason) = self.state.gone() {
             return Err(LaneGone { reason });
@@ -59,7 +60,7 @@ impl PushLane {
         };
         self.state.end(reason.clone());
         self.pump.stop();
-        // The pump may have been quicker to say why.
+        // The pump may have stored the reason earlier.
         Err(LaneGone { reason: self.state.gone().unwrap_or(reason) })
     }
 
@@ -70,13 +71,14 @@ impl PushLane {
         self.watch().gone().await
     }
 
-    /// A handle for another task to wait on.
+    /// Returns a handle for another task to wait on.
     pub fn watch(&self) -> LaneWatch {
         self.state.watch()
     }
 
-    /// Sends everything that is queued, says goodbye, and waits until the peer has read it all and closed
-    /// its end too, but no longer than `linger`. What the kernel has taken by then it goes on sending.
+    /// Sends all queued frames, ends the connection in order, and waits until the peer has read
+    /// everything and closed its end too, but no longer than `linger`. The kernel goes on sending
+    /// the bytes that it has taken by then.
     pub async fn close(self, linger: Duration) {
         let Self { socket, pump, .. } = self;
         drop(socket);

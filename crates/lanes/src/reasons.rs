@@ -1,13 +1,13 @@
-//! Why somebody cannot be reached: said at once when it changes, and again every minute.
+//! Reasons why a peer cannot be reached: logged at once when they change, and again every minute.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Decides which failures of a dialler are worth a line. Time is an argument.
+/// Decides which failures of a dialler are logged. Time is an argument.
 #[derive(Debug, Default)]
 pub(crate) struct Reasons {
-    /// When the first of a row of failures was.
+    /// Time of the first failure in a row.
     since: Option<Instant>,
     said: Vec<Said>,
 }
@@ -19,26 +19,26 @@ struct Said {
     is_loud: bool,
 }
 
-/// What to say of a failure.
+/// Log line for a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// For how long it has been so.
+    /// Time for which the peer has not been reached.
     pub(crate) lasts: Duration,
-    /// It has been so for long enough to be somebody's fault.
+    /// The failure has lasted long enough to be a warning.
     pub(crate) is_loud: bool,
 }
 
-/// Programs that start together fail to reach one another for a moment.
+/// Time for which programs that start together fail to reach one another without a warning.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// A reason that still holds is said again.
+/// Time after which a reason that still holds is logged again.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Reasons that are said within that time, should they keep changing.
+/// Number of reasons that are logged within that time, should they keep changing.
 const LINES_MAX: usize = 4;
 
 impl Reasons {
-    /// An attempt has failed; gives what to say of it, if anything.
+    /// Notes that an attempt has failed; returns the line to log, if any.
     pub(crate) fn failed(&mut self, now: Instant, reason: &str) -> Option<Line> {
         let lasts = now - *self.since.get_or_insert(now);
         let is_loud = lasts >= QUIET;
@@ -52,7 +52,7 @@ impl Reasons {
         Some(Line { lasts, is_loud })
     }
 
-    /// An attempt has led to something; true if a failure was spoken of.
+    /// Notes that an attempt has succeeded; returns whether a failure was logged.
     pub(crate) fn ended(&mut self) -> bool {
         self.since = None;
         !std::mem::take(&mut self.said).is_empty()

@@ -1,10 +1,11 @@
-//! The same line again and again: said once a minute, with how often it would have been.
+//! Limits repeated log lines: each is logged once a minute, with the number of repetitions left
+//! out.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Decides which of many lines are worth saying. Time is an argument.
+/// Decides which of many lines are logged. Time is an argument.
 #[derive(Debug)]
 pub struct Sparing<K> {
     seen: HashMap<K, Seen>,
@@ -16,10 +17,11 @@ struct Seen {
     unsaid: u64,
 }
 
-/// A line is not said again for so long.
+/// Time for which a line is not logged again.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Lines that are remembered. Those that are new beyond it are not said: somebody tries everything.
+/// Number of lines that are remembered. Further new lines are not logged: a stranger may try
+/// everything.
 const KEYS_MAX: usize = 64;
 
 impl<K> Default for Sparing<K> {
@@ -29,7 +31,8 @@ impl<K> Default for Sparing<K> {
 }
 
 impl<K: Hash + Eq> Sparing<K> {
-    /// Is this line to be said now? If so: how often it was left out since it was said last.
+    /// Returns whether to log this line now: the number of times it was left out since it was
+    /// logged last.
     pub fn say(&mut self, now: Instant, key: K) -> Option<u64> {
         if let Some(seen) = self.seen.get_mut(&key) {
             if now.duration_since(seen.said) < INTERVAL {

@@ -1,4 +1,4 @@
-//! How our TCP connections are set up, at both ends alike.
+//! Options of our TCP connections, the same at both ends.
 
 use std::io;
 use std::time::Duration;

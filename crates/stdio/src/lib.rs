@@ -1,7 +1,8 @@
-//! Which standard streams were closed when the program began, as by a shell's `>&-`.
+//! Records which standard streams were closed when the program began, as by a shell's `>&-`.
 //!
-//! Nobody can tell once `main` runs: Rust's runtime has opened `/dev/null` in their places by then,
-//! as many programs do for the ones they start on purpose. So they are looked at before that.
+//! This cannot be found out once `main` runs: Rust's runtime has opened `/dev/null` in their places
+//! by then, as many programs do on purpose for the ones they start. So the streams are checked
+//! before that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,13 +19,13 @@ fn look() {
     STDOUT.store(fcntl_getfd(stdout()).is_err(), Ordering::Relaxed);
 }
 
-/// Was standard input closed?
+/// Returns whether standard input was closed.
 #[must_use]
 pub fn is_stdin_closed() -> bool {
     STDIN.load(Ordering::Relaxed)
 }
 
-/// Was standard output closed?
+/// Returns whether standard output was closed.
 #[must_use]
 pub fn is_stdout_closed() -> bool {
     STDOUT.load(Ordering::Relaxed)

@@ -1,4 +1,5 @@
-//! The only place at which the loops, and what they own, ask what time it is, or for chance.
+//! The only place at which the loops, and the parts they own, ask for the time or for random
+//! numbers.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,40 +18,40 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The time now.
+    /// Returns the present time.
     #[must_use]
     pub fn now(&self) -> Time {
         self.time(Instant::now())
     }
 
-    /// An instant, as machines count.
+    /// Returns an instant as machines count time.
     #[must_use]
     pub fn time(&self, instant: Instant) -> Time {
         // Micros of a u64 last for half a million years.
         Time(instant.saturating_duration_since(self.origin).as_micros() as u64)
     }
 
-    /// When a machine's deadline comes, for a runtime to wait for.
+    /// Returns the instant of a machine's deadline, for a runtime to wait for.
     #[must_use]
     pub fn instant(&self, time: Time) -> Instant {
         self.origin + time.since(Time(0))
     }
 
-    /// Microseconds since 1970, by this machine's clock.
+    /// Returns microseconds since 1970, by this machine's clock.
     #[must_use]
     pub fn unix_us(&self) -> u64 {
         unix_us()
     }
 }
 
-/// Microseconds since 1970, by this machine's clock; 0 if that stands before.
+/// Returns microseconds since 1970, by this machine's clock; 0 for a time before.
 #[must_use]
 pub fn unix_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_micros() as u64
 }
 
-/// A number for a session, a job or a seed. Never 0.
+/// Returns a random number for a session, a job or a seed. Never 0.
 #[must_use]
 pub fn random_id() -> u64 {
     fastrand::u64(1..)

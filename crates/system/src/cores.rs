@@ -2,7 +2,7 @@
 
 use tradewind_proto::limits::SLOTS_MAX;
 
-/// How many tasks this machine runs at once, by default.
+/// Returns the number of tasks that this machine runs at once, by default.
 #[must_use]
 pub fn cores() -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

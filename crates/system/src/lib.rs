@@ -1,4 +1,4 @@
-//! What a program asks its machine for: the time, chance, and standard error.
+//! Services of the machine for a program: the time, random numbers, and standard error.
 //!
 //! Without tasks, sockets and a runtime. Standard error is here because a reader that is stuck must
 //! not stop a job: all lines go through one bounded queue.

@@ -1,4 +1,4 @@
-//! Standard error, which may be full, gone or stuck: nothing that is written here stops a job.
+//! Standard error, which may be full, closed or stuck: writing to it never stops a job.
 //!
 //! Lines wait in a bounded queue for a thread that writes them. A disk that is full, a pipe without a
 //! reader, a terminal that was stopped with Ctrl-S: each of them costs lines, and nothing else. Lines
@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-/// Bytes that wait to be written; what comes when there are so many is lost.
+/// Bytes that wait to be written; further ones are lost.
 const QUEUE_BYTES_MAX: usize = 4 << 20;
 
-/// How long the end of a program waits for a reader of its last lines.
+/// Time for which the end of a program waits for a reader of its last lines.
 pub const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// Bytes that may be queued when others' text is passed on: so much may be lost at the end.
+/// Bytes that may be queued when text of other processes is forwarded, and lost at the end.
 const PASSED_BYTES_MAX: usize = 64 << 10;
 
-/// How long nothing may be read before nobody is waited for any more.
+/// Time without a reader after which writers wait no longer.
 const STUCK_MAX: Duration = Duration::from_secs(2);
 
 /// Clears the line that a progress bar stands on.
@@ -34,26 +34,26 @@ pub fn write(lines: Vec<u8>) {
     shared().push(lines, Kind::Lines);
 }
 
-/// Queues text that others have written, after having waited until little else is queued: but no
-/// longer than [`STUCK_MAX`] for a reader who does not read.
+/// Queues text of other processes, after waiting until little else is queued: but no longer than
+/// [`STUCK_MAX`] for a reader that does not read.
 pub fn pass_on(text: Vec<u8>) {
     shared().wait_for_room();
     shared().push(text, Kind::Lines);
 }
 
-/// Queues what draws a progress bar, or what takes it away again.
+/// Queues the bytes that draw a progress bar, or remove it.
 pub fn draw(bytes: Vec<u8>, is_bar: bool) {
     shared().push(bytes, Kind::Bar { stands: is_bar });
 }
 
-/// Waits until what was queued is written, but no longer than [`FLUSH_MAX`].
+/// Waits until all queued bytes are written, but no longer than [`FLUSH_MAX`].
 pub fn flush() {
     if let Some(shared) = SHARED.get() {
         shared.flush(FLUSH_MAX);
     }
 }
 
-/// What a subscriber of `tracing` writes its lines to, each with one call.
+/// Writer for a subscriber of `tracing`, which writes each line with one call.
 pub struct LogWriter;
 
 impl Write for LogWriter {
@@ -70,8 +70,9 @@ impl Write for LogWriter {
 /// Another process draws a progress bar on the same terminal.
 static HAS_FOREIGN_BAR: AtomicBool = AtomicBool::new(false);
 
-/// From now on lines take away what stands on theirs: the progress bar of another process. They must
-/// not share the terminal with an output, which would lose an unfinished line.
+/// Makes each line remove the text on its own terminal line from now on: the progress bar of
+/// another process. Such a process must not share the terminal with an output, which would lose an
+/// unfinished line.
 pub fn share_with_bar() {
     HAS_FOREIGN_BAR.store(true, Ordering::Relaxed);
 }
@@ -94,11 +95,11 @@ fn shared() -> &'static Arc<Shared> {
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Something is queued.
+    /// A chunk is queued.
     filled: Condvar,
-    /// Everything is written.
+    /// All chunks are written.
     emptied: Condvar,
-    /// Something is written.
+    /// A chunk is written.
     written: Condvar,
 }
 
@@ -111,12 +112,12 @@ struct Queue {
     /// A progress bar stands on the last line.
     has_bar: bool,
     is_dead: bool,
-    /// Nobody has read for a while.
+    /// No reader has read for a while.
     is_stuck: bool,
     lost: Lost,
 }
 
-/// Chunks that were not written, and why the latest was not.
+/// Number of chunks that were not written, and the latest error.
 #[derive(Default)]
 struct Lost {
     chunks: u64,
@@ -131,7 +132,7 @@ enum Kind {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing is done under the lock that could leave the queue half done.
+        // No code under the lock can leave the queue half changed.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -204,7 +205,7 @@ impl Shared {
         }
     }
 
-    /// Waits for the next chunk; gives what is to be said of those that were lost before it.
+    /// Waits for the next chunk; returns it with a line about the chunks that were lost before it.
     fn next(&self) -> (Vec<u8>, Option<String>) {
         let mut queue = self.lock();
         loop {
@@ -223,7 +224,7 @@ impl Lost {
         let lines = if self.chunks == 1 { "1 line" } else { &format!("{} lines", self.chunks) };
         let reason = match self.reason {
             Some(reason) => io::Error::from(reason).to_string(),
-            None => "nobody read them".to_owned(),
+            None => "there was no reader".to_owned(),
         };
         (self.chunks > 0).then(|| format!("{lines} could not be written here: {reason}\n"))
     }
@@ -235,7 +236,7 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
             Ok(0) => return Err(Errno::IO),
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::INTR) => {}
-            // Somebody made it non-blocking, and it is full.
+            // Another process made it non-blocking, and it is full.
             Err(Errno::AGAIN) => {
                 let mut room = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
                 poll(&mut room, None).or_else(|error| match error {
@@ -294,10 +295,10 @@ mod tests {
             shared.lock().bytes += 8;
             let text = read_to(&reader, "the end\n");
             let (notices, lines): (Vec<_>, Vec<_>) =
-                text.lines().partition(|line| line.ends_with("nobody read them"));
+                text.lines().partition(|line| line.ends_with("there was no reader"));
             assert_eq!(
                 notices,
-                [format!("{lost} lines could not be written here: nobody read them")]
+                [format!("{lost} lines could not be written here: there was no reader")]
             );
             assert_eq!(lines.len(), count - lost as usize + 1);
             for (at, found) in lines[..lines.len() - 1].iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What separates the columns of a line: `--colsep`, as GNU parallel has it.
+//! Column separators: `--colsep`, as in GNU parallel.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,18 +16,18 @@ pub struct Colsep {
 }
 
 impl Colsep {
-    /// As it was written.
+    /// Text of the separator as it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The columns of a line, without the spaces around them. There is always one.
+    /// Returns the columns of a line, without the spaces around them. There is always one.
     pub fn split<'s, 'l>(&'s self, line: &'l [u8]) -> impl Iterator<Item = &'l [u8]> + use<'s, 'l> {
         self.regex.split(line).map(<[u8]>::trim_ascii)
     }
 
-    /// The separator if it is always the same byte, written as `,`, as `\t` or as `\|`.
+    /// Returns the separator if it is always the same byte, written as `,`, as `\t` or as `\|`.
     #[must_use]
     pub fn byte(&self) -> Option<u8> {
         match self.text.as_bytes() {
@@ -45,7 +45,7 @@ impl FromStr for Colsep {
     fn from_str(text: &str) -> Result<Self, String> {
         let pattern = if text.chars().count() == 1 { regex::escape(text) } else { text.to_owned() };
         let regex = RegexBuilder::new(&pattern).unicode(false).build().map_err(|error| {
-            // The last line says what is wrong, those before it draw where.
+            // The last line names the error, those before it draw its place.
             let error = error.to_string();
             let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
             format!("not a regular expression: {reason}")

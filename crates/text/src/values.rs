@@ -5,7 +5,7 @@ use std::time::Duration;
 use tradewind_proto::dispatcher::Timeout;
 use tradewind_proto::limits::{MESSAGE_OVERHEAD_BYTES, NAME_BYTES_MAX};
 
-/// A duration: a number of seconds, or with a unit as in `300ms`, `2m`, `1h 30m`.
+/// Parses a duration: a number of seconds, or with a unit as in `300ms`, `2m`, `1h 30m`.
 ///
 /// # Errors
 /// When it is neither.
@@ -18,7 +18,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A [`duration`], but it may be 0.
+/// Parses a [`duration`] that may be 0.
 ///
 /// # Errors
 /// When it is neither.
@@ -34,7 +34,8 @@ pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// A number of bytes, or with a unit as in `64KiB`, `16M`, `1G`; all units are powers of 1024.
+/// Parses a number of bytes, or with a unit as in `64KiB`, `16M`, `1G`; all units are powers of
+/// 1024.
 ///
 /// # Errors
 /// When it is neither.
@@ -53,7 +54,7 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "that is too large".to_owned())
 }
 
-/// A worker's or a job's name.
+/// Parses the name of a worker or a job.
 ///
 /// # Errors
 /// When it could not be shown, or would not fit.
@@ -67,7 +68,7 @@ pub fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A [`duration`], or a percentage of the median so far as in `300%`.
+/// Parses a [`duration`], or a percentage of the median so far as in `300%`.
 ///
 /// # Errors
 /// When it is neither.
@@ -81,7 +82,7 @@ pub fn timeout(text: &str) -> Result<Timeout, String> {
     }
 }
 
-/// This machine's name and this process's id: a worker's name if it was given none.
+/// Returns the machine's name and this process's id: the default name of a worker.
 #[must_use]
 pub fn default_name() -> String {
     let uname = rustix::system::uname();
@@ -95,7 +96,7 @@ pub fn default_name() -> String {
     format!("{host}-{}", std::process::id())
 }
 
-/// The largest payload that fits into a message of so many bytes.
+/// Returns the bytes of the largest payload that fits into a message of this size.
 #[must_use]
 pub fn payload_bytes_max(message_bytes_max: u64) -> u64 {
     message_bytes_max - MESSAGE_OVERHEAD_BYTES

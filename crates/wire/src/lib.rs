@@ -1,9 +1,9 @@
 //! Tradewind's codec: messages to frames and back.
 //!
 //! This crate does no I/O and decides nothing. It is the only one that knows bincode. A frame is
-//! two bytes of header, the protocol's version and the channel it belongs to, and a bincode body
-//! (`standard` configuration). What decodes is checked: nothing trails, no list is longer than its
-//! bound, no name is unprintable. Payloads are slices of the frame, not copies.
+//! two bytes of header, the protocol's version and the channel to which it belongs, and a bincode
+//! body (`standard` configuration). A decoded message is checked: no bytes trail, no list is longer
+//! than its bound, no name is unprintable. Payloads are slices of the frame, not copies.
 
 mod borrowed;
 
@@ -21,53 +21,53 @@ pub const VERSION: u8 = 5;
 /// Bytes of the largest frame that this codec reads, whatever a lane lets through.
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
 
-/// Bytes of the largest card: what fits into a ZMTP identity.
+/// Bytes of the largest card: the limit of a ZMTP identity.
 pub const CARD_BYTES_MAX: usize = 255;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<FRAME_BYTES_MAX>> =
     bincode::config::standard().with_limit::<FRAME_BYTES_MAX>();
 
-/// Why a frame is not a message.
+/// Reason why a frame is not a message.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// Not even a header.
+    /// The frame is shorter than a header.
     #[error("a frame of {0} bytes has no header")]
     Short(usize),
     /// The peer speaks another version.
     #[error("the peer speaks version {theirs} of the protocol, this is version {VERSION}")]
     Version {
-        /// What the frame says.
+        /// Version in the frame.
         theirs: u8,
     },
     /// The frame belongs on another lane.
     #[error("a frame for channel {theirs:?} came on channel {ours:?}")]
     Channel {
-        /// What the frame says.
+        /// Channel in the frame.
         theirs: char,
-        /// What was expected.
+        /// Channel that was expected.
         ours: char,
     },
-    /// The body does not decode.
+    /// The body cannot be decoded.
     #[error("the body does not decode: {0}")]
     Body(#[from] bincode::error::DecodeError),
-    /// The body decodes and something follows.
+    /// Bytes follow the body.
     #[error("{0} bytes trail the body")]
     Trailing(usize),
-    /// A card says something that no honest peer says.
+    /// The card has a value that no honest peer sends.
     #[error("{0}")]
     Card(&'static str),
-    /// A name that is too long, or that would do something to a terminal.
+    /// A name is too long, or would change the state of a terminal.
     #[error("{0}")]
     Name(&'static str),
 }
 
-/// A message that can travel.
+/// Message that can be sent.
 pub trait Message: Sized {
-    /// The channel's mark in the header.
+    /// Mark of the channel in the header.
     const CHANNEL: u8;
 
-    /// About how many bytes the frame will have, or a few more: a frame that grows is copied each
-    /// time.
+    /// Returns the bytes of the frame approximately, or a few more: a frame that grows is copied
+    /// each time.
     fn bytes_hint(&self) -> usize {
         256
     }
@@ -82,7 +82,7 @@ pub trait Message: Sized {
     fn decode_body(frame: &Bytes, at: usize) -> Result<Self, DecodeError>;
 }
 
-/// Puts a message into a frame.
+/// Encodes a message as a frame.
 pub fn encode<M: Message>(message: &M) -> Bytes {
     let mut frame = Vec::with_capacity(message.bytes_hint());
     frame.extend_from_slice(&[VERSION, M::CHANNEL]);
@@ -90,7 +90,7 @@ pub fn encode<M: Message>(message: &M) -> Bytes {
     frame.into()
 }
 
-/// Takes a message out of a frame.
+/// Decodes the message in a frame.
 ///
 /// # Errors
 /// When the frame is not one of this version's messages of this channel, whole and alone.
@@ -105,12 +105,12 @@ pub fn decode<M: Message>(frame: &Bytes) -> Result<M, DecodeError> {
     }
 }
 
-/// What a list takes whose elements have so many bytes of payload.
+/// Returns the approximate bytes of a list, by the payload bytes of its elements.
 fn hint<T>(list: &[T], payload_bytes: impl Fn(&T) -> usize) -> usize {
     64 + list.iter().map(|element| payload_bytes(element) + ELEMENT_BYTES).sum::<usize>()
 }
 
-/// What a task or a result takes beside its payload, as long as its numbers are not large.
+/// Bytes of a task or a result beside its payload, while its numbers are not large.
 const ELEMENT_BYTES: usize = 48;
 
 fn write<T: Serialize>(body: &T, frame: &mut Vec<u8>) {
@@ -127,12 +127,12 @@ fn read<'a, T: Deserialize<'a>>(frame: &'a Bytes, at: usize) -> Result<T, Decode
     }
 }
 
-/// Adds a result to the end of `out`, for a file of our own.
+/// Appends a result to `out`, for a file of this process.
 pub fn encode_result(result: &TaskResult, out: &mut Vec<u8>) {
     write(result, out);
 }
 
-/// Reads a result that fills `bytes` from `at` on. Payloads share the memory.
+/// Decodes a result that fills `bytes` from `at` on. Payloads share the memory.
 ///
 /// # Errors
 /// When it is not a result of this version, whole and alone.
@@ -221,7 +221,7 @@ impl Message for Card {
     }
 }
 
-/// Names end up on terminals and in tab-separated files.
+/// Checks a name, since names end up on terminals and in tab-separated files.
 fn check_name(name: &str) -> Result<(), DecodeError> {
     if name.len() > NAME_BYTES_MAX {
         return Err(DecodeError::Name("a name is too long"));

@@ -1,4 +1,4 @@
-//! The two commands that are read here, and where one may be put into a stream.
+//! The two commands that are read here, and the places in a stream where one may be inserted.
 
 use super::{COMMAND, GREETING_BYTES, HEADER_BYTES_MAX, Header};
 
@@ -7,12 +7,12 @@ pub const REASON_BYTES_MAX: usize = 255;
 
 const ERROR: &[u8] = b"\x05ERROR";
 
-/// What a peer says of itself in its READY command. What it does not say is empty.
+/// Properties of a peer in its READY command; empty where the peer gives none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ready {
     /// `PUSH` or `PULL`, as a rule.
     pub socket_type: Vec<u8>,
-    /// Its ZMTP identity.
+    /// ZMTP identity.
     pub identity: Vec<u8>,
 }
 
@@ -33,7 +33,7 @@ impl Ready {
     }
 }
 
-/// The first of some properties: its name, its value, and what follows.
+/// Splits off the first of some properties: returns its name, its value, and the rest.
 fn property(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (name_bytes, rest) = bytes.split_first()?;
     let (name, rest) = rest.split_at_checked((*name_bytes).into())?;
@@ -43,7 +43,7 @@ fn property(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((name, value, rest))
 }
 
-/// The reason in an ERROR command's body, fit to be shown: a stranger chose the text.
+/// Returns the reason in an ERROR command's body, fit to be shown: a stranger chose the text.
 pub(super) fn error_reason(body: &[u8]) -> Option<String> {
     let rest = body.strip_prefix(ERROR)?;
     let reason = match rest.split_first() {
@@ -52,7 +52,8 @@ pub(super) fn error_reason(body: &[u8]) -> Option<String> {
     };
     let mut shown = String::new();
     for c in String::from_utf8_lossy(reason).chars() {
-        // Those that turn the direction of text are no control characters, and mislead as well.
+        // Characters that turn the direction of text are no control characters, and mislead as
+        // well.
         if c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         {
@@ -64,7 +65,7 @@ pub(super) fn error_reason(body: &[u8]) -> Option<String> {
     Some(if shown.is_empty() { "no reason given".to_owned() } else { shown })
 }
 
-/// ZMTP 3.0's greeting with the NULL mechanism, for a connection that ZeroMQ never sees.
+/// Returns ZMTP 3.0's greeting with the NULL mechanism, for a connection that ZeroMQ never sees.
 pub fn greeting() -> [u8; GREETING_BYTES] {
     let mut bytes = [0; GREETING_BYTES];
     (bytes[0], bytes[8], bytes[9], bytes[10]) = (0xff, 1, 0x7f, 3);
@@ -72,7 +73,7 @@ pub fn greeting() -> [u8; GREETING_BYTES] {
     bytes
 }
 
-/// An ERROR command, as it goes over the wire. A reason that is too long is cut.
+/// Returns an ERROR command as it goes over the wire. A reason that is too long is cut.
 pub fn error_command(reason: &str) -> Vec<u8> {
     let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
     let body_bytes = ERROR.len() + 1 + reason.len();
@@ -90,10 +91,11 @@ pub fn error_command(reason: &str) -> Vec<u8> {
     bytes
 }
 
-/// Follows a stream of our own, which is known to be good, to know where a command may be put into it.
+/// Follows a stream that we send, which is known to be valid, to find the places where a command
+/// may be inserted.
 #[derive(Debug, Clone)]
 pub struct Track {
-    /// Bytes until the next header begins.
+    /// Number of bytes until the next header begins.
     left: u64,
     header: [u8; HEADER_BYTES_MAX],
     header_bytes: usize,
@@ -114,7 +116,7 @@ impl Default for Track {
 }
 
 impl Track {
-    /// These bytes were sent.
+    /// Notes that these bytes were sent.
     pub fn sent(&mut self, mut bytes: &[u8]) {
         loop {
             let skipped =
@@ -137,17 +139,17 @@ impl Track {
         }
     }
 
-    /// Bytes of the greeting that are still to be sent.
+    /// Returns the number of bytes of the greeting that are still to be sent.
     pub fn greeting_left(&self) -> usize {
         if self.is_greeted { 0 } else { self.left as usize }
     }
 
-    /// Has the greeting been sent, and nothing of a frame without the rest of it?
+    /// Returns whether the greeting has been sent, and no frame is half sent.
     pub fn is_between_frames(&self) -> bool {
         self.is_greeted && self.left == 0 && self.header_bytes == 0
     }
 
-    /// Has a whole command been sent, which is READY?
+    /// Returns whether a whole command has been sent, which is READY.
     pub fn is_ready(&self) -> bool {
         self.is_ready
     }

@@ -1,16 +1,16 @@
-//! The frame meter: what of a peer's byte stream may reach ZeroMQ.
+//! The frame meter decides which bytes of a peer's stream may reach ZeroMQ.
 //!
-//! No I/O, no clock, no memory of its own: it is fed slices and answers how much of each may pass. It
-//! follows ZMTP 3's framing (<https://rfc.zeromq.org/spec/23/>) just closely enough to find the headers: a
-//! greeting of 64 bytes, then flags · length · body, over and over.
+//! No I/O, no clock, no memory of its own: it is given slices and returns how much of each may
+//! pass. It follows ZMTP 3's framing (<https://rfc.zeromq.org/spec/23/>) just closely enough to
+//! find the headers: a greeting of 64 bytes, then flags · length · body, over and over.
 //!
-//! It is there because zmq.rs reserves memory for whatever length a header claims, as soon as it has read
-//! that header: a few bytes from a stranger would abort the process. Hence the one rule: no byte of a
-//! header passes before the whole header was found good.
+//! It is there because zmq.rs reserves memory for any length that a header announces, as soon as it
+//! has read that header: a few bytes from a stranger would abort the process. Hence the one rule:
+//! no byte of a header passes before the whole header was found valid.
 //!
-//! Commands are held back until they are complete, since two of them are read here: READY, by which a
-//! peer says who it is, and ZMTP 3.1's ERROR (<https://rfc.zeromq.org/spec/37/>), by which it says why
-//! it closes. The second never passes: zmq.rs does not know it.
+//! Commands are held back until they are complete, since two of them are read here: READY, in which
+//! a peer gives its identity, and ZMTP 3.1's ERROR (<https://rfc.zeromq.org/spec/37/>), in which it
+//! gives the reason why it closes. The second never passes: zmq.rs does not know it.
 
 mod command;
 
@@ -24,23 +24,23 @@ pub const GREETING_BYTES: usize = 64;
 pub const HEADER_BYTES_MAX: usize = 9;
 /// Largest command. The only one that passes is the handshake's READY, whose identity has at most 255 bytes.
 pub const COMMAND_BYTES_MAX: u64 = 4096;
-/// Most that is held back: a command that lacks a byte.
+/// Largest number of bytes that are held back: a command that lacks a byte.
 pub const HELD_BYTES_MAX: usize = HEADER_BYTES_MAX + COMMAND_BYTES_MAX as usize;
 
 const MORE: u8 = 0x01;
 const LONG: u8 = 0x02;
 const COMMAND: u8 = 0x04;
 
-/// What a peer may send.
+/// Limits of a peer's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one message, all its frames together.
     pub message_bytes_max: u64,
-    /// Frames of one message. 0: this peer may shake hands, and then has nothing to say.
+    /// Frames of one message. 0: this peer may shake hands, and then send no message.
     pub message_frames_max: u32,
 }
 
-/// Why a peer's stream goes no further.
+/// Reason why a peer's stream goes no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[allow(missing_docs, reason = "the messages say what each case is")]
 pub enum Violation {
@@ -62,25 +62,28 @@ pub enum Violation {
     Frames { max: u32 },
 }
 
-/// What became of a slice.
+/// Result for a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Fed {
-    /// So many bytes, counted from the front, may pass on. If nothing was found the rest is an incomplete
-    /// header or command, no longer than [`HELD_BYTES_MAX`], and is to be fed again with what follows it.
+    /// Number of bytes at the front that may be forwarded. If nothing was found the rest is an
+    /// incomplete header or command, no longer than [`HELD_BYTES_MAX`], and is to be fed again with
+    /// the bytes that follow it.
     pub passed: usize,
-    /// What comes after those bytes, if it is worth a word.
+    /// Finding about the bytes after those, if there is one.
     pub found: Option<Found>,
 }
 
-/// What the meter has come upon.
+/// Finding of the meter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// The peer says who it is. Once this was seen the rest is to be fed again, and the command passes.
+    /// The peer gives its identity. Once this was seen the rest is to be fed again, and the command
+    /// passes.
     Ready(Ready),
-    /// The peer says why it closes the connection, in text that is fit to be shown. Nothing passes any more.
+    /// The peer gives the reason why it closes the connection, in text that is fit to be shown. No
+    /// more bytes pass.
     Error(String),
-    /// What comes next must not pass, now or ever.
+    /// The next bytes must not pass, now or ever.
     Violation(Violation),
 }
 
@@ -90,9 +93,9 @@ pub struct Meter {
     limits: Limits,
     expected: Expected,
     ready: bool,
-    /// The command that comes next was shown to whoever feeds us.
+    /// The next command was returned to the caller as a finding.
     is_shown: bool,
-    /// Of the message under way.
+    /// Message that is under way.
     message: Message,
     bytes_passed: u64,
 }
@@ -105,10 +108,10 @@ enum Expected {
     Nothing(Found),
 }
 
-/// How far a look at a header leads.
+/// Result of reading a header.
 enum Step {
     Pass(usize),
-    /// There is not enough of it yet.
+    /// The header is incomplete.
     Wait,
     Show(Ready),
     End(Found),
@@ -127,7 +130,7 @@ struct Header {
 }
 
 impl Meter {
-    /// A meter for a stream that has not begun.
+    /// Creates a meter for a stream that has not begun.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -139,8 +142,8 @@ impl Meter {
         }
     }
 
-    /// Looks at what arrived, preceded by what did not pass the last time. How the stream is cut into slices
-    /// makes no difference to what passes in the end.
+    /// Examines the bytes that arrived, preceded by those that did not pass the last time. The cuts
+    /// between slices make no difference to the bytes that pass in the end.
     pub fn feed(&mut self, bytes: &[u8]) -> Fed {
         let mut passed = 0;
         let found = loop {
@@ -170,13 +173,13 @@ impl Meter {
         Fed { passed, found }
     }
 
-    /// Bytes that passed so far.
+    /// Returns the number of bytes that passed so far.
     pub fn bytes_passed(&self) -> u64 {
         self.bytes_passed
     }
 
-    /// Bytes of the greeting pass one by one: it has a fixed length, so nothing in it can do harm, and
-    /// libzmq waits for the first ten before it sends the rest.
+    /// Passes bytes of the greeting one by one: it has a fixed length, so no byte in it can do
+    /// harm, and libzmq waits for the first ten before it sends the rest.
     fn greet(&mut self, first: usize, rest: &[u8]) -> Result<usize, Violation> {
         let size = rest.len().min(GREETING_BYTES - first);
         for (at, &byte) in (first..).zip(&rest[..size]) {
@@ -192,7 +195,7 @@ impl Meter {
                 return Err(Violation::Greeting { at, byte });
             }
             if !good {
-                // What comes before it passes, as it would have had it come alone.
+                // The bytes before it pass, as they would have had they come alone.
                 self.expected = Expected::Greeting { at };
                 return Ok(at - first);
             }

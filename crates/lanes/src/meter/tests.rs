@@ -22,7 +22,7 @@ fn frame(flags: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn claim(flags: u8, body_bytes: u64) -> Vec<u8> {
+fn header(flags: u8, body_bytes: u64) -> Vec<u8> {
     let mut bytes = vec![flags | LONG];
     bytes.extend(body_bytes.to_be_bytes());
     bytes
@@ -108,7 +108,7 @@ fn good_streams_pass_whole() {
 #[test]
 fn an_incomplete_header_is_held_back() {
     // Shortened by the header's last byte, so nothing of it passes and nothing is wrong yet.
-    for header in [frame(0, b""), claim(0, 500)] {
+    for header in [frame(0, b""), header(0, 500)] {
         let stream = [handshake(), header[..header.len() - 1].to_vec()].concat();
         assert_eq!(pass(&stream, || usize::MAX), (handshake(), None));
         assert_eq!(pass(&stream, || 1), (handshake(), None));
@@ -118,15 +118,15 @@ fn an_incomplete_header_is_held_back() {
 #[test]
 fn claims_beyond_the_limit_do_not_pass() {
     let too_big = |bytes| Some(Violation::Message { bytes, max: 1000 });
-    check_after_handshake(&[], &claim(0, 1001), too_big(1001));
-    check_after_handshake(&[], &claim(0, 64 << 40), too_big(64 << 40));
-    check_after_handshake(&[], &claim(0, u64::MAX), too_big(u64::MAX));
-    check_after_handshake(&[frame(0, b"fine")], &claim(0, u64::MAX), too_big(u64::MAX));
-    check_after_handshake(&[frame(MORE | LONG, &[7; 600])], &claim(0, 401), too_big(1001));
-    check_after_handshake(&[frame(MORE, b"a")], &claim(0, u64::MAX), too_big(u64::MAX));
+    check_after_handshake(&[], &header(0, 1001), too_big(1001));
+    check_after_handshake(&[], &header(0, 64 << 40), too_big(64 << 40));
+    check_after_handshake(&[], &header(0, u64::MAX), too_big(u64::MAX));
+    check_after_handshake(&[frame(0, b"fine")], &header(0, u64::MAX), too_big(u64::MAX));
+    check_after_handshake(&[frame(MORE | LONG, &[7; 600])], &header(0, 401), too_big(1001));
+    check_after_handshake(&[frame(MORE, b"a")], &header(0, u64::MAX), too_big(u64::MAX));
     let command = Violation::Command { bytes: 4097 };
-    check(&greeting(), &claim(COMMAND, 4097), Some(command));
-    check(&greeting(), &claim(COMMAND, 64 << 40), Some(Violation::Command { bytes: 64 << 40 }));
+    check(&greeting(), &header(COMMAND, 4097), Some(command));
+    check(&greeting(), &header(COMMAND, 64 << 40), Some(Violation::Command { bytes: 64 << 40 }));
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_peer_without_a_say_is_cut_off_at_its_first_word() {
 fn the_handshake_comes_first_and_once() {
     check(&greeting(), &frame(0, b"a"), Some(Violation::Early));
     // Known to be killing, sent in place of READY.
-    check(&greeting(), &claim(0, 64 << 40), Some(Violation::Early));
+    check(&greeting(), &header(0, 64 << 40), Some(Violation::Early));
     check_after_handshake(&[], &frame(COMMAND, b"\x04PING"), Some(Violation::Late));
     check_after_handshake(&[frame(MORE, b"a")], &frame(COMMAND, b""), Some(Violation::Late));
 }
@@ -184,7 +184,7 @@ fn who_the_peer_says_it_is_is_seen_before_it_passes() {
     assert_eq!(see(&both), pair(b"PUSH", b"\xff\0"));
     let other = b"\x05READY\x03Foo\0\0\0\x01x\x08identity\0\0\0\x01i";
     assert_eq!(see(other), pair(b"", b"i"));
-    // What makes no sense is nobody; ZeroMQ will say so.
+    // A property that makes no sense gives no peer; ZeroMQ will report it.
     for bad in [&b""[..], b"\x05HELLO", b"\x05READY\xff", b"\x05READY\x01a\xff\xff\xff\xff"] {
         assert_eq!(see(bad), pair(b"", b""), "{bad:?}");
     }
@@ -303,7 +303,7 @@ fn noise_never_panics_and_never_passes_an_oversize_header() {
                 4 => stream.extend(error_command(&"x".repeat(rng.usize(..300)))),
                 5 => stream.extend(frame(COMMAND, b"\x05ERROR")),
                 0 => stream.extend(frame(rng.u8(..4), &vec![7; rng.usize(..255)])),
-                1 => stream.extend(claim(rng.u8(..8), 1 << rng.u64(..64))),
+                1 => stream.extend(header(rng.u8(..8), 1 << rng.u64(..64))),
                 2 => stream.extend(frame(rng.u8(..2), &[])),
                 _ => stream.extend((0..rng.usize(..40)).map(|_| rng.u8(..))),
             }
