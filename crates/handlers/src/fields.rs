@@ -75,7 +75,7 @@ impl Fields {
             Layout::Json => Self::Json,
             Layout::Group(byte) => Self::Group(*byte),
             Layout::Columns(colsep) => Self::Columns(colsep.parse().map_err(|error| {
-                format!("the job's separator of columns {colsep:?} means nothing here: {error}")
+                format!("the job's column separator {colsep:?} is invalid: {error}")
             })?),
         };
         if *self == Self::Whole || *self == said {
@@ -233,6 +233,9 @@ mod tests {
                      columns (--colsep \";\"): start it without --colsep";
         check(&columns(";"), &comma, Err(error));
         let nonsense = columns(";").of_job(&Layout::Columns("((".to_owned())).unwrap_err();
-        assert!(nonsense.starts_with("the job's separator of columns \"((\" means"), "{nonsense}");
+        assert!(
+            nonsense.starts_with("the job's column separator \"((\" is invalid: "),
+            "{nonsense}"
+        );
     }
 }

@@ -15,10 +15,10 @@ pub struct TermSeq(Vec<(Signal, Duration)>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TermSeqError {
     /// Where a signal should be.
-    #[error("{0:?} is no signal, such as TERM, INT or 15")]
+    #[error("{0:?} is not a signal, such as TERM, INT or 15")]
     NoSignal(String),
     /// Where a wait should be.
-    #[error("{0:?} is no wait, such as 200 (milliseconds) or 2s")]
+    #[error("{0:?} is not a wait, such as 200 (milliseconds) or 2s")]
     NoWait(String),
     /// Longer than anybody waits.
     #[error("the waits add up to more than a day")]
@@ -157,9 +157,9 @@ mod tests {
         let check = |text: &str, expected: &str| {
             assert_eq!(text.parse::<TermSeq>().unwrap_err().to_string(), expected);
         };
-        check("", "\"\" is no signal, such as TERM, INT or 15");
-        check("TERM,KILL", "\"KILL\" is no wait, such as 200 (milliseconds) or 2s");
-        check("200", "\"200\" is no signal, such as TERM, INT or 15");
+        check("", "\"\" is not a signal, such as TERM, INT or 15");
+        check("TERM,KILL", "\"KILL\" is not a wait, such as 200 (milliseconds) or 2s");
+        check("200", "\"200\" is not a signal, such as TERM, INT or 15");
         check("TERM,25h", "the waits add up to more than a day");
         check("TERM,18446744073709551615,INT,18446744073709551615", {
             "the waits add up to more than a day"

@@ -45,7 +45,7 @@ impl GoneReason {
     pub(crate) fn to_tell(&self) -> Option<String> {
         match self {
             Self::Refused(reason) => Some(reason.to_string()),
-            Self::Protocol(violation) => Some(format!("what came was {violation}")),
+            Self::Protocol(violation) => Some(format!("you sent {violation}")),
             Self::Ended | Self::Broken(_) | Self::Overrun | Self::Closed | Self::Told(_) => None,
         }
     }

@@ -13,9 +13,9 @@ use crate::exit::{self, OK, STOPPED, TASKS_FAILED};
 
 /// Flags of every program.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Talking to people")]
+#[command(next_help_heading = "Logging and progress")]
 pub struct LogArgs {
-    /// What to log: error, warn, info, debug, or a tracing filter
+    /// Log level: error, warn, info, debug, or a tracing filter
     #[arg(long, env = "TRADEWIND_LOG", value_name = "LEVEL")]
     pub log: Option<String>,
 
@@ -61,8 +61,8 @@ pub struct LaneArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connections")]
 pub struct LivenessArgs {
-    /// Count a worker as lost that is not heard for this time, while the sink is: its tasks go to
-    /// others
+    /// Silence after which a worker counts as lost, if the sink was heard meanwhile: its tasks are
+    /// reassigned
     #[arg(
         long,
         env = "TRADEWIND_WORKER_TIMEOUT",
@@ -87,11 +87,11 @@ impl LaneArgs {
 
 /// A flag of every program that knows how the job ended.
 #[derive(Args, Clone, Copy, Debug)]
-#[command(next_help_heading = "Talking to people")]
+#[command(next_help_heading = "Logging and progress")]
 pub struct EndArgs {
-    /// Exit with 0 when the job is complete, also if tasks failed; a sink or relay, also when its
-    /// ventilator was stopped: for what starts a program again unless it exits with 0, such as a
-    /// restart policy
+    /// Exit with 0 when the job is complete, even if tasks failed; a sink or relay, also when its
+    /// ventilator was stopped. For a supervisor that restarts a program unless it exits with 0, such
+    /// as a restart policy
     #[arg(long, env = "TRADEWIND_FAILED_OK", value_parser = BoolishValueParser::new())]
     pub failed_ok: bool,
 }
@@ -123,17 +123,17 @@ impl EndArgs {
 
 /// What a task may take before it counts as failed.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "What a task may take")]
+#[command(next_help_heading = "Retries and timeouts")]
 pub struct AttemptArgs {
-    /// Try a failed task again up to N times
+    /// Retry a failed task up to N times
     #[arg(long, env = "TRADEWIND_RETRIES", value_name = "N", default_value_t = 0)]
     pub retries: u32,
 
-    /// Stop an attempt that takes longer: a duration, or N% of the median so far
+    /// Stop an attempt that runs longer: a duration, or N% of the median run time so far
     #[arg(long, env = "TRADEWIND_TIMEOUT", value_name = "DURATION|N%", value_parser = timeout)]
     pub timeout: Option<Timeout>,
 
-    /// Give a task up when N workers died while they may have run it
+    /// Record a task as lost after N workers were lost that may have run it
     #[arg(
         long,
         env = "TRADEWIND_MAX_LOSSES",
@@ -143,8 +143,8 @@ pub struct AttemptArgs {
     )]
     pub max_losses: u32,
 
-    /// Give a worker no more tasks when N have failed there, unless it is the last one. One that
-    /// fails much more than the others is set aside without this
+    /// Give a worker no more tasks after N have failed there, unless it is the last one. A worker that
+    /// fails much more often than the others is set aside without this flag
     #[arg(
         long,
         env = "TRADEWIND_MAX_FAILURES_PER_WORKER",

@@ -23,7 +23,7 @@ pub const OUTPUT: u8 = 4;
 pub const LISTEN: u8 = 5;
 /// Nobody answered within `--connect-timeout`.
 pub const CONNECT: u8 = 6;
-/// The sink will not take the job.
+/// The sink refused the job.
 pub const REFUSED: u8 = 7;
 /// Something else went wrong on this machine.
 pub const SYSTEM: u8 = 8;
@@ -158,11 +158,11 @@ Exit codes:
   3    the input cannot be read
   4    the output cannot be written
   5    a port cannot be listened on
-  6    nobody answered within --connect-timeout (0 with --late-ok, if the ventilator never did)
-  7    the sink will not take the job
+  6    no peer answered within --connect-timeout (0 with --late-ok, if the ventilator never did)
+  7    the sink refused the job
   8    something else went wrong on this machine
   9    the command of --pipe keeps ending before it has answered anything
   10   a flag names the wrong port, or a program of another version
   127  the command does not exist or cannot be run
   130  the job was stopped by a signal before its end
-  141  whoever read the output went away";
+  141  the reader of the output closed it";

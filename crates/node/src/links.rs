@@ -273,7 +273,7 @@ async fn receive<M: Message, E>(
             }
             Err(error) => {
                 tracing::warn!(peer = %lane.peer_addr(), %error, "connection closed: not a message");
-                lane.closer().refuse(&format!("what came is not a message: {error}"));
+                lane.closer().refuse(&format!("this is not a message: {error}"));
                 let _ = lane.watch().gone().await;
                 return;
             }

@@ -41,8 +41,8 @@ pub enum OpenError {
     },
     /// Something is in it already, and nothing says of which job.
     #[error(
-        "{destination} exists already, and has no journal beside it with which --resume could go \
-         on; give --overwrite to replace it"
+        "{destination} exists already, and has no journal beside it with which to \
+         resume; give --overwrite to replace it"
     )]
     NoJournal {
         /// What was to be opened.
@@ -52,7 +52,7 @@ pub enum OpenError {
     #[error(transparent)]
     Same(#[from] SameFile),
     /// It is a named pipe that nobody reads.
-    #[error("nobody has opened {destination} to read from it")]
+    #[error("no process has opened {destination} for reading")]
     NoReader {
         /// What was to be opened.
         destination: Destination,
@@ -71,7 +71,7 @@ pub enum OpenError {
     },
     /// It has records of an earlier run, which is not to be resumed.
     #[error(
-        "{destination} exists already: it has {earlier}; --resume goes on with it, --overwrite \
+        "{destination} exists already: it has {earlier}; --resume continues it, --overwrite \
          replaces it"
     )]
     Earlier {
@@ -90,7 +90,7 @@ pub enum OpenError {
         destination: Destination,
     },
     /// It was begun in another way.
-    #[error("{destination} was begun {how}; go on with it in the same way")]
+    #[error("{destination} was begun {how}; resume it in the same way")]
     Begun {
         /// What was to be opened.
         destination: Destination,

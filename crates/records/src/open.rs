@@ -237,8 +237,10 @@ impl Prepared {
     /// Can the records of tasks that failed be taken out?
     pub(super) fn check_retry(&self) -> Result<(), OpenError> {
         let needed = match (self.settings.format, self.output.path()) {
-            (Format::Lines, _) => "--format jsonl: lines do not say which task they are of",
-            (Format::Jsonl, None) => "a file as --output: what went elsewhere cannot be taken back",
+            (Format::Lines, _) => "--format jsonl: lines do not have the seq of their task",
+            (Format::Jsonl, None) => {
+                "a file as --output: records written elsewhere cannot be removed"
+            }
             (Format::Jsonl, Some(_)) => return Ok(()),
         };
         Err(OpenError::CannotRetry { needed })
@@ -387,8 +389,8 @@ mod tests {
         let refused = |output: &Path, joblog: &Path, wanted: &str| {
             let error = open(&settings(output, Some(joblog), false)).unwrap_err();
             let wanted = format!(
-                "{wanted} {full:?} exists already, and has no journal beside it with which \
-                         --resume could go on; give --overwrite to replace it"
+                "{wanted} {full:?} exists already, and has no journal beside it with which to \
+                         resume; give --overwrite to replace it"
             );
             assert_eq!(error.to_string(), wanted);
             assert_eq!(fs::read(&full).unwrap().len(), 38);
@@ -608,7 +610,7 @@ mod tests {
         assert_eq!(
             scene.refused(2, Start::Anew),
             "output \"%/out\" exists already: it has 3 records of an earlier run of this job, which \
-             is not complete; --resume goes on with it, --overwrite replaces it"
+             is not complete; --resume continues it, --overwrite replaces it"
         );
         let resumed = scene.store(3, Start::Resume, &ok(3..4));
         assert_eq!((resumed.opened.job, stored(&resumed).len()), (JobId(1), 3));
@@ -628,8 +630,7 @@ mod tests {
             scene.store(1, Start::Anew, &ok(0..3));
             change(&mut scene.settings);
             let error = scene.refused(1, Start::Anew);
-            let wanted =
-                format!("output \"%/out\" was begun {wanted}; go on with it in the same way");
+            let wanted = format!("output \"%/out\" was begun {wanted}; resume it in the same way");
             assert_eq!(error, wanted);
         };
         check(|settings| settings.format = Format::Lines, "with --format jsonl");
@@ -667,7 +668,7 @@ mod tests {
             3,
             "journal \"%/out.tradewind\" is damaged: line 3 is not as it was written",
         );
-        check("log", 1, "joblog \"%/log\" is damaged: it is not what the journal speaks of");
+        check("log", 1, "joblog \"%/log\" is damaged: its contents do not match the journal");
         assert_eq!(stored(&scene.store(1, Start::Resume, &[])).len(), 5);
     }
 
@@ -775,7 +776,7 @@ mod tests {
             assert_eq!(
                 scene.refused(4, Start::Anew),
                 "output \"%/out\" exists already: it has 14 records of an earlier run of this job, \
-                 which is complete; --resume goes on with it, --overwrite replaces it"
+                 which is complete; --resume continues it, --overwrite replaces it"
             );
         }
     }
@@ -923,7 +924,7 @@ mod tests {
         scene.store(1, Start::Anew, &mixed());
         assert_eq!(
             scene.refused(2, Start::RetryFailed),
-            "--retry-failed needs --format jsonl: lines do not say which task they are of"
+            "--retry-failed needs --format jsonl: lines do not have the seq of their task"
         );
         let resumed = scene.store(2, Start::Resume, &ok(5..10));
         assert_eq!(stored(&resumed), [0, 1, 2, 3, 4]);
@@ -939,7 +940,7 @@ mod tests {
         assert_eq!(scene.names(), ["log", "log.tradewind"]);
         assert_eq!(
             scene.refused(2, Start::RetryFailed),
-            "--retry-failed needs a file as --output: what went elsewhere cannot be taken back"
+            "--retry-failed needs a file as --output: records written elsewhere cannot be removed"
         );
         let resumed = scene.store(2, Start::Resume, &ok([5]));
         assert_eq!(stored(&resumed), [0, 1, 2, 3, 4, 6, 7, 8, 9]);

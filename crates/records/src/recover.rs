@@ -65,7 +65,7 @@ pub enum Damage {
         to: u64,
     },
     /// There is enough in it, and none of it is what the journal speaks of.
-    #[error("it is not what the journal speaks of")]
+    #[error("its contents do not match the journal")]
     Foreign {
         /// Which of the two.
         role: Role,
@@ -538,8 +538,8 @@ mod tests {
         let line_2 = 3 + bytes[2].iter().position(|byte| *byte == b'\n').unwrap();
         check(2, 0, Role::Journal, "line 1 is not as it was written");
         check(2, line_2, Role::Journal, "line 2 is not as it was written");
-        check(0, 0, Role::Output, "it is not what the journal speaks of");
-        check(1, 0, Role::Joblog, "it is not what the journal speaks of");
+        check(0, 0, Role::Output, "its contents do not match the journal");
+        check(1, 0, Role::Joblog, "its contents do not match the journal");
         let mut lines = Lines::new(&bytes[2][..]);
         assert!(matches!(lines.next::<Claim>(), Ok(Some(Ok(_)))));
         let mut end = || match lines.next::<Entry>() {

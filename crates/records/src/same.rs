@@ -152,7 +152,7 @@ impl Written {
             };
             let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_ours));
             let file = |path: PathBuf| Self {
-                name: format!("{}, while it is written anew, {path:?}", self.name),
+                name: format!("{}, while it is rewritten, {path:?}", self.name),
                 id: FileId::of_path(&path),
                 place: None,
                 path: None,

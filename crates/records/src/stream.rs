@@ -73,7 +73,7 @@ pub enum OutputError {
         destination: Destination,
     },
     /// The program that took the records wants no more.
-    #[error("the records are no longer taken")]
+    #[error("records are no longer accepted")]
     Dropped,
     /// Nothing can be stored beside it.
     #[error("there is no spool")]

@@ -27,11 +27,11 @@ Examples, for a job of two stages:
 #[derive(Args, Clone, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{HELP}"))]
 pub struct RelayArgs {
-    /// Listen here for the workers of the stage before, and for its ventilator or relay
+    /// Listen here for the workers of the previous stage, and for its ventilator or relay
     #[arg(long, env = "TRADEWIND_LISTEN", value_name = "ENDPOINT", default_value = "tcp://*:5558")]
     pub listen: Endpoint,
 
-    /// Where the ventilator or relay of the stage before listens for receipts
+    /// Where the ventilator or relay of the previous stage listens for receipts
     #[arg(
         long,
         env = "TRADEWIND_VENTILATOR",
@@ -40,11 +40,11 @@ pub struct RelayArgs {
     )]
     pub ventilator: Endpoint,
 
-    /// Listen here for the workers of the stage after
+    /// Listen here for the workers of the next stage
     #[arg(long, env = "TRADEWIND_TASKS", value_name = "ENDPOINT", default_value = "tcp://*:5557")]
     pub tasks: Endpoint,
 
-    /// Listen here for the receipts of the sink or relay of the stage after
+    /// Listen here for the receipts of the sink or relay of the next stage
     #[arg(
         long,
         env = "TRADEWIND_RECEIPTS",
@@ -53,7 +53,7 @@ pub struct RelayArgs {
     )]
     pub receipts: Endpoint,
 
-    /// Where the sink or relay of the stage after listens
+    /// Where the sink or relay of the next stage listens
     #[arg(
         long,
         env = "TRADEWIND_SINK",
@@ -62,11 +62,11 @@ pub struct RelayArgs {
     )]
     pub sink: Endpoint,
 
-    /// What the stage after is called; stands in its records
+    /// Name of the next stage; part of its records
     #[arg(long, env = "TRADEWIND_STAGE", value_name = "NAME", value_parser = name)]
     pub stage: Option<String>,
 
-    /// Hand on what a task has written to the byte; else text goes without the newline at its end
+    /// Forward what a task has written byte for byte; by default text loses the newline at its end
     #[arg(long, env = "TRADEWIND_KEEP_NEWLINE", value_parser = BoolishValueParser::new())]
     pub keep_newline: bool,
 
@@ -120,17 +120,17 @@ impl RelayArgs {
         }
     }
 
-    /// By default a relay would dial its own ports, and be its own stage before and after.
+    /// By default a relay would dial its own ports, and be its own previous and next stage.
     fn refuse_itself(&self) -> Result<(), Fatal> {
         let pairs = [
-            ("--ventilator", &self.ventilator, "--receipts", &self.receipts, "before"),
-            ("--sink", &self.sink, "--listen", &self.listen, "after"),
+            ("--ventilator", &self.ventilator, "--receipts", &self.receipts, "previous"),
+            ("--sink", &self.sink, "--listen", &self.listen, "next"),
         ];
         for (flag, dialled, own_flag, own, which) in pairs {
             let is_here = own.is_loopback() || own.is_everywhere();
             if dialled.port() == own.port() && own.port() != 0 && dialled.is_loopback() && is_here {
                 let text = format!(
-                    "{flag} {dialled} is this relay's own {own_flag}: say where the stage {which} is"
+                    "{flag} {dialled} is this relay's own {own_flag}: give the endpoint of the {which} stage"
                 );
                 return Err(Fatal::new(USAGE, text));
             }

@@ -214,7 +214,7 @@ impl drive::Role for Node {
     fn handle_asked(&mut self, _: Asked) -> Result<bool, Fatal> {
         // Nothing is kept here that is not kept elsewhere too.
         if !parent::speaks_for_us() {
-            say("stopped; start it again to go on");
+            say("stopped; start it again to resume");
         }
         Ok(true)
     }

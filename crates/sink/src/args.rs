@@ -59,11 +59,11 @@ pub struct SinkArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Where records go: a file, or - for standard output [default: -]
+    /// File for the records, or - for standard output [default: -]
     #[arg(long, env = "TRADEWIND_OUTPUT", value_name = "FILE")]
     pub output: Option<OutputTarget>,
 
-    /// How a record looks [default: jsonl for a file that ends in .jsonl, else lines]
+    /// Format of the records [default: jsonl for a file that ends in .jsonl, else lines]
     #[arg(long, env = "TRADEWIND_FORMAT", value_enum)]
     pub format: Option<Format>,
 
@@ -88,12 +88,13 @@ pub struct OutputArgs {
     #[arg(long, env = "TRADEWIND_OVERWRITE", value_parser = BoolishValueParser::new())]
     pub overwrite: bool,
 
-    /// What is stored survives a crash of the machine: at the end, per batch, or per record
+    /// When stored records are made to survive a crash of the machine: at the end, per batch, or per
+    /// record
     #[arg(long, env = "TRADEWIND_FSYNC", value_name = "WHEN", value_enum, default_value_t)]
     pub fsync: Fsync,
 
-    /// What to do when the output cannot be written: wait until it can (the default of the sink), or
-    /// exit with code 4 (of run)
+    /// When the output cannot be written: wait until it can (the default of the sink), or exit with
+    /// code 4 (the default of run)
     #[arg(long, env = "TRADEWIND_WHEN_FULL", value_name = "WHAT", value_enum)]
     pub when_full: Option<WhenFull>,
 
@@ -108,11 +109,11 @@ pub struct OutputArgs {
     )]
     pub spool_max: u64,
 
-    /// Put the task and a tab before each line (of lines)
+    /// Put the task and a tab before each line (format lines)
     #[arg(long, env = "TRADEWIND_TAG", value_parser = BoolishValueParser::new())]
     pub tag: bool,
 
-    /// Put the task into each record (of jsonl)
+    /// Put the task into each record (format jsonl)
     #[arg(long, env = "TRADEWIND_WITH_TASK", value_parser = BoolishValueParser::new())]
     pub with_task: bool,
 
@@ -121,7 +122,8 @@ pub struct OutputArgs {
     #[arg(long, env = "TRADEWIND_RESULTS", value_name = "DIR")]
     pub results: Option<PathBuf>,
 
-    /// Do not pass on what tasks write to stderr, as is done when the output is lines or a terminal
+    /// Do not show what tasks write to stderr; by default it is shown when the output is lines or a
+    /// terminal
     #[arg(long, env = "TRADEWIND_NO_STDERR", value_parser = BoolishValueParser::new())]
     pub no_stderr: bool,
 }

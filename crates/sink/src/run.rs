@@ -172,7 +172,7 @@ async fn prepared<S>(
             }
         };
         if !std::mem::replace(&mut is_said, true) {
-            tracing::warn!("{error}; waiting until that is over");
+            tracing::warn!("{error}; waiting until it can be opened");
         }
         tokio::select! {
             () = tokio::time::sleep(PREPARE_INTERVAL) => {}
@@ -281,14 +281,16 @@ impl<S: Store> Sink<S> {
         let has_failures = snapshot.stored.not_ok() > 0;
         if self.journal.is_some() {
             if !self.collector.is_whole() {
-                say("to go on with it: the same again with --resume");
+                say("to resume: the same command with --resume");
             } else if has_failures && can_retry {
-                say("to run what is not ok again: the same again with --resume --retry-failed");
+                say(
+                    "to retry tasks that are not ok: the same command with --resume --retry-failed",
+                );
             }
         }
         if has_failures && !has_reasons {
             say(
-                "to keep why each task failed, and to be able to run those again: --format jsonl and a \
+                "to record why tasks failed, and to be able to run them again: --format jsonl and a \
                  file as --output",
             );
         }
@@ -392,7 +394,7 @@ impl<S: Store> Sink<S> {
             }
         }
         let stored = self.collector.snapshot().stored.total();
-        let how = if self.journal.is_some() { "; start it again to go on" } else { "" };
+        let how = if self.journal.is_some() { "; start it again to resume" } else { "" };
         if !parent::speaks_for_us() {
             self.audience.say(&format!("stopped: {stored} records are stored{how}"));
         }
@@ -405,7 +407,7 @@ impl<S: Store> Sink<S> {
                 let stored = continued.opened.counts.total();
                 if stored > 0 {
                     let cut_bytes = continued.cut_bytes;
-                    tracing::info!(stored, cut_bytes, "goes on with what the output has");
+                    tracing::info!(stored, cut_bytes, "resuming from existing output");
                 }
                 self.journal = continued.journal;
                 self.is_new = stored == 0;
@@ -460,14 +462,15 @@ impl<S: Store> Sink<S> {
             records::Event::Failed(
                 error @ (OutputError::Io { .. } | OutputError::Unspool { .. }),
             ) if self.when_full == WhenFull::Exit => {
-                let how = if self.journal.is_some() { "; --resume goes on from there" } else { "" };
+                let how =
+                    if self.journal.is_some() { "; --resume continues from there" } else { "" };
                 return Err(Fatal::new(OUTPUT, format!("{error}{how}")));
             }
             records::Event::Failed(error) => {
                 // Nothing is acknowledged meanwhile, so nothing is lost: the job stands still
                 // until there is room.
                 if self.retry.is_none() {
-                    tracing::error!("{error}; waiting until that is over, nothing is lost");
+                    tracing::error!("{error}; waiting until it can be written, nothing is lost");
                     self.collector.handle_stuck(true);
                 }
                 self.retry = Some(self.clock.now() + RETRY_INTERVAL);
@@ -478,7 +481,7 @@ impl<S: Store> Sink<S> {
 
     fn handle_output_goes_on(&mut self) {
         if self.retry.take().is_some() {
-            tracing::info!("the output goes on");
+            tracing::info!("output is writable again");
             self.collector.handle_stuck(false);
         }
     }

@@ -51,7 +51,7 @@ impl FromStr for Colsep {
             format!("not a regular expression: {reason}")
         })?;
         if regex.is_match(b"") {
-            return Err("it matches where there is nothing, and would split anywhere".to_owned());
+            return Err("the pattern matches the empty string".to_owned());
         }
         Ok(Self { text: text.to_owned(), regex })
     }
@@ -110,7 +110,7 @@ mod tests {
         let check = |text: &str, wanted: &str| {
             assert_eq!(text.parse::<Colsep>().map(drop), Err(wanted.to_owned()), "{text:?}");
         };
-        let nothing = "it matches where there is nothing, and would split anywhere";
+        let nothing = "the pattern matches the empty string";
         check("", nothing);
         check(" *", nothing);
         check("a|", nothing);

@@ -29,11 +29,11 @@ Examples:
 #[derive(Args, Clone, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{HELP}"))]
 pub struct VentilatorArgs {
-    /// Where the tasks are: a file, or - for standard input
+    /// Input with the tasks: a file, or - for standard input
     #[arg(long, env = "TRADEWIND_INPUT", value_name = "FILE", default_value = "-")]
     pub input: InputPath,
 
-    /// What errors call an input that the parent process has opened
+    /// Name in error messages of an input that the parent process has opened
     #[arg(long, value_name = "FILE", hide = true)]
     pub input_name: Option<InputPath>,
 
@@ -63,7 +63,7 @@ pub struct VentilatorArgs {
     )]
     pub sink: Endpoint,
 
-    /// The job's name, for people
+    /// Name of the job in log messages
     #[arg(
         long,
         env = "TRADEWIND_JOB",
@@ -73,7 +73,7 @@ pub struct VentilatorArgs {
     )]
     pub job: String,
 
-    /// What the stage is called whose workers run the tasks; stands in their records
+    /// Name of the stage whose workers run the tasks; part of their records
     #[arg(long, env = "TRADEWIND_STAGE", value_name = "NAME", value_parser = name)]
     pub stage: Option<String>,
 
@@ -95,8 +95,8 @@ pub struct VentilatorArgs {
     #[expect(missing_docs, reason = "clap would show it")]
     pub format: FormatArgs,
 
-    /// What separates columns: of csv a character, of lines with --header a regular expression. The
-    /// columns of other lines are the workers' to separate
+    /// Column separator: a character for csv, a regular expression for lines with --header. Other
+    /// lines are split by the workers
     #[arg(long, short = 'C', env = "TRADEWIND_COLSEP", value_name = "REGEXP")]
     pub colsep: Option<Colsep>,
 
@@ -123,7 +123,7 @@ pub struct VentilatorArgs {
 
 /// What the input is made of.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "What a task is")]
+#[command(next_help_heading = "Input format")]
 pub struct FormatArgs {
     /// How to read the input
     #[arg(
@@ -135,7 +135,7 @@ pub struct FormatArgs {
     )]
     pub input_format: InputFormat,
 
-    /// The first line of the input has the names of the columns, as it has of csv anyway
+    /// The first line of the input has the names of the columns; for csv this is the default
     #[arg(
         long,
         env = "TRADEWIND_HEADER",
@@ -146,7 +146,7 @@ pub struct FormatArgs {
     )]
     pub header: Option<Header>,
 
-    /// The first row of csv is a task like the others, and a task is an array
+    /// The first row of csv is a task like the others, and each task is an array
     #[arg(long, env = "TRADEWIND_NO_HEADER", value_parser = BoolishValueParser::new())]
     pub no_header: bool,
 
@@ -160,8 +160,7 @@ pub struct FormatArgs {
     )]
     pub max_args: Option<NonZeroU32>,
 
-    /// Make one task of as many lines as fit into a command line, 120 KiB of them; with -n not of
-    /// more than N
+    /// Make one task of as many lines as fit into a command line (120 KiB); with -n of at most N
     #[arg(
         long,
         short = 'X',
@@ -171,7 +170,7 @@ pub struct FormatArgs {
     )]
     pub xargs: bool,
 
-    /// The fields that commands ask for, which a header has to have
+    /// Fields that commands use and the header must have
     #[arg(long, hide = true, value_name = "JSON")]
     pub asked_fields: Option<AskedFields>,
 }
@@ -316,7 +315,7 @@ impl FormatArgs {
 /// Whether a job goes on.
 #[derive(Args, Clone, Debug)]
 pub struct ResumeArgs {
-    /// Go on with the job that the output has, with the same input; start a new one if there is none
+    /// Resume the job whose records the output has, with the same input; start a new one if there is none
     #[arg(long, env = "TRADEWIND_RESUME", value_parser = BoolishValueParser::new())]
     pub resume: bool,
 
@@ -342,7 +341,7 @@ impl ResumeArgs {
 
 /// What a job allows its tasks.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "What a task may take")]
+#[command(next_help_heading = "Retries and timeouts")]
 pub struct PolicyArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]

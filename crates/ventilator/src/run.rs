@@ -183,7 +183,7 @@ impl Ventilator {
             return Err(Fatal::new(REFUSED, format!("the job was refused: {reason}")));
         }
         if self.dispatcher.ended() == Some(&Ended::Untouched) {
-            self.audience.say("stopped before the job went on: nothing was run, all is as it was");
+            self.audience.say("stopped before the job was resumed: nothing was run or changed");
             return Ok(STOPPED);
         }
         if let Some(error) = self.input_error.take() {
@@ -267,7 +267,7 @@ impl drive::Role for Ventilator {
             Asked::Drain => {
                 if !is_over {
                     self.audience.say(
-                        "stopping: finishing the tasks that were handed out; again to cancel them",
+                        "stopping: finishing the tasks that were handed out; stop again to cancel them",
                     );
                 }
                 self.farewell.handle_drain(&mut self.dispatcher);
@@ -289,7 +289,8 @@ impl drive::Role for Ventilator {
     fn drive(&mut self) -> Result<(), Fatal> {
         let now = self.clock.now();
         if self.farewell.review(now, &mut self.dispatcher) {
-            self.audience.say("nobody is left to finish what was handed out: cancelling it");
+            self.audience
+                .say("no worker is left to finish the tasks that were handed out: cancelling them");
         }
         if now >= self.dispatcher.poll_timeout() {
             self.dispatcher.handle_timeout(now);
@@ -341,7 +342,7 @@ fn view(
     } else if snapshot.is_output_stuck {
         Some("the sink's output")
     } else if snapshot.is_calling_roll {
-        Some("workers to say what they hold")
+        Some("workers to report the tasks they hold")
     } else {
         None
     };

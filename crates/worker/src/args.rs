@@ -37,12 +37,12 @@ so by itself: it gets PYTHONUNBUFFERED=1 unless that is set). Its arguments are 
   lines   for line in sys.stdin: print(line.strip().upper(), flush=True)
           An answer is a line; a task with a newline fails; nothing can be skipped.
   json    for line in sys.stdin: print(json.dumps({\"output\": json.loads(line)[\"task\"]}))
-          A line with {\"seq\":0,\"attempt\":1,\"task\":\"...\"}, or \"task_base64\" if that is no UTF-8;
-          back comes \"output\", \"output_base64\", \"error\" or \"skip\":true, and \"seq\" if it likes.
+          A line with {\"seq\":0,\"attempt\":1,\"task\":\"...\"}, or \"task_base64\" if it is not UTF-8;
+          the answer has \"output\", \"output_base64\", \"error\" or \"skip\":true, and may have \"seq\".
   frames  while head := sys.stdin.buffer.read(4): ... read(int.from_bytes(head))
           Four bytes of length, the highest first, then the bytes, each way; nothing can be skipped.
-A command that ends or does not keep to this is started again: the first task that it had not
-answered has failed, those behind it are given to the next one. It sees TRADEWIND_WORKER and
+A command that ends or breaks these rules is restarted: the first task without an answer has
+failed, the tasks behind it are given to the new process. The command sees TRADEWIND_WORKER and
 TRADEWIND_SLOT (from 0), and the end of its input when the worker leaves.";
 
 /// What a command line may have in it, for `--help`.
@@ -88,7 +88,7 @@ pub struct WorkerArgs {
     )]
     pub slots: Option<u32>,
 
-    /// This worker's name, for people [default: the host's and the process's id]
+    /// Name of this worker in logs and records [default: the host's and the process's id]
     #[arg(long, env = "TRADEWIND_NAME", value_name = "NAME", value_parser = name)]
     pub name: Option<String>,
 
@@ -96,8 +96,8 @@ pub struct WorkerArgs {
     #[arg(long, env = "TRADEWIND_EXIT_WHEN_DONE", value_parser = BoolishValueParser::new())]
     pub exit_when_done: bool,
 
-    /// Exit with 0 when the ventilator was never reached, and not with 6: the job may be over. For
-    /// what starts a program again unless it exits with 0, such as a restart policy
+    /// Exit with 0, not 6, when the ventilator was never reached: the job may be over. For a
+    /// supervisor that restarts a program unless it exits with 0, such as a restart policy
     #[arg(long, env = "TRADEWIND_LATE_OK", value_parser = BoolishValueParser::new())]
     pub late_ok: bool,
 
@@ -110,7 +110,7 @@ pub struct WorkerArgs {
     )]
     pub exit_when_idle: Option<Duration>,
 
-    /// When asked to stop: finish what runs, but not longer than this; then hand it back
+    /// After a request to stop: time for running tasks to finish before they are handed back
     #[arg(
         long,
         env = "TRADEWIND_GRACE",
@@ -143,19 +143,19 @@ pub struct WorkerArgs {
 
 /// What is done with a task.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "What to do with a task")]
+#[command(next_help_heading = "Handler")]
 pub struct HandlerArgs {
     /// Give the task to the command's standard input, not in its arguments
     #[arg(long, env = "TRADEWIND_STDIN", value_parser = BoolishValueParser::new())]
     pub stdin: bool,
 
-    /// What tasks are made of, so that {1} and {NAME} stand for it. A job that says so itself does
-    /// not need this, and one that says something else is left
+    /// Kind of fields in a task, for {1} and {NAME}. Not needed where the job declares it; a worker
+    /// leaves a job that declares another kind
     #[arg(long, env = "TRADEWIND_FIELDS", value_name = "KIND", value_enum)]
     pub fields: Option<FieldKind>,
 
-    /// A task is a line of columns, so that {1} stands for the first: what is between them, a
-    /// character or a regular expression
+    /// Split a task into columns, so that {1} stands for the first: the separator, a character or a
+    /// regular expression
     #[arg(long, short = 'C', env = "TRADEWIND_COLSEP", value_name = "REGEXP")]
     pub colsep: Option<Colsep>,
 
@@ -185,7 +185,7 @@ pub struct HandlerArgs {
     )]
     pub pipe: Option<PipeMode>,
 
-    /// With --pipe: time from its start to its first answer that does not count as the task's
+    /// With --pipe: time to start up, until the first answer, that does not count as the task's
     #[arg(
         long,
         env = "TRADEWIND_PIPE_STARTUP",
@@ -195,11 +195,11 @@ pub struct HandlerArgs {
     )]
     pub pipe_startup: Duration,
 
-    /// With --pipe: how often in a row to start it again if it ends without an answer
+    /// With --pipe: number of restarts in a row of a command that ends without an answer
     #[arg(long, env = "TRADEWIND_PIPE_RESTARTS", value_name = "N", default_value_t = 5)]
     pub pipe_restarts: u32,
 
-    /// A command that exits with this code has skipped the task, and not failed
+    /// Record a task as skipped, not failed, when its command exits with this code
     #[arg(
         long,
         env = "TRADEWIND_SKIP_EXIT_CODE",
@@ -213,8 +213,8 @@ pub struct HandlerArgs {
     #[arg(long, env = "TRADEWIND_MAX_OUTPUT", value_name = "SIZE", value_parser = size)]
     pub max_output: Option<u64>,
 
-    /// What a command that is stopped gets, and its group: signals, each with milliseconds to wait
-    /// after it; KILL comes last in any case
+    /// Signals that stop a command and its process group, each with milliseconds to wait after it;
+    /// KILL always comes last
     #[arg(
         long,
         env = "TRADEWIND_TERMSEQ",
@@ -223,7 +223,7 @@ pub struct HandlerArgs {
     )]
     pub termseq: TermSeq,
 
-    /// The number that commands see of the first slot
+    /// Number of the first slot, as commands see it
     #[arg(
         long,
         value_name = "N",
@@ -233,7 +233,7 @@ pub struct HandlerArgs {
     )]
     pub first_slot: u32,
 
-    /// Let the command use the terminal, one task at a time: it is its standard input
+    /// Let the command use the terminal as its standard input, one task at a time
     #[arg(
         long,
         env = "TRADEWIND_TTY",
@@ -331,7 +331,7 @@ impl HandlerArgs {
         let input = if self.stdin { Input::Stdin } else { Input::Argument };
         let command = self.command.iter().cloned();
         Template::with_fields(command, input, self.fields()).map_err(|_| {
-            let text = "nothing to do with a task: give a command after --, or --echo or --sleep";
+            let text = "no handler: give a command after --, or --echo or --sleep";
             Fatal::new(USAGE, text)
         })
     }
@@ -390,7 +390,7 @@ impl HandlerArgs {
             return Ok(Runner::Threads(Arc::new(Handler::Sleep)));
         }
         if self.command.is_empty() {
-            let text = "nothing to do with a task: give a command after --, or --echo or --sleep";
+            let text = "no handler: give a command after --, or --echo or --sleep";
             return Err(Fatal::new(USAGE, text));
         }
         let fits = payload_bytes_max(message_bytes_max);

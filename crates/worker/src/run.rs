@@ -329,7 +329,7 @@ impl Worker {
         }
         if self.is_asked_to_stop {
             let ended = if tasks == 1 { "1 task".to_owned() } else { format!("{tasks} tasks") };
-            let line = format!("stopped: {ended} ended here; what had not ended is handed back");
+            let line = format!("stopped: {ended} ended here; the others are handed back");
             audience.say(&line);
         }
         Ok(OK)
@@ -559,13 +559,13 @@ impl Worker {
     fn handle_asked_to_stop(&mut self, asked: Asked) -> Result<(), Fatal> {
         if asked != Asked::Drain {
             // Dropping the runner stops what runs; the ventilator sees us go.
-            return Err(Fatal::quit("stopped at once; what ran will be run elsewhere"));
+            return Err(Fatal::quit("stopped at once; the running tasks will be run elsewhere"));
         }
         let snapshot = self.executor.snapshot();
         tracing::info!(
             running = snapshot.running,
             queued = snapshot.queued,
-            "stopping: handing back what has not started, finishing what runs"
+            "stopping: handing back queued tasks, finishing running ones"
         );
         self.is_asked_to_stop = true;
         self.running.notice_leaving();

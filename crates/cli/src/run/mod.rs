@@ -56,7 +56,7 @@ Values on the command line, as in GNU parallel, instead of --input:
 const PIPELINE: &str = "\
 A pipeline FILE (TOML) names its stages in order; a task's output in one is its task in the next:
   [[stage]]
-  name = \"fetch\"            # stands in records; required, as is command
+  name = \"fetch\"            # part of the records; required, as is command
   command = \"curl -sf {}\"   # split into words as a shell does it, or a list of words
   workers = 4                # processes [default: 1], each with
   slots = 8                  # this many tasks at once [default: the cores]
@@ -108,7 +108,7 @@ pub(crate) struct RunArgs {
     #[arg(long, requires = "pipeline")]
     check: bool,
 
-    /// Where the tasks are: a file, or - for standard input [default: -]
+    /// Input with the tasks: a file, or - for standard input [default: -]
     #[arg(long, env = "TRADEWIND_INPUT", value_name = "FILE")]
     input: Option<InputPath>,
 
@@ -174,7 +174,7 @@ impl RunArgs {
             return Err(Fatal::new(USAGE, text));
         }
         if self.is_live() && self.output.tag {
-            let text = "--tag is not there for --line-buffer and --ungroup";
+            let text = "--tag cannot be used with --line-buffer or --ungroup";
             return Err(Fatal::new(USAGE, text));
         }
         let values = self.take_values()?;
@@ -208,7 +208,7 @@ impl RunArgs {
     fn check_command(&self, has_values: bool) -> Result<(), Fatal> {
         let HandlerArgs { echo, sleep, command, .. } = &self.handler;
         if !*echo && !*sleep && command.is_empty() && has_values {
-            let text = "nothing to do with the values: give a command before them; if they are \
+            let text = "no command for the values: give one before them; if they are \
                         commands themselves, write -- sh -c {} :::";
             return Err(Fatal::new(USAGE, text));
         }

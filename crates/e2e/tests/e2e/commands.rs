@@ -105,7 +105,7 @@ fn a_termination_sequence_is_kept_to() {
     );
     let wrong = scene.run().args(["--termseq", "NOPE,1", "--", "true"]).input("x\n").run();
     let wrong = wrong.expect(USAGE.into());
-    assert!(wrong.stderr.contains("\"NOPE\" is no signal"), "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("\"NOPE\" is not a signal"), "{}", wrong.stderr);
 }
 
 /// Runs a line in a terminal.

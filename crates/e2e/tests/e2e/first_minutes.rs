@@ -86,7 +86,7 @@ fn values_need_a_command_or_what_stands_for_one() {
     check(
         scene.run().words("-- ::: a b"),
         2,
-        "tradewind: nothing to do with the values: give a command before them; if they are commands \
+        "tradewind: no command for the values: give one before them; if they are commands \
          themselves, write -- sh -c {} :::",
     );
     let both = "--echo and --sleep run no command, and one was given after --";

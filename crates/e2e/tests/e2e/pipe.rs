@@ -213,10 +213,10 @@ for line in sys.stdin:
             "skipped ",
             "failed it is no good",
             "ok ",
-            "failed the handler answered out of turn: seq 77 where 4 was due",
+            "failed the handler answered out of order: seq 77 instead of 4",
             "ok b 1",
-            "failed the handler's answer is not what --pipe json takes: none of output",
-            "failed the handler's answer is not what --pipe json takes: expected value",
+            "failed the handler's answer is invalid for --pipe json: none of output",
+            "failed the handler's answer is invalid for --pipe json: expected value",
             "ok c 1",
         ],
     );
@@ -269,7 +269,7 @@ fn an_answer_that_nobody_asked_for_is_an_error() {
     scene.file("handler.py", handler);
     let words = "--slots 1 --pipe lines -- python3 handler.py";
     let mut worker = scene.worker("w").words(words).start();
-    worker.wait_for_stderr("wrote an answer that nobody had asked for");
+    worker.wait_for_stderr("wrote an answer without a task");
     worker.signal(Signal::TERM);
     let _ = worker.wait().expect(0);
     scene.assert_nothing_left();

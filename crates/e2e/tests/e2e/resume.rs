@@ -256,7 +256,7 @@ fn an_output_with_something_in_it_is_not_for_a_new_job() {
     let before = scene.read("out.jsonl");
     let ended = noted_run(&scene, "").run();
     assert_ne!(ended.code(), 0);
-    assert!(ended.stderr.contains("--resume goes on with it"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--resume continues it"), "{}", ended.stderr);
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{}", ended.stderr);
     assert_eq!(scene.read("out.jsonl"), before);
     noted_run(&scene, "--overwrite").run().expect(0);
@@ -278,7 +278,7 @@ fn what_failed_is_run_again_when_asked_for() {
             run.args(["--", "sh", "-ec", odd]).run()
         };
         let ended = run("").expect(1);
-        let hint = "to run what is not ok again: the same again with --resume --retry-failed";
+        let hint = "to retry tasks that are not ok: the same command with --resume --retry-failed";
         assert!(ended.stderr.contains(hint), "{}", ended.stderr);
         let failed = |scene: &Scene| {
             let records = records(&scene.read("out.jsonl"), 30);
@@ -335,7 +335,7 @@ fn a_sink_that_is_stopped_is_waited_for() {
     wait_for_lines(&scene, "out.jsonl", 20);
     sink.signal(Signal::TERM);
     let ended = sink.wait().expect(130);
-    assert!(ended.stderr.contains("start it again to go on"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("start it again to resume"), "{}", ended.stderr);
     let sink = scene.sink().words(flags).start();
     ventilator.wait().expect(0);
     worker.wait().expect(0);

@@ -95,7 +95,7 @@ fn without_resume_it_is_said_how_to_go_on() {
     run(&scene, &numbers(1..=6), "--output r.jsonl").run().expect(1);
     let again = || run(&scene, &numbers(1..=6), "--output r.jsonl");
     let wanted = "\"r.jsonl\" exists already: it has 6 records of an earlier run of this job, which \
-                  is complete, 1 of them not ok; --resume goes on with it, --overwrite replaces it";
+                  is complete, 1 of them not ok; --resume continues it, --overwrite replaces it";
     assert_not_written(&scene, again(), wanted);
     run(&scene, &numbers(1..=2), "--output r.jsonl --overwrite").run().expect(0);
     assert_eq!(records(&scene.read("r.jsonl"), 2).len(), 2);

@@ -151,7 +151,7 @@ fn a_named_pipe_is_waited_for_and_signals_end_that() {
     let made = scene.other("mkfifo").args(["in", "out"]).run();
     let _ = made.expect(0);
     let mut sink = scene.sink().words("--output out").start();
-    sink.wait_for_stderr("nobody has opened");
+    sink.wait_for_stderr("no process has opened");
     sink.signal(tradewind_e2e::Signal::TERM);
     let _ = sink.wait().expect(130);
     let mut ventilator = scene.ventilator().words("--input in").start();

@@ -88,7 +88,7 @@ pub struct CommandOptions {
     pub skip_exit_code: Option<i32>,
     /// Commands have the terminal, and it is their standard input.
     pub tty: bool,
-    /// The number that commands see of the first slot: workers of one run have no two alike.
+    /// Number of the first slot, as commands see it: workers of one run have no two alike.
     pub first_slot: u32,
     /// How what they write is shown before they have ended.
     pub live: Live,
@@ -280,7 +280,8 @@ impl BlockingHandler for CommandHandler {
                 Err(Unstarted { lack: Lack::Command, reason })
             }
             Ok(ended) if self.has_left_with_worker(&ended, stop) => {
-                let reason = "the command was ended by what asked this worker to leave".to_owned();
+                let reason =
+                    "the command was ended by the signal that stopped this worker".to_owned();
                 Err(Unstarted { lack: Lack::Worker, reason })
             }
             Ok(ended) => {
@@ -289,7 +290,7 @@ impl BlockingHandler for CommandHandler {
                 }
                 Ok(self.outcome(ended))
             }
-            Err(error) => failed(format!("failed to look after the command: {error}")),
+            Err(error) => failed(format!("failed to supervise the command: {error}")),
         }
     }
 
@@ -362,7 +363,9 @@ impl CommandHandler {
             (Exit::Code(0), None) => (Status::Ok, String::new()),
             (Exit::Code(code), None) => (Status::Failed, format!("exit code {code}")),
             (Exit::Signal(signal), None) => (Status::Failed, killed_by(signal)),
-            (Exit::None, None) => (Status::Failed, format!("ended strangely: {}", ended.status)),
+            (Exit::None, None) => {
+                (Status::Failed, format!("ended with unknown wait status {}", ended.status))
+            }
         };
         let may_be_oom = !ended.is_stopped && !ended.stdout_exceeded && oom::may_be(exit);
         let error = if may_be_oom && self.oom_kills.take() {

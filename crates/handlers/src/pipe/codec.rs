@@ -26,7 +26,7 @@ pub(super) struct Answer {
 pub(super) enum Wrong {
     #[error("the handler's answer is larger than {0} bytes, the limit of --max-output")]
     TooLarge(u64),
-    #[error("the handler's answer is not what --pipe json takes: {0}")]
+    #[error("the handler's answer is invalid for --pipe json: {0}")]
     NotJson(String),
 }
 
@@ -205,7 +205,7 @@ fn parse(line: &[u8]) -> Result<Answer, String> {
         (Some(text), None) => Some(Payload::copy_of(text.as_bytes())),
         (None, Some(text)) => {
             let bytes = STANDARD.decode(text.as_bytes());
-            Some(bytes.map_err(|error| format!("output_base64 is none: {error}"))?.into())
+            Some(bytes.map_err(|error| format!("output_base64 is not base64: {error}"))?.into())
         }
         (None, None) => None,
     };

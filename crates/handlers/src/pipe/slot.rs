@@ -213,7 +213,7 @@ impl SlotThread<'_> {
         let ready = match child.wait(desk.wake.as_fd(), is_writing, timeout) {
             Ok(ready) => ready,
             Err(error) => {
-                tracing::error!(slot = self.slot.0, "cannot look after the handler: {error}");
+                tracing::error!(slot = self.slot.0, "failed to supervise the handler: {error}");
                 child.signal(Signal::KILL);
                 self.drain();
                 self.has_exited = true;

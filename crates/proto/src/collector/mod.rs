@@ -779,7 +779,7 @@ impl Collector {
             }
             (Some(job), _) => {
                 format!(
-                    "the sink has another job open: {} ({}); --resume goes on with it",
+                    "the sink has another job open: {} ({}); --resume continues it",
                     job.name, job.id
                 )
             }

@@ -307,12 +307,12 @@ impl Feed {
                 Err(wrong) => break Some(wrong.to_string()),
                 Ok(Some(answer)) => {
                     let Some(fed) = self.tasks.front().filter(|fed| fed.given.is_some()) else {
-                        break Some("the handler wrote an answer that nobody had asked for".into());
+                        break Some("the handler wrote an answer without a task".into());
                     };
                     let (due, seq) = (fed.task.seq, answer.seq);
                     if let Some(seq) = seq.filter(|seq| *seq != due) {
                         break Some(format!(
-                            "the handler answered out of turn: seq {seq} where {due} was due"
+                            "the handler answered out of order: seq {seq} instead of {due}"
                         ));
                     }
                     let mut outcome = answer.outcome;
@@ -371,11 +371,11 @@ impl Feed {
                 }
             }
             Some(Cause::WrongWhileIdle(reason)) => {
-                self.warn(format!("{reason}; it is started again"));
+                self.warn(format!("{reason}; restarting it"));
                 self.count_end(now, child.answered, &reason);
             }
             Some(Cause::Wrong(reason)) => {
-                self.warn(format!("{reason}; it is started again"));
+                self.warn(format!("{reason}; restarting it"));
                 self.count_end(now, child.answered, &reason);
                 self.end_first(now, failed(exit, reason, tail));
             }
@@ -397,7 +397,7 @@ impl Feed {
                     in_full += ": ";
                     in_full += &tail.text(SAID_BYTES_MAX);
                 }
-                self.warn(format!("{}; it is started again", one_line(&in_full)));
+                self.warn(format!("{}; restarting it", one_line(&in_full)));
                 self.count_end(now, child.answered, &in_full);
                 if is_blamed {
                     self.end_first(now, failed(exit, reason, tail));
@@ -749,7 +749,7 @@ fn how(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("exited with code {code}"),
         Exit::Signal(signal) => format!("was {}", command::killed_by(signal)),
-        Exit::None => "ended strangely".to_owned(),
+        Exit::None => "ended with unknown wait status".to_owned(),
     }
 }
 
