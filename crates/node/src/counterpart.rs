@@ -1,9 +1,9 @@
-//! Which of those that call is the one we deal with: the ventilator's only sink, the sink's only
+//! Choice of the one counterpart among the callers: the ventilator's only sink, the sink's only
 //! ventilator.
 //!
-//! Whichever process answers at the address that was given is the one. It shows its session there, and
-//! whoever calls from another session is somebody else's, or has taken a number too many. As long as
-//! nobody answers, as while the one is started again, callers wait for the answer.
+//! The counterpart is the process that answers at the given address. It shows its session there,
+//! and a caller with another session belongs to another job, or dialled a wrong port. While no
+//! process answers, as when the counterpart is being restarted, callers wait for the answer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use tradewind_proto::{SessionId, Time};
 
 use crate::links::Conn;
 
-/// Keeps apart those that call. Time is an argument.
+/// Keeps callers apart. Time is an argument.
 #[derive(Debug)]
 pub(crate) struct Counterpart<M> {
-    /// Who answers where we dial, and since when.
+    /// Session that answers at the dialled address, and the time since which it does.
     answers: Option<(SessionId, Time)>,
     callers: BTreeMap<Conn, Caller<M>>,
-    /// When the one was heard last.
+    /// Time at which the counterpart was heard last.
     heard: Option<Time>,
-    /// When it was last asked for anew.
+    /// Time at which the address was last dialled again.
     asked: Option<Time>,
 }
 
@@ -30,35 +30,36 @@ struct Caller<M> {
     held: Vec<M>,
 }
 
-/// What to do with a caller.
+/// Verdict on a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is the one, or may be.
+    /// The caller is the counterpart, or may be.
     Stay,
-    /// The one is another, and is there.
+    /// Another process is the counterpart, and is there.
     Refuse,
-    /// The one is another that is not heard: dial anew, to see who answers now.
+    /// Another process is the counterpart and is not heard: dial again, to see which one answers
+    /// now.
     Ask,
 }
 
-/// What a message is.
+/// Verdict on a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Said<M> {
-    /// Of the one.
+    /// The message is the counterpart's.
     Taken(M),
-    /// Of somebody who may be.
+    /// The sender may be the counterpart: the message is held.
     Held,
-    /// More than can be held of somebody who may be.
+    /// The sender may be the counterpart, but has more messages than can be held.
     TooMuch,
 }
 
-/// Who is not heard for so long may have been replaced.
+/// Silence after which the counterpart may have been replaced.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// How often to look who answers, if that leads to nothing.
+/// Interval between dials to see which process answers, where they lead to nothing.
 const ASK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Messages of a caller that wait.
+/// Number of a caller's messages that are held.
 const HELD_MAX: usize = 4096;
 
 impl<M> Default for Counterpart<M> {
@@ -68,7 +69,8 @@ impl<M> Default for Counterpart<M> {
 }
 
 impl<M> Counterpart<M> {
-    /// Somebody answers where we dial. Gives what this one had said already, and whom to refuse.
+    /// Notes that a process answers at the dialled address. Returns the messages that it had sent
+    /// already, and the callers to refuse.
     pub(crate) fn handle_answer(
         &mut self,
         now: Time,
@@ -87,12 +89,12 @@ impl<M> Counterpart<M> {
         (said, others)
     }
 
-    /// Nobody answers any more.
+    /// Notes that no process answers any more.
     pub(crate) fn handle_no_answer(&mut self) {
         self.answers = None;
     }
 
-    /// Somebody calls.
+    /// Handles a new caller.
     pub(crate) fn handle_caller(&mut self, now: Time, conn: Conn, session: SessionId) -> Verdict {
         self.callers.insert(conn, Caller { session, held: Vec::new() });
         let Some((answers, since)) = self.answers else { return Verdict::Stay };
@@ -109,7 +111,7 @@ impl<M> Counterpart<M> {
         Verdict::Ask
     }
 
-    /// A caller says something.
+    /// Handles a message of a caller.
     pub(crate) fn handle_message(&mut self, now: Time, conn: Conn, message: M) -> Said<M> {
         let Some(caller) = self.callers.get_mut(&conn) else { return Said::TooMuch };
         match self.answers {
@@ -126,7 +128,7 @@ impl<M> Counterpart<M> {
         }
     }
 
-    /// A caller is gone.
+    /// Notes that a caller is gone.
     pub(crate) fn handle_gone(&mut self, conn: Conn) {
         self.callers.remove(&conn);
     }

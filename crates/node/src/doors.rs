@@ -1,7 +1,8 @@
-//! Who may come to which port, and whether the port that was dialled is the one that was meant.
+//! Rules about which role may connect to which port, and whether the dialled port is the intended
+//! one.
 //!
-//! Both ends of a connection show a card. A gate judges whoever dials, a dialler whoever it has reached,
-//! and each says in words what is wrong, here and to the other.
+//! Both ends of a connection show a card. A gate judges the dialler, a dialler judges the gate that
+//! it has reached, and each gives the reason of a refusal, in its own log and to the peer.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -15,14 +16,14 @@ use tradewind_wire::{DecodeError, VERSION, decode, encode};
 
 use crate::room::Room;
 
-/// A port that listens.
+/// Port that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
-    /// Where workers fetch tasks from a ventilator.
+    /// Port at which workers fetch tasks from a ventilator.
     Tasks,
-    /// Where a ventilator gets receipts from its sink.
+    /// Port at which a ventilator gets receipts from its sink.
     Receipts,
-    /// Where a sink gets results from workers, and the job from its ventilator.
+    /// Port at which a sink gets results from workers, and the job from its ventilator.
     Results,
 }
 
@@ -52,7 +53,7 @@ impl Port {
         }
     }
 
-    /// What listens here, as ZMTP has it.
+    /// Returns the ZMTP socket type that listens here.
     fn socket(self) -> &'static [u8] {
         if self == Self::Tasks { b"PUSH" } else { b"PULL" }
     }
@@ -70,7 +71,8 @@ impl Port {
     }
 }
 
-/// A relay is the one or the other, depending on the side from which one looks at it.
+/// Returns the name of a role. A relay is a sink or a ventilator, depending on the side from which
+/// it is seen.
 fn name(role: Role) -> &'static str {
     match role {
         Role::Ventilator => "ventilator",
@@ -79,7 +81,7 @@ fn name(role: Role) -> &'static str {
     }
 }
 
-/// The door of a port of ours. Workers have to fit into the room.
+/// Returns the door of a listening port. Workers have to fit into the room.
 ///
 /// # Panics
 /// Never: every card fits into an identity, since names are bounded.
@@ -98,7 +100,7 @@ pub fn gate_door(ours: &Card, port: Port, room: Room) -> Door {
     })
 }
 
-/// The door of whoever dials a port of somebody else's.
+/// Returns the door of a dialler of a port.
 ///
 /// # Panics
 /// Never: see [`gate_door`].
@@ -135,7 +137,7 @@ fn warn_once_a_minute(
     }
 }
 
-/// The card of whoever dials, if it may come here.
+/// Returns the dialler's card, if it may connect to this port.
 fn judge_dialler(port: Port, hello: &Hello<'_>) -> Result<Card, String> {
     let card = card(hello)?;
     if !port.diallers().contains(&card.role) || hello.socket_type != port.dialler_socket() {
@@ -145,7 +147,7 @@ fn judge_dialler(port: Port, hello: &Hello<'_>) -> Result<Card, String> {
     Ok(card)
 }
 
-/// The card of whoever was dialled, if it is the port that was meant.
+/// Returns the card of the dialled gate, if it is the intended port.
 fn judge_gate(wanted: Port, role: Role, hello: &Hello<'_>) -> Result<Card, String> {
     let card = card(hello)?;
     let is_found = |port: &Port| port.owner() == card.role && port.socket() == hello.socket_type;

@@ -1,7 +1,7 @@
-//! The loop of a ventilator, a relay and a sink: waits until something happens, and has it seen to.
+//! The loop of a ventilator, a relay and a sink: waits for the next event and handles it.
 //!
-//! What happens is one of a few things. What to do about it, and when there is nothing more to do, is
-//! the role's; what of that is a decision is its machine's.
+//! There are a few kinds of events. The role handles them and decides when it is over; the
+//! decisions about tasks are its machine's.
 
 use std::time::Instant;
 
@@ -11,60 +11,60 @@ use crate::exit::Fatal;
 use crate::progress::{Progress, ProgressView};
 use crate::shutdown::{Asked, Shutdown};
 
-/// Events that wait for a loop. What fills it up waits in the sockets.
+/// Number of events that wait for a loop. Further ones wait in the sockets.
 pub const EVENTS_MAX: usize = 256;
 
-/// A role, as its loop knows it.
+/// Role, as its loop sees it.
 pub trait Role {
-    /// What its connections and threads report.
+    /// Event of the role's connections and threads.
     type Event;
-    /// What it waits for besides.
+    /// Result of the role's reading.
     type Read;
 
     /// Waits for more to read; for ever if there is none, or no room for it. Cancel-safe.
     fn read(&mut self) -> impl Future<Output = Self::Read>;
 
-    /// Takes in what was read.
+    /// Handles a result of reading.
     fn handle_read(&mut self, read: Self::Read);
 
-    /// Takes in an event.
+    /// Handles an event.
     ///
     /// # Errors
     /// When the role cannot go on.
     fn handle_event(&mut self, event: Self::Event) -> Result<(), Fatal>;
 
-    /// Takes in that somebody asks it to stop. Returns whether the loop is to end at once.
+    /// Handles a request to stop. Returns whether the loop is to end at once.
     ///
     /// # Errors
     /// When it is to end the process at once.
     fn handle_asked(&mut self, asked: Asked) -> Result<bool, Fatal>;
 
-    /// Does what the machines say, until they say nothing more.
+    /// Drives the machines until they have no more work.
     ///
     /// # Errors
     /// When the role cannot go on.
     fn drive(&mut self) -> Result<(), Fatal>;
 
-    /// When to [drive](Self::drive) it, at the latest.
+    /// Returns the time at which to [drive](Self::drive) the role, at the latest.
     fn poll_timeout(&self) -> Instant;
 
-    /// Does the role leave?
+    /// Returns whether the role leaves.
     fn is_over(&self) -> bool;
 
-    /// How far the job is.
+    /// Returns the progress of the job.
     fn view(&mut self) -> ProgressView;
 }
 
-/// How a loop has ended.
+/// End of a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driven {
-    /// The role leaves by its own rules.
+    /// The role left by its own rules.
     Over,
     /// It was asked to stop, and does so at once.
     Stopped,
 }
 
-/// What has happened.
+/// Next event of a loop.
 enum Next<R> {
     Events,
     Read(R),

@@ -21,37 +21,37 @@ pub const INPUT: u8 = 3;
 pub const OUTPUT: u8 = 4;
 /// A port cannot be listened on.
 pub const LISTEN: u8 = 5;
-/// Nobody answered within `--connect-timeout`.
+/// No peer answered within `--connect-timeout`.
 pub const CONNECT: u8 = 6;
 /// The sink refused the job.
 pub const REFUSED: u8 = 7;
-/// Something else went wrong on this machine.
+/// Another failure of this machine.
 pub const SYSTEM: u8 = 8;
 /// A handler that is to stay up could not be kept up.
 pub const HANDLER: u8 = 9;
-/// Whoever was dialled is of another version or kind, or listens there for somebody else.
+/// The dialled peer is of another version or kind, or belongs to another job.
 pub const WRONG_PEER: u8 = 10;
 /// The job was stopped before its end, by a signal.
 pub const STOPPED: u8 = 130;
-/// Whoever read the output went away, as with `| head`; said by the code alone, as a program that
-/// is ended by SIGPIPE does.
+/// The reader of the output went away, as with `| head`; reported by the code alone, as a program
+/// that is ended by SIGPIPE does.
 pub const CLOSED: u8 = 141;
 /// The command does not exist or cannot be run, as in a shell.
 pub const COMMAND: u8 = 127;
 
-/// Why a program cannot go on, and the code that it exits with.
+/// Error that ends a program, and the exit code.
 #[derive(Debug)]
 pub struct Fatal {
     /// One of this module's codes.
     pub code: u8,
-    /// What, where and what to do: one line.
+    /// Failure, place and remedy: one line.
     pub error: anyhow::Error,
 }
 
-/// How a program ends.
+/// Outcome of a program.
 pub type Outcome = Result<u8, Fatal>;
 
-/// Says with which code an error ends the program.
+/// Attaches to an error the code with which it ends the program.
 pub trait OrExit<T> {
     /// Turns the error into the program's end.
     ///
@@ -67,27 +67,27 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
 }
 
 impl Fatal {
-    /// A fatal error that is only a text.
+    /// Creates a fatal error that is only a text.
     pub fn new(code: u8, text: impl Into<String>) -> Self {
         Self { code, error: anyhow::Error::msg(text.into()) }
     }
 
-    /// The program was told to quit at once. If it was by its parent, there is nothing to say:
-    /// that one knows.
+    /// Returns the outcome of a program that was told to quit at once. If the parent told it, no
+    /// line is printed: the parent prints one.
     pub fn quit(text: &str) -> Self {
         Self::new(STOPPED, if parent::speaks_for_us() { "" } else { text })
     }
 }
 
-/// The name of the program that the user has started: the parent's, if there is one.
+/// Returns the name of the program that the user has started: the parent's, if there is one.
 #[must_use]
 pub fn speaker(program: &str) -> &str {
     if parent::speaks_for_us() { "tradewind" } else { program }
 }
 
-/// Says something to the user, as one whole line even when other processes write to the same
-/// terminal. Never waits and never fails: a line that nobody can be given is lost. Lines of the last
-/// moment are written by [`report`], or by [`flush`].
+/// Prints a line for the user, as one whole line even when other processes write to the same
+/// terminal. Never waits and never fails: a line without a reader is lost. The last lines are
+/// written by [`report`], or by [`flush`].
 pub fn say(line: &str) {
     stderr::write(format!("{line}\n").into_bytes());
 }
@@ -96,34 +96,34 @@ pub fn say(line: &str) {
 /// that both write to.
 pub const BAR_ENV: &str = "TRADEWIND_BAR";
 
-/// From now on what is said takes the progress bar of another process away.
+/// Makes each line from now on remove the progress bar of another process.
 pub fn share_with_bar() {
     stderr::share_with_bar();
 }
 
-/// Passes on what a task has written to stderr, in one piece. Waits for whoever reads it, but not for
-/// somebody who has stopped reading: what that one cannot be given is lost.
+/// Forwards the stderr of a task, in one piece. Waits for a reader that reads slowly, but not for
+/// one that has stopped: then the text is lost.
 pub fn pass_on(text: Vec<u8>) {
     stderr::pass_on(text);
 }
 
-/// Waits until what was said and logged is written, for a second at most: to be called before the
-/// process ends in any other way than by [`report`].
+/// Waits until all lines are written, for a second at most: to be called before the process ends in
+/// any other way than by [`report`].
 pub fn flush() {
     stderr::flush();
 }
 
-/// Whom a role speaks to.
+/// Audience of a role's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// Somebody who reads stderr.
+    /// The user, on stderr.
     User,
     /// The program that embeds the role: its stderr is not ours, but it may read our log.
     Program,
 }
 
 impl Audience {
-    /// Says something.
+    /// Prints or logs a line.
     pub fn say(self, line: &str) {
         match self {
             Self::User => say(line),
@@ -132,7 +132,7 @@ impl Audience {
     }
 }
 
-/// Says what went wrong, if anything did, and gives the code to exit with.
+/// Prints the error, if there was one, and returns the exit code.
 pub fn report(program: &str, outcome: Outcome) -> ExitCode {
     let code = match outcome {
         Ok(code) => code.into(),
@@ -149,7 +149,7 @@ pub fn report(program: &str, outcome: Outcome) -> ExitCode {
     code
 }
 
-/// The table for `--help`.
+/// Table of the codes for `--help`.
 pub const HELP: &str = "\
 Exit codes:
   0    every record is ok

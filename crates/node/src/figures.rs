@@ -1,8 +1,8 @@
-//! Numbers as people read them.
+//! Numbers in a form for people.
 
 use std::time::Duration;
 
-/// How fast something goes, from a number a second: `8.9/s`, `123k/s`, `4.0/min`.
+/// Formats a rate from a number per second: `8.9/s`, `123k/s`, `4.0/min`.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         r if r >= 999_500.0 => format!("{:.1}M/s", r / 1e6),
@@ -14,7 +14,7 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
-/// How long something takes, in its two largest units at most: `42s`, `2m`, `3h 20m`, `2d 4h`.
+/// Formats a duration, in its two largest units at most: `42s`, `2m`, `3h 20m`, `2d 4h`.
 pub(crate) fn time(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -24,7 +24,7 @@ pub(crate) fn time(time: Duration) -> String {
     };
     match seconds {
         0..60 => format!("{seconds}s"),
-        // Nobody counts the seconds of more than a few minutes.
+        // Single seconds do not matter beyond a few minutes.
         60..300 => two(minutes, 'm', seconds % 60 / 10 * 10, 's'),
         300..3_600 => format!("{minutes}m"),
         3_600..86_400 => two(hours, 'h', minutes % 60, 'm'),

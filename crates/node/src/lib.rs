@@ -1,8 +1,8 @@
 //! Where Tradewind's time, sockets and rules meet.
 //!
-//! What the four programs have in common around their machines: connections that are kept up and
-//! speak in messages, progress, signals and exit codes; and flags and logs, with the feature `cli`.
-//! This crate carries messages to the machines and knows none of their decisions, and no role's crate.
+//! Common parts of the four programs around their machines: connections that are kept up and carry
+//! messages, progress, signals and exit codes; and flags and logs, with the feature `cli`. This
+//! crate carries messages to the machines and knows none of their decisions, and no role's crate.
 
 #[cfg(feature = "cli")]
 pub mod args;

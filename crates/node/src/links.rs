@@ -1,4 +1,4 @@
-//! Connections that are kept up and speak in messages.
+//! Connections that are kept up and carry messages.
 //!
 //! Each link is a task that turns a gate or a dialler into events for a program's one loop. Every
 //! connection has a number of its own, so that news of an old one is never taken for news of the
@@ -21,72 +21,72 @@ use crate::doors::{Port, dial_door};
 use crate::exit::{CONNECT, Fatal, USAGE, WRONG_PEER};
 use tradewind_system::random_id;
 
-/// A connection of one link, counted from 0.
+/// Number of a connection of one link, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Conn(pub u64);
 
-/// What happens on a link that carries out.
+/// Event of a link that sends.
 pub enum Outward {
     /// A connection stands.
     Up {
-        /// Its number.
+        /// Number of the connection.
         conn: Conn,
-        /// What the peer says it is.
+        /// Card of the peer.
         card: Card,
-        /// Where to send.
+        /// Lane to send on.
         lane: PushLane,
     },
     /// A connection is gone.
     Down {
-        /// Its number.
+        /// Number of the connection.
         conn: Conn,
-        /// Why.
+        /// Reason.
         reason: GoneReason,
     },
     /// The peer is given up.
     GaveUp(GaveUp),
 }
 
-/// Somebody was not reached in time, or cannot be the one who was meant.
+/// Failure to reach a peer in time, or to reach the right one.
 #[derive(Debug)]
 pub struct GaveUp {
-    /// What a program exits with that cannot do without.
+    /// Exit code of a program that needs the peer.
     pub code: u8,
-    /// What was tried and why it failed, from the endpoint on.
+    /// Attempt and the cause of its failure, from the endpoint on.
     pub reason: String,
 }
 
 impl GaveUp {
-    /// The end of a program that cannot do without.
+    /// Returns the error of a program that needs the peer.
     #[must_use]
     pub fn fatal(self, whom: &str) -> Fatal {
         Fatal::new(self.code, format!("{whom} at {}", self.reason))
     }
 }
 
-/// What happens on a link that carries in.
+/// Event of a link that receives.
 pub enum Inward<M> {
     /// A connection stands.
     Up {
-        /// Its number.
+        /// Number of the connection.
         conn: Conn,
-        /// What the peer says it is.
+        /// Card of the peer.
         card: Card,
-        /// To be rid of it.
+        /// Handle to close the connection.
         closer: Closer,
-        /// Bytes that have come from it, of messages that are not complete too.
+        /// Bytes received on it, those of incomplete messages too.
         traffic: Arc<Traffic>,
     },
-    /// A message came.
+    /// A message arrived.
     Message {
-        /// On which connection.
+        /// Number of the connection.
         conn: Conn,
         /// The message.
         message: M,
     },
     /// A connection is gone, and all of its messages have been delivered.
     Down {
-        /// Its number.
+        /// Number of the connection.
         conn: Conn,
     },
     /// The peer is given up.
@@ -101,7 +101,7 @@ pub fn send<M: Message>(lane: &mut PushLane, message: &M) -> Result<(), LaneGone
     lane.send(encode(message))
 }
 
-/// A dialler of somebody's port.
+/// Returns a dialler of a port.
 ///
 /// # Errors
 /// When the endpoint stands for all of a machine.
@@ -118,7 +118,7 @@ pub fn dialler(
     Ok(Dialler::new(endpoint, lanes.clone(), dial_door(ours, port), random_id()))
 }
 
-/// Accepts connections that carry out.
+/// Accepts connections of a link that sends.
 pub fn serve_outward<E: Send + 'static>(
     mut gate: PushGate,
     events: mpsc::Sender<E>,
@@ -142,7 +142,7 @@ pub fn serve_outward<E: Send + 'static>(
     })
 }
 
-/// Accepts connections that carry in.
+/// Accepts connections of a link that receives.
 pub fn serve_inward<M, E>(
     mut gate: PullGate,
     events: mpsc::Sender<E>,
@@ -168,7 +168,7 @@ where
     })
 }
 
-/// Keeps a connection that carries out.
+/// Keeps up a connection that sends.
 pub fn keep_outward<E: Send + 'static>(
     mut dialler: Dialler,
     timeout: Option<Duration>,
@@ -203,7 +203,7 @@ pub fn keep_outward<E: Send + 'static>(
     })
 }
 
-/// Keeps a connection that carries in.
+/// Keeps up a connection that receives.
 pub fn keep_inward<M, E>(
     mut dialler: Dialler,
     timeout: Option<Duration>,
@@ -246,7 +246,7 @@ fn up<M>(conn: Conn, lane: &PullLane) -> Option<Inward<M>> {
     Some(Inward::Up { conn, card, closer: lane.closer(), traffic: lane.traffic() })
 }
 
-/// Delivers messages until the peer goes, or says something that is none.
+/// Delivers messages until the peer goes, or sends a frame that is not a message.
 async fn receive<M: Message, E>(
     mut lane: PullLane,
     conn: Conn,
@@ -281,7 +281,7 @@ async fn receive<M: Message, E>(
     }
 }
 
-/// The card that a door has seen and found good.
+/// Returns the card that a door has accepted.
 fn card(identity: &[u8]) -> Option<Card> {
     decode(&Bytes::copy_from_slice(identity)).ok()
 }
@@ -293,7 +293,7 @@ async fn within<T>(timeout: Option<Duration>, dial: impl Future<Output = T>) -> 
     }
 }
 
-/// Why there is no lane, after this time or for good.
+/// Returns the failure when there is no lane, after this time or for good.
 fn gave_up(dialler: &Dialler, timeout: Option<Duration>) -> GaveUp {
     let endpoint = dialler.endpoint();
     let (code, what) = match timeout {

@@ -1,12 +1,12 @@
-//! Where to listen: on an endpoint, or on a socket that somebody opened for us.
+//! Listening on an endpoint, or on a socket that was inherited.
 
 use tradewind_lanes::{BindError, Door, Endpoint, Gate, Lane, LaneOptions};
 
-/// Where a gate stands.
+/// Place at which a gate listens.
 pub enum Listen {
-    /// Open this one.
+    /// An endpoint to open.
     Endpoint(Endpoint),
-    /// It is open already, at one or more addresses.
+    /// Sockets that are open already, at one or more addresses.
     Sockets(Vec<std::net::TcpListener>),
 }
 

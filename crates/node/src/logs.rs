@@ -1,4 +1,5 @@
-//! Logs go to stderr, one line an event. One that cannot be written is lost, and nothing else.
+//! Logs go to stderr, one line per event. A line that cannot be written is lost, without further
+//! effect.
 
 use std::io::IsTerminal;
 
@@ -9,13 +10,13 @@ use crate::exit::{BAR_ENV, Fatal, USAGE, share_with_bar};
 use crate::parent;
 use tradewind_system::stderr::LogWriter;
 
-/// Colours are for terminals, and not for those of people who set `NO_COLOR` (no-color.org).
+/// Returns whether to use colours: on terminals, unless `NO_COLOR` is set (no-color.org).
 fn is_coloured() -> bool {
     let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     std::io::stderr().is_terminal() && !is_refused
 }
 
-/// Starts logging, at `default` if the user says nothing. To be called once, first thing.
+/// Starts logging, at `default` unless the user sets a level. To be called once, first of all.
 ///
 /// # Errors
 /// When the filter does not parse.

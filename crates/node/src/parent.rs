@@ -2,17 +2,17 @@
 
 use rustix::process::Pid;
 
-/// Names the process that started this one and speaks for it to the user: then Ctrl-C is that
-/// one's business, and its end is ours.
+/// Environment variable that names the process that started this one and speaks for it to the user:
+/// Ctrl-C is the parent's business then, and this process ends with it.
 pub const ENV: &str = "TRADEWIND_PARENT";
 
-/// Is there a process that has started this one and speaks for it to the user?
+/// Returns whether a process has started this one and speaks for it to the user.
 #[must_use]
 pub fn speaks_for_us() -> bool {
     std::env::var_os(ENV).is_some()
 }
 
-/// Its id.
+/// Returns the process id of the parent.
 pub(crate) fn pid() -> Option<Pid> {
     let pid = std::env::var(ENV).ok().and_then(|pid| pid.parse().ok());
     pid.and_then(Pid::from_raw)

@@ -1,4 +1,4 @@
-//! Who is connected, and what they may say.
+//! The connected peers, and the messages that each may send.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::links::Conn;
 use tradewind_proto::SessionId;
 use tradewind_proto::message::{Card, Role, ToSink};
 
-/// The peers of the sink's port.
+/// Peers of the sink's port.
 #[derive(Default)]
 pub(crate) struct Peers {
     cards: BTreeMap<Conn, (Role, SessionId)>,
@@ -14,7 +14,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// A peer came; true if it is a worker.
+    /// Adds a peer; returns whether it is a worker.
     pub(crate) fn add(&mut self, conn: Conn, card: &Card) -> bool {
         self.cards.insert(conn, (card.role, card.session));
         let is_worker = card.role == Role::Worker;
@@ -24,7 +24,7 @@ impl Peers {
         is_worker
     }
 
-    /// A peer went; gives the worker's session if it has no newer connection.
+    /// Removes a peer; returns the worker's session if it has no newer connection.
     pub(crate) fn remove(&mut self, conn: Conn) -> Option<SessionId> {
         let (_, session) = self.cards.remove(&conn)?;
         (self.workers.get(&session) == Some(&conn)).then(|| {
@@ -33,7 +33,8 @@ impl Peers {
         })
     }
 
-    /// May this peer say this? A worker speaks for itself alone, and not for the ventilator.
+    /// Returns whether this peer may send this message. A worker may send for its own session only,
+    /// and not in the ventilator's name.
     pub(crate) fn may_say(&self, conn: Conn, message: &ToSink) -> bool {
         let Some((role, session)) = self.cards.get(&conn) else { return false };
         match message {
@@ -51,7 +52,7 @@ impl Peers {
         }
     }
 
-    /// Is there a ventilator?
+    /// Returns whether a ventilator is connected.
     pub(crate) fn has_ventilator(&self) -> bool {
         self.cards.values().any(|(role, _)| *role == Role::Ventilator)
     }

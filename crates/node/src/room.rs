@@ -1,5 +1,5 @@
-//! Room for workers where open files are few: some are kept back for the connections without which
-//! there is no job.
+//! Room for workers where open files are few: some files are kept back for the connections without
+//! which there is no job.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,22 +22,24 @@ struct Inner {
     turned_away: Mutex<TurnedAway>,
 }
 
-/// Open files that a connection takes: one of TCP's, and both ends of the private socket.
+/// Number of open files of a connection: one for TCP, and both ends of the private socket.
 const CONNECTION_FILES: u64 = 3;
 
-/// Open files that workers do not get: for the connections to and from the sink or the ventilator, for
-/// the output, its journal and the input, and for connections whose handshake is under way.
+/// Number of open files that workers do not get: for the connections to and from the sink or the
+/// ventilator, for the output, its journal and the input, and for connections whose handshake is
+/// under way.
 const KEPT_FILES: u64 = 32;
 
-/// Connections of a port whose handshake is under way, or that are no worker's, where files are few.
+/// Number of a port's connections whose handshake is under way, or that are no worker's, where
+/// files are few.
 const OTHERS_MAX: usize = 3;
 
 impl Room {
-    /// What this process has room for, if so many ports take workers.
+    /// Returns the room of this process, shared by the ports that take workers.
     #[must_use]
     pub fn for_workers(ports: u64) -> Self {
         let files_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        // Where the system does not tell, little more than what a runtime needs.
+        // Where the system gives no number, assume little more than a runtime needs.
         let open = std::fs::read_dir("/proc/self/fd").map_or(16, |fds| fds.count() as u64);
         Self::with_files(files_max, open, ports)
     }
@@ -51,7 +53,7 @@ impl Room {
         Self(Arc::new(Inner { permits, workers_max, files_max, turned_away: Mutex::default() }))
     }
 
-    /// The options of the port: no more connections than there are files for.
+    /// Returns the options of the port: no more connections than there are files for.
     #[must_use]
     pub fn options(&self, lanes: &LaneOptions) -> LaneOptions {
         let connections_max = lanes.connections_max.min(self.0.workers_max + OTHERS_MAX);
@@ -85,7 +87,7 @@ impl Room {
     }
 }
 
-/// Workers that there was no room for, lately.
+/// Workers for which there was no room lately.
 #[derive(Debug, Default)]
 struct TurnedAway {
     workers: HashMap<SessionId, Instant>,
@@ -93,14 +95,14 @@ struct TurnedAway {
     said: Option<Instant>,
 }
 
-/// All that are turned away have come again within that time.
+/// Time within which all workers that were sent away have come again.
 const ROUND: Duration = Duration::from_secs(4);
 
-/// How many do not fit is said again after so long.
+/// Time after which the number of workers without room is logged again.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 impl TurnedAway {
-    /// Another one, or one of them again; gives how many they are, if that is to be said now.
+    /// Counts a worker without room; returns the number of such workers, if it is to be logged now.
     fn add(&mut self, now: Instant, session: SessionId) -> Option<usize> {
         self.workers.retain(|_, at| now.duration_since(*at) < ROUND);
         if self.workers.is_empty() {

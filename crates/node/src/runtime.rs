@@ -1,4 +1,4 @@
-//! The runtime that a program runs on.
+//! The runtime of a program.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::Shutdown;
 use crate::exit::{Fatal, OrExit, Outcome, SYSTEM};
 use crate::parent;
 
-/// Threads that a program which `tradewind run` has started has at most for what would block it: names are
-/// looked up there, and socket files removed. Its limits of processes are shared out among its workers, so each
-/// thread is counted. On loopback addresses nothing blocks for long.
+/// Number of threads for blocking calls in a program that `tradewind run` has started: name lookups
+/// and the removal of socket files run there. Its limits of processes are shared by its workers, so
+/// each thread counts. On loopback addresses no call blocks for long.
 pub const BLOCKING_THREADS_MAX: usize = 2;
 
-/// How long such a thread waits for more to do: connections are made when a program starts.
+/// Time for which such a thread waits for more work: connections are made when a program starts.
 const BLOCKING_THREAD_LIFE: Duration = Duration::from_secs(1);
 
 /// Runs a program to its end, on one thread: on few cores zmq.rs is faster so than on several.
@@ -49,10 +49,10 @@ where
     builder.build().or_exit(SYSTEM)?.block_on(async { program(shutdown()?).await })
 }
 
-/// Open files without which not even a job with one worker comes about.
+/// Number of open files that even a job with one worker needs.
 const FILES_MIN: u64 = 32;
 
-/// Whoever has too few open files would wait for ever for the one that is missing.
+/// Checks the limit of open files: a process with too few would wait for ever for the missing one.
 fn check_files() -> Result<(), Fatal> {
     match getrlimit(Resource::Nofile).current {
         Some(files) if files < FILES_MIN => {
@@ -81,5 +81,5 @@ pub fn allow_many_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// The lists of some dozens of batches.
+/// Bytes of the lists of some dozens of batches.
 const KEPT_BYTES: usize = 4 << 20;

@@ -8,10 +8,10 @@ use tradewind_system::stderr;
 
 use super::{ProgressView, pieces};
 
-/// A terminal that has fewer columns gets no bar, only numbers.
+/// Number of columns below which a terminal gets no bar, only numbers.
 const BAR_COLUMNS_MIN: usize = 60;
 
-/// What a bar takes of a line, with the space after it, and the last column, which stays free.
+/// Number of columns of the bar, with the space after it and the last column, which stays free.
 const BAR_COLUMNS: usize = 22;
 
 /// A line that is drawn again and again.
@@ -25,7 +25,7 @@ impl Bar {
         Self(bar)
     }
 
-    /// Shows how things stand.
+    /// Draws the state of the job.
     pub(super) fn show(&self, view: &ProgressView) {
         let Self(bar) = self;
         let length = view.total.or(view.about);
@@ -121,7 +121,7 @@ impl TermLike for Screen {
     }
 }
 
-/// As many of the pieces as there are columns for.
+/// Returns the pieces for which there are columns.
 fn fit(pieces: &[String], columns: usize) -> String {
     let mut line = String::new();
     for piece in pieces {
@@ -135,7 +135,7 @@ fn fit(pieces: &[String], columns: usize) -> String {
     line
 }
 
-/// The width of the terminal that stderr is.
+/// Returns the width of the terminal on stderr.
 fn columns() -> u16 {
     match rustix::termios::tcgetwinsize(rustix::stdio::stderr()) {
         Ok(size) if size.ws_col > 0 => size.ws_col,

@@ -1,5 +1,5 @@
-//! How far the job is, on stderr: a bar on a terminal, where the feature `cli` is on; a line now and
-//! then elsewhere.
+//! Progress of the job on stderr: a bar on a terminal, where the feature `cli` is on; a line now
+//! and then elsewhere.
 
 #[cfg(feature = "cli")]
 mod bar;
@@ -9,22 +9,22 @@ use std::time::{Duration, Instant};
 use crate::exit::say;
 use crate::figures::{self, time};
 
-/// What progress shows.
+/// Facts that progress shows.
 #[derive(Clone, Debug, Default)]
 pub struct ProgressView {
-    /// Tasks whose records are stored.
+    /// Number of tasks whose records are stored.
     pub done: u64,
-    /// All tasks, once that is known.
+    /// Number of all tasks, once it is known.
     pub total: Option<u64>,
-    /// About how many there are, until that is known.
+    /// Approximate number of all tasks, until it is known.
     pub about: Option<u64>,
-    /// Records whose status is not `ok`.
+    /// Number of records whose status is not `ok`.
     pub failed: u64,
-    /// Workers that are connected.
+    /// Number of connected workers.
     pub workers: u64,
-    /// Of those, the ones that cannot reach the sink.
+    /// Number of connected workers that cannot reach the sink.
     pub unreached: u64,
-    /// Who is being waited for, if the job stands still.
+    /// Peer that is being waited for, if the job stands still.
     pub waiting_for: Option<&'static str>,
 }
 
@@ -42,7 +42,7 @@ enum Show {
     Lines,
 }
 
-/// Without a terminal: not more often than this.
+/// Shortest time between two lines without a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Show {
@@ -60,23 +60,23 @@ impl Show {
 }
 
 impl Progress {
-    /// Shows nothing if it is not wanted, else what suits stderr.
+    /// Creates a progress display that suits stderr, or none if it is not wanted.
     #[must_use]
     pub fn new(is_wanted: bool) -> Self {
         let show = if is_wanted { Show::what_suits_stderr() } else { Show::Nothing };
         Self { show, began: Instant::now(), last: None }
     }
 
-    /// How often [`show`](Self::show) is worth calling.
+    /// Interval at which [`show`](Self::show) is worth calling.
     pub const INTERVAL: Duration = Duration::from_millis(125);
 
-    /// Does nobody look?
+    /// Returns whether no progress is shown.
     #[must_use]
     pub fn is_off(&self) -> bool {
         matches!(self.show, Show::Nothing)
     }
 
-    /// Shows how things stand.
+    /// Shows the state of the job.
     pub fn show(&mut self, view: &ProgressView) {
         match &self.show {
             Show::Nothing => {}
@@ -86,7 +86,7 @@ impl Progress {
         }
     }
 
-    /// Says how things stand, at once and whether or not progress is shown.
+    /// Prints the state of the job at once, whether or not progress is shown.
     pub fn tell(&self, view: &ProgressView) {
         say(&self.text(view, Instant::now()));
     }
@@ -124,7 +124,7 @@ impl Progress {
     }
 }
 
-/// How things stand, piece by piece, the most important ones first. What is not known is left out.
+/// Returns the parts of the line, the most important ones first. Unknown facts are left out.
 fn pieces(elapsed: Duration, rate: Option<f64>, view: &ProgressView) -> Vec<String> {
     let done = match (view.total, view.about) {
         (Some(total), _) => format!("{}/{total}", view.done),
