@@ -1,4 +1,4 @@
-//! The connections of whoever hands out tasks: a ventilator, or a relay to its next stage.
+//! The connections of a process that dispatches tasks: a ventilator, or a relay to its next stage.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -17,13 +17,13 @@ use crate::links::{
 };
 use tradewind_system::Clock;
 
-/// Everything that can happen on these connections.
+/// Event on these connections.
 pub enum DownstreamEvent {
-    /// At the port for workers.
+    /// Event at the port for workers.
     Tasks(Outward),
-    /// On the way to the sink.
+    /// Event of the connection to the sink.
     Sink(Outward),
-    /// At the port for receipts.
+    /// Event at the port for receipts.
     Receipts(Inward<ToVentilator>),
 }
 
@@ -32,27 +32,27 @@ pub struct Downstream {
     clock: Clock,
     lanes: BTreeMap<LaneId, (PushLane, String)>,
     sink: Option<(Conn, PushLane)>,
-    /// Where the sink was when it last answered.
+    /// Address of the sink when it last answered.
     sink_addr: Option<SocketAddr>,
-    /// Bytes of the largest message that it takes.
+    /// Bytes of the largest message that the sink takes.
     sink_bytes_max: u64,
-    /// Those at the port for receipts, and which of them is the sink.
+    /// Connections at the port for receipts; one of them is the sink's.
     callers: BTreeMap<Conn, Closer>,
     counterpart: Counterpart<ToVentilator>,
     receipts: Option<Conn>,
-    /// What the sink has said.
+    /// Messages of the sink.
     heard: VecDeque<ToVentilator>,
     refused: Sparing<()>,
-    /// Workers that do not answer although there is a sink, and since when.
+    /// Workers that do not answer although there is a sink, and the time since which they do not.
     unready: BTreeMap<SessionId, Time>,
 }
 
-/// A worker that has not answered the roll call for so long cannot reach the sink: the answer goes by
-/// way of it.
+/// Time after which a worker that has not answered the roll call counts as unable to reach the
+/// sink, by way of which the answer comes.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 
-/// What a relay passes on of earlier stages has to fit into what the sink takes: a record that does not
-/// says so. Whatever else goes to a sink is small.
+/// Makes the records that a relay forwards fit into the sink's messages: a record that does not fit
+/// becomes a failure. All other messages to a sink are small.
 fn fit(message: &mut ToSink, sink_bytes_max: u64) {
     let ToSink::Forwarded { results, .. } = message else { return };
     let most = sink_bytes_max.saturating_sub(MESSAGE_OVERHEAD_BYTES);
@@ -72,7 +72,7 @@ fn fit(message: &mut ToSink, sink_bytes_max: u64) {
 }
 
 impl Downstream {
-    /// None yet.
+    /// Creates the set without any connection.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
@@ -107,7 +107,7 @@ impl Downstream {
         });
     }
 
-    /// Tells the dispatcher what has become of a connection. What the sink said comes from
+    /// Reports a connection's change to the dispatcher. Messages of the sink come from
     /// [`poll_heard`](Self::poll_heard).
     ///
     /// # Errors
@@ -160,7 +160,8 @@ impl Downstream {
             DownstreamEvent::Receipts(Inward::Up { conn, card, closer, .. }) => {
                 self.callers.insert(conn, closer);
                 match self.counterpart.handle_caller(now, conn, card.session) {
-                    // Only words make a sink: whoever connects and says nothing must not displace it.
+                    // Only a message makes a sink: a process that connects and sends none must not
+                    // displace it.
                     Verdict::Stay => {}
                     Verdict::Refuse => self.refuse(now, conn),
                     Verdict::Ask => {
@@ -192,7 +193,7 @@ impl Downstream {
         Ok(())
     }
 
-    /// What the sink has said, one after the other.
+    /// Returns the next message of the sink.
     pub fn poll_heard(&mut self) -> Option<ToVentilator> {
         self.heard.pop_front()
     }
@@ -200,7 +201,7 @@ impl Downstream {
     fn hear(&mut self, now: Time, dispatcher: &mut Dispatcher, conn: Conn, message: ToVentilator) {
         if self.receipts < Some(conn) {
             self.receipts = Some(conn);
-            // What the one before has said is out of date.
+            // The messages of the sink before are out of date.
             self.heard.clear();
             dispatcher.handle_receipts_connected(now);
         }
@@ -209,7 +210,7 @@ impl Downstream {
         }
     }
 
-    /// Sends somebody away who is not this ventilator's sink.
+    /// Closes the connection of a caller that is not this ventilator's sink.
     fn refuse(&mut self, now: Time, conn: Conn) {
         let Some(closer) = self.callers.remove(&conn) else { return };
         let at = self
@@ -226,7 +227,7 @@ impl Downstream {
         ));
     }
 
-    /// Workers that are connected and cannot reach the sink.
+    /// Returns the number of connected workers that cannot reach the sink.
     pub fn unreached(&mut self, now: Time, snapshot: &DispatcherSnapshot) -> u64 {
         if !snapshot.is_sink_open || snapshot.is_calling_roll {
             self.unready.clear();
@@ -244,10 +245,10 @@ impl Downstream {
         self.unready.values().filter(is_late).count() as u64
     }
 
-    /// Does what the dispatcher says, until it says nothing more.
-    pub fn go_on(&mut self, now: Time, dispatcher: &mut Dispatcher) {
+    /// Sends the dispatcher's messages until there are no more.
+    pub fn drive(&mut self, now: Time, dispatcher: &mut Dispatcher) {
         while let Some(transmit) = dispatcher.poll_transmit(now) {
-            // A lane that is gone says so by an event of its own.
+            // The end of a lane is reported by an event of its own.
             match transmit {
                 Transmit::Worker(id, message) => {
                     let _ = self.lanes.get_mut(&id).map(|(lane, _)| send(lane, &message));
@@ -260,7 +261,7 @@ impl Downstream {
         }
         while let Some(notice) = dispatcher.poll_notice() {
             match notice {
-                // Those who sent it home, or its own log, know more.
+                // The process that sent the worker home, or the worker's own log, knows more.
                 Notice::Leaves { .. } => tracing::info!("{notice}"),
                 _ => tracing::warn!("{notice}"),
             }
@@ -272,7 +273,7 @@ impl Downstream {
         }
     }
 
-    /// Sees that everybody gets the last word.
+    /// Closes all lanes, letting queued messages drain for up to `LINGER`.
     pub async fn close(&mut self) {
         let sink = self.sink.take().map(|(_, lane)| lane);
         let lanes = std::mem::take(&mut self.lanes).into_values().map(|(lane, _)| lane).chain(sink);

@@ -1,4 +1,4 @@
-//! The connections of whoever collects results: a sink, or a relay from the stage before.
+//! The connections of a process that collects results: a sink, or a relay from the earlier stage.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -17,11 +17,11 @@ use crate::links::{Conn, GaveUp, Inward, Outward, keep_outward, send, serve_inwa
 use crate::peers::Peers;
 use tradewind_system::Clock;
 
-/// Everything that can happen on these connections.
+/// Event on these connections.
 pub enum UpstreamEvent {
-    /// At the port for results.
+    /// Event at the port for results.
     Results(Inward<ToSink>),
-    /// On the way to the ventilator.
+    /// Event of the connection to the ventilator.
     Receipts(Outward),
 }
 
@@ -30,15 +30,15 @@ pub struct Upstream {
     clock: Clock,
     peers: Peers,
     callers: BTreeMap<Conn, Caller>,
-    /// Which of the ventilators that call is ours.
+    /// Decides which of the calling ventilators is ours.
     counterpart: Counterpart<ToSink>,
     receipts: Option<(Conn, PushLane)>,
-    /// Where the ventilator was when it last answered.
+    /// Address of the ventilator when it last answered.
     ventilator_addr: Option<SocketAddr>,
     heard: VecDeque<Heard>,
     refused: Sparing<()>,
     foreign: Sparing<()>,
-    looked: Option<Time>,
+    checked: Option<Time>,
 }
 
 struct Caller {
@@ -46,23 +46,23 @@ struct Caller {
     session: SessionId,
     closer: Closer,
     traffic: Arc<Traffic>,
-    /// Bytes that had come by the last look.
+    /// Bytes that had arrived by the last check.
     bytes_in: u64,
 }
 
-/// What an event brought that is more than a connection.
+/// Result of an event beyond the state of a connection.
 #[derive(Debug)]
 pub enum Heard {
-    /// Somebody said something that he may say.
+    /// A message that its sender may send.
     Message(ToSink),
-    /// A ventilator's connection to us stands.
+    /// A ventilator's connection to this process stands.
     VentilatorConnected,
-    /// Our connection to the ventilator is gone.
+    /// The connection to the ventilator is gone.
     VentilatorGone,
 }
 
 impl Upstream {
-    /// None yet.
+    /// Creates the set without any connection.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl Upstream {
             heard: VecDeque::new(),
             refused: Sparing::default(),
             foreign: Sparing::default(),
-            looked: None,
+            checked: None,
         }
     }
 
@@ -94,7 +94,7 @@ impl Upstream {
         });
     }
 
-    /// Tells the collector what has become of a connection. What was said comes from
+    /// Reports a connection's change to the collector. Messages come from
     /// [`poll_heard`](Self::poll_heard).
     ///
     /// # Errors
@@ -171,12 +171,12 @@ impl Upstream {
         Ok(())
     }
 
-    /// What was said, one after the other.
+    /// Returns the next message.
     pub fn poll_heard(&mut self) -> Option<Heard> {
         self.heard.pop_front()
     }
 
-    /// Sends somebody away who is not this sink's ventilator.
+    /// Closes the connection of a caller that is not this sink's ventilator.
     fn refuse(&mut self, now: Time, conn: Conn) {
         let Some(caller) = self.callers.get(&conn) else { return };
         let at = self
@@ -193,13 +193,13 @@ impl Upstream {
         ));
     }
 
-    /// Tells the collector of workers whose bytes arrive although no message of theirs is complete: a
-    /// large result on a slow way holds up the heartbeats behind it.
-    fn look(&mut self, now: Time, collector: &mut Collector) {
-        if self.looked.is_some_and(|at| now.since(at) < HEARTBEAT_INTERVAL) {
+    /// Reports workers to the collector whose bytes arrive although no message is complete: a large
+    /// result on a slow link holds up the heartbeats behind it.
+    fn check_arrivals(&mut self, now: Time, collector: &mut Collector) {
+        if self.checked.is_some_and(|at| now.since(at) < HEARTBEAT_INTERVAL) {
             return;
         }
-        self.looked = Some(now);
+        self.checked = Some(now);
         for caller in self.callers.values_mut().filter(|caller| caller.role == Role::Worker) {
             let bytes_in = caller.traffic.bytes_in();
             if std::mem::replace(&mut caller.bytes_in, bytes_in) != bytes_in {
@@ -208,22 +208,22 @@ impl Upstream {
         }
     }
 
-    /// Sends what the collector says, until it says nothing more.
-    pub fn go_on(&mut self, now: Time, collector: &mut Collector) {
-        self.look(now, collector);
+    /// Sends the collector's messages until there are no more.
+    pub fn drive(&mut self, now: Time, collector: &mut Collector) {
+        self.check_arrivals(now, collector);
         while let Some(message) = collector.poll_transmit() {
-            // A lane that is gone says so by an event of its own.
+            // The end of a lane is reported by an event of its own.
             let _ = self.receipts.as_mut().map(|(_, lane)| send(lane, &message));
         }
     }
 
-    /// Is there a connection to or from a ventilator?
+    /// Returns whether there is a connection to or from a ventilator.
     #[must_use]
     pub fn has_ventilator(&self) -> bool {
         self.receipts.is_some() || self.peers.has_ventilator()
     }
 
-    /// Sees that the ventilator gets the last word.
+    /// Closes the lanes, letting the last messages reach the ventilator.
     pub async fn close(&mut self) {
         if let Some((_, lane)) = self.receipts.take() {
             lane.close(LINGER).await;

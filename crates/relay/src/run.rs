@@ -223,8 +223,8 @@ impl drive::Role for Node {
         let now = self.clock.now();
         self.farewell.review(now, &mut self.relay, self.upstream.has_ventilator());
         self.relay.handle_timeout(now);
-        self.downstream.go_on(now, self.relay.downstream_mut());
-        self.upstream.go_on(now, self.relay.upstream_mut());
+        self.downstream.drive(now, self.relay.downstream_mut());
+        self.upstream.drive(now, self.relay.upstream_mut());
         Ok(())
     }
 

@@ -556,7 +556,7 @@ impl<S: Store> drive::Role for Sink<S> {
             self.retry = Some(now + RETRY_INTERVAL);
             self.writer.iter().for_each(WriterThread::retry);
         }
-        self.links.go_on(now, &mut self.collector);
+        self.links.drive(now, &mut self.collector);
         let is_flushed = self.is_finishing && self.finishes == 0;
         self.farewell.review(now, is_flushed, self.links.has_ventilator());
         Ok(())

@@ -295,7 +295,7 @@ impl drive::Role for Ventilator {
         if now >= self.dispatcher.poll_timeout() {
             self.dispatcher.handle_timeout(now);
         }
-        self.links.go_on(now, &mut self.dispatcher);
+        self.links.drive(now, &mut self.dispatcher);
         Ok(())
     }
 
