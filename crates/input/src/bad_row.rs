@@ -8,13 +8,13 @@ pub enum BadRow {
     NotJson {
         /// The byte of the line where that shows.
         column: usize,
-        /// What the parser says.
+        /// Message of the parser.
         reason: String,
     },
     /// It is JSON without fields.
     #[error("a row is an object or an array, not {found}")]
     NoFields {
-        /// What it is.
+        /// Kind of JSON value that was found.
         found: &'static str,
     },
     /// JSON is UTF-8, and so is everything that is put into it.
@@ -57,7 +57,7 @@ pub enum BadRow {
     NoField {
         /// As the command has it.
         field: String,
-        /// What the header has, for people.
+        /// Names in the header, for display.
         has: String,
     },
     /// The header is longer than a task may be.

@@ -16,7 +16,7 @@ const READ_BYTES: usize = 256 << 10;
 /// Tasks in one chunk.
 const CHUNK_TASKS_MAX: usize = 16 << 10;
 
-/// Fields in a row. The ends of so many take 16 MiB.
+/// Largest number of fields in a row. The ends of this many take 16 MiB.
 const FIELDS_MAX: usize = 1 << 20;
 
 /// Reads a task from each row. Quoted fields may hold separators and newlines, blank lines are
@@ -34,13 +34,13 @@ pub struct CsvSource<R> {
     expects_header: bool,
     asked: Asked,
     scratch: Box<[u8]>,
-    /// What of it is not parsed yet.
+    /// Bytes of the input that are not parsed yet.
     unread: Range<usize>,
     has_begun: bool,
     /// The end of the input was read.
     is_ended: bool,
     row: Row,
-    /// What comes after the tasks that were handed on.
+    /// Error that follows the tasks that were returned already.
     error: Option<InputError>,
     is_over: bool,
 }
@@ -51,7 +51,8 @@ struct Row {
     fields_len: usize,
     ends: Vec<usize>,
     ends_len: usize,
-    /// It is so long that only its length is kept: this many bytes, besides those that are there.
+    /// The row exceeds the limit, so only its length is kept: this many bytes, besides those that are
+    /// there.
     skipped: Option<u64>,
     /// Newlines in what was skipped.
     newlines: u64,
@@ -85,7 +86,7 @@ impl<R: Read> CsvSource<R> {
         }
     }
 
-    /// Somebody will ask for these fields: a header that lacks one is a bad row.
+    /// Requires these fields: a header that lacks one is a bad row.
     #[must_use]
     pub fn with_asked(self, asked: Asked) -> Self {
         Self { asked, ..self }

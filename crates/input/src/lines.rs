@@ -15,7 +15,7 @@ const READ_BYTES: usize = 256 << 10;
 /// of them takes far more memory than the input does.
 const CHUNK_TASKS_MAX: usize = 16 << 10;
 
-/// What ends a task. The last task may go without.
+/// Delimiter at the end of a task. The last task may go without.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Delimiter {
     /// A newline. A carriage return before it belongs to the task, as with `xargs`.
@@ -31,7 +31,7 @@ pub struct LineSource<R> {
     path: InputPath,
     delimiter: u8,
     task_bytes_max: usize,
-    /// What reads go into. Tasks are copied out of it, so that a task that lives long keeps no
+    /// Buffer for reads. Tasks are copied out of it, so that a task that lives long keeps no
     /// more memory alive than was read together with it. The copy costs less than the read did.
     scratch: Box<[u8]>,
     /// Whole lines that are read and not handed on. The last ends in a delimiter as well.
@@ -45,7 +45,7 @@ pub struct LineSource<R> {
 pub(super) enum Begun {
     /// No longer than a task may be.
     Kept(Vec<u8>),
-    /// So long that only its length is kept.
+    /// The task exceeds the limit, so only its length is kept.
     Skipped(u64),
 }
 

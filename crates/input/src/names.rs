@@ -11,7 +11,7 @@ pub(super) struct Names {
     keys: Vec<Vec<u8>>,
 }
 
-/// The fields that whoever runs the tasks asks for, each with the names that it may have.
+/// The fields that the tasks' command uses, each with the names that it may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked(Option<Vec<Vec<String>>>);
 
@@ -22,7 +22,7 @@ impl Asked {
         Self(fields)
     }
 
-    /// May somebody ask for a field of this name?
+    /// Returns whether the command may use a field of this name.
     fn may_include(&self, name: &str) -> bool {
         let Some(fields) = &self.0 else { return !name.is_empty() };
         fields.iter().flatten().any(|other| other == name)
@@ -60,7 +60,7 @@ const LIST_BYTES_MAX: usize = 400;
 
 impl Names {
     /// The names that a header has, if it has what is asked for. Two columns may have one name as long
-    /// as nobody asks for that.
+    /// as no command uses that.
     pub(super) fn new<'a>(
         header: impl Iterator<Item = &'a [u8]>,
         asked: &Asked,

@@ -32,41 +32,41 @@ pub enum InputError {
     /// Nothing has that path.
     #[error("{input} does not exist")]
     NotFound {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         input: InputPath,
     },
     /// It is a directory.
     #[error("{input} is a directory")]
     Directory {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         input: InputPath,
     },
     /// Its permissions forbid it.
     #[error("no permission to read {input}")]
     Denied {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         input: InputPath,
     },
     /// It was closed before the program began.
     #[error("{input} is closed")]
     Closed {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         input: InputPath,
     },
     /// It cannot be opened for another reason.
     #[error("cannot open {input}: {reason}")]
     Open {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         input: InputPath,
-        /// What the system says.
+        /// Error of the operating system.
         reason: io::Error,
     },
     /// It was opened, and then reading it failed.
     #[error("cannot read {input}: {reason}")]
     Read {
-        /// What was being read.
+        /// Input that was being read.
         input: InputPath,
-        /// What the system says.
+        /// Error of the operating system.
         reason: io::Error,
     },
     /// The program that gives the tasks cannot go on.
@@ -75,26 +75,26 @@ pub enum InputError {
     /// A row of it is not what the format asks for.
     #[error("{input}, line {line}: {bad}")]
     Row {
-        /// What was being read.
+        /// Input that was being read.
         input: InputPath,
         /// Where the row begins, from 1.
         line: u64,
-        /// What is wrong.
+        /// Error in that line.
         bad: BadRow,
     },
 }
 
 /// An input that was opened.
 pub struct Input<R = Box<dyn Read + Send>> {
-    /// What to read from. It keeps no buffer.
+    /// Source of the bytes; it keeps no buffer.
     pub reader: R,
-    /// What to call it.
+    /// Name of the input in error messages.
     pub path: InputPath,
     /// How much there is to read, if it is a regular file. It may grow or shrink all the same.
     pub bytes: Option<u64>,
 }
 
-/// Opens the input. Nobody is waited for here: of a named pipe the first read waits for whoever
+/// Opens the input without waiting: of a named pipe the first read waits for the program that
 /// writes into it.
 ///
 /// # Errors
@@ -140,7 +140,7 @@ impl Input {
         let describe = |reason| InputError::opening(&path, reason);
         let metadata = file.metadata().map_err(describe)?;
         let bytes = match metadata.is_file() {
-            // Whoever opened our stdin may have read from it already.
+            // The process that opened our stdin may have read from it already.
             true => Some(metadata.len().saturating_sub(file.stream_position().map_err(describe)?)),
             false => None,
         };
@@ -203,7 +203,7 @@ impl fmt::Display for InputPath {
 }
 
 /// Waits where a read would fail because the descriptor does not block, and where it would find the
-/// end of a pipe because nobody has opened that to write yet.
+/// end of a pipe because no process has opened that for writing yet.
 ///
 /// That mode belongs to the open file, not to the descriptor: any process that shares our stdin,
 /// an `ssh` before us in the script for one, may have left it on.

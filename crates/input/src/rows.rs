@@ -21,7 +21,7 @@ pub struct RowSource<R> {
     waiting: std::vec::IntoIter<Item>,
     /// How many lines were looked at.
     line: u64,
-    /// What comes after the tasks that were handed on.
+    /// Error that follows the tasks that were returned already.
     error: Option<InputError>,
     is_over: bool,
 }

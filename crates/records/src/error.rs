@@ -16,7 +16,7 @@ pub enum OpenError {
     /// The directory that it should be in does not exist.
     #[error("directory {directory:?} of {destination} does not exist")]
     NoDirectory {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         destination: Destination,
         /// What is missing.
         directory: PathBuf,
@@ -24,19 +24,19 @@ pub enum OpenError {
     /// It is a directory.
     #[error("{destination} is a directory")]
     Directory {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         destination: Destination,
     },
     /// Permissions forbid it.
     #[error("no permission to write {destination}")]
     Denied {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         destination: Destination,
     },
     /// Something is in it already.
     #[error("{destination} exists already; give --overwrite to replace it")]
     Exists {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         destination: Destination,
     },
     /// Something is in it already, and nothing says of which job.
@@ -45,7 +45,7 @@ pub enum OpenError {
          resume; give --overwrite to replace it"
     )]
     NoJournal {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         destination: Destination,
     },
     /// Two of what is read and written are one file.
@@ -54,19 +54,19 @@ pub enum OpenError {
     /// It is a named pipe that nobody reads.
     #[error("no process has opened {destination} for reading")]
     NoReader {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         destination: Destination,
     },
     /// It was closed before the program began.
     #[error("{destination} is closed")]
     Closed {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         destination: Destination,
     },
     /// Another process writes it.
     #[error("{destination} is in use by another process")]
     InUse {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         destination: Destination,
     },
     /// It has records of an earlier run, which is not to be resumed.
@@ -75,7 +75,7 @@ pub enum OpenError {
          replaces it"
     )]
     Earlier {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         destination: Destination,
         /// What is in it.
         earlier: Earlier,
@@ -92,7 +92,7 @@ pub enum OpenError {
     /// It was begun in another way.
     #[error("{destination} was begun {how}; resume it in the same way")]
     Begun {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         destination: Destination,
         /// With which flag.
         how: &'static str,
@@ -116,15 +116,15 @@ pub enum OpenError {
     Rewrite {
         /// What was to be written anew.
         destination: Destination,
-        /// What the system says.
+        /// Error of the operating system.
         reason: io::Error,
     },
     /// It cannot be opened for another reason.
     #[error("cannot open {destination}: {reason}")]
     Io {
-        /// What was to be opened.
+        /// File or stream that could not be opened.
         destination: Destination,
-        /// What the system says.
+        /// Error of the operating system.
         reason: io::Error,
     },
 }

@@ -69,7 +69,7 @@ pub enum OutputError {
     /// Who read it has gone, as `head` does when it has seen enough.
     #[error("{destination} was closed by its reader")]
     Closed {
-        /// What was being written.
+        /// Destination that was being written.
         destination: Destination,
     },
     /// The program that took the records wants no more.
@@ -81,9 +81,9 @@ pub enum OutputError {
     /// It cannot be written.
     #[error("cannot write to {destination}: {reason}")]
     Io {
-        /// What was being written.
+        /// Destination that was being written.
         destination: Destination,
-        /// What the system says.
+        /// Error of the operating system.
         reason: io::Error,
     },
     /// What waited there cannot be read back.
@@ -91,7 +91,7 @@ pub enum OutputError {
     Unspool {
         /// Where it waited.
         destination: Destination,
-        /// What the system says.
+        /// Error of the operating system.
         reason: io::Error,
     },
     /// It cannot be put into its final form.
@@ -99,19 +99,19 @@ pub enum OutputError {
     Rewrite {
         /// What was to be written anew.
         destination: Destination,
-        /// What the system says.
+        /// Error of the operating system.
         reason: io::Error,
     },
     /// Somebody removed the file.
     #[error("{destination} was removed; it is written again")]
     Removed {
-        /// What was being written.
+        /// Destination that was being written.
         destination: Destination,
     },
     /// Somebody put another file where it was.
     #[error("{destination} was replaced by another file; move that one away")]
     Replaced {
-        /// What was being written.
+        /// Destination that was being written.
         destination: Destination,
     },
 }

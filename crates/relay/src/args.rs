@@ -103,7 +103,7 @@ pub struct RelayArgs {
 }
 
 impl RelayArgs {
-    /// What the flags mean.
+    /// Returns the settings that the flags give.
     #[must_use]
     pub fn settings(self, mut inherited: Inherited) -> Settings {
         Settings {

@@ -185,7 +185,7 @@ impl OutputArgs {
 }
 
 impl SinkArgs {
-    /// What the flags mean, but for those of the output.
+    /// Returns the settings that the flags give, except those of the output.
     #[must_use]
     pub fn settings(self, mut inherited: Inherited) -> Settings {
         Settings {

@@ -121,7 +121,7 @@ pub struct VentilatorArgs {
     pub logs: LogArgs,
 }
 
-/// What the input is made of.
+/// Flags for the format of the input.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Input format")]
 pub struct FormatArgs {
@@ -197,7 +197,7 @@ impl std::str::FromStr for AskedFields {
     }
 }
 
-/// What the arguments of one command take at most with --xargs. A quarter of the smallest stack and
+/// Largest size in bytes of one command's arguments with --xargs. A quarter of the smallest stack and
 /// 128 KiB, which a single argument may have, are more: there is room for the rest of the command.
 const ARGUMENTS_BYTES_MAX: NonZeroU32 = NonZeroU32::new(120 << 10).expect("it is not 0");
 
@@ -241,7 +241,7 @@ impl InputFormat {
 }
 
 impl FormatArgs {
-    /// What the flags mean, together with `--null` and `--colsep`.
+    /// Returns the settings that the flags give, together with `--null` and `--colsep`.
     ///
     /// # Errors
     /// When they contradict one another.
@@ -339,7 +339,7 @@ impl ResumeArgs {
     }
 }
 
-/// What a job allows its tasks.
+/// Limits of a job's tasks.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Retries and timeouts")]
 pub struct PolicyArgs {
@@ -403,7 +403,7 @@ impl VentilatorArgs {
         Ok((input.tasks(&format, task_bytes_max), measured))
     }
 
-    /// What the other flags mean.
+    /// Returns the settings that the other flags give.
     #[must_use]
     pub fn settings(self, mut inherited: Inherited) -> Settings {
         let layout = self.layout();
@@ -429,7 +429,7 @@ impl VentilatorArgs {
         }
     }
 
-    /// What workers have to know of the tasks.
+    /// Returns the layout of tasks that workers have to know.
     fn layout(&self) -> Layout {
         let FormatArgs { input_format, header, .. } = &self.format;
         if *input_format != InputFormat::Lines || header.is_some() {
@@ -471,7 +471,7 @@ mod tests {
         args: VentilatorArgs,
     }
 
-    /// What the flags mean, and the same again when they are passed on.
+    /// Returns the format that the flags give, and checks that they give it again when forwarded.
     fn format(flags: &str) -> Result<Format, String> {
         let parse = |flags: Vec<String>| {
             let cli = Cli::try_parse_from(["ventilator".to_owned()].into_iter().chain(flags));

@@ -29,7 +29,7 @@ Examples:
   worker --slots 2 --stdin -- python3 classify.py
   worker --slots 2 --pipe lines -- python3 handler.py";
 
-/// What a command that stays up has to do, for `--help`.
+/// Rules for a command that stays up, for `--help`.
 pub const PIPES: &str = "\
 With --pipe the command is started once for each slot and stays. It reads tasks from its standard
 input and writes an answer to each to its standard output, in order, and flushes it (Python does
@@ -45,7 +45,7 @@ A command that ends or breaks these rules is restarted: the first task without a
 failed, the tasks behind it are given to the new process. The command sees TRADEWIND_WORKER and
 TRADEWIND_SLOT (from 0), and the end of its input when the worker leaves.";
 
-/// What a command line may have in it, for `--help`.
+/// Replacement strings of a command line, for `--help`.
 pub const REPLACEMENTS: &str = "\
 Replacement strings in COMMAND and ARG, as in GNU parallel:
   {}   the task          {.}  without extension        {#}  its number, from 1
@@ -141,7 +141,7 @@ pub struct WorkerArgs {
     pub logs: LogArgs,
 }
 
-/// What is done with a task.
+/// Flags for the handler of tasks.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Handler")]
 pub struct HandlerArgs {
@@ -268,7 +268,7 @@ pub struct HandlerArgs {
     pub command: Vec<OsString>,
 }
 
-/// What tasks are made of.
+/// Kind of fields in a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum FieldKind {
     /// A JSON object or array, as from --input-format jsonl or csv, or --header.
@@ -311,7 +311,7 @@ impl HandlerArgs {
         }
     }
 
-    /// What tasks are made of.
+    /// Kind of fields in a task.
     fn fields(&self) -> Fields {
         // Of tasks that have fields already, the separator is the ventilator's to know.
         match (self.fields, &self.colsep) {
@@ -436,7 +436,7 @@ impl HandlerArgs {
 }
 
 impl WorkerArgs {
-    /// What the flags mean.
+    /// Returns the settings that the flags give.
     ///
     /// # Errors
     /// When they mean nothing that can be done.
