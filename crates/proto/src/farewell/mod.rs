@@ -1,8 +1,8 @@
-//! Who leaves when.
+//! Rules by which processes leave.
 //!
-//! A machine says what has become of a job. When its process may leave is another question: a peer may
-//! have to be told and be back in a moment, or never. Each role has its rules in a type of this module,
-//! which looks at the role's machine:
+//! A machine knows the state of a job. When its process may leave is another question: a peer may
+//! have to be told and be back in a moment, or never. Each role has its rules in a type of this
+//! module, which looks at the role's machine:
 //!
 //! - `handle_*` says what the machine does not know: signals, connections, a peer that was given up.
 //! - `review` is to be called whenever something happened, and when
@@ -30,12 +30,12 @@ use crate::dispatcher::{Dispatcher, Ended};
 use crate::limits::{FAREWELL_MAX, STRANGE_BEATS_MAX};
 use crate::message::ToSink;
 
-/// The last word of a process that hands out tasks: the end, which the sink has to be told.
+/// End of a process that dispatches tasks: the sink has to be told that the job is over.
 #[derive(Debug, Default)]
 struct LastWord {
     /// The sink will not be dialled any more.
     is_sink_given_up: bool,
-    /// Nobody is to be waited for.
+    /// No peer is to be waited for.
     is_hurried: bool,
 }
 
@@ -44,13 +44,13 @@ impl LastWord {
         timers.hold(Timer::SinkTold, Self::is_untold(dispatcher), now, FAREWELL_MAX);
     }
 
-    /// Is the job complete, and is no sink there that knows the job? A relay that takes the place of one
-    /// that was killed finds nobody else who could tell it.
+    /// Returns whether the job is complete, and no sink is there that knows the job. A relay that
+    /// takes the place of one that was killed finds no other process that could tell it.
     fn is_untold(dispatcher: &Dispatcher) -> bool {
         dispatcher.ended() == Some(&Ended::Complete) && !dispatcher.is_sink_open()
     }
 
-    /// Is the job over, and is nobody waited for?
+    /// Returns whether the job is over, and no peer is waited for.
     fn is_said(&self, timers: &TimerTable, now: Time, dispatcher: &Dispatcher) -> bool {
         let is_waited_for = Self::is_untold(dispatcher)
             && !self.is_sink_given_up
@@ -60,7 +60,8 @@ impl LastWord {
     }
 }
 
-/// What a process that collects results knows of the one that should hand out the tasks.
+/// State of the process that should dispatch the tasks, as a process that collects results knows
+/// it.
 ///
 /// A ventilator opens its job before it says anything else. So does a relay, unless it knows no job: then
 /// it only says that it is there. One that came after the end says no more than that for ever. One whose
@@ -69,14 +70,14 @@ impl LastWord {
 #[derive(Debug, Default)]
 struct Ventilator {
     has_opened: bool,
-    /// Heartbeats without a job.
+    /// Number of heartbeats without a job.
     strange_beats: u32,
-    /// It will not be dialled any more.
+    /// The peer will not be dialled any more.
     is_given_up: bool,
 }
 
 impl Ventilator {
-    /// There is a connection from a ventilator, for the first time or again.
+    /// Notes a connection from a ventilator, for the first time or again.
     fn handle_connected(&mut self) {
         (self.has_opened, self.strange_beats) = (false, 0);
     }
@@ -89,7 +90,7 @@ impl Ventilator {
         }
     }
 
-    /// Is it there, or may it be, as one that can be told that everything is stored?
+    /// Returns whether the peer is or may be there, and can be told that everything is stored.
     fn can_be_told(&self, is_connected: bool) -> bool {
         is_connected && self.strange_beats < STRANGE_BEATS_MAX
     }

@@ -1,4 +1,4 @@
-//! When a sink leaves.
+//! Rules by which a sink leaves.
 
 use super::{Timer, TimerTable, Ventilator};
 use crate::Time;
@@ -15,7 +15,7 @@ pub struct SinkFarewell {
     is_refusal_heard: bool,
 }
 
-/// Why a sink leaves.
+/// Reason why a sink leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SinkExit {
     /// The ventilator knows that everything is stored, or has given the job up.
@@ -24,41 +24,42 @@ pub enum SinkExit {
     Alone,
     /// The output cannot be opened.
     Refused {
-        /// The ventilator has heard so.
+        /// Whether the ventilator has heard of it.
         is_heard: bool,
     },
 }
 
 impl SinkFarewell {
-    /// A ventilator's connection to this sink stands.
+    /// Notes that a ventilator's connection to this sink stands.
     pub fn handle_ventilator_connected(&mut self) {
         self.ventilator.handle_connected();
     }
 
-    /// This sink's connection to the ventilator has ended. One that was told of a refusal leaves.
+    /// Notes that this sink's connection to the ventilator has ended. A sink whose refusal was told
+    /// leaves.
     pub fn handle_ventilator_gone(&mut self) {
         self.is_refusal_heard |= self.is_refused;
     }
 
-    /// Somebody says something.
+    /// Handles a message.
     pub fn handle_message(&mut self, message: &ToSink) {
         self.ventilator.handle_message(message);
     }
 
-    /// The output cannot be opened, and the ventilator is being told.
+    /// Notes that the output cannot be opened, and the ventilator is being told.
     pub fn handle_refused(&mut self, now: Time) {
         self.is_refused = true;
         self.timers.start(Timer::RefusalHeard, now + LINGER);
     }
 
-    /// The ventilator was not reached in the time that was given for it. Returns whether the sink can do
-    /// without: everything is stored.
+    /// Notes that the ventilator was not reached in the given time. Returns whether the sink can do
+    /// without it: everything is stored.
     pub fn handle_ventilator_given_up(&mut self, collector: &Collector) -> bool {
         self.ventilator.is_given_up = true;
         collector.is_all_stored() || self.is_refused
     }
 
-    /// Looks at what has become of the job. `is_flushed`: all records are in the output, and that is
+    /// Reviews the state of the job. `is_flushed`: all records are in the output, and it is
     /// flushed. `is_connected`: there is a connection to or from a ventilator.
     pub fn review(&mut self, now: Time, is_flushed: bool, is_connected: bool) {
         let is_alone = is_flushed && !self.ventilator.can_be_told(is_connected);
@@ -68,13 +69,13 @@ impl SinkFarewell {
         }
     }
 
-    /// When to [review](Self::review), at the latest.
+    /// Returns the time at which to [review](Self::review), at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         self.timers.next()
     }
 
-    /// Why the sink leaves, if it does.
+    /// Returns the reason why the sink leaves, if it does.
     #[must_use]
     pub fn exit(&self, now: Time, collector: &Collector) -> Option<SinkExit> {
         let is_heard = self.is_refusal_heard;

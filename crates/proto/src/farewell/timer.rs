@@ -1,4 +1,4 @@
-//! The reasons to leave that come with time.
+//! Timers of the reasons to leave.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::Time;
 pub enum Timer {
     /// When to stop waiting for a sink that has to be told of the end.
     SinkTold,
-    /// When to cancel a drain that nobody is left to finish.
+    /// When to cancel a drain that no worker or sink is left to finish.
     DrainAlone,
     /// When to leave a cancelled job whose last records have not been stored.
     CancelGrace,
@@ -52,7 +52,7 @@ impl TimerTable {
         self.expires[timer as usize] = None;
     }
 
-    /// Lets a timer run as long as its reason holds: it expires so long after the reason was first given,
+    /// Keeps a timer running while its reason holds: it expires `after` the reason was first given,
     /// and stops when the reason is gone.
     pub fn hold(&mut self, timer: Timer, is_reason: bool, now: Time, after: Duration) {
         if !is_reason {
@@ -62,13 +62,13 @@ impl TimerTable {
         }
     }
 
-    /// Does it run, or has it expired without being stopped?
+    /// Returns whether a timer runs, or has expired without being stopped.
     #[must_use]
     pub fn is_running(&self, timer: Timer) -> bool {
         self.expires[timer as usize].is_some()
     }
 
-    /// Has it run until now?
+    /// Returns whether a timer has expired.
     #[must_use]
     pub fn is_expired(&self, timer: Timer, now: Time) -> bool {
         self.expires[timer as usize].is_some_and(|expires| expires <= now)

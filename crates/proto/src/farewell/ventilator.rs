@@ -1,4 +1,4 @@
-//! When a ventilator leaves.
+//! Rules by which a ventilator leaves.
 
 use super::{LastWord, Timer, TimerTable};
 use crate::Time;
@@ -13,7 +13,7 @@ pub struct VentilatorFarewell {
     is_input_failed: bool,
 }
 
-/// Why a ventilator leaves.
+/// Reason why a ventilator leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VentilatorExit {
     /// The job has [ended](Dispatcher::ended).
@@ -23,12 +23,12 @@ pub enum VentilatorExit {
 }
 
 impl VentilatorFarewell {
-    /// The input cannot be read on. What was read before is finished.
+    /// Notes that reading the input failed. The tasks that were read before are finished.
     pub fn handle_input_failed(&mut self) {
         self.is_input_failed = true;
     }
 
-    /// Somebody asks to stop. After the end of the job nobody is waited for any more.
+    /// Handles a request to stop. After the end of the job no peer is waited for any more.
     pub fn handle_drain(&mut self, dispatcher: &mut Dispatcher) {
         if dispatcher.ended().is_some() {
             self.last_word.is_hurried = true;
@@ -37,7 +37,7 @@ impl VentilatorFarewell {
         }
     }
 
-    /// Somebody asks again.
+    /// Handles another request to stop.
     pub fn handle_cancel(&mut self, now: Time, dispatcher: &mut Dispatcher) {
         if dispatcher.ended().is_some() {
             self.last_word.is_hurried = true;
@@ -47,18 +47,18 @@ impl VentilatorFarewell {
         }
     }
 
-    /// The sink was not reached in the time that was given for it. Returns whether the ventilator can do
-    /// without: the job is over or cancelled, and it leaves as it would have in the end.
+    /// Notes that the sink was not reached in the given time. Returns whether the ventilator can do
+    /// without it: the job is over or cancelled, and it leaves as it would have in the end.
     pub fn handle_sink_given_up(&mut self, dispatcher: &Dispatcher) -> bool {
         self.last_word.is_sink_given_up = true;
         dispatcher.ended().is_some() || self.is_cancelled()
     }
 
-    /// Looks at what has become of the job. Returns whether a drain was cancelled because nobody was left
-    /// to finish it.
+    /// Reviews the state of the job. Returns whether a drain was cancelled because no worker or
+    /// sink was left to finish it.
     pub fn review(&mut self, now: Time, dispatcher: &mut Dispatcher) -> bool {
         self.end_if_input_failed(dispatcher);
-        // What an output has no room for is as good as nobody's.
+        // A sink whose output has no room for records is as good as none.
         let is_alone = dispatcher.is_alone() || dispatcher.is_output_stuck();
         let is_draining =
             dispatcher.is_stopped() && !self.is_cancelled() && dispatcher.ended().is_none();
@@ -75,13 +75,13 @@ impl VentilatorFarewell {
         is_given_up
     }
 
-    /// When to [review](Self::review), at the latest.
+    /// Returns the time at which to [review](Self::review), at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
         self.timers.next()
     }
 
-    /// Why the ventilator leaves, if it does.
+    /// Returns the reason why the ventilator leaves, if it does.
     #[must_use]
     pub fn exit(&self, now: Time, dispatcher: &Dispatcher) -> Option<VentilatorExit> {
         if self.last_word.is_said(&self.timers, now, dispatcher) {
@@ -97,8 +97,8 @@ impl VentilatorFarewell {
         self.timers.is_running(Timer::CancelGrace)
     }
 
-    /// Ends the job once all is done that was read before the input failed. This is a drain, not the end
-    /// of the input: the job can be resumed when the input is mended.
+    /// Ends the job once all tasks are done that were read before the input failed. This is a
+    /// drain, not the end of the input: the job can be resumed when the input is mended.
     fn end_if_input_failed(&self, dispatcher: &mut Dispatcher) {
         if !self.is_input_failed || dispatcher.is_stopped() || dispatcher.is_resuming() {
             return;

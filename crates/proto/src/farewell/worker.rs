@@ -1,4 +1,4 @@
-//! When a worker leaves.
+//! Rules by which a worker leaves.
 
 use std::time::Duration;
 
@@ -10,16 +10,17 @@ use crate::limits::{
 };
 use crate::message::ToWorker;
 
-/// What a worker was told about leaving.
+/// Settings of a worker's leaving.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkerRules {
-    /// It exits with the job.
+    /// The worker exits with the job.
     pub exit_when_done: bool,
-    /// Time without a task after which it leaves.
+    /// Time without a task after which the worker leaves.
     pub idle_max: Option<Duration>,
-    /// Time after which it leaves if it has never reached the ventilator.
+    /// Time after which the worker leaves if it has never reached the ventilator.
     pub late_max: Option<Duration>,
-    /// Time after which it leaves if it has worked for a job and met no ventilator that knows it.
+    /// Time after which the worker leaves if it has worked for a job and met no ventilator that
+    /// knows it.
     pub forgotten_max: Option<Duration>,
 }
 
@@ -33,43 +34,43 @@ pub struct WorkerFarewell {
     /// The ventilator has called the roll on the connection that stands: it knows a job.
     is_called: bool,
     has_sink: bool,
-    /// One of the two will not be dialled any more.
+    /// The ventilator or the sink will not be dialled any more.
     is_peer_given_up: bool,
-    /// It leaves by itself.
+    /// The worker leaves by itself.
     is_leaving: bool,
-    /// Results that were not settled, and bytes that were sent, when there was progress last.
+    /// Number of results that were not settled, and bytes that were sent, at the last progress.
     progress: (u64, u64),
 }
 
-/// Something that a worker has to do, or to say, on its way out.
+/// Action of a worker on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerStep {
-    /// It had no task for so long: it is to [leave](WorkerFarewell::handle_leave).
+    /// The worker had no task for this time: it is to [leave](WorkerFarewell::handle_leave).
     Idle(Duration),
-    /// It has given up results that were not settled.
+    /// The worker has given up results that were not settled.
     GaveUp {
         /// Number of these results.
         results: u64,
     },
 }
 
-/// Why a worker leaves.
+/// Reason why a worker leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerExit {
-    /// The job is over, and it exits with that.
+    /// The job is over, and the worker exits with it.
     JobDone,
-    /// It has said goodbye: nothing that it had is left here.
+    /// The worker has said goodbye: it holds no task and no result.
     Drained,
-    /// It was to leave, runs nothing, and has nobody to say goodbye to.
+    /// The worker was to leave, runs no task, and has no peer to say goodbye to.
     Alone,
-    /// It has never reached the ventilator: the job may have been over before it came.
+    /// The worker has never reached the ventilator: the job may have been over before it came.
     Late(Duration),
-    /// It has met no ventilator that knows the job that it worked for: that may be over.
+    /// The worker has met no ventilator that knows its job: that may be over.
     Forgotten(Duration),
 }
 
 impl WorkerFarewell {
-    /// The rules of a worker that has just started.
+    /// Creates the rules of a worker that has just started.
     #[must_use]
     pub fn new(rules: WorkerRules) -> Self {
         Self {
@@ -85,50 +86,50 @@ impl WorkerFarewell {
         }
     }
 
-    /// The connection to the ventilator stands.
+    /// Notes that the connection to the ventilator stands.
     pub fn handle_ventilator_connected(&mut self) {
         (self.has_ventilator, self.had_ventilator, self.is_called) = (true, true, false);
     }
 
-    /// The connection to the ventilator has ended.
+    /// Notes that the connection to the ventilator has ended.
     pub fn handle_ventilator_disconnected(&mut self) {
         self.has_ventilator = false;
     }
 
-    /// The connection to the sink stands.
+    /// Notes that the connection to the sink stands.
     pub fn handle_sink_connected(&mut self) {
         self.has_sink = true;
     }
 
-    /// The connection to the sink has ended.
+    /// Notes that the connection to the sink has ended.
     pub fn handle_sink_disconnected(&mut self) {
         self.has_sink = false;
     }
 
-    /// The ventilator says something.
+    /// Handles a message of the ventilator.
     pub fn handle_message(&mut self, message: &ToWorker) {
         self.is_called |= matches!(message, ToWorker::RollCall { .. });
     }
 
-    /// Is the connection to the ventilator there?
+    /// Returns whether the connection to the ventilator stands.
     #[must_use]
     pub fn has_ventilator(&self) -> bool {
         self.has_ventilator
     }
 
-    /// Was it there at any time?
+    /// Returns whether the connection to the ventilator stood at any time.
     #[must_use]
     pub fn had_ventilator(&self) -> bool {
         self.had_ventilator
     }
 
-    /// Somebody asks it to leave.
+    /// Handles a request to leave.
     pub fn handle_drain(&mut self, now: Time, grace: Duration, executor: &mut Executor) {
         executor.handle_drain(now, grace);
     }
 
-    /// It leaves by itself, for a reason that is told to people, unless it is leaving already. Returns
-    /// whether that is new.
+    /// Makes the worker leave by itself, for a reason that is logged, unless it is leaving already.
+    /// Returns whether that is new.
     pub fn handle_leave(
         &mut self,
         now: Time,
@@ -144,26 +145,27 @@ impl WorkerFarewell {
         is_new
     }
 
-    /// The ventilator or the sink was not reached in the time that was given for it. Returns whether the
+    /// Notes that the ventilator or the sink was not reached in the given time. Returns whether the
     /// worker can do without: it is to leave.
     pub fn handle_peer_given_up(&mut self, executor: &Executor) -> bool {
         self.is_peer_given_up = true;
         executor.is_draining()
     }
 
-    /// A task could not be started, and nothing else runs here. Returns whether that has been so for so
-    /// long that it is to leave.
+    /// Notes that a task could not be started while no other runs. Returns whether that has lasted
+    /// so long that the worker is to leave.
     pub fn handle_starved(&mut self, now: Time) -> bool {
         self.timers.hold(Timer::Starved, true, now, STARVED_MAX);
         self.timers.is_expired(Timer::Starved, now)
     }
 
-    /// A task has been run.
+    /// Notes that a task has been run.
     pub fn handle_ran(&mut self) {
         self.timers.stop(Timer::Starved);
     }
 
-    /// Looks at what the worker has. `sent_bytes`: what it has sent the sink on all connections so far.
+    /// Reviews the worker's tasks and results. `sent_bytes`: bytes sent to the sink on all
+    /// connections so far.
     pub fn review(
         &mut self,
         now: Time,
@@ -204,7 +206,7 @@ impl WorkerFarewell {
         None
     }
 
-    /// Starts waiting anew with each result that is settled, and while results are on their way: on a
+    /// Restarts the wait with each result that is settled, and while results are on their way: on a
     /// slow link a large one takes longer than any timeout.
     fn hold_unsettled(&mut self, now: Time, is_unsettled: bool, retained: u64, sent_bytes: u64) {
         let (before, bytes_before) = self.progress;
@@ -219,20 +221,20 @@ impl WorkerFarewell {
         self.timers.hold(Timer::Unsettled, is_unsettled, now, after);
     }
 
-    /// When to [review](Self::review), at the latest.
+    /// Returns the time at which to [review](Self::review), at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Time {
-        // It is not this one's time that makes a worker leave, but the next failure after it.
+        // This timer alone does not make a worker leave, but the next failure after it does.
         let mut timers = self.timers.clone();
         timers.stop(Timer::Starved);
         timers.next()
     }
 
-    /// Why the worker leaves, if it does.
+    /// Returns the reason why the worker leaves, if it does.
     #[must_use]
     pub fn exit(&self, now: Time, executor: &Executor) -> Option<WorkerExit> {
         let is_done = self.rules.exit_when_done && executor.snapshot().jobs_done > 0;
-        // One that has nothing to do with anybody need not say goodbye.
+        // A worker without a job and a sink need not say goodbye.
         let is_free = executor.is_draining() && !self.has_sink && executor.is_empty();
         if is_done {
             Some(WorkerExit::JobDone)
