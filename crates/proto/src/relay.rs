@@ -57,7 +57,7 @@ impl Relay {
             job: JobId(0),
             name: String::new(),
             stage,
-            start: Start::Anew,
+            start: Start::New,
             policy: Policy { halt: None, ..policy },
             message_bytes_max,
             seed,

@@ -139,10 +139,10 @@ impl Prepared {
             (Some(claim), _) if claim.job == opening.job => (Again::Nothing, None),
             (Some(_), start @ Start::Resume) => (Again::Cancelled, Some(start)),
             (Some(_), start @ Start::RetryFailed) => (Again::NotOk, Some(start)),
-            (Some(_), Start::Anew) if self.settings.overwrite => {
+            (Some(_), Start::New) if self.settings.overwrite => {
                 return Ok(self.begin(journal, opening));
             }
-            (Some(claim), Start::Anew) => {
+            (Some(claim), Start::New) => {
                 let other = (claim.name != opening.name).then(|| claim.name.clone());
                 let earlier = read_earlier(&journal, other)?;
                 if earlier.is_complete && self.is_empty()? {
@@ -354,7 +354,7 @@ mod tests {
     }
 
     fn open(settings: &Settings) -> Result<FileOutput, OpenError> {
-        let (mut output, _) = prepare(settings)?.open(&opening(1, Start::Anew))?;
+        let (mut output, _) = prepare(settings)?.open(&opening(1, Start::New))?;
         output.begin().unwrap();
         Ok(output)
     }
@@ -572,7 +572,7 @@ mod tests {
         for (format, fsync) in [(Format::Lines, Fsync::None), (Format::Jsonl, Fsync::Batch)] {
             let mut scene = Scene::new(format, Order::Seq);
             scene.settings.fsync = fsync;
-            let first = scene.store(1, Start::Anew, &ok(0..3));
+            let first = scene.store(1, Start::New, &ok(0..3));
             assert!(stored(&first).is_empty());
             // It was killed while it wrote.
             for name in ["out", "log", "out.tradewind"] {
@@ -581,7 +581,7 @@ mod tests {
             }
             // Even --overwrite does not make it a new job.
             scene.settings.overwrite = true;
-            let second = scene.store(1, Start::Anew, &ok(3..5));
+            let second = scene.store(1, Start::New, &ok(3..5));
             assert_eq!(stored(&second), [0, 1, 2]);
             assert_eq!((second.opened.counts.ok, second.cut_bytes), (3, 18));
             let mut hashes = second.journal.as_ref().unwrap().hashes().unwrap();
@@ -606,9 +606,9 @@ mod tests {
     #[test]
     fn another_job_is_resumed_or_replaced_only_on_demand() {
         let mut scene = Scene::new(Format::Lines, Order::Seq);
-        scene.store(1, Start::Anew, &ok(0..3));
+        scene.store(1, Start::New, &ok(0..3));
         assert_eq!(
-            scene.refused(2, Start::Anew),
+            scene.refused(2, Start::New),
             "output \"%/out\" exists already: it has 3 records of an earlier run of this job, which \
              is not complete; --resume continues it, --overwrite replaces it"
         );
@@ -617,19 +617,19 @@ mod tests {
         assert_eq!(scene.text("out"), "0\n1\n2\n3\n");
 
         scene.settings.overwrite = true;
-        let replaced = scene.store(4, Start::Anew, &ok(0..1));
+        let replaced = scene.store(4, Start::New, &ok(0..1));
         assert_eq!((replaced.opened.job, stored(&replaced).len()), (JobId(4), 0));
         assert_eq!((scene.text("out").as_str(), scene.logged()), ("0\n", vec![0]));
-        assert_eq!(stored(&scene.store(4, Start::Anew, &[])), [0]);
+        assert_eq!(stored(&scene.store(4, Start::New, &[])), [0]);
     }
 
     #[test]
     fn an_output_is_gone_on_with_in_the_way_it_was_begun() {
         let check = |change: fn(&mut Settings), wanted: &str| {
             let mut scene = Scene::new(Format::Jsonl, Order::Seq);
-            scene.store(1, Start::Anew, &ok(0..3));
+            scene.store(1, Start::New, &ok(0..3));
             change(&mut scene.settings);
-            let error = scene.refused(1, Start::Anew);
+            let error = scene.refused(1, Start::New);
             let wanted = format!("output \"%/out\" was begun {wanted}; resume it in the same way");
             assert_eq!(error, wanted);
         };
@@ -641,7 +641,7 @@ mod tests {
     #[test]
     fn damage_is_refused_and_nothing_is_changed() {
         let scene = Scene::new(Format::Jsonl, Order::Seq);
-        scene.store(1, Start::Anew, &ok(0..5));
+        scene.store(1, Start::New, &ok(0..5));
         let check = |name: &str, line: usize, wanted: &str| {
             let good = scene.text(name);
             let at = good.split_inclusive('\n').take(line - 1).map(str::len).sum::<usize>() + 3;
@@ -690,7 +690,7 @@ mod tests {
             (Format::Lines, Start::Resume),
         ] {
             let scene = Scene::new(format, Order::Seq);
-            scene.store(1, Start::Anew, &mixed());
+            scene.store(1, Start::New, &mixed());
             for name in ["out", "log", "out.tradewind"] {
                 let text = scene.text(name) + "half a li";
                 fs::write(scene.at(name), text).unwrap();
@@ -719,16 +719,16 @@ mod tests {
 
     #[test]
     fn what_cannot_begin_is_tried_again() {
-        for start in [Start::Anew, Start::RetryFailed] {
+        for start in [Start::New, Start::RetryFailed] {
             let scene = Scene::new(Format::Jsonl, Order::Seq);
-            if start != Start::Anew {
-                scene.store(1, Start::Anew, &mixed());
+            if start != Start::New {
+                scene.store(1, Start::New, &mixed());
             }
             let opened = prepare(&scene.settings).unwrap().open(&opening(2, start));
             let (mut output, _) = opened.unwrap();
             // As a disk without room would be in the way.
             let obstacle = scene.at(match start {
-                Start::Anew => "out.tradewind",
+                Start::New => "out.tradewind",
                 _ => "out.tradewind.new",
             });
             fs::create_dir(&obstacle).unwrap();
@@ -740,7 +740,7 @@ mod tests {
             output.write(&ok([2, 5, 7])).unwrap();
             output.finish(true).unwrap();
             drop(output);
-            let wanted = if start == Start::Anew { vec![2, 5, 7] } else { (0..10).collect() };
+            let wanted = if start == Start::New { vec![2, 5, 7] } else { (0..10).collect() };
             assert_eq!(scene.seqs(), wanted);
         }
     }
@@ -748,7 +748,7 @@ mod tests {
     /// Stores all ten, to the end of the job.
     fn complete(format: Format) -> Scene {
         let scene = Scene::new(format, Order::Seq);
-        let (mut output, _) = scene.open(&opening(1, Start::Anew)).unwrap();
+        let (mut output, _) = scene.open(&opening(1, Start::New)).unwrap();
         output.write(&ok(0..10)).unwrap();
         output.finish(true).unwrap();
         scene
@@ -774,7 +774,7 @@ mod tests {
                 assert_eq!(scene.text("out").lines().count() as u64, end);
             }
             assert_eq!(
-                scene.refused(4, Start::Anew),
+                scene.refused(4, Start::New),
                 "output \"%/out\" exists already: it has 14 records of an earlier run of this job, \
                  which is complete; --resume continues it, --overwrite replaces it"
             );
@@ -805,7 +805,7 @@ mod tests {
         scene.settings.joblog = None;
         scene.settings.output = OutputTarget::File(scene.at("other"));
         fs::copy(scene.at("out.tradewind"), scene.at("other.tradewind")).unwrap();
-        for start in [Start::Anew, Start::Resume] {
+        for start in [Start::New, Start::Resume] {
             assert!(stored(&scene.store(2, start, &ok([0]))).is_empty());
             assert_eq!(scene.text("other"), "0\n");
             fs::rename(scene.at("other"), scene.at("moved")).unwrap();
@@ -816,35 +816,35 @@ mod tests {
     fn a_job_of_nothing_may_be_run_again() {
         let mut scene = Scene::new(Format::Lines, Order::Seq);
         scene.settings.joblog = None;
-        for (job, start) in [(1, Start::Anew), (2, Start::Anew), (3, Start::Resume)] {
+        for (job, start) in [(1, Start::New), (2, Start::New), (3, Start::Resume)] {
             let (mut output, _) = scene.open(&opening(job, start)).unwrap();
             output.finish(true).unwrap();
         }
         let mut scene = Scene::new(Format::Jsonl, Order::Seq);
-        for start in [Start::Anew, Start::Resume] {
+        for start in [Start::New, Start::Resume] {
             let (mut output, _) = scene.open(&opening(1, start)).unwrap();
             output.finish(true).unwrap();
         }
         scene.settings.overwrite = true;
-        scene.store(4, Start::Anew, &ok(0..2));
+        scene.store(4, Start::New, &ok(0..2));
     }
 
     #[test]
     fn no_two_sinks_write_one_file() {
         let mut scene = Scene::new(Format::Lines, Order::Seq);
-        let (output, _) = scene.open(&opening(1, Start::Anew)).unwrap();
-        assert_eq!(scene.refused(1, Start::Anew), "output \"%/out\" is in use by another process");
+        let (output, _) = scene.open(&opening(1, Start::New)).unwrap();
+        assert_eq!(scene.refused(1, Start::New), "output \"%/out\" is in use by another process");
         scene.settings.output = OutputTarget::File("/dev/null".into());
-        assert_eq!(scene.refused(1, Start::Anew), "joblog \"%/log\" is in use by another process");
+        assert_eq!(scene.refused(1, Start::New), "joblog \"%/log\" is in use by another process");
         drop(output);
         scene.settings.output = OutputTarget::File(scene.at("out"));
-        scene.store(1, Start::Anew, &[]);
+        scene.store(1, Start::New, &[]);
     }
 
     #[test]
     fn what_is_removed_meanwhile_is_written_again() {
         let scene = Scene::new(Format::Jsonl, Order::Seq);
-        let (mut output, _) = scene.open(&opening(1, Start::Anew)).unwrap();
+        let (mut output, _) = scene.open(&opening(1, Start::New)).unwrap();
         for (seq, name) in (0..).zip(["out", "log", "out.tradewind"]) {
             output.write(&ok([2 * seq])).unwrap();
             output.commit().unwrap();
@@ -871,7 +871,7 @@ mod tests {
     fn tasks_that_failed_run_again_and_the_output_has_one_record_of_each() {
         let check = |order, start, again: &[u64], wanted: &[u64]| {
             let scene = Scene::new(Format::Jsonl, order);
-            scene.store(1, Start::Anew, &mixed());
+            scene.store(1, Start::New, &mixed());
             let resumed = scene.store(2, start, &ok(again.iter().copied().take(1)));
             let kept: Vec<_> = (0..10).filter(|seq| !again.contains(seq)).collect();
             assert_eq!((stored(&resumed), resumed.opened.job), (kept.clone(), JobId(1)));
@@ -912,7 +912,7 @@ mod tests {
     fn the_records_of_all_tasks_may_go() {
         let scene = Scene::new(Format::Jsonl, Order::Seq);
         let failed: Vec<_> = (0..3).map(|seq| of_status(seq, Status::Lost)).collect();
-        scene.store(1, Start::Anew, &failed);
+        scene.store(1, Start::New, &failed);
         let resumed = scene.store(2, Start::RetryFailed, &ok(0..3));
         assert!(stored(&resumed).is_empty());
         assert_eq!(scene.seqs(), [0, 1, 2]);
@@ -921,7 +921,7 @@ mod tests {
     #[test]
     fn lines_go_on_before_the_first_cancelled_task() {
         let scene = Scene::new(Format::Lines, Order::Seq);
-        scene.store(1, Start::Anew, &mixed());
+        scene.store(1, Start::New, &mixed());
         assert_eq!(
             scene.refused(2, Start::RetryFailed),
             "--retry-failed needs --format jsonl: lines do not have the seq of their task"
@@ -936,7 +936,7 @@ mod tests {
     fn what_cannot_be_read_back_goes_on_by_its_joblog() {
         let mut scene = Scene::new(Format::Jsonl, Order::Completion);
         scene.settings.output = OutputTarget::File("/dev/null".into());
-        scene.store(1, Start::Anew, &mixed());
+        scene.store(1, Start::New, &mixed());
         assert_eq!(scene.names(), ["log", "log.tradewind"]);
         assert_eq!(
             scene.refused(2, Start::RetryFailed),
@@ -953,7 +953,7 @@ mod tests {
     fn wherever_a_rewrite_is_stopped_the_next_start_finds_the_old_or_the_new_output() {
         let check = |stop: fn(&Scene, &Paths)| {
             let scene = Scene::new(Format::Jsonl, Order::Seq);
-            scene.store(1, Start::Anew, &mixed());
+            scene.store(1, Start::New, &mixed());
             let paths = Paths {
                 output: Some(scene.at("out")),
                 joblog: Some(scene.at("log")),
@@ -999,7 +999,7 @@ mod tests {
         let mut scene = Scene::new(Format::Jsonl, Order::Seq);
         std::os::unix::fs::symlink(scene.at("out"), scene.at("link")).unwrap();
         scene.settings.output = OutputTarget::File(scene.at("link"));
-        scene.store(1, Start::Anew, &mixed());
+        scene.store(1, Start::New, &mixed());
         scene.store(2, Start::RetryFailed, &ok([2, 5, 7]));
         assert_eq!(scene.names(), ["link", "log", "out", "out.tradewind"]);
         assert!(fs::symlink_metadata(scene.at("link")).unwrap().is_symlink());

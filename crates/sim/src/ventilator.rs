@@ -48,7 +48,7 @@ pub(crate) struct Hub {
 impl Ventilator {
     pub(crate) fn new(plan: &Plan, seed: u64) -> Self {
         Self {
-            dispatcher: Dispatcher::new(config(plan, seed, Start::Anew)),
+            dispatcher: Dispatcher::new(config(plan, seed, Start::New)),
             farewell: VentilatorFarewell::default(),
             is_alive: true,
             has_left: false,

@@ -56,7 +56,7 @@ pub struct JobSummary {
 
 impl Default for JobOptions {
     fn default() -> Self {
-        Self { name: "job".to_owned(), start: Start::Anew, policy: Policy::default() }
+        Self { name: "job".to_owned(), start: Start::New, policy: Policy::default() }
     }
 }
 

@@ -332,7 +332,7 @@ pub struct ResumeArgs {
 impl ResumeArgs {
     fn start(&self) -> Start {
         match (self.resume, self.retry_failed) {
-            (false, _) => Start::Anew,
+            (false, _) => Start::New,
             (true, false) => Start::Resume,
             (true, true) => Start::RetryFailed,
         }

@@ -180,7 +180,7 @@ fn messages_to_the_sink(golden: &mut Golden) {
         stage: String::new(),
         is_untouched: false,
     };
-    golden.check(&open(Start::Anew), "057302fd08070605040302010473756d73000000");
+    golden.check(&open(Start::New), "057302fd08070605040302010473756d73000000");
     golden.check(&open(Start::Resume), "057302fd08070605040302010473756d73010000");
     golden.check(&open(Start::RetryFailed), "057302fd08070605040302010473756d73020000");
     let close = |end| ToSink::JobClose { job, total: 1_000_000, end };
@@ -208,7 +208,7 @@ fn messages_to_the_sink(golden: &mut Golden) {
     let of_a_stage = ToSink::JobOpen {
         job,
         name: "sums".to_owned(),
-        start: Start::Anew,
+        start: Start::New,
         stage: "parse".to_owned(),
         is_untouched: true,
     };

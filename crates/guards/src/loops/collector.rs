@@ -66,7 +66,7 @@ impl Sink {
         let open = ToSink::JobOpen {
             job: JOB,
             name: String::new(),
-            start: Start::Anew,
+            start: Start::New,
             stage: String::new(),
             is_untouched: true,
         };

@@ -58,7 +58,7 @@ impl Ventilator {
             job: JOB,
             name: String::new(),
             stage: String::new(),
-            start: Start::Anew,
+            start: Start::New,
             policy: Policy::default(),
             message_bytes_max: MESSAGE_BYTES_MAX,
             seed: 1,

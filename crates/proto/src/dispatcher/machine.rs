@@ -75,7 +75,7 @@ impl Dispatcher {
     /// Creates the dispatcher of a job that has no task yet.
     #[must_use]
     pub fn new(config: DispatcherConfig) -> Self {
-        let source = Source::input((config.start != Start::Anew).then(Resume::new));
+        let source = Source::input((config.start != Start::New).then(Resume::new));
         Self::with_source(config, source)
     }
 

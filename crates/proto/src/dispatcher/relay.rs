@@ -284,13 +284,13 @@ impl Dispatcher {
         if is_ours {
             relay.reopening.take_if(|reopening| reopening.job == asked);
             // There was no job to resume: it is a new one, of which no worker can hold a task.
-            relay.is_untouched |= job == asked && self.config.start != Start::Anew;
+            relay.is_untouched |= job == asked && self.config.start != Start::New;
             let is_first = !std::mem::replace(&mut relay.was_opened, true);
             relay.is_sink_complete = false;
             let (stored, again) = (stored.clone(), again.clone());
             relay.hello = Some(Hello { job, stored, again, is_first });
             self.config.job = job;
-            self.config.start = Start::Anew;
+            self.config.start = Start::New;
         }
         is_ours
     }

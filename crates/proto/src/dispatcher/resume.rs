@@ -200,7 +200,7 @@ impl Dispatcher {
         let Some(resume) = self.source.resume_mut() else { return };
         // The sink is asked by its own job's id from now on: messages for another id are dropped.
         self.config.job = job;
-        self.config.start = Start::Anew;
+        self.config.start = Start::New;
         if resume.phase == Phase::Asking {
             resume.phase = Phase::Reading;
             resume.learn(stored, again);

@@ -277,7 +277,7 @@ pub enum InputEnd {
 pub enum Start {
     /// A new job: the output must have no records of another one.
     #[default]
-    Anew,
+    New,
     /// Resumes the job that the output has, if there is one.
     Resume,
     /// Resumes the job, and runs tasks again whose records are not `ok`.

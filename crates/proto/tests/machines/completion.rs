@@ -15,7 +15,7 @@ fn completions(collector: &mut Collector) -> usize {
 
 fn open() -> ToSink {
     let (name, stage) = ("job".to_owned(), String::new());
-    ToSink::JobOpen { job: JOB, name, start: Start::Anew, stage, is_untouched: true }
+    ToSink::JobOpen { job: JOB, name, start: Start::New, stage, is_untouched: true }
 }
 
 /// A relay that takes the place of one that was killed hears of the end of the input only after

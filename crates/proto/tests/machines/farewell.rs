@@ -157,7 +157,7 @@ fn whole_sink() -> Collector {
 
 fn opening() -> ToSink {
     let (name, stage) = ("a job".to_owned(), String::new());
-    ToSink::JobOpen { job: JOB, name, start: Start::Anew, stage, is_untouched: true }
+    ToSink::JobOpen { job: JOB, name, start: Start::New, stage, is_untouched: true }
 }
 
 const ALONE: Option<SinkExit> = Some(SinkExit::Alone);

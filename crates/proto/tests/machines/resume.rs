@@ -148,7 +148,7 @@ fn the_right_input_is_taken_after_a_wrong_one() {
 #[test]
 fn a_job_that_is_opened_anew_beside_another_is_refused() {
     let mut ring = begun(Order::Seq);
-    ring.restart_ventilator(Start::Anew);
+    ring.restart_ventilator(Start::New);
     ring.rejoin(1, 2);
     let ended = ring.dispatcher.ended();
     assert!(

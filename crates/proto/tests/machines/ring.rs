@@ -364,7 +364,7 @@ pub(crate) fn config(job: JobId) -> DispatcherConfig {
         job,
         name: "test".into(),
         stage: String::new(),
-        start: message::Start::Anew,
+        start: message::Start::New,
         policy: Policy::default(),
         message_bytes_max: MESSAGE_BYTES_MAX,
         seed: 1,

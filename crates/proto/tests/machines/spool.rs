@@ -57,7 +57,7 @@ impl Sink {
         collector.handle_message(ToSink::JobOpen {
             job: JOB,
             name: String::new(),
-            start: if is_resumed { Start::Resume } else { Start::Anew },
+            start: if is_resumed { Start::Resume } else { Start::New },
             stage: String::new(),
             is_untouched: true,
         });
