@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use tradewind_proto::message::Layout;
 use tradewind_text::Colsep;
 
-/// What a task is made of.
+/// Kind of fields in a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Fields {
     /// Nothing smaller.
@@ -46,7 +46,7 @@ pub enum FieldError {
     Missing {
         /// As the command has it.
         field: String,
-        /// What the task has instead.
+        /// Fields that the task has instead, for display.
         has: String,
     },
 }

@@ -13,7 +13,7 @@ use rustix::process::{Resource, geteuid, getppid, getrlimit};
 
 use super::files;
 
-/// What a host lacks for a task that could not be started.
+/// Resource that the host lacks for a task that could not be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lack {
     /// Open files.
@@ -33,13 +33,13 @@ pub enum Lack {
 /// A task was not run, for a reason that is none of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unstarted {
-    /// What was lacking.
+    /// Resource that was lacking.
     pub lack: Lack,
     /// The same for people.
     pub reason: String,
 }
 
-/// What a slot takes of a host's limits.
+/// Share of a host's limits that a slot takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PerSlot {
     /// Open files, where there are enough.

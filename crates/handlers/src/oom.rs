@@ -12,7 +12,7 @@ use super::host::cgroup;
 pub(super) const REASON: &str =
     "this container or cgroup has reached its memory limit (its oom_kill count went up)";
 
-/// What a shell exits with whose child was killed by KILL.
+/// Exit code of a shell whose child was killed by KILL.
 const SHELL_SAW_KILL: i32 = 128 + 9;
 
 /// Kills that were counted, and those that no command has been told of.

@@ -32,7 +32,7 @@ pub enum ProgramError {
     Directory(PathBuf),
 }
 
-/// What to type instead, if a command looks like a line for a shell.
+/// Command to type instead, if a command looks like a line for a shell.
 struct ForShell<'a>(&'a OsStr);
 
 impl std::fmt::Display for ForShell<'_> {

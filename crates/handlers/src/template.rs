@@ -189,7 +189,7 @@ enum Part {
     Field(FieldName),
 }
 
-/// What is done to a task or a field before it is put in.
+/// Operation on a task or a field before it is put in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     None,
@@ -208,7 +208,7 @@ struct FieldName {
     changed: Option<(String, Change)>,
 }
 
-/// What words are made of.
+/// Values that go into words.
 struct Task<'a> {
     whole: &'a [u8],
     parts: Parts<'a>,
@@ -378,7 +378,7 @@ fn place(text: &str) -> Option<i32> {
 }
 
 impl<'a> Task<'a> {
-    /// What `{}` stands for.
+    /// Value of `{}`.
     fn all(&self, change: Change) -> impl Iterator<Item = Cow<'a, [u8]>> {
         let whole = match self.fields {
             Fields::Whole | Fields::Json => Some(Cow::Borrowed(self.whole)),

@@ -18,7 +18,7 @@ use tradewind_node::exit::{
 };
 use tradewind_node::{BLOCKING_THREADS_MAX, LEAVE, RELAY, is_caught, parent};
 
-/// What a child is.
+/// Role of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Ventilator,
@@ -49,7 +49,7 @@ pub(super) struct Part {
     pub(super) stdin: Option<Stdio>,
 }
 
-/// What the end of one or more children means.
+/// Meaning of the end of one or more children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The job is over.

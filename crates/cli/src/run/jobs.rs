@@ -28,7 +28,7 @@ pub(super) enum Jobs {
 pub(super) struct JobsError;
 
 impl Jobs {
-    /// The number of slots on a machine with so many cores: 1 to [`SLOTS_MAX`].
+    /// Returns the number of slots on a machine with this many cores: 1 to [`SLOTS_MAX`].
     pub(super) fn slots(self, cores: u32) -> u32 {
         let slots = match self {
             Self::Count(count) => count,

@@ -539,7 +539,7 @@ fn listen() -> Result<(TcpListener, String), Fatal> {
     Ok((listener, format!("tcp://{address}")))
 }
 
-/// What a task may take, as flags.
+/// Limits of a task, as flags.
 fn attempt_args(attempts: &AttemptArgs) -> Vec<OsString> {
     let AttemptArgs { retries, timeout, max_losses, max_failures_per_worker } = attempts;
     let mut args = arg("--retries", retries.to_string());

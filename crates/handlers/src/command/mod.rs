@@ -36,10 +36,10 @@ const ARGUMENT_BYTES_MAX: usize = (128 << 10) - 1;
 /// As a number, as exit statuses have it.
 const SIGPIPE: i32 = Signal::PIPE.as_raw();
 
-/// What interpreters exit with that do not find their script.
+/// Exit codes of interpreters that do not find their script.
 const NOT_FOUND: [i32; 3] = [2, 126, 127];
 
-/// What ends commands together with their worker: HUP, INT and TERM.
+/// Signals that end commands together with their worker: HUP, INT and TERM.
 const LEAVING_SIGNALS: [i32; 3] = [1, 2, 15];
 
 /// How long the worker may take to hear of it too.
@@ -75,12 +75,12 @@ pub struct CommandHandler {
     options: CommandOptions,
 }
 
-/// What there is to choose about running commands.
+/// Options for running commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandOptions {
     /// A command that writes more to stdout is killed, and its task has failed.
     pub output_bytes_max: u64,
-    /// What a command that is stopped gets.
+    /// Signals that stop a command.
     pub term_seq: TermSeq,
     /// The worker's name: commands see it as `TRADEWIND_WORKER`.
     pub worker: String,

@@ -30,7 +30,7 @@ pub(super) struct Child {
     stderr: Option<OwnedFd>,
 }
 
-/// What happened to a child.
+/// Readiness of a child's pipes, and its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ready {
     pub(super) stdin: bool,
@@ -39,14 +39,14 @@ pub(super) struct Ready {
     pub(super) exited: bool,
 }
 
-/// What came of reading once.
+/// Result of one read.
 pub(super) enum Read {
     Bytes(usize),
     Nothing,
     Closed,
 }
 
-/// What came of writing once.
+/// Result of one write.
 pub(super) enum Written {
     Bytes(usize),
     Full,

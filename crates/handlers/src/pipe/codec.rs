@@ -72,7 +72,7 @@ const HEADER_BYTES: usize = 4;
 /// JSON writes a byte as `\u0000` at the worst.
 const JSON_BYTES_PER_BYTE: u64 = 6;
 
-/// What is around the output in an answer.
+/// Syntax around the output in an answer.
 const JSON_BYTES_AROUND: u64 = 64 << 10;
 
 /// How much of what is no answer is repeated in an error.

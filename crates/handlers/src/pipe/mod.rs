@@ -39,7 +39,7 @@ pub enum PipeMode {
     Frames,
 }
 
-/// What there is to choose about children that stay up.
+/// Options of children that stay up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PipeOptions {
     /// How tasks and answers are written.
@@ -52,7 +52,7 @@ pub struct PipeOptions {
     pub restarts_max: u32,
     /// From the end of its input to TERM.
     pub exit_grace: Duration,
-    /// What a child that is stopped gets.
+    /// Signals that stop a child.
     pub term_seq: TermSeq,
     /// The worker's name: children see it as `TRADEWIND_WORKER`.
     pub worker: String,

@@ -1,4 +1,5 @@
-//! All slots' children, and how their threads and whoever gives out the tasks hear of each other.
+//! All slots' children, and how their threads and the thread that gives out the tasks notify each
+//! other.
 
 use std::fmt;
 use std::io;
@@ -46,7 +47,7 @@ struct PipeSlot {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What all threads have in common.
+/// State shared by all threads.
 pub(super) struct Shared {
     pub(super) handler: PipeHandler,
     pub(super) clock: Clock,

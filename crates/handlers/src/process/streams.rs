@@ -19,7 +19,7 @@ const READS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Streams<'a> {
     stdin: Option<OwnedFd>,
-    /// What is still to be written to stdin.
+    /// Bytes still to be written to stdin.
     input: &'a [u8],
     stdout: Option<OwnedFd>,
     output: Vec<u8>,

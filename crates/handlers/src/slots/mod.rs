@@ -50,7 +50,7 @@ pub struct Finished {
     pub outcome: Outcome,
     /// What the task asked for.
     pub reported: Option<Box<Reported>>,
-    /// What the slot has taken from the deck.
+    /// Task that the slot has taken from the deck.
     pub next: Option<Begun>,
     /// It was not run, and this is why; the outcome means nothing then.
     pub unstarted: Option<Box<(Task, Unstarted)>>,
@@ -67,7 +67,7 @@ pub struct Begun {
     pub at: Instant,
 }
 
-/// What came of [`Slots::lay_out`].
+/// Result of [`Slots::lay_out`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deck {
     /// There is enough for a while: nobody calls for more.
@@ -101,9 +101,9 @@ struct State {
     places: Vec<Place>,
     /// How many of them have a task. All of them, or there is nothing on deck.
     busy: usize,
-    /// What slots take when they are done, in this order.
+    /// Tasks that slots take when they are done, in this order.
     deck: VecDeque<Task>,
-    /// What has ended and was not taken yet, in this order.
+    /// Tasks that have ended and were not taken yet, in this order.
     finished: Vec<Finished>,
     /// Somebody looks after the slots without being called, as long as there is enough on deck.
     is_watched: bool,
@@ -385,7 +385,7 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What became of a task whose handler panicked.
+/// Outcome of a task whose handler panicked.
 pub fn panicked(panic: &(dyn Any + Send)) -> Outcome {
     let message = if let Some(text) = panic.downcast_ref::<&str>() {
         text

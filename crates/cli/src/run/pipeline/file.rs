@@ -14,7 +14,7 @@ use tradewind_text::{name, payload_bytes_max, size, timeout};
 use super::super::WORKERS_MAX;
 use super::table::{At, FileError, Problem, Section, Table, TextOrTexts, Value, line_of, parse};
 
-/// What a pipeline file says.
+/// Contents of a pipeline file.
 #[derive(Clone, Debug)]
 pub(crate) struct Pipeline {
     /// The job's name.
@@ -35,7 +35,7 @@ pub(crate) struct Stage {
     pub(crate) handler: StageHandler,
     /// What a command's exit code says that has nothing more to be done with the task.
     pub(crate) skip_exit_code: Option<u32>,
-    /// What its commands get when they are stopped.
+    /// Signals that stop its commands.
     pub(crate) termseq: TermSeq,
     /// Tasks at once in each of its workers; by default the cores.
     pub(crate) slots: Option<u32>,
@@ -52,7 +52,7 @@ pub(crate) struct Stage {
     pub(crate) at: (usize, usize),
 }
 
-/// What the workers of a stage do with a task.
+/// Handler of a stage's workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StageHandler {
     Echo,

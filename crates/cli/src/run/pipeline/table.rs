@@ -8,7 +8,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-/// What is wrong with a file, and where: displayed as `LINE:COLUMN: what`.
+/// Error in a file and its position: displayed as `LINE:COLUMN: what`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{line}:{column}: {problem}")]
 pub(crate) struct FileError {
@@ -20,7 +20,7 @@ pub(crate) struct FileError {
     pub(crate) problem: Problem,
 }
 
-/// What is wrong with a file.
+/// Error in a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Problem {
     #[error("this is not UTF-8")]

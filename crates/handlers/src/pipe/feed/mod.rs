@@ -105,7 +105,7 @@ enum Cause {
     Closed,
 }
 
-/// What will be done about a child that does not end.
+/// Next step against a child that does not end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Terminate(Time),
@@ -123,7 +123,7 @@ pub(super) enum Close {
     AtOnce,
 }
 
-/// What is to be done about the child.
+/// Next action for the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// Start one; then say so.
@@ -268,7 +268,7 @@ impl Feed {
         self.go_on(now);
     }
 
-    /// The child took so many of the [outgoing](Self::outgoing) bytes.
+    /// The child took this many of the [outgoing](Self::outgoing) bytes.
     pub(super) fn handle_written(&mut self, now: Time, count: usize) {
         self.outgoing_from += count;
         if let State::Up(child) = &mut self.state {
@@ -738,7 +738,7 @@ fn failed(exit: Exit, reason: String, stderr: Tail) -> Outcome {
     Outcome { exit, stderr, ..Outcome::error(Status::Failed, reason) }
 }
 
-/// The wait after so many failures in a row.
+/// Returns the wait after this many failures in a row.
 fn backoff(failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     (BACKOFF_MIN * (1 << doublings)).min(BACKOFF_MAX)
