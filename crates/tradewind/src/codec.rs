@@ -32,9 +32,9 @@ use serde::de::DeserializeOwned;
 /// }
 /// ```
 pub trait Codec: Send + Sync + 'static {
-    /// What a handler takes.
+    /// Type that a handler takes.
     type Task;
-    /// What it returns.
+    /// Type that a handler returns.
     type Output;
     /// Why something cannot be decoded or encoded.
     type Error: Display;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tradewind_handlers::{StopSignal, Task};
 use tradewind_worker::StopToken;
 
-/// What a closure may want to know about its task.
+/// Information for a closure about its task.
 ///
 /// A task may run for as long as it likes, a week or more: there is nothing to send meanwhile. That
 /// the worker is there is said by its own loop, on another thread.

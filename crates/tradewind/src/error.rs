@@ -52,7 +52,7 @@ pub enum Error {
     Decode {
         /// The task's place in the job, from 0.
         seq: u64,
-        /// What the codec says.
+        /// Error of the codec.
         reason: String,
     },
 }
@@ -81,7 +81,8 @@ fn word(status: Status) -> &'static str {
 }
 
 impl Error {
-    /// What the `tradewind` command would exit with: see the table in `docs/src/exit-codes.md`.
+    /// Returns the exit code of the `tradewind` command for this error: see the table in
+    /// `docs/src/exit-codes.md`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

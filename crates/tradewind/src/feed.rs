@@ -11,10 +11,10 @@ use futures::{Stream, StreamExt};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tradewind_input::{Chunk, InputError, Item, Source};
 
-/// What a program gives: a task, or why there are no more.
+/// Input from the program: a task, or why there are no more.
 pub(crate) type Given = Result<Item, Box<dyn StdError + Send + Sync>>;
 
-/// What may wait between the two threads, in bytes, and always a single task.
+/// Limit in bytes of the tasks that wait between the two threads; a single task always may.
 const AHEAD_BYTES: u32 = 256 << 10;
 
 /// Bytes that a task counts for besides its payload: at most 1,024 tasks wait.
@@ -24,7 +24,7 @@ const TASK_BYTES: u32 = 256;
 pub(crate) struct Feed {
     given: mpsc::UnboundedReceiver<(Given, u32)>,
     room: Arc<Semaphore>,
-    /// What comes after the tasks that were handed on last.
+    /// Input that follows the tasks that were returned last.
     error: Option<InputError>,
 }
 
@@ -81,7 +81,7 @@ impl Giver {
     }
 
     fn give(&self, given: Given, bytes: u32) {
-        // An error: nobody wants more.
+        // An error: no more tasks are wanted.
         let _ = self.given.send((given, bytes));
     }
 }

@@ -19,13 +19,13 @@ const ANY_PORT: &str = "tcp://127.0.0.1:0";
 #[derive(Debug)]
 pub struct Mapped<O> {
     records: Records,
-    /// What stops the others.
+    /// Handle that stops the others.
     handles: [Handle; 3],
     roles: Vec<JoinHandle<Result<(), Error>>>,
     output: PhantomData<fn() -> O>,
 }
 
-/// Runs a closure for each task, so many at once, each on a thread: a ventilator, a worker and a
+/// Runs a closure for each task, several at once, each on a thread: a ventilator, a worker and a
 /// sink in this process, over loopback.
 ///
 /// Tasks are taken from the iterator as there is room, and results come in its order. Tasks and

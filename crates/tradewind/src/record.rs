@@ -28,7 +28,7 @@ pub struct Record {
     pub ran: Duration,
     /// How its process ended, if it had one.
     pub exit: Exit,
-    /// What it wrote to stdout, or what the handler returned.
+    /// Bytes that the command wrote to stdout, or that the handler returned.
     pub output: Bytes,
     /// Empty when all went well; else the end of stderr (4 KiB) or a reason.
     pub error: String,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-/// What a handler answers: an output, or that nothing more is to be done about its task.
+/// Answer of a handler: an output, or that nothing more is to be done about its task.
 ///
 /// Whatever is an output becomes a reply by itself, so that a handler which never skips returns
 /// just that.
@@ -23,7 +23,7 @@ impl<O> From<O> for Reply<O> {
     }
 }
 
-/// What else can be the bytes of an output.
+/// Other types that can be the bytes of an output.
 macro_rules! into_bytes {
     ($($type:ty),*) => {$(
         impl From<$type> for Reply {

@@ -124,7 +124,7 @@ impl Sink {
         self
     }
 
-    /// Give up when the ventilator cannot be reached for so long; by default never.
+    /// Sets the time after which an unreachable ventilator is given up; by default never.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);

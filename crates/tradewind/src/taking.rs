@@ -32,7 +32,7 @@ pub(crate) struct Given {
     taken: Arc<Taken>,
 }
 
-/// What the program has taken.
+/// Records that the program has taken.
 #[derive(Debug, Default)]
 struct Taken {
     state: Mutex<TakenState>,
@@ -50,7 +50,7 @@ struct TakenState {
 pub(crate) struct GivenAndKept {
     given: Given,
     file: Option<FileOutput>,
-    /// What waits for an earlier record, without a file.
+    /// Records that wait for an earlier one, without a file.
     spooler: Spooler,
 }
 
@@ -107,7 +107,7 @@ impl Given {
             sent.map_err(|_| OutputError::Dropped)?;
             self.count += 1;
         }
-        // Whoever has taken the last record need not wait for the end of the job.
+        // A program that has taken the last record need not wait for the end of the job.
         if self.taken.wait_for(self.count) { Ok(()) } else { Err(OutputError::Dropped) }
     }
 }
@@ -118,7 +118,7 @@ impl Taken {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until so many are taken; false if they never will be.
+    /// Waits until this many records are taken; returns false if they never will be.
     fn wait_for(&self, count: u64) -> bool {
         let is_open = |state: &mut TakenState| state.count < count && !state.is_over;
         let state = self.changed.wait_while(self.lock(), is_open);

@@ -35,7 +35,7 @@ pub struct Ventilator {
     handle: Handle,
 }
 
-/// What a job allows its tasks, and whether it goes on with an earlier one.
+/// Limits of a job's tasks, and whether the job resumes an earlier one.
 #[derive(Clone, Debug)]
 pub struct JobOptions {
     name: String,
@@ -74,7 +74,7 @@ impl JobOptions {
         self
     }
 
-    /// Try a failed task again so many times, each time after a longer while.
+    /// Sets the number of retries of a failed task, each after a longer wait.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.policy.retries = retries;
@@ -88,7 +88,8 @@ impl JobOptions {
         self
     }
 
-    /// Give a task up (`lost`) when so many workers died while they may have run it; by default 3.
+    /// Sets the number of lost workers after which a task is `lost` that they may have run; by default
+    /// 3.
     #[must_use]
     pub fn max_losses(mut self, losses: u32) -> Self {
         self.policy.losses_max = losses.max(1);
@@ -166,14 +167,14 @@ impl Ventilator {
         Ok(self)
     }
 
-    /// What the job allows its tasks.
+    /// Sets the limits of the job's tasks.
     #[must_use]
     pub fn options(mut self, options: JobOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Give up when the sink cannot be reached for so long; by default never.
+    /// Sets the time after which an unreachable sink is given up; by default never.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
@@ -189,7 +190,7 @@ impl Ventilator {
         self
     }
 
-    /// What stops it, from another thread.
+    /// Returns the handle that stops the ventilator, from another thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()

@@ -97,7 +97,7 @@ impl Worker {
         self
     }
 
-    /// Give up when a peer cannot be reached for so long; by default never.
+    /// Sets the time after which an unreachable peer is given up; by default never.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
@@ -122,7 +122,7 @@ impl Worker {
         self
     }
 
-    /// What stops it, from another thread or from a closure.
+    /// Returns the handle that stops the worker, from another thread or from a closure.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
