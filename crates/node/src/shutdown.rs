@@ -1,4 +1,5 @@
-//! Signals, and whoever embeds a role, ask it to stop, or to say how things stand.
+//! Requests to stop, or to print the state of the job, by signals and by programs that embed a
+//! role.
 //!
 //! A signal that was ignored when the process started stays ignored, and commands inherit that:
 //! `nohup` and the background jobs of scripts mean it so.
@@ -21,7 +22,7 @@ pub const RELAY: Signo = Signo::USR2;
 /// do: under `nohup` it is ignored.
 pub const LEAVE: Signo = Signo::ALARM;
 
-/// Asks a program to stop, and how urgently.
+/// Request to stop, by urgency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Asked {
     /// The first time: finish what is under way.
@@ -32,7 +33,7 @@ pub enum Asked {
     Quit,
 }
 
-/// Asks from within what signals ask from without: for programs that embed a role.
+/// Makes the requests that signals make, from within: for programs that embed a role.
 #[derive(Clone, Debug, Default)]
 pub struct StopHandle(Arc<watch::Sender<Option<Asked>>>);
 
@@ -42,11 +43,11 @@ pub struct Shutdown {
     signals: Option<Signals>,
     looks: Looks,
     handle: watch::Receiver<Option<Asked>>,
-    /// What was asked last.
+    /// Request that was made last.
     asked: Option<Asked>,
 }
 
-/// Hears when somebody wants to know how things stand, by SIGUSR1.
+/// Waits for requests to print the state of the job, by SIGUSR1.
 #[derive(Debug)]
 pub struct Looks(Option<Signal>);
 
@@ -56,7 +57,7 @@ struct Signals {
     interrupt: Option<Signal>,
     terminate: Option<Signal>,
     hangup: Option<Signal>,
-    /// Only if there is a parent.
+    /// Set only if there is a parent.
     relayed: Option<Signal>,
     leave: Option<Signal>,
     last: Option<Instant>,
@@ -172,20 +173,20 @@ impl Shutdown {
         Ok(Self { signals, looks: Looks(ignored.take(Signo::USR1)?), ..self })
     }
 
-    /// Those who want to know how things stand, for whoever can say so. Heard by nobody, they do
-    /// no harm.
+    /// Returns the requests to print the state of the job, for the part of the program that can
+    /// print it.
     pub fn take_looks(&mut self) -> Looks {
         std::mem::replace(&mut self.looks, Looks(None))
     }
 
-    /// For whoever is about to wait without listening to this: dropped, what is returned has the next
-    /// signal that asks to stop at once call this, on a thread of its own.
+    /// Prepares for a wait without listening to requests: until the returned value is dropped, the
+    /// next signal that asks to stop at once calls a function, on a thread of its own.
     #[must_use]
     pub fn when_asked_again(&self, call: fn()) -> impl Drop + use<> {
         AskedAgain(self.signals.is_some().then_some(call))
     }
 
-    /// Waits until it is asked for more than before. Cancel-safe.
+    /// Waits for a more urgent request than before. Cancel-safe.
     pub async fn asked(&mut self) -> Asked {
         let asked = tokio::select! {
             is_at_once = signalled(&mut self.signals) => match self.asked {
@@ -209,7 +210,7 @@ async fn signalled(signals: &mut Option<Signals>) -> bool {
     }
 }
 
-/// Waits until the handle asks for more than this.
+/// Waits until the handle makes a more urgent request than this.
 async fn handled(handle: &mut watch::Receiver<Option<Asked>>, before: Option<Asked>) -> Asked {
     match handle.wait_for(|asked| *asked > before).await.map(|asked| *asked) {
         Ok(Some(asked)) => asked,
