@@ -296,8 +296,9 @@ impl Disk {
         self.hashes.get(&seq).copied().or_else(spooled)
     }
 
-    /// What is wrong with the output, now that the job is over?
-    pub(crate) fn judge(&self) -> Option<String> {
+    /// What is wrong with the output, now that the job is over? A sink that died at the end, and is not told
+    /// of the job again, has not tidied up.
+    pub(crate) fn judge(&self, is_tidy: bool) -> Option<String> {
         let mut wanted = Vec::new();
         let records = self.written.iter().flat_map(Records::iter);
         records.for_each(|record| self.format.encode(record, &mut wanted));
@@ -308,7 +309,8 @@ impl Disk {
         if journal.is_empty() {
             return Some("there is no journal".to_owned());
         }
-        if !self.spooled.is_empty() || !self.files.borrow().segments.is_empty() {
+        let has_rest = !self.spooled.is_empty() || !self.files.borrow().segments.is_empty();
+        if is_tidy && has_rest {
             return Some("something is left in the spool".to_owned());
         }
         match recover(&journal[..], Some(&output[..]), None::<&[u8]>) {

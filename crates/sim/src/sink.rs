@@ -311,7 +311,7 @@ impl World {
 
     /// What is wrong with the output, now that the job is over?
     pub(crate) fn judge_output(&self) -> Option<String> {
-        self.sink.disk.judge()
+        self.sink.disk.judge(self.sink.has_left)
     }
 
     pub(crate) fn handle_output_opened(&mut self) {
