@@ -252,6 +252,9 @@ struct Writing {
     counts: Counts,
 }
 
+/// Bytes up to which lists of records that wait are put together.
+const WAITING_LIST_BYTES_MAX: u64 = 64 << 10;
+
 #[derive(Debug, Default)]
 struct PendingReceipt {
     received: Vec<Received>,
@@ -1046,12 +1049,32 @@ impl Job {
     }
 
     /// Keeps records until their turn comes.
-    fn wait(&mut self, mut records: Records, writing: Writing) {
-        let Some(first) = records.results.first().map(|result| result.seq) else { return };
-        // Lists that are kept for long take no more room than is counted: the shortest had room for
-        // four results.
-        records.results.shrink_to_fit();
+    fn wait(&mut self, mut records: Records, mut writing: Writing) {
+        let Some(mut first) = records.results.first().map(|result| result.seq) else { return };
         self.waiting_bytes += writing.held_bytes;
+        // The shortest had room for four results.
+        records.results.shrink_to_fit();
+        // A list takes several hundred bytes that nobody counts: results that come one by one are put
+        // together where they are neighbours.
+        let before = self.waiting.range(..first).next_back();
+        if let Some((&start, (list, earlier))) = before
+            && list.is_followed_by(&records)
+            && earlier.held_bytes + writing.held_bytes <= WAITING_LIST_BYTES_MAX
+            && let Some((mut list, mut earlier)) = self.waiting.remove(&start)
+        {
+            list.results.append(&mut records.results);
+            earlier.add(&writing);
+            (first, records, writing) = (start, list, earlier);
+        }
+        let end = records.results.last().map_or(first, |result| result.seq.next());
+        if let Some((list, later)) = self.waiting.get(&end)
+            && records.is_followed_by(list)
+            && writing.held_bytes + later.held_bytes <= WAITING_LIST_BYTES_MAX
+            && let Some((mut list, later)) = self.waiting.remove(&end)
+        {
+            records.results.append(&mut list.results);
+            writing.add(&later);
+        }
         self.waiting.insert(first, (records, writing));
     }
 
@@ -1083,6 +1106,13 @@ impl Job {
 }
 
 impl Writing {
+    /// Adds what remains to be known of the records after these.
+    fn add(&mut self, later: &Self) {
+        later.seqs.as_slice().iter().for_each(|range| self.seqs.push_range(*range));
+        self.held_bytes += later.held_bytes;
+        self.counts.add_all(&later.counts);
+    }
+
     /// Notes that the records are stored: they survive this process.
     fn note_stored(
         &self,
@@ -1111,6 +1141,14 @@ impl Records {
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
         let Self { worker, stage, results } = self;
         results.iter().map(|result| Record { worker, stage, result })
+    }
+
+    /// Returns whether these records could follow ours in the same list.
+    fn is_followed_by(&self, later: &Self) -> bool {
+        let (ours, theirs) = (self.results.last(), later.results.first());
+        ours.zip(theirs).is_some_and(|(last, first)| last.seq.next() == first.seq)
+            && self.worker == later.worker
+            && self.stage == later.stage
     }
 }
 
