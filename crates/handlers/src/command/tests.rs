@@ -434,10 +434,11 @@ fn silent_daemons_hold_nothing_up() {
 fn termination_sequence_is_kept_to() {
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("pid");
-    let script = "trap 'echo int' INT; trap 'echo usr1' USR1; trap 'echo term; exit 9' TERM;
+    // None that is ignored where these tests are run in the background, as INT is: that stays ignored.
+    let script = "trap 'echo usr2' USR2; trap 'echo usr1' USR1; trap 'echo term; exit 9' TERM;
                   echo $$ > $1; while :; do sleep 0.01; done 2>&-";
     let template = Template::parse(["sh", "-c", script, "sh", "{}"], Input::Argument).unwrap();
-    let term_seq = "INT,100,USR1,100,TERM,60000".parse().unwrap();
+    let term_seq = "USR2,100,USR1,100,TERM,60000".parse().unwrap();
     let options = CommandOptions { term_seq, ..CommandOptions::default() };
     let handler = CommandHandler::new(template, options);
     let stop = StopSignal::new().unwrap();
@@ -450,6 +451,6 @@ fn termination_sequence_is_kept_to() {
         stop.raise();
         running.join().unwrap()
     });
-    assert_eq!(outcome.output, "int\nusr1\nterm\n");
+    assert_eq!(outcome.output, "usr2\nusr1\nterm\n");
     assert_eq!((outcome.exit, outcome.error.as_str()), (Exit::Code(9), "stopped"));
 }

@@ -255,6 +255,9 @@ struct Writing {
 /// Bytes up to which lists of records that wait are put together.
 const WAITING_LIST_BYTES_MAX: u64 = 64 << 10;
 
+/// Records in a list that is short: what a list takes for itself matters beside them.
+const SHORT_LIST_RECORDS: usize = 4;
+
 #[derive(Debug, Default)]
 struct PendingReceipt {
     received: Vec<Received>,
@@ -1052,6 +1055,10 @@ impl Job {
     fn wait(&mut self, mut records: Records, mut writing: Writing) {
         let Some(mut first) = records.results.first().map(|result| result.seq) else { return };
         self.waiting_bytes += writing.held_bytes;
+        if records.results.len() > SHORT_LIST_RECORDS {
+            self.waiting.insert(first, (records, writing));
+            return;
+        }
         // The shortest had room for four results.
         records.results.shrink_to_fit();
         // A list takes several hundred bytes that nobody counts: results that come one by one are put
