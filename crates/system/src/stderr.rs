@@ -35,7 +35,7 @@ pub fn write(lines: Vec<u8>) {
 }
 
 /// Queues text of other processes, after waiting until little else is queued: but no longer than
-/// [`STUCK_MAX`] for a reader that does not read.
+/// 2 s for a reader that does not read.
 pub fn pass_on(text: Vec<u8>) {
     shared().wait_for_room();
     shared().push(text, Kind::Lines);

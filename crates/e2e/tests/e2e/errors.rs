@@ -93,8 +93,8 @@ fn a_command_that_does_not_exist_or_cannot_run() {
     for start in starts {
         check(start(&scene).words("-- no-such-command {}"), COMMAND, &["no-such-command"]);
         check(start(&scene).arg("--").arg(&script), COMMAND, &["script", "not executable"]);
-        check(start(&scene), USAGE, &["nothing to do"]);
-        check(start(&scene).arg("--"), USAGE, &["nothing to do"]);
+        check(start(&scene), USAGE, &["no handler"]);
+        check(start(&scene).arg("--"), USAGE, &["no handler"]);
     }
     scene.assert_nothing_left();
 }
