@@ -8,7 +8,8 @@ WORKDIR /src
 COPY . .
 RUN echo '//! Stands in.' > /lib.rs && echo '//! Stands in.\nfn main() {}' > /main.rs \
     && find crates -type f ! -name Cargo.toml ! -name main.rs ! -path '*/src/lib.rs' \
-        ! -path '*/src/bin/*.rs' ! -path '*/benches/*.rs' ! -name build.rs -delete \
+        ! -path '*/src/bin/*.rs' ! -path '*/benches/*.rs' ! -path '*/tests/*.rs' \
+        ! -name build.rs -delete \
     && find crates -type f -name '*.rs' ! -name lib.rs -exec cp /main.rs {} \; \
     && find crates -type f -name lib.rs -exec cp /lib.rs {} \; \
     && find crates -type d -empty -delete
