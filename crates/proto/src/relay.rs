@@ -222,6 +222,11 @@ impl Relay {
                         again,
                         ..Opened::default()
                     });
+                    // The ventilator may have said how the job ends before it was open here, and left.
+                    self.is_done |= upstream.is_done();
+                    if let Some((total, end)) = upstream.close() {
+                        self.downstream.handle_total(total, end);
+                    }
                 }
                 StageReport::Opened(hello) => {
                     upstream.handle_stored(&hello.stored);

@@ -119,6 +119,17 @@ pub struct CollectorSnapshot {
     pub workers: u64,
 }
 
+/// Job whose output is not ready yet.
+#[derive(Debug)]
+struct Unopened {
+    opening: Opening,
+    /// The output was asked for.
+    is_asked_for: bool,
+    /// What the ventilator said of the end already. One that has nobody else to tell leaves then.
+    close: Option<(u64, InputEnd)>,
+    is_done: bool,
+}
+
 /// The sink's state machine.
 #[derive(Debug)]
 pub struct Collector {
@@ -127,7 +138,7 @@ pub struct Collector {
     spool: Option<SpoolLimits>,
     job: Option<Job>,
     /// Job that the ventilator wants to open, until the output is ready for it.
-    opening: Option<(Opening, bool)>,
+    opening: Option<Unopened>,
     /// Job that the ventilator asked for last.
     asked: Option<JobId>,
     inputs: VecDeque<Inputs>,
@@ -361,6 +372,8 @@ impl Collector {
                     if current.flushed && current.is_all_stored() {
                         self.send(ToVentilator::Complete { job });
                     }
+                } else if let Some(unopened) = self.unopened_mut(job) {
+                    unopened.close = Some((total, end));
                 }
             }
             ToSink::GiveUp { job, seq, attempt, task_hash, status, error } => {
@@ -375,6 +388,8 @@ impl Collector {
             ToSink::JobDone { job } => {
                 if let Some(current) = self.job_mut(job) {
                     current.done = true;
+                } else if let Some(unopened) = self.unopened_mut(job) {
+                    unopened.is_done = true;
                 }
             }
             ToSink::Forwarded { job, stage, worker, results } => {
@@ -388,8 +403,12 @@ impl Collector {
     /// Notes that the output is ready for the job that [`poll_open`](Self::poll_open) returned,
     /// with the records that it has from before.
     pub fn handle_opened(&mut self, opened: Opened) {
-        let Some((opening, _)) = self.opening.take() else { return };
+        let Some(Unopened { opening, close, is_done, .. }) = self.opening.take() else { return };
         let mut job = Job::new(opened.job, opening.name, &opening.stage);
+        if opened.job == opening.job {
+            (job.total, job.end) = close.unzip();
+            job.done = is_done;
+        }
         job.taken = opened.stored.clone();
         job.given = opened.stored.clone();
         for range in opened.spooled.to_ranges().as_slice() {
@@ -407,7 +426,7 @@ impl Collector {
 
     /// Notes that the output cannot take the job that [`poll_open`](Self::poll_open) returned.
     pub fn handle_open_refused(&mut self, reason: String) {
-        if let Some((opening, _)) = self.opening.take() {
+        if let Some(Unopened { opening, .. }) = self.opening.take() {
             self.send(ToVentilator::Refused { job: opening.job, reason });
         }
     }
@@ -567,8 +586,9 @@ impl Collector {
     /// Returns a job for which the output is to be made ready. Call it after each message: the next
     /// message belongs to the job already.
     pub fn poll_open(&mut self) -> Option<Opening> {
-        let (opening, is_asked_for) = self.opening.as_mut()?;
-        (!std::mem::replace(is_asked_for, true)).then(|| opening.clone())
+        let unopened = self.opening.as_mut()?;
+        let is_asked_for = std::mem::replace(&mut unopened.is_asked_for, true);
+        (!is_asked_for).then(|| unopened.opening.clone())
     }
 
     /// Returns the next tasks whose hashes are to be compared with those of the stored records. The
@@ -696,6 +716,11 @@ impl Collector {
         self.job.as_ref().and_then(|job| job.end)
     }
 
+    /// Returns the number of tasks and the reason for it, once the ventilator has said so.
+    pub(crate) fn close(&self) -> Option<(u64, InputEnd)> {
+        self.job.as_ref().and_then(|job| job.total.zip(job.end))
+    }
+
     /// Returns whether the ventilator knows that everything is stored.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -720,6 +745,10 @@ impl Collector {
 
     fn job_mut(&mut self, id: JobId) -> Option<&mut Job> {
         self.job.as_mut().filter(|job| job.id == id)
+    }
+
+    fn unopened_mut(&mut self, id: JobId) -> Option<&mut Unopened> {
+        self.opening.as_mut().filter(|unopened| unopened.opening.job == id)
     }
 
     fn send(&mut self, message: ToVentilator) {
@@ -791,12 +820,16 @@ impl Collector {
             }
             // The ventilator asks again every second until the output is ready.
             (None, _) => {
-                let is_other = |(old, _): &mut (Opening, bool)| old.job != opening.job;
                 if self.downstream.is_some() {
                     // The ventilator that asked for another job is gone.
-                    self.opening.take_if(is_other);
+                    self.opening.take_if(|unopened| unopened.opening.job != opening.job);
                 }
-                self.opening.get_or_insert((opening, false));
+                self.opening.get_or_insert(Unopened {
+                    opening,
+                    is_asked_for: false,
+                    close: None,
+                    is_done: false,
+                });
                 return;
             }
         };

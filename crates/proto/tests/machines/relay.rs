@@ -330,6 +330,37 @@ fn a_relay_that_has_everything_leaves_one_that_knows_no_job_or_was_given_up() {
     assert!(!farewell.handle_ventilator_given_up(&Stages::new(Order::Seq).relay));
 }
 
+// Fails if `JobClose` or `JobDone` of a job that is not open yet is dropped: the relay waits for ever.
+#[test]
+fn an_end_that_is_heard_before_the_sink_is_there_is_known_once_it_is() {
+    let mut stages = everything_stored_without_a_ventilator();
+    let mut relay = relay(3000);
+    relay.upstream_mut().handle_ventilator_connected();
+    let name = "a job".to_owned();
+    let opening = ToSink::JobOpen {
+        job: JOB,
+        name,
+        start: tradewind_proto::message::Start::New,
+        stage: "first".to_owned(),
+        is_untouched: false,
+    };
+    relay.handle_from_upstream(opening.clone());
+    relay.handle_from_upstream(ToSink::JobClose { job: JOB, total: 1, end: InputEnd::Whole });
+    relay.handle_from_upstream(ToSink::JobDone { job: JOB });
+    relay.handle_from_upstream(opening);
+    relay.upstream_mut().handle_ventilator_disconnected();
+
+    stages.relay = relay;
+    stages.relay.downstream_mut().handle_sink_connected();
+    stages.relay.downstream_mut().handle_receipts_connected(stages.now);
+    stages.sink.handle_ventilator_connected();
+    stages.settle();
+    assert_eq!(stages.relay.downstream().ended(), Some(&Ended::Complete));
+    assert!(stages.sink.is_done());
+    let exit = RelayFarewell::default().exit(stages.now, &stages.relay);
+    assert_eq!(exit, Some(RelayExit::Ended));
+}
+
 #[test]
 fn a_relay_that_knows_no_job_says_that_it_is_there_and_nothing_else() {
     let mut relay = relay(2000);
