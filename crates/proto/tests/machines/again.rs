@@ -7,7 +7,7 @@ use tradewind_proto::message::{
 };
 use tradewind_proto::{Attempt, JobId, Payload, Seq, SeqSet, SessionId, TaskHash, Time};
 
-use crate::ring::config;
+use tradewind_testkit::config;
 
 const JOB: JobId = JobId(7);
 

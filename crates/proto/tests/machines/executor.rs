@@ -10,7 +10,7 @@ use tradewind_proto::message::{
 };
 use tradewind_proto::{Attempt, CallId, Payload, Seq, SeqRanges, SessionId, Slot, Time};
 
-use crate::ring::{JOB, Ring};
+use tradewind_testkit::{JOB, Ring};
 
 /// Runs task 0 in its only slot; 1, 2 and 3 wait.
 fn worker() -> Executor {

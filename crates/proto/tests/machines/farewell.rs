@@ -18,7 +18,7 @@ use tradewind_proto::{
     Attempt, CallId, JobId, Payload, Seq, SeqRanges, SeqSet, SessionId, Slot, Time,
 };
 
-use crate::ring::{JOB, Ring};
+use tradewind_testkit::{JOB, Ring};
 
 const TICK: Duration = Duration::from_millis(1);
 

@@ -4,7 +4,7 @@ use tradewind_proto::Payload;
 use tradewind_proto::collector::Order;
 use tradewind_proto::message::{Exit, InputEnd, Outcome, Status};
 
-use crate::ring::Ring;
+use tradewind_testkit::Ring;
 
 fn ok() -> Outcome {
     Outcome::ok(Payload::from(b"fine"))

@@ -7,7 +7,7 @@ use tradewind_proto::limits::ELSEWHERE_WAIT_MAX;
 use tradewind_proto::message::{Exit, News, Outcome, Status, ToVentilator};
 use tradewind_proto::{Seq, SessionId};
 
-use crate::ring::{JOB, Ring};
+use tradewind_testkit::{JOB, Ring};
 
 const SECOND: u64 = 1_000_000;
 
@@ -20,7 +20,7 @@ fn failed() -> Outcome {
 }
 
 fn notices(ring: &mut Ring) -> Vec<Notice> {
-    std::iter::from_fn(|| ring.dispatcher.poll_notice()).collect()
+    ring.notices.drain(..).collect()
 }
 
 fn not_ok(ring: &Ring) -> usize {

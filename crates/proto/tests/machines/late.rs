@@ -6,8 +6,8 @@ use tradewind_proto::collector::Order;
 use tradewind_proto::message::{Failure, News, Status, ToVentilator};
 use tradewind_proto::{Attempt, CallId, LaneId, Seq, SeqRanges, SessionId};
 
-use crate::ring::{JOB, Ring};
 use crate::{failed, ok};
+use tradewind_testkit::{JOB, Ring};
 
 const SECOND: u64 = 1_000_000;
 

@@ -9,7 +9,6 @@ mod hosts;
 mod late;
 mod relay;
 mod resume;
-mod ring;
 mod shortage;
 mod spool;
 mod straggler;
@@ -30,7 +29,7 @@ use tradewind_proto::message::{
 };
 use tradewind_proto::{Attempt, CallId, LaneId, Seq, SessionId, Time};
 
-use crate::ring::{JOB, Ring};
+use tradewind_testkit::{JOB, Ring};
 
 fn ok(output: &'static str) -> Outcome {
     Outcome::ok(Payload::from(output.as_bytes()))
@@ -300,7 +299,7 @@ fn a_silent_worker_is_lost_but_not_while_the_sink_is_silent_too() {
     }
     assert_eq!(ring.dispatcher.snapshot().workers.len(), 0);
     let silent = Notice::Silent { worker: "w1".to_owned(), seconds: 10, out: 1 };
-    assert_eq!(ring.dispatcher.poll_notice(), Some(silent), "people are told why");
+    assert_eq!(ring.notices.pop_front(), Some(silent), "people are told why");
     drop(worker);
 }
 
@@ -536,7 +535,7 @@ fn why_a_worker_leaves_is_said_once_unless_it_was_told_to() {
     let mut drains = |id, reason: &str| {
         let news = News::Draining { reason: reason.to_owned() };
         ring.say(ToVentilator::Relay { session: SessionId(id), news });
-        ring.dispatcher.poll_notice().map(|notice| notice.to_string())
+        ring.notices.pop_front().map(|notice| notice.to_string())
     };
     assert_eq!(drains(1, "no threads left").as_deref(), Some("worker w1 leaves: no threads left"));
     assert_eq!(drains(1, "no threads left"), None);

@@ -16,7 +16,7 @@ use tradewind_proto::message::{
 use tradewind_proto::relay::{Relay, RelayConfig};
 use tradewind_proto::{Attempt, JobId, LaneId, Payload, Seq, SeqSet, SessionId, TaskHash, Time};
 
-use crate::ring::{JOB, config};
+use tradewind_testkit::{JOB, config};
 
 const TICK: Duration = Duration::from_millis(1);
 

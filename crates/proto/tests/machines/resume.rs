@@ -7,7 +7,7 @@ use tradewind_proto::limits::ROLL_CALL_GRACE;
 use tradewind_proto::message::{Start, Status};
 
 use crate::ok;
-use crate::ring::Ring;
+use tradewind_testkit::Ring;
 
 const TASKS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 

@@ -8,7 +8,7 @@ use tradewind_proto::limits::{SHORTAGE_PAUSE_MAX, SHORTAGE_PAUSE_MIN};
 use tradewind_proto::message::{Layout, News, Outcome, Task, ToSink, ToVentilator, ToWorker};
 use tradewind_proto::{Attempt, CallId, Payload, Seq, SessionId, Slot, Time};
 
-use crate::ring::{JOB, Ring};
+use tradewind_testkit::{JOB, Ring};
 
 /// A worker with so many slots and tasks, and the starts of the first ones.
 fn worker(slots: u32, tasks: u64) -> (Executor, Vec<Start>) {

@@ -6,7 +6,7 @@ use tradewind_proto::collector::Order;
 use tradewind_proto::limits::{ROLL_CALL_GRACE, UNSETTLED_TASKS_MAX};
 use tradewind_proto::message::{News, Outcome, Start, Status, ToVentilator};
 
-use crate::ring::Ring;
+use tradewind_testkit::Ring;
 
 /// Tasks that memory may be used for, beside a straggler.
 const ENTRIES_MAX: u64 = UNSETTLED_TASKS_MAX;

@@ -8,7 +8,7 @@ use tradewind_proto::limits::{
 use tradewind_proto::message::{Failure, News, Outcome, Status, ToVentilator};
 use tradewind_proto::{Attempt, LaneId, Payload, Seq, SeqRanges, SessionId};
 
-use crate::ring::{JOB, Ring};
+use tradewind_testkit::{JOB, Ring};
 
 const SECOND: u64 = 1_000_000;
 
@@ -151,7 +151,7 @@ fn the_only_worker_that_is_kept_for_a_suspect_still_does_what_the_output_waits_f
     ring.kill(1);
     // Tasks 0 and 1 are suspects, and the sink says that it is full.
     let full = ToVentilator::Receipt {
-        job: crate::ring::JOB,
+        job: tradewind_testkit::JOB,
         received: Default::default(),
         stored: Default::default(),
         retry: Default::default(),
@@ -334,7 +334,7 @@ fn a_worker_that_does_not_hear_what_it_is_given_is_left_without_blame() {
         ring.pass(SECOND);
     }
     assert_eq!(seqs(&ring, 2), [0]);
-    let notices: Vec<Notice> = std::iter::from_fn(|| ring.dispatcher.poll_notice()).collect();
+    let notices: Vec<Notice> = ring.notices.drain(..).collect();
     assert_eq!(notices, [Notice::Deaf { worker: "w1".to_owned(), out: 1 }]);
     ring.finish_all();
     assert_eq!(lost(&ring), []);
@@ -352,6 +352,6 @@ fn old_heartbeats_that_come_all_at_once_say_nothing() {
         ring.say(ToVentilator::Relay { session: SessionId(1), news: beat });
         ring.now = tradewind_proto::Time(ring.now.0 + SECOND / 50);
     }
-    assert_eq!(ring.dispatcher.poll_notice(), None);
+    assert_eq!(ring.notices.pop_front(), None);
     assert_eq!(ring.dispatcher.snapshot().workers.len(), 1);
 }

@@ -14,7 +14,7 @@ use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{Card, Outcome, Report, Role, ToSink, ToVentilator, ToWorker};
 use tradewind_proto::{LaneId, Payload, SeqSet, SessionId, Slot, Time};
 
-use crate::ring::{JOB, config};
+use tradewind_testkit::{JOB, config};
 
 /// A job, and who is there to do it.
 #[derive(Clone)]
