@@ -16,16 +16,14 @@ pub const EVENTS_MAX: usize = 256;
 
 /// Role, as its loop sees it.
 pub trait Role {
-    /// Event of the role's connections and threads.
+    /// Event of the role's connections, threads and input.
     type Event;
-    /// Result of the role's reading.
-    type Read;
 
-    /// Waits for more to read; for ever if there is none, or no room for it. Cancel-safe.
-    fn read(&mut self) -> impl Future<Output = Self::Read>;
-
-    /// Handles a result of reading.
-    fn handle_read(&mut self, read: Self::Read);
+    /// Waits for the next event of the input; for ever if there is none, or no room for it.
+    /// Cancel-safe.
+    fn read(&mut self) -> impl Future<Output = Self::Event> {
+        std::future::pending()
+    }
 
     /// Handles an event.
     ///
@@ -65,9 +63,9 @@ pub enum Driven {
 }
 
 /// Next event of a loop.
-enum Next<R> {
+enum Next<E> {
     Events,
-    Read(R),
+    Read(E),
     Due,
     Asked(Asked),
     Show,
@@ -91,7 +89,7 @@ pub async fn drive<R: Role>(
         let due = role.poll_timeout();
         let next = tokio::select! {
             _ = events.recv_many(&mut batch, EVENTS_MAX) => Next::Events,
-            read = role.read() => Next::Read(read),
+            event = role.read() => Next::Read(event),
             () = tokio::time::sleep_until(due.into()) => Next::Due,
             asked = shutdown.asked() => Next::Asked(asked),
             _ = show.tick(), if !progress.is_off() => Next::Show,
@@ -99,7 +97,7 @@ pub async fn drive<R: Role>(
         };
         match next {
             Next::Events => batch.drain(..).try_for_each(|event| role.handle_event(event))?,
-            Next::Read(read) => role.handle_read(read),
+            Next::Read(event) => role.handle_event(event)?,
             Next::Due => {}
             Next::Asked(asked) => {
                 progress.clear();

@@ -174,13 +174,6 @@ impl Node {
 
 impl drive::Role for Node {
     type Event = Event;
-    type Read = ();
-
-    async fn read(&mut self) {
-        std::future::pending::<()>().await;
-    }
-
-    fn handle_read(&mut self, (): ()) {}
 
     fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
         let now = self.clock.now();

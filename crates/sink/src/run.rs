@@ -489,13 +489,6 @@ impl<S: Store> Sink<S> {
 
 impl<S: Store> drive::Role for Sink<S> {
     type Event = Event;
-    type Read = ();
-
-    async fn read(&mut self) {
-        std::future::pending::<()>().await;
-    }
-
-    fn handle_read(&mut self, (): ()) {}
 
     fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
         let event = match event {

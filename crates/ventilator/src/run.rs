@@ -68,6 +68,19 @@ pub struct Ending {
 
 type Read = Result<Option<Chunk>, InputError>;
 
+/// Event of the ventilator.
+enum Event {
+    Link(DownstreamEvent),
+    /// A chunk of the input, its end, or the end of the thread that reads it.
+    Read(Option<Read>),
+}
+
+impl From<DownstreamEvent> for Event {
+    fn from(event: DownstreamEvent) -> Self {
+        Self::Link(event)
+    }
+}
+
 /// Runs the job whose tasks the source gives, to its end. The source is read on a thread of its own,
 /// no further than there is room.
 ///
@@ -101,7 +114,7 @@ pub async fn run(
         "the ventilator is up"
     );
 
-    let (events_in, mut events) = mpsc::channel::<DownstreamEvent>(EVENTS_MAX);
+    let (events_in, mut events) = mpsc::channel::<Event>(EVENTS_MAX);
     Downstream::serve(tasks, receipts, sink, settings.connect_timeout, &events_in);
     drop(events_in);
 
@@ -154,6 +167,32 @@ impl Ventilator {
             measured: settings.measured.clone(),
             input_tasks: None,
         }
+    }
+
+    fn handle_read(&mut self, read: Option<Read>) {
+        match read {
+            Some(Ok(Some(chunk))) => {
+                for item in chunk {
+                    match item {
+                        Item::Task(payload) => self.dispatcher.handle_task(payload),
+                        Item::Unfit { reason } => self.dispatcher.handle_unfit_task(reason),
+                        Item::TooLarge { bytes } => self.dispatcher.handle_unfit_task(format!(
+                            "the task has {bytes} bytes, more than the {} that fit into a message; \
+                             see --message-max",
+                            self.task_bytes_max
+                        )),
+                    }
+                }
+                return;
+            }
+            Some(Ok(None)) => {
+                self.dispatcher.handle_input_end();
+                self.input_tasks = Some(self.dispatcher.snapshot().read);
+            }
+            Some(Err(error)) => self.handle_input_failed(error),
+            None => {}
+        }
+        self.chunks = None;
     }
 
     fn handle_input_failed(&mut self, error: InputError) {
@@ -210,44 +249,23 @@ impl Ventilator {
 }
 
 impl drive::Role for Ventilator {
-    type Event = DownstreamEvent;
-    type Read = Option<Read>;
+    type Event = Event;
 
-    /// Waits for input that there is room for.
-    async fn read(&mut self) -> Option<Read> {
+    async fn read(&mut self) -> Event {
         match &mut self.chunks {
-            Some(chunks) if self.dispatcher.input_room() > 0 => chunks.recv().await,
+            Some(chunks) if self.dispatcher.input_room() > 0 => Event::Read(chunks.recv().await),
             _ => std::future::pending().await,
         }
     }
 
-    fn handle_read(&mut self, read: Option<Read>) {
-        match read {
-            Some(Ok(Some(chunk))) => {
-                for item in chunk {
-                    match item {
-                        Item::Task(payload) => self.dispatcher.handle_task(payload),
-                        Item::Unfit { reason } => self.dispatcher.handle_unfit_task(reason),
-                        Item::TooLarge { bytes } => self.dispatcher.handle_unfit_task(format!(
-                            "the task has {bytes} bytes, more than the {} that fit into a message; \
-                             see --message-max",
-                            self.task_bytes_max
-                        )),
-                    }
-                }
-                return;
+    fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
+        let event = match event {
+            Event::Link(event) => event,
+            Event::Read(read) => {
+                self.handle_read(read);
+                return Ok(());
             }
-            Some(Ok(None)) => {
-                self.dispatcher.handle_input_end();
-                self.input_tasks = Some(self.dispatcher.snapshot().read);
-            }
-            Some(Err(error)) => self.handle_input_failed(error),
-            None => {}
-        }
-        self.chunks = None;
-    }
-
-    fn handle_event(&mut self, event: DownstreamEvent) -> Result<(), Fatal> {
+        };
         let now = self.clock.now();
         if let Err(gave_up) = self.links.handle_event(now, &mut self.dispatcher, event)
             && !self.farewell.handle_sink_given_up(&self.dispatcher)
