@@ -61,7 +61,7 @@ pub const LOOPS: [Loop; 15] = [
     known("encode-tasks", loops::encode_tasks, 141.7, 2.00, 64.1),
     known("decode-tasks", loops::decode_tasks, 200.6, 1.00, 56.0),
     known("encode-results", loops::encode_results, 325.7, 2.00, 64.1),
-    known("decode-results", loops::decode_results, 565.8, 1.00, 152.0),
+    known("decode-results", loops::decode_results, 506.8, 1.00, 152.0),
     known("receipts", loops::receipts, 379.9, 14.00, 127.8),
     known("settled", loops::settled, 191.1, 10.00, 63.8),
     known("input", loops::input, 170.1, 0.28, 57.0),
