@@ -1,4 +1,4 @@
-//! Why records cannot be written where the user wants them.
+//! Reasons why records cannot be written where the user wants them.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -10,135 +10,71 @@ use super::{Destination, OutputTarget, SameFile};
 
 const EBADF: i32 = rustix::io::Errno::BADF.raw_os_error();
 
-/// Why records cannot be written where the user wants them.
+/// Reason why records cannot be written where the user wants them.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The directory that it should be in does not exist.
-    #[error("directory {directory:?} of {destination} does not exist")]
-    NoDirectory {
-        /// File or stream that could not be opened.
-        destination: Destination,
-        /// What is missing.
-        directory: PathBuf,
-    },
-    /// It is a directory.
-    #[error("{destination} is a directory")]
-    Directory {
-        /// File or stream that could not be opened.
-        destination: Destination,
-    },
-    /// Permissions forbid it.
-    #[error("no permission to write {destination}")]
-    Denied {
-        /// File or stream that could not be opened.
-        destination: Destination,
-    },
-    /// Something is in it already.
-    #[error("{destination} exists already; give --overwrite to replace it")]
-    Exists {
-        /// File or stream that could not be opened.
-        destination: Destination,
-    },
-    /// Something is in it already, and nothing says of which job.
-    #[error(
-        "{destination} exists already, and has no journal beside it with which to \
-         resume; give --overwrite to replace it"
-    )]
-    NoJournal {
-        /// File or stream that could not be opened.
-        destination: Destination,
-    },
-    /// Two of what is read and written are one file.
+    /// Two of the files that are read and written are one.
     #[error(transparent)]
     Same(#[from] SameFile),
-    /// It is a named pipe that nobody reads.
-    #[error("no process has opened {destination} for reading")]
-    NoReader {
-        /// File or stream that could not be opened.
-        destination: Destination,
-    },
-    /// It was closed before the program began.
-    #[error("{destination} is closed")]
-    Closed {
-        /// File or stream that could not be opened.
-        destination: Destination,
-    },
-    /// Another process writes it.
-    #[error("{destination} is in use by another process")]
-    InUse {
-        /// File or stream that could not be opened.
-        destination: Destination,
-    },
-    /// It has records of an earlier run, which is not to be resumed.
-    #[error(
-        "{destination} exists already: it has {earlier}; --resume continues it, --overwrite \
-         replaces it"
-    )]
-    Earlier {
-        /// File or stream that could not be opened.
-        destination: Destination,
-        /// What is in it.
-        earlier: Earlier,
-    },
-    /// It was changed after the job was complete.
-    #[error(
-        "{destination} was changed after its job was complete, so it cannot be resumed; \
-         --overwrite replaces it"
-    )]
-    Changed {
-        /// What was changed.
-        destination: Destination,
-    },
-    /// It was begun in another way.
-    #[error("{destination} was begun {how}; resume it in the same way")]
-    Begun {
-        /// File or stream that could not be opened.
-        destination: Destination,
-        /// With which flag.
-        how: &'static str,
-    },
-    /// It is not what it was when it was written.
-    #[error("{destination} is damaged: {damage}; --overwrite replaces it")]
-    Damaged {
-        /// What is damaged.
-        destination: Destination,
-        /// In which way.
-        damage: Damage,
-    },
-    /// The records of failed tasks cannot be taken out of it.
+    /// The records of failed tasks cannot be removed.
     #[error("--retry-failed needs {needed}")]
     CannotRetry {
-        /// What the user can do.
+        /// Flags that the user can give instead.
         needed: &'static str,
     },
-    /// It cannot be written anew, without the records of tasks that run again.
-    #[error("cannot rewrite {destination}: {reason}")]
-    Rewrite {
-        /// What was to be written anew.
+    /// Something stands in the way of one destination.
+    #[error("{}", .obstacle.describe(.destination))]
+    At {
+        /// File or stream that cannot be used.
         destination: Destination,
-        /// Error of the operating system.
-        reason: io::Error,
-    },
-    /// It cannot be opened for another reason.
-    #[error("cannot open {destination}: {reason}")]
-    Io {
-        /// File or stream that could not be opened.
-        destination: Destination,
-        /// Error of the operating system.
-        reason: io::Error,
+        /// Reason.
+        obstacle: Obstacle,
     },
 }
 
-/// What an earlier run has left in an output.
+/// Reason why a destination cannot be used.
+#[derive(Debug)]
+pub enum Obstacle {
+    /// Its directory, which is this one, does not exist.
+    NoDirectory(PathBuf),
+    /// It is a directory.
+    Directory,
+    /// Permissions forbid it.
+    Denied,
+    /// It is not empty.
+    Exists,
+    /// It is not empty, and no journal says which job it belongs to.
+    NoJournal,
+    /// It is a named pipe that no process reads.
+    NoReader,
+    /// It was closed before the program began.
+    Closed,
+    /// Another process writes it.
+    InUse,
+    /// It has records of an earlier run, which is not to be resumed.
+    Earlier(Earlier),
+    /// It was changed after its job was complete.
+    Changed,
+    /// It was begun with or without this flag.
+    Begun(&'static str),
+    /// Its contents are not as they were written.
+    Damaged(Damage),
+    /// It cannot be rewritten without the records of tasks that run again.
+    Rewrite(io::Error),
+    /// It cannot be opened for another reason.
+    Io(io::Error),
+}
+
+/// Records of an earlier run in an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Earlier {
-    /// Records in it.
+    /// Number of records.
     pub count: u64,
-    /// Of these, the ones whose task did not do what it should.
+    /// Number of those whose status is neither `ok` nor `skipped`.
     pub not_ok: u64,
-    /// All of its input has records.
+    /// Whether the job is complete: each task of its input has a record.
     pub is_complete: bool,
-    /// What its job is called, if that is not what ours is called.
+    /// Name of its job, if it is not the name of this one.
     pub other: Option<String>,
 }
 
@@ -160,44 +96,83 @@ impl fmt::Display for Earlier {
 }
 
 impl OpenError {
-    pub(super) fn opening(destination: &Destination, reason: io::Error) -> Self {
-        let destination = destination.clone();
-        if let OutputTarget::File(path) = &destination.target
-            && is_unread_pipe(path, &reason)
-        {
-            return Self::NoReader { destination };
-        }
-        if destination.target == OutputTarget::Stdout && reason.raw_os_error() == Some(EBADF) {
-            return Self::Closed { destination };
-        }
-        match reason.kind() {
-            ErrorKind::IsADirectory => Self::Directory { destination },
-            ErrorKind::PermissionDenied => Self::Denied { destination },
-            ErrorKind::NotFound => match missing_directory(&destination.target) {
-                Some(directory) => Self::NoDirectory { destination, directory },
-                None => Self::Io { destination, reason },
-            },
-            _ => Self::Io { destination, reason },
-        }
+    pub(super) fn new(destination: &Destination, obstacle: Obstacle) -> Self {
+        Self::At { destination: destination.clone(), obstacle }
     }
 
-    /// Is it the command line that is at fault, and not the place?
+    /// Creates the error of a destination that the operating system did not open.
+    pub(super) fn opening(destination: &Destination, reason: io::Error) -> Self {
+        Self::new(destination, Obstacle::of_opening(&destination.target, reason))
+    }
+
+    /// Returns whether the command line is wrong, and not the place that it names.
     #[must_use]
     pub fn is_misuse(&self) -> bool {
         matches!(self, Self::Same(_))
     }
 
-    /// Is it a pipe that somebody may still come to read?
+    /// Returns whether the destination is a pipe that a process may yet open for reading.
     #[must_use]
     pub fn is_unread(&self) -> bool {
-        matches!(self, Self::NoReader { .. })
+        matches!(self, Self::At { obstacle: Obstacle::NoReader, .. })
     }
 
-    /// Is there no room where it is to be?
+    /// Returns whether the destination has no room.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let is_full = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-        matches!(self, Self::Io { reason, .. } if is_full(reason.kind()))
+        matches!(self, Self::At { obstacle: Obstacle::Io(error), .. } if is_full(error.kind()))
+    }
+}
+
+impl Obstacle {
+    fn of_opening(target: &OutputTarget, reason: io::Error) -> Self {
+        if let OutputTarget::File(path) = target
+            && is_unread_pipe(path, &reason)
+        {
+            return Self::NoReader;
+        }
+        if *target == OutputTarget::Stdout && reason.raw_os_error() == Some(EBADF) {
+            return Self::Closed;
+        }
+        match reason.kind() {
+            ErrorKind::IsADirectory => Self::Directory,
+            ErrorKind::PermissionDenied => Self::Denied,
+            ErrorKind::NotFound => {
+                missing_directory(target).map_or(Self::Io(reason), Self::NoDirectory)
+            }
+            _ => Self::Io(reason),
+        }
+    }
+
+    fn describe(&self, at: &Destination) -> String {
+        match self {
+            Self::NoDirectory(directory) => {
+                format!("directory {directory:?} of {at} does not exist")
+            }
+            Self::Directory => format!("{at} is a directory"),
+            Self::Denied => format!("no permission to write {at}"),
+            Self::Exists => format!("{at} exists already; give --overwrite to replace it"),
+            Self::NoJournal => format!(
+                "{at} exists already, and has no journal beside it with which to resume; give \
+                 --overwrite to replace it"
+            ),
+            Self::NoReader => format!("no process has opened {at} for reading"),
+            Self::Closed => format!("{at} is closed"),
+            Self::InUse => format!("{at} is in use by another process"),
+            Self::Earlier(earlier) => format!(
+                "{at} exists already: it has {earlier}; --resume continues it, --overwrite \
+                 replaces it"
+            ),
+            Self::Changed => format!(
+                "{at} was changed after its job was complete, so it cannot be resumed; \
+                 --overwrite replaces it"
+            ),
+            Self::Begun(how) => format!("{at} was begun {how}; resume it in the same way"),
+            Self::Damaged(damage) => format!("{at} is damaged: {damage}; --overwrite replaces it"),
+            Self::Rewrite(error) => format!("cannot rewrite {at}: {error}"),
+            Self::Io(error) => format!("cannot open {at}: {error}"),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ mod target;
 mod thread;
 mod writer;
 
-pub use error::{Earlier, OpenError};
+pub use error::{Earlier, Obstacle, OpenError};
 pub use file::OpenFile;
 pub use format::{Extras, Format};
 pub use fsync::Fsync;

@@ -7,6 +7,7 @@ use tradewind_proto::JobId;
 
 use super::plan::{Again, Ready};
 use super::{Prepared, Settings, journal_at, open_file};
+use crate::error::Obstacle;
 use crate::file::OpenFile;
 use crate::journal::{Claim, Entry};
 use crate::recover::{Damage, Recovered, recover_until};
@@ -132,10 +133,11 @@ impl Prepared {
                 (Role::Journal, _) => journal_at(path),
                 _ => self.output.destination().clone(),
             };
-            match damage {
-                Damage::Changed { .. } => OpenError::Changed { destination },
-                damage => OpenError::Damaged { destination, damage },
-            }
+            let obstacle = match damage {
+                Damage::Changed { .. } => Obstacle::Changed,
+                damage => Obstacle::Damaged(damage),
+            };
+            OpenError::new(&destination, obstacle)
         })
     }
 

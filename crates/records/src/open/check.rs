@@ -7,7 +7,7 @@ use std::path::Path;
 use tradewind_proto::collector::Order;
 
 use super::{Prepared, Settings, journal_at};
-use crate::error::Earlier;
+use crate::error::{Earlier, Obstacle};
 use crate::journal::{Claim, Entry, Lines};
 use crate::{Destination, Format, OpenError, OutputTarget, Role, results};
 
@@ -37,7 +37,7 @@ impl Prepared {
         if is_empty || self.claim.is_some() || self.settings.overwrite {
             return Ok(());
         }
-        Err(OpenError::Exists { destination })
+        Err(OpenError::new(&destination, Obstacle::Exists))
     }
 
     /// Is the output gone on with in the way it was begun?
@@ -56,7 +56,7 @@ impl Prepared {
             _ if !claim.joblog && has_joblog => "without a joblog",
             _ => return Ok(()),
         };
-        Err(OpenError::Begun { destination: self.named().clone(), how })
+        Err(OpenError::new(self.named(), Obstacle::Begun(how)))
     }
 
     /// Can the records of tasks that failed be taken out?

@@ -23,6 +23,7 @@ use tradewind_proto::message::Start;
 use self::check::read_earlier;
 use self::plan::Again;
 pub(crate) use self::plan::Plan;
+use crate::error::Obstacle;
 use crate::file::OpenFile;
 use crate::hashes::TaskHashes;
 use crate::journal::{self, Claim, Lines};
@@ -109,11 +110,11 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, OpenError> {
         let is_ours = file.path().is_some();
         let opening = |reason| OpenError::opening(&destination, reason);
         if !file.lock().map_err(opening)? {
-            return Err(OpenError::InUse { destination });
+            return Err(OpenError::new(&destination, Obstacle::InUse));
         }
         let is_empty = !is_ours || file.len().map_err(opening)? == 0;
         if !is_empty && !may_hold_something {
-            return Err(OpenError::NoJournal { destination });
+            return Err(OpenError::new(&destination, Obstacle::NoJournal));
         }
     }
     Ok(prepared)
@@ -158,8 +159,7 @@ impl Prepared {
                 if earlier.is_complete && self.is_empty()? {
                     return Ok(self.begin(journal, opening));
                 }
-                let destination = self.named().clone();
-                return Err(OpenError::Earlier { destination, earlier });
+                return Err(OpenError::new(self.named(), Obstacle::Earlier(earlier)));
             }
         };
         let (plan, mut continued) = Plan::go_on(self, journal, again)?;

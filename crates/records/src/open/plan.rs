@@ -11,6 +11,7 @@ use tradewind_proto::{JobId, SeqSet};
 
 use super::change::{failed, is_cancelled};
 use super::{Continued, Journal, Prepared, Settings};
+use crate::error::Obstacle;
 use crate::file::{OpenFile, sync_directory_of};
 use crate::output::Reorder;
 use crate::recover::Recovered;
@@ -82,7 +83,8 @@ impl Plan {
         prepared.check_flags()?;
         let paths = prepared.paths(&path);
         let destination = prepared.named().clone();
-        prepared.settle(&paths).map_err(|reason| OpenError::Rewrite { destination, reason })?;
+        let rewriting = |error| OpenError::new(&destination, Obstacle::Rewrite(error));
+        prepared.settle(&paths).map_err(rewriting)?;
         let found = prepared.recover(&path, |_| false)?;
         let dropped = found.dropped(again);
         if again == Again::NotOk && !dropped.is_empty() {
