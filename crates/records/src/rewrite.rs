@@ -1,12 +1,12 @@
-//! Writing an output anew: without the records of tasks that run again, or in the order of the
-//! input after these have run.
+//! Rewriting an output: without the records of tasks that run again, or in the order of the input
+//! after these have run.
 //!
-//! Output and joblog are written to new files beside the old ones, whose names say which
-//! generation they are, and then a new journal, whose claim says the same. All are synced. Then
-//! the new journal takes the place of the old one, in one step: that is when it has happened.
-//! [`settle`] gives the new files the names of the old ones, and does so at the next start if we
-//! are killed before. New files of a generation that the journal does not claim are left over from
-//! an attempt that came to nothing.
+//! Output and joblog are written to new files beside the old ones, with the number of their
+//! generation in their names, and then a new journal, with the same number in its claim. All are
+//! synced. Then the new journal replaces the old one by one rename, which is the commit. [`settle`]
+//! gives the new files the names of the old ones, at the next start if the process is killed before.
+//! New files of a generation that the journal does not claim are left over from an attempt that was
+//! not committed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use super::journal::{self, Claim, Entry, Kept, Lines};
 use super::writer::ENTRY_RECORDS_MAX;
 use super::{Fsync, Output, Role, Writer, joblog};
 
-/// Where everything is. All of it is as the journal says, without a torn end.
+/// Paths of the files. All of them are as the journal says, without a torn end.
 #[derive(Debug)]
 pub(super) struct Paths {
     pub(super) output: Option<PathBuf>,
@@ -30,7 +30,8 @@ pub(super) struct Paths {
     pub(super) journal: PathBuf,
 }
 
-/// Records that follow one another in the order of the input, or all if they are not to be in it.
+/// Records that follow one another in the order of the input, or all if they need not be in it. Each
+/// number is a byte of the file at which they begin or end.
 #[derive(Debug)]
 struct Run {
     journal: u64,
@@ -39,12 +40,22 @@ struct Run {
     joblog: u64,
 }
 
-/// Reads a run, record by record.
+/// Journal that is to replace the old one.
+struct NewJournal<'a> {
+    paths: &'a Paths,
+    file: OpenFile,
+    /// Lines that are not written yet.
+    text: Vec<u8>,
+    /// Records of tasks that are to run again.
+    again: Vec<Kept>,
+}
+
+/// Reader of a run, record by record.
 struct Cursor {
     entries: Lines<BufReader<Take<File>>>,
     output: BufReader<File>,
     joblog: Option<BufReader<File>>,
-    /// The records of the entry that is being read, and how many of them are still to be read.
+    /// Records of the entry that is being read, and number of those that are still to be read.
     records: Vec<Kept>,
     left: usize,
     record: Kept,
@@ -52,15 +63,15 @@ struct Cursor {
     joblog_line: Vec<u8>,
 }
 
-/// Of a record in the output, whose it is.
+/// Seq of a record in the output.
 #[derive(Deserialize)]
 struct Line {
     seq: u64,
 }
 
-/// Writes the output and the joblog anew, in their order, without these records, and says which
-/// generation that is; [`settle`] is to follow. The records are JSON lines. What the dropped ones
-/// were stays in the journal until they have records again; if none are dropped, all have.
+/// Rewrites the output and the joblog, in their order, without these records, which are JSON lines.
+/// Returns the generation; [`settle`] is to follow. The hashes of the dropped tasks stay in the
+/// journal until they have records again; if none are dropped, the output is complete.
 pub(super) fn rewrite(paths: &Paths, dropped: &SeqSet) -> io::Result<u64> {
     let is_complete = dropped.is_empty();
     let Some(output) = &paths.output else { return Err(changed("there is no output")) };
@@ -116,70 +127,72 @@ pub(super) fn rewrite(paths: &Paths, dropped: &SeqSet) -> io::Result<u64> {
     Ok(claim.generation)
 }
 
-/// Takes these records out of the journal, and leaves everything else as it is.
-pub(super) fn strike(paths: &Paths, struck: &SeqSet) -> io::Result<()> {
-    let mut lines = Lines::new(BufReader::new(File::open(&paths.journal)?));
-    let claim = next_claim(&mut lines)?;
-    let mut new = OpenFile::create(Role::Journal, &unfinished(&paths.journal))?;
-    let mut text = Vec::new();
-    claim.encode(&mut text);
-    let mut again = Vec::new();
-    while let Some(mut entry) = next_entry(&mut lines)? {
+/// Deletes these records from the journal, and leaves everything else as it is. The tasks are to run
+/// again.
+pub(super) fn delete_from_journal(paths: &Paths, deleted: &SeqSet) -> io::Result<()> {
+    let (mut old, mut new) = NewJournal::create(paths)?;
+    while let Some(mut entry) = next_entry(&mut old)? {
         let mut records = records_of(&entry)?;
         if !entry.is_note() {
-            again.extend(records.iter().filter(|kept| struck.contains(kept.seq)));
-            records.retain(|kept| !struck.contains(kept.seq));
+            new.again.extend(records.iter().filter(|kept| deleted.contains(kept.seq)));
+            records.retain(|kept| !deleted.contains(kept.seq));
             entry.set_records(&records);
         }
         entry.complete = false;
-        entry.encode(&mut text);
-        new.write_all(&text)?;
-        text.clear();
+        new.write(&entry)?;
     }
-    commit_journal(paths, new, text, again)
+    new.commit()
 }
 
-/// Cuts the journal off here; what follows is no longer in the output, and is to run again.
+/// Cuts the journal off at this byte. The tasks of the records after it are to run again.
 pub(super) fn cut_journal(paths: &Paths, end: u64) -> io::Result<()> {
-    let mut lines = Lines::new(BufReader::new(File::open(&paths.journal)?));
-    let claim = next_claim(&mut lines)?;
-    let mut new = OpenFile::create(Role::Journal, &unfinished(&paths.journal))?;
-    let mut text = Vec::new();
-    claim.encode(&mut text);
-    let mut again = Vec::new();
+    let (mut old, mut new) = NewJournal::create(paths)?;
     loop {
-        let is_kept = lines.at() < end;
-        let Some(entry) = next_entry(&mut lines)? else { break };
+        let is_kept = old.at() < end;
+        let Some(entry) = next_entry(&mut old)? else { break };
         if is_kept || entry.spooled {
-            entry.encode(&mut text);
-            new.write_all(&text)?;
-            text.clear();
+            new.write(&entry)?;
         } else {
-            again.extend(records_of(&entry)?);
+            new.again.extend(records_of(&entry)?);
         }
     }
-    commit_journal(paths, new, text, again)
+    new.commit()
 }
 
-/// Puts a new journal into its place, with this at its end and records that are to run again.
-fn commit_journal(
-    paths: &Paths,
-    mut new: OpenFile,
-    mut text: Vec<u8>,
-    mut again: Vec<Kept>,
-) -> io::Result<()> {
-    again.sort_unstable_by_key(|kept| kept.seq);
-    again.dedup_by_key(|kept| kept.seq);
-    for records in again.chunks(ENTRY_RECORDS_MAX) {
-        Entry::again(records).encode(&mut text);
+impl<'a> NewJournal<'a> {
+    /// Creates a journal with the claim of the old one. Returns the entries of the old one too.
+    fn create(paths: &'a Paths) -> io::Result<(Lines<BufReader<File>>, Self)> {
+        let mut old = Lines::new(BufReader::new(File::open(&paths.journal)?));
+        let claim = next_claim(&mut old)?;
+        let file = OpenFile::create(Role::Journal, &unfinished(&paths.journal))?;
+        let mut text = Vec::new();
+        claim.encode(&mut text);
+        Ok((old, Self { paths, file, text, again: Vec::new() }))
     }
-    new.write_all(&text)?;
-    super::Device::sync(&mut new)?;
-    fs::rename(unfinished(&paths.journal), &paths.journal)?;
-    paths.sync_directories()
+
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        entry.encode(&mut self.text);
+        self.file.write_all(&self.text)?;
+        self.text.clear();
+        Ok(())
+    }
+
+    /// Notes the tasks that are to run again, and replaces the old journal.
+    fn commit(self) -> io::Result<()> {
+        let Self { paths, mut file, mut text, mut again } = self;
+        again.sort_unstable_by_key(|kept| kept.seq);
+        again.dedup_by_key(|kept| kept.seq);
+        for records in again.chunks(ENTRY_RECORDS_MAX) {
+            Entry::again(records).encode(&mut text);
+        }
+        file.write_all(&text)?;
+        super::Device::sync(&mut file)?;
+        fs::rename(unfinished(&paths.journal), &paths.journal)?;
+        paths.sync_directories()
+    }
 }
 
-/// Reads which records were taken out before.
+/// Adds the records that were deleted before.
 fn keep_again(lines: &mut Lines<impl BufRead>, again: &mut BTreeMap<Seq, Kept>) -> io::Result<()> {
     next_claim(lines)?;
     while let Some(entry) = next_entry(lines)? {
@@ -190,7 +203,7 @@ fn keep_again(lines: &mut Lines<impl BufRead>, again: &mut BTreeMap<Seq, Kept>) 
     Ok(())
 }
 
-/// What a journal says of the spool.
+/// Returns the notes in a journal about the spool.
 fn spooled_notes(journal: &Path) -> io::Result<Vec<u8>> {
     let mut lines = Lines::new(BufReader::new(File::open(journal)?));
     next_claim(&mut lines)?;
@@ -203,9 +216,8 @@ fn spooled_notes(journal: &Path) -> io::Result<Vec<u8>> {
     Ok(notes)
 }
 
-/// Gives the files of the generation that the journal claims the names they are to have, unless
-/// they have them, and removes what else is left over. The files that have new names come back
-/// locked.
+/// Gives the files of the generation that the journal claims their final names, unless they have
+/// them, and removes files of other generations. Returns the renamed files, locked.
 pub(super) fn settle(paths: &Paths) -> io::Result<Vec<OpenFile>> {
     let generation = read_claim(&paths.journal)?.generation;
     let mut files = Vec::new();
@@ -230,13 +242,13 @@ pub(super) fn settle(paths: &Paths) -> io::Result<Vec<OpenFile>> {
     Ok(files)
 }
 
-/// Are all records in the order of the input, if they are to be?
+/// Returns whether all records are in the order of the input, if they are to be.
 pub(super) fn is_in_order(paths: &Paths) -> io::Result<bool> {
     Ok(runs(paths)?.len() <= 1)
 }
 
 impl Paths {
-    /// Removes what may be left over of this generation, and an unfinished journal.
+    /// Removes files of this generation that are left over, and an unfinished journal.
     pub(super) fn clean(&self, generation: u64) -> io::Result<()> {
         let files = [&self.output, &self.joblog].into_iter().flatten();
         let mut leftovers: Vec<_> = files.map(|path| of_generation(path, generation)).collect();
@@ -268,7 +280,7 @@ fn unfinished(journal: &Path) -> PathBuf {
     name.into()
 }
 
-/// Finds out where the order begins anew: a job that goes on has its own entries.
+/// Returns the runs: each start of a resumed job begins one.
 fn runs(paths: &Paths) -> io::Result<Vec<Run>> {
     let mut lines = Lines::new(BufReader::new(File::open(&paths.journal)?));
     let claim = next_claim(&mut lines)?;
@@ -318,7 +330,7 @@ impl Cursor {
         })
     }
 
-    /// Reads the next record; false if there is none.
+    /// Reads the next record. Returns false if there is none.
     fn advance(&mut self) -> io::Result<bool> {
         while self.left == 0 {
             let Some(entry) = next_entry(&mut self.entries)? else { return Ok(false) };

@@ -88,7 +88,7 @@ impl Prepared {
                 rewrite::rewrite(&paths, &dropped).map_err(rewriting)?;
                 self.settle(&paths).map_err(rewriting)?;
             } else {
-                rewrite::strike(&paths, &dropped).map_err(rewriting)?;
+                rewrite::delete_from_journal(&paths, &dropped).map_err(rewriting)?;
             }
             found = self.recover(path, |_| false).map_err(unread)?;
             self.cut(path, &found)?;
