@@ -5,7 +5,7 @@ use tradewind_proto::collector::Records;
 use tradewind_proto::message::{Exit, Outcome, Reported, Status, TaskResult};
 use tradewind_proto::{Attempt, Payload, Seq, TaskHash};
 
-/// A record like most: `seq` printed `output` and exited with 0.
+/// Returns a record like most: `seq` printed `output` and exited with 0.
 pub(crate) fn record(seq: u64, output: impl AsRef<[u8]>) -> Records {
     let result = TaskResult {
         seq: Seq(seq),
@@ -30,14 +30,14 @@ pub(crate) fn record(seq: u64, output: impl AsRef<[u8]>) -> Records {
     Records { worker: "w1".into(), stage: "".into(), results: vec![result] }
 }
 
-/// The same, but it ended in another way.
+/// Returns a record of a task that ended in another way.
 pub(crate) fn ended(status: Status, exit: Exit, error: &str) -> Records {
     let mut record = record(3, "");
     record.results[0].outcome = Outcome { exit, ..Outcome::error(status, error) };
     record
 }
 
-/// Nobody ever ran it.
+/// Returns the record of a task that no worker ran.
 pub(crate) fn never_ran(status: Status, error: &str) -> Records {
     let result = TaskResult {
         seq: Seq(4),
@@ -53,7 +53,7 @@ pub(crate) fn never_ran(status: Status, error: &str) -> Records {
     Records { worker: "".into(), stage: "".into(), results: vec![result] }
 }
 
-/// The same but for what is changed in it.
+/// Returns a record with changes.
 pub(crate) fn with(mut record: Records, change: impl FnOnce(&mut TaskResult)) -> Records {
     change(&mut record.results[0]);
     record

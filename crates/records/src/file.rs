@@ -1,4 +1,4 @@
-//! Files, pipes and terminals that are written to.
+//! Files, pipes and terminals that are written.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -18,16 +18,16 @@ use super::{Destination, OutputTarget, Role};
 pub struct OpenFile {
     file: File,
     destination: Destination,
-    /// Device and inode, if it is a regular file.
+    /// Device and inode of a regular file.
     identity: Option<Identity>,
-    /// Where it is, if it is a regular file that we opened ourselves: the shell has opened our
-    /// stdout as it was told to, perhaps to append.
+    /// Path of a regular file that this process has opened. `None` for stdout, which the shell has
+    /// opened as it was told to, perhaps to append.
     path: Option<PathBuf>,
 }
 
 type Identity = (u64, u64);
 
-/// Reads a file from a place on, and leaves it alone otherwise.
+/// Reader of a file from a byte on, which does not move the file's own position.
 #[derive(Debug)]
 pub(super) struct ReadAt<'a> {
     file: &'a File,
@@ -35,9 +35,10 @@ pub(super) struct ReadAt<'a> {
 }
 
 impl OpenFile {
-    /// Opens what the user named, and changes nothing but that a missing file is there.
+    /// Opens a destination. Changes nothing, except that a missing file is created.
     ///
-    /// A named pipe that nobody reads is an error ([`is_unread_pipe`]): nobody is waited for here.
+    /// A named pipe without a reader is an error ([`is_unread_pipe`]): opening does not wait for
+    /// one.
     pub(super) fn open(role: Role, target: &OutputTarget) -> io::Result<Self> {
         let destination = Destination { role, target: target.clone() };
         let OutputTarget::File(path) = target else {
@@ -48,14 +49,14 @@ impl OpenFile {
             let identity = identity(&file.metadata()?);
             return Ok(Self { file, destination, identity, path: None });
         };
-        // Whoever opens a pipe to read from it never hears that its reader has gone.
+        // A process that has a pipe open for reading never sees the end of its reader.
         let is_special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
         let file = OpenOptions::new()
             .read(!is_special)
             .write(true)
             .create(true)
             .truncate(false)
-            // Writes wait for room by themselves, where that is wanted.
+            // Writes wait for room by themselves, where that is needed.
             .custom_flags(if is_special { OFlags::NONBLOCK.bits().cast_signed() } else { 0 })
             .open(path)?;
         let identity = identity(&file.metadata()?);
@@ -63,7 +64,7 @@ impl OpenFile {
         Ok(Self { file, destination, identity, path })
     }
 
-    /// Makes an empty file of our own.
+    /// Creates an empty file.
     pub(super) fn create(role: Role, path: &Path) -> io::Result<Self> {
         let mut file = Self::open(role, &OutputTarget::File(path.to_owned()))?;
         file.cut(0)?;
@@ -74,12 +75,13 @@ impl OpenFile {
         &self.destination
     }
 
-    /// Where it is, if it is a regular file that we opened ourselves.
+    /// Returns the path of a regular file that this process has opened.
     pub(super) fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
-    /// Two regular files that are one, whatever their names, or standard output twice.
+    /// Returns whether both are the same regular file, by whatever name, or both are standard
+    /// output.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (self.identity, other.identity) {
             (Some(identity), Some(other)) => identity == other,
@@ -94,7 +96,7 @@ impl OpenFile {
         Ok(self.file.metadata()?.len())
     }
 
-    /// Keeps other processes from writing it; false if one does already.
+    /// Locks the file against other processes. Returns false if one has locked it already.
     pub(super) fn lock(&mut self) -> io::Result<bool> {
         if self.path.is_none() {
             return Ok(true);
@@ -106,7 +108,7 @@ impl OpenFile {
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        // Who had it a moment ago may have put another in its place.
+        // The process that had the lock before may have replaced the file.
         Ok(self.presence()? == Presence::There)
     }
 
@@ -114,19 +116,19 @@ impl OpenFile {
         ReadAt { file: &self.file, at: 0 }
     }
 
-    /// Cuts the file off, to go on from there.
+    /// Cuts the file off at this byte, and continues there.
     pub(super) fn cut(&mut self, end: u64) -> io::Result<()> {
         self.file.set_len(end)?;
         self.file.seek(SeekFrom::Start(end))?;
         Ok(())
     }
 
-    /// Goes on from there.
+    /// Continues at this byte.
     pub(super) fn go_to(&mut self, end: u64) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(end)).map(drop)
     }
 
-    /// Takes the place of another file.
+    /// Replaces another file.
     pub(super) fn rename(&mut self, path: &Path) -> io::Result<()> {
         if let Some(old) = &self.path {
             fs::rename(old, path)?;
@@ -135,12 +137,12 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Goes by another name in errors.
+    /// Changes its name in errors.
     pub(super) fn named(self, destination: Destination) -> Self {
         Self { destination, ..self }
     }
 
-    /// Lets the same people have it that may have the other.
+    /// Copies the permissions of another file.
     pub(super) fn set_permissions_of(&self, other: &Path) -> io::Result<()> {
         self.file.set_permissions(fs::metadata(other)?.permissions())
     }
@@ -150,13 +152,13 @@ impl OpenFile {
     }
 }
 
-/// Is this a named pipe that nobody has opened to read from?
+/// Returns whether this is a named pipe that no process has opened for reading.
 pub(super) fn is_unread_pipe(path: &Path, error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::NXIO.raw_os_error())
         && fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
-/// A handle of our own: the standard library's has a lock and a buffer.
+/// Returns a handle of our own: the standard library's has a lock and a buffer.
 fn stdout() -> io::Result<File> {
     let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     match fcntl_getfl(&file)? & OFlags::ACCMODE {
@@ -169,9 +171,9 @@ fn identity(metadata: &fs::Metadata) -> Option<Identity> {
     metadata.is_file().then(|| (metadata.dev(), metadata.ino()))
 }
 
-/// What a link leads to: what is beside a file, or takes its place, is to be the same whatever it
-/// is called. `None` if it leads nowhere any more, as `/dev/stdout` does for a file that was
-/// removed.
+/// Follows a link: the journal beside a file, and the file that replaces it, are the same by
+/// whatever name it is given. `None` if the link leads nowhere any more, as `/dev/stdout` does for
+/// a file that was removed.
 fn resolved(path: &Path) -> Option<PathBuf> {
     if fs::symlink_metadata(path).ok()?.is_symlink() {
         fs::canonicalize(path).ok()
@@ -180,7 +182,7 @@ fn resolved(path: &Path) -> Option<PathBuf> {
     }
 }
 
-/// Makes names that were given or taken in this file's directory survive a crash of the machine.
+/// Makes new names in this file's directory survive a crash of the machine.
 pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|directory| *directory != Path::new(""));
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
@@ -232,7 +234,7 @@ impl Device for OpenFile {
         }
     }
 
-    /// Copies the file, which we still have although it has no name.
+    /// Copies the file, which is still open although it has no name.
     fn restore(&mut self) -> io::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         let mut copy = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
@@ -254,7 +256,7 @@ impl Device for OpenFile {
             path: self.path.clone(),
         };
         *self = copy;
-        // Nobody else has it: it has been there for a moment only.
+        // No other process has it: it has been there for a moment only.
         self.lock().map(drop)
     }
 }

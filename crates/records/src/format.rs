@@ -1,4 +1,4 @@
-//! How records look in the output.
+//! Formats of records in the output.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use tradewind_proto::message::Status;
 
 use super::{OutputTarget, jsonl};
 
-/// What records show besides.
+/// Additional fields of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extras {
     /// `lines`: the task and a tab before each line.
@@ -16,20 +16,21 @@ pub struct Extras {
     pub task: bool,
 }
 
-/// How records look in the output.
+/// Format of records in the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// What each task printed, with a newline added if it did not end in one.
+    /// The output of each task, with a newline added if it did not end in one.
     #[default]
     Lines,
-    /// A JSON object a line that says how each task ended.
+    /// A JSON object a line with the outcome of each task.
     Jsonl,
 }
 
 impl Format {
-    /// Unless somebody says otherwise: JSON where the name says so.
+    /// Returns the format for a file of this name, unless a flag sets one: JSON where the name says
+    /// so.
     #[must_use]
     pub fn of(target: &OutputTarget) -> Self {
         match target {
@@ -40,7 +41,7 @@ impl Format {
         }
     }
 
-    /// As it is written on a command line.
+    /// Returns the word on a command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,15 +50,15 @@ impl Format {
         }
     }
 
-    /// Adds a record to the end of `out`.
+    /// Appends a record to `out`.
     pub fn encode(self, record: Record<'_>, out: &mut Vec<u8>) {
         self.encode_with(Extras::default(), record, out);
     }
 
-    /// The same, with what was asked for besides.
+    /// Appends a record with additional fields to `out`.
     pub fn encode_with(self, extras: Extras, record: Record<'_>, out: &mut Vec<u8>) {
         match self {
-            // What a filter drops is not there.
+            // A task that a filter drops has no lines.
             Self::Lines if record.result.outcome.status == Status::Skipped => {}
             Self::Lines if extras.tag => {
                 let tag = tag(record);
@@ -72,8 +73,8 @@ impl Format {
     }
 }
 
-/// What stands before each line of a task: the task, as far as it is known, and a tab. A task of
-/// several lines is put into one.
+/// Returns the text before each line of a task: the task, as far as it is known, and a tab. A task
+/// of several lines is put into one.
 pub(super) fn tag(record: Record<'_>) -> Vec<u8> {
     let mut tag = record.result.reported.as_ref().map_or(Vec::new(), |it| it.task.to_vec());
     tag.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\0')).for_each(|byte| *byte = b' ');

@@ -1,22 +1,22 @@
-//! What a crash of the machine may take away.
+//! Records that a crash of the machine may take away.
 
-/// When what was written is made to survive a crash of the machine.
+/// Time at which written records are made to survive a crash of the machine.
 ///
-/// A crash of the sink alone never takes anything that was called stored.
+/// A crash of the sink alone never takes a stored record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum Fsync {
-    /// At the end; until then the system writes when it likes.
+    /// At the end; until then the system writes at a time of its own.
     #[default]
     None,
-    /// Before any record is called stored, many at a time.
+    /// Before any record counts as stored, many records at a time.
     Batch,
-    /// The same, each record by itself.
+    /// Before any record counts as stored, each record by itself.
     Record,
 }
 
 impl Fsync {
-    /// As it is written on a command line.
+    /// Returns the word on a command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What tasks were when their records were stored.
+//! Hashes of tasks whose records are stored.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -11,19 +11,19 @@ use tradewind_proto::{Seq, TaskHash};
 
 use super::journal::{Entry, Lines};
 
-/// Bytes of entries in memory, beyond which those that are needed last are left to the journal.
+/// Bytes of entries in memory. Beyond it those that are needed last are left to the journal.
 const AHEAD_BYTES_MAX: usize = 4 << 20;
 
-/// What tasks were when their records were stored: to be asked in ascending order of seq, and for
-/// none that is not stored.
+/// Hashes of tasks whose records are stored, to be asked for in ascending order of seq, and only
+/// for stored tasks.
 ///
-/// The journal is read forward as needed. Ahead are the entries between the one that was asked for
-/// and the last one read: as many as the records are out of order. Of those that are needed last
-/// only the place in the journal is in memory, and they are read again.
+/// The journal is read forward as needed. In memory are the entries between the one that was asked
+/// for and the last one read: as many as the records are out of order. Of those that are needed
+/// last only the place in the journal is in memory, and they are read again.
 #[derive(Debug)]
 pub struct TaskHashes {
     lines: Lines<BufReader<File>>,
-    /// The lowest seq that may be asked for.
+    /// Lowest seq that may be asked for.
     next: Seq,
     ahead: BinaryHeap<Reverse<Block>>,
     /// Bytes of the contents of those.
@@ -31,16 +31,16 @@ pub struct TaskHashes {
     bytes_max: usize,
 }
 
-/// What is left of an entry.
+/// Rest of an entry.
 #[derive(Debug)]
 struct Block {
-    /// Where its line is in the journal, and its length.
+    /// Place of its line in the journal, and its length.
     line: (u64, usize),
-    /// The range of the next record, the place of its hash, and the record.
+    /// Range of the next record, place of its hash, and the record.
     range: usize,
     place: usize,
     next: u64,
-    /// Unless it is left to the journal.
+    /// Contents, unless they are left to the journal.
     contents: Option<Contents>,
 }
 
@@ -51,23 +51,23 @@ struct Contents {
 }
 
 impl TaskHashes {
-    /// Reads a journal from its second line on.
+    /// Creates a reader of a journal from its second line on.
     pub(super) fn new(lines: Lines<BufReader<File>>) -> Self {
         let (ahead, bytes) = (BinaryHeap::new(), 0);
         Self { lines, next: Seq(0), ahead, bytes, bytes_max: AHEAD_BYTES_MAX }
     }
 
-    /// The lowest seq that may be asked for.
+    /// Returns the lowest seq that may be asked for.
     #[must_use]
     pub fn next(&self) -> Seq {
         self.next
     }
 
-    /// What this task was; `None` if it is not in the journal.
+    /// Returns the hash of a task; `None` if it is not in the journal.
     ///
     /// # Errors
     ///
-    /// When the journal cannot be read, or is no longer what it was at the start.
+    /// When the journal cannot be read, or has changed since the start.
     pub fn get(&mut self, seq: Seq) -> io::Result<Option<TaskHash>> {
         self.next = seq.next();
         loop {
@@ -131,7 +131,7 @@ fn changed() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "the journal has changed")
 }
 
-/// The contents of an entry whose line was read before.
+/// Reads the contents of an entry whose line was read before.
 fn read_again(lines: &Lines<BufReader<File>>, (at, length): (u64, usize)) -> io::Result<Contents> {
     let mut line = vec![0; length];
     lines.reader().get_ref().read_exact_at(&mut line, at)?;
@@ -151,7 +151,7 @@ impl Contents {
 }
 
 impl Block {
-    /// Goes on to the first record that is not below; false if there is none.
+    /// Moves to the first record that is not below this seq. Returns false if there is none.
     fn skip_to(&mut self, seq: u64, contents: &Contents) -> bool {
         while let Some(&(start, end)) = contents.records.get(self.range) {
             let next = self.next.max(start);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_last_is_left_to_the_journal() {
+    fn entries_needed_last_are_left_to_the_journal() {
         // The first task's record comes last.
         let mut entries: Vec<Vec<u64>> =
             (0..500).map(|n| (100 * n + 1..100 * n + 101).collect()).collect();
@@ -251,7 +251,7 @@ mod tests {
                 assert_eq!(hashes.get(Seq(seq)).unwrap(), wanted);
                 assert_eq!(hashes.next(), Seq(seq + 1));
             }
-            assert_eq!(hashes.get(Seq(60)).unwrap(), None, "nobody has stored it");
+            assert_eq!(hashes.get(Seq(60)).unwrap(), None, "it was never stored");
         }
     }
 

@@ -1,4 +1,4 @@
-//! GNU parallel's joblog, so that what reads theirs reads ours.
+//! Joblog of GNU parallel, for the programs that read it.
 //!
 //! Exitval and Signal are what `parallel` writes: the exit code and 0, or 0 and the signal that
 //! ended the process. A task that timed out has -1 and the signal, 15 when none is known. A task
@@ -15,18 +15,18 @@ use std::io::Write;
 use tradewind_proto::collector::Record;
 use tradewind_proto::message::{Exit, Status};
 
-/// The first line.
+/// First line.
 pub(super) const HEADER: &str =
     "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
 
-/// What `parallel` stops a task with.
+/// Signal with which `parallel` stops a task.
 const SIGTERM: i32 = 15;
 
-/// Adds a record's line to the end of `out`.
+/// Appends a record's line to `out`.
 pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
     let Record { worker, result, .. } = record;
     let (exitval, signal) = ended(result.outcome.status, result.outcome.exit);
-    // Theirs counts from 1.
+    // That of `parallel` counts from 1.
     write_text(out, format_args!("{}\t", result.seq.0.saturating_add(1)));
     escape(worker.as_bytes(), out);
     write_text(

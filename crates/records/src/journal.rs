@@ -1,9 +1,8 @@
 //! The journal: which job an output belongs to, and which records are in it up to which byte.
 //!
 //! A text file beside the output, only ever appended to: `<CRC-32 of the JSON> <JSON>` a line. The
-//! first line is the [`Claim`]; each other one is an [`Entry`], written when the bytes that it
-//! speaks of had left the process. The truth is the output: an entry whose bytes are not there
-//! says nothing.
+//! first line is the [`Claim`]; each other one is an [`Entry`], written after its bytes have left
+//! the process. The truth is the output: an entry whose bytes are missing says nothing.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -17,77 +16,78 @@ use tradewind_proto::{JobId, Seq, TaskHash};
 
 use super::Format;
 
-/// What the journal's name adds to that of what it is beside.
+/// Suffix of the journal's name, after the name of the file that it belongs to.
 pub(super) const SUFFIX: &str = ".tradewind";
 
-/// The version that is written.
+/// Version that is written.
 const VERSION: u32 = 2;
 
-/// The oldest that is read. It had neither records that are to be replaced nor a last line.
+/// Oldest version that is read. It has neither records that are to be replaced nor a last line.
 const VERSION_MIN: u32 = 1;
 
-/// The longest line that is read, in bytes. The longest that is written has a few hundred thousand
+/// Bytes of the longest line that is read. The longest that is written has a few hundred thousand
 /// records, none next to another.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
-/// Before the JSON: eight digits and a space.
+/// Bytes before the JSON: eight digits and a space.
 const PREFIX_BYTES: usize = 9;
 
-/// The first line: whose output this is, and what it looks like.
+/// First line: the job that the output belongs to, and its format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The version of the journal.
+    /// Version of the journal.
     tradewind: u32,
-    /// The job.
+    /// Id of the job.
     #[serde(serialize_with = "write_job", deserialize_with = "read_job")]
     pub job: JobId,
-    /// Its name, for people.
+    /// Name of the job, for display.
     pub name: String,
-    /// How records look.
+    /// Format of the records.
     pub format: Format,
-    /// They are in the order of the input.
+    /// Whether the records are in the order of the input.
     pub ordered: bool,
-    /// There is a joblog that the journal speaks of.
+    /// Whether there is a joblog that the journal covers.
     pub joblog: bool,
-    /// How often the output was written anew: see `rewrite.rs`.
+    /// Number of times that the output was rewritten: see `rewrite.rs`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) generation: u64,
 }
 
-/// What one commit added.
+/// Records that one commit added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) output: Option<Part>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) joblog: Option<Part>,
-    /// The records, half-open and ascending.
+    /// Seqs of the records: half-open ranges, ascending.
     pub(super) records: Vec<(u64, u64)>,
     #[serde(default, skip_serializing_if = "NotOk::is_empty")]
     pub(super) not_ok: NotOk,
-    /// The records' task hashes, ascending by seq: 32 bits each, little-endian, in base64.
+    /// Task hashes of the records, ascending by seq: 32 bits each, little-endian, in base64.
     hashes: String,
-    /// These records were taken out of the output, to be replaced: what the tasks were is kept.
+    /// Whether these records were deleted from the output, to be replaced: a note of their task
+    /// hashes.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) again: bool,
-    /// These records are about to be in the spool: what their tasks are.
+    /// Whether these records are about to be in the spool: a note of their task hashes.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) spooled: bool,
-    /// The job is complete with the records before this, and these are synced.
+    /// Whether the job is complete with the records before this, and these are synced.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) complete: bool,
 }
 
-/// What a commit added to one file.
+/// Bytes that a commit added to one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Part {
-    /// How long the file is with it.
+    /// Bytes of the file after the commit.
     pub(super) end: u64,
-    /// The CRC-32 of what was added.
+    /// CRC-32 of the added bytes.
     pub(super) crc: u32,
 }
 
-/// The records that are not `ok`, by the words that stand in records.
+/// Numbers of records that are not `ok`, by the words for their status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct NotOk {
@@ -103,7 +103,7 @@ pub(super) struct NotOk {
     pub(super) skipped: Vec<(u64, u64)>,
 }
 
-/// What the journal keeps of a record.
+/// Facts about a record that the journal keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     pub(super) seq: Seq,
@@ -114,34 +114,34 @@ pub(super) struct Kept {
 /// A line that was not written whole, or was changed since.
 pub(super) struct BadLine;
 
-/// Reads a journal line by line.
+/// Reader of a journal, line by line.
 #[derive(Debug)]
 pub(super) struct Lines<R> {
     reader: R,
     line: Vec<u8>,
-    /// Where the next line begins.
+    /// Byte at which the next line begins.
     at: u64,
     number: u64,
 }
 
 impl Claim {
-    /// An output that is to be begun.
+    /// Creates the claim of a new output.
     #[must_use]
     pub fn new(job: JobId, name: String, format: Format, order: Order, joblog: bool) -> Self {
         let ordered = order == Order::Seq;
         Self { tradewind: VERSION, job, name, format, ordered, joblog, generation: 0 }
     }
 
-    /// Adds its line to the end of `out`.
+    /// Appends the line to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         encode(&Self { tradewind: VERSION, ..self.clone() }, out);
     }
 
-    /// The journal's first line, if it is one.
+    /// Reads the first line of a journal. Returns `None` if it is not a claim.
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// When the journal cannot be read.
     pub fn read(journal: impl BufRead) -> io::Result<Option<Self>> {
         let claim = match Lines::new(journal).next::<Self>()? {
             Some(Ok(claim)) if (VERSION_MIN..=VERSION).contains(&claim.tradewind) => Some(claim),
@@ -152,24 +152,24 @@ impl Claim {
 }
 
 impl Entry {
-    /// The last line of a journal whose job is complete.
+    /// Creates the last line of a journal whose job is complete.
     pub(super) fn complete(output: Option<Part>, joblog: Option<Part>) -> Self {
         Self { output, joblog, complete: true, ..Self::default() }
     }
 
-    /// Records that are about to be in the spool, ascending by seq.
+    /// Creates a note of records that are about to be in the spool, ascending by seq.
     pub(super) fn spooled(records: &[Kept]) -> Self {
         let mut entry = Self { spooled: true, ..Self::default() };
         entry.set_records(records);
         entry
     }
 
-    /// Does it speak of records that this commit did not add?
+    /// Returns whether it is a note: its records were not added by this commit.
     pub(super) fn is_note(&self) -> bool {
         self.again || self.spooled
     }
 
-    /// Records that were taken out, ascending by seq.
+    /// Creates a note of records that were deleted, ascending by seq.
     pub(super) fn again(records: &[Kept]) -> Self {
         let mut entry = Self { again: true, ..Self::default() };
         entry.set_records(records);
@@ -194,12 +194,12 @@ impl Entry {
         STANDARD.encode_string(&bytes, hashes);
     }
 
-    /// Adds its line to the end of `out`.
+    /// Appends the line to `out`.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         encode(self, out);
     }
 
-    /// How many records it has, unless its ranges are none.
+    /// Returns the number of records; `None` if its ranges are not ranges.
     pub(super) fn count(&self) -> Option<u64> {
         let mut before = 0;
         self.records.iter().try_fold(0, |count, (start, end)| {
@@ -209,7 +209,7 @@ impl Entry {
         })
     }
 
-    /// The hashes, one for each record, unless they are something else.
+    /// Returns the hashes, one for each record; `None` if they are damaged.
     pub(super) fn hashes(&self) -> Option<Vec<TaskHash>> {
         let bytes = STANDARD.decode(&self.hashes).ok()?;
         let (hashes, rest) = bytes.as_chunks();
@@ -217,7 +217,7 @@ impl Entry {
         is_sound.then(|| hashes.iter().map(|hash| TaskHash(u32::from_le_bytes(*hash))).collect())
     }
 
-    /// Its records, ascending by seq, unless something is wrong with them.
+    /// Returns the records, ascending by seq; `None` if they are damaged.
     pub(super) fn records(&self) -> Option<Vec<Kept>> {
         let hashes = self.hashes()?;
         let seqs = self.records.iter().flat_map(|(start, end)| *start..*end);
@@ -234,7 +234,7 @@ impl Entry {
         Some(records)
     }
 
-    /// How its records ended.
+    /// Returns the numbers of records by status.
     pub(super) fn counts(&self) -> Counts {
         let count = |ranges: &[(u64, u64)]| {
             ranges.iter().map(|(start, end)| end.saturating_sub(*start)).sum::<u64>()
@@ -289,22 +289,22 @@ impl<R: BufRead> Lines<R> {
         Self { reader, line: Vec::new(), at: 0, number: 0 }
     }
 
-    /// From which they are read.
+    /// Creates a reader that begins here.
     pub(super) fn reader(&self) -> &R {
         &self.reader
     }
 
-    /// Where the next line begins.
+    /// Returns the byte at which the next line begins.
     pub(super) fn at(&self) -> u64 {
         self.at
     }
 
-    /// Which line the last one was, from 1.
+    /// Returns the number of the last line, from 1.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The next line.
+    /// Returns the next line.
     pub(super) fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<Result<T, BadLine>>> {
         self.line.clear();
         (&mut self.reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut self.line)?;

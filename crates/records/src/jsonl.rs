@@ -1,4 +1,4 @@
-//! A JSON object a line.
+//! Format of a JSON object a line.
 
 use std::io;
 use std::str;
@@ -11,11 +11,11 @@ use serde_json::ser::{CompactFormatter, Formatter};
 use tradewind_proto::collector::Record;
 use tradewind_proto::message::Exit;
 
-/// The last microsecond of the year 9999: RFC 3339 has no room for a later one, a worker's clock
-/// may say anything.
+/// Last microsecond of the year 9999: RFC 3339 has no room for a later one, and a worker's clock
+/// may be wrong.
 const STARTED_US_MAX: u64 = 253_402_300_799_999_999;
 
-/// The keys of a record, in this order: programs that read records depend on them.
+/// Keys of a record, in this order: programs that read records depend on them.
 #[derive(Serialize)]
 struct Line<'a> {
     seq: u64,
@@ -45,13 +45,13 @@ struct Line<'a> {
     stderr_base64: Option<Base64<'a>>,
 }
 
-/// Adds a record to the end of `out`, with the task if it is known and wanted.
+/// Appends a record to `out`, with the task if it is known and wanted.
 pub(super) fn encode(record: Record<'_>, has_task: bool, out: &mut Vec<u8>) {
     let outcome = &record.result.outcome;
     write(record, has_task, Some(&outcome.output), Some(&outcome.stderr), out);
 }
 
-/// Adds a record without what the task wrote.
+/// Appends a record without the output of its task.
 pub(super) fn encode_outcome(record: Record<'_>, out: &mut Vec<u8>) {
     write(record, true, None, None, out);
 }
@@ -126,7 +126,7 @@ impl Serialize for Base64<'_> {
 }
 
 /// Writes a microsecond as `0.000001`. It would be `1e-6` otherwise: good JSON, and yet a surprise
-/// to whoever cuts it out with a shell.
+/// to a shell script that cuts it out.
 struct Plain;
 
 /// Smaller numbers would have an exponent. The others are left alone, at twice the speed.
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_parsed_back_is_what_was_stored() {
+    fn a_parsed_record_is_the_stored_one() {
         let check = |key: &str, record: Records, wanted: Value| {
             let line = encoded(&record);
             assert_eq!(line.matches('\n').count(), 1, "{line}");

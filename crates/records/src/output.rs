@@ -12,14 +12,14 @@ use super::said::Said;
 use super::spool::Spooler;
 use super::{Destination, Extras, Output, OutputError, Writer};
 
-/// The output that the user named.
+/// Output that the user named.
 #[derive(Debug)]
 pub struct FileOutput {
     state: State,
-    /// What has to be brought into the order of the input at the end.
+    /// Records that have to be brought into the order of the input at the end.
     reorder: Option<Reorder>,
     is_reordered: bool,
-    /// For their locks.
+    /// Rewritten files, kept for their locks.
     locked: Vec<OpenFile>,
     extras: Extras,
     results: Option<Results>,
@@ -31,7 +31,7 @@ pub struct FileOutput {
 enum State {
     Planned(Box<Plan>),
     Open(Box<Writer<OpenFile>>),
-    /// In between.
+    /// Between two of the others.
     Nothing,
 }
 
@@ -39,7 +39,7 @@ enum State {
 pub(super) struct Reorder {
     paths: Paths,
     destination: Destination,
-    /// It is written anew, and has to be put into its place.
+    /// Generation of the rewritten files, which have to be renamed.
     generation: Option<u64>,
 }
 
@@ -49,7 +49,7 @@ impl FileOutput {
         Self::new(State::Planned(Box::new(plan)), &settings)
     }
 
-    /// Where no journal can be, each start is the first.
+    /// Creates the output of a place where no journal can be: each start is the first.
     pub(super) fn unkept(prepared: Prepared, job: JobId) -> Self {
         let Prepared { settings, output, joblog, .. } = prepared;
         let joblog = joblog.map(|file| file.into_place(None));
@@ -104,7 +104,8 @@ impl Output for FileOutput {
         }
         if let Some(results) = &mut self.results {
             results.add(records);
-            // It commits by itself, and what is in the journal is there as well.
+            // Results are committed when they are drained, so that those of records in the journal
+            // are complete.
             let drained = results.drain();
             return self.writer().write(records).and(drained);
         }
@@ -119,7 +120,7 @@ impl Output for FileOutput {
     }
 
     fn sync(&mut self) -> Result<(), OutputError> {
-        // Without a beginning there is nothing to sync.
+        // Before the beginning there is nothing to sync.
         if matches!(self.state, State::Planned(_)) {
             return Ok(());
         }
@@ -145,7 +146,7 @@ impl Output for FileOutput {
         if self.is_reordered {
             return Ok(());
         }
-        // What may still be added to is put into order when it is whole.
+        // An output to which records may still be added is put into order when it is whole.
         if !is_whole {
             return self.writer().finish(false);
         }

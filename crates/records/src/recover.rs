@@ -1,6 +1,6 @@
-//! Reading back what an output has, by its journal.
+//! Reading of an output by its journal.
 //!
-//! Works on any bytes, and changes none: what is beyond the ends that it finds is to be cut off.
+//! Reads any bytes and changes none: the caller cuts off the bytes beyond the ends that are found.
 
 use std::io::{self, BufRead, Read};
 
@@ -12,82 +12,82 @@ use tradewind_proto::{Seq, SeqRange, SeqSet};
 use super::Role;
 use super::journal::{Claim, Entry, Lines, Part};
 
-/// How much is read at a time, in bytes.
+/// Bytes that are read at a time.
 const READ_BYTES: usize = 64 << 10;
 
-/// What an output has.
+/// Contents of an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
-    /// Whose it is.
+    /// First line of the journal.
     pub claim: Claim,
     /// Tasks whose records are in it.
     pub stored: SeqSet,
-    /// How these ended.
+    /// Numbers of these records by status.
     pub counts: Counts,
-    /// Those that are not `ok`.
+    /// Tasks among these that are not `ok`.
     pub not_ok: SeqSet,
-    /// Those that were cancelled.
+    /// Tasks among these that were cancelled.
     pub cancelled: SeqSet,
-    /// Tasks whose records were taken out to be replaced, and are not yet.
+    /// Tasks whose records were deleted to be replaced, and are not yet.
     pub again: SeqSet,
     /// Tasks whose records were about to be in the spool.
     pub spooled: SeqSet,
-    /// The job was complete with these records, and nothing was added since.
+    /// Whether the job was complete with these records, and nothing was added since.
     pub is_complete: bool,
-    /// So many bytes of the output count.
+    /// Bytes of the output that count.
     pub output_end: u64,
-    /// So many of the joblog.
+    /// Bytes of the joblog that count.
     pub joblog_end: u64,
-    /// So many of the journal.
+    /// Bytes of the journal that count.
     pub journal_end: u64,
 }
 
-/// What is there is neither whole nor torn at its end.
+/// Damage of an output that is neither whole nor torn at its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
-    /// The journal does not say whose output it is.
+    /// The journal has no claim.
     #[error("line 1 is not as it was written")]
     Claim,
     /// A line of the journal was changed, or does not follow from those before.
     #[error("line {line} is not as it was written")]
     Line {
-        /// Which, from 1.
+        /// Number of the line, from 1.
         line: u64,
     },
-    /// Something is amiss with the bytes that the journal speaks of, and those after it are good.
+    /// Bytes that the journal covers have changed, and those after them are good.
     #[error("bytes {from} to {to} are not as they were written")]
     Bytes {
-        /// In which of the two.
+        /// Output or joblog.
         role: Role,
-        /// The first of the bytes that the journal vouches for.
+        /// First of the bytes.
         from: u64,
-        /// The byte after the last of them.
+        /// Byte after the last of them.
         to: u64,
     },
-    /// There is enough in it, and none of it is what the journal speaks of.
+    /// The file is long enough, and the journal covers none of it.
     #[error("its contents do not match the journal")]
     Foreign {
-        /// Which of the two.
+        /// Output or joblog.
         role: Role,
     },
-    /// The job was complete and all of its records synced, and that is not what is there now.
+    /// The job was complete and all of its records synced, and the file has changed since.
     #[error("it was changed after the job was complete")]
     Changed {
-        /// Which of the two.
+        /// Output or joblog.
         role: Role,
     },
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read it: {reason}")]
     Read {
-        /// Which of the three.
+        /// Output, joblog or journal.
         role: Role,
-        /// What the system says.
+        /// Error of the operating system.
         reason: io::Error,
     },
 }
 
 impl Damage {
-    /// What is damaged.
+    /// Returns the damaged file.
     #[must_use]
     pub fn role(&self) -> Role {
         match self {
@@ -98,12 +98,12 @@ impl Damage {
     }
 }
 
-/// Finds out what an output has. A torn end counts as not there: the last line of the journal if
-/// it is not whole, and whatever entries at its end speak of bytes that are not there.
+/// Reads the contents of an output. A torn end does not count: the last line of the journal if it
+/// is not whole, and all entries at its end whose bytes are missing.
 ///
 /// # Errors
 ///
-/// When something else is amiss than the end, or cannot be read.
+/// When another part than the end is damaged, or cannot be read.
 pub fn recover(
     journal: impl BufRead,
     output: Option<impl Read>,
@@ -112,7 +112,7 @@ pub fn recover(
     recover_until(journal, output, joblog, |_| false)
 }
 
-/// The same, but what comes with the first entry of this kind, or after it, does not count.
+/// Reads the contents of an output up to, and without, the first entry of this kind.
 pub(super) fn recover_until(
     journal: impl BufRead,
     output: Option<impl Read>,
@@ -175,7 +175,7 @@ pub(super) fn recover_until(
             }
             Err(damage) => return Err(damage),
         };
-        // What follows is only asked whether it proves that this is no torn end.
+        // The rest is read only to learn whether it proves that this is no torn end.
         is_whole &= in_output && in_joblog;
         if is_whole {
             recovered.add(&entry).ok_or(damage)?;
@@ -195,7 +195,7 @@ pub(super) fn recover_until(
     Ok(recovered)
 }
 
-/// Does the last line after this entry say that the job is complete?
+/// Returns whether the last line after this entry says that the job is complete.
 fn is_complete_at_end(lines: &mut Lines<impl BufRead>, entry: &Entry) -> io::Result<bool> {
     let mut is_complete = entry.complete;
     while let Some(Ok(entry)) = lines.next::<Entry>()? {
@@ -205,7 +205,7 @@ fn is_complete_at_end(lines: &mut Lines<impl BufRead>, entry: &Entry) -> io::Res
 }
 
 impl Recovered {
-    /// Adds records that an entry says were taken out, or are about to be in the spool.
+    /// Adds the records of a note: those that were deleted, or are about to be in the spool.
     fn note(&mut self, entry: &Entry) -> Option<()> {
         entry.hashes()?;
         let noted = if entry.spooled { &mut self.spooled } else { &mut self.again };
@@ -240,14 +240,14 @@ fn insert(set: &mut SeqSet, ranges: &[(u64, u64)]) {
     }
 }
 
-/// A file that the journal speaks of.
+/// File that the journal covers.
 struct Checked<R> {
     role: Role,
     reader: Option<R>,
     buffer: Vec<u8>,
-    /// The last entry ended here.
+    /// Byte at which the last entry ended.
     at: u64,
-    /// The first bytes that were not as they should be.
+    /// First bytes that were not as they should be.
     bad: Option<(u64, u64)>,
 }
 
@@ -257,8 +257,8 @@ impl<R: Read> Checked<R> {
         Self { role, reader, buffer, at: 0, bad: None }
     }
 
-    /// Reads on, and says whether that is what the journal says. `None` if the journal cannot have
-    /// said that.
+    /// Reads the bytes of the next part. Returns whether they are those that the journal covers;
+    /// `None` if the part cannot follow the last one.
     fn check(&mut self, part: Option<Part>) -> Result<Option<bool>, Damage> {
         let Some((part, reader)) = part.zip(self.reader.as_mut()) else {
             return Ok((part.is_none() && self.reader.is_none()).then_some(true));
@@ -283,13 +283,13 @@ impl<R: Read> Checked<R> {
         let is_short = left > 0;
         let is_good = !is_short && crc.finalize() == part.crc;
         if is_good {
-            // A crash takes the end of what was written, never something before it.
+            // A crash takes the end of the written bytes, never something before it.
             return match self.bad {
                 Some((from, to)) if count > 0 => Err(Damage::Bytes { role, from, to }),
                 _ => Ok(Some(true)),
             };
         }
-        // A crash leaves less than there was, not something else of that length.
+        // A crash leaves fewer bytes, not other ones.
         if !is_short && from == 0 {
             return Err(Damage::Foreign { role });
         }
@@ -298,7 +298,7 @@ impl<R: Read> Checked<R> {
         Ok(Some(false))
     }
 
-    /// Is all of it as it was when the job was complete?
+    /// Returns whether all of it is as it was when the job was complete.
     fn check_end(&mut self) -> Result<(), Damage> {
         let role = self.role;
         let Some(reader) = &mut self.reader else { return Ok(()) };
@@ -374,7 +374,7 @@ mod tests {
         [Vec::new(), Vec::new(), journal]
     }
 
-    /// Goes on after what is there, and says what is written in which order.
+    /// Continues an output, and returns the writes in their order.
     fn write(format: Format, there: &Bytes, groups: &[Vec<Records>]) -> Writes {
         let log = Rc::default();
         let place = |which: usize, role| Place {
@@ -470,7 +470,7 @@ mod tests {
     const FORMATS: [Format; 2] = [Format::Lines, Format::Jsonl];
 
     #[test]
-    fn what_was_written_whole_is_found_whole() {
+    fn whole_records_are_found_whole() {
         for format in FORMATS {
             let (bytes, records) = example(format);
             let found = read(&bytes).unwrap();

@@ -9,14 +9,14 @@ use tradewind_proto::collector::{Record, Records};
 
 use super::{Destination, OutputError, OutputTarget, Role, jsonl};
 
-/// What a directory is called before all of it is there, and what it replaces after that.
+/// Suffix of a directory before it is whole, and of the one that it replaces after that.
 const UNFINISHED: &str = ".tradewind-";
 
 /// Writes a directory for each record, named by the task's number from 1. Each appears whole.
 #[derive(Debug)]
 pub(super) struct Results {
     directory: PathBuf,
-    /// What is yet to be written.
+    /// Directories that are yet to be written.
     pending: VecDeque<Records>,
 }
 
@@ -30,12 +30,12 @@ impl Results {
         self.pending.extend(records.iter().cloned());
     }
 
-    /// Makes the directory, if it is not there.
+    /// Creates the directory, if it does not exist.
     pub(super) fn begin(&self) -> Result<(), OutputError> {
         fs::create_dir_all(&self.directory).map_err(|reason| self.failed(reason))
     }
 
-    /// Writes what was taken. May be tried again.
+    /// Writes the directories. May be tried again.
     pub(super) fn drain(&mut self) -> Result<(), OutputError> {
         while let Some(records) = self.pending.front() {
             for record in records.iter() {
@@ -52,7 +52,7 @@ impl Results {
     }
 }
 
-/// Is there nothing in it, or no such directory?
+/// Returns whether the directory is empty or does not exist.
 pub(super) fn is_empty(directory: &Path) -> io::Result<bool> {
     match fs::read_dir(directory) {
         Ok(mut entries) => Ok(entries.next().is_none()),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_written_later() {
+    fn failed_directories_are_written_later() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("results");
         fs::write(&path, "a file").unwrap();

@@ -1,5 +1,4 @@
-//! What a person at a terminal hears of tasks: what they wrote to stderr, and why the first of them
-//! failed.
+//! Lines for a person at a terminal: the stderr of tasks, and the reasons of the first failures.
 
 use std::fmt::Write;
 
@@ -7,22 +6,22 @@ use tradewind_proto::collector::Record;
 use tradewind_proto::message::{Exit, Status};
 use tradewind_system::stderr::pass_on;
 
-/// What is to be said.
+/// Kinds of lines that are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Say {
-    /// What tasks wrote to stderr is passed on, each task's by itself.
+    /// Forwards the stderr of tasks, each task's in one piece.
     pub stderr: bool,
-    /// The first failures have a line each.
+    /// Writes a line about each of the first failures.
     pub failures: bool,
 }
 
-/// Failures that have a line of their own.
+/// Number of failures that have a line of their own.
 const FAILURES_MAX: u64 = 10;
 
-/// The longest line about a failure, in characters.
+/// Characters of the longest line about a failure.
 const LINE_CHARS_MAX: usize = 300;
 
-/// Says it, after the records that it is about are written.
+/// Writes lines after the records that they are about are stored.
 #[derive(Debug)]
 pub(super) struct Said {
     say: Say,
@@ -31,12 +30,12 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// Says it on this process's stderr.
+    /// Creates one that writes to this process's stderr.
     pub(super) fn new(say: Say) -> Self {
         Self { say, text: Vec::new(), failures: 0 }
     }
 
-    /// Takes note of a record. `tag` comes before each line of its stderr.
+    /// Adds a record. `tag` comes before each line of its stderr.
     pub(super) fn add(&mut self, record: Record<'_>, tag: &[u8]) {
         let outcome = &record.result.outcome;
         if self.say.stderr {
@@ -48,7 +47,7 @@ impl Said {
                 self.text.push(b'\n');
             }
         }
-        // Who cancels a job knows why its tasks did not end well.
+        // A person who cancels a job knows why its tasks did not end well.
         let is_expected = outcome.status.is_success() || outcome.status == Status::Cancelled;
         if !self.say.failures || is_expected {
             return;
@@ -61,7 +60,7 @@ impl Said {
         }
     }
 
-    /// Says what there is to say.
+    /// Writes the lines.
     pub(super) fn flush(&mut self) {
         if !self.text.is_empty() {
             pass_on(std::mem::take(&mut self.text));
@@ -69,7 +68,7 @@ impl Said {
     }
 }
 
-/// Adds a line that says why a task failed.
+/// Adds a line with the reason why a task failed.
 fn failure(record: Record<'_>, out: &mut Vec<u8>) {
     let result = record.result;
     let outcome = &result.outcome;

@@ -1,5 +1,5 @@
-//! Files that are one, whatever they are called: what is read must not be written over, and two
-//! things are not to be written into one file.
+//! Files that are the same by different names: a file that is read must not be written, and no file
+//! is written for two purposes.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -10,24 +10,24 @@ use std::path::{Path, PathBuf};
 use super::journal::SUFFIX;
 use super::{Destination, OutputTarget, Role};
 
-/// A file, by whatever name or descriptor it is reached: its device and inode. Terminals and the
-/// like are none: they may be read and written.
+/// Identity of a file, by whatever name or descriptor it is reached: its device and inode.
+/// Terminals and the like have none: they may be read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId {
     device: u64,
     inode: u64,
 }
 
-/// Something that is read while records are written.
+/// File that is read while records are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadFile {
-    /// What errors call it: `standard input`, or `input "x"`.
+    /// Name in errors: `standard input`, or `input "x"`.
     pub name: String,
-    /// Which file that is.
+    /// Identity of the file.
     pub id: FileId,
 }
 
-/// Two of what is read and written are one file.
+/// Error: two of the files that are read and written are the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{first} and {second} are the same file; name another one for one of them")]
 pub struct SameFile {
@@ -35,11 +35,11 @@ pub struct SameFile {
     second: String,
 }
 
-/// Something that is to be written, and may not be there yet.
+/// File that is to be written, and may not exist yet.
 struct Written {
     name: String,
     id: Option<FileId>,
-    /// Where it will be: the directory, and the name in it.
+    /// Place of a file that does not exist: its directory, and the name in it.
     place: Option<(FileId, PathBuf)>,
     path: Option<PathBuf>,
 }
@@ -51,13 +51,13 @@ impl SameFile {
 }
 
 impl FileId {
-    /// The file that this path leads to, through links, if there is one.
+    /// Returns the file that this path leads to, through links, if there is one.
     #[must_use]
     pub fn of_path(path: &Path) -> Option<Self> {
         Self::of(&fs::metadata(path).ok()?)
     }
 
-    /// The file behind a descriptor.
+    /// Returns the file behind a descriptor.
     #[must_use]
     pub fn of_descriptor(descriptor: impl AsFd) -> Option<Self> {
         let file = fs::File::from(descriptor.as_fd().try_clone_to_owned().ok()?);
@@ -72,7 +72,7 @@ impl FileId {
 }
 
 impl ReadFile {
-    /// What a program finds on its standard input, if that is a file.
+    /// Returns the standard input of this process, if it is a file.
     #[must_use]
     pub fn stdin() -> Option<Self> {
         let id = FileId::of_descriptor(io::stdin())?;
@@ -99,7 +99,7 @@ pub fn check_distinct(
         Written::new(Role::Journal, &OutputTarget::File(path))
     });
     let mut written: Vec<Written> = [Some(output), joblog, journal].into_iter().flatten().collect();
-    // What a rewrite that was stopped has left is put into place or removed.
+    // Files that a stopped rewrite has left are renamed or removed.
     let leftovers: Vec<Written> = written.iter().flat_map(Written::leftovers).collect();
     for (at, one) in written.iter().enumerate() {
         if let Some(other) = written[..at].iter().find(|other| one.is_same(other)) {
@@ -163,14 +163,14 @@ impl Written {
     }
 }
 
-/// A path with something added to its name.
+/// Returns a path with a suffix added to its name.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// A journal can be kept beside it: it is a file, or will be one.
+/// Returns whether a journal can be kept beside it: it is a file, or will be one.
 fn is_kept(path: &Path) -> bool {
     fs::metadata(path).map_or(true, |metadata| metadata.is_file())
 }
@@ -184,7 +184,7 @@ fn directory(path: &Path) -> &Path {
 }
 
 fn place(path: &Path) -> Option<(FileId, PathBuf)> {
-    // A directory is none of the kinds that can be written over, but it has an inode all the same.
+    // A directory is none of the kinds that can be overwritten, but it has an inode all the same.
     let metadata = fs::metadata(directory(path)).ok()?;
     let id = FileId { device: metadata.dev(), inode: metadata.ino() };
     Some((id, path.file_name()?.into()))
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_not_written_whatever_it_is_called() {
+    fn a_file_that_is_read_is_not_written_by_any_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         fs::write(path("in"), "precious").unwrap();

@@ -1,33 +1,34 @@
-//! Where records are kept, before the job is known: files, or a program that takes them.
+//! Stores of records, before the job is known: files, or a program that takes them.
 
 use tradewind_proto::collector::Opening;
 use tradewind_proto::message::Report;
 
 use super::{Continued, FileOutput, Format, OpenError, Output, Prepared, Settings};
 
-/// Becomes an [`Output`] once it is known to which job the records belong.
+/// Store that becomes an [`Output`] once the job of the records is known.
 pub trait Store: Send + 'static {
-    /// What takes the records.
+    /// Output of the store.
     type Output: Output;
 
-    /// Makes it ready for a job, and says what it has of that already. Runs on the writer's thread.
+    /// Makes it ready for a job. Returns the records that it has of the job already. Runs on the
+    /// writer's thread.
     ///
     /// # Errors
     ///
     /// When it cannot take the job's records.
     fn open(self, opening: &Opening) -> Result<(Self::Output, Continued), OpenError>;
 
-    /// What records are to carry besides.
+    /// Returns the data that results are to carry.
     fn report(&self) -> Report {
         Report::default()
     }
 
-    /// Can records of failed tasks be replaced by those of a later run?
+    /// Returns whether records of failed tasks can be replaced by those of a later run.
     fn can_retry(&self) -> bool {
         false
     }
 
-    /// Do records say why their tasks failed?
+    /// Returns whether records say why their tasks failed.
     fn has_reasons(&self) -> bool {
         true
     }

@@ -1,36 +1,37 @@
-//! Bytes on their way out, none of them lost or doubled by an error.
+//! Streams of bytes to a device: an error neither loses nor doubles a byte.
 
 use std::io::{self, ErrorKind};
 
 use super::Destination;
 use super::journal::Part;
 
-/// Bytes after which records are passed on before a commit asks for it: what waits here is in
-/// memory a second time.
+/// Bytes after which a buffer is written before a commit asks for it: they are in memory a second
+/// time.
 const UNSENT_BYTES_MAX: usize = 256 << 10;
 
-/// The buffer that is kept for later, in bytes. One large record must not hold on to its size.
+/// Bytes of the buffer that is kept. One large record must not hold on to its size.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
-/// Somewhere bytes go. It keeps no buffer: what `write` accepts has left the process.
+/// Device that takes bytes. It keeps no buffer: bytes that `write` has accepted have left the
+/// process.
 pub trait Device: io::Write {
-    /// Makes what was written survive a crash of the machine, where that means something.
+    /// Makes the bytes survive a crash of the machine, where the device can.
     ///
     /// # Errors
     ///
-    /// Whatever the system says.
+    /// Those of the system.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Is it still where others will look for it?
+    /// Returns whether the device is still at its path.
     ///
     /// # Errors
     ///
-    /// Whatever the system says.
+    /// Those of the system.
     fn presence(&mut self) -> io::Result<Presence> {
         Ok(Presence::There)
     }
 
-    /// Puts what was removed back to where others will look for it.
+    /// Puts a removed file back to its path.
     ///
     /// # Errors
     ///
@@ -40,33 +41,33 @@ pub trait Device: io::Write {
     }
 }
 
-/// What is where a device was opened.
+/// File at the path of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// The device.
+    /// The device itself.
     There,
-    /// Nothing.
+    /// No file.
     Removed,
-    /// Something else.
+    /// Another file.
     Replaced,
 }
 
-/// A device to write to, from where it ends.
+/// Device to write to, and its end.
 #[derive(Debug)]
 pub struct Place<D> {
-    /// What errors call it.
+    /// Name in errors.
     pub destination: Destination,
-    /// It takes the bytes.
+    /// Device that takes the bytes.
     pub device: D,
-    /// How many bytes it has; `None` if they cannot be read back, so that there is no use in
-    /// speaking of them in a journal.
+    /// Bytes of the device; `None` if they cannot be read back, so that a journal need not cover
+    /// them.
     pub end: Option<u64>,
 }
 
-/// Why not all could be passed on. What could not is kept.
+/// Reason why bytes could not be written. They are kept.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// Who read it has gone, as `head` does when it has seen enough.
+    /// Its reader has gone, as `head` does when it has seen enough.
     #[error("{destination} was closed by its reader")]
     Closed {
         /// Destination that was being written.
@@ -86,10 +87,10 @@ pub enum OutputError {
         /// Error of the operating system.
         reason: io::Error,
     },
-    /// What waited there cannot be read back.
+    /// Records in the spool cannot be read back.
     #[error("cannot read {destination} back: {reason}")]
     Unspool {
-        /// Where it waited.
+        /// Spool that was being read.
         destination: Destination,
         /// Error of the operating system.
         reason: io::Error,
@@ -97,18 +98,18 @@ pub enum OutputError {
     /// It cannot be put into its final form.
     #[error("cannot rewrite {destination}: {reason}")]
     Rewrite {
-        /// What was to be written anew.
+        /// Destination that was to be rewritten.
         destination: Destination,
         /// Error of the operating system.
         reason: io::Error,
     },
-    /// Somebody removed the file.
+    /// The file was removed.
     #[error("{destination} was removed; it is written again")]
     Removed {
         /// Destination that was being written.
         destination: Destination,
     },
-    /// Somebody put another file where it was.
+    /// Another file has replaced it.
     #[error("{destination} was replaced by another file; move that one away")]
     Replaced {
         /// Destination that was being written.
@@ -116,20 +117,20 @@ pub enum OutputError {
     },
 }
 
-/// A device and what is still to be written to it.
+/// Device, and bytes that are still to be written to it.
 #[derive(Debug)]
 pub(super) struct Stream<D> {
     place: Place<D>,
     buffer: Vec<u8>,
-    /// So much of the buffer is written.
+    /// Number of bytes of the buffer that are written.
     sent: usize,
-    /// So much of the buffer is in `crc`.
+    /// Number of bytes of the buffer that are in `crc`.
     hashed: usize,
-    /// Of all bytes since the last part.
+    /// CRC-32 of all bytes since the last part.
     crc: crc32fast::Hasher,
-    /// Something was written and not synced.
+    /// Whether bytes were written and not synced.
     is_dirty: bool,
-    /// It was reported as removed.
+    /// Whether it was reported as removed.
     is_removed: bool,
 }
 
@@ -146,18 +147,18 @@ impl<D: Device> Stream<D> {
         }
     }
 
-    /// To be appended to, and nothing else.
+    /// Returns the buffer, for appending.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
     }
 
-    /// Is there so much to write that it should not become more?
+    /// Returns whether the buffer is full.
     pub(super) fn is_full(&self) -> bool {
         self.buffer.len() - self.sent >= UNSENT_BYTES_MAX
     }
 
-    /// Is it still where others will look for it? What was removed is put back, but not before
-    /// that was reported once.
+    /// Checks that the file is still at its path. A removed one is put back, but not before that
+    /// was reported once.
     pub(super) fn check(&mut self) -> Result<(), OutputError> {
         let destination = || self.place.destination.clone();
         match self.place.device.presence() {
@@ -180,7 +181,7 @@ impl<D: Device> Stream<D> {
         Ok(())
     }
 
-    /// Writes everything. After an error the next call goes on where this one stopped.
+    /// Writes everything. After an error the next call continues where this one stopped.
     pub(super) fn drain(&mut self) -> Result<(), OutputError> {
         self.hash();
         while self.sent < self.buffer.len() {
@@ -198,14 +199,14 @@ impl<D: Device> Stream<D> {
         Ok(())
     }
 
-    /// What was added since the last part; to be asked when all of it is drained.
+    /// Returns the bytes since the last part. Only when all of them are drained.
     pub(super) fn take_part(&mut self) -> Option<Part> {
         let end = self.place.end?;
         let crc = std::mem::take(&mut self.crc).finalize();
         Some(Part { end, crc })
     }
 
-    /// Makes what was drained survive a crash of the machine.
+    /// Makes drained bytes survive a crash of the machine.
     pub(super) fn sync(&mut self) -> Result<(), OutputError> {
         if self.is_dirty {
             self.place.device.sync().map_err(|error| self.error(error))?;
@@ -214,7 +215,7 @@ impl<D: Device> Stream<D> {
         Ok(())
     }
 
-    /// Counts each byte once, however often it takes to write it.
+    /// Counts each byte once, whatever number of writes it takes.
     fn hash(&mut self) {
         if let Some(end) = &mut self.place.end {
             let new = &self.buffer[self.hashed..];

@@ -1,4 +1,4 @@
-//! Where output goes, as the user named it.
+//! Destinations of output, as the user named them.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where bytes go: `-` means standard output (a file of that name is `./-`).
+/// Place that bytes go to: `-` means standard output (a file of that name is `./-`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum OutputTarget {
     /// Standard output.
@@ -16,14 +16,14 @@ pub enum OutputTarget {
     File(PathBuf),
 }
 
-/// What the bytes are.
+/// Contents of a file that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The records themselves.
+    /// Records.
     Output,
-    /// A line about each, for GNU parallel's readers.
+    /// A line about each record, for GNU parallel's readers.
     Joblog,
-    /// What is in the two, for a sink that goes on with them.
+    /// Entries about the records in the other two, for resuming.
     Journal,
     /// A directory for each task.
     Results,
@@ -31,17 +31,17 @@ pub enum Role {
     Spool,
 }
 
-/// What errors are about: displayed as `output "x"` or `standard output`.
+/// Place and contents of a file that is written: displayed as `output "x"` or `standard output`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// What is written there.
+    /// Contents.
     pub role: Role,
-    /// Where that is.
+    /// Place.
     pub target: OutputTarget,
 }
 
 impl OutputTarget {
-    /// As it is written on a command line.
+    /// Returns the word on a command line.
     #[must_use]
     pub fn as_os_str(&self) -> &OsStr {
         match self {

@@ -11,63 +11,64 @@ use tradewind_proto::{Seq, SeqRange};
 
 use super::{Continued, OpenError, Output, OutputError};
 
-/// Records after which a commit is due although more are waiting: whoever waits for one of the
-/// first should not wait for all that come meanwhile.
+/// Records after which a commit is due although more are waiting: the first of them should not wait
+/// for all that come meanwhile.
 const GROUP_RECORDS_MAX: usize = 16 << 10;
 
-/// The same in bytes of output.
+/// Bytes of output after which a commit is due.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 
-/// What the writer reports: `C` when its output is open, `E` if it cannot be opened.
+/// Event of the writer: `C` when its output is open, `E` if it cannot be opened.
 #[derive(Debug)]
 pub enum Event<C = Continued, E = OpenError> {
     /// The output is open. The first event.
     Opened(C),
-    /// It cannot be opened. The only event.
+    /// The output cannot be opened. The only event.
     Refused(E),
-    /// It is ready for records.
+    /// The output is ready for records.
     Begun,
     /// The next records, in the order in which they were given, are stored.
     Stored {
-        /// How many lists of them.
+        /// Number of lists of them.
         count: usize,
     },
     /// The next records that were to be spooled are stored.
     Spooled {
-        /// How many lists of them.
+        /// Number of lists of them.
         count: usize,
         /// Bytes in the spool.
         spool_bytes: u64,
     },
     /// The next records that were to be spooled are not.
     SpoolFailed {
-        /// These.
+        /// These records.
         records: Vec<Records>,
-        /// Why.
+        /// Reason.
         error: OutputError,
     },
     /// The records below this seq that were to be moved from the spool to the output are there.
     Unspooled {
-        /// The first that is not.
+        /// Seq of the first record that was not moved.
         below: Seq,
         /// Bytes in the spool.
         spool_bytes: u64,
     },
-    /// Not all could be written. Nothing is lost and nothing more is reported until
+    /// Not all could be written. Nothing is lost and no further event comes until
     /// [`WriterThread::retry`].
     Failed(OutputError),
     /// All records are stored and the output is finished.
     Finished,
 }
 
-/// Runs an output on a thread of its own, so that a slow disk or a blocked pipe stops nobody.
+/// Runs an output on a thread of its own, so that a slow disk or a blocked pipe stops no other
+/// part.
 ///
 /// Batches that wait while others are being written are committed together: the busier the output,
-/// the fewer the commits. There is no limit to what may wait; the caller keeps one, by what was
+/// the fewer the commits. The queue has no limit; the caller keeps one, by the records that were
 /// given and not reported as stored.
 ///
-/// When it is dropped, what was given is still written and synced, without a finish, unless that
-/// fails.
+/// When it is dropped, all that was given is still written and synced, without a finish, unless
+/// that fails.
 #[derive(Debug)]
 pub struct WriterThread {
     commands: Sender<Command>,
@@ -85,8 +86,8 @@ enum Command {
 }
 
 impl WriterThread {
-    /// Starts the thread, which opens the output before anything else. It calls `report` for each
-    /// event, and drops it when it ends. Before the first records it is to [begin](Self::begin).
+    /// Starts the thread, which opens the output first. It calls `report` for each event, and drops
+    /// it when it ends. Before the first records, call [`begin`](Self::begin).
     ///
     /// # Errors
     ///
@@ -107,7 +108,7 @@ impl WriterThread {
         Ok(Self { commands, thread })
     }
 
-    /// Makes the output ready for records: a file is made, or what is there is changed.
+    /// Makes the output ready for records: creates files, or changes those that are there.
     pub fn begin(&self) {
         self.send(Command::Begin);
     }
@@ -122,25 +123,25 @@ impl WriterThread {
         self.send(Command::Spool(records));
     }
 
-    /// Moves records that were spooled to the output, after all that were given before: some of the
-    /// range, from its beginning on.
+    /// Moves spooled records to the output, after all that were given before: some of the range,
+    /// from its beginning on.
     pub fn unspool(&self, range: SeqRange) {
         self.send(Command::Unspool(range));
     }
 
-    /// After a failure: goes on where it stopped. Otherwise does nothing.
+    /// Continues after a failure. Otherwise does nothing.
     pub fn retry(&self) {
         self.send(Command::Retry);
     }
 
-    /// Says that no more records will come, unless somebody goes on with a job that was stopped
-    /// before its end: then it is not whole.
+    /// Finishes the output: no more records come, unless a job that is not whole, because it was
+    /// stopped before its end, is resumed.
     pub fn finish(&self, is_whole: bool) {
         self.send(Command::Finish { is_whole });
     }
 
     /// Waits for the thread to end, which it does after [`Event::Finished`], or once all that was
-    /// given is written, or has failed and nobody is left to retry.
+    /// given is written, or has failed and the caller cannot retry any more.
     ///
     /// # Panics
     ///
@@ -159,7 +160,7 @@ impl WriterThread {
     }
 }
 
-/// Everybody who could give a command has gone.
+/// Error: no sender of commands is left.
 struct Abandoned;
 
 struct Loop<O, R> {
@@ -175,7 +176,7 @@ impl<O: Output, R> Loop<O, R> {
     where
         R: FnMut(Event<C, E>),
     {
-        // Abandoned or finished: there is nobody to tell, or they know.
+        // Abandoned or finished: the caller is gone, or knows.
         let _ = self.run_until_abandoned();
     }
 
@@ -265,7 +266,7 @@ impl<O: Output, R> Loop<O, R> {
         Ok(())
     }
 
-    /// Reports each failure and tries again each time it is told to.
+    /// Reports each failure, and tries again at each request.
     fn retry_until_ok<C, E>(
         &mut self,
         mut result: Result<(), OutputError>,
@@ -357,7 +358,7 @@ mod tests {
         (thread, events, reader)
     }
 
-    /// Stores what it is given, when the random numbers let it.
+    /// Output that stores records when the random numbers let it.
     struct Flaky {
         taken: Vec<u64>,
         stored: Arc<Mutex<Vec<u64>>>,
@@ -395,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_fails_each_record_is_stored_once_and_reported_once() {
+    fn each_record_is_stored_and_reported_once_in_spite_of_failures() {
         let seed = fastrand::u64(..);
         eprintln!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
@@ -460,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_reported_without_a_finish() {
+    fn stored_records_are_reported_without_a_finish() {
         let (thread, events, mut reader) = into_pipe();
         for seq in 0..3 {
             thread.store(vec![record(seq, "ab")]);
@@ -480,11 +481,11 @@ mod tests {
         thread.store(vec![record(1, "x")]);
         thread.finish(true);
         thread.join();
-        assert!(events.recv().is_err(), "it is said once, and nobody is left to retry");
+        assert!(events.recv().is_err(), "it is reported once, and no caller is left to retry");
     }
 
     #[test]
-    fn what_was_given_is_written_though_nobody_finishes() {
+    fn given_records_are_written_without_a_finish() {
         let (thread, events, mut reader) = into_pipe();
         (0..5).for_each(|seq| thread.store(vec![record(seq, "x")]));
         thread.join();
@@ -495,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_without_a_finish_is_synced() {
+    fn without_a_finish_the_rest_is_synced() {
         struct Noted(Arc<Mutex<Vec<&'static str>>>);
 
         impl Noted {

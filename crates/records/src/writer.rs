@@ -11,13 +11,13 @@ use super::{Extras, Format, Fsync, OutputError, joblog};
 /// Records after which a commit is due, so that no entry of the journal becomes long.
 pub(super) const ENTRY_RECORDS_MAX: usize = 16 << 10;
 
-/// Where records are stored.
+/// Output that stores records.
 ///
-/// A record is stored when `write` has taken it and a later `commit` returned `Ok`: then no
-/// part of it is left in this process. An error means that not all could be passed on, and nothing
-/// more: whatever was taken is kept, and the next `commit` goes on where the last one stopped.
+/// A record is stored when `write` has taken it and a later `commit` returned `Ok`: then no part of
+/// it is left in this process. An error means only that not all could be written: all that was
+/// taken is kept, and the next `commit` continues where the last one stopped.
 pub trait Output {
-    /// Makes it ready for records, before the first: until then whatever was there is as it was.
+    /// Makes it ready for the first record. Until then all that is there is unchanged.
     ///
     /// # Errors
     ///
@@ -26,38 +26,38 @@ pub trait Output {
         Ok(())
     }
 
-    /// Takes records, in the order in which they are to be stored. They are taken even if it
-    /// fails: they must not be given again.
+    /// Takes records, in the order in which they are to be stored. They are taken even if it fails:
+    /// do not give them again.
     ///
     /// # Errors
     ///
-    /// When some of what was taken had to be passed on, and could not be.
+    /// When some of the bytes had to be written, and could not be.
     fn write(&mut self, records: &[Records]) -> Result<(), OutputError>;
 
-    /// Passes on all that was taken.
+    /// Writes all that was taken.
     ///
     /// # Errors
     ///
     /// When that failed. May be tried again.
     fn commit(&mut self) -> Result<(), OutputError>;
 
-    /// Commits, and makes everything survive a crash of the machine where that can be had.
+    /// Commits, and makes everything survive a crash of the machine where the device can.
     ///
     /// # Errors
     ///
     /// When that failed. May be tried again.
     fn sync(&mut self) -> Result<(), OutputError>;
 
-    /// The same, and no more records will come: puts them into their final form, if the job is
-    /// whole and not just stopped.
+    /// Syncs, and takes no more records: puts them into their final form, if the job is whole and
+    /// not just stopped.
     ///
     /// # Errors
     ///
     /// When that failed. May be tried again.
     fn finish(&mut self, is_whole: bool) -> Result<(), OutputError>;
 
-    /// Stores records beside the output, to be read back when it is their turn, and says how many
-    /// bytes are there now.
+    /// Stores records beside the output, to be read back later. Returns the bytes of all that are
+    /// there.
     ///
     /// # Errors
     ///
@@ -66,8 +66,8 @@ pub trait Output {
         Err(OutputError::NoSpool)
     }
 
-    /// Reads records of the range back, from its beginning to its end, or until they have so many
-    /// bytes. What was read is to be written, and is not read again.
+    /// Reads records of the range back, from its beginning to its end, or until they have
+    /// `bytes_max` bytes. They are to be written, and are not read again.
     ///
     /// # Errors
     ///
@@ -76,15 +76,14 @@ pub trait Output {
         Err(OutputError::NoSpool)
     }
 
-    /// All that was spooled below this seq is committed to the output by now. Says how many bytes are
-    /// left.
+    /// Notes that all spooled records below this seq are committed to the output. Returns the bytes
+    /// that are left.
     fn release(&mut self, _below: Seq) -> u64 {
         0
     }
 }
 
-/// Writes records to one device, a joblog to another, and to a third a journal of what is in the
-/// two.
+/// Writes records to one device, a joblog to a second, and a journal of both to a third.
 #[derive(Debug)]
 pub struct Writer<D> {
     format: Format,
@@ -98,19 +97,19 @@ pub struct Writer<D> {
 #[derive(Debug)]
 struct Journal<D> {
     stream: Stream<D>,
-    /// Records that no entry speaks of yet.
+    /// Records that are in no entry yet.
     pending: Vec<Kept>,
-    /// Kept for its room.
+    /// Entry that is written next: kept to reuse its memory.
     entry: Entry,
-    /// The records that were last noted as about to be in the spool.
+    /// Records that were last noted as about to be in the spool.
     noted: SeqSet,
-    /// Its last line says that the job is complete.
+    /// Whether the last line says that the job is complete.
     is_complete: bool,
 }
 
 impl<D: Device> Writer<D> {
-    /// Writes records in this format, and a joblog and a journal if there are devices for them.
-    /// The journal has its claim already.
+    /// Creates a writer, with a joblog and a journal if there are devices for them. The journal has
+    /// its claim already.
     pub fn new(
         format: Format,
         fsync: Fsync,
@@ -137,13 +136,13 @@ impl<D: Device> Writer<D> {
         Self { format, extras, fsync, output, joblog, journal }
     }
 
-    /// Records show this besides.
+    /// Adds fields to the records.
     #[must_use]
     pub fn with_extras(self, extras: Extras) -> Self {
         Self { extras, ..self }
     }
 
-    /// Says that what is there is complete already.
+    /// Sets whether the job is complete already.
     pub(super) fn set_complete(&mut self, is_complete: bool) {
         self.journal.iter_mut().for_each(|journal| journal.is_complete = is_complete);
     }
@@ -159,9 +158,9 @@ impl<D: Device> Writer<D> {
         Ok(())
     }
 
-    /// Notes what the tasks are whose records are about to be in the spool. Nothing may be there of which
-    /// this does not speak. Records that come again, because the spool could not be written, are not
-    /// noted again: a full disk must not be filled with notes, nor memory.
+    /// Notes the task hashes of records that are about to be in the spool. The spool may have no
+    /// record without a note. Records that come again, because the spool could not be written, are
+    /// not noted again: a full disk must not be filled with notes, nor memory.
     ///
     /// # Errors
     ///
@@ -192,7 +191,7 @@ impl<D: Device> Writer<D> {
         if self.fsync == Fsync::None { Ok(()) } else { journal.stream.sync() }
     }
 
-    /// Takes a record that has its form already.
+    /// Takes a record that is encoded already.
     pub(super) fn write_encoded(
         &mut self,
         kept: Kept,
@@ -245,8 +244,8 @@ impl<D: Device> Output for Writer<D> {
     fn commit(&mut self) -> Result<(), OutputError> {
         let is_synced = self.fsync != Fsync::None;
         self.streams().try_for_each(Stream::check)?;
-        // What the joblog knows of is in the output, never the other way round, and what the
-        // journal knows of is in both.
+        // Records in the joblog are in the output, never the other way round, and those in the
+        // journal are in both.
         self.output.drain()?;
         self.joblog.as_mut().map_or(Ok(()), Stream::drain)?;
         if is_synced {
@@ -284,7 +283,7 @@ impl<D: Device> Output for Writer<D> {
 }
 
 impl<D: Device> Journal<D> {
-    /// Makes one entry of all that is pending.
+    /// Writes one entry with all pending records.
     fn add_entry(&mut self, (output, joblog): (Option<Part>, Option<Part>)) {
         let Self { stream, pending, entry, is_complete, noted: _ } = self;
         *is_complete = false;
@@ -410,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_spooled_for_long_is_noted_once() {
+    fn records_that_cannot_be_spooled_are_noted_once() {
         let records: Vec<_> = (3..40).map(|seq| record(seq, "x")).collect();
         let noted = |room, tries| {
             let disks = disks(1 << 20, 1 << 20);
@@ -421,7 +420,7 @@ mod tests {
                 disks[2].room.set(room);
             }
             disks[2].room.set(1 << 20);
-            // What has come meanwhile is noted as well, and only that.
+            // Records that have come meanwhile are noted as well, and only those.
             writer.note_spooled(&records[10..]).unwrap();
             writer.note_spooled(&records[20..30]).unwrap();
             writer.note_spooled(&records).unwrap();
@@ -503,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_survive_a_crash_is_synced_before_it_is_called_stored() {
+    fn records_are_synced_before_they_count_as_stored() {
         let check = |fsync, wanted: usize| {
             let disks = disks(usize::MAX, usize::MAX);
             let mut writer = writer(Format::Lines, fsync, &disks);
@@ -549,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_removed_is_put_back_and_what_was_replaced_is_left_alone() {
+    fn a_removed_file_is_put_back_and_a_replaced_one_left_alone() {
         let records: Vec<_> = (0..3).map(|seq| record(seq, "x")).collect();
         for place in 0..3 {
             let disks = disks(usize::MAX, usize::MAX);

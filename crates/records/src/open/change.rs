@@ -31,20 +31,21 @@ impl Prepared {
         Claim::new(job, name, format, order, has_joblog)
     }
 
-    /// Lines say not whose they are, so those after a cancelled task's go as well. What went to
-    /// standard output stays there: of a cancelled task that is nothing.
+    /// Returns whether the output is cut before the first cancelled task: lines do not have the seq
+    /// of their task, so those after it go as well. Standard output stays as it is: a cancelled
+    /// task has written nothing to it.
     pub(super) fn is_cut_short(&self, again: Again) -> bool {
         again == Again::Cancelled
             && self.output.path().is_some()
             && self.settings.format == Format::Lines
     }
 
-    /// Replaces whatever is there, and gives the new journal.
+    /// Replaces all that is there. Returns the new journal.
     pub(super) fn replace(&mut self, path: &Path, claim: &Claim) -> Result<OpenFile, OutputError> {
         let destination = journal_at(path);
         let at = |reason| failed(&destination, reason);
         let mut journal = OpenFile::open(Role::Journal, &destination.target).map_err(at)?;
-        // An old claim must not vouch for what will be written, nor the new one for what was.
+        // An old claim must not vouch for new bytes, nor the new claim for old ones.
         if journal.len().map_err(at)? > 0 {
             journal.cut(0).and_then(|()| journal.sync()).map_err(at)?;
         }
@@ -56,7 +57,7 @@ impl Prepared {
         }
         let mut text = Vec::new();
         claim.encode(&mut text);
-        // Before the first record: whoever finds one must know whose it is.
+        // Before the first record: a start that finds one must know the job that it belongs to.
         journal.write_all(&text).map_err(at)?;
         Ok(journal)
     }
@@ -101,7 +102,7 @@ impl Prepared {
         Ok(Ready { journal, output_end, joblog_end, is_complete, spooler: None })
     }
 
-    /// Ends what an earlier start was about to do.
+    /// Finishes a rewrite that an earlier start has committed.
     pub(super) fn settle(&mut self, paths: &Paths) -> io::Result<()> {
         for file in rewrite::settle(paths)? {
             match file.destination().role {
@@ -141,7 +142,7 @@ impl Prepared {
         })
     }
 
-    /// How much there is that does not count.
+    /// Returns the bytes that do not count.
     pub(super) fn beyond(&self, found: &Recovered) -> Result<u64, OpenError> {
         let files =
             [(Some(&self.output), found.output_end), (self.joblog.as_ref(), found.joblog_end)];
@@ -155,11 +156,11 @@ impl Prepared {
         Ok(beyond)
     }
 
-    /// Cuts off what does not count.
+    /// Cuts off the bytes that do not count.
     ///
-    /// The journal first: then there are only bytes of which nobody speaks, and should this be
-    /// where we are killed, the next start cuts them off. The other way round new records could
-    /// come to stand where an entry still speaks of what was there.
+    /// The journal first: if the process is killed then, bytes are left that no entry covers, and
+    /// the next start cuts them off. The other way round new records could be written where an
+    /// entry still vouches for the old ones.
     fn cut(&mut self, journal: &Path, to: &Recovered) -> Result<(), OutputError> {
         let at = journal_at(journal);
         let mut journal =

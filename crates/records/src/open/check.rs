@@ -1,4 +1,4 @@
-//! Checks of what is there: whether it may be written, and in which way.
+//! Checks of the files that are there: whether they may be written, and in which way.
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind};
@@ -21,13 +21,13 @@ impl Prepared {
             Err(error) => Err(error),
         };
         let claim = claim.map_err(at)?;
-        // A journal whose output was moved away, or emptied, speaks of nothing.
+        // A journal whose output was moved away, or emptied, is left over.
         let is_left_over = claim.is_some() && self.is_empty()? && has_bytes(path).map_err(at)?;
         self.claim = claim.filter(|_| !is_left_over);
         Ok(())
     }
 
-    /// Directories of other tasks are not to be mixed with ours.
+    /// Checks that directories of other tasks are not mixed with those of this job.
     pub(super) fn check_results(&self) -> Result<(), OpenError> {
         let Some(directory) = &self.settings.results else { return Ok(()) };
         let target = OutputTarget::File(directory.clone());
@@ -40,7 +40,7 @@ impl Prepared {
         Err(OpenError::new(&destination, Obstacle::Exists))
     }
 
-    /// Is the output gone on with in the way it was begun?
+    /// Checks that the output is continued with the flags with which it was begun.
     pub(super) fn check_flags(&self) -> Result<(), OpenError> {
         let Some(claim) = &self.claim else { return Ok(()) };
         let Settings { format, order, .. } = self.settings;
@@ -59,7 +59,7 @@ impl Prepared {
         Err(OpenError::new(self.named(), Obstacle::Begun(how)))
     }
 
-    /// Can the records of tasks that failed be taken out?
+    /// Checks that the records of failed tasks can be deleted.
     pub(super) fn check_retry(&self) -> Result<(), OpenError> {
         let needed = match (self.settings.format, self.output.path()) {
             (Format::Lines, _) => "--format jsonl: lines do not have the seq of their task",
@@ -72,7 +72,7 @@ impl Prepared {
     }
 }
 
-/// Does the journal speak of bytes in what it is beside?
+/// Returns whether a journal covers any bytes.
 fn has_bytes(journal: &Path) -> io::Result<bool> {
     let mut lines = Lines::new(BufReader::new(File::open(journal)?));
     lines.next::<Claim>()?;
@@ -84,7 +84,7 @@ fn has_bytes(journal: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Reads what the journal says of the run that it is of.
+/// Reads the records of the earlier run that a journal is about.
 pub(super) fn read_earlier(path: &Path, other: Option<String>) -> Result<Earlier, OpenError> {
     let read = || {
         let mut lines = Lines::new(BufReader::new(File::open(path)?));

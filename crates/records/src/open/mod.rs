@@ -1,4 +1,4 @@
-//! Opening what the user named, without harm to what is there.
+//! Opening of the files that the user named, without harm to their contents.
 //!
 //! In three steps:
 //!
@@ -31,61 +31,61 @@ use crate::output::FileOutput;
 use crate::same::{ReadFile, SameFile, beside, check_distinct};
 use crate::{Destination, Extras, Format, Fsync, OpenError, OutputTarget, Role, Say};
 
-/// What to open.
+/// Files to open, and their form.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where records go.
+    /// Destination of the records.
     pub output: OutputTarget,
-    /// How they look there.
+    /// Format of the records.
     pub format: Format,
-    /// Their order.
+    /// Order of the records.
     pub order: Order,
-    /// Where a line about each goes.
+    /// Destination of a line about each record.
     pub joblog: Option<OutputTarget>,
-    /// Files that are not empty are replaced rather than refused.
+    /// Whether files that are not empty are replaced rather than refused.
     pub overwrite: bool,
-    /// What a crash of the machine may take away.
+    /// Records that a crash of the machine may take away.
     pub fsync: Fsync,
-    /// What records show besides.
+    /// Additional fields of records.
     pub extras: Extras,
-    /// Where each task has a directory of its own.
+    /// Directory that gets a directory for each task.
     pub results: Option<PathBuf>,
-    /// What is said on stderr.
+    /// Lines that are written to stderr.
     pub say: Say,
 }
 
-/// What is to be written, before the job is known. Until it is, nothing that exists is touched.
+/// Opened files, before the job is known. Until it is, nothing that exists is changed.
 #[derive(Debug)]
 pub struct Prepared {
     pub(crate) settings: Settings,
     pub(crate) output: OpenFile,
     pub(crate) joblog: Option<OpenFile>,
-    /// Where the journal is or will be.
+    /// Path of the journal, whether it exists or not.
     pub(crate) journal: Option<PathBuf>,
     pub(crate) claim: Option<Claim>,
 }
 
-/// What was there of the job.
+/// Earlier records of the job.
 #[derive(Debug)]
 pub struct Continued {
-    /// For the collector.
+    /// State for the collector.
     pub opened: Opened,
-    /// The journal, if there is one.
+    /// Journal, if there is one.
     pub journal: Option<Journal>,
-    /// So much was written and does not count, because no record is known to end with it.
+    /// Bytes that were written and do not count, because no record is known to end with them.
     pub cut_bytes: u64,
 }
 
-/// The journal's file.
+/// File of the journal.
 #[derive(Debug)]
 pub struct Journal(pub(crate) PathBuf);
 
-/// Opens the output, and the joblog if there is to be one, and changes nothing.
+/// Opens the output, and the joblog if there is to be one. Changes nothing.
 ///
 /// # Errors
 ///
-/// When one of them cannot be opened or must not be written, or when nobody has opened a named pipe
-/// to read from it.
+/// When one of them cannot be opened or must not be written, or when it is a named pipe that no
+/// process has opened for reading.
 pub fn prepare(settings: &Settings) -> Result<Prepared, OpenError> {
     let read = ReadFile::stdin();
     check_distinct(read.as_slice(), &settings.output, settings.joblog.as_ref())?;
@@ -121,20 +121,20 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, OpenError> {
 }
 
 impl Settings {
-    /// Can records of failed tasks be taken out again?
+    /// Returns whether records of failed tasks can be deleted.
     pub(crate) fn can_retry(&self) -> bool {
         self.format == Format::Jsonl && self.output != OutputTarget::Stdout
     }
 }
 
 impl Prepared {
-    /// What was to be opened.
+    /// Returns the settings.
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Finds out what the output has of a job, which takes as long as reading it, and changes
-    /// nothing.
+    /// Reads the records of a job that the output has, which takes as long as reading the output.
+    /// Changes nothing.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl Prepared {
         };
         let (again, start) = match (&self.claim, opening.start) {
             (None, _) => return Ok(self.begin(journal, opening)),
-            // A sink that was started again while the ventilator goes on.
+            // The sink was started again, and the ventilator was not.
             (Some(claim), _) if claim.job == opening.job => (Again::Nothing, None),
             (Some(_), start @ Start::Resume) => (Again::Cancelled, Some(start)),
             (Some(_), start @ Start::RetryFailed) => (Again::NotOk, Some(start)),
@@ -167,7 +167,7 @@ impl Prepared {
         Ok((FileOutput::planned(plan), continued))
     }
 
-    /// Replaces whatever is there.
+    /// Plans to replace all that is there.
     fn begin(self, journal: PathBuf, opening: &Opening) -> (FileOutput, Continued) {
         let Opening { job, name, .. } = opening;
         let continued = Continued::nothing(*job, Some(journal.clone()));
@@ -178,7 +178,7 @@ impl Prepared {
         std::iter::once(&mut self.output).chain(&mut self.joblog)
     }
 
-    /// What the journal is beside.
+    /// Returns the destination that the journal belongs to.
     pub(crate) fn named(&self) -> &Destination {
         self.main().destination()
     }
@@ -190,7 +190,7 @@ impl Prepared {
         }
     }
 
-    /// There is nothing in what the user would miss?
+    /// Returns whether there is nothing that the user would miss.
     fn is_empty(&self) -> Result<bool, OpenError> {
         let main = self.main();
         let len = main.len().map_err(|reason| OpenError::opening(main.destination(), reason))?;
@@ -206,17 +206,18 @@ impl Continued {
 }
 
 impl Journal {
-    /// Where it is.
+    /// Returns the path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// What the tasks were whose records are stored by now, or were taken out to be replaced.
+    /// Returns the hashes of the tasks whose records are stored by now, or were deleted to be
+    /// replaced.
     ///
     /// # Errors
     ///
-    /// Whatever the system says.
+    /// When the journal cannot be read.
     pub fn hashes(&self) -> io::Result<TaskHashes> {
         let mut lines = Lines::new(BufReader::new(File::open(&self.0)?));
         lines.next::<Claim>()?;

@@ -1,7 +1,7 @@
-//! Plan of what is to be done to an output before its first record.
+//! Plan of the changes to an output before its first record.
 //!
 //! Reading comes first and changes nothing, so that a job that is refused has changed nothing. The
-//! rest may fail for want of room, and is then tried again from its beginning.
+//! changes may fail for want of room, and are then tried again from the beginning.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::spool::{self, Spooler};
 use crate::stream::Place;
 use crate::{Format, Fsync, OpenError, OutputError, Writer};
 
-/// What is to be done to what is there.
+/// Changes to make to an output.
 #[derive(Debug)]
 pub(crate) struct Plan {
     prepared: Prepared,
@@ -31,23 +31,23 @@ pub(crate) struct Plan {
 enum Step {
     /// It is replaced.
     Begin { job: JobId, name: String },
-    /// It is gone on with. What was found in it is known until something is changed.
+    /// It is continued. The records that were found are known until something is changed.
     GoOn { again: Again, found: Option<Box<Recovered>>, spool: Box<SpoolStep> },
 }
 
-/// What is needed to go on with a spool.
+/// Facts that are needed to continue with a spool.
 #[derive(Debug)]
 struct SpoolStep {
     job: JobId,
-    /// In the output, of what is to stay there.
+    /// Tasks whose records are to stay in the output.
     stored: SeqSet,
-    /// Of which the journal says that they were about to be in the spool.
+    /// Tasks whose records were about to be in the spool, by the journal.
     noted: SeqSet,
-    /// What was found in it is known until something is changed.
+    /// Contents of the spool, known until something is changed.
     found: Option<spool::Found>,
 }
 
-/// What of a continued output is not to count, because it is to be run again.
+/// Records of a continued output that do not count, because their tasks are to run again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Again {
     Nothing,
@@ -55,7 +55,7 @@ pub(super) enum Again {
     NotOk,
 }
 
-/// Where the first record will be.
+/// Open journal, and the places of the first record.
 pub(crate) struct Ready {
     pub(super) journal: OpenFile,
     pub(super) output_end: u64,
@@ -74,7 +74,7 @@ impl Plan {
         &self.prepared.settings
     }
 
-    /// Reads what is there.
+    /// Plans to continue with the records that are there, and reads them.
     pub(super) fn go_on(
         mut prepared: Prepared,
         path: PathBuf,
@@ -132,7 +132,7 @@ impl Plan {
         Ok((plan, Continued { opened, journal, cut_bytes }))
     }
 
-    /// Does what is to be done. May be tried again.
+    /// Carries the plan out. May be tried again.
     pub(crate) fn carry_out(&mut self) -> Result<Ready, OutputError> {
         let ready = match &mut self.step {
             Step::Begin { job, name } => {
@@ -160,8 +160,8 @@ impl Plan {
         Ok(ready)
     }
 
-    /// What has to be put into order when all is there: tasks that ran again were stored after
-    /// those that did not.
+    /// Returns the files to put into order at the end: tasks that ran again were stored after those
+    /// that did not.
     pub(crate) fn reorder(&self) -> Option<Reorder> {
         let Settings { format, order, .. } = self.prepared.settings;
         let paths = self.prepared.paths(&self.journal);
@@ -191,7 +191,7 @@ impl Plan {
 }
 
 impl SpoolStep {
-    /// Finds out what the spool has that counts.
+    /// Finds the records in the spool that count.
     fn find(&self, journal: &Path, again: Again) -> io::Result<spool::Found> {
         let mut medium = spool::Directory::new(spool::beside(journal));
         let is_written = |seq| self.stored.contains(seq);
@@ -205,7 +205,7 @@ impl SpoolStep {
         Ok(found)
     }
 
-    /// Makes it ready. May be tried again.
+    /// Makes the spool ready. May be tried again.
     fn go_on(
         &mut self,
         journal: &Path,
@@ -224,7 +224,7 @@ impl SpoolStep {
 }
 
 impl Recovered {
-    /// Tasks whose records are to be replaced.
+    /// Returns the tasks whose records are to be replaced.
     pub(super) fn dropped(&self, again: Again) -> SeqSet {
         match again {
             Again::Nothing => SeqSet::new(),
@@ -235,7 +235,7 @@ impl Recovered {
 }
 
 impl Again {
-    /// How many records there are of each status without those that are to be replaced.
+    /// Returns the numbers of records by status without those that are to be replaced.
     fn without(self, counts: &Counts) -> Counts {
         match self {
             Self::Nothing => *counts,

@@ -110,7 +110,7 @@ fn a_full_disk_is_an_error_that_can_be_retried() {
     }
 }
 
-/// Runs a function as somebody to whom things may be forbidden, which root is not.
+/// Runs a function as an unprivileged user: root may do everything.
 fn unprivileged<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     let run = || {
         if rustix::process::geteuid().is_root() {
@@ -228,7 +228,7 @@ fn stored(continued: &Continued) -> Vec<u64> {
 }
 
 #[test]
-fn a_sink_that_starts_again_goes_on_with_what_is_there() {
+fn a_sink_that_starts_again_continues_its_output() {
     for (format, fsync) in [(Format::Lines, Fsync::None), (Format::Jsonl, Fsync::Batch)] {
         let mut scene = Scene::new(format, Order::Seq);
         scene.settings.fsync = fsync;
@@ -284,7 +284,7 @@ fn another_job_is_resumed_or_replaced_only_on_demand() {
 }
 
 #[test]
-fn an_output_is_gone_on_with_in_the_way_it_was_begun() {
+fn an_output_is_resumed_with_the_flags_it_was_begun_with() {
     let check = |change: fn(&mut Settings), wanted: &str| {
         let mut scene = Scene::new(Format::Jsonl, Order::Seq);
         scene.store(1, Start::New, &ok(0..3));
@@ -378,7 +378,7 @@ fn until_it_begins_nothing_is_changed() {
 }
 
 #[test]
-fn what_cannot_begin_is_tried_again() {
+fn a_failed_beginning_is_tried_again() {
     for start in [Start::New, Start::RetryFailed] {
         let scene = Scene::new(Format::Jsonl, Order::Seq);
         if start != Start::New {
@@ -442,7 +442,7 @@ fn a_complete_job_is_resumed_without_a_change_and_can_grow() {
 }
 
 #[test]
-fn what_was_changed_after_the_end_is_left_alone() {
+fn a_file_changed_after_the_end_is_left_alone() {
     let check = |change: fn(&mut String)| {
         for name in ["out", "log"] {
             let scene = complete(Format::Lines);
@@ -502,7 +502,7 @@ fn no_two_sinks_write_one_file() {
 }
 
 #[test]
-fn what_is_removed_meanwhile_is_written_again() {
+fn a_file_removed_meanwhile_is_written_again() {
     let scene = Scene::new(Format::Jsonl, Order::Seq);
     let (mut output, _) = scene.open(&opening(1, Start::New)).unwrap();
     for (seq, name) in (0..).zip(["out", "log", "out.tradewind"]) {
@@ -593,7 +593,7 @@ fn lines_go_on_before_the_first_cancelled_task() {
 }
 
 #[test]
-fn what_cannot_be_read_back_goes_on_by_its_joblog() {
+fn an_output_that_cannot_be_read_is_resumed_by_its_joblog() {
     let mut scene = Scene::new(Format::Jsonl, Order::Completion);
     scene.settings.output = OutputTarget::File("/dev/null".into());
     scene.store(1, Start::New, &mixed());

@@ -1,8 +1,9 @@
-//! How records stand in a segment.
+//! Format of a segment.
 //!
-//! A segment begins with [`HEADER_BYTES`] bytes that say of which job it is. A record is a frame: the
-//! CRC-32 of what follows, the length of the body and the seq, and the body: the names of its worker
-//! and its stage, and the result as it travels. All numbers are little-endian.
+//! A segment begins with [`HEADER_BYTES`] bytes: a magic number and the id of its job. A record is
+//! a frame: the CRC-32 of the rest of it, the length of the body and the seq, and the body: the
+//! names of its worker and its stage, and the result in the form of the wire. All numbers are
+//! little-endian.
 
 use std::sync::Arc;
 
@@ -16,10 +17,10 @@ pub(super) const HEADER_BYTES: u64 = 24;
 
 const MAGIC: &[u8; 16] = b"tradewind spool\x01";
 
-/// Before the body.
+/// Bytes before the body.
 pub(super) const HEAD_BYTES: u64 = 16;
 
-/// What comes before the body.
+/// Numbers before the body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     crc: u32,
@@ -35,7 +36,7 @@ pub(super) struct Read {
     pub(super) result: TaskResult,
 }
 
-/// The last names that were read: they seldom change.
+/// Names that were read last: they seldom change.
 #[derive(Debug)]
 pub(super) struct Names([Arc<str>; 2]);
 
@@ -49,19 +50,19 @@ pub(super) fn header(job: JobId) -> Vec<u8> {
     [&MAGIC[..], &job.0.to_le_bytes()].concat()
 }
 
-/// Whose the segment is that begins so, if it is one.
+/// Returns the job of the segment that begins with these bytes; `None` if they are no header.
 pub(super) fn job_of(header: &[u8]) -> Option<JobId> {
     let job = header.strip_prefix(MAGIC)?;
     Some(JobId(u64::from_le_bytes(job.try_into().ok()?)))
 }
 
-/// Is this the beginning of a header?
+/// Returns whether these bytes can be the beginning of a header.
 pub(super) fn is_torn_header(bytes: &[u8]) -> bool {
     (bytes.len() as u64) < HEADER_BYTES
         && bytes.iter().zip(MAGIC).all(|(byte, wanted)| byte == wanted)
 }
 
-/// Adds a record to the end of `out`.
+/// Appends a record to `out`.
 pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0; HEAD_BYTES as usize]);
@@ -80,7 +81,7 @@ pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
 }
 
 impl Head {
-    /// Reads what is at the beginning of `bytes`; `None` if there are too few.
+    /// Reads the numbers at the beginning of `bytes`; `None` if there are too few.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let (crc, rest) = bytes.split_first_chunk()?;
         let (body_bytes, rest) = rest.split_first_chunk()?;
@@ -92,12 +93,12 @@ impl Head {
         })
     }
 
-    /// Bytes of the frame.
+    /// Returns the bytes of the frame.
     pub(super) fn frame_bytes(&self) -> u64 {
         HEAD_BYTES + u64::from(self.body_bytes)
     }
 
-    /// The record, if these are the bytes of the frame as they were written.
+    /// Decodes the record; `None` if the bytes of the frame are not as they were written.
     pub(super) fn decode(&self, frame: &Bytes, names: &mut Names) -> Option<Read> {
         if crc32fast::hash(&frame[4..]) != self.crc {
             return None;

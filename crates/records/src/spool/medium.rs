@@ -1,4 +1,4 @@
-//! Where segments are: files in a directory, or parts of a file that has no name.
+//! Media of segments: files in a directory, or parts of a file that has no name.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -10,48 +10,49 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
 use super::super::file::sync_directory_of;
 
-/// Numbered segments of bytes.
+/// Medium of numbered segments of bytes.
 pub trait Medium {
-    /// The segments that there are.
+    /// Returns the segments.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// Those of the system.
     fn segments(&mut self) -> io::Result<Vec<u64>>;
 
-    /// Makes a segment, which must not be there.
+    /// Creates a segment, which must not exist.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     fn create(&mut self, segment: u64) -> io::Result<()>;
 
-    /// How many bytes a segment has.
+    /// Returns the bytes of a segment.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// Those of the system.
     fn len(&mut self, segment: u64) -> io::Result<u64>;
 
-    /// Reads from a place in a segment on, and says how many bytes: fewer only at its end.
+    /// Reads a segment from this byte on. Returns the number of bytes: fewer than asked for only at
+    /// its end.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// Those of the system.
     fn read_at(&mut self, segment: u64, at: u64, bytes: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes all of these bytes there.
+    /// Writes all of these bytes from this byte on.
     ///
     /// # Errors
     /// When some of them cannot be written. Any part may be there then.
     fn write_at(&mut self, segment: u64, at: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Cuts a segment off.
+    /// Cuts a segment off at this byte.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// Those of the system.
     fn cut(&mut self, segment: u64, len: u64) -> io::Result<()>;
 
     /// Makes a segment survive a crash of the machine.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// Those of the system.
     fn sync(&mut self, segment: u64) -> io::Result<()>;
 
     /// Removes a segment.
@@ -60,7 +61,7 @@ pub trait Medium {
     /// When it is still there.
     fn remove(&mut self, segment: u64) -> io::Result<()>;
 
-    /// There is no segment any more: nothing is to be left of it all.
+    /// Removes all segments, and all that belongs to the medium.
     fn clear(&mut self) {}
 }
 
@@ -102,17 +103,17 @@ impl<M: Medium + ?Sized> Medium for Box<M> {
     }
 }
 
-/// Files in a directory, which is made with the first of them.
+/// Files in a directory, which is created with the first of them.
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
-    /// The files that were used last.
+    /// Files that were used last.
     open: VecDeque<(u64, File)>,
-    /// Names in the directory, or its own, were given and not synced.
+    /// Whether names in the directory, or its own, are new and not synced.
     is_dirty: bool,
 }
 
-/// Files that are open at a time.
+/// Number of files that are open at a time.
 const OPEN_FILES_MAX: usize = 8;
 
 impl Directory {
@@ -143,7 +144,7 @@ impl Directory {
         self.open.push_front((segment, file));
     }
 
-    /// A link may lead to where nothing of ours is to be.
+    /// A link may lead to another program's directory.
     fn check(&self) -> io::Result<bool> {
         match fs::symlink_metadata(&self.path) {
             Ok(metadata) if metadata.is_dir() => Ok(true),
@@ -162,7 +163,7 @@ fn options() -> OpenOptions {
 
 impl Medium for Directory {
     fn segments(&mut self) -> io::Result<Vec<u64>> {
-        // What is no directory has nothing of ours, and is left alone.
+        // A path that is no directory has no segments, and is left alone.
         if !self.check().unwrap_or(false) {
             return Ok(Vec::new());
         }
@@ -220,12 +221,12 @@ impl Medium for Directory {
 
     fn clear(&mut self) {
         self.open.clear();
-        // What is not ours may be in it.
+        // Files of others may be in it.
         let _ = fs::remove_dir(&self.path);
     }
 }
 
-/// Parts of one file without a name, so that nothing of it is left however the process ends.
+/// Parts of one file without a name, of which nothing is left when the process ends.
 #[derive(Debug)]
 pub(crate) struct Unnamed {
     directory: PathBuf,
@@ -239,7 +240,8 @@ struct Part {
     len: u64,
 }
 
-/// From the beginning of a part to that of the next one. What is between them takes no room.
+/// Part of the file, up to the beginning of the next one. Room between its end and that takes no
+/// disk.
 const SLOT_BYTES: u64 = 4 << 30;
 
 impl Unnamed {

@@ -1,12 +1,12 @@
 //! Records that wait on the disk for an earlier one.
 //!
-//! They are appended to segments in the order in which they come. One that is full is sorted by seq,
-//! so that reading all of them back in order takes a place in each and no index in memory. A segment
-//! is removed when all of its records are in the output.
+//! They are appended to segments in the order in which they come. A full segment is sorted by seq,
+//! so that reading all of them back in order takes a place in each and no index in memory. A
+//! segment is removed when all of its records are in the output.
 //!
-//! The spool says itself what is in it: a frame counts if its CRC is right and all before it in its
-//! segment do. What follows is a torn end. Nothing goes wrong if a record is in the output already or
-//! stands here twice: it is skipped.
+//! The spool has no index: a frame counts if its CRC is right and those of all before it in its
+//! segment are. The rest is a torn end. A record that is in the output already, or in the spool
+//! twice, is skipped.
 
 mod frame;
 mod medium;
@@ -35,89 +35,89 @@ const WRITE_BYTES: usize = 1 << 20;
 /// Bytes that are read at a time.
 const READ_BYTES: u64 = 64 << 10;
 
-/// Segments of which such bytes are kept. Beyond it they are read again.
+/// Number of segments of which read bytes are kept. Those of others are read again.
 const CHUNKS_MAX: usize = 64;
 
-/// A segment with fewer records is not worth sorting: it is known where each of them is.
+/// Number of records below which a segment is not sorted: the place of each is known.
 const UNSORTED_MAX: usize = 64;
 
-/// The spool of one job.
+/// Spool of one job.
 #[derive(Debug)]
 pub struct Spool<M> {
     medium: M,
     job: JobId,
-    /// What is appended survives a crash of the machine.
+    /// Whether appended records survive a crash of the machine.
     is_synced: bool,
     segment_bytes: u64,
     segments: BTreeMap<u64, Segment>,
-    /// To which records are appended.
+    /// Segment to which records are appended.
     active: Option<u64>,
-    /// From which the last record was read.
+    /// Segment from which the last record was read.
     reading: Option<u64>,
-    /// The number of the next segment.
+    /// Number of the next segment.
     next: u64,
     buffer: Vec<u8>,
     names: Names,
 }
 
-/// Where a segment is to be read next.
+/// Segment, and the place at which it is read next.
 #[derive(Debug)]
 struct Segment {
     bytes: u64,
-    /// After its last seq.
+    /// Seq after its last one.
     end: Seq,
     order: Order,
-    /// The seq of the next frame, once that is known.
+    /// Seq of the next frame, once that is known.
     next: Option<Seq>,
-    /// Bytes of it, and where they begin.
+    /// Bytes of the segment, and where they begin.
     chunk: Option<(u64, Bytes)>,
 }
 
 #[derive(Debug)]
 enum Order {
-    /// The frames are sorted, and the next begins here.
+    /// The frames are sorted, and the next one begins here.
     Sorted { at: u64 },
-    /// Where each frame begins, and how many of these are read.
+    /// Place of each frame, and number of those that are read.
     Unsorted { frames: Vec<(Seq, u64)>, read: usize, is_sorted: bool },
 }
 
-/// What was found in a spool.
+/// Contents of a spool.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Tasks whose records are in it, and not in the output.
     pub seqs: SeqSet,
-    /// How these ended.
+    /// Numbers of these records by status.
     pub counts: Counts,
-    /// Those of them that are not `ok`.
+    /// Tasks among these that are not `ok`.
     pub not_ok: SeqSet,
-    /// Those of them that were cancelled.
+    /// Tasks among these that were cancelled.
     pub cancelled: SeqSet,
-    /// Tasks whose records are to be taken out of it.
+    /// Tasks whose records are to be left out.
     dropped: SeqSet,
     segments: Vec<FoundSegment>,
-    /// No segment has this number or a higher one.
+    /// Number above those of all segments.
     next: u64,
 }
 
 #[derive(Debug)]
 struct FoundSegment {
     number: u64,
-    /// What counts, and what there is.
+    /// Bytes that count, and bytes that there are.
     bytes: u64,
     len: u64,
     is_sorted: bool,
-    /// Of the first frame.
+    /// Seq of the first frame.
     first: Seq,
-    /// The lowest and after the highest of those that are not in the output.
+    /// Lowest seq, and the one after the highest, of records that are not in the output.
     seqs: Option<SeqRange>,
 }
 
-/// Finds out what a spool has of this job, and changes nothing. What is in the output is not needed,
-/// and a record does not count if the journal has lost what its task was.
+/// Finds the records of this job in a spool. Changes nothing. A record that is in the output is not
+/// needed, and one whose task hash is in no note of the journal does not count.
 ///
 /// # Errors
 ///
-/// When it cannot be read.
+/// When the spool cannot be read.
 pub fn find(
     medium: &mut impl Medium,
     job: JobId,
@@ -132,7 +132,7 @@ pub fn find(
         let count = medium.read_at(number, 0, &mut header)?;
         let whose = frame::job_of(&header[..count]);
         if whose.is_none() && !frame::is_torn_header(&header[..count]) {
-            // It is not ours.
+            // It belongs to another job.
             continue;
         }
         let len = medium.len(number)?;
@@ -188,7 +188,7 @@ impl Found {
     }
 }
 
-/// The frame that begins there, unless too few bytes follow.
+/// Reads the frame that begins here; `None` if too few bytes follow.
 fn frame_at(
     medium: &mut impl Medium,
     segment: u64,
@@ -204,7 +204,7 @@ fn frame_at(
     Ok(frame.map(|frame| (head, frame)))
 }
 
-/// So many bytes from there, of a segment that ends there, if it has them.
+/// Reads this number of bytes from here, of a segment that ends there; `None` if it has fewer.
 fn bytes_at(
     medium: &mut impl Medium,
     segment: u64,
@@ -232,7 +232,7 @@ fn bytes_at(
 }
 
 impl<M: Medium> Spool<M> {
-    /// A spool with nothing in it. What is there of other jobs, or of an earlier run, is removed.
+    /// Creates an empty spool. Segments of other jobs, or of an earlier run, are removed.
     ///
     /// # Errors
     ///
@@ -249,11 +249,12 @@ impl<M: Medium> Spool<M> {
         Ok(spool)
     }
 
-    /// Goes on with what was found: torn ends are cut off, and what is not needed is removed.
+    /// Continues with the records that were found: cuts torn ends off, and removes segments that
+    /// are not needed.
     ///
     /// # Errors
     ///
-    /// When that failed. To be tried again with what is found then.
+    /// When that failed. It is to be tried again with the result of another [`find`].
     pub fn go_on(medium: M, job: JobId, is_synced: bool, found: &Found) -> io::Result<Self> {
         let mut spool = Self::new(medium, job, is_synced);
         spool.next = found.next;
@@ -266,7 +267,7 @@ impl<M: Medium> Spool<M> {
         Ok(spool)
     }
 
-    /// A spool in a medium that has no segment.
+    /// Creates a spool in a medium that has no segment.
     pub(super) fn new(medium: M, job: JobId, is_synced: bool) -> Self {
         Self {
             medium,
@@ -282,18 +283,18 @@ impl<M: Medium> Spool<M> {
         }
     }
 
-    /// The same with smaller segments, for tests.
+    /// Sets smaller segments, for tests.
     #[must_use]
     pub fn with_segment_bytes(self, segment_bytes: u64) -> Self {
         Self { segment_bytes, ..self }
     }
 
-    /// What holds the segments.
+    /// Returns the medium of the segments.
     pub fn medium(&self) -> &M {
         &self.medium
     }
 
-    /// How many bytes it has.
+    /// Returns the bytes of all segments.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.bytes).sum()
@@ -320,7 +321,7 @@ impl<M: Medium> Spool<M> {
                     self.active = None;
                     let _ = self.medium.remove(number);
                 } else if self.medium.cut(number, start).is_err() {
-                    // What follows the torn end would not count.
+                    // Frames after the torn end would not count.
                     self.active = None;
                 }
                 return Err(error);
@@ -331,18 +332,18 @@ impl<M: Medium> Spool<M> {
         self.active = Some(number);
         if end >= self.segment_bytes {
             self.active = None;
-            // As it is it can be read as well.
+            // Unsorted it can be read as well.
             let _ = self.sort(number, None);
         }
         Ok(())
     }
 
-    /// Reads records on: those of the range, from its beginning to its end, or until they have so many
-    /// bytes. What was read is not read again.
+    /// Reads the next records of the range, from its beginning to its end, or until they have
+    /// `bytes_max` bytes. They are not read again.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or is not what it was.
+    /// When the spool cannot be read, or is damaged.
     pub fn read(&mut self, range: SeqRange, bytes_max: usize) -> io::Result<Vec<Records>> {
         let (mut lists, mut next, mut bytes) = (Vec::<Records>::new(), range.start, 0);
         while next < range.end && bytes < bytes_max {
@@ -365,7 +366,7 @@ impl<M: Medium> Spool<M> {
         Ok(lists)
     }
 
-    /// All records below this seq are in the output, so that they are not needed here.
+    /// Removes segments that are not needed: all records below this seq are in the output.
     pub fn release(&mut self, below: Seq) {
         let is_read =
             |(number, segment): (&u64, &Segment)| (segment.end <= below).then_some(*number);
@@ -373,7 +374,7 @@ impl<M: Medium> Spool<M> {
         for number in read {
             self.segments.remove(&number);
             self.active.take_if(|active| *active == number);
-            // What stays is found to be in the output when the job goes on.
+            // A record that stays is found to be in the output when the job is resumed.
             let _ = self.medium.remove(number);
         }
         if self.segments.is_empty() {
@@ -403,7 +404,8 @@ impl<M: Medium> Spool<M> {
         Ok(number)
     }
 
-    /// Writes records from there on, notes where they are, and says where they end.
+    /// Writes records from this byte on, and notes their places. Returns the byte at which they
+    /// end.
     fn write(
         &mut self,
         number: u64,
@@ -432,7 +434,7 @@ impl<M: Medium> Spool<M> {
         Ok(at)
     }
 
-    /// The record of this seq.
+    /// Reads the record of this seq.
     fn read_next(&mut self, seq: Seq) -> io::Result<Read> {
         loop {
             let changed = || io::Error::new(ErrorKind::InvalidData, "the spool has changed");
@@ -467,13 +469,13 @@ impl<M: Medium> Spool<M> {
         }
     }
 
-    /// Is this the next record of the segment?
+    /// Returns whether this is the next record of the segment.
     fn is_next(&mut self, number: u64, seq: Seq) -> io::Result<bool> {
         let Some(segment) = self.segments.get_mut(&number) else { return Ok(false) };
         Ok(segment.next(&mut self.medium, number)? == Some(seq))
     }
 
-    /// The segment whose next record is the first of all.
+    /// Returns the segment whose next record has the lowest seq.
     fn first(&mut self) -> io::Result<Option<u64>> {
         let mut first: Option<(Seq, u64)> = None;
         for (number, segment) in &mut self.segments {
@@ -486,7 +488,7 @@ impl<M: Medium> Spool<M> {
         Ok(first.map(|(_, number)| number))
     }
 
-    /// Before a segment is read: those that come last can be read again.
+    /// Frees the bytes of segments that are read last, which can be read again.
     fn drop_chunks(&mut self, number: u64) {
         if self.segments[&number].chunk.is_some() {
             return;
@@ -502,7 +504,7 @@ impl<M: Medium> Spool<M> {
         }
     }
 
-    /// Puts a segment into order, if it is worth it. What was read is left out, and what is dropped.
+    /// Sorts a segment, if it is worth it. Records that were read or dropped are left out.
     fn sort(&mut self, number: u64, dropped: Option<&SeqSet>) -> io::Result<()> {
         let segment = self.segments.get_mut(&number).expect("it is there");
         let Order::Unsorted { frames, read, is_sorted } = &mut segment.order else {
@@ -561,7 +563,7 @@ impl<M: Medium> Spool<M> {
         self.medium.remove(number)
     }
 
-    /// Makes a segment that was found one of ours.
+    /// Makes a found segment one of this spool's.
     fn take_over(&mut self, segment: &FoundSegment, found: &Found) -> io::Result<()> {
         let FoundSegment { number, bytes, len, is_sorted, first, seqs } = *segment;
         let is_needed = |range: &SeqRange| !found.seqs.is_free(*range);
@@ -597,12 +599,12 @@ impl Segment {
         Self { bytes, end: Seq(0), order, next: None, chunk: None }
     }
 
-    /// Adds frames, up to which it has so many bytes now.
+    /// Adds frames, up to which it has this number of bytes now.
     fn add(&mut self, new: Vec<(Seq, u64)>, bytes: u64) {
         (self.bytes, self.next) = (bytes, None);
         let last = new.iter().map(|(seq, _)| seq.next()).max();
         self.end = self.end.max(last.unwrap_or_default());
-        // What was read of it ends too early now.
+        // The bytes that were read of it end too early now.
         self.chunk = None;
         if let Order::Unsorted { frames, is_sorted, .. } = &mut self.order {
             frames.extend(new);
@@ -610,7 +612,7 @@ impl Segment {
         }
     }
 
-    /// Where the next frame begins.
+    /// Returns the byte at which the next frame begins.
     fn at(&self) -> u64 {
         match &self.order {
             Order::Sorted { at } => *at,
@@ -620,7 +622,7 @@ impl Segment {
         }
     }
 
-    /// The seq of the next frame.
+    /// Returns the seq of the next frame.
     fn next(&mut self, medium: &mut impl Medium, number: u64) -> io::Result<Option<Seq>> {
         if self.next.is_some() {
             return Ok(self.next);
@@ -640,7 +642,7 @@ impl Segment {
         Ok(self.next)
     }
 
-    /// Leaves the next frame out.
+    /// Skips the next frame.
     fn skip(&mut self, medium: &mut impl Medium, number: u64) -> io::Result<()> {
         let at = self.at();
         let head = bytes_at(medium, number, at, HEAD_BYTES, self.bytes, &mut self.chunk)?;

@@ -12,26 +12,27 @@ use super::medium::{Directory, Medium, Unnamed};
 use super::{Found, Spool};
 use crate::{Destination, OutputError, OutputTarget, Role};
 
-/// A spool on a disk, and what errors call it.
+/// Spool on a disk, and its name in errors.
 pub struct Spooler {
     spool: Spool<Box<dyn Medium + Send>>,
     destination: Destination,
 }
 
-/// Where the spool is that belongs to a journal.
+/// Returns the directory of the spool that belongs to a journal.
 pub(crate) fn beside(journal: &Path) -> PathBuf {
     let mut name = OsString::from(journal);
     name.push("-spool");
     name.into()
 }
 
-/// The same, as errors call it.
+/// Returns the name of the spool in errors.
 pub(crate) fn destination(journal: &Path) -> Destination {
     Destination { role: Role::Spool, target: OutputTarget::File(beside(journal)) }
 }
 
 impl Spooler {
-    /// In files without a name, in the directory for such: nothing is left of it when the process ends.
+    /// Creates a spool in a file without a name, in the directory for temporary files: nothing is
+    /// left of it when the process ends.
     #[must_use]
     pub fn unnamed(job: JobId) -> Self {
         let directory = env::temp_dir();
@@ -60,7 +61,7 @@ impl Spooler {
         Ok(Self { spool, destination })
     }
 
-    /// Stores records, and says how many bytes there are now.
+    /// Stores records. Returns the bytes of the spool.
     ///
     /// # Errors
     ///
@@ -82,8 +83,8 @@ impl Spooler {
             .map_err(|reason| OutputError::Unspool { destination: destination.clone(), reason })
     }
 
-    /// Removes what is not needed because all below this seq is in the output, and says how many bytes
-    /// are left.
+    /// Removes segments that are not needed: all records below this seq are in the output. Returns
+    /// the bytes that are left.
     pub fn release(&mut self, below: Seq) -> u64 {
         self.spool.release(below);
         self.spool.bytes()

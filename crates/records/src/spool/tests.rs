@@ -271,7 +271,7 @@ fn a_full_disk_takes_all_or_nothing() {
 }
 
 #[test]
-fn what_cannot_be_read_now_is_read_later() {
+fn unreadable_records_are_read_later() {
     let medium = Memory::default();
     let mut spool = spool(&medium);
     for place in 0..300 {
@@ -290,7 +290,7 @@ fn what_cannot_be_read_now_is_read_later() {
 }
 
 #[test]
-fn what_is_in_the_output_or_stands_there_twice_is_skipped() {
+fn records_in_the_output_or_there_twice_are_skipped() {
     let medium = Memory::default();
     let mut spool = spool(&medium);
     spool.append(&[list(0..20)]).unwrap();
@@ -308,7 +308,7 @@ fn what_is_in_the_output_or_stands_there_twice_is_skipped() {
 }
 
 #[test]
-fn what_is_to_run_again_is_taken_out() {
+fn records_of_tasks_that_run_again_are_left_out() {
     let medium = Memory::default();
     let mut spool = spool(&medium);
     (0..10).for_each(|place| spool.append(&[list(place * 10..place * 10 + 10)]).unwrap());
@@ -326,7 +326,7 @@ fn what_is_to_run_again_is_taken_out() {
 }
 
 #[test]
-fn what_the_journal_does_not_know_or_is_of_another_job_does_not_count() {
+fn unnoted_records_and_those_of_another_job_do_not_count() {
     let medium = Memory::default();
     let mut spool = spool(&medium);
     spool.append(&[list(0..20)]).unwrap();
