@@ -1,4 +1,4 @@
-//! What the command line says.
+//! Command line.
 
 use std::path::PathBuf;
 
@@ -6,30 +6,30 @@ use clap::{Parser, Subcommand};
 
 use crate::role::Role;
 
-/// Measures Tradewind and its peers in turn, on the same work. `scripts/bench` builds and installs
-/// what it takes, and then starts this.
+/// Measure Tradewind and its peers in turn, on the same work. `scripts/bench` builds and installs
+/// the programs, and then starts this one.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Args {
-    /// Less work and fewer rounds.
+    /// Do less work in fewer rounds.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// How often each is measured [default: 5, quick 3].
+    /// Number of rounds [default: 5, quick 3].
     #[arg(long)]
     pub(crate) rounds: Option<usize>,
-    /// These workloads alone.
+    /// Measure only these workloads.
     #[arg(long, value_name = "LETTERS", value_delimiter = ',')]
     pub(crate) only: Vec<char>,
-    /// Instead, Tradewind's throughput and memory as tasks, their size and workers grow.
+    /// Measure only Tradewind's throughput and memory as tasks, their size and workers grow.
     #[arg(long, conflicts_with = "only")]
     pub(crate) growth: bool,
-    /// Where the table, the numbers and the pictures go.
+    /// Directory for the table, the numbers and the pictures.
     #[arg(long, value_name = "DIR", default_value = "target/bench/results")]
     pub(crate) out: PathBuf,
-    /// The compiled peers/pipeline.c.
+    /// Path of the compiled peers/pipeline.c.
     #[arg(long, value_name = "FILE")]
     pub(crate) pipeline: Option<PathBuf>,
-    /// A Python that has Celery and Dask.
+    /// Path of a Python that has Celery and Dask.
     #[arg(long, value_name = "FILE")]
     pub(crate) python: Option<PathBuf>,
     #[command(subcommand)]
@@ -38,7 +38,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Takes part in a measurement.
+    /// Take part in a measurement.
     #[command(subcommand, hide = true)]
     Role(Role),
 }

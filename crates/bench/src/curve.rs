@@ -1,32 +1,32 @@
-//! What was measured of growing work.
+//! Measurements of growing work.
 
 use serde::Serialize;
 
 use crate::stats::Spread;
 
-/// The unit of sizes.
+/// Unit of sizes.
 pub(crate) const BYTES: &str = "bytes";
 
-/// Points along one thing that grows.
+/// Points of a quantity that grows.
 #[derive(Debug, Serialize)]
 pub(crate) struct Curves {
-    /// What grows.
+    /// Quantity that grows.
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) points: Vec<Point>,
 }
 
-/// What was measured at one place of it.
+/// Measurement at one point.
 #[derive(Debug, Serialize)]
 pub(crate) struct Point {
     pub(crate) at: f64,
     pub(crate) tasks: u64,
-    /// All tasks together, without newlines.
+    /// Bytes of all tasks, without newlines.
     pub(crate) megabytes: f64,
     /// Tasks a second.
     pub(crate) rate: Option<Spread>,
     pub(crate) ventilator_mib: Option<Spread>,
-    /// The largest of those that were watched.
+    /// Largest memory among the processes that were watched.
     pub(crate) worker_mib: Option<Spread>,
     pub(crate) sink_mib: Option<Spread>,
 }
@@ -36,14 +36,14 @@ impl Curves {
         Self { name, unit, points: Vec::new() }
     }
 
-    /// Whether it is the tasks' size that grows.
+    /// Returns whether the size of tasks grows.
     pub(crate) fn has_sizes(&self) -> bool {
         self.unit == BYTES
     }
 }
 
 impl Point {
-    /// Megabytes a second.
+    /// Returns the megabytes a second.
     pub(crate) fn megabytes_a_second(&self) -> Option<f64> {
         Some(self.rate?.median * self.megabytes / self.tasks as f64)
     }

@@ -1,13 +1,13 @@
-//! What was measured.
+//! Figures: results of measurements.
 
 use serde::Serialize;
 
 use crate::stats::{Spread, ratios};
 
-/// A number that was measured of several programs.
+/// Number that was measured of several programs.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Figure {
-    /// The workload's letter.
+    /// Letter of the workload.
     pub(crate) workload: char,
     pub(crate) name: String,
     pub(crate) unit: Unit,
@@ -16,17 +16,17 @@ pub(crate) struct Figure {
     pub(crate) series: Vec<Series>,
 }
 
-/// What it was of one program.
+/// Values of one program.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Series {
     pub(crate) who: String,
-    /// One for each round; `None` if there was none to be had.
+    /// Value of each round; `None` if it could not be measured.
     pub(crate) values: Vec<Option<f64>>,
-    /// Why there are none.
+    /// Reason why there are none.
     pub(crate) skipped: Option<String>,
 }
 
-/// What the values count. Also says which ones are better.
+/// Unit of the values. Says also which ones are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) enum Unit {
     #[serde(rename = "tasks/s")]
@@ -43,19 +43,19 @@ pub(crate) enum Unit {
     Mebibytes,
     #[serde(rename = "% of a core")]
     PercentOfCore,
-    /// A time divided by the least possible, or one rate by another.
+    /// Ratio of a time to the least possible, or of one rate to another.
     #[serde(rename = "x")]
     Times,
 }
 
-/// What a figure is to be.
+/// Bound that a figure should keep.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Target {
     pub(crate) workload: char,
     pub(crate) what: String,
     pub(crate) bound: Bound,
     pub(crate) unit: Unit,
-    /// What it is; `None` if it could not be measured.
+    /// Figure; `None` if it could not be measured.
     pub(crate) figure: Option<Spread>,
 }
 
@@ -65,37 +65,37 @@ pub(crate) enum Bound {
     AtMost(f64),
 }
 
-/// What came of a workload.
+/// Figures of a workload.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) figures: Vec<Figure>,
     pub(crate) targets: Vec<Target>,
-    /// How it was measured, for readers.
+    /// Notes for readers on how it was measured.
     pub(crate) notes: Vec<String>,
 }
 
 impl Figure {
-    /// Ours beside others.
+    /// Creates a figure of ours beside others.
     pub(crate) fn new(workload: char, name: impl Into<String>, unit: Unit) -> Self {
         Self { workload, name: name.into(), unit, is_race: true, series: Vec::new() }
     }
 
-    /// Several things of ours.
+    /// Creates a figure of several things of ours.
     pub(crate) fn of_ours(workload: char, name: impl Into<String>, unit: Unit) -> Self {
         Self { is_race: false, ..Self::new(workload, name, unit) }
     }
 
-    /// What it was of a program.
+    /// Returns the spread of a program's values.
     pub(crate) fn spread(&self, who: &str) -> Option<Spread> {
         self.find(who)?.spread()
     }
 
-    /// What it was of the first program, divided by another's in the same round.
+    /// Returns the ratio of the first program to another in the same round.
     pub(crate) fn ratio_to(&self, who: &str) -> Option<Spread> {
         self.ratio(&self.series.first()?.who, who)
     }
 
-    /// What it was of one program, divided by another's in the same round.
+    /// Returns the ratio of one program to another in the same round.
     pub(crate) fn ratio(&self, ours: &str, theirs: &str) -> Option<Spread> {
         Spread::of(ratios(&self.find(ours)?.values, &self.find(theirs)?.values))
     }
@@ -106,7 +106,7 @@ impl Figure {
 }
 
 impl Series {
-    /// Measured once.
+    /// Creates the values of a single round.
     #[cfg(test)]
     pub(crate) fn once(who: &str, value: f64) -> Self {
         Self { who: who.to_owned(), values: vec![Some(value)], skipped: None }
@@ -137,7 +137,7 @@ impl Unit {
 }
 
 impl Target {
-    /// `None` if it could not be measured.
+    /// Returns whether the bound is kept; `None` if the figure could not be measured.
     pub(crate) fn is_met(&self) -> Option<bool> {
         let figure = self.figure?.median;
         Some(match self.bound {

@@ -1,4 +1,4 @@
-//! Where it is measured: what is there to be started, addresses and scratch directories.
+//! Lab: programs to start, addresses and scratch directories.
 
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -9,23 +9,23 @@ use tempfile::TempDir;
 
 use crate::process::Program;
 
-/// What a measurement has at hand.
+/// Things that a measurement needs.
 #[derive(Debug)]
 pub(crate) struct Lab {
-    /// How often each is measured.
+    /// Number of rounds.
     pub(crate) rounds: usize,
-    /// Less work.
+    /// Whether to do less work.
     pub(crate) is_quick: bool,
     /// The C pipeline, if it could be compiled.
     pub(crate) pipeline: Option<PathBuf>,
-    /// A Python that has Celery and Dask, if that could be had.
+    /// A Python that has Celery and Dask, if it could be installed.
     pub(crate) python: Option<PathBuf>,
     programs: PathBuf,
     scratch: TempDir,
     places: Cell<u8>,
 }
 
-/// Where one run takes place: a directory and an address that no other run has.
+/// Place of one run: a directory and an address that no other run has.
 #[derive(Debug)]
 pub(crate) struct Place {
     dir: TempDir,
@@ -45,28 +45,28 @@ impl Lab {
         Ok(Self { rounds, is_quick, pipeline, python, programs, scratch, places: Cell::new(0) })
     }
 
-    /// Where scratch files are.
+    /// Returns the directory of scratch files.
     pub(crate) fn scratch(&self) -> &Path {
         self.scratch.path()
     }
 
-    /// So many in full, or so many when it is to be quick.
+    /// Returns the first number for a full run, the second for a quick one.
     pub(crate) fn count(&self, full: u64, quick: u64) -> u64 {
         if self.is_quick { quick } else { full }
     }
 
-    /// A place for the next run.
+    /// Creates a place for the next run.
     pub(crate) fn place(&self) -> Result<Place> {
         let number = self.places.get() % 250 + 1;
         self.places.set(number);
-        // Loopback has 16 million addresses, and each has all ports: these are nobody else's.
+        // Loopback has 16 million addresses, and each has all ports: no other program uses these.
         let [.., high, low] = std::process::id().to_be_bytes();
         let dir =
             tempfile::tempdir_in(self.scratch()).context("cannot make a scratch directory")?;
         Ok(Place { dir, host: Ipv4Addr::new(127, high, low, number) })
     }
 
-    /// One of Tradewind's programs, or this one: `cargo build` puts them side by side.
+    /// Returns one of Tradewind's programs, or this one: `cargo build` puts them side by side.
     pub(crate) fn ours(&self, name: &str) -> Program {
         Program::new(self.program(name))
     }

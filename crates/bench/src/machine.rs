@@ -1,4 +1,4 @@
-//! Where and with what it was measured.
+//! Machine and versions that were measured.
 
 use std::fs;
 use std::process::Command;
@@ -8,18 +8,18 @@ use serde::Serialize;
 
 use crate::lab::Lab;
 
-/// What the header of every table says.
+/// Facts for the header of every table.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: usize,
     pub(crate) memory_gib: f64,
     pub(crate) kernel: String,
-    /// In UTC.
+    /// Date, in UTC.
     pub(crate) date: String,
-    /// How busy it was with other things when this began: the load average of the last minute.
+    /// Load average of the last minute at the start: other load of the machine.
     pub(crate) load: f64,
-    /// Name and version; what could not be found is left out.
+    /// Names and versions; those that could not be found are left out.
     pub(crate) versions: Vec<(String, String)>,
 }
 
@@ -40,14 +40,14 @@ impl Machine {
         }
     }
 
-    /// One of which nothing is known.
+    /// Creates one without any facts.
     #[cfg(test)]
     pub(crate) fn unknown() -> Self {
         let (cpu, kernel, date) = (String::new(), String::new(), String::new());
         Self { cpu, cores: 0, memory_gib: 0.0, kernel, date, load: 0.0, versions: Vec::new() }
     }
 
-    /// One line.
+    /// Returns the facts in one line.
     pub(crate) fn summary(&self) -> String {
         let Self { cpu, cores, memory_gib, kernel, .. } = self;
         format!("{cpu}, {cores} cores, {memory_gib:.0} GiB, Linux {kernel}")
@@ -79,21 +79,21 @@ fn versions(lab: &Lab) -> Vec<(String, String)> {
     found.collect()
 }
 
-/// With the commit, if there is one: that is what was measured.
+/// Returns the version, with the commit that was measured, if there is one.
 fn tradewind() -> String {
     let commit = first_line("git", &["describe", "--always", "--dirty", "--exclude=*"]);
     let version = env!("CARGO_PKG_VERSION");
     commit.map_or_else(|| version.to_owned(), |commit| format!("{version} ({commit})"))
 }
 
-/// As Cargo.lock has it.
+/// Returns the version in Cargo.lock.
 fn zeromq_crate() -> Option<String> {
     let lock = include_str!("../../../Cargo.lock");
     let (_, rest) = lock.split_once("name = \"zeromq\"\nversion = \"")?;
     rest.split('"').next().map(str::to_owned)
 }
 
-/// What programs could still get without swapping.
+/// Returns the bytes that programs could still get without swapping.
 pub(crate) fn memory_available_bytes() -> u64 {
     memory_bytes("MemAvailable")
 }

@@ -1,7 +1,7 @@
-//! Tradewind and its peers on the same work, in turn, in one run.
+//! Measures Tradewind and its peers on the same work, in turn, in one run.
 //!
-//! Absolute times on shared machines drift, so what counts is the ratio of two programs in the
-//! same round. Knows nothing of Tradewind but its command lines.
+//! Absolute times on shared machines drift, so only the ratio of two programs in the same round
+//! counts. Uses Tradewind's command lines and nothing else of it.
 
 mod args;
 mod curve;
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     let mut broken = Vec::new();
     let mut text = String::new();
     for (letter, measure) in workloads {
-        // What one workload cannot measure does not make those before it, or after it, worth less.
+        // A workload that cannot be measured does not make the others worth less.
         match measure(&lab) {
             Ok(measured) => outcome.merge(measured),
             Err(error) => {

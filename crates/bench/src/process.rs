@@ -17,30 +17,30 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::machine::memory_available_bytes;
 use crate::tidy;
 
-/// How long anything may take before it is called stuck.
+/// Time after which anything counts as stuck.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How often the machine's memory is looked at while something is waited for.
+/// Interval at which the machine's memory is checked while something is waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Where a measurement is given up instead.
+/// Free memory below which a measurement is given up.
 const AVAILABLE_BYTES_MIN: u64 = 1 << 30;
 
-/// How much of what a failed program said is shown.
+/// Bytes of a failed program's stderr that are shown.
 const SAID_BYTES_MAX: usize = 2000;
 
-/// The kernel counts processor time in hundredths of a second.
+/// Unit of processor time in the kernel: a hundredth of a second.
 const TICK: Duration = Duration::from_millis(10);
 
-/// A program that is about to be started. It reads nothing and what it prints is not kept, unless
-/// asked for.
+/// Program that is about to be started. It reads nothing and its output is not kept, unless asked
+/// for.
 #[derive(Debug)]
 pub(crate) struct Program {
     command: Command,
     is_silent: bool,
 }
 
-/// A program that runs. Dropping it ends it.
+/// Program that runs. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Running {
     name: String,
@@ -90,7 +90,7 @@ impl Program {
         self
     }
 
-    /// Does not keep what it says on stderr: of a crowd that would be too many files.
+    /// Drops its stderr: the files of a thousand programs would be too many.
     pub(crate) fn silent(mut self) -> Self {
         self.is_silent = true;
         self
@@ -112,7 +112,7 @@ impl Program {
         Ok(Running { name, child, stderr })
     }
 
-    /// Starts it, waits for its end, and gives what it printed.
+    /// Starts it, waits for its end, and returns its output.
     pub(crate) fn output(self) -> Result<String> {
         let printed = tempfile::tempfile().context("cannot make a scratch file")?;
         self.stdout(printed.try_clone()?).start()?.finish()?;
@@ -121,23 +121,23 @@ impl Program {
 }
 
 impl Running {
-    /// Its stdin, if that is a pipe.
+    /// Returns its stdin, if that is a pipe.
     pub(crate) fn take_stdin(&mut self) -> Result<ChildStdin> {
         self.child.stdin.take().context("its stdin is not a pipe")
     }
 
-    /// Its stdout, if that is a pipe.
+    /// Returns its stdout, if that is a pipe.
     pub(crate) fn take_stdout(&mut self) -> Result<ChildStdout> {
         self.child.stdout.take().context("its stdout is not a pipe")
     }
 
-    /// What it has said on stderr so far.
+    /// Returns the stderr that it has written so far.
     pub(crate) fn said(&self) -> String {
         self.stderr.as_ref().map(read_all).unwrap_or_default()
     }
 
-    /// Waits for its end, which has to be a good one, and gives the processor time that it and
-    /// its children took.
+    /// Waits for its end, which has to be a good one. Returns the processor time of it and its
+    /// children.
     pub(crate) fn finish(mut self) -> Result<Duration> {
         self.wait(PATIENCE)?;
         let cpu = self.cpu();
@@ -148,14 +148,15 @@ impl Running {
         Ok(cpu)
     }
 
-    /// Waits until it has ended, and leaves it to be asked how.
+    /// Waits until it has ended, without taking its status.
     pub(crate) fn wait(&self, patience: Duration) -> Result<()> {
         let pidfd = pidfd_open(self.pid(), PidfdFlags::empty())?;
         wait_readable(&pidfd, patience)
             .with_context(|| format!("{} does not end: {}", self.name, tail(&self.said())))
     }
 
-    /// The processor time that it and those of its children that have ended have used so far.
+    /// Returns the processor time that it and those of its children that have ended have used so
+    /// far.
     pub(crate) fn cpu(&self) -> Duration {
         // pid (name) state ..., see proc_pid_stat(5): utime is field 14, then stime, cutime, cstime.
         let stat = self.proc("stat");
@@ -164,7 +165,7 @@ impl Running {
         TICK * ticks.filter_map(|ticks| ticks.parse::<u32>().ok()).sum()
     }
 
-    /// The same, of it alone and to the nanosecond; only as long as it runs.
+    /// Returns its own processor time, to the nanosecond; only while it runs.
     pub(crate) fn cpu_exact(&self) -> Duration {
         let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid().as_raw_pid())) else {
             return Duration::ZERO;
@@ -176,7 +177,7 @@ impl Running {
         times.map(Duration::from_nanos).sum()
     }
 
-    /// Waits until it says this on stderr for the nth time.
+    /// Waits until it has written this to stderr for the nth time.
     pub(crate) fn wait_until_said(&self, text: &str, times: usize) -> Result<()> {
         let began = Instant::now();
         while self.said().matches(text).count() < times {
@@ -205,8 +206,8 @@ impl Drop for Running {
     }
 }
 
-/// Waits until all have ended, each well, and gives the processor time that they took. If one ends
-/// badly, the others are not waited for.
+/// Waits until all have ended, each well. Returns their processor time. If one ends badly, the
+/// others are not waited for.
 pub(crate) fn finish_all(mut all: Vec<Running>) -> Result<Duration> {
     let mut cpu = Duration::ZERO;
     let began = Instant::now();
@@ -224,7 +225,7 @@ pub(crate) fn finish_all(mut all: Vec<Running>) -> Result<Duration> {
     Ok(cpu)
 }
 
-/// Waits a moment for any of them to end, and says which ones have.
+/// Waits a moment for any of them to end. Returns those that have.
 fn wait_for_any(all: &[Running]) -> Result<Vec<usize>> {
     let pidfds: io::Result<Vec<OwnedFd>> =
         all.iter().map(|running| Ok(pidfd_open(running.pid(), PidfdFlags::empty())?)).collect();
@@ -235,7 +236,8 @@ fn wait_for_any(all: &[Running]) -> Result<Vec<usize>> {
     Ok(ended.map(|(index, _)| index).collect())
 }
 
-/// A thousand workers may be more than the machine has room for.
+/// Returns an error if the machine has no memory left: a thousand workers may take more than it
+/// has.
 fn leave_memory_to_others() -> Result<()> {
     let available = memory_available_bytes();
     if available < AVAILABLE_BYTES_MIN {

@@ -1,4 +1,4 @@
-//! Round after round, each program in turn: what the machine does besides hits all alike.
+//! Rounds in which each program has its turn: other load on the machine hits all alike.
 
 use anyhow::Result;
 
@@ -6,16 +6,16 @@ use crate::figure::{Figure, Series};
 use crate::lab::Lab;
 use crate::report::number;
 
-/// The table has room for so much of a reason.
+/// Characters of a reason for which the table has room.
 const REASON_CHARS_MAX: usize = 60;
 
-/// A program that takes part.
+/// Program that takes part.
 pub(crate) struct Contestant<'a> {
     who: String,
     run: Result<Run<'a>>,
 }
 
-/// Gives a value for each figure.
+/// Measures a value for each figure.
 type Run<'a> = Box<dyn FnMut() -> Result<Vec<f64>> + 'a>;
 
 impl<'a> Contestant<'a> {
@@ -23,7 +23,7 @@ impl<'a> Contestant<'a> {
         Self { who: who.into(), run: Ok(Box::new(run)) }
     }
 
-    /// One that takes part if the peer could be had.
+    /// Creates one that takes part if the peer is installed.
     pub(crate) fn with<P>(
         who: impl Into<String>,
         peer: Result<P>,
@@ -37,7 +37,7 @@ impl<'a> Contestant<'a> {
     }
 }
 
-/// Measures each once a round. One that fails is left out from then on.
+/// Measures each once a round. One that fails is left out of further rounds.
 pub(crate) fn interleave(
     lab: &Lab,
     mut figures: Vec<Figure>,
@@ -74,7 +74,7 @@ pub(crate) fn interleave(
     figures
 }
 
-/// For a cell of the table.
+/// Shortens a reason for a cell of the table.
 fn brief(error: &anyhow::Error) -> String {
     let said = format!("{error:#}");
     let line = said.lines().next().unwrap_or_default();

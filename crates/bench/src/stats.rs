@@ -1,8 +1,8 @@
-//! A few numbers that say what many say.
+//! Statistics over rounds.
 
 use serde::Serialize;
 
-/// What a figure was over all rounds.
+/// Spread of a figure over all rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -11,7 +11,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// `None` if there are no values.
+    /// Returns the spread; `None` if there are no values.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let sorted = sorted(values);
         let (&min, &max) = (sorted.first()?, sorted.last()?);
@@ -24,8 +24,8 @@ impl Spread {
     }
 }
 
-/// Ours divided by theirs, for each round in which both have a value: what drifts from round to
-/// round does not show in it.
+/// Returns the ratios of ours to theirs, for each round in which both have a value: drift from
+/// round to round does not show in them.
 pub(crate) fn ratios<'a>(
     ours: &'a [Option<f64>],
     theirs: &'a [Option<f64>],
@@ -33,7 +33,7 @@ pub(crate) fn ratios<'a>(
     ours.iter().zip(theirs).filter_map(|(ours, theirs)| Some((*ours)? / (*theirs)?))
 }
 
-/// The value that `percent` of all values do not exceed; `None` if there are none.
+/// Returns the value that `percent` of all values do not exceed; `None` if there are none.
 pub(crate) fn percentile(values: &[f64], percent: f64) -> Option<f64> {
     let sorted = sorted(values.iter().copied());
     let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;

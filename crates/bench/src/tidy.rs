@@ -1,4 +1,4 @@
-//! Nothing is left behind, however the program ends: processes are ended by id, scratch files go.
+//! Cleaning up, however the program ends: processes are ended by id, scratch files are removed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,25 +12,25 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// As a shell says it of Ctrl-C.
+/// Exit code of a shell after Ctrl-C.
 const EXIT_INTERRUPTED: i32 = 130;
 
-/// From -1000 to 1000, which is the first to be killed; children have it too.
+/// Score from -1000 to 1000, which is the first to be killed; children inherit it.
 const OOM_SCORE: &str = "500";
 
 static ALL: Mutex<Belongings> = Mutex::new(Belongings { groups: BTreeSet::new(), scratch: None });
 
 struct Belongings {
-    /// Each child leads a group, in which its own children are.
+    /// Ids of the groups that the children lead: their own children are in them.
     groups: BTreeSet<i32>,
     scratch: Option<PathBuf>,
 }
 
-/// From now on a signal ends what [`spawn`] has started, and then this program; and if memory runs
-/// out, these are the first to go.
+/// Ends the programs that [`spawn`] has started when a signal comes, and then this one; and lets
+/// the system kill these first if memory runs out.
 pub(crate) fn prepare(scratch: &Path) -> Result<()> {
     lock().scratch = Some(scratch.to_owned());
-    // Should a thousand workers be too many for this machine, they go, not what else runs here.
+    // If a thousand workers are too many for this machine, they are killed, and not other programs.
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
@@ -69,8 +69,8 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     Ok(child)
 }
 
-/// Ends a child, if it has not ended, and all that is in its group. Afterwards the id may be
-/// another's.
+/// Ends a child, if it has not ended, and all processes in its group. Afterwards another process
+/// may get the id.
 pub(crate) fn end(child: &mut Child) {
     let group = Pid::from_child(child).as_raw_nonzero().get();
     let mut all = lock();

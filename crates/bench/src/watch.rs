@@ -1,4 +1,4 @@
-//! How much memory processes take while they run.
+//! Memory of processes while they run.
 
 use std::fs;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::process::Running;
 
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Looks at some processes again and again, until it is asked.
+/// Samples some processes until it is asked for the result.
 #[derive(Debug)]
 pub(crate) struct MemoryWatch {
     is_over: Arc<AtomicBool>,
@@ -30,7 +30,7 @@ impl MemoryWatch {
         Self { is_over, watcher }
     }
 
-    /// The most that each ever had, in bytes, in the order in which they were given.
+    /// Returns the largest memory of each, in bytes, in the order in which they were given.
     pub(crate) fn peaks(self) -> Vec<u64> {
         self.is_over.store(true, Ordering::Relaxed);
         self.watcher.join().unwrap_or_default()
@@ -48,7 +48,7 @@ fn watch(pids: &[Pid], is_over: &AtomicBool) -> Vec<u64> {
     peaks
 }
 
-/// `None` once it has ended.
+/// Returns the memory; `None` once the process has ended.
 fn memory_bytes_max(pid: Pid) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid())).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

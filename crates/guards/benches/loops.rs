@@ -1,4 +1,4 @@
-//! How long the hot loops take.
+//! Times of the hot loops.
 
 use tradewind_guards::{LOOPS, Loop, TASKS};
 

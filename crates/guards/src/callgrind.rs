@@ -1,21 +1,21 @@
-//! This program, run by valgrind's callgrind.
+//! Runs of this program under valgrind's callgrind.
 
 use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// What a run cost.
+/// Costs of one run.
 pub(crate) struct Profile {
     pub(crate) instructions: u64,
-    /// Calls of the C library's allocating functions. The programs have an allocator of their
-    /// own, this one has not: how often a loop allocates is the same.
+    /// Calls of the C library's allocating functions. The programs have an allocator of their own,
+    /// and this one has not: the number of allocations of a loop is the same.
     pub(crate) allocations: u64,
 }
 
 const ALLOCATING: [&str; 4] = ["malloc", "calloc", "realloc", "posix_memalign"];
 
-/// Runs a loop over so many tasks.
+/// Runs a loop over this number of tasks.
 pub(crate) fn profile(name: &str, tasks: u64) -> Result<Profile> {
     let file = tempfile::NamedTempFile::new().context("no place for the profile")?;
     let mut out_file = std::ffi::OsString::from("--callgrind-out-file=");
@@ -38,7 +38,7 @@ pub(crate) fn profile(name: &str, tasks: u64) -> Result<Profile> {
     parse(&text).with_context(|| format!("the profile of {name}"))
 }
 
-/// Reads callgrind's own format: `cfn=` names whom the `calls=` after it are to.
+/// Reads callgrind's own format: `cfn=` names the function that the `calls=` after it are to.
 fn parse(profile: &str) -> Result<Profile> {
     let (mut callee, mut allocations) = ("", 0);
     for line in profile.lines() {

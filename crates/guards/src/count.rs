@@ -1,4 +1,4 @@
-//! What a task costs: the difference between two runs of a loop.
+//! Cost of a task: the difference between two runs of a loop.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -8,7 +8,7 @@ use tradewind_guards::{BATCH_TASKS, Cost, Loop, TASKS};
 
 use crate::callgrind::{Profile, profile};
 
-/// What was counted for a loop.
+/// Counts of a loop.
 pub(crate) struct Counted {
     /// Instructions for a task.
     pub(crate) instructions: f64,
@@ -17,7 +17,7 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// Is it more than it may be?
+    /// Returns whether the counts are above the bound.
     pub(crate) fn is_over(&self, bound: &Cost) -> bool {
         self.instructions > bound.instructions || self.allocations > bound.allocations
     }

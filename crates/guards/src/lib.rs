@@ -1,11 +1,11 @@
-//! What a task costs in Tradewind's hot loops.
+//! Costs of a task in Tradewind's hot loops.
 //!
-//! Counted in instructions and allocations, which are the same on a slow machine, on a busy one
-//! and on an idle one; so they can have bounds. A count is always of the difference between two
-//! runs of different lengths: what happens once, however often, is not in it.
+//! Instructions and allocations are counted, since they are the same on a slow machine, on a busy
+//! one and on an idle one; so they can have bounds. A count is always the difference between two
+//! runs of different lengths: costs of starting are not in it.
 //!
-//! This crate measures and holds nothing that any other needs. It drives what it measures through
-//! its public functions only: the insides may change as they like, as long as they stay cheap.
+//! No other crate needs this one. It calls the public functions of the others only: their insides
+//! may change as long as they stay cheap.
 
 mod loops;
 mod table;

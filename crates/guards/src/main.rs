@@ -1,4 +1,4 @@
-//! Counts what a task costs in the hot loops, and says which costs too much.
+//! Counts the costs of a task in the hot loops, and prints those that are above their bounds.
 
 mod callgrind;
 mod count;
@@ -12,10 +12,10 @@ use tradewind_guards::{BATCH_TASKS, LOOPS, Loop, TASKS};
 
 use crate::count::{Counted, count_all};
 
-/// A loop that costs less than this part of what is known should have a lower bound.
+/// Part of the known cost below which a loop should get a lower bound.
 const CHEAPER: f64 = 0.9;
 
-/// What a task costs in the hot loops, counted by valgrind.
+/// Counts the instructions and allocations of a task in the hot loops, by valgrind.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -25,12 +25,12 @@ const CHEAPER: f64 = 0.9;
         valgrind --tool=callgrind guards --run dispatcher"
 )]
 struct Args {
-    /// Count only loops with one of these in their names.
+    /// Count only the loops with one of these texts in their names.
     names: Vec<String>,
-    /// Run this loop and count nothing: for a profiler.
+    /// Run this loop without counting, for a profiler.
     #[arg(long, value_name = "LOOP", value_parser = named, conflicts_with = "names")]
     run: Option<Loop>,
-    /// Over so many tasks.
+    /// Number of tasks in the run.
     #[arg(long, default_value_t = TASKS, requires = "run")]
     tasks: u64,
 }

@@ -1,4 +1,4 @@
-//! The loops, and what a task may cost in each.
+//! Table of the loops, and the costs of a task in each.
 
 use std::fmt;
 
@@ -6,18 +6,18 @@ use tradewind_proto::limits::BATCH_TASKS_MAX;
 
 use crate::loops;
 
-/// A hot loop.
+/// Hot loop.
 #[derive(Clone, Copy, Debug)]
 pub struct Loop {
-    /// What it is called.
+    /// Name of the loop.
     pub name: &'static str,
-    /// Runs it over so many tasks.
+    /// Runs the loop over this number of tasks.
     pub run: fn(u64),
-    /// What it cost when that was last written down.
+    /// Cost when it was last written down.
     pub known: Cost,
 }
 
-/// What a loop costs.
+/// Cost of a loop.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     /// Instructions for a task, in a release build for x86-64.
@@ -28,29 +28,29 @@ pub struct Cost {
     pub bytes: f64,
 }
 
-/// Tasks in a full batch.
+/// Number of tasks in a full batch.
 pub const BATCH_TASKS: u64 = BATCH_TASKS_MAX as u64;
 
-/// Tasks after which every loop has its pace: the windows of all workers have grown, and whatever
-/// is kept has the size that it stays at. What is counted comes after these.
+/// Number of tasks after which every loop has its pace: the windows of all workers have grown, and
+/// all lists have their final size. Only the tasks after these are counted.
 pub const TASKS: u64 = 256 * BATCH_TASKS;
 
-/// Compilers differ, and so do the processors that valgrind plays.
+/// Factor for other compilers, and for the processors that valgrind emulates.
 const INSTRUCTIONS_MARGIN: f64 = 1.15;
 
-/// Half of one for each batch: one that is new for every batch is too much.
+/// Half an allocation for each batch: a whole one is too much.
 const ALLOCATIONS_MARGIN: f64 = 0.5;
 
-/// The batches of a hundred workers are cut a little differently whenever the dispatcher learns
-/// something; one that is new for each of them is still too much.
+/// Factor for the batches of a hundred workers, which are cut a little differently with each change
+/// of the dispatcher; a whole allocation for each of them is still too much.
 const BATCHES_MARGIN: f64 = 1.03;
 
-/// The last doubling of a buffer that grows may come a little sooner.
+/// Factor for the last doubling of a buffer, which may come a little sooner.
 const BYTES_MARGIN: f64 = 1.1;
 
-/// All of them, with what they cost: instructions for a task, allocations for a batch, bytes for a
-/// task, as counted and without a margin. What has become cheaper should be written down here. Where
-/// tasks lie in lists, each has eight bytes for what it was in the input of a job of several stages.
+/// Loops with their costs: instructions for a task, allocations for a batch, bytes for a task, as
+/// counted and without a margin. Write a lower cost down here. In lists of tasks, each has eight
+/// bytes for its hash in the input of a job of several stages.
 pub const LOOPS: [Loop; 15] = [
     known("dispatcher", loops::dispatcher, 337.2, 6.00, 56.5),
     known("dispatcher-of-100", loops::dispatcher_of_100, 435.9, 19.34, 57.4),
@@ -80,13 +80,13 @@ const fn known(
 }
 
 impl Loop {
-    /// The loop of this name.
+    /// Returns the loop of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         LOOPS.into_iter().find(|each| each.name == name)
     }
 
-    /// What it may cost.
+    /// Returns the bound of the cost.
     #[must_use]
     pub fn bound(&self) -> Cost {
         Cost {

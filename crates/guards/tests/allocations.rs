@@ -1,4 +1,4 @@
-//! How often the hot loops allocate, and how much: never more than is known, and no more at the
+//! Number and bytes of the allocations in the hot loops: never above the bounds, and no more at the
 //! end of a long job than at its beginning.
 
 use std::thread;
@@ -16,7 +16,7 @@ fn no_loop_allocates_more_than_is_known_however_long_it_runs() {
     assert!(findings.is_empty(), "{}", findings.join("\n"));
 }
 
-/// What is wrong with a loop.
+/// Returns the bounds that a loop exceeds.
 fn check(each: &Loop) -> Vec<String> {
     let bound = each.bound();
     let [begun, short, long] =

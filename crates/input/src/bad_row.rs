@@ -1,12 +1,12 @@
-//! What is wrong with a row.
+//! Errors in a row.
 
-/// Why a row is no task. The columns of text count characters from 1.
+/// Reason why a row is no task. The columns of text count characters from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRow {
     /// A line of jsonl is not JSON.
     #[error("column {column} is not JSON: {reason}")]
     NotJson {
-        /// The byte of the line where that shows.
+        /// Number of the byte in the line at which that shows.
         column: usize,
         /// Message of the parser.
         reason: String,
@@ -17,24 +17,24 @@ pub enum BadRow {
         /// Kind of JSON value that was found.
         found: &'static str,
     },
-    /// JSON is UTF-8, and so is everything that is put into it.
+    /// A field is not UTF-8, as JSON has to be.
     #[error("column {column} is not UTF-8")]
     NotUtf8 {
-        /// The byte of a line of jsonl; otherwise the number of the field.
+        /// Number of the byte in a line of jsonl; otherwise number of the field.
         column: usize,
     },
-    /// It has not as many fields as there are names.
+    /// The number of fields is not the number of names.
     #[error("{found} where the header has {wanted}", found = fields(*found))]
     Fields {
-        /// How many it has.
+        /// Number of fields.
         found: usize,
-        /// How many there should be.
+        /// Number of names.
         wanted: usize,
     },
-    /// It has more fields than a row may have.
+    /// The row has more fields than are allowed.
     #[error("more than {most} fields")]
     TooManyFields {
-        /// How many it may have.
+        /// Largest number of fields.
         most: usize,
     },
     /// The rest of the input lies in quotes.
@@ -43,11 +43,11 @@ pub enum BadRow {
     /// The header gives two columns one name.
     #[error("the header has the name {name:?} twice, in columns {first} and {second}")]
     NameTwice {
-        /// The name.
+        /// Name of both.
         name: String,
-        /// Where it is.
+        /// Number of the first column.
         first: usize,
-        /// Where it is again.
+        /// Number of the second column.
         second: usize,
     },
     /// The header lacks a field that every task would need.
@@ -55,7 +55,7 @@ pub enum BadRow {
         "the command asks for the field {field:?}, which the header does not have: it has {has}"
     )]
     NoField {
-        /// As the command has it.
+        /// Name in the command.
         field: String,
         /// Names in the header, for display.
         has: String,
@@ -63,9 +63,9 @@ pub enum BadRow {
     /// The header is longer than a task may be.
     #[error("the header has {bytes} bytes, more than the {most} that a row may have")]
     HeaderTooLarge {
-        /// How long it is.
+        /// Bytes of the header.
         bytes: u64,
-        /// How long it may be.
+        /// Largest number of bytes.
         most: usize,
     },
 }

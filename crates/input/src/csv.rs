@@ -1,4 +1,4 @@
-//! CSV, as RFC 4180 has it.
+//! Reader of CSV, by RFC 4180.
 
 use std::io::{ErrorKind, Read};
 use std::ops::Range;
@@ -20,9 +20,9 @@ const CHUNK_TASKS_MAX: usize = 16 << 10;
 const FIELDS_MAX: usize = 1 << 20;
 
 /// Reads a task from each row. Quoted fields may hold separators and newlines, blank lines are
-/// passed over.
+/// skipped.
 ///
-/// A bad row is the end: what comes before it is handed on, then the error, then nothing more. The
+/// A bad row is the end: the tasks before it are returned, then the error, then nothing more. The
 /// parser itself takes anything; `csv_core` and not `csv`, since that keeps a row of any length.
 pub struct CsvSource<R> {
     reader: R,
@@ -30,14 +30,14 @@ pub struct CsvSource<R> {
     task_bytes_max: usize,
     parser: Reader,
     names: Option<Names>,
-    /// The next row has the names.
+    /// Whether the next row has the names.
     expects_header: bool,
     asked: Asked,
     scratch: Box<[u8]>,
     /// Bytes of the input that are not parsed yet.
     unread: Range<usize>,
     has_begun: bool,
-    /// The end of the input was read.
+    /// Whether the end of the input was read.
     is_ended: bool,
     row: Row,
     /// Error that follows the tasks that were returned already.
@@ -45,22 +45,22 @@ pub struct CsvSource<R> {
     is_over: bool,
 }
 
-/// A row that is being read.
+/// Row that is being read.
 struct Row {
     fields: Vec<u8>,
     fields_len: usize,
     ends: Vec<usize>,
     ends_len: usize,
-    /// The row exceeds the limit, so only its length is kept: this many bytes, besides those that are
-    /// there.
+    /// Bytes of a row that exceeds the limit, so that only its length is kept, besides the bytes
+    /// that are here.
     skipped: Option<u64>,
-    /// Newlines in what was skipped.
+    /// Newlines in skipped bytes.
     newlines: u64,
 }
 
 impl<R: Read> CsvSource<R> {
-    /// Reads rows, whose fields this byte separates. The first has the names of the fields, if
-    /// there are names.
+    /// Creates a reader of rows, whose fields this byte separates. The first row has the names of
+    /// the fields, if there are names.
     pub fn new(
         reader: R,
         path: InputPath,
@@ -103,7 +103,7 @@ impl<R: Read> CsvSource<R> {
         }
     }
 
-    /// Reads until it is clear whether a byte order mark is there, which is none of the fields.
+    /// Reads until it is clear whether there is a byte order mark, which is in no field.
     fn begin(&mut self) -> Result<(), InputError> {
         while self.unread.end < BOM.len() && BOM.starts_with(&self.scratch[..self.unread.end]) {
             match self.fill(self.unread.end)? {
@@ -118,7 +118,7 @@ impl<R: Read> CsvSource<R> {
         Ok(())
     }
 
-    /// Reads on to the end of a row; false if nothing is left of what was read.
+    /// Reads to the end of a row. Returns false if all bytes that were read are parsed.
     fn parse(&mut self) -> bool {
         while !self.unread.is_empty() {
             let row = &mut self.row;
@@ -135,7 +135,7 @@ impl<R: Read> CsvSource<R> {
                 ReadRecordResult::OutputFull => row.make_room(self.task_bytes_max),
                 ReadRecordResult::OutputEndsFull => row.make_room_for_ends(),
                 ReadRecordResult::Record => return true,
-                // It is told of no end: see `end`.
+                // The parser hears of no end: see `end`.
                 ReadRecordResult::End => return false,
             }
         }
@@ -150,15 +150,15 @@ impl<R: Read> CsvSource<R> {
         self.is_ended = true;
     }
 
-    /// Where the row begins that was just read, up to its newline or its last field.
+    /// Returns the line in which the last row began, up to its newline or its last field.
     fn line(&self, is_open: bool) -> u64 {
         let has_newline = !is_open && self.scratch[..self.unread.start].last() == Some(&b'\n');
         let within = self.row.newlines + newlines(&self.row.fields[..self.row.fields_len]);
         self.parser.line() - u64::from(has_newline) - within
     }
 
-    /// Adds the task that the row is to the end of `tasks`; gives its length, or its length alone
-    /// if that is too much.
+    /// Appends the row's task to `tasks`. Returns its length, or the length alone if that is too
+    /// much.
     fn task(&mut self, tasks: &mut Vec<u8>) -> Result<Option<Result<usize, u64>>, BadRow> {
         let row = &self.row;
         if row.ends_len > FIELDS_MAX {
@@ -189,7 +189,7 @@ impl<R: Read> CsvSource<R> {
         Ok(Some(Ok(length)))
     }
 
-    /// Gathers tasks from what was read.
+    /// Makes tasks of the bytes that were read.
     fn gather(&mut self, found: &mut Found) -> Result<(), InputError> {
         let bad_row = |source: &Self, bad, is_open| {
             let (input, line) = (source.path.clone(), source.line(is_open));
@@ -253,12 +253,12 @@ impl<R: Read> Source for CsvSource<R> {
 #[derive(Default)]
 struct Found {
     bytes: Vec<u8>,
-    /// How long each is, or would be if it were not too large.
+    /// Length of each task, also of one that is too large.
     tasks: Vec<Result<usize, u64>>,
 }
 
 impl Found {
-    /// The names that a header adds to short rows may be long.
+    /// Names that a header adds to short rows may be long.
     fn is_full(&self) -> bool {
         self.tasks.len() >= CHUNK_TASKS_MAX || self.bytes.len() as u64 > CHUNK_BYTES_MAX
     }
@@ -309,12 +309,12 @@ impl Row {
         if self.ends_len <= FIELDS_MAX {
             self.ends.resize(2 * self.ends.len(), 0);
         } else {
-            // It is known to have too many: the last end is written over.
+            // The row has too many fields already: the last end is overwritten.
             self.ends_len -= 1;
         }
     }
 
-    /// Forgets what is there, and keeps its length.
+    /// Drops the bytes, and keeps their number.
     fn skip(&mut self) {
         self.newlines += newlines(&self.fields[..self.fields_len]);
         *self.skipped.get_or_insert(0) += self.fields_len as u64;

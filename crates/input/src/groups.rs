@@ -1,4 +1,4 @@
-//! Several lines as one task.
+//! Reader of tasks of several lines.
 
 use std::io::Read;
 use std::num::NonZeroU32;
@@ -6,24 +6,24 @@ use std::num::NonZeroU32;
 use super::lines::Begun;
 use super::{Chunk, Delimiter, InputError, Item, LineSource, Source};
 
-/// Reads tasks of so many lines each. What ends the lines in the input stands between them in the
-/// task. The last task may have fewer.
+/// Reads tasks of a fixed number of lines. The delimiter that ends the lines in the input stands
+/// between them in the task. The last task may have fewer.
 pub struct GroupSource<R> {
     lines: LineSource<R>,
     delimiter: u8,
     lines_max: u32,
-    /// What the lines of a task may take of a command line; a single line may take more.
+    /// Bytes of a command line that the lines of a task may take; a single line may take more.
     arguments_bytes_max: Option<NonZeroU32>,
     task_bytes_max: usize,
     begun: Begun,
-    /// How many lines that has.
+    /// Number of its lines.
     begun_lines: u32,
-    /// What these take of a command line.
+    /// Bytes of a command line that these take.
     begun_bytes: u64,
 }
 
 impl<R: Read> GroupSource<R> {
-    /// Groups what `lines` reads.
+    /// Creates a reader of groups of these lines.
     pub fn new(
         lines: LineSource<R>,
         delimiter: Delimiter,
@@ -52,14 +52,14 @@ impl<R: Read> GroupSource<R> {
         match line {
             Item::Task(line) => self.begun.extend(line, self.task_bytes_max),
             Item::TooLarge { bytes } => self.begun.skip(*bytes),
-            // Lines are what they are.
+            // A line has no other form.
             Item::Unfit { .. } => {}
         }
         self.begun_lines += 1;
         self.begun_bytes += argument_bytes(line);
     }
 
-    /// Would this line be too much for the task that was begun?
+    /// Returns whether this line is too much for the task that was begun.
     fn is_full(&self, line: &Item) -> bool {
         let is_too_long = |max: NonZeroU32| {
             self.begun_bytes.saturating_add(argument_bytes(line)) > u64::from(max.get())
@@ -74,7 +74,8 @@ impl<R: Read> GroupSource<R> {
     }
 }
 
-/// What an argument takes of a command line: its bytes, a NUL, and the pointer to it (execve(2)).
+/// Returns the bytes that an argument takes of a command line: its own, a NUL, and the pointer to
+/// it (execve(2)).
 fn argument_bytes(line: &Item) -> u64 {
     const OVERHEAD_BYTES: u64 = 1 + 8;
     match line {

@@ -1,4 +1,4 @@
-//! Tradewind's input: where tasks come from.
+//! Tradewind's input: sources of tasks.
 //!
 //! Blocking code without a clock or a runtime, meant for a thread of its own. It knows nothing of
 //! seqs, workers, lanes or flags, never reads further than it is asked to and never holds the whole
@@ -30,9 +30,8 @@ pub use open::{Input, InputError, InputPath, open, open_file};
 pub use rows::RowSource;
 pub use source::{Chunk, Item, Source};
 
-/// The byte order mark that some programs put before UTF-8.
+/// Byte order mark that some programs put before UTF-8.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Bytes of one chunk, beyond which nothing more is put into it: tasks that are made of rows may be
-/// far longer than those are.
+/// Bytes after which a chunk is full: tasks that are made of rows may be far longer than these.
 const CHUNK_BYTES_MAX: u64 = 1 << 20;

@@ -1,4 +1,4 @@
-//! An input in which a delimiter ends each task.
+//! Reader of an input in which a delimiter ends each task.
 
 use std::io::{ErrorKind, Read};
 
@@ -11,8 +11,8 @@ use super::{Chunk, InputError, InputPath, Item, Source};
 /// Bytes asked for in one read. A pipe holds 64 KiB, files gain little beyond this.
 const READ_BYTES: usize = 256 << 10;
 
-/// Tasks in one chunk: the shortest tasks come by the hundred thousand in a single read, and each
-/// of them takes far more memory than the input does.
+/// Number of tasks in one chunk: the shortest tasks come by the hundred thousand in a single read,
+/// and each of them takes far more memory than the input does.
 const CHUNK_TASKS_MAX: usize = 16 << 10;
 
 /// Delimiter at the end of a task. The last task may go without.
@@ -31,17 +31,17 @@ pub struct LineSource<R> {
     path: InputPath,
     delimiter: u8,
     task_bytes_max: usize,
-    /// Buffer for reads. Tasks are copied out of it, so that a task that lives long keeps no
-    /// more memory alive than was read together with it. The copy costs less than the read did.
+    /// Buffer for reads. Tasks are copied out of it, so that a task that lives long keeps no more
+    /// memory alive than was read together with it. The copy costs less than the read.
     scratch: Box<[u8]>,
-    /// Whole lines that are read and not handed on. The last ends in a delimiter as well.
+    /// Whole lines that are not returned yet. The last ends in a delimiter as well.
     lines: Bytes,
-    /// The beginning of the line after them.
+    /// Beginning of the line after them.
     begun: Begun,
     ended: bool,
 }
 
-/// A line whose end was not read yet.
+/// Line whose end was not read yet.
 pub(super) enum Begun {
     /// No longer than a task may be.
     Kept(Vec<u8>),
@@ -50,7 +50,7 @@ pub(super) enum Begun {
 }
 
 impl Delimiter {
-    /// The byte itself.
+    /// Returns the byte.
     #[must_use]
     pub fn byte(self) -> u8 {
         match self {
@@ -61,7 +61,8 @@ impl Delimiter {
 }
 
 impl<R: Read> LineSource<R> {
-    /// Reads tasks of at most `task_bytes_max` bytes. `path` is what errors call the reader.
+    /// Creates a reader of tasks of at most `task_bytes_max` bytes. `path` is the input's name in
+    /// errors.
     pub fn new(reader: R, path: InputPath, delimiter: Delimiter, task_bytes_max: usize) -> Self {
         Self {
             reader,
@@ -75,7 +76,7 @@ impl<R: Read> LineSource<R> {
         }
     }
 
-    /// Reads once. Gives the line that began in earlier reads if it ends in this one.
+    /// Reads once. Returns the line that began in earlier reads if it ends in this one.
     fn fill(&mut self) -> Result<Option<Item>, InputError> {
         let count = loop {
             match self.reader.read(&mut self.scratch) {
@@ -85,7 +86,7 @@ impl<R: Read> LineSource<R> {
             }
         };
         if count == 0 {
-            // A terminal would be read on after its end of file.
+            // A terminal can be read on after its end of file.
             self.ended = true;
             let begun = std::mem::take(&mut self.begun);
             return Ok(if begun.is_empty() { None } else { Some(begun.end()) });
@@ -106,7 +107,7 @@ impl<R: Read> LineSource<R> {
         Ok(ended)
     }
 
-    /// Cuts lines off those that wait, as many as go into the chunk.
+    /// Cuts as many lines off the buffer as go into the chunk.
     fn cut(&mut self, chunk: &mut Chunk) {
         let mut start = 0;
         for end in memchr_iter(self.delimiter, &self.lines).take(CHUNK_TASKS_MAX) {
@@ -141,7 +142,7 @@ impl<R: Read> Source for LineSource<R> {
 }
 
 impl Begun {
-    /// A line of no bytes has not begun: whether it will be there at all is not known.
+    /// A line of no bytes has not begun: it is not known yet whether there will be one.
     fn is_empty(&self) -> bool {
         matches!(self, Self::Kept(line) if line.is_empty())
     }
@@ -156,7 +157,7 @@ impl Begun {
         }
     }
 
-    /// More, of which only the length is known.
+    /// Adds bytes of which only the number is kept.
     pub(super) fn skip(&mut self, more: u64) {
         *self = match self {
             Self::Kept(line) => Self::Skipped(line.len() as u64 + more),
@@ -166,7 +167,7 @@ impl Begun {
 
     pub(super) fn end(self) -> Item {
         match self {
-            // The vector grew by doubling: what it has to spare would live as long as the task.
+            // The vector grew by doubling: its spare memory would live as long as the task.
             Self::Kept(line) => Item::Task(Bytes::from(line.into_boxed_slice()).into()),
             Self::Skipped(bytes) => Item::TooLarge { bytes },
         }

@@ -1,4 +1,4 @@
-//! How many tasks an input may have in all, while it is being read.
+//! Estimate of the number of tasks of an input, while it is being read.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Input;
 
-/// An input whose size is known, and how much of it was read.
+/// Input of known size, and the bytes of it that were read.
 #[derive(Clone, Debug)]
 pub struct Measured {
     bytes: u64,
@@ -19,7 +19,7 @@ struct Counted<R> {
 }
 
 impl Measured {
-    /// Looks on while an input is read, if its size is known.
+    /// Measures an input while it is read, if its size is known.
     #[must_use]
     pub fn new(input: Input) -> (Input, Option<Self>) {
         let Some(bytes) = input.bytes.filter(|bytes| *bytes > 0) else { return (input, None) };
@@ -28,7 +28,8 @@ impl Measured {
         (Input { reader: Box::new(reader), ..input }, Some(Self { bytes, read }))
     }
 
-    /// How many tasks there are in all, taken that those to come are as long as those that were read.
+    /// Returns the estimated number of all tasks, taken that the rest are as long as those that
+    /// were read.
     #[must_use]
     pub fn about(&self, tasks: u64) -> Option<u64> {
         let read = self.read.load(Ordering::Relaxed).min(self.bytes);

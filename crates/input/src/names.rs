@@ -4,19 +4,19 @@ use std::collections::HashMap;
 
 use super::BadRow;
 
-/// The names of the fields, in their order.
+/// Names of the fields, in their order.
 #[derive(Debug)]
 pub(super) struct Names {
-    /// Each as JSON, with the colon after it.
+    /// Each name as JSON, with the colon after it.
     keys: Vec<Vec<u8>>,
 }
 
-/// The fields that the tasks' command uses, each with the names that it may have.
+/// Fields that the tasks' command uses, each with its possible names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked(Option<Vec<Vec<String>>>);
 
 impl Asked {
-    /// These, if they are known.
+    /// Fields, if they are known.
     #[must_use]
     pub fn new(fields: Option<Vec<Vec<String>>>) -> Self {
         Self(fields)
@@ -28,7 +28,7 @@ impl Asked {
         fields.iter().flatten().any(|other| other == name)
     }
 
-    /// Does the header have all of them?
+    /// Checks that the header has all of them.
     fn check(&self, columns: &HashMap<&str, usize>, count: usize) -> Result<(), BadRow> {
         let is_place = |name: &str| {
             let place = name.parse::<i64>().ok().filter(|_| !name.starts_with('+'));
@@ -55,12 +55,12 @@ impl Asked {
     }
 }
 
-/// Bytes of an error that lists the names. Some headers have thousands.
+/// Bytes of an error's list of names. Some headers have thousands.
 const LIST_BYTES_MAX: usize = 400;
 
 impl Names {
-    /// The names that a header has, if it has what is asked for. Two columns may have one name as long
-    /// as no command uses that.
+    /// Returns the names of a header, if it has the required fields. Two columns may have the same
+    /// name as long as no command uses it.
     pub(super) fn new<'a>(
         header: impl Iterator<Item = &'a [u8]>,
         asked: &Asked,
@@ -83,7 +83,7 @@ impl Names {
         Ok(Self { keys })
     }
 
-    /// Adds a row to the end of `out`, as an object. After an error, what was added is of no use.
+    /// Appends a row to `out`, as an object. After an error, the appended bytes are of no use.
     pub(super) fn push_object<'a>(
         &self,
         row: impl Iterator<Item = &'a [u8]>,
@@ -107,7 +107,7 @@ impl Names {
     }
 }
 
-/// Adds a row to the end of `out`, as an array. After an error, what was added is of no use.
+/// Appends a row to `out`, as an array. After an error, the appended bytes are of no use.
 #[cfg(feature = "formats")]
 pub(super) fn push_array<'a>(
     row: impl Iterator<Item = &'a [u8]>,
@@ -161,12 +161,12 @@ mod tests {
         check(header, Some(&[&["0"]]), &lacks("0"));
         check(header, Some(&[&["-4"]]), &lacks("-4"));
         check(header, Some(&[&["b.", "b"]]), &lacks("b."));
-        // Nobody knows.
+        // The fields are unknown.
         check(header, None, "");
     }
 
     #[test]
-    fn a_name_may_be_there_twice_if_nobody_asks_for_it() {
+    fn a_name_may_be_there_twice_if_no_command_uses_it() {
         let twice = "the header has the name \"a\" twice, in columns 1 and 3";
         check(&["a", "b", "a"], None, twice);
         check(&["a", "b", "a"], Some(&[&["b"], &["a"]]), twice);

@@ -1,4 +1,4 @@
-//! Opening what the user named.
+//! Opening of the input that the user named.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::{BadRow, Delimiter, LineSource};
 
-/// Where the input is: `-` means standard input (a file of that name is `./-`).
+/// Place of the input: `-` means standard input (a file of that name is `./-`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum InputPath {
     /// Standard input.
@@ -26,10 +26,10 @@ pub enum InputPath {
     File(PathBuf),
 }
 
-/// Why there is no (more) input.
+/// Reason why there is no input, or no more of it.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
-    /// Nothing has that path.
+    /// The path does not exist.
     #[error("{input} does not exist")]
     NotFound {
         /// File or stream that could not be opened.
@@ -61,7 +61,7 @@ pub enum InputError {
         /// Error of the operating system.
         reason: io::Error,
     },
-    /// It was opened, and then reading it failed.
+    /// Reading failed after the input was opened.
     #[error("cannot read {input}: {reason}")]
     Read {
         /// Input that was being read.
@@ -69,28 +69,28 @@ pub enum InputError {
         /// Error of the operating system.
         reason: io::Error,
     },
-    /// The program that gives the tasks cannot go on.
+    /// The program that gives the tasks cannot continue.
     #[error("cannot get more tasks: {0}")]
     Program(Box<dyn std::error::Error + Send + Sync>),
-    /// A row of it is not what the format asks for.
+    /// A row is not as the format asks for.
     #[error("{input}, line {line}: {bad}")]
     Row {
         /// Input that was being read.
         input: InputPath,
-        /// Where the row begins, from 1.
+        /// Number of the line in which the row begins, from 1.
         line: u64,
         /// Error in that line.
         bad: BadRow,
     },
 }
 
-/// An input that was opened.
+/// Open input.
 pub struct Input<R = Box<dyn Read + Send>> {
     /// Source of the bytes; it keeps no buffer.
     pub reader: R,
     /// Name of the input in error messages.
     pub path: InputPath,
-    /// How much there is to read, if it is a regular file. It may grow or shrink all the same.
+    /// Bytes to read, if it is a regular file. It may grow or shrink all the same.
     pub bytes: Option<u64>,
 }
 
@@ -104,7 +104,7 @@ pub fn open(path: &InputPath) -> Result<Input, InputError> {
     Input::new(open_file(path)?, path.clone())
 }
 
-/// The same, for another process to read.
+/// Opens the input without waiting, for another process to read.
 ///
 /// # Errors
 ///
@@ -131,11 +131,11 @@ pub fn open_file(path: &InputPath) -> Result<File, InputError> {
 }
 
 impl Input {
-    /// Takes an input that is open already, and is called this.
+    /// Takes an input that is open already, with this name.
     ///
     /// # Errors
     ///
-    /// When the system does not know what it is.
+    /// When the system cannot tell its kind.
     pub fn new(mut file: File, path: InputPath) -> Result<Self, InputError> {
         let describe = |reason| InputError::opening(&path, reason);
         let metadata = file.metadata().map_err(describe)?;
@@ -150,7 +150,7 @@ impl Input {
 }
 
 impl<R: Read> Input<R> {
-    /// Reads the tasks in it one by one. None may be longer than `task_bytes_max`.
+    /// Returns the source of its tasks. None may be longer than `task_bytes_max`.
     pub fn lines(self, delimiter: Delimiter, task_bytes_max: usize) -> LineSource<R> {
         LineSource::new(self.reader, self.path, delimiter, task_bytes_max)
     }
@@ -169,7 +169,7 @@ impl InputError {
 }
 
 impl InputPath {
-    /// As it is written on a command line.
+    /// Returns the word on a command line.
     #[must_use]
     pub fn as_os_str(&self) -> &OsStr {
         match self {
@@ -202,11 +202,11 @@ impl fmt::Display for InputPath {
     }
 }
 
-/// Waits where a read would fail because the descriptor does not block, and where it would find the
-/// end of a pipe because no process has opened that for writing yet.
+/// Reader that waits where a read would fail because the descriptor does not block, and where it
+/// would find the end of a pipe because no process has opened that for writing yet.
 ///
-/// That mode belongs to the open file, not to the descriptor: any process that shares our stdin,
-/// an `ssh` before us in the script for one, may have left it on.
+/// That mode belongs to the open file, not to the descriptor: any process that shares our stdin, an
+/// `ssh` before us in the script for one, may have left it on.
 struct Patient {
     file: File,
     may_lack_writer: bool,

@@ -1,4 +1,4 @@
-//! Lines that are looked at before they are tasks: of jsonl, and of columns under a header.
+//! Reader of lines that are parsed before they are tasks: of jsonl, and of columns under a header.
 
 use std::io::Read;
 
@@ -10,26 +10,26 @@ use tradewind_text::Colsep;
 use super::names::{Asked, Names};
 use super::{BOM, BadRow, CHUNK_BYTES_MAX, Chunk, InputError, InputPath, Item, LineSource, Source};
 
-/// Reads a row from each line. A bad row is the end: what comes before it is handed on, then the
+/// Reads a row from each line. A bad row is the end: the tasks before it are returned, then the
 /// error, then nothing more.
 pub struct RowSource<R> {
     lines: LineSource<R>,
     path: InputPath,
     task_bytes_max: usize,
     rows: Rows,
-    /// What was read and is not looked at yet.
+    /// Lines that are not parsed yet.
     waiting: std::vec::IntoIter<Item>,
-    /// How many lines were looked at.
+    /// Number of parsed lines.
     line: u64,
     /// Error that follows the tasks that were returned already.
     error: Option<InputError>,
     is_over: bool,
 }
 
-/// What a line is.
+/// Form of a line.
 #[derive(Debug)]
 enum Rows {
-    /// JSON: the task is what the line says, byte for byte.
+    /// JSON: the task is the line, byte for byte.
     Jsonl,
     /// Columns; the first line has their names. The task is an object of them.
     Columns { colsep: Option<Colsep>, header: Option<Header>, asked: Asked },
@@ -43,13 +43,13 @@ struct Header {
 }
 
 impl<R: Read> RowSource<R> {
-    /// Reads a JSON object or array from each line. Blank lines are passed over.
+    /// Creates a reader of a JSON object or array from each line. Blank lines are skipped.
     pub fn jsonl(lines: LineSource<R>, path: InputPath, task_bytes_max: usize) -> Self {
         Self::new(lines, path, task_bytes_max, Rows::Jsonl)
     }
 
-    /// Reads columns with names. Without a separator there is one column. A header that lacks a field
-    /// that is asked for is a bad row.
+    /// Creates a reader of columns with names. Without a separator there is one column. A header
+    /// that lacks a required field is a bad row.
     pub fn columns(
         lines: LineSource<R>,
         path: InputPath,
@@ -65,7 +65,7 @@ impl<R: Read> RowSource<R> {
         Self { lines, path, task_bytes_max, rows, waiting, line: 0, error: None, is_over: false }
     }
 
-    /// The task that the next line is, if it is one.
+    /// Returns the task of the next line, if it has one.
     fn look_at(&mut self, item: Item) -> Result<Option<Item>, BadRow> {
         self.line += 1;
         let is_first = self.line == 1;
@@ -105,7 +105,7 @@ impl<R: Read> RowSource<R> {
                     return Err(InputError::Row { input, line, bad });
                 }
             }
-            // The names that a header adds to short rows may be long.
+            // Names that a header adds to short rows may be long.
             if chunk.bytes() > CHUNK_BYTES_MAX {
                 break;
             }
@@ -141,7 +141,7 @@ impl<R: Read> Source for RowSource<R> {
     }
 }
 
-/// The line without the white space around it, if it is JSON.
+/// Returns the line without the white space around it, if it is JSON.
 fn jsonl(line: Payload) -> Result<Option<Payload>, BadRow> {
     let row = line.trim_ascii();
     let Some(first) = row.first() else { return Ok(None) };
@@ -150,7 +150,7 @@ fn jsonl(line: Payload) -> Result<Option<Payload>, BadRow> {
         .map_err(|error| BadRow::NotUtf8 { column: start + error.valid_up_to() + 1 })?;
     let not_json = |error: serde_json::Error| {
         let reason = error.to_string();
-        // It counts lines within this one.
+        // The parser counts lines within this one.
         let reason = reason.rsplit_once(" at line ").map_or(&*reason, |(reason, _)| reason);
         BadRow::NotJson { column: start + error.column(), reason: reason.to_owned() }
     };
@@ -169,7 +169,7 @@ fn jsonl(line: Payload) -> Result<Option<Payload>, BadRow> {
     Err(BadRow::NoFields { found })
 }
 
-/// The line's columns as an object; nothing if it is the header.
+/// Returns the line's columns as an object; `None` for the header.
 fn columns(
     line: &[u8],
     colsep: Option<&Colsep>,

@@ -1,22 +1,22 @@
-//! What every kind of input gives: chunks of tasks.
+//! Chunks of tasks, which every kind of input gives.
 
 use tradewind_proto::Payload;
 
 use super::InputError;
 
-/// Where tasks come from.
+/// Source of tasks.
 pub trait Source {
-    /// The next tasks, at least one, or `None` at the end of the input.
+    /// Returns the next tasks, at least one, or `None` at the end of the input.
     ///
-    /// Blocks until there is something to hand on, and then hands on what is there rather than
-    /// waiting for more. After an error it may be called again: what was read before is not lost.
-    /// After a bad row there is nothing more.
+    /// Blocks until there is a task, and then returns those that are there rather than wait for
+    /// more. After an error it may be called again: tasks that were read before are not lost. After
+    /// a bad row there is nothing more.
     fn read(&mut self) -> Result<Option<Chunk>, InputError>;
 }
 
 /// Tasks that were read together, in the order of the input.
 ///
-/// The long ones are slices of one buffer, which lives until the last of them is dropped.
+/// Long ones are slices of one buffer, which lives until the last of them is dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
     items: Vec<Item>,
@@ -26,22 +26,22 @@ pub struct Chunk {
 /// One task of the input. Its place counts even if it cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// The task's payload.
+    /// Payload of the task.
     Task(Payload),
-    /// The task was longer than a task may be, and was skipped.
+    /// The task was too long, and was skipped.
     TooLarge {
-        /// Its length.
+        /// Bytes of the task.
         bytes: u64,
     },
-    /// The task could not be made; its record says why.
+    /// The task could not be made; its record has the reason.
     Unfit {
-        /// Why.
+        /// Reason.
         reason: String,
     },
 }
 
 impl Chunk {
-    /// An empty chunk with room for so many tasks.
+    /// Creates an empty chunk with room for this number of tasks.
     #[must_use]
     pub fn with_capacity(tasks: usize) -> Self {
         Self { items: Vec::with_capacity(tasks), bytes: 0 }
@@ -55,25 +55,25 @@ impl Chunk {
         self.items.push(item);
     }
 
-    /// How many tasks there are.
+    /// Returns the number of tasks.
     #[must_use]
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// No tasks?
+    /// Returns whether there are no tasks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The length of all payloads together.
+    /// Returns the bytes of all payloads.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The tasks, in the order of the input.
+    /// Returns the tasks, in the order of the input.
     pub fn iter(&self) -> std::slice::Iter<'_, Item> {
         self.items.iter()
     }

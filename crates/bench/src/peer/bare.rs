@@ -12,7 +12,7 @@ use crate::process::{Program, Running};
 const TASKS_PORT: u16 = 5557;
 const RESULTS_PORT: u16 = 5558;
 
-/// One of the two.
+/// One of the two pipelines.
 #[derive(Debug, Clone)]
 pub(crate) enum Bare {
     Libzmq(PathBuf),
@@ -38,7 +38,7 @@ impl Bare {
             .arg(workers.to_string())
     }
 
-    /// It does not know when all is over.
+    /// Returns a worker, which does not know when all is over.
     pub(crate) fn worker(&self, lab: &Lab, place: &Place, work: Work) -> Program {
         let worker = self
             .role(lab, "worker")
@@ -49,7 +49,7 @@ impl Bare {
         }
     }
 
-    /// Ends after so many results, or never after 0.
+    /// Returns a sink, which ends after this number of results, or never if it is 0.
     pub(crate) fn sink(
         &self,
         lab: &Lab,
@@ -63,7 +63,7 @@ impl Bare {
             .arg(output.as_ref())
     }
 
-    /// Ventilator and sink in one, which sends one task at a time, and a worker.
+    /// Runs a ventilator and sink in one, which sends one task at a time, and a worker.
     pub(crate) fn roundtrips(&self, lab: &Lab, place: &Place, count: usize) -> Result<String> {
         let _worker = self.worker(lab, place, Work::Echo).start()?;
         self.role(lab, "roundtrip")
@@ -71,8 +71,8 @@ impl Bare {
             .output()
     }
 
-    /// From start to the end of the sink, which has everything by then. Gives the processor time
-    /// of all.
+    /// Runs a job from the start to the end of the sink, which has everything by then. Returns the
+    /// processor time of all.
     pub(crate) fn run(
         &self,
         lab: &Lab,
@@ -99,11 +99,11 @@ impl Bare {
     }
 }
 
-/// What a worker does with a task.
+/// Work of a worker on a task.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Work {
     Echo,
-    /// Waits so many times the seconds that the task says.
+    /// Sleeps the seconds in the task times this factor.
     Sleep {
         slower: f64,
     },

@@ -15,7 +15,7 @@ use crate::process::{PATIENCE, Program, Running};
 
 const PORT: u16 = 11300;
 
-/// It can be had.
+/// beanstalkd, installed.
 #[derive(Debug)]
 pub(crate) struct Beanstalkd;
 
@@ -25,7 +25,8 @@ impl Beanstalkd {
         Ok(Self)
     }
 
-    /// From the start of the three roles to the end of the consumer; the broker is up by then.
+    /// Measures from the start of the three roles to the end of the consumer; the broker is up by
+    /// then.
     pub(crate) fn run(
         &self,
         lab: &Lab,

@@ -11,7 +11,7 @@ use crate::process::Program;
 
 const REDIS_PORT: u16 = 6379;
 
-/// Both can be had.
+/// Celery and Redis, both installed.
 #[derive(Debug)]
 pub(crate) struct Celery;
 
@@ -22,7 +22,7 @@ impl Celery {
         Ok(Self)
     }
 
-    /// From the first task sent to the last result received, with a worker that is up.
+    /// Measures from the first task sent to the last result received, with a worker that is up.
     pub(crate) fn echo(
         &self,
         lab: &Lab,

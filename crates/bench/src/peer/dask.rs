@@ -9,7 +9,7 @@ use super::bare::Work;
 use super::python;
 use crate::lab::{Lab, Place};
 
-/// It can be had.
+/// Dask, installed.
 #[derive(Debug)]
 pub(crate) struct Dask;
 
@@ -19,7 +19,7 @@ impl Dask {
         Ok(Self)
     }
 
-    /// From the first task sent to the last result received, with workers that are up.
+    /// Measures from the first task sent to the last result received, with workers that are up.
     pub(crate) fn run(
         &self,
         lab: &Lab,

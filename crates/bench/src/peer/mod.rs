@@ -1,4 +1,4 @@
-//! Who is measured: each module knows how one of them is started.
+//! Peers that are measured: each module starts one of them.
 
 pub(crate) mod bare;
 pub(crate) mod beanstalkd;

@@ -1,10 +1,10 @@
-//! What a shell has at hand: xargs and GNU parallel.
+//! Tools of a shell: xargs and GNU parallel.
 
 use anyhow::{Result, bail};
 
 use crate::process::Program;
 
-/// A command for each line of stdin, so many at a time.
+/// Returns `xargs` with a command for each line of stdin, at most `jobs` at a time.
 pub(crate) fn xargs(jobs: usize, command: &str) -> Result<Program> {
     let program = installed("xargs")?;
     Ok(program.args(["-P", &jobs.to_string(), "-n", "1", command]))
@@ -12,11 +12,11 @@ pub(crate) fn xargs(jobs: usize, command: &str) -> Result<Program> {
 
 pub(crate) fn parallel(jobs: usize, command: &str) -> Result<Program> {
     let program = installed("parallel")?;
-    // Without a word about citations, which it would wait with.
+    // Without the notice about citations, for which it would wait.
     Ok(program.args(["--will-cite", "-j", &jobs.to_string(), command]))
 }
 
-/// A program that is in the path, or why it is not measured.
+/// Returns a program in the path, or the reason why it is not measured.
 pub(crate) fn installed(name: &str) -> Result<Program> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if !std::env::split_paths(&path).any(|dir| dir.join(name).exists()) {

@@ -1,4 +1,4 @@
-//! Tradewind's three programs, as a user would start them.
+//! Tradewind's three programs, started as a user would.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub(crate) fn ventilator(lab: &Lab, place: &Place, input: impl AsRef<Path>) -> P
         .args(["--sink", &place.endpoint(RESULTS_PORT)])
 }
 
-/// Leaves with the job.
+/// Returns a worker that leaves with the job.
 pub(crate) fn worker(lab: &Lab, place: &Place) -> Program {
     lab.ours("worker")
         .args(["--quiet", "--exit-when-done"])
@@ -28,7 +28,7 @@ pub(crate) fn worker(lab: &Lab, place: &Place) -> Program {
         .args(["--sink", &place.endpoint(RESULTS_PORT)])
 }
 
-/// Ordered, as is the default of lines.
+/// Returns a sink with ordered output, as is the default of lines.
 pub(crate) fn sink(lab: &Lab, place: &Place, output: impl AsRef<Path>) -> Program {
     lab.ours("sink")
         .arg("--output")
@@ -37,7 +37,7 @@ pub(crate) fn sink(lab: &Lab, place: &Place, output: impl AsRef<Path>) -> Progra
         .args(["--ventilator", &place.endpoint(RECEIPTS_PORT)])
 }
 
-/// All three, working on what a file says; the workers do what these arguments say.
+/// Starts all three over the tasks of a file; the workers have these arguments.
 pub(crate) fn start_ring<'a>(
     lab: &Lab,
     place: &Place,

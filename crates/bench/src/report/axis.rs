@@ -1,6 +1,6 @@
-//! From values to places on paper.
+//! Axes: from values to places on paper.
 
-/// A range of values and the length that it takes on paper.
+/// Range of values and its length on paper.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Axis {
     is_log: bool,
@@ -9,12 +9,12 @@ pub(super) struct Axis {
     length: f64,
 }
 
-/// Above this the smaller values could not be told apart on a linear axis.
+/// Ratio of values above which the smaller ones could not be told apart on a linear axis.
 const LINEAR_RATIO_MAX: f64 = 30.0;
 
 impl Axis {
-    /// For bars: from zero, or, if the values differ too much for that, logarithmic from below the
-    /// smallest.
+    /// Creates an axis for bars: from zero, or, if the values differ too much for that, logarithmic
+    /// from below the smallest.
     pub(super) fn of_bars(values: &[f64], length: f64) -> Self {
         let (min, max) = bounds(values);
         if min > 0.0 && max / min > LINEAR_RATIO_MAX {
@@ -23,14 +23,14 @@ impl Axis {
         Self { is_log: false, min: 0.0, max: if max > 0.0 { max } else { 1.0 }, length }
     }
 
-    /// Logarithmic, from a power of ten to a power of ten.
+    /// Creates a logarithmic axis, from a power of ten to a power of ten.
     pub(super) fn log(values: &[f64], length: f64) -> Self {
         let (min, max) = bounds(values);
         let (min, max) = (power_below(min), power_below(max * 9.999));
         Self { is_log: true, min, max: max.max(min * 10.0), length }
     }
 
-    /// From zero to a round number.
+    /// Creates an axis from zero to a round number.
     pub(super) fn linear(values: &[f64], length: f64) -> Self {
         let (_, max) = bounds(values);
         let step = round_step(max);
@@ -41,7 +41,7 @@ impl Axis {
         self.is_log
     }
 
-    /// How far along a value is.
+    /// Returns the place of a value.
     pub(super) fn at(&self, value: f64) -> f64 {
         let share = if self.is_log {
             (value.max(self.min) / self.min).log10() / (self.max / self.min).log10()
@@ -51,7 +51,7 @@ impl Axis {
         share.clamp(0.0, 1.0) * self.length
     }
 
-    /// Round numbers on it; powers of ten if it is logarithmic.
+    /// Returns round numbers on it; powers of ten if it is logarithmic.
     pub(super) fn ticks(&self) -> impl Iterator<Item = f64> + use<> {
         let Self { is_log, min, max, .. } = *self;
         let step = round_step(max);
@@ -66,7 +66,7 @@ fn bounds(values: &[f64]) -> (f64, f64) {
     (if min.is_finite() { min } else { 0.0 }, max)
 }
 
-/// One, two or five times a power of ten, so that three to six of them reach a value.
+/// Returns one, two or five times a power of ten, so that three to six of them reach a value.
 fn round_step(max: f64) -> f64 {
     let power = power_below(max / 3.0);
     let steps = [5.0, 2.0, 1.0].map(|times| times * power);

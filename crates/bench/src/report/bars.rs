@@ -1,4 +1,4 @@
-//! The bar chart: a panel for each figure, ours in one colour and the others in another.
+//! Bar chart: a panel for each figure, ours in one colour and the others in another.
 
 use super::axis::Axis;
 use super::number::number;
@@ -22,7 +22,7 @@ const ROW_HEIGHT: f64 = 22.0;
 const BAR_HEIGHT: f64 = 13.0;
 const HEADER_HEIGHT: f64 = 82.0;
 
-/// The whole picture.
+/// Draws the whole picture.
 pub(super) fn picture(machine: &Machine, outcome: &Outcome) -> String {
     let width = 2.0 * MARGIN + COLUMNS as f64 * PANEL_WIDTH + (COLUMNS - 1) as f64 * PANEL_GAP;
     let mut svg = Svg::default();
@@ -44,7 +44,7 @@ pub(super) fn picture(machine: &Machine, outcome: &Outcome) -> String {
     svg.finish(width, height + MARGIN, "Tradewind and its peers on the same work")
 }
 
-/// Gives its height.
+/// Draws a panel. Returns its height.
 fn panel(svg: &mut Svg, figure: &Figure, (left, top): (f64, f64)) -> f64 {
     let rows: Vec<(&Series, Spread)> =
         figure.series.iter().filter_map(|series| Some((series, series.spread()?))).collect();

@@ -1,4 +1,4 @@
-//! The picture of growth: for each thing that grows the rate above, the memory below.
+//! Picture of growth: for each quantity that grows the rate above, the memory below.
 
 use super::axis::Axis;
 use super::svg::{Anchor, FAINT, GRID, HEADING, LABEL, SMALL, Svg, TITLE};
@@ -10,11 +10,11 @@ const SCALE_WIDTH: f64 = 48.0;
 const PLOT_WIDTH: f64 = 290.0;
 const PLOT_HEIGHT: f64 = 190.0;
 const PLOT_GAP: f64 = 62.0;
-/// More than most take at this size.
+/// Width of a character: more than most take at this size.
 const CHAR_WIDTH: f64 = 7.0;
 const HEADER_HEIGHT: f64 = 88.0;
 
-/// A line of a plot: what it is called, its colour, its values.
+/// Line of a plot: its name, its colour, its values.
 struct Line {
     name: &'static str,
     colour: &'static str,
@@ -36,7 +36,7 @@ const MEMORY: [Line; 3] = [
     Line { name: "sink", colour: "#5f3dc4", value: |point| Some(point.sink_mib?.median) },
 ];
 
-/// The whole picture.
+/// Draws the whole picture.
 pub(super) fn picture(machine: &Machine, all: &[Curves]) -> String {
     let mut svg = Svg::default();
     let title = "Tradewind: throughput and memory as work grows";
@@ -57,7 +57,7 @@ pub(super) fn picture(machine: &Machine, all: &[Curves]) -> String {
     svg.finish(width, below + 28.0 + PLOT_HEIGHT + PLOT_GAP - MARGIN, title)
 }
 
-/// Draws lines over what grows, which has a logarithmic axis.
+/// Draws lines over the quantity that grows, which has a logarithmic axis.
 fn plot(
     svg: &mut Svg,
     curves: &Curves,
@@ -102,7 +102,7 @@ fn plot(
     }
 }
 
-/// A round number, as short as can be.
+/// Returns a round number, as short as possible.
 fn short(tick: f64) -> String {
     match tick {
         1e6.. => format!("{} M", tick / 1e6),

@@ -1,4 +1,4 @@
-//! What was measured, for readers: text, markdown, JSON and pictures.
+//! Reports of the measurements: text, markdown, JSON and pictures.
 
 mod axis;
 mod bars;
@@ -19,7 +19,7 @@ use crate::curve::Curves;
 use crate::figure::Outcome;
 use crate::machine::Machine;
 
-/// Everything, for programs.
+/// All measurements, for programs.
 #[derive(Serialize)]
 struct Document<'a> {
     machine: &'a Machine,
@@ -34,7 +34,7 @@ struct GrowthDocument<'a> {
     growth: &'a [Curves],
 }
 
-/// Writes all that came of the workloads, and gives the text.
+/// Writes the reports of the workloads. Returns the text.
 pub(crate) fn write_comparison(dir: &Path, machine: &Machine, outcome: &Outcome) -> Result<String> {
     let text = table::text(machine, outcome);
     write(dir, "bench.json", &serde_json::to_string_pretty(&Document { machine, outcome })?)?;
@@ -44,7 +44,7 @@ pub(crate) fn write_comparison(dir: &Path, machine: &Machine, outcome: &Outcome)
     Ok(text)
 }
 
-/// Writes all that came of growth, and gives the text.
+/// Writes the reports of growth. Returns the text.
 pub(crate) fn write_growth(dir: &Path, machine: &Machine, growth: &[Curves]) -> Result<String> {
     let text = table::growth_text(machine, growth);
     let document = GrowthDocument { machine, growth };

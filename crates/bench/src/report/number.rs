@@ -1,4 +1,4 @@
-//! Numbers that can be read.
+//! Numbers as text.
 
 use crate::figure::{Bound, Unit};
 use crate::stats::Spread;
@@ -6,7 +6,7 @@ use crate::stats::Spread;
 const KIB: f64 = 1024.0;
 const MIB: f64 = KIB * KIB;
 
-/// With its unit and three digits that say something.
+/// Returns a value with its unit and three significant digits.
 pub(crate) fn number(value: f64, unit: Unit) -> String {
     match unit {
         Unit::TasksPerSecond => format!("{}/s", thousands(value)),
@@ -16,7 +16,7 @@ pub(crate) fn number(value: f64, unit: Unit) -> String {
     }
 }
 
-/// A number as in 2.41 M.
+/// Returns a number as in 2.41 M.
 pub(super) fn thousands(value: f64) -> String {
     match value {
         // Not 1000 k.
@@ -26,7 +26,7 @@ pub(super) fn thousands(value: f64) -> String {
     }
 }
 
-/// A number of bytes that is a power of two.
+/// Returns a number of bytes that is a power of two.
 pub(super) fn size(bytes: f64) -> String {
     match bytes {
         MIB.. => format!("{} MiB", bytes / MIB),
@@ -35,7 +35,7 @@ pub(super) fn size(bytes: f64) -> String {
     }
 }
 
-/// From the least to the most; nothing if that is the same.
+/// Returns the least and the most; nothing if they are the same.
 pub(super) fn range(spread: Spread, unit: Unit) -> String {
     if spread.min == spread.max {
         return String::new();
@@ -43,7 +43,7 @@ pub(super) fn range(spread: Spread, unit: Unit) -> String {
     format!("{} – {}", number(spread.min, unit), number(spread.max, unit))
 }
 
-/// The one in the middle and, in parentheses, from the least to the most.
+/// Returns the median and, in parentheses, the least and the most.
 pub(super) fn with_range(spread: Spread, unit: Unit) -> String {
     let range = range(spread, unit);
     let median = number(spread.median, unit);

@@ -1,14 +1,14 @@
-//! As much of SVG as the pictures take.
+//! The part of SVG that the pictures need.
 
 use std::fmt::Write;
 
-/// A picture that is being drawn.
+/// Picture that is being drawn.
 #[derive(Debug, Default)]
 pub(super) struct Svg {
     body: String,
 }
 
-/// Where a text's anchor is.
+/// Place of a text's anchor.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Anchor {
     Start,
@@ -16,7 +16,7 @@ pub(super) enum Anchor {
     End,
 }
 
-/// How a text looks.
+/// Style of a text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Font {
     pub(super) size: f64,
@@ -58,7 +58,7 @@ impl Svg {
         );
     }
 
-    /// Through all of these points.
+    /// Draws a line through all of these points.
     pub(super) fn line(&mut self, points: &[(f64, f64)], width: f64, colour: &str) {
         let points: Vec<_> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = writeln!(
@@ -73,7 +73,7 @@ impl Svg {
         let _ = writeln!(self.body, r#"<circle cx="{x:.1}" cy="{y:.1}" r="3" fill="{colour}"/>"#);
     }
 
-    /// The whole file.
+    /// Returns the whole file.
     pub(super) fn finish(self, width: f64, height: f64, description: &str) -> String {
         let (body, description) = (self.body, escaped(description));
         format!(

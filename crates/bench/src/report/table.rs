@@ -1,4 +1,4 @@
-//! The tables, as text and as markdown.
+//! Tables, as text and as markdown.
 
 use std::fmt::Write;
 
@@ -18,7 +18,7 @@ const GROWTH_NOTE: &str = "Echo tasks, of 16 bytes and for one worker unless it 
 
 const TEXT_COLUMNS: usize = 100;
 
-/// For a terminal.
+/// Returns the table for a terminal.
 pub(super) fn text(machine: &Machine, outcome: &Outcome) -> String {
     let mut text = header(machine).join("\n") + "\n";
     for figure in &outcome.figures {
@@ -38,7 +38,7 @@ pub(super) fn text(machine: &Machine, outcome: &Outcome) -> String {
     text
 }
 
-/// For a README.
+/// Returns the table for a README.
 pub(super) fn markdown(machine: &Machine, outcome: &Outcome) -> String {
     let mut text = header(machine).join("  \n") + "\n";
     if !outcome.targets.is_empty() {
@@ -59,7 +59,7 @@ pub(super) fn markdown(machine: &Machine, outcome: &Outcome) -> String {
     text
 }
 
-/// For a terminal.
+/// Returns the table of growth for a terminal.
 pub(super) fn growth_text(machine: &Machine, growth: &[Curves]) -> String {
     let mut text = header(machine).join("\n") + "\n";
     for curves in growth {
@@ -68,7 +68,7 @@ pub(super) fn growth_text(machine: &Machine, growth: &[Curves]) -> String {
     text + "\n" + &wrapped(GROWTH_NOTE)
 }
 
-/// For a README.
+/// Returns the table of growth for a README.
 pub(super) fn growth_markdown(machine: &Machine, growth: &[Curves]) -> String {
     let mut text = header(machine).join("  \n") + "\n";
     for curves in growth {
@@ -117,7 +117,7 @@ fn figure_rows(figure: &Figure) -> Vec<Vec<String>> {
     if let Some(ours) = figure.series.first().filter(|_| figure.is_race) {
         head.push(format!("{} ÷ this", ours.who));
     }
-    // What was not measured of a program, on purpose, has no row.
+    // A program for which a figure is left out on purpose has no row.
     let is_told = |series: &Series| series.spread().is_some() || series.skipped.is_some();
     let told = figure.series.iter().enumerate().filter(|(_, series)| is_told(series));
     let rows = told.map(|(index, series)| {

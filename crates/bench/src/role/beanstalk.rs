@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail};
 const TASKS: &str = "tasks";
 const RESULTS: &str = "results";
 
-/// Requests on the way at once.
+/// Number of requests under way at once.
 const BATCH: usize = 256;
 
-/// How long a worker may take over a task before the broker gives it to another.
+/// Time after which the broker gives a worker's task to another.
 const TIME_TO_RUN_SECONDS: u64 = 600;
 
 pub(super) fn producer(address: &str, input: &Path) -> Result<()> {
@@ -34,10 +34,10 @@ pub(super) fn producer(address: &str, input: &Path) -> Result<()> {
     broker.expect(sent, "INSERTED")
 }
 
-/// Sleeps, if so told, so many times the seconds that a task says.
+/// Sleeps the seconds in a task times a factor, if there is one.
 pub(super) fn worker(address: &str, slower: Option<f64>) -> Result<()> {
     let mut broker = Broker::connect(address, RESULTS, Some(TASKS))?;
-    // Who works on a task holds no others, that somebody else could work on.
+    // A worker holds no tasks beside the one that it runs: others could run them.
     let batch = if slower.is_some() { 1 } else { BATCH };
     loop {
         let jobs = broker.reserve(batch)?;
@@ -69,7 +69,7 @@ pub(super) fn consumer(address: &str, count: usize, output: &Path) -> Result<()>
     Ok(out.flush()?)
 }
 
-/// A connection.
+/// Connection to the broker.
 struct Broker {
     from: BufReader<TcpStream>,
     to: BufWriter<TcpStream>,
@@ -81,7 +81,7 @@ struct Job {
 }
 
 impl Broker {
-    /// Puts go to one tube, reserves come from the other.
+    /// Connects: puts go to one tube, reserves come from the other.
     fn connect(address: &str, puts: &str, reserves: Option<&str>) -> Result<Self> {
         let stream = TcpStream::connect(address).context("cannot reach beanstalkd")?;
         stream.set_nodelay(true)?;
@@ -103,7 +103,7 @@ impl Broker {
         Ok(self.to.write_all(b"\r\n")?)
     }
 
-    /// At least one job, and no more than so many. Only the first is waited for.
+    /// Reserves at least one job, and at most this number. Only the first is waited for.
     fn reserve(&mut self, most: usize) -> Result<Vec<Job>> {
         self.to.write_all(b"reserve\r\n")?;
         for _ in 1..most {
@@ -135,7 +135,7 @@ impl Broker {
         self.expect(jobs.len(), "DELETED")
     }
 
-    /// So many answers that begin with this word.
+    /// Reads this number of answers that begin with this word.
     fn expect(&mut self, count: usize, word: &str) -> Result<()> {
         self.to.flush()?;
         for _ in 0..count {

@@ -1,4 +1,4 @@
-//! What this program is when it takes part in a measurement itself, as a peer or for one.
+//! Roles in which this program takes part in a measurement itself, as a peer or for one.
 
 mod beanstalk;
 mod pipeline;
@@ -13,19 +13,19 @@ use clap::Subcommand;
 /// `bench role ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
-    /// A bare pipeline's: deals lines to workers, once so many are there.
+    /// Of a bare pipeline: send lines to workers, once this number of them has connected.
     Ventilator { tasks: String, input: PathBuf, workers: usize },
-    /// A bare pipeline's: sends on what comes, until it is killed.
+    /// Of a bare pipeline: forward each task as its result, until killed.
     Worker { tasks: String, results: String },
-    /// A bare pipeline's: writes so many results; 0 is no end.
+    /// Of a bare pipeline: write this number of results; 0 is no end.
     Sink { results: String, count: u64, output: PathBuf },
-    /// beanstalkd's: puts lines into it.
+    /// Of beanstalkd: put lines into it.
     Producer { address: String, input: PathBuf },
-    /// beanstalkd's: puts what it takes into another tube, until it is killed.
+    /// Of beanstalkd: put each job into another tube, until killed.
     TubeWorker { address: String, slower: Option<f64> },
-    /// beanstalkd's: writes so many results.
+    /// Of beanstalkd: write this number of results.
     Consumer { address: String, count: usize, output: PathBuf },
-    /// Waits so many times the seconds that the task says.
+    /// Sleep the seconds in the task times this factor.
     Nap { slower: f64, seconds: f64 },
 }
 

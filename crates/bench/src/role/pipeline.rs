@@ -1,5 +1,5 @@
-//! `peers/pipeline.c` once more, on the `zeromq` crate and a current-thread runtime, which suits it
-//! better than one with more threads.
+//! Pipeline as in `peers/pipeline.c`, on the `zeromq` crate and a current-thread runtime, which
+//! suits it better than one with more threads.
 
 use std::fs::File;
 use std::future::{self, Future};
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time;
 use zeromq::{PullSocket, PushSocket, Socket, SocketEvent, SocketRecv, SocketSend};
 
-/// Lines that wait between the thread that reads stdin and the socket.
+/// Number of lines that wait between the thread that reads stdin and the socket.
 const LINES_MAX: usize = 1024;
 
 pub(super) fn ventilator(tasks: &str, input: &Path, workers: usize) -> Result<()> {
@@ -34,7 +34,8 @@ pub(super) fn ventilator(tasks: &str, input: &Path, workers: usize) -> Result<()
                 socket.send(line.into()).await?;
             }
         }
-        // The socket does not say when all is sent: it is killed when the sink has it all.
+        // The socket does not say when all is sent: this process is killed when the sink has it
+        // all.
         future::pending().await
     })
 }
@@ -77,7 +78,8 @@ pub(super) fn sink(results: &str, count: u64, output: &Path) -> Result<()> {
     })
 }
 
-/// PUSH would give the first worker all that its queue holds before the second is there.
+/// Waits for all workers: PUSH would give the first one all that its queue holds before the second
+/// is there.
 async fn wait_for(socket: &mut PushSocket, tasks: &str, mut workers: usize) -> Result<()> {
     let mut events = socket.monitor();
     socket.bind(tasks).await?;
@@ -89,8 +91,8 @@ async fn wait_for(socket: &mut PushSocket, tasks: &str, mut workers: usize) -> R
     Ok(())
 }
 
-/// Of three programs that start at once one may dial too early; the socket would then pause for
-/// 50 ms, which would be a good part of a short run.
+/// Waits for the port: of three programs that start at once one may dial too early; the socket
+/// would then pause for 50 ms, a good part of a short run.
 async fn wait_until_up(endpoint: &str) {
     let address = endpoint.trim_start_matches("tcp://");
     while TcpStream::connect(address).await.is_err() {
@@ -98,7 +100,7 @@ async fn wait_until_up(endpoint: &str) {
     }
 }
 
-/// Reading stdin would hold the runtime up.
+/// Reads stdin on a thread: it would block the runtime.
 fn stdin_lines() -> mpsc::Receiver<Bytes> {
     let (sender, receiver) = mpsc::channel(LINES_MAX);
     thread::spawn(move || {

@@ -25,7 +25,7 @@ const NOTE: &str = "C: from start to exit, lines from a file on stdin, stdout to
 pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {
     let place = lab.place()?;
     let input = Input::write(&place, "tasks", lab.count(5000, 1500), 16)?;
-    // The slower one gets fewer.
+    // The slower one gets fewer commands.
     let fewer = Input::write(&place, "fewer", lab.count(1000, 300), 16)?;
     let figures = vec![Figure::new('C', "a command a task", Unit::TasksPerSecond)];
     let contestants = vec![

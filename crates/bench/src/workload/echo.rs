@@ -1,4 +1,4 @@
-//! E: tasks that do nothing. What is left is what the queue costs.
+//! E: tasks that do nothing. The rest is the cost of the queue.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {
 fn small(lab: &Lab) -> Result<Outcome> {
     let place = lab.place()?;
     let input = Input::write(&place, "tasks", lab.count(4_000_000, 1_000_000), 16)?;
-    // The slower a program is, the fewer it gets.
+    // The slower a program is, the fewer tasks it gets.
     let fewer = Input::write(&place, "fewer", lab.count(1_000_000, 500_000), 16)?;
     let few = Input::write(&place, "few", lab.count(50_000, 20_000), 16)?;
     let fewest = Input::write(&place, "fewest", lab.count(2000, 1000), 16)?;
@@ -110,7 +110,7 @@ fn large(lab: &Lab, size: &str, task_bytes: usize, tasks: u64) -> Result<Outcome
     Ok(outcome)
 }
 
-/// What a job took.
+/// Costs of a job.
 struct Cost {
     time: Duration,
     cpu: Duration,
@@ -145,7 +145,7 @@ fn theirs(lab: &Lab, bare: &Bare, input: &Input, workers: usize) -> Result<Cost>
     timed(lab, job, |output| input.expect_as_long(output))
 }
 
-/// A rate alone: these time themselves.
+/// Returns a rate alone: these measure their own time.
 fn brokered(
     lab: &Lab,
     input: &Input,

@@ -1,4 +1,4 @@
-//! A ring that is up and that all workers have joined: what comes now is work alone.
+//! Ring that is up and that all workers have joined: the rest of the time is work alone.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -14,13 +14,13 @@ use crate::peer::tradewind;
 use crate::process::{Running, finish_all};
 use crate::watch::MemoryWatch;
 
-/// Of so many workers the memory is watched: looking is work too.
+/// Number of workers whose memory is watched: watching is work too.
 const WATCHED_WORKERS_MAX: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Gathered {
-    /// From the start of the first worker until the ventilator and the sink have said of all that
-    /// they are there.
+    /// Time from the start of the first worker until the ventilator and the sink have logged that
+    /// all are there.
     pub(super) joining: Duration,
     place: Place,
     sink: Running,
@@ -28,20 +28,19 @@ pub(super) struct Gathered {
     workers: Vec<Running>,
 }
 
-/// What a job took.
+/// Costs of a job.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// From the first byte of the input to the end of the ventilator and the sink.
+    /// Time from the first byte of the input to the end of the ventilator and the sink.
     pub(super) time: Duration,
-    /// The most memory that each had at a time; of the workers, that of the largest that was
-    /// watched.
+    /// Largest memory of each program; of the workers, that of the largest that was watched.
     pub(super) sink_bytes: u64,
     pub(super) ventilator_bytes: u64,
     pub(super) worker_bytes: u64,
 }
 
 impl Gathered {
-    /// Workers that echo, each a process.
+    /// Starts workers that echo, each a process.
     pub(super) fn start(lab: &Lab, count: usize) -> Result<Self> {
         let place = lab.place()?;
         let sink = tradewind::sink(lab, &place, output(&place))
@@ -60,7 +59,7 @@ impl Gathered {
         Ok(Self { joining: began.elapsed(), place, sink, ventilator, workers })
     }
 
-    /// Does a job, and sees to it that the output is the input.
+    /// Runs a job, and checks that the output is the input.
     pub(super) fn work(self, input: &Input) -> Result<Job> {
         let Self { place, sink, mut ventilator, workers, .. } = self;
         let mut to = ventilator.take_stdin()?;

@@ -1,5 +1,5 @@
-//! How cost grows with the number of tasks, with their size and with the number of workers: that it
-//! grows with the first of them alone, and linearly.
+//! Growth of cost with the number of tasks, with their size and with the number of workers: it
+//! should grow with the first of them alone, and linearly.
 
 use anyhow::Result;
 
@@ -11,14 +11,14 @@ use crate::lab::Lab;
 use crate::report::number;
 use crate::stats::Spread;
 
-/// Tasks of growing size come to no more bytes than this in all.
+/// Largest number of bytes of all tasks together, as their size grows.
 const BYTES_MAX: u64 = 512 << 20;
 const BYTES_MAX_QUICK: u64 = 128 << 20;
 
-/// One of these is measured once: it takes as long as all others together.
+/// Number of tasks from which on a job is measured once: it takes as long as all others together.
 const ONCE_TASKS_MIN: u64 = 50_000_000;
 
-/// All three.
+/// Measures growth in all three quantities.
 pub(crate) fn measure(lab: &Lab) -> Result<Vec<Curves>> {
     Ok(vec![by_tasks(lab)?, by_size(lab)?, by_workers(lab)?])
 }

@@ -16,11 +16,11 @@ const OURS: &str = "tradewind run --pipe lines -j 1";
 const PIPE: &str = "cat tasks | python3 handler.py";
 const EACH: &str = "tradewind run -j 1, a python3 a task";
 
-/// What a script for `--pipe lines` looks like.
+/// Script for `--pipe lines`.
 const HANDLER: &str = "import sys\nfor line in sys.stdin:\n    \
     print(line.upper(), end='', flush=True)\n";
 
-/// The same for one task.
+/// Script for one task.
 const ONE: &str = "import sys\nprint(sys.argv[1].upper())\n";
 
 const NOTE: &str = "P: from start to exit, lines from a file, stdout to a file. The script flushes \
@@ -29,7 +29,7 @@ const NOTE: &str = "P: from start to exit, lines from a file, stdout to a file. 
 pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {
     let place = lab.place()?;
     let input = Input::write(&place, "tasks", lab.count(2_000_000, 400_000), 16)?;
-    // The slower one gets fewer.
+    // The slower one gets fewer tasks.
     let fewer = Input::write(&place, "fewer", lab.count(200, 100), 16)?;
     let (handler, one) = (place.path("handler.py"), place.path("one.py"));
     fs::write(&handler, HANDLER).context("cannot write a script")?;

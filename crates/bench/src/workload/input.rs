@@ -8,20 +8,20 @@ use anyhow::{Context, Result, bail};
 
 use crate::lab::Place;
 
-/// The digits of the number that a task ends in.
+/// Digits of the number that a task ends in.
 const NUMBER_BYTES: usize = 16;
 
-/// A file with a task a line, all of the same size.
+/// File with a task a line, all of the same size.
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) path: PathBuf,
     pub(super) tasks: u64,
-    /// Without the newline.
+    /// Bytes of a task, without the newline.
     pub(super) task_bytes: usize,
 }
 
 impl Input {
-    /// Tasks that are numbers, with zeros in front: no shorter than 16 bytes.
+    /// Writes tasks that are numbers, with zeros in front: no shorter than 16 bytes.
     pub(super) fn write(place: &Place, name: &str, tasks: u64, task_bytes: usize) -> Result<Self> {
         let path = place.path(name);
         let mut out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
@@ -38,7 +38,7 @@ impl Input {
         self.tasks as f64 * self.task_bytes as f64 / 1e6
     }
 
-    /// Sees to it that an output is the input, byte for byte.
+    /// Checks that an output is the input, byte for byte.
     pub(super) fn expect_same(&self, output: &Path) -> Result<()> {
         self.expect_as_long(output)?;
         let same = same_bytes(&self.path, output)?;
@@ -48,7 +48,7 @@ impl Input {
         Ok(())
     }
 
-    /// Sees to it that an output is as long as the input: what is promised of its order differs.
+    /// Checks that an output is as long as the input: its order may differ.
     pub(super) fn expect_as_long(&self, output: &Path) -> Result<()> {
         let (expected, found) = (self.path.metadata()?.len(), output.metadata()?.len());
         if expected != found {

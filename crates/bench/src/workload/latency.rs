@@ -1,4 +1,4 @@
-//! L: one task at a time. How long it takes to come back.
+//! L: one task at a time, and the time until its result is there.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -21,7 +21,7 @@ const CRATE: &str = "zeromq crate";
 
 const TASK: &[u8] = b"0123456789abcdef\n";
 
-/// The first ones find cold caches, and workers that are still joining.
+/// Number of first tasks that do not count: caches are cold, and workers are still joining.
 const WARMUP: usize = 200;
 
 const NOTE: &str = "L: a line is written to the ventilator's stdin, and the next one only when it has \

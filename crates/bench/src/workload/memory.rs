@@ -1,4 +1,4 @@
-//! M: the most memory that each process had, and the processor time of one that has nothing to do.
+//! M: the largest memory of each process, and the processor time of an idle one.
 
 use std::process::Stdio;
 use std::thread;
@@ -21,13 +21,13 @@ const VENTILATOR: &str = "ventilator";
 
 const MEMORY_MIB_MAX: f64 = 64.0;
 
-/// What counts as independent of the number of tasks: a long job has more chances to meet the moment
-/// that takes most.
+/// Factor up to which memory counts as independent of the number of tasks: a long job has more
+/// chances to meet the moment that takes most.
 const GROWTH_MAX: f64 = 1.2;
 
 const IDLE_PERCENT_MAX: f64 = 0.5;
 
-/// After this nobody has anything left to do from starting.
+/// Time after which no program has work left from starting.
 const SETTLING: Duration = Duration::from_secs(2);
 
 const NOTE: &str = "M: VmHWM, looked at every 10 ms until the end of each process. The straggler is \
@@ -43,7 +43,7 @@ pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// What a few rounds of the shorter job took at most, and the longer one.
+/// Measures the largest memory in a few rounds of a short job, and in a long one.
 fn lengths(lab: &Lab) -> Result<Outcome> {
     let echo = |tasks| peaks(lab, tasks, 16, &[&["--echo"]]);
     let few: Vec<Peaks> = (0..lab.rounds).map(|_| echo(1_000_000)).collect::<Result<_>>()?;
@@ -68,7 +68,7 @@ fn straggler(lab: &Lab) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// In MiB: the sink's, the largest worker's, the ventilator's.
+/// Memory in MiB of the sink, the largest worker and the ventilator.
 type Peaks = [f64; 3];
 
 impl Outcome {

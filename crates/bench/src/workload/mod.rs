@@ -1,4 +1,4 @@
-//! What is measured: a module for each workload, under the letter that it has in the table.
+//! Workloads: a module for each, with the letter that it has in the table.
 
 mod commands;
 mod echo;
@@ -19,7 +19,7 @@ use crate::lab::Lab;
 
 type Measure = fn(&Lab) -> Result<Outcome>;
 
-/// All, in the order of the table.
+/// Workloads, in the order of the table.
 pub(crate) const ALL: [(char, Measure); 7] = [
     ('E', echo::measure),
     ('C', commands::measure),
@@ -30,7 +30,7 @@ pub(crate) const ALL: [(char, Measure); 7] = [
     ('M', memory::measure),
 ];
 
-/// Those with these letters.
+/// Returns the workloads with these letters.
 pub(crate) fn chosen(letters: &[char]) -> Result<Vec<(char, Measure)>> {
     if let Some(letter) = letters.iter().find(|letter| !ALL.iter().any(|(l, _)| l == *letter)) {
         bail!("there is no workload {letter}");

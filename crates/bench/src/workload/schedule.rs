@@ -1,4 +1,4 @@
-//! Sleeps of very different lengths, and how well they can be shared out.
+//! Sleeps of very different lengths, and the schedules that they allow.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,23 +9,24 @@ use crate::lab::Place;
 
 const SLEEPS: usize = 200;
 
-/// Of the lengths' logarithms: the longest are some twelve times as long as the one in the middle.
+/// Standard deviation of the lengths' logarithms: the longest are some twelve times as long as the
+/// median.
 const SIGMA: f64 = 1.0;
 
-/// One with which handing out in order, knowing nothing of the lengths, comes within 3 % of the bound
-/// and with a slow worker within 5 %. With three of four others it does not ([`Sleeps::greedy`]): a
-/// long sleep comes to the slow worker, or last.
+/// Seed with which dispatching in order, without knowledge of the lengths, comes within 3 % of the
+/// bound and with a slow worker within 5 %. With three of four others it does not
+/// ([`Sleeps::greedy`]): a long sleep comes to the slow worker, or last.
 const SEED: u64 = 0;
 
-/// What is to be slept, in seconds, in the order of the input.
+/// Sleeps in seconds, in the order of the input.
 #[derive(Debug)]
 pub(super) struct Sleeps(Vec<f64>);
 
-/// How fast each worker is.
+/// Speed of each worker.
 pub(super) type Speeds = [f64];
 
 impl Sleeps {
-    /// Always the same ones, but for a factor: so many seconds in all.
+    /// Returns the same sleeps each time, scaled to this number of seconds in all.
     pub(super) fn lognormal(total: f64) -> Self {
         let mut random = fastrand::Rng::with_seed(SEED);
         let lengths: Vec<f64> = (0..SLEEPS).map(|_| (SIGMA * normal(&mut random)).exp()).collect();
@@ -33,7 +34,7 @@ impl Sleeps {
         Self(lengths.into_iter().map(|length| length * factor).collect())
     }
 
-    /// A line each.
+    /// Writes a file with a line for each.
     pub(super) fn write(&self, place: &Place) -> Result<PathBuf> {
         let path = place.path("sleeps");
         let lines: String = self.0.iter().map(|seconds| format!("{seconds:.6}\n")).collect();
@@ -45,14 +46,14 @@ impl Sleeps {
         self.0.len() as u64
     }
 
-    /// No schedule takes less.
+    /// Returns a time that no schedule can beat.
     pub(super) fn bound(&self, speeds: &Speeds) -> f64 {
         let sum: f64 = self.0.iter().sum();
         let longest = self.0.iter().copied().fold(0.0, f64::max);
         (sum / speeds.iter().sum::<f64>()).max(longest)
     }
 
-    /// How long it takes if each worker that is free gets the next one, in no time; the faster one
+    /// Returns the time if each worker that is free gets the next one, in no time; the faster one
     /// if several are.
     pub(super) fn greedy(&self, speeds: &Speeds) -> f64 {
         let mut free_at: Vec<(f64, f64)> = speeds.iter().map(|speed| (0.0, *speed)).collect();
@@ -67,7 +68,7 @@ impl Sleeps {
     }
 }
 
-/// From the standard normal distribution, by Box and Muller's method.
+/// Returns a number from the standard normal distribution, by Box and Muller's method.
 fn normal(random: &mut fastrand::Rng) -> f64 {
     let radius = (-2.0 * (1.0 - random.f64()).ln()).sqrt();
     radius * (std::f64::consts::TAU * random.f64()).cos()
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_goes_to_whoever_is_free_first() {
+    fn each_goes_to_the_first_worker_that_is_free() {
         for (lengths, speeds, greedy, bound) in [
             (&[1.0, 1.0, 1.0, 1.0][..], &[1.0, 1.0][..], 2.0, 2.0),
             (&[1.0, 2.0, 3.0], &[1.0, 1.0], 4.0, 3.0),

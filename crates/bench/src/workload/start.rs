@@ -1,4 +1,4 @@
-//! S: how soon the first result is there, and how a thousand workers come and work.
+//! S: the time to the first result, and a thousand workers that join and work.
 
 use std::fs::File;
 use std::io::Read;
@@ -27,7 +27,7 @@ const CROWD: usize = 1000;
 const JOINED: &str = "Tradewind, 1,000 workers";
 const ALONE: &str = "Tradewind, 1 worker";
 
-/// How often a start is repeated in a round, which takes the one in the middle.
+/// Number of starts in a round, whose median is taken.
 const STARTS: usize = 5;
 
 const NOTE: &str = "S: the first result is there when the first byte of it can be read from stdout. \
@@ -100,7 +100,7 @@ fn read_byte(running: &mut Running) -> Result<()> {
     stdout.read_exact(&mut [0]).context("it ended without a result")
 }
 
-/// Milliseconds, the one in the middle of a few.
+/// Returns the median of a few times, in milliseconds.
 fn repeated(start: impl Fn() -> Result<Duration>) -> Result<Vec<f64>> {
     let took: Result<Vec<f64>> = (0..STARTS).map(|_| Ok(start()?.as_secs_f64() * 1e3)).collect();
     let spread = Spread::of(took?).context("nothing was measured")?;
@@ -127,7 +127,7 @@ fn crowd(lab: &Lab) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Tasks a second, and how many seconds the joining took.
+/// Returns the tasks a second, and the seconds that joining took.
 fn join_and_work(lab: &Lab, input: &Input, workers: usize) -> Result<Vec<f64>> {
     let gathered = Gathered::start(lab, workers)?;
     let joining = gathered.joining.as_secs_f64();

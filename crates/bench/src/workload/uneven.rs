@@ -1,4 +1,4 @@
-//! U: uneven work. How much longer it takes than if all workers were busy to the end.
+//! U: uneven work, and the time that it takes beyond that of workers that are all busy to the end.
 
 use std::fs::File;
 use std::path::Path;
@@ -29,7 +29,7 @@ const ONE_SLOW: &Speeds = &[1.0, 1.0, 1.0, 0.1];
 
 const NOTE: &str = "U: 200 sleeps of lognormal length (sigma 1), always the same, four workers of one \
     slot; time from start to exit (Dask's from the first task sent to the last result), divided by the larger of all lengths ÷ the speed of all workers \
-    and the longest. Computed: the next task, in order, for whoever is free first, in no time, as a \
+    and the longest. Computed: the next task, in order, for the worker that is free first, in no time, as a \
     queue can do that does not know the lengths.";
 
 pub(crate) fn measure(lab: &Lab) -> Result<Outcome> {

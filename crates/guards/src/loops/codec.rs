@@ -1,4 +1,4 @@
-//! Messages to frames and back.
+//! Encoding and decoding of messages.
 
 use std::hint::black_box;
 
@@ -9,7 +9,7 @@ use tradewind_wire::{Message, decode, encode};
 
 use super::made::{BATCH, JOB, range, results, session, tasks as tasks_of};
 
-/// Where the seqs begin: they are long on the wire, as most are in a long job.
+/// First seq: long on the wire, as most are in a long job.
 const START: u64 = 1 << 33;
 
 pub(crate) fn encode_tasks(tasks: u64) {
@@ -28,7 +28,7 @@ pub(crate) fn decode_results(tasks: u64) {
     repeat_decode(tasks, &full_results());
 }
 
-/// To a frame and back: a receipt for tasks that ended in no order, so that each is a range.
+/// Encodes and decodes a receipt for tasks that ended in no order, so that each is a range.
 pub(crate) fn receipts(tasks: u64) {
     let receipt = ToVentilator::Receipt {
         job: JOB,
@@ -50,7 +50,7 @@ pub(crate) fn receipts(tasks: u64) {
     repeat_decode(tasks, &receipt);
 }
 
-/// To a frame and back: the worker is told that they are settled.
+/// Encodes and decodes the message to a worker that tasks are settled.
 pub(crate) fn settled(tasks: u64) {
     let settled = ToWorker::Settled { job: JOB, below: Seq(START), ranges: apart() };
     repeat_encode(tasks, &settled);
@@ -66,7 +66,7 @@ fn full_results() -> ToSink {
     ToSink::Results { job: JOB, session: session(1), results }
 }
 
-/// A batch of seqs, none next to another.
+/// Returns a batch of seqs, none next to another.
 fn apart() -> SeqRanges {
     (0..BATCH).map(|place| Seq(START + 2 * place)).collect()
 }

@@ -1,4 +1,4 @@
-//! The sink's part: results in, records out, stored in, receipts out.
+//! Loop of the sink: results in, records out, stored in, receipts out.
 
 use tradewind_proto::collector::{Collector, CollectorConfig, Opened, Opening, Order};
 use tradewind_proto::message::{Report, Start, ToSink, ToVentilator};
@@ -6,17 +6,17 @@ use tradewind_proto::{SeqRange, SessionId};
 
 use super::made::{BATCH, JOB, SHARE, range, results, session, time};
 
-/// One worker, whose results come in order.
+/// Runs it with one worker, whose results come in order.
 pub(crate) fn collector(tasks: u64) {
     let starts = (0..tasks).step_by(BATCH as usize);
     run(1, starts.map(|start| (0, range(start, BATCH.min(tasks - start)))));
 }
 
-/// A hundred workers, whose batches are smaller and come in any order.
+/// Runs it with a hundred workers, whose batches are smaller and come in any order.
 pub(crate) fn collector_of_100(tasks: u64) {
-    /// Batches that overtake one another.
+    /// Number of batches that overtake one another.
     const SHUFFLED: u64 = 64;
-    /// Has no divisor in common with the number of them.
+    /// Step between them, which has no divisor in common with their number.
     const STEP: u64 = 37;
     let rounds = tasks.div_ceil(SHARE * SHUFFLED);
     let batches = (0..rounds * SHUFFLED).map(|place| {
@@ -35,20 +35,20 @@ fn run(workers: u64, batches: impl Iterator<Item = (u64, SeqRange)>) {
         sink.collector.handle_message(ToSink::Results { job: JOB, session, results });
         sink.given += batch.count();
         waiting += batch.count();
-        // The sink's loop takes what waits before it goes on.
+        // The sink's loop takes all events that wait before it drives the collector.
         if waiting >= BATCH {
             waiting = 0;
             sink.go_on();
         }
     }
-    // What is written now is told by the next receipt.
+    // The next receipt is about the records that are written now.
     sink.go_on();
     sink.go_on();
     assert_eq!(sink.collector.snapshot().stored.total(), sink.given, "every task has its record");
     assert_eq!(sink.told, sink.given, "the ventilator knows");
 }
 
-/// A collector, its writer, and what the ventilator was told.
+/// Collector, its writer, and a ventilator that takes receipts.
 struct Sink {
     collector: Collector,
     given: u64,
@@ -79,7 +79,7 @@ impl Sink {
         Self { collector, given: 0, writing: 0, told: 0 }
     }
 
-    /// Does what the collector says, as the sink's loop does. What it gave out before is written
+    /// Drives the collector, as the sink's loop does. The records of the last round are written
     /// meanwhile.
     fn go_on(&mut self) {
         let now = time(self.given);

@@ -1,4 +1,4 @@
-//! The ventilator's part: tasks in, batches out, receipts in, settled out.
+//! Loop of the ventilator: tasks in, batches out, receipts in, settled out.
 
 use std::collections::VecDeque;
 
@@ -12,12 +12,12 @@ use tradewind_proto::{LaneId, SeqRanges, SessionId};
 
 use super::made::{BATCH, JOB, PAYLOAD_BYTES, payload, session, time};
 
-/// One worker.
+/// Runs it with one worker.
 pub(crate) fn dispatcher(tasks: u64) {
     run(tasks, 1);
 }
 
-/// A hundred workers.
+/// Runs it with a hundred workers.
 pub(crate) fn dispatcher_of_100(tasks: u64) {
     run(tasks, 100);
 }
@@ -38,14 +38,14 @@ fn run(tasks: u64, workers: u64) {
     assert_eq!(ventilator.dispatcher.snapshot().settled, tasks, "every task was dispatched");
 }
 
-/// A dispatcher, and what everybody else makes of what it says.
+/// Dispatcher, and the peers that answer it.
 struct Ventilator {
     dispatcher: Dispatcher,
-    /// How many, and how long each takes for a task: together they get through one a microsecond.
+    /// Number of workers, and run time of a task: together they run one a microsecond.
     workers: u64,
-    /// Batches under way, with their workers.
+    /// Batches that were sent, with their workers.
     out: VecDeque<(SessionId, SeqRanges)>,
-    /// What the sink has received and not yet written.
+    /// Tasks that the sink has received and not yet written.
     received: SeqRanges,
     done: u64,
     stored: u64,
@@ -89,7 +89,7 @@ impl Ventilator {
         Self { dispatcher, workers, out, received, done: 0, stored: 0 }
     }
 
-    /// Does what the dispatcher says, as the ventilator's loop does.
+    /// Drives the dispatcher, as the ventilator's loop does.
     fn go_on(&mut self) {
         let now = time(self.done);
         if now >= self.dispatcher.poll_timeout() {
@@ -114,8 +114,7 @@ impl Ventilator {
         }
     }
 
-    /// The oldest batches are done, about a full one together; what was done before them is
-    /// stored.
+    /// Ends the oldest batches, about a full one together, and stores those that ended before.
     fn answer(&mut self) {
         let ran_us = self.workers;
         let stored = self.received.take();

@@ -1,4 +1,4 @@
-//! The worker's part: tasks in, starts out, ends in, results out, settled in.
+//! Loop of the worker: tasks in, starts out, ends in, results out, settled in.
 
 use tradewind_proto::executor::{Executor, Finished};
 use tradewind_proto::limits::BATCH_TASKS_MAX;
@@ -7,12 +7,12 @@ use tradewind_proto::{CallId, Seq, SeqRange, SeqRanges};
 
 use super::made::{BATCH, JOB, SHARE, STARTED_US, range, session, tasks as tasks_of, time};
 
-/// A worker that is alone.
+/// Runs it for a worker that is alone.
 pub(crate) fn executor(tasks: u64) {
     run((0..tasks).step_by(BATCH as usize).map(|start| range(start, BATCH.min(tasks - start))));
 }
 
-/// One worker of a hundred: its batches are smaller, and far apart.
+/// Runs it for one worker of a hundred: its batches are smaller, and far apart.
 pub(crate) fn executor_of_100(tasks: u64) {
     let starts = (0..tasks).step_by(SHARE as usize);
     run(starts.map(|start| range(start * 100, SHARE.min(tasks - start))));
@@ -40,7 +40,7 @@ fn run(batches: impl Iterator<Item = SeqRange>) {
     assert!(executor.is_empty(), "nothing is retained");
 }
 
-/// The batch is stored; those of other workers just before it are not all, yet.
+/// Settles the batch; those of other workers just before it are not all settled yet.
 fn settled(batch: SeqRange) -> ToWorker {
     let mut ranges = SeqRanges::new();
     ranges.push_range(batch);
@@ -48,7 +48,7 @@ fn settled(batch: SeqRange) -> ToWorker {
     ToWorker::Settled { job: JOB, below, ranges }
 }
 
-/// Does what the executor says, as the worker's loop does; gives how many results came out.
+/// Drives the executor, as the worker's loop does. Returns the number of results.
 fn go_on(executor: &mut Executor, given: u64) -> u64 {
     let now = time(given);
     if now >= executor.poll_timeout() {

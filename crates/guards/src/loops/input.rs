@@ -1,4 +1,4 @@
-//! The ventilator's input: text in, tasks out.
+//! Loop of the ventilator's input: text in, tasks out.
 
 use std::io::{self, Read};
 
@@ -6,7 +6,7 @@ use tradewind_input::{Delimiter, InputPath, LineSource, Source};
 
 use super::made::{BATCH, PAYLOAD_BYTES};
 
-/// Lines of a file.
+/// Reads lines of a file.
 pub(crate) fn input(tasks: u64) {
     let text = Text::new().take(tasks * LINE_BYTES as u64);
     let mut source = LineSource::new(text, InputPath::Stdin, Delimiter::Newline, PAYLOAD_BYTES);
@@ -19,7 +19,7 @@ pub(crate) fn input(tasks: u64) {
 
 const LINE_BYTES: usize = PAYLOAD_BYTES + 1;
 
-/// The same lines again and again.
+/// Reader that repeats the same lines.
 struct Text {
     lines: Vec<u8>,
     at: usize,

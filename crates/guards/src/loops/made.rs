@@ -1,4 +1,4 @@
-//! Messages as their senders make them.
+//! Messages of the peers.
 
 use std::time::Duration;
 
@@ -8,44 +8,44 @@ use tradewind_proto::{Attempt, JobId, Payload, Seq, SeqRange, SessionId, TaskHas
 
 pub(super) const JOB: JobId = JobId(0x7472_6164_6577_696e);
 
-/// Tasks in a batch that is full.
+/// Number of tasks in a full batch.
 pub(super) const BATCH: u64 = BATCH_TASKS_MAX as u64;
 
-/// Tasks in a batch when a hundred workers share the work: fewer, so that what is done once for
-/// each batch counts for more.
+/// Number of tasks in a batch when a hundred workers share the work: fewer, so that the costs of a
+/// batch count for more.
 pub(super) const SHARE: u64 = BATCH / 8;
 
 /// Bytes of a payload.
 pub(super) const PAYLOAD_BYTES: usize = 16;
 
-/// When attempts start.
+/// Start of each attempt, in microseconds since 1970.
 pub(super) const STARTED_US: u64 = 1_767_323_045_678_901;
 
-/// Time that passes for each task: all workers together get through a million a second.
+/// Time that passes for each task: all workers together run a million a second.
 const TASK_TIME: Duration = Duration::from_micros(1);
 
-/// The clock after so many tasks.
+/// Returns the time after this number of tasks.
 pub(super) fn time(tasks: u64) -> Time {
     Time(1_000_000) + TASK_TIME * u32::try_from(tasks).expect("a run is shorter than an hour")
 }
 
-/// The session of a worker.
+/// Returns the session of a worker.
 pub(super) fn session(worker: u64) -> SessionId {
     // Sessions are random, so that their order is not the order of joining.
     SessionId(worker.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// The seqs from `start` on.
+/// Returns a range of seqs.
 pub(super) fn range(start: u64, count: u64) -> SeqRange {
     SeqRange { start: Seq(start), end: Seq(start + count) }
 }
 
-/// A payload like all others.
+/// Returns a payload. All are equal.
 pub(super) fn payload() -> Payload {
     Payload::from(&[b'x'; PAYLOAD_BYTES])
 }
 
-/// A batch of tasks for a worker.
+/// Returns a batch of tasks for a worker.
 pub(super) fn tasks(range: SeqRange) -> ToWorker {
     let task =
         |seq| Task { seq, attempt: Attempt::FIRST, last: true, payload: payload(), origin: None };
@@ -53,7 +53,7 @@ pub(super) fn tasks(range: SeqRange) -> ToWorker {
     ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks: tasks.into() }
 }
 
-/// A batch of a worker's results.
+/// Returns a batch of a worker's results.
 pub(super) fn results(range: SeqRange) -> Vec<TaskResult> {
     range.seqs().map(result).collect()
 }

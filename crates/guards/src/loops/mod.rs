@@ -1,8 +1,8 @@
-//! The hot loops, each over as many tasks as it is told: what the machines, the codec, the input
-//! and the output do for every task of a job that runs well.
+//! Hot loops, each over a given number of tasks: the work of the machines, the codec, the input and
+//! the output for every task of a job that runs well.
 //!
-//! Whoever is not the loop's subject is played here, as cheaply as can be: what it costs is part
-//! of the count.
+//! The peers of a loop's subject are played here, as cheaply as possible: their cost is part of the
+//! count.
 
 mod codec;
 mod collector;

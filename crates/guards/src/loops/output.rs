@@ -1,4 +1,4 @@
-//! The sink's output: records in, text and journal out.
+//! Loop of the sink's output: records in, text and journal out.
 
 use std::cell::Cell;
 use std::io;
@@ -12,12 +12,12 @@ use tradewind_records::{
 
 use super::made::{BATCH, PAYLOAD_BYTES, range, results};
 
-/// What the tasks printed.
+/// Writes the output of each task.
 pub(crate) fn output_lines(tasks: u64) {
     run(tasks, Format::Lines);
 }
 
-/// An object for each task.
+/// Writes an object for each task.
 pub(crate) fn output_jsonl(tasks: u64) {
     run(tasks, Format::Jsonl);
 }
@@ -45,7 +45,7 @@ fn run(tasks: u64, format: Format) {
     assert!(written.get() > tasks * PAYLOAD_BYTES as u64, "every record was written");
 }
 
-/// Takes bytes, and counts them.
+/// Device that counts bytes.
 struct Void {
     written: Rc<Cell<u64>>,
 }

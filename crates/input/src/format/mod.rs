@@ -1,4 +1,4 @@
-//! What the input is made of.
+//! Formats of the input.
 
 use std::io::Read;
 use std::num::NonZeroU32;
@@ -11,39 +11,39 @@ use super::names::Asked;
 use super::rows::RowSource;
 use super::{Delimiter, Input, Source};
 
-/// What a task of the input is.
+/// Format of the input: the part of it that is a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// A line, as it is.
+    /// A line.
     Lines(Delimiter),
-    /// So many lines, as they are, with the delimiter between them.
+    /// A number of lines, with the delimiter between them.
     Groups {
-        /// What ends a line.
+        /// Delimiter that ends a line.
         delimiter: Delimiter,
-        /// How many make a task. The last may have fewer.
+        /// Number of lines in a task. The last task may have fewer.
         lines: NonZeroU32,
-        /// How much a command line may grow by them: a task ends before the line that would be too
-        /// much.
+        /// Bytes of a command line that the lines may take: a task ends before the line that would
+        /// be too much.
         bytes: Option<NonZeroU32>,
     },
     /// A line of columns, after a first line with their names. The task is a JSON object.
     Columns {
-        /// What ends a line.
+        /// Delimiter that ends a line.
         delimiter: Delimiter,
-        /// What separates columns; without it there is one.
+        /// Separator of columns; without it there is one column.
         colsep: Option<Colsep>,
-        /// What is asked for of the names.
+        /// Fields that the names must include.
         asked: Asked,
     },
-    /// A line that is a JSON object or array. The task is the same.
+    /// A line that is a JSON object or array. The task is the line.
     Jsonl,
     /// A row of CSV. The task is a JSON object if there is a header, or an array.
     Csv {
-        /// What separates fields.
+        /// Separator of fields.
         separator: u8,
-        /// The first row has the names of the fields.
+        /// Whether the first row has the names of the fields.
         has_header: bool,
-        /// What is asked for of them.
+        /// Fields that the names must include.
         asked: Asked,
     },
 }
@@ -55,7 +55,7 @@ impl Default for Format {
 }
 
 impl<R: Read + Send + 'static> Input<R> {
-    /// Reads the tasks in it. None may be longer than `task_bytes_max`.
+    /// Returns the source of its tasks. None may be longer than `task_bytes_max`.
     pub fn tasks(self, format: &Format, task_bytes_max: usize) -> Box<dyn Source + Send> {
         let path = self.path.clone();
         match format {

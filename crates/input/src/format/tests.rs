@@ -9,7 +9,7 @@ use super::*;
 /// More than any row here has.
 const LARGE: usize = 10_000;
 
-/// Gives the input in reads of so many bytes.
+/// Reader that returns the input in reads of this number of bytes.
 struct Pieces {
     input: Vec<u8>,
     size: usize,
