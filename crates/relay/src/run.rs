@@ -1,4 +1,4 @@
-//! The relay's loop: what happens goes into the machines, what they say is done.
+//! Loop of the relay: feeds the machines and does what they ask.
 
 use std::time::{Duration, Instant};
 
@@ -18,31 +18,31 @@ use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
 use tradewind_proto::relay::{Relay, RelayConfig};
 use tradewind_system::{Clock, random_id};
 
-/// What a relay was told to do.
+/// Settings of a relay.
 pub struct Settings {
-    /// Where the workers of the stage before come to, and its ventilator.
+    /// Port that the ventilator and the workers of the stage upstream connect to.
     pub listen: Listen,
-    /// Where the workers of the stage after come to.
+    /// Port that the workers of the stage downstream connect to.
     pub tasks: Listen,
-    /// Where the sink of the stage after comes to.
+    /// Port that the sink of the stage downstream connects to.
     pub receipts: Listen,
-    /// Where the ventilator of the stage before listens for receipts.
+    /// Address of the receipts port of the ventilator upstream.
     pub ventilator: Endpoint,
-    /// Where the sink of the stage after is.
+    /// Address of the sink downstream.
     pub sink: Endpoint,
-    /// The name of the stage after; may be empty.
+    /// Name of the stage downstream; may be empty.
     pub stage: String,
-    /// What the stage after allows its tasks and workers.
+    /// Limits of tasks and workers of the stage downstream.
     pub policy: Policy,
-    /// A task is what the stage before has written, with its newline.
+    /// Whether a task keeps the newline at the end of the output upstream.
     pub keep_newline: bool,
-    /// The limits of connections.
+    /// Limits of connections.
     pub lanes: LaneOptions,
-    /// How long to try to reach the ventilator and the sink.
+    /// Time after which the ventilator or the sink counts as unreachable; `None` for no limit.
     pub connect_timeout: Option<Duration>,
 }
 
-/// Everything that can happen.
+/// Event of the relay.
 enum Event {
     Upstream(UpstreamEvent),
     Downstream(DownstreamEvent),
@@ -149,7 +149,7 @@ impl Node {
     }
 
     fn outcome(&self) -> exit::Outcome {
-        // Beside us there is the ventilator then, which says the same.
+        // The ventilator runs beside this process then, and prints the same.
         let has_parent = parent::speaks_for_us();
         if let Some(Ended::Refused(reason)) = self.relay.downstream().ended() {
             let text = format!("the job was refused: {reason}");
@@ -163,7 +163,7 @@ impl Node {
             }
             return Ok(REFUSED);
         }
-        // A job that was stopped before its end is not complete; the ventilator says the same.
+        // A job that was stopped before its end is not complete; the ventilator prints the same.
         if !has_parent && self.relay.upstream().input_end() == Some(InputEnd::CutShort) {
             say("the job was stopped before the end of its input: the rest was not run");
             return Ok(STOPPED);
@@ -205,7 +205,7 @@ impl drive::Role for Node {
     }
 
     fn handle_asked(&mut self, _: Asked) -> Result<bool, Fatal> {
-        // Nothing is kept here that is not kept elsewhere too.
+        // All that is here is kept elsewhere too.
         if !parent::speaks_for_us() {
             say("stopped; start it again to resume");
         }
@@ -229,7 +229,7 @@ impl drive::Role for Node {
         self.farewell.exit(self.clock.now(), &self.relay).is_some()
     }
 
-    /// How far the stage after is with what came here.
+    /// Returns the progress of the stage downstream with the tasks of this relay.
     fn view(&mut self) -> ProgressView {
         let snapshot = self.relay.downstream().snapshot();
         let waiting_for = if snapshot.workers.is_empty() {

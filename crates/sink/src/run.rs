@@ -1,4 +1,4 @@
-//! The sink's loop: what happens goes into the collector, what it says is done.
+//! Loop of the sink: feeds the collector and does what it asks.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use tradewind_records::{
     self as records, Journal, OpenError, OutputError, Store, TaskHashes, WriterThread,
 };
 
-/// What happens when the output cannot be written.
+/// Reaction to an output that cannot be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum WhenFull {
@@ -39,7 +39,7 @@ pub enum WhenFull {
 }
 
 impl WhenFull {
-    /// As it is written on a command line.
+    /// Returns the word on a command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,31 +49,31 @@ impl WhenFull {
     }
 }
 
-/// What a sink was told to do.
+/// Settings of a sink.
 pub struct Settings {
-    /// Where workers and the ventilator come to.
+    /// Port that workers and the ventilator connect to.
     pub listen: Listen,
-    /// Where the ventilator listens for receipts.
+    /// Address of the ventilator's port for receipts.
     pub ventilator: Endpoint,
-    /// The order of the records.
+    /// Order of the records.
     pub order: Order,
     /// Bytes of records that may wait on the disk for an earlier one; 0 for none.
     pub spool_bytes_max: u64,
-    /// The limits of connections.
+    /// Limits of connections.
     pub lanes: LaneOptions,
-    /// How long to try to reach the ventilator.
+    /// Time after which the ventilator counts as unreachable; `None` for no limit.
     pub connect_timeout: Option<Duration>,
-    /// Give no summary.
+    /// Whether to leave the summary out.
     pub quiet: bool,
-    /// Show how far the job is.
+    /// Whether to show the progress of the job.
     pub progress: bool,
-    /// What happens when the output cannot be written.
+    /// Reaction to an output that cannot be written.
     pub when_full: WhenFull,
-    /// Who hears of what happens to the job.
+    /// Receiver of messages about the job.
     pub audience: Audience,
 }
 
-/// Everything that can happen.
+/// Event of the sink.
 enum Event {
     Link(UpstreamEvent),
     Output(records::Event),
@@ -85,10 +85,10 @@ impl From<UpstreamEvent> for Event {
     }
 }
 
-/// How often a failing output is tried again.
+/// Interval at which a failing output is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often an output that cannot be opened yet is tried again.
+/// Interval at which an output that cannot be opened yet is tried again.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Collects one job's records to its end, in the store that `prepare` gives.
@@ -139,8 +139,8 @@ pub async fn run<S: Store>(
         if let Some(error) = sink.refused {
             return Err(refused(error, true));
         }
-        // What was given out to be written still is: the writer writes it as it ends, and must not wait
-        // for us to hear of it.
+        // Records that were given to the writer are still written: it does so as it ends, and must
+        // not wait for this loop to take its events.
         events.close();
         return Ok(sink.stop(&mut shutdown).await);
     }
@@ -152,8 +152,8 @@ pub async fn run<S: Store>(
     sink.outcome(settings.quiet, can_retry, has_reasons)
 }
 
-/// Opens what is to be written. What is only full, or has no reader yet, is waited for; `None` if
-/// the program was stopped meanwhile.
+/// Opens the output. Waits for one that is full, or has no reader yet; `None` if the program was
+/// stopped meanwhile.
 async fn prepared<S>(
     mut prepare: impl FnMut() -> Result<S, OpenError>,
     when_full: WhenFull,
@@ -181,9 +181,10 @@ async fn prepared<S>(
     }
 }
 
-/// The output cannot be opened. `is_said`: the ventilator has heard of it, and says so.
+/// Returns the error of an output that cannot be opened. `is_said`: the ventilator has heard of it,
+/// and prints it.
 fn refused(error: OpenError, is_said: bool) -> Fatal {
-    // Two programs that speak for one need not say it twice.
+    // The parent and the ventilator need not both print it.
     if is_said && parent::speaks_for_us() {
         return Fatal::new(OUTPUT, "");
     }
@@ -195,30 +196,30 @@ struct Sink<S> {
     collector: Collector,
     farewell: SinkFarewell,
     audience: Audience,
-    /// Where records go, until the job is known.
+    /// Store for the records, until the job is known.
     store: Option<S>,
     events: mpsc::Sender<Event>,
     writer: Option<WriterThread>,
     journal: Option<Journal>,
-    /// What the stored tasks were, while a resumed job's input is compared.
+    /// Hashes of the stored tasks, while a resumed job's input is compared.
     hashes: Option<TaskHashes>,
-    /// It was said that a resumed job's input cannot be compared.
+    /// Whether the warning was given that a resumed job's input cannot be compared.
     is_unchecked: bool,
-    /// Why the output cannot be opened.
+    /// Reason why the output cannot be opened.
     refused: Option<OpenError>,
     links: Upstream,
-    /// When the job was opened, for the summary.
+    /// Time at which the job was opened, for the summary.
     opened: Option<Time>,
     is_finishing: bool,
-    /// Finishes that the writer has been asked for and has not reported.
+    /// Number of finishes that the writer was asked for and has not reported.
     finishes: u32,
-    /// The output failed, and is tried again then.
+    /// Time at which an output that has failed is tried again.
     retry: Option<Time>,
-    /// What waits for an earlier record cannot be spooled, as was said.
+    /// Whether the warning was given that records cannot be spooled.
     is_spool_failing: bool,
-    /// There were no records of the job when it was opened.
+    /// Whether there were no records of the job when it was opened.
     is_new: bool,
-    /// Lists of records that were stored.
+    /// Number of stored lists of records.
     stored: u64,
     when_full: WhenFull,
 }
@@ -255,7 +256,7 @@ impl<S: Store> Sink<S> {
         }
     }
 
-    /// What is left to say, and what to exit with.
+    /// Prints the summary. Returns the exit code.
     fn outcome(self, is_quiet: bool, can_retry: bool, has_reasons: bool) -> exit::Outcome {
         let snapshot = self.collector.snapshot();
         let say = |line: &str| {
@@ -352,10 +353,10 @@ impl<S: Store> Sink<S> {
         Ok(())
     }
 
-    /// Is a resumed job's input what it was?
+    /// Compares a part of a resumed job's input with the records.
     fn compare(&mut self, inputs: &Inputs) -> Result<(), Fatal> {
         let Some(journal) = &self.journal else {
-            // Nobody has kept what the tasks were; to say nothing would hold up the job for ever.
+            // There are no hashes to compare with; without an answer the job would wait for ever.
             if !std::mem::replace(&mut self.is_unchecked, true) {
                 tracing::warn!("there is no journal: whether the input has changed is not checked");
             }
@@ -377,11 +378,11 @@ impl<S: Store> Sink<S> {
         Ok(())
     }
 
-    /// Leaves everything in order, to go on from there.
+    /// Ends the writer, so that the job can be resumed.
     async fn stop(self, shutdown: &mut Shutdown) -> u8 {
         if let Some(writer) = self.writer {
             let (ended_in, ended) = oneshot::channel();
-            // It may be waiting for somebody to read; then a second request ends the program.
+            // It may be waiting for a reader of the output; then a second request ends the program.
             let joined = std::thread::Builder::new().spawn(move || {
                 writer.join();
                 let _ = ended_in.send(());
@@ -456,7 +457,7 @@ impl<S: Store> Sink<S> {
                 }
             }
             records::Event::Failed(error @ (OutputError::Closed { .. } | OutputError::Dropped)) => {
-                // Whoever read the output has seen enough, as `head` does.
+                // The reader of the output has seen enough, as `head` does.
                 return Err(Fatal { code: CLOSED, error: error.into() });
             }
             records::Event::Failed(
@@ -506,7 +507,7 @@ impl<S: Store> drive::Role for Sink<S> {
         Ok(())
     }
 
-    /// What is in the output stays there, and whoever starts it again goes on.
+    /// Stops at once: the records in the output stay there, and the next start resumes the job.
     fn handle_asked(&mut self, _: Asked) -> Result<bool, Fatal> {
         Ok(true)
     }
@@ -535,7 +536,7 @@ impl<S: Store> drive::Role for Sink<S> {
                 writer.spool(records);
             }
         }
-        // A ventilator that goes on where another one stopped may have more.
+        // A ventilator that resumes a finished job may have more.
         let was_finishing =
             std::mem::replace(&mut self.is_finishing, self.collector.is_all_stored());
         if self.is_finishing

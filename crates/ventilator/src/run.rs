@@ -1,4 +1,4 @@
-//! The ventilator's loop: what happens goes into the dispatcher, what it says is done.
+//! Loop of the ventilator: feeds the dispatcher and does what it asks.
 
 use std::time::{Duration, Instant};
 
@@ -23,46 +23,46 @@ use tradewind_system::{Clock, random_id};
 use crate::reader;
 use tradewind_input::{Chunk, InputError, Item, Measured, Source};
 
-/// What a ventilator was told to do.
+/// Settings of a ventilator.
 pub struct Settings {
     /// Bytes of the largest task that can be sent.
     pub task_bytes_max: u64,
-    /// Where workers come to.
+    /// Port that workers connect to.
     pub tasks: Listen,
-    /// Where the sink comes to.
+    /// Port that the sink connects to.
     pub receipts: Listen,
-    /// Where the sink is.
+    /// Address of the sink.
     pub sink: Endpoint,
-    /// The job's name.
+    /// Name of the job.
     pub job: String,
-    /// The name of the stage whose workers get its tasks; may be empty.
+    /// Name of the stage whose workers get the job's tasks; may be empty.
     pub stage: String,
-    /// Is it a new one?
+    /// Start of the job: new or resumed.
     pub start: Start,
-    /// What its tasks are made of.
+    /// Layout of the tasks.
     pub layout: Layout,
-    /// What it allows its tasks and workers.
+    /// Limits of tasks and workers.
     pub policy: Policy,
-    /// The limits of connections.
+    /// Limits of connections.
     pub lanes: LaneOptions,
-    /// How long to try to reach the sink.
+    /// Time after which the sink counts as unreachable; `None` for no limit.
     pub connect_timeout: Option<Duration>,
-    /// Show how far the job is.
+    /// Whether to show the progress of the job.
     pub progress: bool,
-    /// For an estimate of how many tasks there are.
+    /// Measure of the input, to estimate the number of its tasks.
     pub measured: Option<Measured>,
-    /// Who hears of what happens to the job.
+    /// Receiver of messages about the job.
     pub audience: Audience,
 }
 
-/// How a job ended.
+/// End of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// What a program exits with.
+    /// Exit code of a program.
     pub code: u8,
-    /// Tasks that have their records.
+    /// Number of tasks that have their records.
     pub tasks: u64,
-    /// Of those, the ones whose status is neither `ok` nor `skipped`.
+    /// Number of those whose status is neither `ok` nor `skipped`.
     pub failed: u64,
 }
 
@@ -81,11 +81,11 @@ impl From<DownstreamEvent> for Event {
     }
 }
 
-/// Runs the job whose tasks the source gives, to its end. The source is read on a thread of its own,
-/// no further than there is room.
+/// Runs the job whose tasks the source gives, to its end. The source is read on a thread of its
+/// own, no further than there is room.
 ///
 /// # Errors
-/// When it cannot be run, or cannot go on.
+/// When the job cannot be run, or not to its end.
 pub async fn run(
     settings: Settings,
     source: impl Source + Send + 'static,
@@ -131,14 +131,14 @@ struct Ventilator {
     dispatcher: Dispatcher,
     links: Downstream,
     farewell: VentilatorFarewell,
-    /// None once there is no more input.
+    /// Chunks of the input; `None` once there is no more.
     chunks: Option<mpsc::Receiver<Read>>,
     audience: Audience,
     task_bytes_max: u64,
     input_error: Option<InputError>,
-    /// For an estimate of how many tasks there are.
+    /// Measure of the input, to estimate the number of its tasks.
     measured: Option<Measured>,
-    /// Tasks of the whole input, once it was read to its end.
+    /// Number of tasks of the whole input, once it was read to its end.
     input_tasks: Option<u64>,
 }
 
@@ -242,7 +242,7 @@ impl Ventilator {
             self.audience
                 .say(&format!("halted: {}", ended_early(snapshot.settled, self.input_tasks)));
         }
-        // What was wanted is there, whatever became of the rest.
+        // The success that was wanted is there, whatever the status of the rest.
         let is_success = self.dispatcher.halted_by() == Some(HaltOn::Success);
         Ok(if snapshot.failed > 0 && !is_success { TASKS_FAILED } else { OK })
     }
@@ -332,8 +332,8 @@ impl drive::Role for Ventilator {
     }
 }
 
-/// What became of a job that ended before its input: `total` is the tasks of the whole input, if it
-/// was read to its end.
+/// Describes a job that ended before its input: `total` is the number of tasks of the whole input,
+/// if it was read to its end.
 fn ended_early(settled: u64, total: Option<u64>) -> String {
     let have = if settled == 1 {
         "1 task has its record".to_owned()

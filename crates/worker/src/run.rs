@@ -1,4 +1,4 @@
-//! The worker's loop: what happens goes into the executor, what it says is done.
+//! Loop of the worker: feeds the executor and does what it asks.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -25,38 +25,39 @@ use tradewind_handlers::{
     Deck, Finished, Lack, Standing, Task, Unstarted, clip, live_failure, stop_at_once,
 };
 
-/// What a worker was told to do.
+/// Settings of a worker.
 pub struct Settings {
-    /// Where tasks come from.
+    /// Address of the ventilator, which sends tasks.
     pub ventilator: Endpoint,
-    /// Where results go.
+    /// Address of the sink, which gets results.
     pub sink: Endpoint,
-    /// Tasks to run at once.
+    /// Number of tasks that run at once.
     pub slots: u32,
-    /// The worker's name.
+    /// Name of the worker.
     pub name: String,
-    /// Exit with the job.
+    /// Whether to exit when the job is over.
     pub exit_when_done: bool,
-    /// Exit with 0 if the ventilator was never reached: the job may be over.
+    /// Whether to exit with 0 if the ventilator was never reached: the job may be over.
     pub late_ok: bool,
-    /// Exit after so long without a task.
+    /// Time without a task after which the worker exits.
     pub exit_when_idle: Option<Duration>,
-    /// When asked to stop: how long to finish what runs before it is stopped and handed back.
+    /// Time for running tasks to finish after a request to stop. Then they are stopped and handed
+    /// back.
     pub grace: Duration,
-    /// What is done with a task.
+    /// Runner of the tasks.
     pub runner: Runner,
-    /// The limits of connections.
+    /// Limits of connections.
     pub lanes: LaneOptions,
-    /// How long to try to reach the ventilator or the sink.
+    /// Time after which the ventilator or the sink counts as unreachable; `None` for no limit.
     pub connect_timeout: Option<Duration>,
     /// Time after which a worker leaves that has never reached the ventilator: [`Settings::late_max`].
     pub late_max: Option<Duration>,
     /// Time after which a worker leaves that has worked for a job and met no ventilator that knows it:
     /// [`Settings::forgotten_max`].
     pub forgotten_max: Option<Duration>,
-    /// Gets one byte as soon as a job was heard of.
+    /// Socket that gets one byte as soon as a job is known.
     pub joined: Option<UnixDatagram>,
-    /// Who hears that it was stopped.
+    /// Receiver of the message that the worker was stopped.
     pub audience: Audience,
 }
 
@@ -88,19 +89,20 @@ impl Settings {
     }
 }
 
-/// Everything that can happen on a connection.
+/// Event of a connection.
 enum Event {
     Tasks(Inward<ToWorker>),
     Results(Outward),
 }
 
-/// How often a worker with short tasks sees what has ended, and sends the results.
+/// Interval at which a worker with short tasks takes their outcomes, and sends the results.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// When it is known how many slots a host has room for, after the first task that could not be started.
+/// Time after the first task that could not be started, until the number of slots that the host has
+/// room for is known.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
 
-/// Runs tasks until told to stop, or until the job is over if that was asked for.
+/// Runs tasks until a request to stop, or until the job is over if the settings say so.
 ///
 /// # Errors
 /// When no tasks can be run.
@@ -135,7 +137,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     );
     let (ventilator, audience) = (settings.ventilator.clone(), settings.audience);
     let mut worker = Worker::new(settings, session, to_sink)?;
-    // Goes before the worker does, which then waits for what it stops.
+    // Dropped before the worker, which then waits for the tasks that it stops.
     let asked_again = shutdown.when_asked_again(stop_at_once);
     let exit = worker.work(&mut events, &mut shutdown).await?;
     worker.running.close();
@@ -144,17 +146,17 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     worker.outcome(exit, &ventilator, audience)
 }
 
-/// Standard output takes nothing any more that commands write.
+/// Returns the error of a standard output that takes no more bytes of commands.
 fn cannot_show(error: &std::io::Error) -> Fatal {
     match error.kind() {
-        // Whoever read it has seen enough, as `head` does.
+        // The reader has seen enough, as `head` does.
         std::io::ErrorKind::BrokenPipe => Fatal::new(CLOSED, ""),
         _ => Fatal::new(OUTPUT, format!("cannot write to standard output: {error}")),
     }
 }
 
-/// The way to the sink, not taken before the ventilator has let us in: where there is no room for all,
-/// those that it has taken are those that the sink takes.
+/// Connection to the sink, which is not made before the ventilator has accepted the worker: where
+/// there is no room for all workers, the sink accepts those that the ventilator has accepted.
 struct ToSink {
     dialler: Dialler,
     connect_timeout: Option<Duration>,
@@ -164,23 +166,24 @@ struct ToSink {
 struct Worker {
     clock: Clock,
     farewell: WorkerFarewell,
-    /// Bytes of the largest message that is taken here.
+    /// Bytes of the largest message that this worker takes.
     message_bytes_max: u64,
     executor: Executor,
     running: Running,
-    /// As the handler knows it.
+    /// Layout that the handler has.
     layout: Layout,
-    /// Tasks to run at once, where nothing is lacking.
+    /// Number of tasks that run at once where the host lacks nothing.
     slots: u32,
-    /// While tasks are short: when to see what has ended. The slots do not call for it.
+    /// Time at which outcomes are taken, while tasks are short: the slots do not wake the loop
+    /// then.
     look_at: Option<Time>,
-    /// Tasks that have ended since the last look.
+    /// Number of tasks that have ended since outcomes were last taken.
     ended: usize,
-    /// One of these must be known of at once.
+    /// Whether one of these results must be sent at once.
     is_urgent: bool,
     to_sink: Option<ToSink>,
     sink: Option<(Conn, PushLane)>,
-    /// Waits to hear that a job was heard of.
+    /// Socket that waits for the first news of a job.
     joined: Option<UnixDatagram>,
     late_ok: bool,
     is_asked_to_stop: bool,
@@ -191,21 +194,21 @@ struct Worker {
     sent_bytes: u64,
 }
 
-/// A worker leaves of its own accord.
+/// Reason why a worker leaves of its own accord.
 struct Leaving {
-    /// What it exits with.
+    /// Exit code.
     code: u8,
     reason: String,
 }
 
-/// What the host lacks.
+/// Warnings about resources that the host lacks.
 #[derive(Default)]
 struct Shortage {
-    /// What is to be said about it, and when: by then it is known how many slots are left.
+    /// Time of the next warning, by when the number of slots is known, and its text.
     unsaid: Option<(Time, String)>,
-    /// When it was last said that nothing can be started.
+    /// Time of the last warning that nothing can be started.
     said: Option<Time>,
-    /// When slots were last taken away so that commands can start processes too.
+    /// Time at which slots were last removed so that commands can start processes too.
     left_room: Option<Time>,
 }
 
@@ -238,7 +241,7 @@ impl Worker {
         })
     }
 
-    /// Works until it leaves.
+    /// Drives the worker until it leaves.
     async fn work(
         &mut self,
         events: &mut mpsc::Receiver<Event>,
@@ -253,7 +256,7 @@ impl Worker {
             }
             let due = self.clock.instant(self.poll_timeout());
             tokio::select! {
-                // In this order: what has ended first frees a slot, then come new tasks.
+                // In this order: ended tasks free slots, then come new tasks.
                 biased;
                 () = self.running.called() => {}
                 asked = shutdown.asked() => {
@@ -261,7 +264,7 @@ impl Worker {
                     self.handle_asked_to_stop(asked)?;
                 }
                 _ = events.recv_many(&mut batch, EVENTS_MAX) => {
-                    // What is said now may be about tasks that lie on deck.
+                    // A message may be about tasks in the run queue.
                     self.withdraw();
                     batch.drain(..).try_for_each(|event| self.handle_event(event))?;
                 }
@@ -276,19 +279,19 @@ impl Worker {
         }
     }
 
-    /// Sees that what it has said last is heard.
+    /// Waits until the last messages have arrived.
     async fn say_goodbye(&mut self, exit: WorkerExit, events: &mut mpsc::Receiver<Event>) {
         let is_drained = exit == WorkerExit::Drained;
-        // At the end of a job all that was said is stored: a thousand workers need not wait for the sink
-        // to hear so, nor it for them.
+        // At the end of a job all results are stored: a thousand workers need not wait for the sink
+        // to take the last messages, nor the sink for them.
         if let Some((_, lane)) = self.sink.take()
             && (is_drained || !self.executor.is_empty())
         {
             lane.close(LINGER).await;
         }
         if is_drained && self.farewell.has_ventilator() {
-            // The goodbye goes round by the sink; were our end of the lane to overtake it, that would
-            // pass for our death, and what was just on its way to us for its cause.
+            // The goodbye goes round by the sink; if our end of the lane overtook it, it would pass
+            // for our death, and a message on its way to us for the cause.
             let hung_up = async {
                 while let Some(event) = events.recv().await {
                     if matches!(event, Event::Tasks(Inward::Down { .. })) {
@@ -300,7 +303,7 @@ impl Worker {
         }
     }
 
-    /// What is left to say, and what to exit with.
+    /// Prints the last messages. Returns the exit code.
     fn outcome(self, exit: WorkerExit, ventilator: &Endpoint, audience: Audience) -> exit::Outcome {
         let tasks = self.executor.snapshot().tasks_done;
         tracing::info!(tasks, "the worker leaves");
@@ -335,7 +338,7 @@ impl Worker {
         Ok(OK)
     }
 
-    /// Says how things stand.
+    /// Prints the state of the worker.
     fn tell(&self) {
         let snapshot = self.executor.snapshot();
         let (running, queued, done) = (snapshot.running, snapshot.queued, snapshot.tasks_done);
@@ -365,7 +368,7 @@ impl Worker {
             }
             Event::Tasks(Inward::Message { message, .. }) => {
                 if let Some(joined) = self.joined.take() {
-                    // A parent that has gone will be noticed otherwise.
+                    // The end of the parent is noticed elsewhere.
                     let _ = joined.send(&[1]);
                 }
                 self.farewell.handle_message(&message);
@@ -409,19 +412,19 @@ impl Worker {
         Err(self.unreached(fatal))
     }
 
-    /// Bytes that were sent on the connection to the sink that stands.
+    /// Returns the bytes that were sent on the current connection to the sink.
     fn lane_bytes(&self) -> u64 {
         self.sink.as_ref().map_or(0, |(_, lane)| lane.traffic().bytes_out())
     }
 
-    /// How it ends that somebody cannot be reached. Both may be gone with the job, and which of them
-    /// is given up first is chance.
+    /// Returns the error of a peer that cannot be reached. Both may have left with the job, and
+    /// which of them is given up first is chance.
     fn unreached(&self, fatal: Fatal) -> Fatal {
         let is_late = fatal.code == CONNECT && self.late_ok && !self.farewell.had_ventilator();
         Fatal { code: if is_late { OK } else { fatal.code }, ..fatal }
     }
 
-    /// Hears of what has ended, and of what slots have begun instead.
+    /// Takes the outcomes of tasks, and the tasks that slots have started next.
     fn take_finished(&mut self) {
         let mut unstarted = Vec::new();
         loop {
@@ -437,8 +440,8 @@ impl Worker {
             if unstarted.is_empty() {
                 break;
             }
-            // What is put back comes before what lies on deck, and may be handed back together with
-            // it: until that is known not to have begun, nothing is done.
+            // A task that is put back comes before those in the run queue, and may be handed back
+            // together with them: nothing is done until it is known that those have not started.
             if !self.running.withdraw() {
                 break;
             }
@@ -455,13 +458,14 @@ impl Worker {
         }
     }
 
-    /// After this the executor knows what has begun, and nothing more begins by itself.
+    /// Empties the run queue: the executor knows then which tasks have started, and no other starts
+    /// by itself.
     fn withdraw(&mut self) {
         self.running.withdraw();
         self.take_finished();
     }
 
-    /// What tasks are made of travels with the job.
+    /// Gives the layout of the job's tasks to the handler.
     fn follow_layout(&mut self) {
         if self.leaving.is_some() || *self.executor.layout() == self.layout {
             return;
@@ -472,7 +476,7 @@ impl Worker {
         }
     }
 
-    /// Leaves, handing back what has not started, and what runs after this time.
+    /// Leaves: hands back the tasks that have not started, and running ones after this time.
     fn leave(&mut self, code: u8, reason: String, grace: Duration) {
         let (now, executor) = (self.clock.now(), &mut self.executor);
         if self.farewell.handle_leave(now, grace, clip(reason.clone()), executor) {
@@ -481,7 +485,7 @@ impl Worker {
         }
     }
 
-    /// A task was not run because this host lacks something: that is not its failure.
+    /// Handles a task that was not run because this host lacks something: that is not its failure.
     fn handle_unstarted(&mut self, slot: Slot, task: Task, unstarted: Unstarted) {
         let Task { seq, attempt, payload, origin, .. } = task;
         let task = message::Task { seq, attempt, last: false, payload, origin };
@@ -519,8 +523,8 @@ impl Worker {
         }
     }
 
-    /// Where processes are used up, commands cannot start any either, and fail for it: half of what
-    /// runs is enough from now on.
+    /// Removes slots: where processes are used up, commands cannot start any either, and fail for
+    /// it. Half of the running tasks are enough from now on.
     fn leave_room(&mut self) {
         let now = self.clock.now();
         if self.shortage.left_room.is_none_or(|at| now.since(at) > SETTLED_AFTER) {
@@ -529,7 +533,7 @@ impl Worker {
         }
     }
 
-    /// Says what the host lacks, once it has settled.
+    /// Warns that the host lacks something, once the number of slots is known.
     fn say_shortage(&mut self, now: Time) {
         let slots = self.executor.slots_now();
         if slots < self.slots
@@ -558,7 +562,8 @@ impl Worker {
 
     fn handle_asked_to_stop(&mut self, asked: Asked) -> Result<(), Fatal> {
         if asked != Asked::Drain {
-            // Dropping the runner stops what runs; the ventilator sees us go.
+            // Dropping the runner stops running tasks; the ventilator sees that the connection
+            // ends.
             return Err(Fatal::quit("stopped at once; the running tasks will be run elsewhere"));
         }
         let snapshot = self.executor.snapshot();
@@ -573,7 +578,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Does what the executor says; true if there is more to do at once.
+    /// Drives the executor. Returns whether there is more to do at once.
     fn go_on(&mut self) -> bool {
         let now = self.clock.now();
         self.take_finished();
@@ -619,13 +624,13 @@ impl Worker {
             self.ended = 0;
         }
         let deck = self.running.lay_out(self.executor.waiting(), self.look_at.is_some());
-        // As long as the slots have enough to do, nobody waits for results: a few in one message
-        // cost hardly more than one.
+        // While the slots have enough to do, nothing waits for results: a few in one message cost
+        // hardly more than one.
         let may_wait = !is_look && deck == Deck::Full && !self.is_urgent;
         while let Some(message) =
             if may_wait { self.executor.poll_news() } else { self.executor.poll_transmit() }
         {
-            // A lane that is gone says so by an event of its own.
+            // The end of a lane comes as an event of its own.
             let _ = self.sink.as_mut().map(|(_, lane)| send(lane, &message));
         }
         self.is_urgent = false;
