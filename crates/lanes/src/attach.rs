@@ -2,7 +2,6 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
@@ -13,7 +12,6 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use zeromq::util::PeerIdentity;
@@ -25,6 +23,7 @@ use crate::lane::{GoneReason, LaneState, Peer};
 use crate::meter::Meter;
 use crate::options::LaneOptions;
 use crate::pump::{Guard, Pump};
+use crate::stream::{PeerAddr, Stream};
 
 /// Reason why a connection never became a lane.
 #[derive(Debug, Error)]
@@ -53,9 +52,9 @@ pub struct Attached<Z: Socket> {
 }
 
 /// Makes a lane of a connection.
-pub(crate) async fn attach<L, S>(
-    stream: S,
-    peer_addr: SocketAddr,
+pub(crate) async fn attach<L>(
+    stream: Stream,
+    peer_addr: PeerAddr,
     door: &Door,
     state: Arc<LaneState>,
     is_gate: bool,
@@ -63,12 +62,11 @@ pub(crate) async fn attach<L, S>(
 ) -> Result<L, HandshakeError>
 where
     L: Sealed,
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (listener, zmq) = private_pair(options.socket_dir.as_deref()).map_err(local)?;
     let mut handshake = Handshake::<L::Socket>::start(listener, door.identity.clone()).await?;
     let meter = Meter::new(L::FLOW.limits(options.message_bytes_max));
-    let guard = Guard { door: door.clone(), peer: peer_addr, is_gate };
+    let guard = Guard { door: door.clone(), peer: peer_addr.clone(), is_gate };
     let pump = Pump::start(stream, zmq, L::FLOW, meter, guard, state.clone());
 
     // The pump's end need not be waited for: it closes the Unix socket, and then ZeroMQ comes to a verdict.

@@ -2,23 +2,25 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::attach::{HandshakeError, attach};
 use crate::door::Door;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, IpcEndpoint, TcpEndpoint};
 use crate::lane::{GoneReason, Lane, LaneState, LaneWatch};
 use crate::options::LaneOptions;
 use crate::pull::PullLane;
 use crate::push::PushLane;
 use crate::reasons::{Line, Reasons};
-use crate::tcp;
+use crate::stream::{PeerAddr, Stream};
+use crate::unix::{self, check_user};
 
 /// Makes lanes to one endpoint, one after the other, and shows each the same door.
 ///
@@ -76,6 +78,9 @@ pub enum DialError {
     /// The address belongs to another host now.
     #[error("{0} was reached, but the name stands for another address now")]
     Moved(SocketAddr),
+    /// The process that listens on the Unix socket is another user's.
+    #[error("a process of user {0} listens there, and only one of the same user is spoken to")]
+    OfAnotherUser(u32),
     /// The peer answered, but not with a handshake.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -84,10 +89,14 @@ pub enum DialError {
 /// Returns `connection refused`, without the system's number.
 fn in_words(error: &io::Error) -> String {
     match error.kind() {
+        // Of a Unix socket.
+        io::ErrorKind::NotFound => "there is no such socket".to_owned(),
+        io::ErrorKind::WouldBlock => "too many connections wait there".to_owned(),
         io::ErrorKind::ConnectionRefused
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::HostUnreachable
         | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::PermissionDenied
         | io::ErrorKind::TimedOut => error.kind().to_string(),
         _ => error.to_string(),
     }
@@ -197,8 +206,11 @@ impl Dialler {
             Some(_) => info!("cannot reach {endpoint}: {reason}; retrying"),
             None => debug!(%endpoint, reason, "cannot reach"),
         }
-        let is_wrong =
-            matches!(&error, DialError::Handshake(HandshakeError::Gone(GoneReason::Refused(_))));
+        let is_wrong = matches!(
+            &error,
+            DialError::OfAnotherUser(_)
+                | DialError::Handshake(HandshakeError::Gone(GoneReason::Refused(_)))
+        );
         self.wrong = is_wrong.then(|| {
             let (times, since) = self.wrong.unwrap_or((0, now));
             (times + 1, since)
@@ -212,16 +224,29 @@ impl Dialler {
     }
 
     async fn attempt<L: Lane>(&self) -> Result<L, DialError> {
-        let (stream, peer) = self.connect().await?;
-        // Any protocol between TCP and ZMTP on a dialled connection belongs here.
-        tcp::configure(&stream, &self.options).map_err(HandshakeError::Local)?;
-        Ok(attach::<L, _>(stream, peer, &self.door, LaneState::uncounted(), false, &self.options)
+        // Any protocol between these and ZMTP on a dialled connection belongs here.
+        let (stream, peer) = match &self.endpoint {
+            Endpoint::Tcp(tcp) => self.connect_tcp(tcp).await?,
+            Endpoint::Ipc(ipc) => self.connect_unix(ipc)?,
+        };
+        Ok(attach::<L>(stream, peer, &self.door, LaneState::uncounted(), false, &self.options)
             .await?)
     }
 
-    async fn connect(&self) -> Result<(TcpStream, SocketAddr), DialError> {
+    fn connect_unix(&self, endpoint: &IpcEndpoint) -> Result<(Stream, PeerAddr), DialError> {
+        let stream = unix::connect(endpoint).map_err(DialError::Connect)?;
+        let stream = UnixStream::from_std(stream).map_err(HandshakeError::Local)?;
+        // Whoever may write to the directory can listen in the place of the one that was meant.
+        let peer = stream.peer_cred().map_err(DialError::Connect)?;
+        check_user(peer.uid()).map_err(DialError::OfAnotherUser)?;
+        // Not its process: the one that listened first, which may have passed the socket on.
+        let peer = PeerAddr::Socket(Arc::new(endpoint.clone()));
+        Ok((Stream::unix(stream, &self.options), peer))
+    }
+
+    async fn connect_tcp(&self, endpoint: &TcpEndpoint) -> Result<(Stream, PeerAddr), DialError> {
         let within = self.options.connect_timeout;
-        let addresses = self.resolve().await?;
+        let addresses = self.resolve(endpoint).await?;
         let nothing = io::Error::new(io::ErrorKind::NotFound, "a name without an address");
         let mut failure = DialError::Unresolved(nothing);
         for address in addresses {
@@ -233,10 +258,16 @@ impl Dialler {
                 Ok(Ok(stream)) if stream.local_addr().is_ok_and(|local| local == address) => {
                     failure = DialError::Connect(io::ErrorKind::ConnectionRefused.into());
                 }
-                Ok(Ok(_)) if began.elapsed() > CONNECT_USUAL && !self.is_still(address).await => {
+                Ok(Ok(_))
+                    if began.elapsed() > CONNECT_USUAL
+                        && !self.is_still(endpoint, address).await =>
+                {
                     failure = DialError::Moved(address);
                 }
-                Ok(Ok(stream)) => return Ok((stream, address)),
+                Ok(Ok(stream)) => {
+                    let stream = Stream::tcp(stream, &self.options);
+                    return Ok((stream.map_err(HandshakeError::Local)?, PeerAddr::Tcp(address)));
+                }
                 Ok(Err(error)) => failure = DialError::Connect(error),
                 Err(_) => failure = DialError::Timeout(within),
             }
@@ -244,8 +275,8 @@ impl Dialler {
         Err(failure)
     }
 
-    async fn resolve(&self) -> Result<Vec<SocketAddr>, DialError> {
-        let host = (self.endpoint.host(), self.endpoint.port());
+    async fn resolve(&self, endpoint: &TcpEndpoint) -> Result<Vec<SocketAddr>, DialError> {
+        let host = (endpoint.host(), endpoint.port());
         let within = self.options.connect_timeout;
         let addresses = timeout(within, tokio::net::lookup_host(host))
             .await
@@ -255,8 +286,8 @@ impl Dialler {
     }
 
     /// Returns whether the name still stands for this address.
-    async fn is_still(&self, address: SocketAddr) -> bool {
-        self.resolve().await.is_ok_and(|addresses| addresses.contains(&address))
+    async fn is_still(&self, endpoint: &TcpEndpoint, address: SocketAddr) -> bool {
+        self.resolve(endpoint).await.is_ok_and(|addresses| addresses.contains(&address))
     }
 }
 

@@ -1,13 +1,14 @@
 //! The identity that this end of a lane shows, and the rule by which peers are let in.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 use zeromq::util::PeerIdentity;
+
+use crate::stream::PeerAddr;
 
 /// Identity that a gate or a dialler shows its peers, and the rule by which it takes them.
 ///
@@ -25,8 +26,8 @@ type Admit = dyn Fn(&Hello<'_>) -> Result<Admitted, String> + Send + Sync;
 /// Peer that introduces itself.
 #[derive(Debug)]
 pub struct Hello<'a> {
-    /// Network address of the peer.
-    pub addr: SocketAddr,
+    /// Name of the peer.
+    pub addr: PeerAddr,
     /// Socket type: `PUSH` or `PULL` as a rule, or any other text that the peer sent.
     pub socket_type: &'a [u8],
     /// ZMTP identity; empty if the peer gives none.

@@ -1,9 +1,9 @@
-//! A gate: a listening port that makes a lane of every connection.
+//! A gate: a listening port, or Unix socket, that makes a lane of every connection.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -11,21 +11,22 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, error, warn};
 
 use crate::attach::{HandshakeError, attach};
 use crate::door::Door;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, TcpEndpoint};
 use crate::lane::{GoneReason, Lane, LaneState};
+use crate::listener::{Accepted, Accepting, Listener, judge};
 use crate::meter::{error_command, greeting};
 use crate::options::LaneOptions;
 use crate::pull::PullLane;
 use crate::push::PushLane;
 use crate::sparing::Sparing;
-use crate::tcp;
+use crate::stream::{PeerAddr, PeerHost, Stream};
+use crate::unix;
 
 /// A gate whose lanes send, to peers that dial with PULL.
 pub type PushGate = Gate<PushLane>;
@@ -51,8 +52,14 @@ pub enum BindError {
     Taken { endpoint: Endpoint },
     #[error("{endpoint} is not an address of this machine")]
     NotHere { endpoint: Endpoint },
-    #[error("{endpoint} may not be listened on by this user (ports below 1024 need a privilege)")]
+    #[error("{endpoint} may not be listened on by this user ({})", privilege(.endpoint))]
     Forbidden { endpoint: Endpoint },
+    #[error("{endpoint} is a file, but not a socket: remove it, or give another path")]
+    NotASocket { endpoint: Endpoint },
+    #[error("{endpoint} is a socket of user {user}: remove it, or give another path")]
+    OfAnotherUser { endpoint: Endpoint, user: u32 },
+    #[error("{endpoint} is in a directory that does not exist")]
+    DirectoryMissing { endpoint: Endpoint },
     #[error("{endpoint} names a host that does not resolve: {source}")]
     Unresolved { endpoint: Endpoint, source: io::Error },
     #[error("{endpoint} cannot be listened on: {source}")]
@@ -61,18 +68,40 @@ pub enum BindError {
     Inherited { source: io::Error },
 }
 
+fn privilege(endpoint: &Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Tcp(_) => "ports below 1024 need a privilege",
+        Endpoint::Ipc(_) => "its directory may not be written to",
+    }
+}
+
 /// Number of connections that the kernel keeps for a listener that is not being accepted from.
-const BACKLOG: i32 = 1024;
+pub(crate) const BACKLOG: i32 = 1024;
 
 /// Listens on an endpoint without a runtime, for a gate to [adopt](Gate::adopt) later: peers may dial from
 /// now on, and the port is known.
 ///
 /// All addresses of a name are listened on, with one port. `*` and `[::]` are all of this machine, in IPv6
 /// and IPv4; where there is no IPv6, in IPv4 alone.
-pub fn bind(endpoint: &Endpoint) -> Result<Vec<std::net::TcpListener>, BindError> {
+///
+/// The file of a Unix socket on which no process listens any more is replaced.
+pub fn bind(endpoint: &Endpoint) -> Result<Vec<Listener>, BindError> {
+    match endpoint {
+        Endpoint::Tcp(tcp) => {
+            let listeners = bind_tcp(endpoint, tcp)?;
+            Ok(listeners.into_iter().map(Listener::from).collect())
+        }
+        Endpoint::Ipc(ipc) => Ok(vec![unix::bind(ipc, BACKLOG)?.into()]),
+    }
+}
+
+fn bind_tcp(
+    endpoint: &Endpoint,
+    tcp: &TcpEndpoint,
+) -> Result<Vec<std::net::TcpListener>, BindError> {
     let unresolved = |source| BindError::Unresolved { endpoint: endpoint.clone(), source };
-    let host = if endpoint.is_wildcard() { "::" } else { endpoint.host() };
-    let addresses = (host, endpoint.port()).to_socket_addrs().map_err(unresolved)?;
+    let host = if tcp.is_wildcard() { "::" } else { tcp.host() };
+    let addresses = (host, tcp.port()).to_socket_addrs().map_err(unresolved)?;
     let failed = |source| BindError::new(endpoint, source);
     let mut listeners: Vec<std::net::TcpListener> = Vec::new();
     let mut failure = None;
@@ -83,7 +112,7 @@ pub fn bind(endpoint: &Endpoint) -> Result<Vec<std::net::TcpListener>, BindError
         match listen(address) {
             Ok(listener) => listeners.push(listener),
             Err(error) if is_family_missing(&error) && endpoint.is_wildcard() => {
-                let everywhere = (Ipv4Addr::UNSPECIFIED, endpoint.port()).into();
+                let everywhere = (Ipv4Addr::UNSPECIFIED, tcp.port()).into();
                 listeners.push(listen(everywhere).map_err(failed)?);
             }
             // The name has an address more than this machine.
@@ -149,7 +178,7 @@ impl<L: Lane> Gate<L> {
 
     /// Takes over listeners that are already bound. Needs a tokio runtime around it.
     pub fn adopt(
-        listeners: Vec<std::net::TcpListener>,
+        listeners: Vec<Listener>,
         options: LaneOptions,
         door: Door,
     ) -> Result<Self, BindError> {
@@ -157,25 +186,21 @@ impl<L: Lane> Gate<L> {
     }
 
     fn open(
-        listeners: Vec<std::net::TcpListener>,
+        listeners: Vec<Listener>,
         endpoint: Option<Endpoint>,
         options: LaneOptions,
         door: Door,
     ) -> Result<Self, BindError> {
         let inherited = |source| BindError::Inherited { source };
-        let adopt = |listener: std::net::TcpListener| {
-            listener.set_nonblocking(true)?;
-            TcpListener::from_std(listener)
-        };
-        let listeners: Vec<_> =
-            listeners.into_iter().map(adopt).collect::<Result<_, _>>().map_err(inherited)?;
         let nothing = || io::Error::new(io::ErrorKind::NotFound, "there is none");
         let first = listeners.first().ok_or_else(nothing).map_err(inherited)?;
-        let address = first.local_addr().map_err(inherited)?;
-        let endpoint = match endpoint {
-            Some(endpoint) => endpoint.with_port(address.port()),
-            None => address.into(),
+        let actual = first.endpoint().map_err(inherited)?;
+        let endpoint = match (endpoint, actual.tcp()) {
+            (Some(endpoint), Some(tcp)) => endpoint.with_port(tcp.port()),
+            (Some(_) | None, _) => actual,
         };
+        let accepting = listeners.into_iter().map(Listener::accepting);
+        let listeners = accepting.collect::<Result<Vec<_>, _>>().map_err(inherited)?;
         let (lanes_in, lanes) = mpsc::unbounded_channel();
         let porter = Porter {
             endpoint: endpoint.clone(),
@@ -225,9 +250,12 @@ impl<L> Drop for Gate<L> {
 }
 
 impl BindError {
-    fn new(endpoint: &Endpoint, source: io::Error) -> Self {
+    pub(crate) fn new(endpoint: &Endpoint, source: io::Error) -> Self {
         let endpoint = endpoint.clone();
         match source.kind() {
+            io::ErrorKind::NotFound if endpoint.tcp().is_none() => {
+                Self::DirectoryMissing { endpoint }
+            }
             io::ErrorKind::AddrInUse => Self::Taken { endpoint },
             io::ErrorKind::AddrNotAvailable => Self::NotHere { endpoint },
             io::ErrorKind::PermissionDenied => Self::Forbidden { endpoint },
@@ -253,6 +281,9 @@ fn spare() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
+/// Lines that were logged, by peer; `None` where there was no connection to be had.
+type Refused = Sparing<(Option<PeerHost>, String)>;
+
 /// Accepts connections for a gate and sees them through their handshakes.
 struct Porter<L> {
     endpoint: Endpoint,
@@ -263,13 +294,13 @@ struct Porter<L> {
     /// Dropped, and thereby ended, with the porter.
     handshakes: JoinSet<()>,
     /// Lines that were logged about refused peers.
-    refused: Arc<Mutex<Sparing<(IpAddr, String)>>>,
+    refused: Arc<Mutex<Refused>>,
     farewells: Arc<Semaphore>,
     spare: Option<File>,
 }
 
 impl<L: Lane> Porter<L> {
-    async fn run(mut self, listeners: Vec<TcpListener>) {
+    async fn run(mut self, listeners: Vec<Accepting>) {
         loop {
             let accepted = tokio::select! {
                 accepted = accept(&listeners) => accepted,
@@ -281,31 +312,39 @@ impl<L: Lane> Porter<L> {
                 }
             };
             match accepted {
-                Ok((stream, peer)) => match self.connections.clone().try_acquire_owned() {
-                    Ok(permit) => self.admit(stream, peer, permit),
-                    Err(_) => {
-                        let max = self.options.connections_max;
-                        self.send_away(stream, peer, &format!("{max} connections, no more fit"));
-                    }
-                },
+                Ok((stream, peer)) => self.receive(stream, peer),
                 Err(error) => self.turn_away(&listeners, &error).await,
             }
         }
     }
 
-    fn admit(&mut self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+    fn receive(&mut self, stream: Accepted, peer: PeerAddr) {
+        // Before anything is made for it.
+        if let Err(reason) = judge(&peer) {
+            return say_refused(&self.refused, &self.endpoint, Some(&peer), &reason);
+        }
+        match self.connections.clone().try_acquire_owned() {
+            Ok(permit) => self.admit(stream, peer, permit),
+            Err(_) => {
+                let max = self.options.connections_max;
+                self.send_away(stream, &peer, &format!("{max} connections, no more fit"));
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: Accepted, peer: PeerAddr, permit: OwnedSemaphorePermit) {
         let (endpoint, options) = (self.endpoint.clone(), self.options.clone());
         let (lanes, door) = (self.lanes.clone(), self.door.clone());
         let refused = self.refused.clone();
         self.handshakes.spawn(async move {
-            match shake_hands::<L>(stream, peer, permit, &door, &options).await {
+            match shake_hands::<L>(stream, peer.clone(), permit, &door, &options).await {
                 Ok(lane) => {
                     debug!(%endpoint, %peer, "lane open");
                     // Fails only when the gate is gone, and then the lane should be too.
                     let _ = lanes.send(lane);
                 }
                 Err(error @ HandshakeError::Local(_)) => {
-                    say_refused(&refused, &endpoint, peer, &error.to_string());
+                    say_refused(&refused, &endpoint, Some(&peer), &error.to_string());
                 }
                 // A port scan or a health check; a dialler at the wrong gate; a peer that the door
                 // refuses, which logs that itself.
@@ -320,30 +359,34 @@ impl<L: Lane> Porter<L> {
                 ) => {
                     debug!(%endpoint, %peer, %reason, "refused");
                 }
-                Err(reason) => say_refused(&refused, &endpoint, peer, &reason.to_string()),
+                Err(reason) => {
+                    say_refused(&refused, &endpoint, Some(&peer), &reason.to_string());
+                }
             }
         });
     }
 
     /// Without a file to accept with, accepts a waiting connection with the spare file and tells it
     /// so: else it would wait for an answer, and others behind it.
-    async fn turn_away(&mut self, listeners: &[TcpListener], error: &io::Error) {
+    async fn turn_away(&mut self, listeners: &[Accepting], error: &io::Error) {
         let is_spare_free = self.spare.take().is_some();
         if is_spare_free
             && let Ok(Ok((stream, peer))) =
                 tokio::time::timeout(ACCEPT_BACKOFF, accept(listeners)).await
         {
-            self.send_away(stream, peer, &format!("no room for a connection: {error}"));
+            if judge(&peer).is_ok() {
+                self.send_away(stream, &peer, &format!("no room for a connection: {error}"));
+            }
         } else {
-            say_refused(&self.refused, &self.endpoint, ([0; 4], 0).into(), &error.to_string());
+            say_refused(&self.refused, &self.endpoint, None, &error.to_string());
         }
         tokio::time::sleep(ACCEPT_BACKOFF).await;
         self.spare = spare();
     }
 
-    fn send_away(&mut self, stream: TcpStream, peer: SocketAddr, reason: &str) {
-        // Without the port: a peer that comes again does so from another one.
-        say_refused(&self.refused, &self.endpoint, peer, reason);
+    fn send_away(&mut self, stream: Accepted, peer: &PeerAddr, reason: &str) {
+        say_refused(&self.refused, &self.endpoint, Some(peer), reason);
+        let Ok(stream) = stream.stream(&self.options) else { return };
         let Ok(permit) = self.farewells.clone().try_acquire_owned() else { return };
         let words = [&greeting()[..], &error_command(reason)].concat();
         self.handshakes.spawn(async move {
@@ -354,13 +397,11 @@ impl<L: Lane> Porter<L> {
 }
 
 /// Returns the next connection at any of the listeners. Cancel-safe.
-async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+async fn accept(listeners: &[Accepting]) -> io::Result<(Accepted, PeerAddr)> {
     std::future::poll_fn(|context| {
         for listener in listeners {
             if let Poll::Ready(accepted) = listener.poll_accept(context) {
-                // An IPv4 peer of a socket for both, as people write it.
-                let plain = |peer: SocketAddr| (peer.ip().to_canonical(), peer.port()).into();
-                return Poll::Ready(accepted.map(|(stream, peer)| (stream, plain(peer))));
+                return Poll::Ready(accepted);
             }
         }
         Poll::Pending
@@ -368,7 +409,7 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)
     .await
 }
 
-async fn farewell(mut stream: TcpStream, words: &[u8]) -> io::Result<()> {
+async fn farewell(mut stream: Stream, words: &[u8]) -> io::Result<()> {
     stream.write_all(words).await?;
     stream.shutdown().await?;
     // Until the peer has gone: if the socket were closed with unread bytes of the peer, the peer
@@ -379,30 +420,33 @@ async fn farewell(mut stream: TcpStream, words: &[u8]) -> io::Result<()> {
 }
 
 fn say_refused(
-    refused: &Mutex<Sparing<(IpAddr, String)>>,
+    refused: &Mutex<Refused>,
     endpoint: &Endpoint,
-    peer: SocketAddr,
+    peer: Option<&PeerAddr>,
     reason: &str,
 ) {
     let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (peer.ip(), reason.to_owned());
+    // Without the port or process: a peer that comes again does so from another one.
+    let key = (peer.map(PeerAddr::host), reason.to_owned());
+    let whose = match peer {
+        Some(peer) => format!("connection from {peer}"),
+        None => "a connection".to_owned(),
+    };
     match refused.say(std::time::Instant::now(), key) {
-        Some(0) => warn!("connection from {peer} to {endpoint} closed: {reason}"),
-        Some(more) => {
-            warn!("connection from {peer} to {endpoint} closed: {reason}; {more} more like this");
-        }
-        None => debug!(%endpoint, %peer, reason, "closed"),
+        Some(0) => warn!("{whose} to {endpoint} closed: {reason}"),
+        Some(more) => warn!("{whose} to {endpoint} closed: {reason}; {more} more like this"),
+        None => debug!(%endpoint, ?peer, reason, "closed"),
     }
 }
 
-/// Any protocol between TCP and ZMTP on an accepted connection belongs here.
+/// Any protocol between an accepted connection and ZMTP belongs here.
 async fn shake_hands<L: Lane>(
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: Accepted,
+    peer: PeerAddr,
     permit: OwnedSemaphorePermit,
     door: &Door,
     options: &LaneOptions,
 ) -> Result<L, HandshakeError> {
-    tcp::configure(&stream, options).map_err(HandshakeError::Local)?;
-    attach::<L, _>(stream, peer, door, LaneState::counted(permit), true, options).await
+    let stream = stream.stream(options).map_err(HandshakeError::Local)?;
+    attach::<L>(stream, peer, door, LaneState::counted(permit), true, options).await
 }

@@ -2,7 +2,6 @@
 //! passed through them.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use crate::attach::Attached;
 use crate::meter::Violation;
 use crate::pump::Flow;
+use crate::stream::PeerAddr;
 
 /// Reason why a lane ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -133,7 +133,7 @@ pub(crate) mod sealed {
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub(crate) identity: Bytes,
-    pub(crate) addr: SocketAddr,
+    pub(crate) addr: PeerAddr,
 }
 
 /// State that a lane and its pump share.

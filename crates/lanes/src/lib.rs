@@ -2,13 +2,17 @@
 //! the meaning of the bytes.
 //!
 //! This is the only crate that knows ZeroMQ, and ZeroMQ never touches the network here. Every
-//! connection, accepted or dialled, is a TCP stream of ours and a ZeroMQ socket of its own, which
-//! listens on a Unix socket that no other process can reach. Between the two runs a pump:
+//! connection, accepted or dialled, is a stream of ours, TCP or a Unix socket, and a ZeroMQ socket
+//! of its own, which listens on a Unix socket that no other process can reach. Between the two runs
+//! a pump:
 //!
 //! ```text
-//!  network ── TCP (later TLS) ──▶ frame meter ──▶ Unix socket ──▶ PULL      a lane that carries in
-//!  network ◀── TCP (later TLS) ◀──────────────── Unix socket ◀── PUSH      a lane that carries out
+//!  peer ── TCP (later TLS) or Unix ──▶ frame meter ──▶ Unix socket ──▶ PULL      a lane that carries in
+//!  peer ◀── TCP (later TLS) or Unix ◀──────────────── Unix socket ◀── PUSH      a lane that carries out
 //! ```
+//!
+//! On a Unix socket both ends have to belong to one user: each asks the kernel for the other's
+//! (`SO_PEERCRED`), and closes the connection if it is another one.
 //!
 //! The features that zmq.rs lacks are in that pump and around it: limits on connections and on
 //! frame sizes, handshake timeouts, keepalive, byte counts, the news that a peer has gone, and
@@ -29,8 +33,8 @@
 //! # What never happens
 //!
 //! Nothing a peer sends makes this crate panic or reserve memory that it has not been allowed to. No lane
-//! waits for another one's handshake. Nothing stays on disk: a Unix socket's file is gone before the first
-//! byte passes through it.
+//! waits for another one's handshake. Nothing stays on disk: the file of a private Unix socket is gone before
+//! the first byte passes through it, that of one that listens when the gate is.
 
 mod attach;
 mod dial;
@@ -38,22 +42,29 @@ mod door;
 mod endpoint;
 mod gate;
 mod lane;
+mod listener;
 pub mod meter;
 mod options;
+mod private;
 mod pull;
 mod pump;
 mod push;
 mod reasons;
 mod sparing;
+mod stream;
 mod tcp;
+mod unix;
 
 pub use attach::HandshakeError;
 pub use dial::{DialError, Dialler, Hopeless};
 pub use door::{Admitted, Door, Hello, IdentityTooLong};
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::{Endpoint, EndpointError, IpcEndpoint, TcpEndpoint};
 pub use gate::{BindError, Gate, PullGate, PushGate, bind};
 pub use lane::{Closer, GoneReason, Lane, LaneGone, LaneWatch, Traffic};
+pub use listener::Listener;
 pub use options::LaneOptions;
+pub use private::{PrivateDir, remove_private_dir};
 pub use pull::PullLane;
 pub use push::PushLane;
 pub use sparing::Sparing;
+pub use stream::{PeerAddr, PeerHost};

@@ -9,18 +9,20 @@ pub struct LaneOptions {
     /// Largest message a peer may send, in bytes. A header that claims more ends the lane before ZeroMQ
     /// sees it. Frames that are sent are not checked: the peer's own limit decides.
     pub message_bytes_max: u64,
-    /// Time from TCP's handshake to the end of ZMTP's, at most.
+    /// Time from the connection to the end of ZMTP's handshake, at most.
     pub handshake_timeout: Duration,
     /// Time of one attempt to connect, at most.
     pub connect_timeout: Duration,
     /// Number of a gate's connections, those still in their handshake included. Further ones are
     /// closed at once.
     pub connections_max: usize,
-    /// Time for which a connection may be idle before TCP asks whether the peer is still there.
+    /// Time for which a connection may be idle before TCP asks whether the peer is still there. A Unix
+    /// socket need not ask.
     pub keepalive: Duration,
     /// Time for which sent data may stay unacknowledged, or unsent because the peer reads nothing,
     /// before the connection counts as broken (`TCP_USER_TIMEOUT`). Finds a peer that is cut off
-    /// while data is on its way, when keepalive is silent.
+    /// while data is on its way, when keepalive is silent. On a Unix socket: time for which a peer
+    /// may read nothing of what waits for it.
     pub unacked_max: Duration,
     /// Directory in which the private directories for Unix sockets are made, each for an instant.
     /// `/dev/shm`, or else the system's temporary directory, if `None`.

@@ -1,7 +1,6 @@
 //! A lane that receives.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use crate::attach::{Attached, ZmqSocket};
 use crate::lane::sealed::Sealed;
 use crate::lane::{Closer, GoneReason, Lane, LaneState, LaneWatch, Peer, Traffic};
 use crate::pump::{Flow, Pump};
+use crate::stream::PeerAddr;
 
 /// A PULL socket with one peer. Dropping it closes the connection.
 pub struct PullLane {
@@ -31,9 +31,9 @@ impl PullLane {
         &self.peer.identity
     }
 
-    /// Returns the network address of the peer.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.peer.addr
+    /// Returns the name of the peer.
+    pub fn peer_addr(&self) -> &PeerAddr {
+        &self.peer.addr
     }
 
     /// Returns the bytes in and out; the handle outlives the lane.

@@ -1,7 +1,6 @@
 //! The pump: carries bytes between the network and the Unix socket behind which ZeroMQ sits.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::door::{Admitted, Door, Hello};
 use crate::lane::{GoneReason, LaneState};
 use crate::meter::{Found, Limits, Meter, Ready, Track, error_command};
+use crate::stream::PeerAddr;
 
 /// Direction in which a lane carries messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,11 +77,11 @@ impl Drop for Pump {
     }
 }
 
-/// Rule by which the peer is let in, and the peer's address.
+/// Rule by which the peer is let in, and the peer's name.
 #[derive(Debug)]
 pub(crate) struct Guard {
     pub(crate) door: Door,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: PeerAddr,
     /// Whether the peer dialled us: it gets our READY when it has been judged. A dialler whose
     /// handshake is complete has thereby been let in.
     pub(crate) is_gate: bool,
@@ -254,8 +254,11 @@ async fn pass(
         match fed.found {
             None => return Ok(passed),
             Some(Found::Ready(Ready { socket_type, identity })) => {
-                let hello =
-                    Hello { addr: guard.peer, socket_type: &socket_type, identity: &identity };
+                let hello = Hello {
+                    addr: guard.peer.clone(),
+                    socket_type: &socket_type,
+                    identity: &identity,
+                };
                 match guard.door.admit(&hello) {
                     Ok(Admitted { permit }) => {
                         state.hold(permit);
@@ -289,7 +292,7 @@ impl<N: AsyncWrite + Unpin> Sender<N> {
             self.track.sent(&bytes[..written]);
             bytes = &bytes[written..];
         }
-        // Nothing on a TCP stream; an encrypting one may hold back a record until told.
+        // Nothing on a plain stream; an encrypting one may hold back a record until told.
         self.network.flush().await
     }
 

@@ -1,7 +1,6 @@
 //! A lane that sends.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::attach::{Attached, ZmqSocket};
 use crate::lane::sealed::Sealed;
 use crate::lane::{Closer, GoneReason, Lane, LaneGone, LaneState, LaneWatch, Peer, Traffic};
 use crate::pump::{Flow, Pump};
+use crate::stream::PeerAddr;
 
 /// A PUSH socket with one peer. Dropping it closes the connection at once, even with frames still
 /// queued; [`close`](Self::close) does not.
@@ -29,9 +29,9 @@ impl PushLane {
         &self.peer.identity
     }
 
-    /// Returns the network address of the peer.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.peer.addr
+    /// Returns the name of the peer.
+    pub fn peer_addr(&self) -> &PeerAddr {
+        &self.peer.addr
     }
 
     /// Returns the bytes in and out; the handle outlives the lane.

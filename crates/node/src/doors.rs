@@ -4,13 +4,12 @@
 //! Both ends of a connection show a card. A gate judges the dialler, a dialler judges the gate that
 //! it has reached, and each gives the reason of a refusal, in its own log and to the peer.
 
-use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tradewind_lanes::{Admitted, Door, Hello, Sparing};
+use tradewind_lanes::{Admitted, Door, Hello, PeerAddr, PeerHost, Sparing};
 use tradewind_proto::message::{Card, Role};
 use tradewind_wire::{DecodeError, VERSION, decode, encode};
 
@@ -90,7 +89,7 @@ pub fn gate_door(ours: &Card, port: Port, room: Room) -> Door {
     let said = Mutex::new(Sparing::default());
     showing(ours).admitting(move |hello| {
         let card = judge_dialler(port, hello).inspect_err(|reason| {
-            warn_once_a_minute(&said, hello.addr, port, reason);
+            warn_once_a_minute(&said, &hello.addr, port, reason);
         })?;
         let permit = match card.role {
             Role::Worker => room.admit(Instant::now(), card.session)?,
@@ -121,14 +120,14 @@ fn showing(card: &Card) -> Door {
 }
 
 fn warn_once_a_minute(
-    said: &Mutex<Sparing<(std::net::IpAddr, String)>>,
-    from: SocketAddr,
+    said: &Mutex<Sparing<(PeerHost, String)>>,
+    from: &PeerAddr,
     port: Port,
     reason: &str,
 ) {
     let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
     let port = port.name();
-    match said.say(Instant::now(), (from.ip(), reason.to_owned())) {
+    match said.say(Instant::now(), (from.host(), reason.to_owned())) {
         Some(0) => tracing::warn!("connection from {from} to the {port} port closed: {reason}"),
         Some(more) => tracing::warn!(
             "connection from {from} to the {port} port closed: {reason}; {more} more like this"
@@ -198,7 +197,7 @@ mod tests {
     }
 
     fn hello<'a>(socket_type: &'a [u8], identity: &'a [u8]) -> Hello<'a> {
-        Hello { addr: ([127, 0, 0, 1], 1).into(), socket_type, identity }
+        Hello { addr: PeerAddr::Tcp(([127, 0, 0, 1], 1).into()), socket_type, identity }
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! The connections of a process that dispatches tasks: a ventilator, or a relay to its next stage.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tradewind_lanes::{Closer, Dialler, PullGate, PushGate, PushLane, Sparing};
+use tradewind_lanes::{Closer, Dialler, PeerAddr, PullGate, PushGate, PushLane, Sparing};
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherSnapshot, Notice, Transmit};
 use tradewind_proto::limits::{LINGER, MESSAGE_OVERHEAD_BYTES};
 use tradewind_proto::message::{Outcome, ToSink, ToVentilator};
@@ -33,7 +32,7 @@ pub struct Downstream {
     lanes: BTreeMap<LaneId, (PushLane, String)>,
     sink: Option<(Conn, PushLane)>,
     /// Address of the sink when it last answered.
-    sink_addr: Option<SocketAddr>,
+    sink_addr: Option<PeerAddr>,
     /// Bytes of the largest message that the sink takes.
     sink_bytes_max: u64,
     /// Connections at the port for receipts; one of them is the sink's.
@@ -139,7 +138,7 @@ impl Downstream {
                 dispatcher.handle_lane_gone(id);
             }
             DownstreamEvent::Sink(Outward::Up { conn, card, lane }) => {
-                self.sink_addr = Some(lane.peer_addr());
+                self.sink_addr = Some(lane.peer_addr().clone());
                 self.sink_bytes_max = card.message_bytes_max;
                 self.sink = Some((conn, lane));
                 dispatcher.handle_sink_connected();
@@ -213,9 +212,7 @@ impl Downstream {
     /// Closes the connection of a caller that is not this ventilator's sink.
     fn refuse(&mut self, now: Time, conn: Conn) {
         let Some(closer) = self.callers.remove(&conn) else { return };
-        let at = self
-            .sink_addr
-            .map_or_else(|| "elsewhere".to_owned(), |addr| format!("at tcp://{addr}"));
+        let at = self.sink_addr.as_ref().map_or_else(|| "elsewhere".to_owned(), PeerAddr::place);
         if let Some(more) = self.refused.say(self.clock.instant(now), ()) {
             let more = if more > 0 { format!("; {more} more like this") } else { String::new() };
             tracing::warn!(

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixDatagram;
 
-use tradewind_lanes::Endpoint;
+use tradewind_lanes::{Endpoint, Listener};
 
 use crate::Listen;
 
@@ -32,9 +32,12 @@ impl Inherited {
     /// Returns the socket at this place if one was inherited, else the endpoint.
     #[must_use]
     pub fn or_endpoint(&mut self, place: usize, endpoint: Endpoint) -> Listen {
-        match self.0.take_tcp_listener(place) {
-            Ok(Some(socket)) => Listen::Sockets(vec![socket]),
-            Ok(None) | Err(_) => Listen::Endpoint(endpoint),
+        // One that is of the other kind stays where it is.
+        let tcp = self.0.take_tcp_listener(place).ok().flatten().map(Listener::from);
+        let unix = || self.0.take_unix_listener(place).ok().flatten().map(Listener::from);
+        match tcp.or_else(unix) {
+            Some(socket) => Listen::Sockets(vec![socket]),
+            None => Listen::Endpoint(endpoint),
         }
     }
 }

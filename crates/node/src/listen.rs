@@ -1,13 +1,13 @@
 //! Listening on an endpoint, or on a socket that was inherited.
 
-use tradewind_lanes::{BindError, Door, Endpoint, Gate, Lane, LaneOptions};
+use tradewind_lanes::{BindError, Door, Endpoint, Gate, Lane, LaneOptions, Listener};
 
 /// Place at which a gate listens.
 pub enum Listen {
     /// An endpoint to open.
     Endpoint(Endpoint),
     /// Sockets that are open already, at one or more addresses.
-    Sockets(Vec<std::net::TcpListener>),
+    Sockets(Vec<Listener>),
 }
 
 impl Listen {

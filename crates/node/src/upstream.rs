@@ -1,12 +1,11 @@
 //! The connections of a process that collects results: a sink, or a relay from the earlier stage.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tradewind_lanes::{Closer, Dialler, PullGate, PushLane, Sparing, Traffic};
+use tradewind_lanes::{Closer, Dialler, PeerAddr, PullGate, PushLane, Sparing, Traffic};
 use tradewind_proto::collector::Collector;
 use tradewind_proto::limits::{HEARTBEAT_INTERVAL, LINGER};
 use tradewind_proto::message::{Role, ToSink};
@@ -34,7 +33,7 @@ pub struct Upstream {
     counterpart: Counterpart<ToSink>,
     receipts: Option<(Conn, PushLane)>,
     /// Address of the ventilator when it last answered.
-    ventilator_addr: Option<SocketAddr>,
+    ventilator_addr: Option<PeerAddr>,
     heard: VecDeque<Heard>,
     refused: Sparing<()>,
     foreign: Sparing<()>,
@@ -149,7 +148,7 @@ impl Upstream {
                 }
             }
             UpstreamEvent::Receipts(Outward::Up { conn, card, lane }) => {
-                self.ventilator_addr = Some(lane.peer_addr());
+                self.ventilator_addr = Some(lane.peer_addr().clone());
                 self.receipts = Some((conn, lane));
                 collector.handle_ventilator_connected();
                 let (said, others) = self.counterpart.handle_answer(now, card.session);
@@ -179,9 +178,8 @@ impl Upstream {
     /// Closes the connection of a caller that is not this sink's ventilator.
     fn refuse(&mut self, now: Time, conn: Conn) {
         let Some(caller) = self.callers.get(&conn) else { return };
-        let at = self
-            .ventilator_addr
-            .map_or_else(|| "elsewhere".to_owned(), |addr| format!("at tcp://{addr}"));
+        let at =
+            self.ventilator_addr.as_ref().map_or_else(|| "elsewhere".to_owned(), PeerAddr::place);
         if let Some(more) = self.refused.say(self.clock.instant(now), ()) {
             let more = if more > 0 { format!("; {more} more like this") } else { String::new() };
             tracing::warn!(

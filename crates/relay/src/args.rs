@@ -27,7 +27,8 @@ Examples, for a job of two stages:
 #[derive(Args, Clone, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{HELP}"))]
 pub struct RelayArgs {
-    /// Listen here for the workers of the previous stage, and for its ventilator or relay
+    /// Listen here for the workers of the previous stage, and for its ventilator or relay:
+    /// tcp://HOST:PORT, or ipc:///PATH for a Unix socket
     #[arg(long, env = "TRADEWIND_LISTEN", value_name = "ENDPOINT", default_value = "tcp://*:5558")]
     pub listen: Endpoint,
 
@@ -127,8 +128,15 @@ impl RelayArgs {
             ("--sink", &self.sink, "--listen", &self.listen, "next"),
         ];
         for (flag, dialled, own_flag, own, which) in pairs {
-            let is_here = own.is_loopback() || own.is_everywhere();
-            if dialled.port() == own.port() && own.port() != 0 && dialled.is_loopback() && is_here {
+            let is_same = match (dialled.tcp(), own.tcp()) {
+                (Some(dialled), Some(own)) => {
+                    let is_here = own.is_loopback() || own.is_everywhere();
+                    let is_same = dialled.port() == own.port() && own.port() != 0;
+                    is_same && is_here && dialled.is_loopback()
+                }
+                _ => dialled == own,
+            };
+            if is_same {
                 let text = format!(
                     "{flag} {dialled} is this relay's own {own_flag}: give the endpoint of the {which} stage"
                 );

@@ -25,7 +25,8 @@ Examples:
 #[derive(Args, Clone, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{HELP}"))]
 pub struct SinkArgs {
-    /// Listen for workers and for the ventilator here
+    /// Listen for workers and for the ventilator here: tcp://HOST:PORT, or ipc:///PATH for a Unix
+    /// socket
     #[arg(long, env = "TRADEWIND_LISTEN", value_name = "ENDPOINT", default_value = "tcp://*:5558")]
     pub listen: Endpoint,
 

@@ -1,9 +1,8 @@
 //! Ports that listen before anything else is known.
 
 use std::io;
-use std::net::TcpListener;
 
-use tradewind_lanes::{Endpoint, bind};
+use tradewind_lanes::{Endpoint, Listener, bind};
 use tradewind_node::Listen;
 
 use crate::Error;
@@ -12,7 +11,7 @@ use crate::Error;
 #[derive(Debug)]
 pub(crate) struct Listening {
     endpoint: Endpoint,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Listener>,
 }
 
 impl Listening {
@@ -20,10 +19,13 @@ impl Listening {
     pub(crate) fn on(endpoint: &str) -> Result<Self, Error> {
         let endpoint: Endpoint = endpoint.parse()?;
         let sockets = bind(&endpoint)?;
-        let address =
-            sockets.first().map_or(Err(io::ErrorKind::NotFound.into()), TcpListener::local_addr);
-        let port = address.map_err(Error::system)?.port();
-        Ok(Self { endpoint: endpoint.with_port(port), sockets })
+        let actual =
+            sockets.first().map_or(Err(io::ErrorKind::NotFound.into()), Listener::endpoint);
+        let endpoint = match actual.map_err(Error::system)?.tcp() {
+            Some(tcp) => endpoint.with_port(tcp.port()),
+            None => endpoint,
+        };
+        Ok(Self { endpoint, sockets })
     }
 
     /// The host as it was asked for, and the actual port.

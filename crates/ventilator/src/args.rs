@@ -41,11 +41,11 @@ pub struct VentilatorArgs {
     #[arg(long, short = '0', env = "TRADEWIND_NULL", value_parser = BoolishValueParser::new())]
     pub null: bool,
 
-    /// Listen for workers here
+    /// Listen for workers here: tcp://HOST:PORT, or ipc:///PATH for a Unix socket
     #[arg(long, env = "TRADEWIND_TASKS", value_name = "ENDPOINT", default_value = "tcp://*:5557")]
     pub tasks: Endpoint,
 
-    /// Listen for the sink's receipts here
+    /// Listen for the sink's receipts here, likewise
     #[arg(
         long,
         env = "TRADEWIND_RECEIPTS",

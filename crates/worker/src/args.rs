@@ -61,7 +61,7 @@ ${NAME} and { NAME }, with spaces, are left as they are; {{1}} stands for {1} it
 #[derive(Args, Clone, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{REPLACEMENTS}\n\n{PIPES}\n\n{HELP}"))]
 pub struct WorkerArgs {
-    /// Where the ventilator hands out tasks
+    /// Where the ventilator hands out tasks: tcp://HOST:PORT, or ipc:///PATH for a Unix socket
     #[arg(
         long,
         env = "TRADEWIND_VENTILATOR",

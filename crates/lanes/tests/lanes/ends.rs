@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tradewind_lanes::GoneReason;
 
-use crate::run;
 use crate::strangers::{Stranger, ready};
+use crate::{run, run_both};
 
 const LONG: Duration = Duration::from_secs(30);
 const FRAMES: u32 = 3_000;
@@ -22,7 +22,7 @@ fn frame(n: u32) -> Bytes {
 
 #[test]
 fn a_push_lane_hears_that_its_peer_was_dropped() {
-    run(async |world| {
+    run_both(async |world| {
         let (mut push, pull) = world.out().await;
         let watch = tokio::spawn(push.watch().gone());
         drop(pull);
@@ -47,7 +47,7 @@ fn a_push_lane_hears_that_its_peer_is_dead() {
 
 #[test]
 fn a_dropped_push_lane_ends_at_once_and_tells_its_watchers() {
-    run(async |world| {
+    run_both(async |world| {
         let (push, mut pull) = world.out().await;
         let watch = push.watch();
         drop(push);
@@ -58,7 +58,7 @@ fn a_dropped_push_lane_ends_at_once_and_tells_its_watchers() {
 
 #[test]
 fn a_pull_lane_gives_all_it_has_before_it_ends() {
-    run(async |world| {
+    run_both(async |world| {
         let (mut push, mut pull) = world.back().await;
         for n in 0..FRAMES {
             push.send(frame(n)).unwrap();
@@ -106,7 +106,7 @@ fn a_frame_cut_short_is_not_delivered() {
 
 #[test]
 fn receiving_may_be_cancelled() {
-    run(async |world| {
+    run_both(async |world| {
         let (mut push, mut pull) = world.back().await;
         for n in 0..FRAMES {
             push.send(frame(n)).unwrap();
@@ -127,7 +127,7 @@ fn receiving_may_be_cancelled() {
 
 #[test]
 fn closing_delivers_everything_first() {
-    run(async |world| {
+    run_both(async |world| {
         let (mut push, mut pull) = world.out().await;
         for n in 0..FRAMES {
             push.send(frame(n)).unwrap();
@@ -145,7 +145,7 @@ fn closing_delivers_everything_first() {
 
 #[test]
 fn closing_does_not_wait_for_ever() {
-    run(async |world| {
+    run_both(async |world| {
         let (mut push, _pull_that_never_reads) = world.out().await;
         for n in 0..FRAMES {
             push.send(frame(n)).unwrap();

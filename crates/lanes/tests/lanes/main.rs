@@ -6,8 +6,11 @@ mod frames;
 mod ports;
 mod redial;
 mod strangers;
+mod unix;
 
+use std::cell::Cell;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,15 +24,35 @@ const CARD: &[u8] = b"\x01card";
 /// What a test's lanes are made of.
 pub(crate) struct World {
     pub(crate) options: LaneOptions,
+    /// Directory for sockets, where the lanes are no TCP connections.
+    sockets: Option<PathBuf>,
+    gates: Cell<u32>,
 }
 
 impl World {
+    fn new(dir: &Path, is_tcp: bool) -> Self {
+        let options = LaneOptions {
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            socket_dir: Some(dir.to_owned()),
+            ..LaneOptions::default()
+        };
+        Self { options, sockets: (!is_tcp).then(|| dir.to_owned()), gates: Cell::new(0) }
+    }
+
+    /// An endpoint at which no gate listens yet.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        let Some(dir) = &self.sockets else { return any_port() };
+        let gate = self.gates.get();
+        self.gates.set(gate + 1);
+        format!("ipc://{}/gate-{gate}", dir.display()).parse().unwrap()
+    }
+
     pub(crate) async fn push_gate(&self) -> PushGate {
-        PushGate::bind(&any_port(), self.options.clone(), Door::default()).await.unwrap()
+        PushGate::bind(&self.endpoint(), self.options.clone(), Door::default()).await.unwrap()
     }
 
     pub(crate) async fn pull_gate(&self) -> PullGate {
-        PullGate::bind(&any_port(), self.options.clone(), Door::default()).await.unwrap()
+        PullGate::bind(&self.endpoint(), self.options.clone(), Door::default()).await.unwrap()
     }
 
     pub(crate) fn dialler(&self, endpoint: Endpoint) -> Dialler {
@@ -56,20 +79,32 @@ pub(crate) fn any_port() -> Endpoint {
     "tcp://127.0.0.1:0".parse().unwrap()
 }
 
-/// Runs a test on the runtime that production uses, not for ever, and checks that nothing is left on disk.
+/// Runs a test over TCP, on the runtime that production uses, not for ever, and checks that nothing is left on
+/// disk.
 pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
+    run_over(true, test);
+}
+
+/// Does the same over Unix sockets.
+pub(crate) fn run_unix<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
+    run_over(false, test);
+}
+
+/// Does both.
+pub(crate) fn run_both<F: Future<Output = ()>>(test: impl Fn(World) -> F) {
+    run(&test);
+    run_unix(&test);
+}
+
+fn run_over<F: Future<Output = ()>>(is_tcp: bool, test: impl FnOnce(World) -> F) {
     let dir = tempfile::tempdir().unwrap();
-    let options = LaneOptions {
-        message_bytes_max: MESSAGE_BYTES_MAX,
-        socket_dir: Some(dir.path().to_owned()),
-        ..LaneOptions::default()
-    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let test = test(World { options });
+        let test = test(World::new(dir.path(), is_tcp));
         tokio::time::timeout(Duration::from_secs(60), test)
             .await
             .expect("the test comes to its end");
     });
+    drop(runtime);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "something was left on disk");
 }

@@ -1,6 +1,6 @@
 //! Ports are had, or it is said why not.
 
-use tradewind_lanes::{BindError, Door, Endpoint, PullGate, PushGate};
+use tradewind_lanes::{BindError, Door, Endpoint, PeerAddr, PullGate, PushGate};
 
 use std::net::ToSocketAddrs;
 
@@ -11,8 +11,8 @@ fn a_gate_says_which_port_it_has() {
     run(async |world| {
         let endpoint: Endpoint = "tcp://localhost:0".parse().unwrap();
         let gate = PullGate::bind(&endpoint, world.options, Door::default()).await.unwrap();
-        assert_eq!(gate.endpoint().host(), "localhost");
-        assert_ne!(gate.endpoint().port(), 0);
+        assert_eq!(gate.endpoint().tcp().unwrap().host(), "localhost");
+        assert_ne!(gate.endpoint().tcp().unwrap().port(), 0);
     });
 }
 
@@ -38,12 +38,14 @@ fn somebody_elses_address_is_named() {
 }
 
 async fn is_reached(world: &World, gate: &mut PushGate, host: &str) {
-    let endpoint: Endpoint = format!("tcp://{host}:{}", gate.endpoint().port()).parse().unwrap();
+    let port = gate.endpoint().tcp().unwrap().port();
+    let endpoint: Endpoint = format!("tcp://{host}:{port}").parse().unwrap();
     let mut dialler = world.dialler(endpoint);
     let (mut push, mut pull) = tokio::join!(gate.accept(), dialler.dial_pull());
     push.send(b"x".to_vec().into()).unwrap();
     assert_eq!(pull.recv().await.unwrap(), "x", "by way of {host}");
-    let ip = push.peer_addr().ip();
+    let PeerAddr::Tcp(addr) = push.peer_addr() else { panic!("not over TCP") };
+    let ip = addr.ip();
     assert_eq!(ip.to_string(), host.trim_matches(['[', ']']), "not as a mapped one");
 }
 
@@ -87,7 +89,7 @@ fn an_inherited_listener_is_a_gate_too() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut gate =
-            PushGate::adopt(vec![listener], world.options.clone(), Door::default()).unwrap();
+            PushGate::adopt(vec![listener.into()], world.options.clone(), Door::default()).unwrap();
         assert_eq!(gate.endpoint(), any_port().with_port(port));
         let mut dialler = world.dialler(gate.endpoint());
         let (mut push, mut pull) = tokio::join!(gate.accept(), dialler.dial_pull());

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use socket2::{Domain, Socket, Type};
 use tradewind_lanes::{Dialler, Door, Endpoint, GoneReason, PullGate, PushGate};
 
-use crate::run;
+use crate::{run, run_both};
 
 #[test]
 fn a_dialler_may_start_before_its_gate() {
@@ -40,7 +40,7 @@ fn a_dialler_may_start_before_its_gate() {
 
 #[test]
 fn a_dialler_finds_a_gate_that_came_back() {
-    run(async |world| {
+    run_both(async |world| {
         let mut gate = world.push_gate().await;
         let endpoint = gate.endpoint();
         let mut dialler = world.dialler(endpoint.clone());
@@ -99,7 +99,7 @@ fn a_long_identity_is_refused() {
 
 #[test]
 fn an_identity_may_fill_all_255_bytes() {
-    run(async |world| {
+    run_both(async |world| {
         let mut gate = world.push_gate().await;
         let card = Bytes::from(vec![7; 255]);
         let door = Door::showing(card.clone()).unwrap();

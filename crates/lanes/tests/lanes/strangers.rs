@@ -19,7 +19,8 @@ pub(crate) struct Stranger {
 
 impl Stranger {
     pub(crate) async fn dial(endpoint: &Endpoint) -> Self {
-        let stream = TcpStream::connect((endpoint.host(), endpoint.port())).await.unwrap();
+        let tcp = endpoint.tcp().unwrap();
+        let stream = TcpStream::connect((tcp.host(), tcp.port())).await.unwrap();
         Self { stream }
     }
 

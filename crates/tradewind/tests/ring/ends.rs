@@ -290,7 +290,8 @@ fn what_cannot_be_is_said_before_anything_runs() {
         assert_eq!((error.to_string().as_str(), error.exit_code()), (wanted, code));
     };
     let connect = || Worker::connect("tcp://127.0.0.1:1", "tcp://127.0.0.1:1").unwrap();
-    let url = "`http://x` does not start with tcp:// (write it like tcp://127.0.0.1:5557)";
+    let url = "`http://x` does not start with tcp:// or ipc:// (write it like tcp://127.0.0.1:5557 or \
+               ipc:///run/jobs/tasks)";
     check(Worker::connect("http://x", "tcp://127.0.0.1:1").unwrap_err(), 2, url);
     check(Sink::listen("http://x").unwrap_err(), 2, url);
     let slots = "a worker has 1 to 4096 slots, not 0";

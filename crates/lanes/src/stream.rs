@@ -1,0 +1,168 @@
+//! The byte streams on which lanes run, and the names of the peers at their other ends.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Sleep, sleep};
+
+use crate::endpoint::IpcEndpoint;
+use crate::options::LaneOptions;
+use crate::tcp;
+
+/// A connection, ready for ZMTP. A stream that encrypts would be one more of these.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixSide),
+}
+
+impl Stream {
+    /// Takes a TCP connection, and sets its options.
+    pub(crate) fn tcp(stream: TcpStream, options: &LaneOptions) -> io::Result<Self> {
+        tcp::configure(&stream, options)?;
+        Ok(Self::Tcp(stream))
+    }
+
+    /// Takes a connection of a Unix socket. It needs no keepalive: the kernel knows when a peer has ended.
+    pub(crate) fn unix(stream: UnixStream, options: &LaneOptions) -> Self {
+        Self::Unix(UnixSide { stream, untaken_max: options.unacked_max, stall: None })
+    }
+}
+
+/// A Unix socket whose peer has to read. TCP ends a connection whose data nobody takes by itself
+/// (`TCP_USER_TIMEOUT`).
+#[derive(Debug)]
+pub(crate) struct UnixSide {
+    stream: UnixStream,
+    untaken_max: Duration,
+    /// Runs while there is no room for what is to be written.
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl UnixSide {
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(context, bytes) {
+            self.stall = None;
+            return Poll::Ready(written);
+        }
+        let untaken_max = self.untaken_max;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(untaken_max)));
+        ready!(stall.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Unix(side) => Pin::new(&mut side.stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(side) => side.poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Unix(side) => Pin::new(&mut side.stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Unix(side) => Pin::new(&mut side.stream).poll_shutdown(context),
+        }
+    }
+}
+
+/// Name of a peer, as logs show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerAddr {
+    /// Address and port.
+    Tcp(SocketAddr),
+    /// A process that dialled a Unix socket, which gives it no address.
+    Process {
+        /// User of the process.
+        user: u32,
+        /// Its id; `None` if it cannot be seen from here, or if the system does not tell.
+        process: Option<i32>,
+    },
+    /// The Unix socket that was dialled.
+    Socket(Arc<IpcEndpoint>),
+}
+
+/// Part of a peer's name that stays when the peer comes again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PeerHost {
+    /// Address.
+    Ip(IpAddr),
+    /// User on this machine.
+    User(u32),
+    /// Unix socket that was dialled.
+    Socket(Arc<IpcEndpoint>),
+}
+
+impl PeerAddr {
+    /// Returns the part of the name that stays when the peer comes again.
+    pub fn host(&self) -> PeerHost {
+        match self {
+            Self::Tcp(address) => PeerHost::Ip(address.ip()),
+            Self::Process { user, .. } => PeerHost::User(*user),
+            Self::Socket(endpoint) => PeerHost::Socket(endpoint.clone()),
+        }
+    }
+
+    /// Returns the place of the peer, as it reads after "the sink is": `at tcp://10.0.0.7:5558`.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Tcp(address) => format!("at tcp://{address}"),
+            Self::Process { .. } => format!("{self}"),
+            Self::Socket(endpoint) => format!("at {endpoint}"),
+        }
+    }
+}
+
+impl From<SocketAddr> for PeerAddr {
+    fn from(address: SocketAddr) -> Self {
+        // An IPv4 peer of a socket for both, as people write it.
+        Self::Tcp((address.ip().to_canonical(), address.port()).into())
+    }
+}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Process { user, process: Some(process) } => {
+                write!(f, "process {process} of user {user}")
+            }
+            Self::Process { user, process: None } => write!(f, "a process of user {user}"),
+            Self::Socket(endpoint) => endpoint.fmt(f),
+        }
+    }
+}
