@@ -389,15 +389,17 @@ pub(super) fn terminal_reason(signal: Signal) -> &'static str {
     }
 }
 
-/// What was set for the worker, be it by a user or by `tradewind run`: a command that is Tradewind
-/// itself must not take it for its own.
+/// What was set for the worker, be it by a user, by `tradewind run` or by systemd: a command that is Tradewind
+/// itself, or another service, must not take it for its own.
 pub(super) fn hidden_variables() -> Vec<OsString> {
     let names = env::vars_os().map(|(name, _)| name);
     names.filter(|name| is_ours(name.as_bytes())).collect()
 }
 
 fn is_ours(name: &[u8]) -> bool {
-    name.starts_with(b"TRADEWIND_") || name.starts_with(b"LISTEN_FD") || name == b"LISTEN_PID"
+    const PREFIXES: [&[u8]; 3] = [b"TRADEWIND_", b"LISTEN_FD", b"LISTEN_PID"];
+    const NAMES: [&[u8]; 3] = [b"NOTIFY_SOCKET", b"WATCHDOG_PID", b"WATCHDOG_USEC"];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
 }
 
 /// Why a command could not be started, and what may help.

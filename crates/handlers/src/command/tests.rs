@@ -278,11 +278,21 @@ fn file_that_is_being_written_is_waited_for() {
 
 #[test]
 fn variables_of_the_worker_stay_with_it() {
-    let ours =
-        ["TRADEWIND_PARENT", "TRADEWIND_OUTPUT", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+    let ours = [
+        "TRADEWIND_PARENT",
+        "TRADEWIND_KEYS",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_PIDFDID",
+        "LISTEN_FDNAMES",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+    ];
     assert!(ours.into_iter().all(|name| is_ours(name.as_bytes())));
     assert!(
-        !["PATH", "TRADE", "LISTEN", "MY_TRADEWIND_X"].iter().any(|name| is_ours(name.as_bytes()))
+        !["PATH", "TRADE", "LISTEN", "LISTEN_PORT", "MY_TRADEWIND_X"]
+            .iter()
+            .any(|name| is_ours(name.as_bytes()))
     );
 }
 
