@@ -10,7 +10,7 @@ use crate::parent;
 
 /// Number of threads for blocking calls in a program that `tradewind run` has started: name lookups
 /// and the removal of socket files run there. Its limits of processes are shared by its workers, so
-/// each thread counts. On loopback addresses no call blocks for long.
+/// each thread counts. With Unix sockets no call blocks for long.
 pub const BLOCKING_THREADS_MAX: usize = 2;
 
 /// Time for which such a thread waits for more work: connections are made when a program starts.
@@ -46,7 +46,9 @@ where
     if parent::speaks_for_us() {
         builder.max_blocking_threads(BLOCKING_THREADS_MAX);
     }
-    builder.build().or_exit(SYSTEM)?.block_on(async { program(shutdown()?).await })
+    let ended = builder.build().or_exit(SYSTEM)?.block_on(async { program(shutdown()?).await });
+    parent::tidy_up();
+    ended
 }
 
 /// Number of open files that even a job with one worker needs.

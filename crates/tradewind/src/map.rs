@@ -8,10 +8,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Handle, Json, Records, Sink, Ventilator, Worker};
+use tradewind_lanes::PrivateDir;
 
-/// Where each of the three listens.
-const ANY_PORT: &str = "tcp://127.0.0.1:0";
+use crate::{Error, Handle, Json, Records, Sink, Ventilator, Worker};
 
 /// The results of [`map`], in the order of the tasks.
 ///
@@ -22,11 +21,14 @@ pub struct Mapped<O> {
     /// Handle that stops the others.
     handles: [Handle; 3],
     roles: Vec<JoinHandle<Result<(), Error>>>,
+    /// Where the three find one another.
+    _sockets: PrivateDir,
     output: PhantomData<fn() -> O>,
 }
 
 /// Runs a closure for each task, several at once, each on a thread: a ventilator, a worker and a
-/// sink in this process, over loopback.
+/// sink in this process, over Unix sockets that only this user can reach. They are in a directory that is
+/// removed when what is returned is dropped.
 ///
 /// Tasks are taken from the iterator as there is room, and results come in its order. Tasks and
 /// outputs travel as JSON. A task that failed or panicked is an [`Error::Task`] in its place; any
@@ -49,7 +51,7 @@ pub struct Mapped<O> {
 /// ```
 ///
 /// # Errors
-/// When there is no port or thread to be had, or the slots are none or too many.
+/// When there is no socket or thread to be had, or the slots are none or too many.
 pub fn map<I, T, O, E, F>(tasks: I, slots: u32, handler: F) -> Result<Mapped<O>, Error>
 where
     I: IntoIterator<Item = T>,
@@ -59,8 +61,11 @@ where
     E: Display,
     F: Fn(T) -> Result<O, E> + Send + Sync + 'static,
 {
-    let sink = Sink::listen(ANY_PORT)?;
-    let ventilator = Ventilator::listen(ANY_PORT, ANY_PORT)?.sink(&sink.results_endpoint())?;
+    let sockets = PrivateDir::new().map_err(Error::system)?;
+    let at = |name: &str| sockets.endpoint(name).to_string();
+    let sink = Sink::listen(&at("results"))?;
+    let ventilator =
+        Ventilator::listen(&at("tasks"), &at("receipts"))?.sink(&sink.results_endpoint())?;
     let worker = Worker::connect(&ventilator.tasks_endpoint(), &sink.results_endpoint())?
         .slots(slots)
         .exit_when_done(true)
@@ -70,7 +75,8 @@ where
     let sink = sink.ventilator(&ventilator.receipts_endpoint())?;
     let handles = [ventilator.handle(), worker.handle(), sink.handle()];
     let records = sink.records()?;
-    let mut mapped = Mapped { records, handles, roles: Vec::new(), output: PhantomData };
+    let mut mapped =
+        Mapped { records, handles, roles: Vec::new(), _sockets: sockets, output: PhantomData };
     let tasks = tasks.into_iter();
     mapped.start("ventilator", move || ventilator.run_json(tasks).map(drop))?;
     mapped.start("worker", move || {

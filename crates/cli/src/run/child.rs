@@ -2,9 +2,8 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
-use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Resource, Signal as Signo, getrlimit, kill_process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tradewind_lanes::PrivateDir;
 use tradewind_node::args::LogArgs;
 use tradewind_node::exit::{
     BAR_ENV, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say, share_with_bar,
@@ -44,7 +44,7 @@ pub(super) struct Part {
     /// What it finds in its environment besides.
     pub(super) env: Vec<(String, String)>,
     /// Those that it gets. One that is started again gets them again.
-    pub(super) listeners: Vec<TcpListener>,
+    pub(super) listeners: Vec<UnixListener>,
     /// What it reads, when it is started for the first time, if that is not as usual.
     pub(super) stdin: Option<Stdio>,
 }
@@ -63,6 +63,8 @@ pub(super) enum End {
 /// The children that run.
 pub(super) struct Children {
     logs: LogArgs,
+    /// Where they find one another. Goes when they have.
+    sockets: PrivateDir,
     /// The largest message of all of them.
     message_bytes_max: u64,
     /// The ventilator draws a progress bar on a terminal.
@@ -128,7 +130,11 @@ const FIRST_FD: i32 = 100;
 
 impl Children {
     /// No child yet.
-    pub(super) fn new(logs: LogArgs, message_bytes_max: u64) -> std::io::Result<Self> {
+    pub(super) fn new(
+        logs: LogArgs,
+        message_bytes_max: u64,
+        sockets: PrivateDir,
+    ) -> std::io::Result<Self> {
         let has_bar = stderr().is_terminal() && !logs.quiet && !logs.no_progress;
         if has_bar {
             share_with_bar();
@@ -137,6 +143,7 @@ impl Children {
             has_bar,
             message_bytes_max,
             logs,
+            sockets,
             ends: signal(SignalKind::child())?,
             processes: Vec::new(),
             is_quitting: false,
@@ -144,6 +151,11 @@ impl Children {
             is_dismissed: false,
             relays_until: None,
         })
+    }
+
+    /// The place for their sockets.
+    pub(super) fn sockets(&self) -> &PrivateDir {
+        &self.sockets
     }
 
     /// Commands may take so long to end once they are told to.
@@ -156,7 +168,7 @@ impl Children {
         &mut self,
         role: Role,
         args: Vec<OsString>,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<UnixListener>,
     ) -> Result<(), Fatal> {
         self.start_part(Part::new(role, args, listeners))
     }
@@ -199,6 +211,7 @@ impl Children {
         command
             .envs(part.env.iter().map(|(name, value)| (name, value)))
             .env(parent::ENV, std::process::id().to_string())
+            .envs(self.sockets.path().map(|dir| (parent::DIR_ENV, dir)))
             .arg(role.name())
             .args(arg("--log", self.logs.log.as_deref().unwrap_or("warn")))
             .args(flag("--quiet", self.logs.quiet))
@@ -442,7 +455,7 @@ impl Started {
 
 impl Part {
     /// A child that needs no more than this.
-    pub(super) fn new(role: Role, args: Vec<OsString>, listeners: Vec<TcpListener>) -> Self {
+    pub(super) fn new(role: Role, args: Vec<OsString>, listeners: Vec<UnixListener>) -> Self {
         let (first_args, later_args) = (Vec::new(), Vec::new());
         let env = Vec::new();
         let (stage, keeps_terminal) = (None, false);

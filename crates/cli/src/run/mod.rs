@@ -10,7 +10,7 @@ mod values;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{IsTerminal, stdout};
-use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -18,6 +18,7 @@ use clap::builder::BoolishValueParser;
 use rustix::process::{Resource, getrlimit};
 use tradewind_handlers::Live;
 use tradewind_input::InputPath;
+use tradewind_lanes::PrivateDir;
 use tradewind_node::args::{AttemptArgs, LogArgs, message_size};
 use tradewind_node::exit::{
     Fatal, HELP, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM, USAGE,
@@ -283,12 +284,13 @@ impl RunArgs {
         self.input.clone().unwrap_or_default()
     }
 
-    /// Starts all three, with listeners that are open already: no port is guessed, and nobody has
-    /// to wait for anybody.
+    /// Starts all three, with sockets that listen already: none has to wait for another.
     fn start(&self, slots: u32, input: Tasks) -> Result<Children, Fatal> {
-        let ((tasks, tasks_at), (receipts, receipts_at), (results, results_at)) =
-            (listen()?, listen()?, listen()?);
         let mut children = self.children()?;
+        let sockets = children.sockets();
+        let (tasks, tasks_at) = listen(sockets, "tasks")?;
+        let (receipts, receipts_at) = listen(sockets, "receipts")?;
+        let (results, results_at) = listen(sockets, "results")?;
         children.allow_for(self.handler.termseq.total());
         let sink = [arg("--ventilator", &receipts_at), arg("--listen", &results_at)].concat();
         children.start(Role::Sink, [sink, self.sink_args()].concat(), vec![results])?;
@@ -332,7 +334,8 @@ impl RunArgs {
         // A bar between the lines of the output would be in the way of both.
         logs.no_progress |= self.output.target() == OutputTarget::Stdout && stdout().is_terminal();
         logs.no_progress |= self.is_live();
-        Children::new(logs, self.message_max).or_exit(SYSTEM)
+        let sockets = PrivateDir::new().or_exit(LISTEN)?;
+        Children::new(logs, self.message_max, sockets).or_exit(SYSTEM)
     }
 
     /// Do commands write to our standard output while they run?
@@ -532,11 +535,10 @@ async fn drive(mut children: Children, mut shutdown: Shutdown) -> exit::Outcome 
     }
 }
 
-/// Listens where nobody else does.
-fn listen() -> Result<(TcpListener, String), Fatal> {
-    let listener = TcpListener::bind("127.0.0.1:0").or_exit(LISTEN)?;
-    let address = listener.local_addr().or_exit(LISTEN)?;
-    Ok((listener, format!("tcp://{address}")))
+/// Listens in a place that only this user can reach.
+fn listen(sockets: &PrivateDir, name: &str) -> Result<(UnixListener, String), Fatal> {
+    let (listener, endpoint) = sockets.listen(name).or_exit(LISTEN)?;
+    Ok((listener, endpoint.to_string()))
 }
 
 /// Limits of a task, as flags.

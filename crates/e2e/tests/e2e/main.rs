@@ -30,4 +30,5 @@ mod stopping;
 mod strangers;
 mod structured;
 mod supervised;
+mod unix_sockets;
 mod values;

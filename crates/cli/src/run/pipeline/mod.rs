@@ -98,14 +98,16 @@ fn start(args: &RunArgs, pipeline: &Pipeline, input: Tasks) -> Result<Children, 
     // where their results go.
     let mut at = Vec::with_capacity(stages.len());
     let mut listeners = Vec::with_capacity(stages.len());
-    for _ in stages {
-        let ((tasks, tasks_at), (receipts, receipts_at), (results, results_at)) =
-            (listen()?, listen()?, listen()?);
+    let mut children = args.children()?;
+    for stage in 1..=stages.len() {
+        let at_stage = |name| listen(children.sockets(), &format!("{name}.{stage}"));
+        let (tasks, tasks_at) = at_stage("tasks")?;
+        let (receipts, receipts_at) = at_stage("receipts")?;
+        let (results, results_at) = at_stage("results")?;
         at.push(Stations { tasks: tasks_at, receipts: receipts_at, results: results_at });
         listeners.push((tasks, receipts, results));
     }
 
-    let mut children = args.children()?;
     children.allow_for(stages.iter().map(|stage| stage.termseq.total()).max().unwrap_or_default());
     let input_args = input.args();
     let mut input = Some(input);
