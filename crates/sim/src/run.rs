@@ -52,7 +52,7 @@ const PATIENCE_US: u64 = 120_000_000;
 const LEAVING_US: u64 = FORGOTTEN_MAX.as_micros() as u64;
 
 /// Worlds that go on for longer than this never end.
-const EVENTS_MAX: u64 = 20_000_000;
+const EVENTS_MAX: u64 = 2_000_000;
 
 /// Runs the world of a seed to its end.
 #[must_use]

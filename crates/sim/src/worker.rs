@@ -80,6 +80,10 @@ impl World {
         if self.seated(seat).is_some() {
             return;
         }
+        // One that is started again and again is no progress.
+        if self.workers.iter().all(|other| other.seat != seat) {
+            self.check.progressed(self.now);
+        }
         let worker = self.workers.len();
         let session = SessionId(0x1000 + worker as u64);
         let slots = self.plan.seats[seat].slots;
@@ -110,7 +114,6 @@ impl World {
             count: 0,
             repeated: None,
         });
-        self.check.progressed(self.now);
         let later = self.rng.u64(0..2_000);
         self.queue.push(self.now, Event::Dial(Route::Tasks(worker, stage)));
         self.queue.push(self.now + later, Event::Dial(Route::Results(worker, stage)));
@@ -395,7 +398,9 @@ impl World {
             return;
         }
         self.trace.say(self.now, || format!("worker {worker} leaves: {exit:?}"));
-        self.check.progressed(self.now);
+        if !matches!(exit, WorkerExit::Late(_) | WorkerExit::Forgotten(_)) {
+            self.check.progressed(self.now);
+        }
         let me = &mut self.workers[worker];
         me.is_alive = false;
         let seat = me.seat;

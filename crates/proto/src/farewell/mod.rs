@@ -70,16 +70,17 @@ impl LastWord {
 #[derive(Debug, Default)]
 struct Ventilator {
     has_opened: bool,
-    /// Number of heartbeats without a job.
+    /// Number of heartbeats without a job since the last that was opened.
     strange_beats: u32,
     /// The peer will not be dialled any more.
     is_given_up: bool,
 }
 
 impl Ventilator {
-    /// Notes a connection from a ventilator, for the first time or again.
+    /// Notes a connection from a ventilator, for the first time or again. A relay that is started again and
+    /// again, because it reaches no ventilator, knows the job no better for that: its heartbeats add up.
     fn handle_connected(&mut self) {
-        (self.has_opened, self.strange_beats) = (false, 0);
+        self.has_opened = false;
     }
 
     fn handle_message(&mut self, message: &ToSink) {
