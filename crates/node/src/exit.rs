@@ -157,7 +157,7 @@ Exit codes:
   2    the command line is wrong
   3    the input cannot be read
   4    the output cannot be written
-  5    a port cannot be listened on
+  5    a port or Unix socket cannot be listened on
   6    no peer answered within --connect-timeout (0 with --late-ok, if the ventilator never did)
   7    the sink refused the job
   8    something else went wrong on this machine
