@@ -45,6 +45,10 @@ pub struct Ring {
     pub sink_is_mute: bool,
     /// Whether records stay in the sink because its disk is slow.
     pub disk_is_stuck: bool,
+    /// Whether messages to the sink are lost on the way to it.
+    pub sink_is_deaf: bool,
+    /// Lanes that the ventilator has closed.
+    pub closed: Vec<LaneId>,
     /// Worker whose messages are lost on the way to it.
     pub swallows: Option<u64>,
     /// Steps until the machines are checked again.
@@ -103,6 +107,8 @@ impl Ring {
             ventilators: 1,
             sink_is_mute: false,
             disk_is_stuck: false,
+            sink_is_deaf: false,
+            closed: Vec::new(),
             swallows: None,
             unchecked: 0,
         };
@@ -219,6 +225,22 @@ impl Ring {
         self.settle();
     }
 
+    /// Ends the connections between the ventilator and the sink. Messages on their way are lost.
+    pub fn cut_sink_off(&mut self) {
+        self.dispatcher.handle_sink_disconnected();
+        self.dispatcher.handle_receipts_disconnected(self.now);
+        self.collector.handle_ventilator_disconnected();
+        self.settle();
+    }
+
+    /// Connects the ventilator and the sink again.
+    pub fn connect_sink(&mut self) {
+        self.dispatcher.handle_receipts_connected(self.now);
+        self.collector.handle_ventilator_connected();
+        self.dispatcher.handle_sink_connected();
+        self.settle();
+    }
+
     /// Kills the ventilator, and starts another one that has read no input. Workers connect to it when
     /// they [rejoin](Self::rejoin).
     pub fn restart_ventilator(&mut self, start: message::Start) {
@@ -299,7 +321,10 @@ impl Ring {
                 }
                 DispatcherAction::Transmit(Transmit::Sink(message)) => self.tell_sink(message),
                 DispatcherAction::Notice(notice) => self.notices.push_back(notice),
-                DispatcherAction::Close(lane) => self.dispatcher.handle_lane_gone(lane),
+                DispatcherAction::Close(lane) => {
+                    self.closed.push(lane);
+                    self.dispatcher.handle_lane_gone(lane);
+                }
             }
             moved = true;
         }
@@ -325,6 +350,9 @@ impl Ring {
     }
 
     fn tell_sink(&mut self, message: ToSink) {
+        if self.sink_is_deaf {
+            return;
+        }
         self.collector.handle_message(message);
         // The next message belongs to the job already.
         self.drive_sink(Accepts::NEITHER);

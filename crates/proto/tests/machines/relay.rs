@@ -41,6 +41,9 @@ struct Stages {
     written: Vec<(u64, Status, String, Vec<u8>)>,
     relays: u64,
     is_flushed: bool,
+    /// Nothing gets through from the relay to the sink, or from the sink to the relay.
+    is_sink_deaf: bool,
+    is_sink_mute: bool,
     /// Steps until the machines are checked again.
     unchecked: u64,
 }
@@ -74,6 +77,8 @@ impl Stages {
             written: Vec::new(),
             relays: 1,
             is_flushed: false,
+            is_sink_deaf: false,
+            is_sink_mute: false,
             unchecked: 0,
         };
         stages.ventilator.handle_sink_connected();
@@ -88,6 +93,18 @@ impl Stages {
         self.relay.upstream_mut().handle_ventilator_connected();
         self.relay.downstream_mut().handle_sink_connected();
         self.relay.downstream_mut().handle_receipts_connected(self.now);
+    }
+
+    /// The connections between the relay and the sink end, with what is under way, and stand again.
+    fn reconnect_sink(&mut self) {
+        self.relay.downstream_mut().handle_sink_disconnected();
+        self.relay.downstream_mut().handle_receipts_disconnected(self.now);
+        self.sink.handle_ventilator_disconnected();
+        (self.is_sink_deaf, self.is_sink_mute) = (false, false);
+        self.relay.downstream_mut().handle_sink_connected();
+        self.relay.downstream_mut().handle_receipts_connected(self.now);
+        self.sink.handle_ventilator_connected();
+        self.settle();
     }
 
     /// The relay dies, and another one takes its place.
@@ -186,6 +203,7 @@ impl Stages {
             moved = true;
             match transmit {
                 Transmit::Worker(_, message) => self.tell_worker(SECOND, message),
+                Transmit::Sink(_) if self.is_sink_deaf => {}
                 Transmit::Sink(message) => self.tell_sink(message),
             }
         }
@@ -205,7 +223,9 @@ impl Stages {
             self.is_flushed = true;
             self.sink.handle_flushed();
         }
-        while let Some(message) = self.sink.poll_transmit() {
+        while !self.is_sink_mute
+            && let Some(message) = self.sink.poll_transmit()
+        {
             moved = true;
             self.relay.handle_from_downstream(self.now, message);
         }
@@ -333,6 +353,19 @@ fn a_relay_that_has_everything_leaves_one_that_knows_no_job_or_was_given_up() {
 // Fails if `JobClose` or `JobDone` of a job that is not open yet is dropped: the relay waits for ever.
 #[test]
 fn an_end_that_is_heard_before_the_sink_is_there_is_known_once_it_is() {
+    let mut stages = with_an_end_heard_before(true);
+    assert_eq!(stages.relay.downstream().ended(), Some(&Ended::Complete));
+    assert!(stages.sink.is_done());
+    let exit = RelayFarewell::default().exit(stages.now, &stages.relay);
+    assert_eq!(exit, Some(RelayExit::Ended));
+    // Without the last word the relay knows that everything is stored, and can tell the ventilator.
+    stages = with_an_end_heard_before(false);
+    assert!(stages.relay.is_flushed());
+    assert_eq!(stages.relay.downstream().ended(), None);
+}
+
+/// Another relay, which has heard how the job ends before the sink was there, and perhaps that it is done.
+fn with_an_end_heard_before(is_done: bool) -> Stages {
     let mut stages = everything_stored_without_a_ventilator();
     let mut relay = relay(3000);
     relay.upstream_mut().handle_ventilator_connected();
@@ -346,7 +379,9 @@ fn an_end_that_is_heard_before_the_sink_is_there_is_known_once_it_is() {
     };
     relay.handle_from_upstream(opening.clone());
     relay.handle_from_upstream(ToSink::JobClose { job: JOB, total: 1, end: InputEnd::Whole });
-    relay.handle_from_upstream(ToSink::JobDone { job: JOB });
+    if is_done {
+        relay.handle_from_upstream(ToSink::JobDone { job: JOB });
+    }
     relay.handle_from_upstream(opening);
     relay.upstream_mut().handle_ventilator_disconnected();
 
@@ -355,10 +390,7 @@ fn an_end_that_is_heard_before_the_sink_is_there_is_known_once_it_is() {
     stages.relay.downstream_mut().handle_receipts_connected(stages.now);
     stages.sink.handle_ventilator_connected();
     stages.settle();
-    assert_eq!(stages.relay.downstream().ended(), Some(&Ended::Complete));
-    assert!(stages.sink.is_done());
-    let exit = RelayFarewell::default().exit(stages.now, &stages.relay);
-    assert_eq!(exit, Some(RelayExit::Ended));
+    stages
 }
 
 #[test]
@@ -543,4 +575,34 @@ fn what_a_stopped_job_leaves_out_takes_up_no_credit() {
     let close = ToSink::JobClose { job: JOB, total: 1, end: InputEnd::CutShort };
     stages.relay.handle_from_upstream(close);
     assert_eq!(held(&stages), (4, 1));
+}
+
+// Fails if records of an earlier stage are sent to the sink once.
+#[test]
+fn a_record_of_an_earlier_stage_is_sent_again_to_a_sink_that_missed_it() {
+    let mut stages = Stages::new(Order::Seq);
+    stages.ends[FIRST] = Some(|_| Outcome::error(Status::Failed, "no"));
+    stages.join(FIRST, 1);
+    stages.is_sink_deaf = true;
+    stages.read(&Payload::from(b"task"), 1);
+    assert_eq!((stages.begun, stages.written.len()), ([1, 0], 0));
+    stages.reconnect_sink();
+    assert_eq!(stages.written, [(0, Status::Failed, "first".to_owned(), Vec::new())]);
+    stages.end_input();
+    stages.assert_over();
+}
+
+// Fails if a relay does not tell the earlier stage what is stored when it hears of that in a second hello.
+#[test]
+fn a_receipt_that_a_relay_missed_is_made_up_for_by_the_hello() {
+    let mut stages = Stages::new(Order::Seq);
+    stages.join(FIRST, 1);
+    stages.join(SECOND, 1);
+    stages.is_sink_mute = true;
+    stages.read(&Payload::from(b"task"), 1);
+    assert_eq!((stages.written.len(), stages.ventilator.snapshot().settled), (1, 0));
+    stages.reconnect_sink();
+    assert_eq!(stages.ventilator.snapshot().settled, 1);
+    stages.end_input();
+    stages.assert_over();
 }
