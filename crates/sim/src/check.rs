@@ -1,5 +1,7 @@
 //! The promise, checked at every step by an account of its own.
 
+use std::collections::BTreeMap;
+
 use tradewind_proto::Payload;
 use tradewind_proto::collector::{CollectorSnapshot, Order, Record};
 use tradewind_proto::dispatcher::DispatcherSnapshot;
@@ -7,8 +9,8 @@ use tradewind_proto::limits::{
     BATCH_BYTES_MAX, BATCH_TASKS_MAX, CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, HELD_BYTES_MAX,
     RETAINED_BYTES_MAX, UNSETTLED_TASKS_MAX,
 };
-use tradewind_proto::message::{Status, Task};
-use tradewind_proto::{Attempt, Seq};
+use tradewind_proto::message::{News, Status, Task, ToSink, ToVentilator};
+use tradewind_proto::{Attempt, Seq, SeqRanges, SessionId};
 
 use crate::event::Instant;
 use crate::plan::{Fate, Plan, TaskPlan};
@@ -30,6 +32,9 @@ pub(crate) struct Check {
     /// Bytes of results that workers may have under way, whatever the ventilator does now.
     under_way_bytes: u64,
     tasks: Vec<History>,
+    /// By task, the status of the result that the sink heard of first: that is the record. `None` if an
+    /// earlier sink may have heard of another one.
+    claims: BTreeMap<Seq, Option<Status>>,
     violation: Option<String>,
     /// Records so far.
     records: u64,
@@ -65,7 +70,7 @@ struct StageHistory {
     payload: Payload,
     dispatches: Vec<Dispatch>,
     runs: Vec<Run>,
-    /// How often a worker that it was dispatched to was declared lost.
+    /// How often a worker that had it, as far as its dispatcher could know, was declared lost.
     losses: u32,
 }
 
@@ -74,6 +79,8 @@ struct Dispatch {
     start: u64,
     attempt: Attempt,
     at: u64,
+    /// The worker has said that it does not have the task any more.
+    is_over: bool,
 }
 
 struct Run {
@@ -127,6 +134,7 @@ impl Check {
             is_sparing: plan.is_sparing,
             has_timeout: plan.timeout_us.is_some(),
             tasks: plan.tasks.iter().enumerate().map(history).collect(),
+            claims: BTreeMap::new(),
             violation: None,
             records: 0,
             first_missing: 0,
@@ -195,6 +203,10 @@ impl Check {
         self.is_cancelled = true;
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is_cancelled
+    }
+
     /// What is kept by who hands out tasks is within its bounds.
     pub(crate) fn dispatcher(&mut self, snapshot: &DispatcherSnapshot, is_relay: bool) {
         // The tasks of a relay come as long as the sinks that it stands for hold little.
@@ -243,6 +255,7 @@ impl Check {
                 start: self.starts[stage],
                 attempt: task.attempt,
                 at: self.clock,
+                is_over: false,
             });
         }
         let unsettled = self.unsettled;
@@ -281,13 +294,72 @@ impl Check {
             self.fail(|| format!("worker {worker} was declared lost for no reason"));
         }
         for history in &mut self.tasks {
-            let was_there = |dispatch: &Dispatch| dispatch.worker == worker;
+            let was_there = |dispatch: &Dispatch| dispatch.worker == worker && !dispatch.is_over;
             for stage in &mut history.stages {
                 if history.record.is_none() && stage.dispatches.iter().any(was_there) {
                     stage.losses += 1;
                 }
             }
         }
+    }
+
+    /// Whoever hands out the tasks of a stage hears this of a worker: what that had, and does not have any
+    /// more, or has after all.
+    pub(crate) fn heard(
+        &mut self,
+        worker: usize,
+        session: SessionId,
+        stage: usize,
+        message: &ToVentilator,
+    ) {
+        match message {
+            ToVentilator::Receipt { retry, .. } => {
+                let its = retry.0.iter().filter(|failure| failure.session == session);
+                let failed: SeqRanges = its.map(|failure| failure.seq).collect();
+                self.note_over(worker, stage, &failed, true);
+            }
+            ToVentilator::Relay { news: News::Returned { ranges, .. }, .. }
+            | ToVentilator::Relay { news: News::Recalled { ranges, .. }, .. } => {
+                self.note_over(worker, stage, ranges, true);
+            }
+            ToVentilator::Relay { news: News::Holding { unfinished, finished, .. }, .. } => {
+                self.note_over(worker, stage, unfinished, false);
+                self.note_over(worker, stage, finished, false);
+            }
+            _ => {}
+        }
+    }
+
+    fn note_over(&mut self, worker: usize, stage: usize, ranges: &SeqRanges, is_over: bool) {
+        let count = self.tasks.len() as u64;
+        let ranges = ranges.as_slice().iter().map(|range| range.clamped(Seq(0), Seq(count)));
+        for seq in ranges.flat_map(|range| range.seqs()) {
+            let dispatches = &mut self.tasks[seq.0 as usize].stages[stage].dispatches;
+            let its = dispatches.iter_mut().filter(|dispatch| dispatch.worker == worker);
+            its.for_each(|dispatch| dispatch.is_over = is_over);
+        }
+    }
+
+    /// The sink, which has the job open, hears of these results: the first of each task is its record.
+    pub(crate) fn claimed(&mut self, message: &ToSink) {
+        let mut claim = |seq: Seq, status| {
+            self.claims.entry(seq).or_insert(Some(status));
+        };
+        match message {
+            ToSink::Results { results, .. } | ToSink::Forwarded { results, .. } => {
+                let results = results.0.iter();
+                let of_stage = matches!(message, ToSink::Forwarded { .. });
+                let results = results.filter(|result| of_stage || result.is_final());
+                results.for_each(|result| claim(result.seq, result.outcome.status));
+            }
+            ToSink::GiveUp { seq, status, .. } => claim(*seq, *status),
+            _ => {}
+        }
+    }
+
+    /// A sink that starts again has forgotten what is not on its disk.
+    pub(crate) fn forgot_claims(&mut self) {
+        self.claims.values_mut().for_each(|claim| *claim = None);
     }
 
     pub(crate) fn started(
@@ -382,6 +454,14 @@ impl Check {
         let is_poison = history.plan.fate == Fate::Poison;
         let status = record.result.outcome.status;
         let problem = history.judge(record, self.retries, self.losses_max, self.is_cancelled);
+        match self.claims.get(&seq) {
+            None => self.fail(|| format!("{seq} has a record, and no result was heard of")),
+            Some(Some(claim)) if *claim != status => {
+                let claim = *claim;
+                self.fail(|| format!("{seq} is {status:?}, and {claim:?} was heard of first"));
+            }
+            Some(_) => {}
+        }
         if is_second {
             self.fail(|| format!("{seq} has two records"));
         }
@@ -468,5 +548,138 @@ impl History {
                 retries + 1
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tradewind_proto::batch::{Batch, Bounded};
+    use tradewind_proto::message::{Failure, Outcome, TaskResult};
+    use tradewind_proto::{CallId, JobId, TaskHash};
+
+    use super::*;
+
+    const LOSSES_MAX: usize = 3;
+    const JOB: JobId = JobId(1);
+
+    fn check() -> Check {
+        let mut plan = Plan::without_troubles(1);
+        let task = TaskPlan {
+            payload_bytes: 0,
+            output_bytes: 0,
+            run_us: 1,
+            fate: Fate::FailsUpTo(0),
+            fate_stage: 0,
+        };
+        (plan.tasks, plan.stages, plan.losses_max) = (vec![task; 2], 1, LOSSES_MAX as u32);
+        (plan.is_bloodless, plan.is_sparing, plan.order) = (false, false, Order::Completion);
+        Check::new(&plan)
+    }
+
+    fn result(seq: u64, status: Status) -> TaskResult {
+        TaskResult {
+            seq: Seq(seq),
+            attempt: Attempt(1),
+            last: true,
+            started_us: 0,
+            ran_us: 0,
+            task_bytes: 0,
+            task_hash: TaskHash(0),
+            outcome: Outcome::error(status, "so it is"),
+            reported: None,
+        }
+    }
+
+    fn give_up(seq: u64, status: Status) -> ToSink {
+        let (attempt, task_hash, error) = (Attempt(1), TaskHash(0), String::new());
+        ToSink::GiveUp { job: JOB, seq: Seq(seq), attempt, task_hash, status, error }
+    }
+
+    fn record(check: &mut Check, seq: u64, status: Status) {
+        let (result, stage) = (result(seq, status), stage_name(0));
+        check.recorded(Record { worker: "", stage: &stage, result: &result }, 0);
+    }
+
+    fn news(news: News) -> ToVentilator {
+        ToVentilator::Relay { session: SessionId(0), news }
+    }
+
+    fn seqs(seqs: &[u64]) -> SeqRanges {
+        seqs.iter().copied().map(Seq).collect()
+    }
+
+    /// What is wrong with a `lost` record of task 0, if each worker that is lost was sent tasks 0 and 1 and
+    /// said this before.
+    fn after_losses(said: &[ToVentilator]) -> Option<String> {
+        let mut check = check();
+        for worker in 0..LOSSES_MAX {
+            let task = |seq| Task {
+                seq: Seq(seq),
+                attempt: Attempt(1 + worker as u32),
+                last: true,
+                payload: Payload::new(),
+                origin: None,
+            };
+            check.dispatched(worker, 0, &[task(0), task(1)]);
+            said.iter().for_each(|message| check.heard(worker, SessionId(0), 0, message));
+            check.lost(worker, false);
+        }
+        check.claimed(&give_up(0, Status::Lost));
+        record(&mut check, 0, Status::Lost);
+        check.violation().map(str::to_owned)
+    }
+
+    #[test]
+    fn a_task_is_lost_only_with_workers_that_have_it() {
+        let failed = |seq| {
+            let (session, attempt) = (SessionId(0), Attempt(1));
+            let failure = Failure { session, seq: Seq(seq), attempt, ran_us: 1 };
+            ToVentilator::Receipt {
+                job: JOB,
+                received: Bounded(Vec::new()),
+                stored: SeqRanges::new(),
+                retry: Batch::from(vec![failure]),
+                held_bytes: 0,
+                failed: 0,
+            }
+        };
+        let returned = |seq| news(News::Returned { job: JOB, ranges: seqs(&[seq]) });
+        let recalled =
+            |seq| news(News::Recalled { job: JOB, call: CallId(0), ranges: seqs(&[seq]) });
+        let holding = || {
+            let (unfinished, finished) = (seqs(&[0, 1]), SeqRanges::new());
+            let hashes = Bounded(Vec::new());
+            news(News::Holding { job: JOB, call: CallId(0), unfinished, finished, hashes })
+        };
+        assert_eq!(after_losses(&[]), None);
+        for over in [failed, returned, recalled] as [fn(u64) -> ToVentilator; 3] {
+            assert_eq!(after_losses(&[over(1)]), None, "that is the other task");
+            assert!(after_losses(&[over(0)]).is_some(), "{:?}", over(0));
+            assert_eq!(after_losses(&[over(0), holding()]), None, "it has it after all");
+        }
+    }
+
+    #[test]
+    fn a_record_is_the_first_result_that_was_heard_of() {
+        let of = |claims: &[ToSink], is_restarted: bool| {
+            let mut check = check();
+            check.cancelled();
+            claims.iter().for_each(|claim| check.claimed(claim));
+            if is_restarted {
+                check.forgot_claims();
+            }
+            record(&mut check, 0, Status::Cancelled);
+            check.violation().map(str::to_owned)
+        };
+        let results = || {
+            let results = vec![result(0, Status::Skipped)];
+            ToSink::Results { job: JOB, session: SessionId(0), results: results.into() }
+        };
+        let cancelled = || give_up(0, Status::Cancelled);
+        assert_eq!(of(&[cancelled()], false), None);
+        assert_eq!(of(&[cancelled(), results()], false), None);
+        assert!(of(&[results(), cancelled()], false).is_some());
+        assert!(of(&[], false).is_some());
+        assert_eq!(of(&[results(), cancelled()], true), None, "the first sink may have lost it");
     }
 }

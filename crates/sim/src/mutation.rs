@@ -54,6 +54,11 @@ pub enum Mutation {
     NeverForget,
     /// A process that was told to give up on peers does so when it only waits to tell of the end.
     ReportTimeout,
+    /// A sink whose job is cancelled writes that of every task, whatever became of it.
+    RecordCancelled,
+    /// A recall vanishes from a lane that lives: a worker keeps what others could begin with. Not among
+    /// [`ALL`](Self::ALL): in few worlds is a queue of long tasks beside workers that have nothing.
+    ForgetRecall,
     /// One in what a dispatcher keeps.
     Ledger(LedgerBug),
     /// A sink that starts again forgets a record that is in its spool.
@@ -66,7 +71,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// Those that some hundred seeds find.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::DropReceipt,
         Self::DropTasks,
         Self::RepeatTasks,
@@ -96,5 +101,6 @@ impl Mutation {
         Self::WaitUnsettled,
         Self::NeverForget,
         Self::ReportTimeout,
+        Self::RecordCancelled,
     ];
 }

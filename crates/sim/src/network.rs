@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tradewind_proto::LaneId;
 use tradewind_proto::limits::HEARTBEAT_INTERVAL;
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
-use tradewind_proto::message::{Card, Role, ToSink};
+use tradewind_proto::message::{Card, Role, ToSink, ToWorker};
 use tradewind_wire::decode;
 
 use crate::event::{ConnectionId, End, Event, Instant, Process, Route};
@@ -452,6 +452,10 @@ impl World {
                 matches!(route, Route::Tasks(..))
                     && frame.get(2) == Some(&1)
                     && self.rng.u8(0..50) == 0
+            }
+            Some(Mutation::ForgetRecall) => {
+                matches!(route, Route::Tasks(..))
+                    && matches!(decode(frame), Ok(ToWorker::Recall { .. }))
             }
             Some(Mutation::DropPassed) => {
                 matches!(route, Route::Job(_))

@@ -6,7 +6,7 @@ use tradewind_proto::collector::{
     Collector, CollectorConfig, Opening, Order, Record, Records, SpoolLimits,
 };
 use tradewind_proto::farewell::SinkFarewell;
-use tradewind_proto::message::{Report, TaskResult, ToSink};
+use tradewind_proto::message::{Report, Status, TaskResult, ToSink};
 use tradewind_proto::{Seq, SeqRange, SessionId, TaskHash, Time};
 use tradewind_wire::encode;
 
@@ -265,13 +265,30 @@ impl World {
         if self.mutation == Some(Mutation::ForgetWritten) && self.rng.u8(0..50) == 0 {
             count -= 1;
         }
-        let records: Vec<Records> = self.sink.given.drain(..count).collect();
+        let mut records: Vec<Records> = self.sink.given.drain(..count).collect();
+        if self.mutation == Some(Mutation::RecordCancelled) && self.check.is_cancelled() {
+            let results = records.iter_mut().flat_map(|list| &mut list.results);
+            results.for_each(|result| result.outcome.status = Status::Cancelled);
+        }
         self.sink.disk.store(&records);
         self.note_records(records.iter().flat_map(Records::iter));
         if self.mutation != Some(Mutation::EarlyReceipt) {
             self.sink.collector.handle_written(count);
         }
         self.drive(Process::Sink);
+    }
+
+    /// Tells the account which results the collector takes.
+    pub(crate) fn note_claims(&mut self, message: &ToSink) {
+        let (ToSink::Results { job, .. }
+        | ToSink::Forwarded { job, .. }
+        | ToSink::GiveUp { job, .. }) = message
+        else {
+            return;
+        };
+        if self.sink.collector.job() == Some(*job) {
+            self.check.claimed(message);
+        }
     }
 
     /// For [`Mutation::ForgetDuplicates`].
@@ -348,7 +365,11 @@ impl World {
         }
         self.trace.say(self.now, || "the sink dies".to_owned());
         let count = self.sink.writing.min(self.sink.given.len());
-        let records: Vec<Records> = self.sink.given.drain(..count).collect();
+        let mut records: Vec<Records> = self.sink.given.drain(..count).collect();
+        if self.mutation == Some(Mutation::RecordCancelled) && self.check.is_cancelled() {
+            let results = records.iter_mut().flat_map(|list| &mut list.results);
+            results.for_each(|result| result.outcome.status = Status::Cancelled);
+        }
         let under = match std::mem::take(&mut self.sink.under) {
             Under::Nothing if !records.is_empty() => Under::Store(records),
             under => under,
@@ -366,6 +387,7 @@ impl World {
             return;
         }
         self.trace.say(self.now, || "the sink starts again".to_owned());
+        self.check.forgot_claims();
         let sink = &mut self.sink;
         (sink.is_alive, sink.has_left) = (true, false);
         sink.clock.restart();

@@ -146,6 +146,17 @@ fn a_slow_worker_does_not_hold_up_a_fast_one() {
 }
 
 #[test]
+fn what_one_worker_has_in_its_queue_is_run_by_all() {
+    // Its queue was made for tasks that take next to nothing, and the last ones in it take 100 ms. The others
+    // come when all of these are there.
+    let mut tasks = vec![task(10); 20_000];
+    tasks.extend(vec![task(100_000); 200]);
+    let mut plan = plain(tasks, Order::Completion, &[1; 4]);
+    plan.seats[1..].iter_mut().for_each(|seat| seat.joins_at = SECOND);
+    check_and_find(&plan, Mutation::ForgetRecall);
+}
+
+#[test]
 fn dispatch_stops_when_too_many_tasks_are_not_settled() {
     let window = tradewind_proto::limits::UNSETTLED_TASKS_MAX as usize;
     let mut plan = plain(vec![task(1); window + 10_000], Order::Seq, &[1, 1]);

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use fastrand::Rng;
-use tradewind_proto::Time;
 use tradewind_proto::message::{ToSink, ToVentilator, ToWorker};
+use tradewind_proto::{SessionId, Time};
 use tradewind_wire::{Message, decode};
 
 use crate::check::Check;
@@ -310,6 +310,7 @@ impl World {
             Process::Ventilator => {
                 let now = self.time_of(process);
                 if let Some(message) = self.decoded(process, frame) {
+                    self.note_heard(0, &message);
                     self.ventilator.dispatcher.handle_message(now, message);
                 }
             }
@@ -317,6 +318,7 @@ impl World {
                 if let Some(message) = self.decoded(process, frame) {
                     self.sink.hear(&message, self.mutation);
                     self.write_duplicates(&message);
+                    self.note_claims(&message);
                     self.sink.collector.handle_message(message);
                     self.open_output();
                     self.compare_inputs();
@@ -326,6 +328,7 @@ impl World {
             Process::Relay(relay) if frame.get(1) == Some(&ToVentilator::CHANNEL) => {
                 let now = self.time_of(process);
                 if let Some(message) = self.decoded(process, frame) {
+                    self.note_heard(relay + 1, &message);
                     self.relays[relay].relay.handle_from_downstream(now, message);
                 }
             }
@@ -358,6 +361,23 @@ impl World {
             }
         }
         self.drive(process);
+    }
+
+    /// Tells the account what whoever hands out the tasks of a stage hears of workers.
+    fn note_heard(&mut self, stage: usize, message: &ToVentilator) {
+        let sessions: Vec<SessionId> = match message {
+            ToVentilator::Receipt { retry, .. } => {
+                retry.0.iter().map(|failure| failure.session).collect()
+            }
+            ToVentilator::Relay { session, .. } => vec![*session],
+            _ => return,
+        };
+        for session in sessions {
+            let worker = self.workers.iter().position(|worker| worker.session == session);
+            if let Some(worker) = worker {
+                self.check.heard(worker, session, stage, message);
+            }
+        }
     }
 
     fn decoded<M: Message + std::fmt::Debug>(
