@@ -7,11 +7,8 @@
 mod command;
 mod fields;
 mod files;
-mod group;
 mod host;
-mod linger;
 mod live;
-mod oom;
 mod pipe;
 mod process;
 mod program;

@@ -1,15 +1,15 @@
 //! The handler that runs a command for each task.
 
+mod run;
+
 use std::borrow::Cow;
-use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -20,11 +20,13 @@ use tradewind_proto::limits::OUTPUT_BYTES_MAX;
 use tradewind_proto::message::{Exit, Layout, Outcome, Status};
 use tradewind_proto::{Payload, Slot};
 
-use super::group::Group;
+use self::run::{Care, Ended};
 use super::host::{Lack, Unstarted};
 use super::live::{self, Live};
-use super::oom::{self, OomKills};
-use super::process::{Care, Ended, Spawned, supervise};
+use super::process::{
+    Launch, OOM_REASON, OomKills, Supervised, exit_of, hidden_variables, killed_by, may_be_oom,
+    terminal_reason,
+};
 use super::program;
 use super::template::{Input, Template};
 use super::term_seq::TermSeq;
@@ -143,27 +145,12 @@ impl CommandHandler {
         Arc::clone(&self.template.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn spawn(&self, words: &[Cow<'_, OsStr>], task: &Task) -> io::Result<Spawned> {
+    fn spawn(&self, words: &[Cow<'_, OsStr>], task: &Task) -> io::Result<Supervised> {
         let (word, args) = words.split_first().expect("a template has a command");
         let mut command = match &self.program {
             Some(program) => Command::new(program),
             None => Command::new(word),
         };
-        let starting = files::starting();
-        let stdin = match (self.typed.input(), &self.nothing) {
-            (Input::Stdin, _) => Stdio::piped(),
-            (Input::Argument, _) if self.options.tty => File::open("/dev/tty")?.into(),
-            (Input::Argument, Some(nothing)) => nothing.try_clone()?.into(),
-            (Input::Argument, None) => Stdio::null(),
-        };
-        let pipe = || -> io::Result<(Option<OwnedFd>, Stdio)> {
-            if self.options.live == Live::Raw {
-                return Ok((None, Stdio::inherit()));
-            }
-            let (ours, theirs) = io::pipe()?;
-            Ok((Some(starting.keep(ours.into())), theirs.into()))
-        };
-        let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
         for name in &self.hidden {
             command.env_remove(name);
         }
@@ -173,22 +160,25 @@ impl CommandHandler {
             .env("TRADEWIND_SEQ", task.seq.to_string())
             .env("TRADEWIND_ATTEMPT", task.attempt.to_string())
             .env("TRADEWIND_SLOT", self.slot(task).0.to_string())
-            .env("TRADEWIND_WORKER", &self.options.worker)
-            .stdin(stdin)
-            .stdout(stdout_end)
-            .stderr(stderr_end);
-        if !self.options.tty {
-            // Together with the absence of `pre_exec` this keeps to posix_spawn, which does not
-            // copy the worker's page tables.
-            command.process_group(0);
+            .env("TRADEWIND_WORKER", &self.options.worker);
+        // Before a file is opened: those that wait to start theirs must not hold any.
+        let starting = files::starting();
+        let is_fed = self.typed.input() == Input::Stdin;
+        if !is_fed {
+            command.stdin(match &self.nothing {
+                _ if self.options.tty => File::open("/dev/tty")?.into(),
+                Some(nothing) => nothing.try_clone()?.into(),
+                None => Stdio::null(),
+            });
         }
-        let reserved = starting.reserve()?;
-        let mut child = starting.spawn(&mut command)?;
-        let stdin = child.stdin.take().map(|stdin| starting.keep(stdin.into()));
-        drop(reserved);
-        let group = Group::new(child, self.options.tty, &starting)?;
-        let ends = if starting.is_sparing() { None } else { Some(command) };
-        Ok(Spawned { group, stdin, stdout, stderr, ends })
+        let launch = Launch {
+            is_fed,
+            is_captured: self.options.live != Live::Raw,
+            is_alone: self.options.tty,
+            has_terminal: self.has_terminal && !self.options.tty,
+            keeps_ends: true,
+        };
+        Supervised::spawn(command, launch, &starting)
     }
 
     /// Does not give up at once where trying again may help.
@@ -197,7 +187,7 @@ impl CommandHandler {
         words: &[Cow<'_, OsStr>],
         task: &Task,
         stop: &StopSignal,
-    ) -> io::Result<Spawned> {
+    ) -> io::Result<Supervised> {
         let mut delays = RETRY_DELAYS_MS.iter();
         let mut closed_delays = CLOSED_DELAYS_MS.iter();
         loop {
@@ -272,9 +262,8 @@ impl BlockingHandler for CommandHandler {
             stdout_bytes_max: usize::try_from(limit).unwrap_or(usize::MAX),
             is_live: self.options.live == Live::Lines,
             term_seq: &self.options.term_seq,
-            has_terminal: self.has_terminal && !self.options.tty,
         };
-        match supervise(spawned, &care, stop) {
+        match run::run(spawned, &care, stop) {
             Ok(ended) if self.has_gone_meanwhile(&ended) => {
                 let reason = format!("{:?} has gone while it was being started", words[0]);
                 Err(Unstarted { lack: Lack::Command, reason })
@@ -328,7 +317,8 @@ impl CommandHandler {
             Exit::Code(code) if self.options.skip_exit_code != Some(code) => code - 128,
             Exit::Code(_) | Exit::None => return false,
         };
-        let is_ours = ended.is_stopped || ended.stdout_exceeded || ended.wanted_terminal.is_some();
+        let is_ours =
+            ended.is_stopped || ended.written.is_exceeded || ended.wanted_terminal.is_some();
         if is_ours || !LEAVING_SIGNALS.contains(&signal) {
             return false;
         }
@@ -345,10 +335,10 @@ impl CommandHandler {
         let CommandOptions { output_bytes_max, skip_exit_code, .. } = self.options;
         let exit = exit_of(ended.status);
         // What was read ahead would otherwise be kept as long as the result.
-        let mut stdout = ended.stdout;
+        let mut stdout = ended.written.stdout;
         stdout.shrink_to_fit();
         let (status, error) = match (exit, ended.wanted_terminal) {
-            _ if ended.stdout_exceeded => {
+            _ if ended.written.is_exceeded => {
                 let reason = format!(
                     "wrote more than {output_bytes_max} bytes to stdout, the limit of --max-output"
                 );
@@ -367,39 +357,15 @@ impl CommandHandler {
                 (Status::Failed, format!("ended with unknown wait status {}", ended.status))
             }
         };
-        let may_be_oom = !ended.is_stopped && !ended.stdout_exceeded && oom::may_be(exit);
-        let error = if may_be_oom && self.oom_kills.take() {
-            format!("{error}; {}", oom::REASON)
+        let is_ours = ended.is_stopped || ended.written.is_exceeded;
+        let error = if !is_ours && may_be_oom(exit) && self.oom_kills.take() {
+            format!("{error}; {OOM_REASON}")
         } else {
             error
         };
-        let stderr = ended.stderr.into_bytes().into();
+        let stderr = ended.written.stderr.into_bytes().into();
         Outcome { status, exit, output: stdout.into(), stderr, error }
     }
-}
-
-/// Why a command was stopped by one of these.
-pub(super) fn terminal_reason(signal: Signal) -> &'static str {
-    if signal == Signal::TTIN {
-        "it was stopped because it wants to read from the terminal (SIGTTIN), and commands have \
-         none: give it its input another way, or use `tradewind run --tty -j1`"
-    } else {
-        "it was stopped because it wants to write to the terminal or to set it up (SIGTTOU), and \
-         commands have none: use `tradewind run --tty -j1`"
-    }
-}
-
-/// What was set for the worker, be it by a user, by `tradewind run` or by systemd: a command that is Tradewind
-/// itself, or another service, must not take it for its own.
-pub(super) fn hidden_variables() -> Vec<OsString> {
-    let names = env::vars_os().map(|(name, _)| name);
-    names.filter(|name| is_ours(name.as_bytes())).collect()
-}
-
-fn is_ours(name: &[u8]) -> bool {
-    const PREFIXES: [&[u8]; 3] = [b"TRADEWIND_", b"LISTEN_FD", b"LISTEN_PID"];
-    const NAMES: [&[u8]; 3] = [b"NOTIFY_SOCKET", b"WATCHDOG_PID", b"WATCHDOG_USEC"];
-    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
 }
 
 /// Why a command could not be started, and what may help.
@@ -426,29 +392,6 @@ fn explain(words: &[Cow<'_, OsStr>], error: &io::Error) -> String {
         },
         _ => format!("failed to start {word:?}: {error}"),
     }
-}
-
-pub(super) fn exit_of(status: ExitStatus) -> Exit {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::None,
-    }
-}
-
-pub(super) fn killed_by(signal: i32) -> String {
-    match signal_name(signal) {
-        Some(name) => format!("killed by signal {signal} (SIG{name})"),
-        None => format!("killed by signal {signal}"),
-    }
-}
-
-/// As on x86, ARM and RISC-V; real-time signals have no name.
-fn signal_name(signal: i32) -> Option<&'static str> {
-    const NAMES: &str = "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM \
-                         STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO \
-                         PWR SYS";
-    NAMES.split(' ').nth(usize::try_from(signal).ok()?.checked_sub(1)?)
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! `codec` knows how tasks and answers are written, `feed` decides everything about a child,
 //! `slot` is the thread that owns it, `pipes` all of them together.
 
-mod child;
 mod codec;
 mod feed;
 mod pace;
@@ -21,7 +20,7 @@ use std::time::Duration;
 use tradewind_proto::Payload;
 use tradewind_proto::limits::OUTPUT_BYTES_MAX;
 
-use super::command::hidden_variables;
+use super::process::hidden_variables;
 use super::{ProgramError, TermSeq, program, quote};
 
 pub use pipes::{Pipes, Standing};

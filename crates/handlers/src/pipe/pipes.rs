@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::process::Signal;
 use tradewind_proto::{Attempt, Seq, Slot, Time};
 use tradewind_system::Clock;
 
@@ -195,12 +194,6 @@ impl Shared {
         outbox.standings.push(standing);
         drop(outbox);
         (self.call)();
-    }
-
-    /// The signal at this place of the termination sequence.
-    pub(super) fn signal(&self, place: usize) -> Signal {
-        let step = self.handler.options().term_seq.step(place);
-        step.map_or(Signal::KILL, |(signal, _)| signal)
     }
 
     /// A slot will have no child any more.

@@ -1,41 +1,38 @@
 //! A slot's thread: does what its feed decides, to a child that it owns.
 
+use std::env;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::Signal;
 use tradewind_proto::message::Exit;
 use tradewind_proto::{Payload, Slot, Time};
 
-use super::super::command::terminal_reason;
-use super::super::process::poll::{OTHERS_INTERVAL, READ_BYTES};
-use super::super::{Finished, Lack, stop};
-use super::child::{Child, Read, Written};
+use super::super::process::{
+    Interest, Launch, Stream, Supervised, Written, exit_of, terminal_reason,
+};
+use super::super::{Finished, Lack, files, stop};
+use super::PipeHandler;
 use super::feed::{Action, Ended, Feed, Log};
 use super::pipes::{Desk, Shared, Standing};
 use super::said::Said;
 
-/// How often a child is looked at that the kernel may have stopped because of the terminal.
-const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
+/// Order in which the streams are read: what a child says on the way to its answer belongs to that.
+const ORDER: [Stream; 2] = [Stream::Stderr, Stream::Stdout];
+
+/// Set for every child, unless the user has set it to anything: what Python prints goes out at
+/// once. Without that, an answer would lie in the child's buffer until it is full.
+const PYTHON_ENV: &str = "PYTHONUNBUFFERED";
 
 /// Runs a slot until it is closed.
 pub(super) fn run(slot: Slot, shared: &Shared, desk: &Desk) {
     let feed = Feed::new(shared.handler.options().clone());
     let standing = feed.standing();
     let command = shared.handler.command();
-    let buffer = vec![0; READ_BYTES];
-    let mut thread = SlotThread {
-        slot,
-        shared,
-        feed,
-        child: None,
-        has_exited: false,
-        standing,
-        command,
-        buffer,
-    };
+    let mut thread = SlotThread { slot, shared, feed, child: None, standing, command };
     let mut has_given_up = false;
     loop {
         if let Some(inbox) = desk.take() {
@@ -73,13 +70,10 @@ struct SlotThread<'a> {
     slot: Slot,
     shared: &'a Shared,
     feed: Feed,
-    child: Option<Child>,
-    /// The child has exited, and others of its group have not.
-    has_exited: bool,
+    child: Option<Supervised>,
     /// As it was last reported.
     standing: super::feed::Standing,
     command: Payload,
-    buffer: Vec<u8>,
 }
 
 impl SlotThread<'_> {
@@ -90,7 +84,7 @@ impl SlotThread<'_> {
     fn act(&mut self) {
         while let Some(action) = self.feed.poll_action() {
             match (action, &mut self.child) {
-                (Action::Start, _) => match Child::spawn(&self.shared.handler, self.slot) {
+                (Action::Start, _) => match spawn(&self.shared.handler, self.slot) {
                     Ok(child) => {
                         self.child = Some(child);
                         self.feed.handle_started(self.now());
@@ -104,13 +98,8 @@ impl SlotThread<'_> {
                     }
                 },
                 (Action::CloseInput, Some(child)) => child.close_stdin(),
-                (Action::Terminate, Some(child)) => child.signal(self.shared.signal(0)),
-                (Action::Signal(place), Some(child)) => child.signal(self.shared.signal(place)),
-                (Action::Kill, Some(child)) => child.signal(Signal::KILL),
-                (
-                    Action::CloseInput | Action::Terminate | Action::Signal(_) | Action::Kill,
-                    None,
-                ) => {}
+                (Action::Signal(signal), Some(child)) => child.signal(signal),
+                (Action::CloseInput | Action::Signal(_), None) => {}
             }
         }
     }
@@ -182,57 +171,37 @@ impl SlotThread<'_> {
     /// Waits until something happens, and handles it.
     fn wait(&mut self, desk: &Desk) {
         let due = self.feed.poll_timeout();
-        let now = self.now();
-        let mut timeout = due.map(|due| due.since(now));
-        let Some(child) = &self.child else {
+        let mut timeout = due.map(|due| due.since(self.now()));
+        let Some(child) = &mut self.child else {
             let mut fds = [PollFd::new(&desk.wake, PollFlags::IN)];
             // Cannot fail: it is one open descriptor.
             let _ = stop::wait(&mut fds, timeout);
             return self.handle_time();
         };
-        if self.has_exited {
-            let others = timeout.map_or(OTHERS_INTERVAL, |left| left.min(OTHERS_INTERVAL));
-            let _ = stop::wait(&mut [PollFd::new(&desk.wake, PollFlags::IN)], Some(others));
-            self.handle_time();
-            return self.handle_exit();
-        }
-        if let Some(nap) = self.feed.nap() {
+        // Of a child that has exited all is read; others of its group are given time.
+        let is_running = !child.has_exited();
+        if is_running && let Some(nap) = self.feed.nap() {
             std::thread::sleep(nap);
             // What is there by now is all that is looked for.
             timeout = timeout.map(|_| Duration::ZERO);
         }
-        if self.shared.handler.has_terminal {
-            let until = timeout.unwrap_or(TERMINAL_INTERVAL);
-            timeout = Some(until.min(TERMINAL_INTERVAL));
-            if let Some(signal) = child.wants_terminal() {
-                self.feed.handle_wrong(now, terminal_reason(signal));
-                return;
-            }
-        }
-        let is_writing = !self.feed.outgoing().is_empty();
-        let ready = match child.wait(desk.wake.as_fd(), is_writing, timeout) {
-            Ok(ready) => ready,
+        let is_writing = is_running && !self.feed.outgoing().is_empty();
+        let interest = Interest { input: is_writing, output: is_running };
+        let read = child.poll(Some(desk.wake.as_fd()), interest, timeout).and_then(|ready| {
+            child.read(ready, ORDER, |stream, bytes| {
+                push(&mut self.feed, self.shared.clock.now(), stream, bytes)
+            })?;
+            Ok(ready.wants_terminal)
+        });
+        match read {
+            Ok(Some(signal)) => self.feed.handle_wrong(self.now(), terminal_reason(signal)),
+            Ok(None) => {}
             Err(error) => {
                 tracing::error!(slot = self.slot.0, "failed to supervise the handler: {error}");
-                child.signal(Signal::KILL);
-                self.drain();
-                self.has_exited = true;
-                // Waits for its end.
-                return self.handle_exit();
+                child.kill();
             }
-        };
-        // What it said on the way to its answer belongs to that.
-        if ready.stderr {
-            self.read_stderr();
         }
-        if ready.stdout {
-            self.read_stdout();
-        }
-        if ready.exited {
-            self.drain();
-            self.has_exited = true;
-            self.handle_exit();
-        }
+        self.handle_exit(is_running);
         self.handle_time();
     }
 
@@ -243,65 +212,65 @@ impl SlotThread<'_> {
         }
     }
 
-    /// The child has exited; the grace of one that was stopped is for all of its group.
-    fn handle_exit(&mut self) {
-        let Some(child) = self.child.take() else { return };
-        if self.feed.is_stopping() && child.has_others() {
-            self.child = Some(child);
-            return;
+    /// Sees to a child that has exited; `was_running` if that is new.
+    fn handle_exit(&mut self, was_running: bool) {
+        if was_running && self.child.as_ref().is_some_and(Supervised::has_exited) {
+            self.drain();
         }
-        self.has_exited = false;
+        let is_in_grace = self.feed.is_stopping();
+        let Some(mut child) = self.child.take_if(|child| child.is_over(is_in_grace)) else {
+            return;
+        };
         let unread = child.unread();
-        let exit = child.reap().unwrap_or_else(|error: io::Error| {
-            tracing::error!(slot = self.slot.0, "cannot wait for the handler: {error}");
+        let exit = child.reap(true).map(exit_of).unwrap_or_else(|error: io::Error| {
+            tracing::error!(slot = self.slot.0, "failed to wait for the handler: {error}");
             Exit::None
         });
         let now = self.now();
         self.feed.handle_exit(now, exit, unread);
     }
 
-    /// Takes what lies in the pipes right now. Others than the child may hold them open and write:
-    /// that must not hold up anybody.
+    /// Reads what lies in the pipes at this moment.
     fn drain(&mut self) {
-        let Some((mut stdout, mut stderr)) = self.child.as_ref().map(Child::held) else { return };
-        while stderr > 0
-            && let count @ 1.. = self.read_stderr()
-        {
-            stderr = stderr.saturating_sub(count as u64);
-        }
-        while stdout > 0
-            && let count @ 1.. = self.read_stdout()
-        {
-            stdout = stdout.saturating_sub(count as u64);
+        let Some(child) = self.child.as_mut() else { return };
+        let drained = child.drain(ORDER, |stream, bytes| {
+            push(&mut self.feed, self.shared.clock.now(), stream, bytes)
+        });
+        if let Err(error) = drained {
+            tracing::error!(slot = self.slot.0, "failed to read from the handler: {error}");
         }
     }
+}
 
-    fn read_stdout(&mut self) -> usize {
-        let Some(child) = &mut self.child else { return 0 };
-        let read = child.read_stdout(&mut self.buffer);
-        let now = self.shared.clock.now();
-        match read {
-            Ok(Read::Bytes(count)) => {
-                self.feed.handle_output(now, &self.buffer[..count]);
-                count
-            }
-            Ok(Read::Nothing) => 0,
-            Ok(Read::Closed) | Err(_) => {
-                self.feed.handle_output_closed(now);
-                0
-            }
-        }
+fn push(feed: &mut Feed, now: Time, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+    match stream {
+        Stream::Stdout if bytes.is_empty() => feed.handle_output_closed(now),
+        Stream::Stdout => feed.handle_output(now, bytes),
+        Stream::Stderr if bytes.is_empty() => {}
+        Stream::Stderr => feed.handle_error_output(now, bytes),
     }
+    Ok(())
+}
 
-    fn read_stderr(&mut self) -> usize {
-        let Some(child) = &mut self.child else { return 0 };
-        match child.read_stderr(&mut self.buffer) {
-            Ok(Read::Bytes(count)) => {
-                let now = self.shared.clock.now();
-                self.feed.handle_error_output(now, &self.buffer[..count]);
-                count
-            }
-            Ok(Read::Nothing | Read::Closed) | Err(_) => 0,
-        }
+fn spawn(handler: &PipeHandler, slot: Slot) -> io::Result<Supervised> {
+    let mut command = Command::new(&handler.program);
+    for name in &handler.hidden {
+        command.env_remove(name);
     }
+    command
+        .arg0(&handler.words[0])
+        .args(&handler.words[1..])
+        .env("TRADEWIND_WORKER", &handler.options.worker)
+        .env("TRADEWIND_SLOT", (slot.0 + handler.options.first_slot).to_string());
+    if env::var_os(PYTHON_ENV).is_none() {
+        command.env(PYTHON_ENV, "1");
+    }
+    let launch = Launch {
+        is_fed: true,
+        is_captured: true,
+        is_alone: false,
+        has_terminal: handler.has_terminal,
+        keeps_ends: false,
+    };
+    Supervised::spawn(command, launch, &files::starting())
 }

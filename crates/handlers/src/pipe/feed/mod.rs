@@ -8,8 +8,9 @@ use rustix::process::Signal;
 use tradewind_proto::message::{Exit, Outcome, Status};
 use tradewind_proto::{Attempt, Seq, Time};
 
+use super::super::process::{Termination, killed_by};
 use super::super::tail::Tail;
-use super::super::{STOPPED, Task, command, stopped};
+use super::super::{STOPPED, Task, TermSeq, stopped};
 use super::PipeOptions;
 use super::codec::{Answers, encode, unfit};
 use super::pace::Pace;
@@ -108,10 +109,10 @@ enum Cause {
 /// Next step against a child that does not end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    Terminate(Time),
-    /// The signal of this place of the termination sequence.
-    Signal(usize, Time),
-    Wait,
+    /// It has until then to exit by itself.
+    Exit(Time),
+    /// Its group is being ended.
+    End(Termination),
 }
 
 /// How a feed is closed.
@@ -130,12 +131,8 @@ pub(super) enum Action {
     Start,
     /// Close its stdin.
     CloseInput,
-    /// Send its group the first signal of the termination sequence.
-    Terminate,
-    /// Send it the one of this place.
-    Signal(usize),
-    /// Send its group KILL.
-    Kill,
+    /// Send its group this signal.
+    Signal(Signal),
 }
 
 /// A task that has ended. They end in the order in which they came.
@@ -410,31 +407,24 @@ impl Feed {
 
     /// It is as late as [`poll_timeout`](Self::poll_timeout) said.
     pub(super) fn handle_timeout(&mut self, now: Time) {
-        let (_, grace) = self.first_signal();
         if let State::Up(Child { end: Some(end), .. }) = &mut self.state {
-            match end.next {
-                Step::Terminate(at) if at <= now => {
+            match &mut end.next {
+                Step::Exit(at) if *at <= now => {
                     if let Cause::Leaving(what) = end.cause {
+                        let wrong = format!("the handler {what} and did not exit");
                         end.cause = if self.given > 0 {
-                            Cause::Wrong(format!("the handler {what} and did not exit"))
+                            Cause::Wrong(wrong)
                         } else {
-                            Cause::WrongWhileIdle(format!("the handler {what} and did not exit"))
+                            Cause::WrongWhileIdle(wrong)
                         };
                     }
-                    end.next = Step::Signal(1, now + grace);
-                    self.actions.push_back(Action::Terminate);
+                    end.next = begin_end(now, &self.options.term_seq, &mut self.actions);
                 }
-                Step::Signal(place, at) if at <= now => match self.options.term_seq.step(place) {
-                    Some((signal, wait)) if signal != Signal::KILL => {
-                        end.next = Step::Signal(place + 1, now + wait);
-                        self.actions.push_back(Action::Signal(place));
-                    }
-                    _ => {
-                        end.next = Step::Wait;
-                        self.actions.push_back(Action::Kill);
-                    }
-                },
-                Step::Terminate(_) | Step::Signal(..) | Step::Wait => {}
+                Step::Exit(_) => {}
+                Step::End(termination) => {
+                    let signal = termination.handle_timeout(now, &self.options.term_seq);
+                    self.actions.extend(signal.map(Action::Signal));
+                }
             }
         }
         if self.wonders_at().is_some_and(|at| at <= now) {
@@ -484,9 +474,9 @@ impl Feed {
                 let is_wanted = self.closing.is_none() && self.has_work();
                 is_wanted.then_some(*not_before)
             }
-            State::Up(Child { end: Some(end), .. }) => match end.next {
-                Step::Terminate(at) | Step::Signal(_, at) => Some(at),
-                Step::Wait => None,
+            State::Up(Child { end: Some(end), .. }) => match &end.next {
+                Step::Exit(at) => Some(*at),
+                Step::End(termination) => termination.poll_timeout(),
             },
             State::Up(_) | State::Starting | State::GivenUp { .. } => None,
         };
@@ -514,10 +504,8 @@ impl Feed {
 
     /// Is the child to end, and are others of its group given time for it?
     pub(super) fn is_stopping(&self) -> bool {
-        matches!(
-            &self.state,
-            State::Up(Child { end: Some(End { next: Step::Signal(..), .. }), .. })
-        )
+        let State::Up(Child { end: Some(end), .. }) = &self.state else { return false };
+        matches!(end.next, Step::End(Termination::Grace { .. }))
     }
 
     /// Nothing is left to be done, and nothing will come.
@@ -659,37 +647,34 @@ impl Feed {
         if let State::Up(child) = &mut self.state
             && child.end.is_none()
         {
-            let next = Step::Terminate(now + LEAVING_MAX);
+            let next = Step::Exit(now + LEAVING_MAX);
             child.end = Some(End { cause: Cause::Leaving(what), next });
         }
     }
 
     /// Begins to end the child, unless that was begun.
     fn stop_child(&mut self, now: Time, cause: Cause) {
-        let (_, grace) = self.first_signal();
         let State::Up(child) = &mut self.state else { return };
         if child.end.as_ref().is_none_or(|end| matches!(end.cause, Cause::Leaving(_))) {
-            child.end = Some(End { cause, next: Step::Signal(1, now + grace) });
-            self.actions.push_back(Action::Terminate);
+            let next = begin_end(now, &self.options.term_seq, &mut self.actions);
+            child.end = Some(End { cause, next });
         }
     }
 
     fn close_child(&mut self, now: Time, close: Close) {
-        let (exit_grace, (_, stop_grace)) = (self.options.exit_grace, self.first_signal());
         // Nobody waits any more for what it has not answered by now.
         let close = if self.given > 0 { Close::AtOnce } else { close };
         let State::Up(child) = &mut self.state else { return };
         match close {
             Close::AtLeisure if child.end.is_none() => {
-                let next = Step::Terminate(now + exit_grace);
+                let next = Step::Exit(now + self.options.exit_grace);
                 child.end = Some(End { cause: Cause::Closed, next });
                 self.actions.push_back(Action::CloseInput);
             }
             Close::AtLeisure => {}
             Close::AtOnce => {
-                if !matches!(&child.end, Some(End { next: Step::Signal(..) | Step::Wait, .. })) {
-                    self.actions.push_back(Action::Terminate);
-                    let next = Step::Signal(1, now + stop_grace);
+                if !matches!(&child.end, Some(End { next: Step::End(_), .. })) {
+                    let next = begin_end(now, &self.options.term_seq, &mut self.actions);
                     child.end = Some(End { cause: Cause::Closed, next });
                 }
             }
@@ -719,11 +704,6 @@ impl Feed {
         };
     }
 
-    /// What a child that is stopped gets first, and the wait after it.
-    fn first_signal(&self) -> (Signal, Duration) {
-        self.options.term_seq.step(0).unwrap_or((Signal::KILL, Duration::ZERO))
-    }
-
     fn warn(&mut self, text: String) {
         self.logs.push(Log::Warning(text));
     }
@@ -738,6 +718,13 @@ fn failed(exit: Exit, reason: String, stderr: Tail) -> Outcome {
     Outcome { exit, stderr, ..Outcome::error(Status::Failed, reason) }
 }
 
+/// Begins to end the child's group.
+fn begin_end(now: Time, term_seq: &TermSeq, actions: &mut VecDeque<Action>) -> Step {
+    let (termination, signal) = Termination::begin(now, term_seq);
+    actions.push_back(Action::Signal(signal));
+    Step::End(termination)
+}
+
 /// Returns the wait after this many failures in a row.
 fn backoff(failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
@@ -748,7 +735,7 @@ fn backoff(failures: u32) -> Duration {
 fn how(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("exited with code {code}"),
-        Exit::Signal(signal) => format!("was {}", command::killed_by(signal)),
+        Exit::Signal(signal) => format!("was {}", killed_by(signal)),
         Exit::None => "ended with unknown wait status".to_owned(),
     }
 }

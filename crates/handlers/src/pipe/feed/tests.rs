@@ -2,6 +2,7 @@ use tradewind_proto::Payload;
 
 use super::super::PipeMode;
 use super::*;
+use crate::process::signal_name;
 
 /// A feed and what it was seen to do, one word each.
 struct Scene {
@@ -67,7 +68,10 @@ impl Scene {
     fn look(&mut self) {
         loop {
             while let Some(action) = self.feed.poll_action() {
-                self.seen.push(format!("{action:?}"));
+                self.seen.push(match action {
+                    Action::Signal(signal) => signal_name(signal.as_raw()).unwrap().to_owned(),
+                    Action::Start | Action::CloseInput => format!("{action:?}"),
+                });
             }
             let bytes = self.feed.outgoing();
             if bytes.is_empty() {
@@ -132,7 +136,7 @@ fn an_end_is_blamed_on_the_first_task_without_an_answer() {
     let killed = "0=the handler was killed by signal 9 (SIGKILL) [bad]";
     check("up task:0 err:bad signal:9", &["Start", "t0", killed]);
     // While stopping.
-    check("up task:0 stop:0 signal:15", &["Start", "t0", "Terminate", "0=stopped"]);
+    check("up task:0 stop:0 signal:15", &["Start", "t0", "TERM", "0=stopped"]);
 }
 
 #[test]
@@ -140,16 +144,13 @@ fn what_is_no_answer_ends_the_child() {
     let large = "1=the handler's answer is larger than 10 bytes, the limit of --max-output";
     check(
         "up task:0 out:a| task:1 out:01234567890 out:b| signal:15 task:2 up",
-        &["Start", "t0", "0=a", "t1", "Terminate", large, "Start", "t2"],
+        &["Start", "t0", "0=a", "t1", "TERM", large, "Start", "t2"],
     );
     // Nobody asked: at no task, and after the last.
-    check("up out:a| signal:15", &["Start", "Terminate"]);
-    check("up task:0 out:a|b| signal:15 task:1", &["Start", "t0", "Terminate", "0=a", "Start"]);
+    check("up out:a| signal:15", &["Start", "TERM"]);
+    check("up task:0 out:a|b| signal:15 task:1", &["Start", "t0", "TERM", "0=a", "Start"]);
     let closed = "0=the handler closed its standard output and did not exit";
-    check(
-        "up task:0 eof wait:1000 wait:2000 signal:9",
-        &["Start", "t0", "Terminate", "Kill", closed],
-    );
+    check("up task:0 eof wait:1000 wait:2000 signal:9", &["Start", "t0", "TERM", "KILL", closed]);
     // It closes them when it exits, too.
     let exited = "0=the handler exited with code 1";
     check("up task:0 eof exit:1", &["Start", "t0", exited]);
@@ -160,24 +161,24 @@ fn what_is_no_answer_ends_the_child() {
 fn only_what_the_child_is_at_is_stopped() {
     check(
         "up task:0 task:1 stop:0 wait:2000 signal:9",
-        &["Start", "t0", "t1", "Terminate", "Kill", "Start", "0=stopped"],
+        &["Start", "t0", "t1", "TERM", "KILL", "Start", "0=stopped"],
     );
     // What is behind it and unwanted is not given to the next child.
     check(
         "up task:0 task:1 task:2 stop:1 stop:0 signal:15 up",
-        &["Start", "t0", "t1", "t2", "Terminate", "Start", "0=stopped", "1=stopped", "t2"],
+        &["Start", "t0", "t1", "t2", "TERM", "Start", "0=stopped", "1=stopped", "t2"],
     );
     check("up task:0 task:1 stop:1 out:a|b|", &["Start", "t0", "t1", "0=a", "1=b"]);
     check("task:0 stop:0", &["Start", "0=stopped"]);
     // What it makes of the signal comes too late.
     check(
         "up task:0 task:1 stop:0 out:a| signal:15",
-        &["Start", "t0", "t1", "Terminate", "0=stopped", "Start"],
+        &["Start", "t0", "t1", "TERM", "0=stopped", "Start"],
     );
     // What comes after it was in time.
     check(
         "up task:0 task:1 stop:0 out:a|b| signal:15",
-        &["Start", "t0", "t1", "Terminate", "0=stopped", "1=b"],
+        &["Start", "t0", "t1", "TERM", "0=stopped", "1=b"],
     );
     check("up stop:7", &["Start"]);
 }
@@ -227,11 +228,11 @@ fn loading_does_not_count() {
 #[test]
 fn closed_a_child_exits_by_itself_or_is_stopped() {
     check("up close exit:0", &["Start", "CloseInput"]);
-    check("up close wait:2000 wait:2000 signal:9", &["Start", "CloseInput", "Terminate", "Kill"]);
+    check("up close wait:2000 wait:2000 signal:9", &["Start", "CloseInput", "TERM", "KILL"]);
     check("close up exit:0", &["Start", "CloseInput"]);
-    check("up task:0 close signal:15", &["Start", "t0", "Terminate"]);
-    check("up quit wait:2000 signal:9", &["Start", "Terminate", "Kill"]);
-    check("up close quit signal:15", &["Start", "CloseInput", "Terminate"]);
+    check("up task:0 close signal:15", &["Start", "t0", "TERM"]);
+    check("up quit wait:2000 signal:9", &["Start", "TERM", "KILL"]);
+    check("up close quit signal:15", &["Start", "CloseInput", "TERM"]);
     let mut scene = scene();
     for (step, is_over) in [("up", false), ("close", false), ("exit:0", true)] {
         scene.step(step);
@@ -245,7 +246,7 @@ fn what_is_said_on_the_way_to_an_answer_belongs_to_that() {
         "up task:0 err:x out:a| task:1 out:b| task:2 err:y err:z out:c|",
         &["Start", "t0", "0=a [x]", "t1", "1=b", "t2", "2=c [yz]"],
     );
-    check("up task:0 err:x stop:0 signal:15", &["Start", "t0", "Terminate", "0=stopped [x]"]);
+    check("up task:0 err:x stop:0 signal:15", &["Start", "t0", "TERM", "0=stopped [x]"]);
 }
 
 #[test]
@@ -276,5 +277,5 @@ fn termination_sequence_is_kept_to() {
     for step in "up task:0 stop:0 wait:10 wait:20 signal:9".split(' ') {
         scene.step(step);
     }
-    assert_eq!(scene.seen, ["Start", "t0", "Terminate", "Signal(1)", "Kill", "0=stopped"]);
+    assert_eq!(scene.seen, ["Start", "t0", "INT", "TERM", "KILL", "0=stopped"]);
 }

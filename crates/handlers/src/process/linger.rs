@@ -24,59 +24,68 @@ const LOOK_AFTER_MIN: Duration = Duration::from_millis(5);
 const LOOK_AFTER_MAX: Duration = Duration::from_millis(100);
 
 /// A command that has exited, and whose pipes others hold.
+///
+/// Time counts only as far as the group was looked at in it: where this thread waits for a processor
+/// for long, so may they.
 #[derive(Debug)]
-pub(super) struct Linger {
-    exited: Instant,
-    /// When a byte came last.
-    heard: Instant,
-    /// When a member was last seen at work.
-    busy: Option<Instant>,
+pub(crate) struct Linger {
+    /// Time that counts, since the command's exit.
+    elapsed: Duration,
+    /// When a byte was seen last, of that time.
+    heard: Duration,
+    /// When a member was last seen at work, of that time.
+    busy: Duration,
+    has_output: bool,
     ticks: u64,
-    look_at: Instant,
+    looked_at: Instant,
     look_after: Duration,
 }
 
 impl Linger {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
-            exited: now,
-            heard: now,
-            busy: None,
+            elapsed: Duration::ZERO,
+            heard: Duration::ZERO,
+            busy: Duration::ZERO,
+            has_output: false,
             ticks: 0,
-            look_at: now + LOOK_AFTER_MIN,
+            looked_at: now,
             look_after: LOOK_AFTER_MIN,
         }
     }
 
     /// Something came.
-    pub(super) fn handle_output(&mut self, now: Instant) {
-        self.heard = now;
+    pub(crate) fn handle_output(&mut self) {
+        self.has_output = true;
     }
 
     /// When to look at the group, at the latest.
-    pub(super) fn poll_timeout(&self) -> Instant {
-        self.look_at
+    pub(crate) fn poll_timeout(&self) -> Instant {
+        self.looked_at + self.look_after
     }
 
     /// What was seen of the group; is nothing more to be waited for?
-    pub(super) fn handle_others(&mut self, now: Instant, others: Others) -> bool {
+    pub(crate) fn handle_others(&mut self, now: Instant, others: Others) -> bool {
+        self.elapsed += now.duration_since(self.looked_at).min(self.look_after);
+        self.looked_at = now;
         self.look_after = (2 * self.look_after).min(LOOK_AFTER_MAX);
-        self.look_at = now + self.look_after;
+        if std::mem::take(&mut self.has_output) {
+            self.heard = self.elapsed;
+        }
         match others {
             // Whoever holds the pipes has left the group, as a daemon does.
             Others::None => return true,
-            Others::Busy => self.busy = Some(now),
+            Others::Busy => self.busy = self.elapsed,
             Others::Asleep { ticks } => {
                 if ticks > self.ticks && self.ticks > 0 {
-                    self.busy = Some(now);
+                    self.busy = self.elapsed;
                 }
                 self.ticks = ticks;
             }
         }
-        let awake = self.busy.map_or(self.heard, |busy| busy.max(self.heard));
-        now.duration_since(awake) >= QUIET_MAX
-            || now.duration_since(self.heard) >= BUSY_MAX
-            || now.duration_since(self.exited) >= TOTAL_MAX
+        self.elapsed - self.heard.max(self.busy) >= QUIET_MAX
+            || self.elapsed - self.heard >= BUSY_MAX
+            || self.elapsed >= TOTAL_MAX
     }
 }
 
@@ -93,7 +102,7 @@ mod tests {
         for ms in 0..20_000 {
             let now = start + Duration::from_millis(ms);
             if heard.contains(&ms) {
-                linger.handle_output(now);
+                linger.handle_output();
             }
             if now >= linger.poll_timeout() && linger.handle_others(now, others(ms)) {
                 assert!(expected_ms.contains(&ms), "after {ms} ms");
@@ -118,5 +127,19 @@ mod tests {
         check(5_000..5_120, |_| Others::Busy, &[]);
         check(1_200..1_520, |ms| if ms < 1_050 { Others::Busy } else { asleep(ms) }, &[]);
         check(1_200..1_520, |ms| Others::Asleep { ticks: 1 + ms.min(1_050) / 50 }, &[]);
+    }
+
+    /// A thread that had no processor for a second has not seen that nothing came for a second.
+    #[test]
+    fn time_in_which_the_group_was_not_looked_at_does_not_count() {
+        let start = Instant::now();
+        let mut linger = Linger::new(start);
+        let looks = (1..).map(|second| start + Duration::from_secs(second));
+        let mut over = looks.map(|now| linger.handle_others(now, Others::Asleep { ticks: 1 }));
+        assert_eq!(
+            over.position(|is_over| is_over),
+            Some(6),
+            "after 5, 10, 20, 40, 80, 100 and 100 ms"
+        );
     }
 }

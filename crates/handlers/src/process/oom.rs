@@ -6,10 +6,10 @@ use std::sync::{Mutex, PoisonError};
 
 use tradewind_proto::message::Exit;
 
-use super::host::cgroup;
+use crate::host::cgroup;
 
 /// Stands after "killed by signal 9" then.
-pub(super) const REASON: &str =
+pub(crate) const REASON: &str =
     "this container or cgroup has reached its memory limit (its oom_kill count went up)";
 
 /// Exit code of a shell whose child was killed by KILL.
@@ -17,7 +17,7 @@ const SHELL_SAW_KILL: i32 = 128 + 9;
 
 /// Kills that were counted, and those that no command has been told of.
 #[derive(Debug)]
-pub(super) struct OomKills {
+pub(crate) struct OomKills {
     file: Option<PathBuf>,
     counted: Mutex<Counted>,
 }
@@ -48,7 +48,7 @@ impl OomKills {
     }
 
     /// A command was killed: was that one of the kills that were counted?
-    pub(super) fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         let Some(now) = self.read() else { return false };
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         counted.untold += now.saturating_sub(counted.seen);
@@ -66,7 +66,7 @@ impl OomKills {
 }
 
 /// May a command that ended like this have been killed for its memory?
-pub(super) fn may_be(exit: Exit) -> bool {
+pub(crate) fn may_be(exit: Exit) -> bool {
     matches!(exit, Exit::Signal(9) | Exit::Code(SHELL_SAW_KILL))
 }
 

@@ -11,7 +11,7 @@ use rustix::process::{
     test_kill_process_group, waitid,
 };
 
-use super::files::Starting;
+use crate::files::Starting;
 
 /// A process group whose leader is our child.
 ///
@@ -29,7 +29,7 @@ pub(super) struct Group {
 
 /// Who is alive in a group besides its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Others {
+pub(crate) enum Others {
     /// Nobody.
     None,
     /// Some, and all of them wait for something; clock ticks that they have run for.
@@ -89,11 +89,6 @@ impl Group {
         };
     }
 
-    /// Whether somebody besides the leader is alive in the group.
-    pub(super) fn has_others(&self) -> bool {
-        self.others() != Others::None
-    }
-
     /// Who besides the leader is alive in the group.
     pub(super) fn others(&self) -> Others {
         if self.is_alone {
@@ -137,15 +132,15 @@ impl Drop for Group {
 
 /// A process that is alive.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Member {
-    pub(super) pid: Pid,
+pub(crate) struct Member {
+    pub(crate) pid: Pid,
     state: u8,
     ticks: u64,
 }
 
 /// Who is alive in a group. Asked of /proc, since `kill` counts zombies as members, and the
 /// leader stays one until it is reaped.
-pub(super) fn members(group: Pid) -> Vec<Member> {
+pub(crate) fn members(group: Pid) -> Vec<Member> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
