@@ -68,7 +68,7 @@ impl Fields {
     ///
     /// # Errors
     ///
-    /// If it was told something else, or if nobody understands what the job says.
+    /// When it was told something else, or the job's column separator is invalid.
     pub(super) fn of_job(&self, layout: &Layout) -> Result<Self, String> {
         let said = match layout {
             Layout::Unsaid | Layout::Whole | Layout::Line => return Ok(self.clone()),

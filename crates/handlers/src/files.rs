@@ -52,7 +52,7 @@ pub(super) fn starting() -> Starting {
     Starting { sparing, _lock }
 }
 
-/// Gives a file that lives long a number that nobody else needs.
+/// Gives a file that lives long a number above the lowered limit.
 pub(super) fn keep(fd: OwnedFd) -> OwnedFd {
     starting().keep(fd)
 }

@@ -98,7 +98,7 @@ const PROCESSES_RESERVE: u64 = 8;
 /// Processes and threads that are left to others, where those of our own programs are known.
 const OTHERS_RESERVE: u64 = 4;
 
-/// With room for so many, nobody counts what is in use.
+/// Room for this many tasks, beyond which the use of a resource is not counted.
 const PROCESSES_PLENTY: u64 = 20_000;
 
 impl PerSlot {
@@ -121,7 +121,7 @@ impl PerSlot {
 /// are scarce, this process is sparing with them from now on, and raises its limit.
 ///
 /// # Errors
-/// When there is no room for one.
+/// When there is no room for one task.
 pub fn fit(slots: u32, per_slot: PerSlot, company: Company) -> Result<HostLimits, TooLittle> {
     let mut limits = vec![files_limit(slots, per_slot)];
     limits.extend(user_limit(slots, per_slot.processes, company));
@@ -181,7 +181,7 @@ fn count_files() -> Option<u64> {
     Some(fs::read_dir("/proc/self/fd").ok()?.count() as u64)
 }
 
-/// The user's processes; nobody counts those of root.
+/// Limit of the user's processes; root has none.
 fn user_limit(slots: u32, per_slot: u64, company: Company) -> Option<Limit> {
     let most = getrlimit(Resource::Nproc).current?;
     let processes = u64::from(slots) * per_slot * u64::from(company.workers.max(1));

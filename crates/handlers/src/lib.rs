@@ -66,7 +66,7 @@ impl Task {
         Self { seq, attempt, payload, report, origin, slot }
     }
 
-    /// What is to be reported of it.
+    /// Returns what is to be reported of the task.
     pub fn reported(&self, command: impl FnOnce() -> Payload) -> Option<Box<Reported>> {
         if self.report == Report::default() {
             return None;
@@ -101,7 +101,7 @@ pub trait BlockingHandler: Send + Sync {
     ///
     /// # Errors
     ///
-    /// When the handler was told that they are made of something else: says so.
+    /// When the handler was told that tasks are made of something else; the text is for the user.
     fn set_layout(&self, layout: &Layout) -> Result<(), String> {
         let _ = layout;
         Ok(())
@@ -177,7 +177,7 @@ impl BlockingHandler for Handler {
     }
 }
 
-/// What came of a task after it was told to stop is no success.
+/// Turns the success of a task that was told to stop before into a failure.
 pub(crate) fn stopped(outcome: Outcome) -> Outcome {
     if outcome.status.is_success() {
         return Outcome { status: Status::Failed, error: STOPPED.to_owned(), ..outcome };

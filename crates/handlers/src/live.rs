@@ -31,7 +31,7 @@ pub(super) struct Lines {
     begun: Vec<u8>,
 }
 
-/// What a pipe takes in one piece, whoever else writes to it (`PIPE_BUF`).
+/// Bytes that a pipe takes in one piece, also where others write to it (`PIPE_BUF`).
 const PIECE_BYTES: usize = 4096;
 
 /// One writer at a time, so that lines stay whole where they are longer than that.
@@ -82,7 +82,7 @@ impl Lines {
         self.write(&lines)
     }
 
-    /// Ends the line that has no end, so that nobody goes on with it.
+    /// Ends the line that has no end, so that no other text continues it.
     pub(super) fn end(&mut self) -> io::Result<()> {
         if self.begun.is_empty() {
             return Ok(());
@@ -122,7 +122,7 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
         match write(to, bytes) {
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::INTR) => {}
-            // Somebody made it non-blocking, and it is full.
+            // Another process made it non-blocking, and it is full.
             Err(Errno::AGAIN) => {
                 let mut room = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
                 stop::wait(&mut room, None)

@@ -56,7 +56,7 @@ impl std::fmt::Display for ForShell<'_> {
 ///
 /// # Errors
 ///
-/// Says what is wrong with it.
+/// When the command does not exist or cannot be run.
 pub fn check_program(template: &Template) -> Result<(), ProgramError> {
     match template.program() {
         Some(program) => match find(program) {
@@ -73,7 +73,7 @@ pub fn check_program(template: &Template) -> Result<(), ProgramError> {
 ///
 /// # Errors
 ///
-/// Says what to type instead.
+/// When it is a line for a shell: the error has the words to type instead.
 pub fn check_word(command: &[OsString]) -> Result<(), ProgramError> {
     let [word] = command else { return Ok(()) };
     let mut parts = word.as_bytes().splitn(2, |byte| *byte == b' ');

@@ -25,7 +25,7 @@ impl StopSignal {
     ///
     /// # Errors
     ///
-    /// If the process has no file descriptor left.
+    /// When the process has no file descriptor left.
     pub fn new() -> io::Result<Self> {
         let wake = files::keep(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         Ok(Self { stopped: AtomicBool::new(false), wake })
@@ -70,7 +70,7 @@ impl StopSignal {
 
 static AT_ONCE: AtomicBool = AtomicBool::new(false);
 
-/// From now on commands that are being stopped are killed: whoever waits for that has asked again.
+/// From now on commands that are being stopped are killed: the user has asked a second time.
 pub fn stop_at_once() {
     AT_ONCE.store(true, Ordering::Release);
 }

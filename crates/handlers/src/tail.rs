@@ -26,7 +26,7 @@ impl Tail {
         self.bytes.is_empty()
     }
 
-    /// The end of it as text, at most about so many bytes; what is no UTF-8 is replaced.
+    /// Returns the end as text of at most about `bytes_max` bytes; what is no UTF-8 is replaced.
     pub(super) fn text(&self, bytes_max: usize) -> String {
         let text = String::from_utf8_lossy(self.bytes.trim_ascii_end());
         let mut start = text.len().saturating_sub(bytes_max);

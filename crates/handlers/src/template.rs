@@ -49,7 +49,7 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// If there is not even a command.
+    /// When there is no command.
     pub fn parse<I>(args: I, input: Input) -> Result<Self, MissingCommand>
     where
         I: IntoIterator<Item: Into<OsString>>,
@@ -63,7 +63,7 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// If there is not even a command.
+    /// When there is no command.
     pub fn with_fields<I>(args: I, input: Input, fields: Fields) -> Result<Self, MissingCommand>
     where
         I: IntoIterator<Item: Into<OsString>>,
@@ -83,7 +83,7 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// If this one was made for something else.
+    /// When this template was made for another layout.
     pub(super) fn for_job(&self, layout: &Layout) -> Result<Self, String> {
         let fields = self.fields.of_job(layout)?;
         let template = Self::with_fields(self.args.iter().cloned(), self.input, fields);
@@ -137,7 +137,7 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// If the task does not have the fields that the command asks for.
+    /// When the task lacks a field that the command asks for.
     pub fn expand<'a>(
         &'a self,
         task: &'a [u8],
@@ -165,7 +165,7 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// If the task does not have the fields that the command asks for.
+    /// When the task lacks a field that the command asks for.
     pub fn quote(&self, task: &[u8], seq: Seq, slot: Slot) -> Result<Vec<u8>, FieldError> {
         let words = self.expand(task, seq, slot)?;
         Ok(quote::line(words.iter().map(|word| word.as_bytes())))

@@ -100,7 +100,7 @@ struct Started {
 /// to exit by themselves.
 const WORKERS_GRACE: Duration = Duration::from_secs(5);
 
-/// When the ventilator has stopped the job, the sink may take so long to finish its output.
+/// Time that the sink has to finish its output after the ventilator has stopped the job.
 const SINK_GRACE: Duration = Duration::from_secs(5);
 
 /// When the ventilator is through with the job, relays may take so long to tell the sink. One that
@@ -158,7 +158,7 @@ impl Children {
         &self.sockets
     }
 
-    /// Commands may take so long to end once they are told to.
+    /// Time that commands have to end once they are told to.
     pub(super) fn allow_for(&mut self, commands: Duration) {
         self.quit_grace = QUIT_GRACE.max(commands + QUIT_MARGIN);
     }
@@ -178,7 +178,7 @@ impl Children {
         let stdin = part.stdin.take().unwrap_or_else(|| part.role.stdin());
         let started = self.spawn(&part, &part.first_args, stdin).or_exit(SYSTEM)?;
         if part.role != Role::Relay {
-            // Whoever dials it when it is gone is to be refused.
+            // A peer that dials it when it is gone is to be refused.
             part.listeners.clear();
         }
         self.processes.push(Process { part, started, code: None, early_deaths: 0 });
@@ -432,7 +432,7 @@ impl Children {
 
     fn signal(&mut self, signo: Signo, is_meant: impl Fn(Role) -> bool) {
         for process in &mut self.processes {
-            // Until it was waited for, its id is nobody else's.
+            // Until it was waited for, its id is not given to another process.
             let is_running =
                 process.code.is_none() && matches!(process.started.child.try_wait(), Ok(None));
             if is_running

@@ -45,7 +45,7 @@ pub(super) fn show<R: Read + Send + 'static>(
             }
             seq = seq.next();
         }
-        // Whoever types the tasks wants to see what comes of each.
+        // A user who types the tasks wants to see the command of each at once.
         out.flush().map_err(|error| cannot_write(&error))?;
     }
     Ok(code)

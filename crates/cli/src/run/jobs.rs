@@ -9,9 +9,9 @@ use tradewind_proto::limits::SLOTS_MAX;
 pub(super) enum Jobs {
     /// So many: `8`.
     Count(u32),
-    /// As many as there are cores, and so many more: `+2`.
+    /// Number of slots beyond that of cores: `+2`.
     More(u32),
-    /// As many as there are cores, less so many: `-1`.
+    /// Number of slots short of that of cores: `-1`.
     Fewer(u32),
     /// So many for a hundred cores: `50%`.
     Percent(f64),

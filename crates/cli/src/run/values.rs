@@ -182,7 +182,7 @@ impl Combinations {
         for list in self.lists.iter().rev() {
             let length = length(list) as u64;
             lists.push((list, length, count));
-            // Nobody sees the end of more.
+            // The end of more would not be seen.
             count = count.saturating_mul(length);
         }
         lists.reverse();
@@ -204,7 +204,7 @@ impl Combinations {
         let (reader, writer) = io::pipe()?;
         std::thread::Builder::new().name("values".to_owned()).spawn(move || {
             let mut writer = BufWriter::new(writer);
-            // Whoever reads may stop before the end.
+            // The reader may stop before the end.
             let _ = self.write(&mut writer).and_then(|()| writer.flush());
         })?;
         Ok(reader)

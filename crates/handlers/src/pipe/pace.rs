@@ -18,7 +18,7 @@ const DEPTH_MAX: u32 = 1 << 14;
 /// Tasks after which the older ones count half.
 const MEMORY_TASKS: f64 = 256.0;
 
-/// What takes no time by a clock of microseconds takes some.
+/// Least time of a task, in microseconds: a shorter one takes none by the clock.
 const TASK_US_MIN: f64 = 0.1;
 
 /// The longest nap, and so the longest that an answer lies there.
@@ -28,7 +28,7 @@ const NAP_MAX: Duration = Duration::from_millis(1);
 const NAP_TASKS_MIN: f64 = 16.0;
 
 impl Pace {
-    /// So many answers took so long together.
+    /// Records that `count` answers took `took_us` microseconds together.
     pub(super) fn handle_answered(&mut self, took_us: u64, count: u64) {
         while self.tasks > MEMORY_TASKS {
             (self.us, self.tasks) = (self.us / 2.0, self.tasks / 2.0);
@@ -46,7 +46,7 @@ impl Pace {
         1 + (ahead as u32).min(DEPTH_MAX - 1)
     }
 
-    /// How long to look away while it has so many.
+    /// Returns the time for which a child with this many tasks need not be read from.
     pub(super) fn nap(&self, tasks: usize) -> Option<Duration> {
         // Half of them, so that there is time to bring it more.
         let half = tasks as f64 / 2.0;

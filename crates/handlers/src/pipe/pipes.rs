@@ -54,7 +54,7 @@ pub(super) struct Shared {
     call: Box<dyn Fn() + Send + Sync>,
 }
 
-/// What whoever gives out the tasks has to hear.
+/// Messages for the thread that gives out the tasks.
 #[derive(Default)]
 struct Outbox {
     finished: Vec<Finished>,
@@ -62,7 +62,7 @@ struct Outbox {
     given_up: Option<String>,
 }
 
-/// What a slot's thread has to hear.
+/// Mailbox of a slot's thread.
 pub(super) struct Desk {
     inbox: Mutex<Inbox>,
     /// Readable if there is something in the inbox.
@@ -83,7 +83,7 @@ impl Pipes {
     ///
     /// # Errors
     ///
-    /// If there are no threads to be had.
+    /// When the system refuses a thread or a file.
     pub fn new(
         slots: u32,
         handler: PipeHandler,
@@ -135,8 +135,8 @@ impl Pipes {
         }
     }
 
-    /// What has ended, in this order for each slot; each task that was given once. And where slots
-    /// stand after that.
+    /// Returns the tasks that have ended, each once and in this order for each slot, and the status of
+    /// the slots after that.
     pub fn take(&mut self) -> (Vec<Finished>, Vec<Standing>) {
         let mut outbox = self.shared.outbox();
         (std::mem::take(&mut outbox.finished), std::mem::take(&mut outbox.standings))
@@ -213,7 +213,7 @@ impl Desk {
         }
     }
 
-    /// What has come, if anything has.
+    /// Returns the messages that have arrived, if there are any.
     pub(super) fn take(&self) -> Option<Inbox> {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         if !inbox.is_called {

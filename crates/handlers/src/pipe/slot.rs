@@ -112,7 +112,7 @@ impl SlotThread<'_> {
             match child.write(self.feed.outgoing()) {
                 Ok(Written::Bytes(count)) => self.feed.handle_written(now, count),
                 Ok(Written::Full) => break,
-                // Nobody knows what else may be wrong with a pipe.
+                // Any other error of a pipe has the same consequence.
                 Ok(Written::Closed) | Err(_) => {
                     self.feed.handle_input_closed(now);
                     break;

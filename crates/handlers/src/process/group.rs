@@ -15,7 +15,7 @@ use crate::files::Starting;
 
 /// A process group whose leader is our child.
 ///
-/// Its id cannot belong to anybody else until the leader is [reaped](Self::reap); after that nothing
+/// Its id cannot belong to another process until the leader is [reaped](Self::reap); after that nothing
 /// is signalled.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -30,7 +30,7 @@ pub(super) struct Group {
 /// Who is alive in a group besides its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Others {
-    /// Nobody.
+    /// No process.
     None,
     /// Some, and all of them wait for something; clock ticks that they have run for.
     Asleep { ticks: u64 },
@@ -81,7 +81,7 @@ impl Group {
         if self.reaped {
             return;
         }
-        // Fails only if nobody is left, or if all have become another user's: nothing to be done.
+        // Fails only if the group is empty, or all have become another user's: nothing to be done.
         let _ = if self.is_alone {
             kill_process(self.pid, signal)
         } else {
@@ -113,8 +113,8 @@ impl Group {
         status
     }
 
-    /// Whether nobody is left of it, for one whose leader was reaped. Whatever else has its id by
-    /// then makes it look as if somebody were.
+    /// Returns whether the group is empty, once its leader was reaped. Another group that has its id by
+    /// then makes it look as if it were not.
     pub(super) fn is_gone(&self) -> bool {
         self.is_alone || test_kill_process_group(self.pid) == Err(Errno::SRCH)
     }

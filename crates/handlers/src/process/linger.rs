@@ -1,7 +1,7 @@
 //! How long the output of a command that has exited is waited for.
 //!
 //! What it has started may still hold its pipes: the `tee` of `exec > >(tee log)`, whose output is
-//! the command's, or a daemon, whose output is nobody's. While members of its group are there, what
+//! the command's, or a daemon, whose output is not. While members of its group are there, what
 //! they write is waited for until nothing has come for a while. How long that is depends on whether
 //! they are at work: on a loaded machine even `cat` may take a second. Knows no process and no clock.
 
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::group::Others;
 
-/// Without a byte for so long, while all members sleep, nothing more is waited for.
+/// Time without a byte after which nothing more is waited for, while all members sleep.
 const QUIET_MAX: Duration = Duration::from_millis(300);
 
 /// The same while some of them are at work.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
-/// However much comes: whatever writes for so long after the command's end is not part of it.
+/// Time after the command's end from which output does not belong to it any more.
 const TOTAL_MAX: Duration = Duration::from_secs(10);
 
 /// The first wait before the group is looked at; it doubles with each look.
@@ -54,17 +54,17 @@ impl Linger {
         }
     }
 
-    /// Something came.
+    /// Records that bytes have arrived since the last look.
     pub(crate) fn handle_output(&mut self) {
         self.has_output = true;
     }
 
-    /// When to look at the group, at the latest.
+    /// Returns the time of the next look at the group.
     pub(crate) fn poll_timeout(&self) -> Instant {
         self.looked_at + self.look_after
     }
 
-    /// What was seen of the group; is nothing more to be waited for?
+    /// Records the state of the group. Returns whether nothing more is to be waited for.
     pub(crate) fn handle_others(&mut self, now: Instant, others: Others) -> bool {
         self.elapsed += now.duration_since(self.looked_at).min(self.look_after);
         self.looked_at = now;
@@ -73,7 +73,7 @@ impl Linger {
             self.heard = self.elapsed;
         }
         match others {
-            // Whoever holds the pipes has left the group, as a daemon does.
+            // The process that holds the pipes has left the group, as a daemon does.
             Others::None => return true,
             Others::Busy => self.busy = self.elapsed,
             Others::Asleep { ticks } => {

@@ -59,7 +59,7 @@ enum Phase {
     Reaped,
 }
 
-/// What a wait is for, besides the end of the process.
+/// Events that a wait is for, besides the end of the process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interest {
     /// There are bytes for stdin.
@@ -309,7 +309,7 @@ impl Supervised {
         self.group.reap()
     }
 
-    /// Is nobody left of the group, once the process was reaped?
+    /// Is the group empty, once the process was reaped?
     pub(crate) fn is_gone(&self) -> bool {
         self.group.is_gone()
     }

@@ -70,7 +70,7 @@ pub struct Begun {
 /// Result of [`Slots::lay_out`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deck {
-    /// There is enough for a while: nobody calls for more.
+    /// There is enough for a while: `call` is not called for more.
     Full,
     /// Every end of a task is called.
     Low,
@@ -105,7 +105,7 @@ struct State {
     deck: VecDeque<Task>,
     /// Tasks that have ended and were not taken yet, in this order.
     finished: Vec<Finished>,
-    /// Somebody looks after the slots without being called, as long as there is enough on deck.
+    /// The caller looks after the slots without being called, as long as there is enough on deck.
     is_watched: bool,
     closing: bool,
 }
@@ -219,7 +219,7 @@ impl Slots {
         is_any
     }
 
-    /// What has ended, in this order; each task that was started once.
+    /// Returns the tasks that have ended, each once and in this order.
     #[must_use]
     pub fn take_finished(&mut self) -> Vec<Finished> {
         std::mem::take(&mut self.shared.lock().finished)
@@ -317,7 +317,7 @@ impl Shared {
     fn run(&self, slot: Slot, task: &Task, stop: &StopSignal) -> Finished {
         let started_us = unix_us();
         let started = Instant::now();
-        // Whoever gave out the task did not know where it would run.
+        // The slot was not known when the task was put on deck.
         let task = &Task { slot, ..task.clone() };
         let ran = catch_unwind(AssertUnwindSafe(|| self.handler.try_run(task, stop)));
         let ran_us = micros(started.elapsed());

@@ -1,5 +1,5 @@
-//! What is decided about a slot's child: what it is given, what its bytes mean, whom its end is
-//! blamed on, and when it is started again. Knows no process and no clock.
+//! Decides about a slot's child: which tasks it gets, the meaning of its bytes, the task that its end
+//! is blamed on, and the time of its restart. Knows no process and no clock.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -53,7 +53,7 @@ struct Fed {
     task: Task,
     /// The child that runs was given it, at this time, or came to it then.
     given: Option<Time>,
-    /// Nobody waits for its end.
+    /// Its end is not waited for any more.
     is_stopped: bool,
     /// Why no child can be given it.
     unfit: Option<&'static str>,
@@ -178,10 +178,10 @@ const LACKS_MAX: u32 = 12;
 /// Bytes of a child's stderr in the log.
 const SAID_BYTES_MAX: usize = 1 << 10;
 
-/// A child that has closed its stdin or stdout is about to exit, or it is broken.
+/// Time in which a child that has closed its stdin or stdout must exit; else it is broken.
 const LEAVING_MAX: Duration = Duration::from_secs(1);
 
-/// A child that has said nothing for so long may have forgotten to flush.
+/// Time without an answer after which a child may have forgotten to flush.
 const WONDER_AFTER: Duration = Duration::from_secs(10);
 
 impl Feed {
@@ -440,7 +440,7 @@ impl Feed {
         self.go_on(now);
     }
 
-    /// No more tasks will come, and nobody waits for those that came.
+    /// No more tasks will come, and those that came are not waited for.
     pub(super) fn handle_close(&mut self, now: Time, close: Close) {
         if self.closing >= Some(close) {
             return;
@@ -458,7 +458,7 @@ impl Feed {
         &self.outgoing[self.outgoing_from..]
     }
 
-    /// What has ended, in this order; each task once.
+    /// Returns the tasks that have ended, each once and in this order.
     pub(super) fn take_ended(&mut self) -> Vec<Ended> {
         std::mem::take(&mut self.ended)
     }
@@ -544,7 +544,7 @@ impl Feed {
         is_quiet.then_some(*moved + WONDER_AFTER)
     }
 
-    /// Sees to what nobody has to wait for.
+    /// Does what can be done without an event: ends tasks, asks for a child, gives it tasks.
     fn go_on(&mut self, now: Time) {
         self.end_ungiven(now);
         if let State::Down { not_before } = self.state
@@ -632,7 +632,7 @@ impl Feed {
         }
     }
 
-    /// What the child was given goes to the next one.
+    /// Requeues the tasks that the child was given, for the next child.
     fn take_back(&mut self) {
         for fed in self.tasks.iter_mut().take(self.passed) {
             fed.given = None;
@@ -662,7 +662,7 @@ impl Feed {
     }
 
     fn close_child(&mut self, now: Time, close: Close) {
-        // Nobody waits any more for what it has not answered by now.
+        // Answers that are missing by now are not waited for.
         let close = if self.given > 0 { Close::AtOnce } else { close };
         let State::Up(child) = &mut self.state else { return };
         match close {
