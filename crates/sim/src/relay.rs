@@ -4,6 +4,7 @@ use tradewind_proto::farewell::RelayFarewell;
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::relay::{Relay, RelayConfig};
 use tradewind_proto::{SessionId, Time};
+use tradewind_testkit::Accepts;
 
 use crate::event::{Process, Route};
 use crate::plan::Plan;
@@ -58,7 +59,7 @@ impl World {
         let RelayNode { relay: machine, farewell, .. } = &mut self.relays[relay];
         farewell.review(now, machine, is_connected);
         self.drive_hub(process);
-        self.drive_desk(process);
+        self.drive_desk(process, Accepts { messages: true, records: false });
         let RelayNode { relay: machine, farewell, .. } = &self.relays[relay];
         if let Some(exit) = farewell.exit(now, machine) {
             self.trace.say(self.now, || format!("relay {relay} leaves: {exit:?}"));

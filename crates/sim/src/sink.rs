@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tradewind_proto::collector::{
-    Collector, CollectorConfig, Opening, Order, Record, Records, SpoolLimits,
+    Collector, CollectorConfig, Inputs, Opening, Order, Record, Records, SpoolLimits,
 };
 use tradewind_proto::farewell::SinkFarewell;
 use tradewind_proto::message::{Report, Status, TaskResult, ToSink};
 use tradewind_proto::{Seq, SeqRange, SessionId, TaskHash, Time};
+use tradewind_testkit::{Accepts, CollectorAction, Machine};
 use tradewind_wire::encode;
 
 use crate::disk::{Disk, Under};
@@ -116,24 +117,15 @@ fn limits(plan: &Plan, seed: u64) -> Option<SpoolLimits> {
 
 impl World {
     pub(crate) fn drive_sink(&mut self) -> Option<Time> {
-        self.sink.spooling.extend(self.sink.collector.poll_spool());
-        while let Some(records) = self.sink.collector.poll_write() {
-            self.sink.waiting += records.len();
-            for record in records.iter().flat_map(Records::iter) {
-                self.trace.say(self.now, || {
-                    let result = record.result;
-                    let (seq, status) = (result.seq, result.outcome.status.as_str());
-                    format!("record {seq} {status}, attempt {}", result.attempt)
-                });
-            }
-            self.sink.given.extend(records);
-        }
-        if let Some(range) = self.sink.collector.poll_unspool() {
-            self.sink.unspooling = Some(range);
+        // The disk has begun with what there is to write when messages are sent.
+        self.drive_desk(Process::Sink, Accepts { messages: false, records: true });
+        // Another ventilator may have more for it.
+        if self.sink.flush == Flush::Done && !self.sink.collector.is_all_stored() {
+            self.sink.flush = Flush::NotYet;
         }
         self.write_on();
         self.note_end();
-        self.drive_desk(Process::Sink);
+        self.drive_desk(Process::Sink, Accepts { messages: true, records: false });
         let now = self.time_of(Process::Sink);
         let is_connected = self.has_ventilator(Process::Sink);
         let Sink { collector, farewell, flush, .. } = &mut self.sink;
@@ -172,18 +164,43 @@ impl World {
         has_callers || receipts.is_some_and(|id| self.is_open(id, End::Sender))
     }
 
-    /// Sends what a collector says.
-    pub(crate) fn drive_desk(&mut self, process: Process) {
+    /// Does what a collector asks for.
+    pub(crate) fn drive_desk(&mut self, process: Process, accepts: Accepts) {
+        let now = self.time_of(process);
         for polls in 0.. {
             if polls == POLLS_MAX {
                 self.check.fail(|| "the collector never stops talking".to_owned());
                 return;
             }
-            let Some(message) = self.collector(process).poll_transmit() else { break };
-            if let Some(id) = self.desk(process).receipts {
-                self.send(id, encode(&message));
+            let Some(action) = self.collector(process).poll(now, accepts) else { break };
+            match action {
+                CollectorAction::Transmit(message) => {
+                    if let Some(id) = self.desk(process).receipts {
+                        self.send(id, encode(&message));
+                    }
+                }
+                action if process != Process::Sink => panic!("a relay has no output: {action:?}"),
+                CollectorAction::Open(opening) => self.open_output(opening),
+                CollectorAction::Compare(inputs) => self.compare(&inputs),
+                // The disk has made it ready as it was opened.
+                CollectorAction::Begin => {}
+                CollectorAction::Spool(records) => self.sink.spooling.push_back(records),
+                CollectorAction::Write(records) => self.give_out(records),
+                CollectorAction::Unspool(range) => self.sink.unspooling = Some(range),
             }
         }
+    }
+
+    fn give_out(&mut self, records: Vec<Records>) {
+        self.sink.waiting += records.len();
+        for record in records.iter().flat_map(Records::iter) {
+            self.trace.say(self.now, || {
+                let result = record.result;
+                let (seq, status) = (result.seq, result.outcome.status.as_str());
+                format!("record {seq} {status}, attempt {}", result.attempt)
+            });
+        }
+        self.sink.given.extend(records);
     }
 
     /// The connections of a process that collects results.
@@ -317,13 +334,11 @@ impl World {
     }
 
     /// Reading back what was on the disk takes a while.
-    pub(crate) fn open_output(&mut self) {
-        if let Some(opening) = self.sink.collector.poll_open() {
-            self.sink.opening = Some(opening);
-            let (least, most) = self.plan.write_us;
-            let takes = 5 * self.rng.u64(least..=most);
-            self.queue.push(self.now + takes, Event::OutputOpened);
-        }
+    fn open_output(&mut self, opening: Opening) {
+        self.sink.opening = Some(opening);
+        let (least, most) = self.plan.write_us;
+        let takes = 5 * self.rng.u64(least..=most);
+        self.queue.push(self.now + takes, Event::OutputOpened);
     }
 
     /// What is wrong with the output, now that the job is over?
@@ -342,19 +357,13 @@ impl World {
         }
     }
 
-    /// Is a resumed job's input what it was?
-    pub(crate) fn compare_inputs(&mut self) {
-        while let Some(inputs) = self.sink.collector.poll_inputs() {
-            let disk = &self.sink.disk;
-            let differs = |(seq, hash): &&(Seq, TaskHash)| disk.hash(*seq) != Some(*hash);
-            match inputs.stored.iter().find(differs) {
-                Some((seq, _)) => self.sink.collector.handle_changed(*seq),
-                None => self.sink.collector.handle_verified(inputs.below),
-            }
-        }
-        // Another ventilator may have more for it.
-        if self.sink.flush == Flush::Done && !self.sink.collector.is_all_stored() {
-            self.sink.flush = Flush::NotYet;
+    /// Is the input of a resumed job what it was?
+    fn compare(&mut self, inputs: &Inputs) {
+        let disk = &self.sink.disk;
+        let differs = |(seq, hash): &&(Seq, TaskHash)| disk.hash(*seq) != Some(*hash);
+        match inputs.stored.iter().find(differs) {
+            Some((seq, _)) => self.sink.collector.handle_changed(*seq),
+            None => self.sink.collector.handle_verified(inputs.below),
         }
     }
 

@@ -8,6 +8,7 @@ use tradewind_proto::farewell::{VentilatorExit, VentilatorFarewell};
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{Layout, Start, ToWorker};
 use tradewind_proto::{JobId, LaneId, SessionId, Time};
+use tradewind_testkit::{Accepts, DispatcherAction, Machine};
 use tradewind_wire::encode;
 
 use crate::event::{ConnectionId, End, Event, Process, Route};
@@ -228,26 +229,36 @@ impl World {
     /// Does what a dispatcher says.
     pub(crate) fn drive_hub(&mut self, hub: Process) {
         let now = self.time_of(hub);
+        let mut accepts = Accepts::ALL;
         for polls in 0.. {
             if polls == POLLS_MAX {
                 self.check.fail(|| "the dispatcher never stops talking".to_owned());
                 return;
             }
-            let Some(transmit) = self.dispatcher(hub).poll_transmit(now) else { break };
-            self.trace.say(self.now, || format!("{hub:?} says {transmit:?}"));
-            match transmit {
-                Transmit::Worker(lane, message) => self.send_to_worker(lane, &message),
-                Transmit::Sink(message) => {
-                    if let Some(id) = self.hub(hub).job {
-                        self.send(id, encode(&message));
-                    }
+            let Some(action) = self.dispatcher(hub).poll(now, accepts) else { break };
+            // The programs send all messages first. Asking for one again may set another timer.
+            accepts.messages = matches!(action, DispatcherAction::Transmit(_));
+            match action {
+                DispatcherAction::Transmit(transmit) => self.transmit(hub, &transmit),
+                DispatcherAction::Notice(notice) => {
+                    self.trace.say(self.now, || format!("{hub:?} logs: {notice}"));
+                }
+                DispatcherAction::Close(lane) => self.close_lane(hub, lane),
+            }
+        }
+        self.watch_roll_call(hub);
+    }
+
+    fn transmit(&mut self, hub: Process, transmit: &Transmit) {
+        self.trace.say(self.now, || format!("{hub:?} says {transmit:?}"));
+        match transmit {
+            Transmit::Worker(lane, message) => self.send_to_worker(*lane, message),
+            Transmit::Sink(message) => {
+                if let Some(id) = self.hub(hub).job {
+                    self.send(id, encode(message));
                 }
             }
         }
-        while let Some(lane) = self.dispatcher(hub).poll_close() {
-            self.close_lane(hub, lane);
-        }
-        self.watch_roll_call(hub);
     }
 
     /// The connections of a process that hands out tasks.

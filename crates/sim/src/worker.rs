@@ -9,6 +9,7 @@ use tradewind_proto::farewell::{WorkerExit, WorkerFarewell, WorkerRules};
 use tradewind_proto::limits::{FORGOTTEN_MAX, LATE_MAX};
 use tradewind_proto::message::{Exit, Outcome, Report, Status, Task};
 use tradewind_proto::{Attempt, Seq, SessionId, Slot, TaskHash, Time};
+use tradewind_testkit::{Accepts, ExecutorAction, Machine};
 use tradewind_wire::encode;
 
 use crate::check::RunEnd;
@@ -134,16 +135,16 @@ impl World {
                 self.check.fail(|| "an executor never stops talking".to_owned());
                 return None;
             }
-            if let Some(start) = self.workers[worker].executor.poll_start(now) {
-                self.start_task(worker, start);
-            } else if let Some(stop) = self.workers[worker].executor.poll_stop() {
-                self.stop_task(worker, stop);
-            } else if let Some(message) = self.workers[worker].executor.poll_transmit() {
-                if let Some(id) = self.workers[worker].results {
-                    self.send(id, encode(&message));
+            let executor = &mut self.workers[worker].executor;
+            let Some(action) = executor.poll(now, Accepts::ALL) else { break };
+            match action {
+                ExecutorAction::Start(start) => self.start_task(worker, start),
+                ExecutorAction::Stop(stop) => self.stop_task(worker, stop),
+                ExecutorAction::Transmit(message) => {
+                    if let Some(id) = self.workers[worker].results {
+                        self.send(id, encode(&message));
+                    }
                 }
-            } else {
-                break;
             }
         }
         let snapshot = self.workers[worker].executor.snapshot();

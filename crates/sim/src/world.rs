@@ -4,6 +4,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use tradewind_proto::message::{ToSink, ToVentilator, ToWorker};
 use tradewind_proto::{SessionId, Time};
+use tradewind_testkit::Machine;
 use tradewind_wire::{Message, decode};
 
 use crate::check::Check;
@@ -172,23 +173,10 @@ impl World {
     fn wake(&mut self, process: Process) {
         let now = self.time_of(process);
         match process {
-            Process::Ventilator => {
-                if now >= self.ventilator.dispatcher.poll_timeout() {
-                    self.ventilator.dispatcher.handle_timeout(now);
-                }
-            }
-            Process::Sink => {
-                if now >= self.sink.collector.poll_timeout() {
-                    self.sink.collector.handle_timeout(now);
-                }
-            }
+            Process::Ventilator => self.ventilator.dispatcher.handle_due(now),
+            Process::Sink => self.sink.collector.handle_due(now),
             Process::Relay(relay) => self.relays[relay].relay.handle_timeout(now),
-            Process::Worker(worker) => {
-                let executor = &mut self.workers[worker].executor;
-                if now >= executor.poll_timeout() {
-                    executor.handle_timeout(now);
-                }
-            }
+            Process::Worker(worker) => self.workers[worker].executor.handle_due(now),
         }
         self.drive(process);
     }
@@ -297,10 +285,10 @@ impl World {
             return;
         }
         match process {
-            Process::Ventilator => self.ventilator.dispatcher.check_invariants(),
+            Process::Ventilator => self.ventilator.dispatcher.check(),
             Process::Relay(relay) => self.relays[relay].relay.check_invariants(),
-            Process::Sink => self.sink.collector.check_invariants(),
-            Process::Worker(worker) => self.workers[worker].executor.check_invariants(),
+            Process::Sink => self.sink.collector.check(),
+            Process::Worker(worker) => self.workers[worker].executor.check(),
         }
     }
 
@@ -320,8 +308,6 @@ impl World {
                     self.write_duplicates(&message);
                     self.note_claims(&message);
                     self.sink.collector.handle_message(message);
-                    self.open_output();
-                    self.compare_inputs();
                 }
             }
             // It has two ports.
