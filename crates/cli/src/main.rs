@@ -1,5 +1,6 @@
 //! The `tradewind` program.
 
+mod keys;
 mod run;
 
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use tradewind_sink::SinkArgs;
 use tradewind_ventilator::VentilatorArgs;
 use tradewind_worker::WorkerArgs;
 
+use crate::keys::KeysArgs;
 use crate::run::RunArgs;
 
 /// A pile of tasks, some machines, and one record for each task
@@ -28,6 +30,7 @@ enum Command {
     Worker(Box<WorkerArgs>),
     Relay(Box<RelayArgs>),
     Sink(Box<SinkArgs>),
+    Keys(Box<KeysArgs>),
 }
 
 fn main() -> ExitCode {
@@ -37,5 +40,6 @@ fn main() -> ExitCode {
         Command::Worker(args) => exit::report("worker", args.main()),
         Command::Relay(args) => exit::report("relay", args.main()),
         Command::Sink(args) => exit::report("sink", args.main()),
+        Command::Keys(args) => exit::report("tradewind keys", args.main()),
     }
 }

@@ -6,6 +6,9 @@ use tradewind_e2e::Scene;
 
 use super::pages::Page;
 
+/// Subcommands of `tradewind keys`, which have a page of their own.
+const KEYS: [&str; 5] = ["new", "token", "rotate", "ban", "show"];
+
 const PROGRAMS: [&str; 5] = ["run", "ventilator", "worker", "relay", "sink"];
 
 /// A flag, of the programs that have it alike.
@@ -43,7 +46,11 @@ fn bracketed<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 
 /// The flags that a program's help lists.
 fn flags_of(program: &str) -> BTreeSet<Flag> {
-    let help = Scene::new().ours("tradewind").args([program, "--help"]).run().expect(0);
+    flags_of_command(&[program])
+}
+
+fn flags_of_command(words: &[&str]) -> BTreeSet<Flag> {
+    let help = Scene::new().ours("tradewind").args(words).args(["--help"]).run().expect(0);
     let mut entries: Vec<String> = Vec::new();
     for line in help.text().lines() {
         if line.starts_with("  -") || line.starts_with("      --") {
@@ -76,10 +83,10 @@ fn variable_of(forms: &BTreeSet<String>) -> String {
     format!("TRADEWIND{}", long.replacen('-', "", 1).replace('-', "_").to_uppercase())
 }
 
-#[test]
-fn the_flags_of_each_program_are_those_of_its_help() {
-    let rows = Page::read("docs/src/flags.md").rows("| flag | of | default | effect |");
-    let mut in_book: BTreeMap<&str, BTreeSet<Flag>> = BTreeMap::new();
+/// The flags in a page's table, by program.
+fn flags_in_book(page: &str, programs: &[&str]) -> BTreeMap<String, BTreeSet<Flag>> {
+    let rows = Page::read(page).rows("| flag | of | default | effect |");
+    let mut in_book: BTreeMap<String, BTreeSet<Flag>> = BTreeMap::new();
     for row in &rows {
         let [flag, of, default, effect] = &row[..] else { panic!("{row:?} has not four cells") };
         let forms = forms_in(flag);
@@ -92,13 +99,19 @@ fn the_flags_of_each_program_are_those_of_its_help() {
             None => variable_of(&forms),
         };
         for program in of.split(", ") {
-            assert!(PROGRAMS.contains(&program), "{flag}: which program is {program:?}?");
+            assert!(programs.contains(&program), "{flag}: which program is {program:?}?");
             let entry =
                 Flag { forms: forms.clone(), default: default.clone(), variable: variable.clone() };
-            let is_new = in_book.entry(program).or_default().insert(entry);
+            let is_new = in_book.entry(program.to_owned()).or_default().insert(entry);
             assert!(is_new, "{flag} of {program} is there twice");
         }
     }
+    in_book
+}
+
+#[test]
+fn the_flags_of_each_program_are_those_of_its_help() {
+    let in_book = flags_in_book("docs/src/flags.md", &PROGRAMS);
     for program in PROGRAMS {
         let (book, help) = (&in_book[program], &flags_of(program));
         assert!(help.len() > 10, "{program}: {help:?}");
@@ -112,9 +125,19 @@ fn the_flags_of_each_program_are_those_of_its_help() {
 }
 
 #[test]
+fn the_flags_of_the_keys_commands_are_those_of_their_help() {
+    let mut in_book = flags_in_book("docs/src/keys.md", &KEYS);
+    for command in KEYS {
+        let book = in_book.remove(command).unwrap_or_default();
+        assert_eq!(book, flags_of_command(&["keys", command]), "{command}");
+    }
+}
+
+#[test]
 fn no_document_speaks_of_a_flag_that_is_not_there() {
-    let known: BTreeSet<String> =
-        PROGRAMS.iter().flat_map(|program| flags_of(program)).flat_map(|flag| flag.forms).collect();
+    let of_keys = KEYS.iter().flat_map(|command| flags_of_command(&["keys", command]));
+    let of_programs = PROGRAMS.iter().flat_map(|program| flags_of(program));
+    let known: BTreeSet<String> = of_programs.chain(of_keys).flat_map(|flag| flag.forms).collect();
     // Every program's own, those of cargo, and that of scripts/bench.
     const OTHERS: [&str; 4] = ["--help", "--path", "--open", "--growth"];
     let mut wrong = Vec::new();
