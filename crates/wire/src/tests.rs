@@ -2,12 +2,12 @@ use bytes::Bytes;
 use tradewind_proto::Payload;
 use tradewind_proto::Rare;
 use tradewind_proto::dispatcher::HaltOn;
-use tradewind_proto::limits::BATCH_TASKS_MAX;
+use tradewind_proto::limits::{BATCH_TASKS_MAX, RANGES_MAX};
 use tradewind_proto::message::{
     Card, Exit, Failure, InputEnd, Layout, Limits, News, Outcome, Received, Report, Reported, Role,
     Start, Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
 };
-use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRanges, SessionId, TaskHash};
+use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, TaskHash};
 
 use super::*;
 
@@ -416,6 +416,24 @@ fn a_list_beyond_its_bound_is_refused_however_small_it_is() {
     assert!(decode::<ToWorker>(&frame.into()).is_err());
 }
 
+/// Bytes that decoding a short frame may take at its peak: a list is made for as many elements as the frame
+/// says that it has, and the longest has this many ranges.
+const SHORT_FRAME_PEAK_MAX: u64 = (RANGES_MAX * 2 * size_of::<SeqRange>()) as u64;
+
+/// Decodes the frame as each message, whether it is one or not.
+#[track_caller]
+fn decode_as_all(frame: Vec<u8>) {
+    let frame = Bytes::from(frame);
+    let taken = allocation_counter::measure(|| {
+        let _ = decode::<ToWorker>(&frame);
+        let _ = decode::<ToSink>(&frame);
+        let _ = decode::<ToVentilator>(&frame);
+        let _ = decode::<Card>(&frame);
+    });
+    let peak = taken.bytes_max;
+    assert!(peak <= SHORT_FRAME_PEAK_MAX, "decoding {frame:?} takes {peak} bytes");
+}
+
 #[test]
 fn no_bytes_make_the_decoder_panic_or_take_memory() {
     let seed: u64 = fastrand::u64(..);
@@ -428,11 +446,27 @@ fn no_bytes_make_the_decoder_panic_or_take_memory() {
             if frame.len() >= 2 {
                 frame[..2].copy_from_slice(&[VERSION, channel]);
             }
-            let frame = Bytes::from(frame.clone());
-            let _ = decode::<ToWorker>(&frame);
-            let _ = decode::<ToSink>(&frame);
-            let _ = decode::<ToVentilator>(&frame);
-            let _ = decode::<Card>(&frame);
+            decode_as_all(frame.clone());
+        }
+    }
+}
+
+// Fails if a list or a text is made for as much as a frame says, whatever that is.
+#[test]
+fn no_length_that_a_frame_names_makes_the_decoder_panic_or_take_memory() {
+    let lengths = [1 << 10, 1 << 16, 1 << 20, 1 << 24, 1 << 30, u64::MAX];
+    for golden in Golden::all() {
+        let byte = |place: usize| u8::from_str_radix(&golden[place..place + 2], 16).unwrap();
+        let frame: Vec<u8> = (0..golden.len()).step_by(2).map(byte).collect();
+        for place in 2..frame.len() {
+            for length in lengths {
+                // A number of eight bytes, in place of one of one byte.
+                let mut changed = frame[..place].to_vec();
+                changed.push(253);
+                changed.extend_from_slice(&length.to_le_bytes());
+                changed.extend_from_slice(&frame[place + 1..]);
+                decode_as_all(changed);
+            }
         }
     }
 }

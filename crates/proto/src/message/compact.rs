@@ -10,6 +10,7 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::text::Text;
 use super::{Exit, Outcome, Reported, Status, Task, TaskResult};
 use crate::{Attempt, Rare};
 
@@ -162,7 +163,7 @@ impl<'de, P: Deserialize<'de> + Default> Visitor<'de> for Fields<TaskResult<P>> 
         }
         if head & ENDED != 0 {
             let outcome = &mut result.outcome;
-            (outcome.status, outcome.exit, outcome.error) = next(&mut fields)?;
+            (outcome.status, outcome.exit, Text(outcome.error)) = next(&mut fields)?;
         }
         if head & STDERR != 0 {
             result.outcome.stderr = Rare::some(next(&mut fields)?);

@@ -5,6 +5,7 @@
 
 mod compact;
 mod job;
+mod text;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,7 @@ pub struct Card {
     /// Bytes of the largest message that it takes.
     pub message_bytes_max: u64,
     /// Name, at most [`NAME_BYTES_MAX`](crate::limits::NAME_BYTES_MAX) bytes.
+    #[serde(deserialize_with = "text::deserialize")]
     pub name: String,
 }
 
@@ -147,7 +149,7 @@ pub enum Layout {
     /// Several texts with this byte between them.
     Group(u8),
     /// A line of columns, separated by matches of this regular expression.
-    Columns(String),
+    Columns(#[serde(deserialize_with = "text::deserialize")] String),
     /// A line of the input, without the newline at its end.
     Line,
 }
@@ -195,10 +197,12 @@ pub enum ToSink<P = Payload> {
         /// Id of the job.
         job: JobId,
         /// Name of the job, for display.
+        #[serde(deserialize_with = "text::deserialize")]
         name: String,
         /// Start of the job: what it means for the output.
         start: Start,
         /// Stage to whose workers the sender dispatches tasks; empty if it has no name.
+        #[serde(deserialize_with = "text::deserialize")]
         stage: String,
         /// Whether none of the job's tasks was ever dispatched, so that no worker can hold one.
         is_untouched: bool,
@@ -225,6 +229,7 @@ pub enum ToSink<P = Payload> {
         /// Status of the record.
         status: Status,
         /// Reason.
+        #[serde(deserialize_with = "text::deserialize")]
         error: String,
     },
     /// Notes that the ventilator knows that everything is stored.
@@ -248,8 +253,10 @@ pub enum ToSink<P = Payload> {
         /// Job of the tasks.
         job: JobId,
         /// Name of the stage in which the tasks ended.
+        #[serde(deserialize_with = "text::deserialize")]
         stage: String,
         /// Name of the worker that ran the tasks; empty if no worker did.
+        #[serde(deserialize_with = "text::deserialize")]
         worker: String,
         /// Outcomes of the tasks.
         results: Batch<TaskResult<P>>,
@@ -325,6 +332,7 @@ pub enum News {
     Draining {
         /// Reason, for display; empty if the worker was asked to leave. At most
         /// [`ERROR_BYTES_MAX`](crate::limits::ERROR_BYTES_MAX) bytes.
+        #[serde(deserialize_with = "text::deserialize")]
         reason: String,
     },
     /// The worker leaves of its own accord and holds no task.
@@ -474,6 +482,7 @@ pub enum ToVentilator {
         /// Job that is refused.
         job: JobId,
         /// Reason, for display.
+        #[serde(deserialize_with = "text::deserialize")]
         reason: String,
     },
     /// Heartbeat.
