@@ -443,10 +443,13 @@ mod tests {
             thread.store(vec![record(seq, &output)]);
         }
         thread.finish(true);
+        // Once there is a byte, the first record is being written. It does not fit into the pipe.
+        let mut first = [0];
+        reader.read_exact(&mut first).unwrap();
         events.try_recv().expect_err("nothing can be stored yet");
 
         let joined = std::thread::spawn(move || thread.join());
-        let mut text = String::new();
+        let mut text = String::from_utf8(first.into()).unwrap();
         reader.read_to_string(&mut text).unwrap();
         assert!(text.lines().all(|line| line == output));
         assert_eq!(text.lines().count(), 50);
