@@ -32,8 +32,10 @@ pub(crate) struct Worker {
     pub(crate) lane: Option<ConnectionId>,
     pub(crate) results: Option<ConnectionId>,
     pub(crate) was_connected: bool,
-    /// When it was asked to leave.
+    /// When it was asked to leave, or had a result settled after that.
     pub(crate) leaving_since: Option<Instant>,
+    /// Number of results that it retained when it was looked at last.
+    retained: u64,
     /// By slot, what runs, and behind it what was fed to the slot's child.
     runs: Vec<VecDeque<Run>>,
     /// By slot, when its child is back; only where tasks are fed.
@@ -64,7 +66,8 @@ impl Worker {
 /// When somebody starts a worker again.
 const SEATED_AFTER_US: u64 = 1_000_000;
 
-/// The longest that a worker stays which was asked to leave.
+/// The longest that a worker stays which was asked to leave, with no result settled meanwhile. The next stage
+/// may take its time for each.
 const LEAVING_US_MAX: u64 = 300_000_000;
 
 /// The longest that a task takes to die of a signal.
@@ -110,6 +113,7 @@ impl World {
             results: None,
             was_connected: false,
             leaving_since: None,
+            retained: 0,
             runs: vec![VecDeque::new(); slots as usize],
             child_back_at: vec![0; slots as usize],
             count: 0,
@@ -149,6 +153,10 @@ impl World {
         }
         let snapshot = self.workers[worker].executor.snapshot();
         self.check.held(snapshot.running as u64 + u64::from(snapshot.queued));
+        let me = &mut self.workers[worker];
+        if snapshot.retained < std::mem::replace(&mut me.retained, snapshot.retained) {
+            me.leaving_since = me.leaving_since.map(|_| self.now);
+        }
         let Worker { executor, farewell, leaving_since, .. } = &self.workers[worker];
         if leaving_since.is_some_and(|since| self.now > since + LEAVING_US_MAX) {
             self.check.fail(|| format!("worker {worker} was asked to leave, and stays"));
