@@ -78,14 +78,17 @@ impl Pace {
         if count == 0 {
             return;
         }
-        if let Some(us) = self.us() {
-            spread.add(count, mean_us as f64 / us);
-        }
+        let old = self.us();
         self.tasks += count as f64;
         // A task that takes no time by a clock of microseconds takes some.
         let newest = mean_us.max(1) as f64;
         self.us += (newest - self.us) * (count as f64 / self.tasks);
         self.tasks = self.tasks.min(PACE_TASKS);
+        if let Some(old) = old {
+            // Beside the mean with these results in it: a first task that happens to be short would
+            // let all others look like outliers for long (Welford's update of a variance).
+            spread.add(count, (newest - old) * (newest - self.us) / self.us.powi(2));
+        }
     }
 
     /// Orders the faster pace first; an unknown one is tried before all.
@@ -109,6 +112,16 @@ impl Pace {
     pub(super) fn us(&self) -> Option<f64> {
         (self.tasks > 0.0).then_some(self.us)
     }
+
+    /// Returns the run time in microseconds that is to be expected of the next task, where the
+    /// tasks of other workers take `others_us` and tasks at one worker deviate by this part of
+    /// their mean: a few tasks may have been long by chance, and say little of the worker. (The
+    /// mean of a normal distribution after some samples, if workers differ by a factor of two.)
+    fn believed_us(&self, others_us: f64, deviation: f64) -> Option<f64> {
+        let noise = deviation.powi(2);
+        let us = self.us()?;
+        Some((self.tasks * us + noise * others_us) / (self.tasks + noise))
+    }
 }
 
 /// Spread of run times between tasks, independent of the worker.
@@ -119,10 +132,11 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// Adds `count` tasks that took `ratio` times the usual run time.
-    fn add(&mut self, count: u64, ratio: f64) {
+    /// Adds `count` tasks whose mean run time deviates by this square, as a part of the square of
+    /// the usual run time.
+    fn add(&mut self, count: u64, square: f64) {
         self.batches += 1.0;
-        let newest = (ratio - 1.0).powi(2) * count as f64;
+        let newest = square * count as f64;
         self.variance += (newest - self.variance) / self.batches;
         self.batches = self.batches.min(SPREAD_BATCHES);
     }
@@ -233,10 +247,14 @@ impl Left {
     /// all that are left before this one finishes its next task. The time is bounded by how long
     /// that task would take, should the others make no progress.
     pub(super) fn hold_back_until(&self, worker: &Worker) -> Option<Time> {
-        let us = worker.pace.us()?;
+        let own_us = worker.pace.us()?;
         let (own_slots, running) = (worker.window.slots() as f64, running(worker));
-        let (rate, slots) = (self.rate - own_slots / us, self.slots - own_slots);
-        if slots < 1.0 || us * rate < SLOW_MIN * slots {
+        let (rate, slots) = (self.rate - own_slots / own_us, self.slots - own_slots);
+        if slots < 1.0 || rate <= 0.0 {
+            return None;
+        }
+        let us = worker.pace.believed_us(slots / rate, self.deviation)?;
+        if us * rate < SLOW_MIN * slots {
             return None;
         }
         let left = self.waiting + self.out - running - (self.running - running) / 2.0;
@@ -420,5 +438,20 @@ impl Dispatcher {
             self.ledger.undo_attempt(seq, session);
         }
         self.handle_returned(session, ranges);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fails if a deviation is measured from the mean before.
+    #[test]
+    fn tasks_after_a_short_one_are_no_outliers() {
+        let (mut pace, mut spread) = (Pace::default(), Spread::default());
+        for us in [1, 1_000, 1_000, 1_000] {
+            pace.add(1, us, &mut spread);
+        }
+        assert!(spread.deviation() < 1.0, "{}", spread.deviation());
     }
 }

@@ -416,6 +416,29 @@ fn what_is_queued_at_a_slow_worker_does_not_wait_for_it_while_the_sink_holds_too
     }
 }
 
+// Found by the simulator. Fails if one task says what a worker is like (`believed_us`).
+#[test]
+fn a_worker_whose_first_task_happens_to_be_long_is_given_more() {
+    let seconds = |all: &[f64]| all.iter().map(|s| Duration::from_secs_f64(*s)).collect();
+    let first_is_long = Scene {
+        tasks: seconds(&[
+            3.8, 19.6, 0.8, 0.3, 6.0, 9.1, 1.6, 3.9, 10.8, 11.2, 12.9, 10.8, 11.0, 10.0, 18.1,
+            18.3, 10.0, 8.4, 10.8, 1.8,
+        ]),
+        workers: vec![(1, 1); 2],
+        is_end_known: true,
+        hop: Duration::from_micros(100),
+        output_bytes: 0,
+    };
+    let mut first_is_short = Scene::lognormal(1, 60, Duration::from_millis(100), 0.5);
+    first_is_short.workers = vec![(1, 3), (1, 2)];
+    first_is_short.tasks[1] = Duration::from_millis(1);
+    for scene in [first_is_long, first_is_short] {
+        let (done, greedy) = (scene.run(), scene.greedy());
+        assert!(done.makespan < greedy.mul_f64(1.2), "{:?}, greedy: {greedy:?}", done.makespan);
+    }
+}
+
 #[test]
 fn recalls_are_few_and_move_few() {
     for seed in 0..20 {
