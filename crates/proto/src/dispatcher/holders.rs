@@ -266,6 +266,7 @@ impl Dispatcher {
     /// worker that retains it, or from another one if that worker is gone.
     pub(super) fn forget_received(&mut self) {
         self.halting.unstored = SeqSet::new();
+        self.forget_received_ahead();
         for seq in self.ledger.forget_received(&mut self.roster) {
             if !self.give_up_if_hopeless(seq) {
                 self.requeue(seq);

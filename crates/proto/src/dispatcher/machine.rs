@@ -170,6 +170,7 @@ impl Dispatcher {
         if self.source.total.is_none_or(|total| total > begun.0) {
             // Tasks that were read and never dispatched were not begun: the job ends before them.
             self.ledger.cut_off(begun);
+            self.suspicions.cut_off(begun);
             self.source.end = self.halted_by().map_or(InputEnd::CutShort, InputEnd::Halted);
             self.close_at(begun);
         }

@@ -56,6 +56,11 @@ pub(super) struct Suspicions {
 }
 
 impl Suspicions {
+    /// Drops the marks of the tasks from a seq on.
+    pub(super) fn cut_off(&mut self, end: Seq) {
+        self.marks.split_off(&end);
+    }
+
     /// Panics if there is a mark against a task that has its record.
     pub(super) fn check_invariants(&self, ledger: &Ledger) {
         for seq in self.marks.keys() {

@@ -138,6 +138,16 @@ impl Dispatcher {
         }
     }
 
+    /// Takes back results, of tasks that were not read yet, that only an old sink had in memory:
+    /// workers that are here retain theirs.
+    pub(super) fn forget_received_ahead(&mut self) {
+        let Some(resume) = self.source.resume_mut() else { return };
+        resume.ahead.retain(|(_, holder), state| {
+            *state = Ahead::Out;
+            self.roster.contains(*holder)
+        });
+    }
+
     /// Notes that a worker no longer holds tasks that were not read yet: all of them, or these.
     pub(super) fn release_ahead(&mut self, session: SessionId, ranges: Option<&SeqRanges>) {
         let Some(resume) = self.source.resume_mut() else { return };

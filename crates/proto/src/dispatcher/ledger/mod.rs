@@ -567,6 +567,8 @@ impl Ledger {
                 }
             }
             entry.state = TaskState::Received(session);
+            // An earlier ventilator may have dispatched it.
+            entry.attempt = entry.attempt.max(Attempt::FIRST);
             release.add(roster, old, entry.bytes());
         });
         release.end(roster);
