@@ -7,7 +7,7 @@ again when a connection breaks, timeouts, Cancel and Drain.
 """
 import queue, secrets, socket, struct, sys, threading, time, zlib
 
-VERSION, WORKER, SLOTS = 5, 1, 1
+VERSION, WORKER, SLOTS = 6, 1, 1
 SESSION = secrets.randbits(63)
 ROLL_CALL, TASKS, SETTLED, RECALL, CANCEL, DRAIN, PING, DONE, LIMITS = range(9)
 HEARTBEAT, HOLDING, RECALLED = 0, 1, 6
@@ -28,7 +28,14 @@ def text(data):
 
 
 def ranges(seqs):
-    return number(len(seqs)) + b"".join(number(seq) + number(1) for seq in seqs)
+    """A set of seqs, which ascend: ranges between which a seq is missing."""
+    runs = []
+    for seq in seqs:
+        if runs and sum(runs[-1]) == seq:
+            runs[-1][1] += 1
+        else:
+            runs.append([seq, 1])
+    return number(len(runs)) + b"".join(number(first) + number(count) for first, count in runs)
 
 
 class Reader:

@@ -19,6 +19,15 @@ pub struct Bounded<T, const MAX: usize>(pub Vec<T>);
 /// Tasks or results of one message.
 pub type Batch<T> = Bounded<T, BATCH_TASKS_MAX>;
 
+/// Bytes of a list that are reserved because a message says that they are needed. Beyond them a list
+/// grows with the elements that come.
+const CLAIMED_BYTES_MAX: usize = 256 << 10;
+
+/// Returns the number of elements to reserve memory for, of as many as a message claims to have.
+pub(crate) fn cautious<T>(claimed: usize) -> usize {
+    claimed.min(CLAIMED_BYTES_MAX / size_of::<T>().max(1))
+}
+
 impl<T, const MAX: usize> Default for Bounded<T, MAX> {
     fn default() -> Self {
         Self(Vec::new())
@@ -48,7 +57,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T,
                 if claimed > MAX {
                     return Err(A::Error::invalid_length(claimed, &self));
                 }
-                let mut list = Vec::with_capacity(claimed);
+                let mut list = Vec::with_capacity(cautious::<T>(claimed));
                 while let Some(element) = seq.next_element()? {
                     if list.len() == MAX {
                         return Err(A::Error::invalid_length(MAX + 1, &self));

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::limits::SEQS_MAX;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -14,9 +17,18 @@ macro_rules! id {
     };
 }
 
-id! {
-    /// Number of a task in its job: from 0, without gaps.
-    Seq(u64)
+/// Number of a task in its job: from 0, without gaps. One of a message is below [`SEQS_MAX`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Seq(pub u64);
+
+impl<'de> Deserialize<'de> for Seq {
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u64::deserialize(deserializer)? {
+            seq if seq < SEQS_MAX => Ok(Self(seq)),
+            _ => Err(D::Error::custom("a seq is beyond the last one")),
+        }
+    }
 }
 
 id! {

@@ -22,6 +22,6 @@ mod window;
 
 pub use ids::{Attempt, CallId, JobId, LaneId, Seq, SessionId, Slot, TaskHash};
 pub use payload::{Payload, Rare};
-pub use ranges::{SeqRange, SeqRanges};
+pub use ranges::{SeqList, SeqRange, SeqRanges};
 pub use seq_set::SeqSet;
 pub use time::Time;

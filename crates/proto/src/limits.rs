@@ -15,6 +15,9 @@ pub const BATCH_TASKS_MAX: usize = 1024;
 /// Payload bytes after which a batch is full. A single larger payload travels alone.
 pub const BATCH_BYTES_MAX: usize = 256 << 10;
 
+/// Number of tasks of a job: every seq is below. A sum of two seqs does not overflow.
+pub const SEQS_MAX: u64 = 1 << 62;
+
 /// Number of ranges of seqs in one message: the stored tasks have a hole for each task that is not
 /// stored.
 pub const RANGES_MAX: usize = 2 * UNSETTLED_TASKS_MAX as usize;

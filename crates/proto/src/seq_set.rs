@@ -19,6 +19,13 @@ impl SeqSet {
         Self { ranges: BTreeMap::new(), count: 0 }
     }
 
+    /// Creates the set of these seqs.
+    #[must_use]
+    pub fn of(ranges: &SeqRanges) -> Self {
+        let pairs = ranges.as_slice().iter().map(|range| (range.start.0, range.end.0));
+        Self { ranges: pairs.collect(), count: ranges.count() }
+    }
+
     /// Returns the number of seqs in the set.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -59,10 +66,21 @@ impl SeqSet {
         parts.filter(|part| part.count() > 0).collect()
     }
 
-    /// Returns the parts of several ranges that are in the set, range by range.
+    /// Returns the parts of other seqs that are in the set, ascending. Takes time for the shorter of
+    /// the two lists of ranges, and for the parts.
     #[must_use]
     pub fn parts_of(&self, ranges: &SeqRanges) -> Vec<SeqRange> {
-        ranges.as_slice().iter().flat_map(|range| self.parts(*range)).collect()
+        let others = ranges.as_slice();
+        if others.len() <= self.ranges.len() {
+            return others.iter().flat_map(|range| self.parts(*range)).collect();
+        }
+        let mut parts = Vec::new();
+        for (&start, &end) in &self.ranges {
+            let first = others.partition_point(|other| other.end.0 <= start);
+            let inside = others[first..].iter().take_while(|other| other.start.0 < end);
+            parts.extend(inside.map(|other| other.clamped(Seq(start), Seq(end))));
+        }
+        parts
     }
 
     /// Returns the parts of a range that are not in the set, ascending.
@@ -194,11 +212,8 @@ impl SeqSet {
     /// Returns the set as a list of ranges, ascending.
     #[must_use]
     pub fn to_ranges(&self) -> SeqRanges {
-        let mut ranges = SeqRanges::new();
-        for (start, end) in &self.ranges {
-            ranges.push_range(SeqRange { start: Seq(*start), end: Seq(*end) });
-        }
-        ranges
+        let ranges = self.ranges.iter();
+        ranges.map(|(start, end)| SeqRange { start: Seq(*start), end: Seq(*end) }).collect()
     }
 }
 
@@ -254,6 +269,12 @@ mod tests {
                 assert!(gaps.iter().zip(gaps.iter().skip(1)).all(|(a, b)| a.end < b.start));
                 let parts = set.parts(around).into_iter().flat_map(SeqRange::seqs);
                 assert!(parts.eq(around.seqs().filter(|seq| naive.contains(&seq.0))));
+                let others: SeqRanges = (0..rng.u64(0..20)).map(|_| Seq(rng.u64(0..70))).collect();
+                let parts = set.parts_of(&others).into_iter().flat_map(SeqRange::seqs);
+                assert!(
+                    parts.eq(others.seqs().filter(|seq| naive.contains(&seq.0))),
+                    "seed {seed}"
+                );
                 let missing = around.seqs().filter(|seq| !naive.contains(&seq.0));
                 assert!(gaps.into_iter().flat_map(SeqRange::seqs).eq(missing), "seed {seed}");
                 let end = (seq..).find(|seq| !naive.contains(seq)).unwrap_or_default();

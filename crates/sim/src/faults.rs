@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use tradewind_proto::Payload;
 use tradewind_proto::batch::Bounded;
-use tradewind_proto::limits::WORKER_TIMEOUT;
+use tradewind_proto::limits::{SEQS_MAX, WORKER_TIMEOUT};
 use tradewind_proto::message::{
     InputEnd, News, Outcome, Received, Report, Status, Task, TaskResult, ToSink, ToVentilator,
     ToWorker,
@@ -398,9 +398,7 @@ impl World {
 fn stranger(process: Process, choice: u8) -> Bytes {
     let job = JobId(0x0bad);
     let session = SessionId(0x0bad);
-    let all = SeqRange { start: Seq(0), end: Seq(u64::MAX) };
-    let mut ranges = SeqRanges::new();
-    ranges.push_range(all);
+    let ranges = SeqRanges::of(SeqRange { start: Seq(0), end: Seq(SEQS_MAX) });
     match choice {
         0 => return Bytes::from_static(b""),
         1 => return Bytes::from_static(&[tradewind_wire::VERSION, b's', 255, 255, 255]),
@@ -437,7 +435,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
                 limits: Default::default(),
                 tasks: Bounded::from(vec![task]),
             },
-            4 => ToWorker::Settled { job, below: Seq(u64::MAX), ranges },
+            4 => ToWorker::Settled { job, below: Seq(SEQS_MAX - 1), ranges },
             5 => ToWorker::Cancel { job },
             6 => ToWorker::Recall { job, call: CallId(0), keep: 0 },
             _ => ToWorker::Done { job: JobId(0x0bad) },
@@ -462,7 +460,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
                 job,
                 received: Bounded::from(vec![Received {
                     session,
-                    ranges: ranges.clone(),
+                    ranges: SeqRanges::of(SeqRange { start: Seq(0), end: Seq(1000) }),
                     ran_us_max: 1,
                     ran_us_median: 1,
                     ran_us_mean: u64::MAX,

@@ -3,7 +3,7 @@
 //! This crate does no I/O and decides nothing. It is the only one that knows bincode. A frame is
 //! two bytes of header, the protocol's version and the channel to which it belongs, and a bincode
 //! body (`standard` configuration). A decoded message is checked: no bytes trail, no list is longer
-//! than its bound, no name is unprintable. Payloads are slices of the frame, not copies.
+//! than its bound, no name is unprintable, ranges of seqs are normal. Payloads are slices of the frame, not copies.
 
 mod borrowed;
 
@@ -16,7 +16,7 @@ use tradewind_proto::message::{Card, Role, TaskResult, ToSink, ToVentilator, ToW
 use crate::borrowed::Borrowed;
 
 /// The protocol's version. Both ends of a lane must have the same one.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 
 /// Bytes of the largest frame that this codec reads, whatever a lane lets through.
 pub const FRAME_BYTES_MAX: usize = 1 << 30;

@@ -8,7 +8,7 @@ use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{
     Card, Layout, News, Received, Report, Role, Start, ToVentilator, ToWorker,
 };
-use tradewind_proto::{LaneId, SeqRanges, SessionId};
+use tradewind_proto::{LaneId, SeqList, SeqRanges, SessionId};
 
 use super::made::{BATCH, JOB, PAYLOAD_BYTES, payload, session, time};
 
@@ -46,7 +46,7 @@ struct Ventilator {
     /// Batches that were sent, with their workers.
     out: VecDeque<(SessionId, SeqRanges)>,
     /// Tasks that the sink has received and not yet written.
-    received: SeqRanges,
+    received: SeqList,
     done: u64,
     stored: u64,
 }
@@ -85,7 +85,7 @@ impl Ventilator {
             };
             dispatcher.handle_lane_opened(time(0), LaneId(worker), &card);
         }
-        let (out, received) = (VecDeque::new(), SeqRanges::new());
+        let (out, received) = (VecDeque::new(), SeqList::new());
         Self { dispatcher, workers, out, received, done: 0, stored: 0 }
     }
 

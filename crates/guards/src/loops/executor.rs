@@ -42,8 +42,7 @@ fn run(batches: impl Iterator<Item = SeqRange>) {
 
 /// Settles the batch; those of other workers just before it are not all settled yet.
 fn settled(batch: SeqRange) -> ToWorker {
-    let mut ranges = SeqRanges::new();
-    ranges.push_range(batch);
+    let ranges = SeqRanges::of(batch);
     let below = Seq(batch.start.0.saturating_sub(BATCH));
     ToWorker::Settled { job: JOB, below, ranges }
 }

@@ -24,7 +24,7 @@ use crate::message::{
     Failure, InputEnd, News, Outcome, RECEIVED_MAX, Received, Report, Start, Status, TaskResult,
     ToSink, ToVentilator, changed_input,
 };
-use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash, Time};
+use crate::{Attempt, JobId, Seq, SeqList, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash, Time};
 
 pub use crate::message::Opening;
 
@@ -258,7 +258,7 @@ struct Spool {
 /// Facts about records that are kept while they are written.
 #[derive(Debug, Default)]
 struct Writing {
-    seqs: SeqRanges,
+    seqs: SeqList,
     held_bytes: u64,
     counts: Counts,
 }
@@ -272,7 +272,7 @@ const SHORT_LIST_RECORDS: usize = 4;
 #[derive(Debug, Default)]
 struct PendingReceipt {
     received: Vec<Received>,
-    stored: SeqRanges,
+    stored: SeqList,
     retry: Vec<Failure>,
 }
 
@@ -848,7 +848,7 @@ impl Collector {
         let is_failure = |result: &TaskResult| !result.outcome.status.is_success();
         let mut failed = 0;
         let mut ran_us: Vec<u64> = Vec::with_capacity(results.len());
-        let mut ranges = SeqRanges::new();
+        let mut ranges = SeqList::new();
         if let Some(range) = job.all_new(&results) {
             // As nearly always: no result needs a decision of its own.
             ran_us.extend(results.iter().map(|result| result.ran_us));
@@ -898,6 +898,8 @@ impl Collector {
             let ran_us_median = *ran_us.select_nth_unstable(middle).1;
             let ran_us_mean =
                 ran_us.iter().fold(0, |sum: u64, us| sum.saturating_add(*us)) / ran_us.len() as u64;
+            // Results come in the order in which their tasks ended.
+            let ranges = ranges.take();
             let received =
                 Received { session, ranges, ran_us_max, ran_us_median, ran_us_mean, bytes, failed };
             self.receipt.received.push(received);
@@ -989,10 +991,11 @@ impl Collector {
 
     fn flush_receipt(&mut self) {
         let Some(job) = &self.job else { return };
-        let PendingReceipt { received, stored, retry } = std::mem::take(&mut self.receipt);
+        let PendingReceipt { received, mut stored, retry } = std::mem::take(&mut self.receipt);
         if received.is_empty() && stored.is_empty() && retry.is_empty() {
             return;
         }
+        let stored = stored.take();
         self.transmits.push_back(ToVentilator::Receipt {
             job: job.id,
             received: Bounded(received),

@@ -5,7 +5,7 @@ use super::ledger::TaskState;
 use super::marks::Verdict;
 use super::worker::Phase;
 use super::{Dispatcher, Notice, Timeout, Transmit};
-use crate::limits::{RANGES_MAX, SLOTS_MAX};
+use crate::limits::SLOTS_MAX;
 use crate::message::{News, Status, ToSink, ToWorker};
 use crate::{LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Time};
 
@@ -55,11 +55,18 @@ impl Dispatcher {
                 self.note_heartbeat(now, session, u64::from(running) + u64::from(queued));
             }
             News::Holding { job, call, unfinished, finished, hashes } => {
+                let mut held = unfinished.to_set();
+                finished.as_slice().iter().for_each(|range| held.insert_range(*range));
+                // Without a hash for each task it is no honest worker's answer, and what it costs to
+                // look at has no bound.
                 if job == self.config.job
+                    && held.count() == hashes.0.len() as u64
                     && worker.call.take_if(|due| *due == call).is_some()
-                    && self.is_input(&unfinished, &finished, &hashes.0)
+                    && self.is_input(&held, &hashes.0)
                 {
-                    self.handle_holding(session, &unfinished, &finished);
+                    self.reach(&unfinished);
+                    self.reach(&finished);
+                    self.handle_holding(session, held);
                 }
             }
             News::Returned { job, ranges } => {
@@ -95,22 +102,7 @@ impl Dispatcher {
     }
 
     /// Handles the answer to a roll call: the worker's list replaces the dispatcher's.
-    pub(super) fn handle_holding(
-        &mut self,
-        session: SessionId,
-        unfinished: &SeqRanges,
-        finished: &SeqRanges,
-    ) {
-        let mut held = SeqSet::new();
-        for range in unfinished.as_slice().iter().chain(finished.as_slice()) {
-            held.insert_range(*range);
-        }
-        if held.count() > RANGES_MAX as u64 {
-            // The list comes with a hash for each task: no honest worker can list these.
-            return;
-        }
-        self.reach(unfinished);
-        self.reach(finished);
+    pub(super) fn handle_holding(&mut self, session: SessionId, mut held: SeqSet) {
         self.roll.is_doubled |= !held.is_empty();
         self.hold_ahead(session, &held);
         held.remove_range(SeqRange { start: Seq(0), end: self.ledger.base() });
@@ -179,7 +171,7 @@ impl Dispatcher {
     }
 
     pub(super) fn handle_returned(&mut self, session: SessionId, ranges: &SeqRanges) {
-        self.release_ahead(session, Some(ranges));
+        self.release_ahead(session, ranges);
         let end = self.dispatched_end();
         let Some(worker) = self.roster.get_mut(session) else { return };
         worker.window.handle_reset();
@@ -194,7 +186,7 @@ impl Dispatcher {
     /// Takes back the tasks of a worker. A task may have killed it, unless it announced its
     /// leaving.
     pub(super) fn lose(&mut self, session: SessionId, is_blaming: bool) {
-        self.release_ahead(session, None);
+        self.release_all_ahead(session);
         let Some(worker) = self.roster.remove(session) else { return };
         if let Some(roll) = &mut self.roll.call {
             roll.expected.remove(&session);

@@ -8,7 +8,7 @@ use crate::limits::{
 use crate::message::{
     Card, HaltOn, InputEnd, Layout, Report, Start, Status, ToSink, ToVentilator, ToWorker,
 };
-use crate::{CallId, JobId, LaneId, Payload, Seq, SeqRanges, SeqSet, SessionId, Time};
+use crate::{CallId, JobId, LaneId, Payload, Seq, SeqRanges, SessionId, Time};
 
 use super::course::{Course, Ended, Stopped};
 use super::halt::{HaltWhen, Halting};
@@ -579,11 +579,7 @@ impl Dispatcher {
 
     /// Returns a record that was stored, and that a sink with these records does not have.
     pub(super) fn first_lost(&self, stored: &SeqRanges) -> Option<Seq> {
-        let mut has = SeqSet::new();
-        for range in stored.as_slice() {
-            has.insert_range(*range);
-        }
-        self.ledger.first_settled_beyond(&has)
+        self.ledger.first_settled_beyond(&stored.to_set())
     }
 
     pub(super) fn handle_sink_hello(

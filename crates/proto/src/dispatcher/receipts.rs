@@ -23,9 +23,7 @@ impl Dispatcher {
         (worker.heard, worker.cut, worker.deaf_since) = (now, None, None);
         let before = worker.out.count();
         for range in received.ranges.as_slice() {
-            // No task is dispatched beyond the end: a peer cannot make this loop long.
-            let range = range.clamped(Seq(0), end);
-            worker.out.remove_range(range);
+            worker.out.remove_range(range.clamped(Seq(0), end));
         }
         let count = before - worker.out.count();
         let ran_max = Duration::from_micros(received.ran_us_max);
@@ -68,8 +66,9 @@ impl Dispatcher {
 
     pub(super) fn handle_failure(&mut self, now: Time, failure: &Failure) {
         let Failure { session, seq, attempt, ran_us } = *failure;
-        self.reach(&[seq].into_iter().collect());
-        self.release_ahead(session, Some(&[seq].into_iter().collect()));
+        let one = SeqRanges::of(SeqRange::one(seq));
+        self.reach(&one);
+        self.release_ahead(session, &one);
         let is_news = self.ledger.get(seq).is_some_and(|entry| match entry.state() {
             TaskState::Out(holder) => holder == session && attempt >= entry.since(),
             TaskState::Requeued | TaskState::Absent => attempt > entry.failed(),
@@ -84,7 +83,6 @@ impl Dispatcher {
         {
             (worker.heard, worker.cut, worker.deaf_since) = (now, None, None);
             worker.done += 1;
-            let one = [seq].into_iter().collect();
             let (ran, usual) = (Duration::from_micros(ran_us), worker.pace.usual());
             worker.window.handle_received(now, &one, 1, ran, usual);
             worker.last_progress = now;
@@ -117,11 +115,8 @@ impl Dispatcher {
 
 pub(super) fn settled(job: JobId, base: Seq, worker: &mut Worker) -> Transmit {
     worker.announced_below = base;
-    let mut ranges = SeqRanges::new();
-    for range in worker.settled.take().as_slice() {
-        if range.end > base {
-            ranges.push_range(range.clamped(base, range.end));
-        }
-    }
+    let settled = worker.settled.take();
+    let above = settled.as_slice().iter().filter(|range| range.end > base);
+    let ranges = above.map(|range| range.clamped(base, range.end)).collect();
     Transmit::Worker(worker.lane, ToWorker::Settled { job, below: base, ranges })
 }

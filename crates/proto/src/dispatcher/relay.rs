@@ -15,7 +15,7 @@ use super::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use crate::batch::Batch;
 use crate::message::Opening;
 use crate::message::{InputEnd, Report, Start, TaskResult, ToSink, ToWorker};
-use crate::{JobId, Payload, Seq, SeqRange, SeqRanges, TaskHash};
+use crate::{JobId, Payload, Seq, SeqList, SeqRange, SeqRanges, TaskHash};
 
 /// State of a relay's dispatcher beside its tasks.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Relaying {
     hello: Option<Hello>,
     was_opened: bool,
     /// Seqs that were stored since the last report.
-    stored: SeqRanges,
+    stored: SeqList,
     /// All results that the earlier stage will ever send are here.
     is_all_here: bool,
     /// The sink has sent `Complete`, perhaps before the total was known here.
@@ -211,7 +211,7 @@ impl Dispatcher {
         let relay = self.source.relaying_mut()?;
         if let Some(hello) = relay.hello.take() {
             // The hello has all stored seqs.
-            relay.stored = SeqRanges::new();
+            relay.stored = SeqList::new();
             return Some(StageReport::Opened(hello));
         }
         if let Some(reason) = relay.refused.clone()

@@ -70,11 +70,8 @@ impl Resume {
     }
 
     fn learn(&mut self, stored: &SeqRanges, again: &SeqRanges) {
-        for range in stored.as_slice() {
-            self.known.insert_range(*range);
-        }
-        let ends = stored.as_slice().iter().chain(again.as_slice()).map(|range| range.end);
-        self.known_end = ends.fold(self.known_end, Seq::max);
+        self.known = stored.to_set();
+        self.known_end = self.known_end.max(stored.end()).max(again.end());
     }
 
     /// Returns whether the sink had this task's record before the task was read.
@@ -92,6 +89,11 @@ impl Resume {
         let unverified = self.unverified.len() as u64;
         (UNSETTLED_TASKS_MAX + READ_AHEAD_TASKS_MAX).saturating_sub(unverified)
     }
+}
+
+/// Returns the places of a range of tasks, at all workers.
+fn ahead_of(range: SeqRange) -> std::ops::Range<(Seq, SessionId)> {
+    (range.start, SessionId(0))..(range.end, SessionId(0))
 }
 
 impl Dispatcher {
@@ -122,8 +124,9 @@ impl Dispatcher {
         let end = self.ledger.end();
         let Some(resume) = self.source.resume_mut() else { return };
         resume.ahead.retain(|(_, holder), state| *holder != session || *state == Ahead::Received);
-        let ahead = held.iter().skip_while(|seq| *seq < end);
-        for seq in ahead.take(UNSETTLED_TASKS_MAX as usize) {
+        // Fewer were ever out at a time.
+        let room = (UNSETTLED_TASKS_MAX as usize).saturating_sub(resume.ahead.len());
+        for seq in held.iter().skip_while(|seq| *seq < end).take(room) {
             resume.ahead.entry((seq, session)).or_insert(Ahead::Out);
         }
     }
@@ -131,8 +134,9 @@ impl Dispatcher {
     /// Notes that the sink has results of tasks that were not read yet.
     pub(super) fn receive_ahead(&mut self, session: SessionId, ranges: &SeqRanges) {
         let Some(resume) = self.source.resume_mut() else { return };
-        for ((seq, holder), state) in &mut resume.ahead {
-            if *holder == session && ranges.contains(*seq) {
+        for range in ranges.as_slice() {
+            let of_any = resume.ahead.range_mut(ahead_of(*range));
+            for (_, state) in of_any.filter(|((_, holder), _)| *holder == session) {
                 *state = Ahead::Received;
             }
         }
@@ -148,13 +152,28 @@ impl Dispatcher {
         });
     }
 
-    /// Notes that a worker no longer holds tasks that were not read yet: all of them, or these.
-    pub(super) fn release_ahead(&mut self, session: SessionId, ranges: Option<&SeqRanges>) {
-        let Some(resume) = self.source.resume_mut() else { return };
-        let is_meant = |seq| ranges.is_none_or(|ranges| ranges.contains(seq));
-        resume.ahead.retain(|(seq, holder), state| {
-            *holder != session || *state == Ahead::Received || !is_meant(*seq)
-        });
+    /// Notes that a worker no longer holds these tasks, which were not read yet.
+    pub(super) fn release_ahead(&mut self, session: SessionId, ranges: &SeqRanges) {
+        let Some(resume) = self.source.resume_mut().filter(|resume| !resume.ahead.is_empty())
+        else {
+            return;
+        };
+        for range in ranges.as_slice() {
+            let of_any = resume.ahead.range(ahead_of(*range));
+            let its = of_any
+                .filter(|((_, holder), state)| *holder == session && **state != Ahead::Received);
+            for place in its.map(|(place, _)| *place).collect::<Vec<_>>() {
+                resume.ahead.remove(&place);
+            }
+        }
+    }
+
+    /// Notes that a worker no longer holds any task that was not read yet.
+    pub(super) fn release_all_ahead(&mut self, session: SessionId) {
+        if let Some(resume) = self.source.resume_mut() {
+            let is_kept = |holder, state| holder != session || state == Ahead::Received;
+            resume.ahead.retain(|(_, holder), state| is_kept(*holder, *state));
+        }
     }
 
     /// Assigns a task that was just read to the workers that have held it all the time.
@@ -302,18 +321,9 @@ impl Dispatcher {
     }
 
     /// Checks that the tasks a worker holds are those of the input.
-    pub(super) fn is_input(
-        &mut self,
-        unfinished: &SeqRanges,
-        finished: &SeqRanges,
-        hashes: &[TaskHash],
-    ) -> bool {
+    pub(super) fn is_input(&mut self, held: &SeqSet, hashes: &[TaskHash]) -> bool {
         if !self.is_resumed() {
             return true;
-        }
-        let mut held = SeqSet::new();
-        for range in unfinished.as_slice().iter().chain(finished.as_slice()) {
-            held.insert_range(*range);
         }
         let differs = |(seq, hash): &(Seq, &TaskHash)| {
             let is_kept = |state| !matches!(state, TaskState::Settled | TaskState::GivenUp);

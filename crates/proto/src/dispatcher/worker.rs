@@ -7,7 +7,7 @@ use super::tail::Pace;
 use crate::limits::CREDIT_BYTES_MAX;
 use crate::message::Card;
 use crate::window::Window;
-use crate::{CallId, LaneId, Seq, SeqRanges, SeqSet, SessionId, Time};
+use crate::{CallId, LaneId, Seq, SeqList, SeqSet, SessionId, Time};
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -48,7 +48,7 @@ pub(super) struct Worker {
     /// Payload bytes of the tasks for which this worker alone answers.
     pub(super) charge: Charge,
     /// Settled seqs that were not announced to the worker.
-    pub(super) settled: SeqRanges,
+    pub(super) settled: SeqList,
     pub(super) announced_below: Seq,
     pub(super) heard: Time,
     pub(super) running: u32,
@@ -89,7 +89,7 @@ impl Worker {
             last_progress: now,
             out: SeqSet::new(),
             charge: Charge::default(),
-            settled: SeqRanges::new(),
+            settled: SeqList::new(),
             announced_below: Seq(0),
             heard: now,
             running: 0,

@@ -32,7 +32,7 @@ impl Executor {
 
     fn check_work(&self) {
         let queued = self.queue.iter().map(|queued| queued.task.seq);
-        assert!(queued.clone().is_sorted_by(|a, b| a < b), "the queue ascends");
+        self.queue.check_invariants();
         assert_eq!(self.retained.iter().count(), self.retained.count(), "results are counted");
         let Some(job) = &self.job else {
             assert!(self.queue.is_empty() && self.retained.count() == 0, "work of no job");

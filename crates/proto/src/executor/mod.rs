@@ -9,7 +9,7 @@
 //! tasks have not started, but cannot be taken back; each of them runs and ends in that slot.
 
 mod invariants;
-mod settled;
+mod queue;
 mod shortage;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,16 +18,23 @@ use std::time::Duration;
 use crate::batch::Bounded;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_TASKS_MAX, HEARTBEAT_INTERVAL, MESSAGE_OVERHEAD_BYTES, SLOTS_MAX,
+    UNSETTLED_TASKS_MAX,
 };
 use crate::message::{
     Layout, Limits, News, Outcome, Report, Reported, Status, Task, TaskResult, ToSink, ToWorker,
 };
 use crate::seq_ring::SeqRing;
-use crate::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, Slot, TaskHash, Time};
+use crate::{
+    Attempt, CallId, JobId, Seq, SeqList, SeqRange, SeqRanges, SessionId, Slot, TaskHash, Time,
+};
 
-use self::settled::Settled;
+use self::queue::Queue;
 pub use self::shortage::PutBack;
 use self::shortage::Shortage;
+
+/// Number of results that are retained before the worker takes no more tasks: twice as many as there
+/// are unsettled tasks, of some of which the worker may not have heard that they are settled.
+const RETAINED_MAX: u64 = 2 * UNSETTLED_TASKS_MAX;
 
 /// The worker's state machine.
 #[derive(Debug)]
@@ -46,8 +53,8 @@ pub struct Executor {
     job: Option<Job>,
     /// Layout that the ventilator has sent last.
     layout: Layout,
-    /// Tasks that wait for a slot, ascending by seq.
-    queue: VecDeque<Queued>,
+    /// Tasks that wait for a slot.
+    queue: Queue,
     /// Results that are not settled.
     retained: SeqRing<TaskResult>,
     /// Results that are retained and have yet to be sent to the sink, in the order in which their
@@ -187,7 +194,7 @@ impl Executor {
             prefetched: 0,
             job: None,
             layout: Layout::Unsaid,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             retained: SeqRing::new(),
             unsent: VecDeque::new(),
             news: VecDeque::new(),
@@ -236,7 +243,7 @@ impl Executor {
             ToWorker::Settled { job, below, ranges } => self.handle_settled(job, below, &ranges),
             ToWorker::Recall { job, call, keep } => {
                 if self.is_job(job) {
-                    let ranges = self.take_unstarted(keep);
+                    let ranges = self.queue.take_rest(keep);
                     self.send_news(News::Recalled { job, call, ranges });
                 }
             }
@@ -288,8 +295,7 @@ impl Executor {
     /// Notes that a free slot has begun a task on its own: the one with this seq of those that
     /// [wait](Self::waiting).
     pub fn handle_begun(&mut self, began: Time, slot: Slot, seq: Seq) {
-        let place = self.queue.partition_point(|queued| queued.task.seq < seq);
-        let is_queued = self.queue.get(place).is_some_and(|queued| queued.task.seq == seq);
+        let is_queued = self.queue.has_any(SeqRange::one(seq));
         // The slot is the one that was freed last.
         let free = self.free_slots.iter().rposition(|free| *free == slot);
         let (true, Some(free), Some(job)) = (is_queued, free, &self.job) else {
@@ -298,7 +304,7 @@ impl Executor {
         };
         let job = job.id;
         self.free_slots.swap_remove(free);
-        if let Some(queued) = self.queue.remove(place) {
+        if let Some(queued) = self.queue.remove(seq) {
             self.begin(job, slot, &queued, began);
         }
     }
@@ -622,6 +628,8 @@ impl Executor {
         let mut all: BTreeMap<Seq, TaskHash> = finished.iter().copied().collect();
         all.extend(unfinished.iter().copied());
         unfinished.sort_unstable();
+        // Only the answer to the latest call counts.
+        self.news.retain(|news| !matches!(news, News::Holding { .. }));
         self.send_news(News::Holding {
             job,
             call,
@@ -641,7 +649,9 @@ impl Executor {
         if current.cancelled {
             return;
         }
-        let mut refused = SeqRanges::new();
+        // No honest ventilator gives more, however long the results wait to be settled.
+        let is_overfull = self.retained.count() as u64 >= RETAINED_MAX;
+        let mut refused = SeqList::new();
         for task in tasks {
             // A task that came twice is run once. If it has its result already, that one is on its
             // way; if it runs or waits, it will have one.
@@ -651,13 +661,18 @@ impl Executor {
                 && !has_result(&self.retained, &task)
                 && !is_run(&mut self.slots, &mut self.feeds, &task)
             {
+                let begun = self.slots.len() - self.free_slots.len() + self.prefetched;
+                if is_overfull || self.queue.is_full(begun, &task) {
+                    refused.push(task.seq);
+                    continue;
+                }
                 // The failure that this attempt makes up for is not needed any more.
                 self.retained.remove(task.seq);
-                enqueue(&mut self.queue, Queued { task, limits });
+                self.queue.insert(Queued { task, limits });
             }
         }
         if !refused.is_empty() {
-            self.send_news(News::Returned { job, ranges: refused });
+            self.send_news(News::Returned { job, ranges: refused.take() });
         }
     }
 
@@ -665,9 +680,7 @@ impl Executor {
         if !self.is_job(job) {
             return;
         }
-        for queued in &mut self.queue {
-            queued.limits = limits;
-        }
+        self.queue.set_limits(limits);
         for (_, running) in self.in_slots_mut().filter(|(_, running)| running.job == job) {
             running.limits = limits;
         }
@@ -676,9 +689,9 @@ impl Executor {
     fn handle_settled(&mut self, job: JobId, below: Seq, ranges: &SeqRanges) {
         let Some(current) = self.job.as_mut().filter(|current| current.id == job) else { return };
         current.below = current.below.max(below);
-        let settled = Settled::new(below, ranges);
+        let is_settled = |seq: Seq| seq < below || ranges.contains(seq);
         let is_retained = |seq: &Seq| self.retained.get(*seq).is_some();
-        let unsent = self.unsent.iter().copied().filter(|seq| settled.contains(*seq));
+        let unsent = self.unsent.iter().copied().filter(|seq| is_settled(*seq));
         let unheard: SeqRanges = unsent.filter(is_retained).collect();
         for range in ranges.as_slice() {
             self.retained.remove_range(*range);
@@ -687,37 +700,26 @@ impl Executor {
         if !unheard.is_empty() {
             self.send_news(News::Returned { job, ranges: unheard });
         }
-        self.drop_settled(&settled);
+        self.drop_settled(below, ranges);
     }
 
     /// Stops and hands back tasks that another worker's record has settled: the credit they take up
     /// is free, and no result will say so.
-    fn drop_settled(&mut self, settled: &Settled<'_>) {
+    fn drop_settled(&mut self, below: Seq, ranges: &SeqRanges) {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
-        let Settled { below, ranges, end, .. } = *settled;
-        let is_settled = |seq: Seq| settled.contains(seq);
+        let end = below.max(ranges.end());
+        let is_settled = |seq: Seq| seq < below || ranges.contains(seq);
         // Settled tasks are hardly ever in the queue: do not walk it in vain.
-        let is_queued = |range: &SeqRange| {
-            let place = self.queue.partition_point(|queued| queued.task.seq < range.start);
-            self.queue.get(place).is_some_and(|queued| queued.task.seq < range.end)
-        };
-        if is_queued(&SeqRange { start: Seq(0), end: below })
-            || ranges.as_slice().iter().any(is_queued)
+        if self.queue.has_any(SeqRange { start: Seq(0), end: below })
+            || ranges.as_slice().iter().any(|range| self.queue.has_any(*range))
         {
-            let mut returned = SeqRanges::new();
-            self.queue.retain(|queued| {
-                let seq = queued.task.seq;
-                if is_settled(seq) {
-                    returned.push(seq);
-                }
-                !is_settled(seq)
-            });
-            if !returned.is_empty() {
-                self.send_news(News::Returned { job, ranges: returned });
+            let ranges = self.queue.take_out(is_settled);
+            if !ranges.is_empty() {
+                self.send_news(News::Returned { job, ranges });
             }
         }
         // Tasks behind others have the higher seqs.
-        let mut returned = SeqRanges::new();
+        let mut returned = SeqList::new();
         let running = self.slots.iter_mut().enumerate();
         let running = running.filter_map(|(slot, running)| Some((slot, running.as_mut()?)));
         let behind = self.feeds.iter_mut().enumerate().flat_map(|(slot, feed)| {
@@ -735,7 +737,7 @@ impl Executor {
             returned.push(running.seq);
         }
         if !returned.is_empty() {
-            self.send_news(News::Returned { job, ranges: returned });
+            self.send_news(News::Returned { job, ranges: returned.take() });
         }
     }
 
@@ -807,21 +809,15 @@ impl Executor {
     /// Hands back the tasks that have not started.
     fn return_unstarted(&mut self) {
         let Some(job) = self.job.as_ref().map(|job| job.id) else { return };
-        let ranges = self.take_unstarted(0);
+        let ranges = self.queue.take_rest(0);
         if !ranges.is_empty() {
             self.send_news(News::Returned { job, ranges });
         }
     }
 
-    /// Takes the tasks that have not started out of the queue, except the first `keep`.
-    fn take_unstarted(&mut self, keep: u64) -> SeqRanges {
-        let keep = self.queue.len().min(usize::try_from(keep).unwrap_or(usize::MAX));
-        self.queue.drain(keep..).map(|queued| queued.task.seq).collect()
-    }
-
     /// Stops the running tasks and hands them back, to be run elsewhere.
     fn give_up_running(&mut self) {
-        let mut ranges = SeqRanges::new();
+        let mut ranges = SeqList::new();
         let mut stops = Vec::new();
         for (slot, running) in self.in_slots_mut() {
             if running.stopped.is_none() {
@@ -834,7 +830,7 @@ impl Executor {
         if let Some(job) = self.job.as_ref().map(|job| job.id)
             && !ranges.is_empty()
         {
-            self.send_news(News::Returned { job, ranges });
+            self.send_news(News::Returned { job, ranges: ranges.take() });
         }
     }
 
@@ -851,6 +847,12 @@ impl Executor {
             }
         }
         self.stops.extend(stops);
+    }
+}
+
+impl Queued {
+    fn bytes(&self) -> u64 {
+        self.task.payload.len() as u64
     }
 }
 
@@ -905,19 +907,4 @@ fn is_run(slots: &mut [Option<Running>], feeds: &mut [Feed], task: &Task) -> boo
     running.answers = task.attempt;
     running.last = task.last;
     true
-}
-
-/// Keeps the queue ascending. Tasks mostly come in order; what was requeued is lower.
-fn enqueue(queue: &mut VecDeque<Queued>, queued: Queued) {
-    let seq = queued.task.seq;
-    if queue.back().is_none_or(|last| last.task.seq < seq) {
-        queue.push_back(queued);
-        return;
-    }
-    let place = queue.partition_point(|other| other.task.seq < seq);
-    if queue.get(place).is_some_and(|other| other.task.seq == seq) {
-        queue[place] = queued;
-    } else {
-        queue.insert(place, queued);
-    }
 }

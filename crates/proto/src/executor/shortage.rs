@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Executor, Queued, enqueue};
+use super::{Executor, Queued};
 use crate::limits::{SHORTAGE_PAUSE_MAX, SHORTAGE_PAUSE_MIN};
 use crate::message::{News, Task};
 use crate::{Slot, Time};
@@ -91,7 +91,7 @@ impl Executor {
             return PutBack::Dropped;
         }
         (task.attempt, task.last) = (running.answers, running.last);
-        enqueue(&mut self.queue, Queued { task, limits: running.limits });
+        self.queue.insert(Queued { task, limits: running.limits });
         let is_idle = self.running() == 0;
         self.shortage.lower(now, self.running());
         self.send_heartbeat();

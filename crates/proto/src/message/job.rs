@@ -1,8 +1,10 @@
 //! Facts about a job that ventilator and sink share.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Start;
+use crate::limits::SEQS_MAX;
 use crate::{JobId, Seq};
 
 /// Job for which the output is to be made ready.
@@ -29,6 +31,14 @@ pub enum HaltOn {
     Success,
     /// All tasks that have ended.
     Done,
+}
+
+/// Reads a number of tasks.
+pub(super) fn deserialize_total<'de, D: Deserializer<'de>>(total: D) -> Result<u64, D::Error> {
+    match u64::deserialize(total)? {
+        total if total <= SEQS_MAX => Ok(total),
+        _ => Err(D::Error::custom("a job has too many tasks")),
+    }
 }
 
 /// Returns the reason why a job cannot be resumed with another input.

@@ -10,10 +10,8 @@ mod text;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Bounded};
-use crate::limits::{
-    MESSAGE_OVERHEAD_BYTES, RANGES_MAX, SLOTS_MAX, UNSETTLED_TASKS_MAX, WORKERS_MAX,
-};
-use crate::{Attempt, CallId, JobId, Payload, Rare, Seq, SeqRanges, SessionId, TaskHash};
+use crate::limits::{BATCH_TASKS_MAX, MESSAGE_OVERHEAD_BYTES, RANGES_MAX, WORKERS_MAX};
+use crate::{Attempt, CallId, JobId, Payload, Rare, Seq, SeqRanges, SessionId, TaskHash, ranges};
 
 pub(crate) use self::job::changed_input;
 pub use self::job::{HaltOn, Opening};
@@ -211,7 +209,8 @@ pub enum ToSink<P = Payload> {
     JobClose {
         /// Job that is closed.
         job: JobId,
-        /// Number of the job's tasks.
+        /// Number of the job's tasks, at most [`SEQS_MAX`](crate::limits::SEQS_MAX).
+        #[serde(deserialize_with = "job::deserialize_total")]
         total: u64,
         /// Reason why there are no more.
         end: InputEnd,
@@ -499,17 +498,17 @@ pub enum ToVentilator {
     },
 }
 
-/// Number of workers in one receipt.
-pub const RECEIVED_MAX: usize = SLOTS_MAX as usize;
-
-const _: () = assert!(RECEIVED_MAX as u64 <= UNSETTLED_TASKS_MAX);
+/// Number of messages with results that one receipt is for. A receipt names at most as many tasks as
+/// these have together.
+pub const RECEIVED_MAX: usize = RANGES_MAX / BATCH_TASKS_MAX;
 
 /// Results of one worker that the sink has received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
     /// Session of the worker.
     pub session: SessionId,
-    /// The tasks.
+    /// The tasks: those of one message, so at most [`BATCH_TASKS_MAX`].
+    #[serde(deserialize_with = "ranges::deserialize_batch")]
     pub ranges: SeqRanges,
     /// Longest run time in microseconds.
     pub ran_us_max: u64,

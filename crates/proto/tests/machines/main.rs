@@ -8,6 +8,7 @@ mod farewell;
 mod halt;
 mod hosts;
 mod late;
+mod lies;
 mod once_more;
 mod receipts;
 mod relay;

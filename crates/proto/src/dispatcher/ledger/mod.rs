@@ -20,7 +20,7 @@ use self::table::Table;
 use super::roster::Roster;
 use crate::limits::{READ_AHEAD_TASKS_MAX, UNSETTLED_TASKS_MAX};
 use crate::message::{Status, Task, TaskResult};
-use crate::{Attempt, Payload, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash, Time};
+use crate::{Attempt, Payload, Seq, SeqList, SeqRange, SeqSet, SessionId, TaskHash, Time};
 
 /// The tasks, and what is kept of them.
 #[derive(Debug, Default)]
@@ -70,14 +70,14 @@ impl Charge {
 pub(super) struct Shipment {
     session: SessionId,
     tasks: Vec<Task>,
-    seqs: SeqRanges,
+    seqs: SeqList,
     bytes: u64,
 }
 
 impl Shipment {
     pub(super) fn new(session: SessionId, count: usize) -> Self {
         let tasks = Vec::with_capacity(count);
-        Self { session, tasks, seqs: SeqRanges::new(), bytes: 0 }
+        Self { session, tasks, seqs: SeqList::new(), bytes: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -255,11 +255,15 @@ impl Ledger {
         self.advance();
     }
 
+    /// Returns the seq from which on no honest peer names a task: with the unsettled tasks that there
+    /// may be none lies beyond.
+    fn reachable_end(&self) -> Seq {
+        Seq(self.settled() + UNSETTLED_TASKS_MAX + READ_AHEAD_TASKS_MAX)
+    }
+
     /// Makes room for tasks that a relay hears of before they come.
     pub(super) fn reach(&mut self, range: SeqRange) {
-        // No honest peer names a seq beyond.
-        let end = self.settled() + UNSETTLED_TASKS_MAX + READ_AHEAD_TASKS_MAX;
-        let range = range.clamped(Seq(0), Seq(end));
+        let range = range.clamped(self.base(), self.reachable_end());
         if range.end > self.end() {
             self.table.reach(range.end);
         }
@@ -545,9 +549,10 @@ impl Ledger {
 
     /// Notes that the sink has a worker's results of these tasks.
     pub(super) fn receive(&mut self, roster: &mut Roster, range: SeqRange, session: SessionId) {
+        let reachable = range.clamped(self.base(), self.reachable_end());
         let Self { table, waiting, backoff, fresh_count, bug, .. } = self;
         let bug = *bug;
-        table.fill(range);
+        table.fill(reachable);
         let (mut release, mut absent) = (Release::new(bug), 0);
         table.for_each(range, |seq, entry| {
             let old = entry.state;
