@@ -106,6 +106,16 @@ impl Start {
         self
     }
 
+    /// The home of its user: keys are looked for there, and needed for TCP.
+    #[must_use]
+    pub fn home(mut self, dir: impl AsRef<Path>) -> Self {
+        for name in ["XDG_CONFIG_HOME", "CREDENTIALS_DIRECTORY", "TRADEWIND_INSECURE"] {
+            self.command.env_remove(name);
+        }
+        self.command.env("HOME", dir.as_ref());
+        self
+    }
+
     /// What stdin says.
     #[must_use]
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {

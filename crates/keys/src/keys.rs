@@ -273,6 +273,15 @@ mod tests {
     }
 
     #[test]
+    fn a_process_with_keys_leaves_no_core_dump() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&dir.path().join("keys"), NOW).unwrap();
+        let _keys = Keys::open(Source::at(folder.path()).unwrap(), Role::Sink, NOW).unwrap();
+        let behavior = rustix::process::dumpable_behavior().unwrap();
+        assert_eq!(behavior, DumpableBehavior::NotDumpable);
+    }
+
+    #[test]
     fn a_certificate_is_renewed_at_half_of_its_life_with_the_same_session() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::create(&dir.path().join("keys"), NOW).unwrap();

@@ -14,10 +14,13 @@ use futures::channel::mpsc;
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+use tradewind_keys::Fault;
 use zeromq::util::PeerIdentity;
 use zeromq::{Socket, SocketEvent, SocketOptions, ZmqError};
 
 use crate::door::Door;
+use crate::keyring::End;
 use crate::lane::sealed::Sealed;
 use crate::lane::{GoneReason, LaneState, Peer};
 use crate::meter::Meter;
@@ -31,6 +34,9 @@ pub enum HandshakeError {
     /// The handshake stopped half way.
     #[error("no complete handshake within {0:?}")]
     Timeout(Duration),
+    /// The two ends do not trust one another.
+    #[error(transparent)]
+    Key(#[from] Fault),
     /// The connection did not last, or was ended by the frame meter.
     #[error(transparent)]
     Gone(GoneReason),
@@ -57,21 +63,34 @@ pub(crate) async fn attach<L>(
     peer_addr: PeerAddr,
     door: &Door,
     state: Arc<LaneState>,
-    is_gate: bool,
+    end: End,
     options: &LaneOptions,
 ) -> Result<L, HandshakeError>
 where
     L: Sealed,
 {
+    let timeout = || HandshakeError::Timeout(options.handshake_timeout);
+    let deadline = Instant::now() + options.handshake_timeout;
+    let (stream, key) = match (stream, &door.lock) {
+        (Stream::Tcp(stream), Some(lock)) => {
+            let secured = timeout_at(deadline, lock.secure(stream, end)).await;
+            let (stream, key) = secured.map_err(|_| timeout())??;
+            (stream, Some(key))
+        }
+        (stream, _) => (stream, None),
+    };
+    if let (Some(lock), Some(key)) = (&door.lock, &key) {
+        lock.watch(key.clone(), &state);
+    }
     let (listener, zmq) = private_pair(options.socket_dir.as_deref()).map_err(local)?;
     let mut handshake = Handshake::<L::Socket>::start(listener, door.identity.clone()).await?;
     let meter = Meter::new(L::FLOW.limits(options.message_bytes_max));
-    let guard = Guard { door: door.clone(), peer: peer_addr.clone(), is_gate };
+    let guard = Guard { door: door.clone(), peer: peer_addr.clone(), key, end };
     let pump = Pump::start(stream, zmq, L::FLOW, meter, guard, state.clone());
 
     // The pump's end need not be waited for: it closes the Unix socket, and then ZeroMQ comes to a verdict.
     // Nor would it be right to: the peer may have shaken hands, said all it had to say and gone already.
-    let verdict = tokio::time::timeout(options.handshake_timeout, handshake.verdict()).await;
+    let verdict = timeout_at(deadline, handshake.verdict()).await;
     let identity = match verdict {
         Ok(Ok(identity)) => match state.gone() {
             // The peer shook hands and refused us at once.
@@ -84,7 +103,7 @@ where
                 _ => HandshakeError::Refused(error),
             });
         }
-        Err(_) => return Err(HandshakeError::Timeout(options.handshake_timeout)),
+        Err(_) => return Err(timeout()),
     };
     let (socket, events) = handshake.complete();
     let peer = Peer { identity: identity.into(), addr: peer_addr };

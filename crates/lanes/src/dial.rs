@@ -14,7 +14,9 @@ use tracing::{debug, info, warn};
 use crate::attach::{HandshakeError, attach};
 use crate::door::Door;
 use crate::endpoint::{Endpoint, IpcEndpoint, TcpEndpoint};
+use crate::keyring::End;
 use crate::lane::{GoneReason, Lane, LaneState, LaneWatch};
+use crate::meter::Violation;
 use crate::options::LaneOptions;
 use crate::pull::PullLane;
 use crate::push::PushLane;
@@ -50,7 +52,7 @@ pub struct Dialler {
 }
 
 /// Resolves when a dialler keeps finding a peer that its own door refuses: of another version, of
-/// another kind, behind another port. Retrying will not change that.
+/// another kind, with keys of another set, behind another port. Retrying will not change that.
 #[derive(Debug, Clone)]
 pub struct Hopeless(watch::Receiver<bool>);
 
@@ -206,11 +208,14 @@ impl Dialler {
             Some(_) => info!("cannot reach {endpoint}: {reason}; retrying"),
             None => debug!(%endpoint, reason, "cannot reach"),
         }
-        let is_wrong = matches!(
-            &error,
+        let is_wrong = match &error {
             DialError::OfAnotherUser(_)
-                | DialError::Handshake(HandshakeError::Gone(GoneReason::Refused(_)))
-        );
+            | DialError::Handshake(HandshakeError::Gone(
+                GoneReason::Refused(_) | GoneReason::Protocol(Violation::Tls),
+            )) => true,
+            DialError::Handshake(HandshakeError::Key(fault)) => fault.is_final(),
+            _ => false,
+        };
         self.wrong = is_wrong.then(|| {
             let (times, since) = self.wrong.unwrap_or((0, now));
             (times + 1, since)
@@ -224,13 +229,12 @@ impl Dialler {
     }
 
     async fn attempt<L: Lane>(&self) -> Result<L, DialError> {
-        // Any protocol between these and ZMTP on a dialled connection belongs here.
         let (stream, peer) = match &self.endpoint {
             Endpoint::Tcp(tcp) => self.connect_tcp(tcp).await?,
             Endpoint::Ipc(ipc) => self.connect_unix(ipc)?,
         };
-        Ok(attach::<L>(stream, peer, &self.door, LaneState::uncounted(), false, &self.options)
-            .await?)
+        let state = LaneState::uncounted();
+        Ok(attach::<L>(stream, peer, &self.door, state, End::Dialler, &self.options).await?)
     }
 
     fn connect_unix(&self, endpoint: &IpcEndpoint) -> Result<(Stream, PeerAddr), DialError> {

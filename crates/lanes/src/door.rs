@@ -6,8 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
+use tradewind_keys::{Peer, Roles};
 use zeromq::util::PeerIdentity;
 
+use crate::keyring::{Keyring, Lock};
 use crate::stream::PeerAddr;
 
 /// Identity that a gate or a dialler shows its peers, and the rule by which it takes them.
@@ -19,6 +21,7 @@ use crate::stream::PeerAddr;
 pub struct Door {
     pub(crate) identity: Option<PeerIdentity>,
     admit: Option<Arc<Admit>>,
+    pub(crate) lock: Option<Lock>,
 }
 
 type Admit = dyn Fn(&Hello<'_>) -> Result<Admitted, String> + Send + Sync;
@@ -32,6 +35,8 @@ pub struct Hello<'a> {
     pub socket_type: &'a [u8],
     /// ZMTP identity; empty if the peer gives none.
     pub identity: &'a [u8],
+    /// Key of the peer; `None` if the connection is not encrypted.
+    pub key: Option<&'a Peer>,
 }
 
 /// Permission for a peer to stay.
@@ -56,7 +61,7 @@ impl Door {
         // zmq.rs makes one up if it is given an empty one.
         let identity = (bytes > 0).then(|| PeerIdentity::try_from(identity));
         let identity = identity.transpose().map_err(|_| IdentityTooLong { bytes })?;
-        Ok(Self { identity, admit: None })
+        Ok(Self { identity, admit: None, lock: None })
     }
 
     /// Returns the same door, which refuses the peers for which a function finds a reason.
@@ -66,6 +71,12 @@ impl Door {
         admit: impl Fn(&Hello<'_>) -> Result<Admitted, String> + Send + Sync + 'static,
     ) -> Self {
         Self { admit: Some(Arc::new(admit)), ..self }
+    }
+
+    /// Returns the same door, which encrypts TCP connections and opens only to keys of these roles.
+    #[must_use]
+    pub fn locked(self, keyring: Arc<Keyring>, peers: Roles) -> Self {
+        Self { lock: Some(Lock { keyring, peers }), ..self }
     }
 
     pub(crate) fn admit(&self, hello: &Hello<'_>) -> Result<Admitted, String> {

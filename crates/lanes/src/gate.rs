@@ -14,10 +14,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, error, warn};
+use tradewind_keys::Fault;
 
 use crate::attach::{HandshakeError, attach};
 use crate::door::Door;
 use crate::endpoint::{Endpoint, TcpEndpoint};
+use crate::keyring::{End, Lock};
 use crate::lane::{GoneReason, Lane, LaneState};
 use crate::listener::{Accepted, Accepting, Listener, judge};
 use crate::meter::{error_command, greeting};
@@ -355,7 +357,8 @@ impl<L: Lane> Porter<L> {
                         | GoneReason::Broken(_)
                         | GoneReason::Told(_)
                         | GoneReason::Refused(_),
-                    )),
+                    )
+                    | HandshakeError::Key(Fault::Io(_))),
                 ) => {
                     debug!(%endpoint, %peer, %reason, "refused");
                 }
@@ -389,8 +392,9 @@ impl<L: Lane> Porter<L> {
         let Ok(stream) = stream.stream(&self.options) else { return };
         let Ok(permit) = self.farewells.clone().try_acquire_owned() else { return };
         let words = [&greeting()[..], &error_command(reason)].concat();
+        let lock = self.door.lock.clone();
         self.handshakes.spawn(async move {
-            let _ = tokio::time::timeout(FAREWELL_MAX, farewell(stream, &words)).await;
+            let _ = tokio::time::timeout(FAREWELL_MAX, farewell(stream, lock, &words)).await;
             drop(permit);
         });
     }
@@ -409,8 +413,16 @@ async fn accept(listeners: &[Accepting]) -> io::Result<(Accepted, PeerAddr)> {
     .await
 }
 
-async fn farewell(mut stream: Stream, words: &[u8]) -> io::Result<()> {
+async fn farewell(stream: Stream, lock: Option<Lock>, words: &[u8]) -> io::Result<()> {
+    let mut stream = match (stream, lock) {
+        (Stream::Tcp(stream), Some(lock)) => {
+            let secured = lock.secure(stream, End::Gate).await;
+            secured.map_err(|_| io::ErrorKind::InvalidData)?.0
+        }
+        (stream, _) => stream,
+    };
     stream.write_all(words).await?;
+    stream.flush().await?;
     stream.shutdown().await?;
     // Until the peer has gone: if the socket were closed with unread bytes of the peer, the peer
     // would never read ours.
@@ -439,7 +451,6 @@ fn say_refused(
     }
 }
 
-/// Any protocol between an accepted connection and ZMTP belongs here.
 async fn shake_hands<L: Lane>(
     stream: Accepted,
     peer: PeerAddr,
@@ -448,5 +459,5 @@ async fn shake_hands<L: Lane>(
     options: &LaneOptions,
 ) -> Result<L, HandshakeError> {
     let stream = stream.stream(options).map_err(HandshakeError::Local)?;
-    attach::<L>(stream, peer, door, LaneState::counted(permit), true, options).await
+    attach::<L>(stream, peer, door, LaneState::counted(permit), End::Gate, options).await
 }

@@ -85,11 +85,7 @@ pub struct Closer(pub(crate) Arc<LaneState>);
 impl Closer {
     /// Closes the lane. Frames that arrive from now on are not delivered.
     pub fn refuse(&self, reason: &str) {
-        self.0.dismissal.send_if_modified(|dismissal| {
-            let is_first = dismissal.is_none();
-            dismissal.get_or_insert_with(|| reason.into());
-            is_first
-        });
+        self.0.dismiss(reason);
     }
 }
 
@@ -190,6 +186,15 @@ impl LaneState {
 
     pub(crate) fn watch(&self) -> LaneWatch {
         LaneWatch(self.gone.subscribe())
+    }
+
+    /// Closes the lane from this end, and tells the peer why. The first reason stays.
+    pub(crate) fn dismiss(&self, reason: &str) {
+        self.dismissal.send_if_modified(|dismissal| {
+            let is_first = dismissal.is_none();
+            dismissal.get_or_insert_with(|| reason.into());
+            is_first
+        });
     }
 
     /// Resolves when the lane is to be closed from this end.

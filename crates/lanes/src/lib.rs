@@ -7,9 +7,12 @@
 //! a pump:
 //!
 //! ```text
-//!  peer ── TCP (later TLS) or Unix ──▶ frame meter ──▶ Unix socket ──▶ PULL      a lane that carries in
-//!  peer ◀── TCP (later TLS) or Unix ◀──────────────── Unix socket ◀── PUSH      a lane that carries out
+//!  peer ── TCP, TLS or Unix ──▶ frame meter ──▶ Unix socket ──▶ PULL      a lane that carries in
+//!  peer ◀── TCP, TLS or Unix ◀──────────────── Unix socket ◀── PUSH      a lane that carries out
 //! ```
+//!
+//! With a [`Keyring`] each TCP connection is encrypted before the first byte of ZMTP, and each end knows the
+//! key of the other; there is no way back to a plain one.
 //!
 //! On a Unix socket both ends have to belong to one user: each asks the kernel for the other's
 //! (`SO_PEERCRED`), and closes the connection if it is another one.
@@ -41,6 +44,7 @@ mod dial;
 mod door;
 mod endpoint;
 mod gate;
+mod keyring;
 mod lane;
 mod listener;
 pub mod meter;
@@ -60,6 +64,7 @@ pub use dial::{DialError, Dialler, Hopeless};
 pub use door::{Admitted, Door, Hello, IdentityTooLong};
 pub use endpoint::{Endpoint, EndpointError, IpcEndpoint, TcpEndpoint};
 pub use gate::{BindError, Gate, PullGate, PushGate, bind};
+pub use keyring::Keyring;
 pub use lane::{Closer, GoneReason, Lane, LaneGone, LaneWatch, Traffic};
 pub use listener::Listener;
 pub use options::LaneOptions;

@@ -10,8 +10,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tradewind_keys::Peer as Key;
 
 use crate::door::{Admitted, Door, Hello};
+use crate::keyring::End;
 use crate::lane::{GoneReason, LaneState};
 use crate::meter::{Found, Limits, Meter, Ready, Track, error_command};
 use crate::stream::PeerAddr;
@@ -82,9 +84,11 @@ impl Drop for Pump {
 pub(crate) struct Guard {
     pub(crate) door: Door,
     pub(crate) peer: PeerAddr,
-    /// Whether the peer dialled us: it gets our READY when it has been judged. A dialler whose
+    /// Key of the peer, if the connection is encrypted.
+    pub(crate) key: Option<Key>,
+    /// Our end. A peer that dialled us gets our READY when it has been judged: a dialler whose
     /// handshake is complete has thereby been let in.
-    pub(crate) is_gate: bool,
+    pub(crate) end: End,
 }
 
 /// Our READY, which waits for the peer to be judged.
@@ -147,7 +151,7 @@ async fn run<S>(
     let mut sender = Sender { network: network_write, track: Track::default(), has_told: false };
     let (is_ready, hold) = (Notify::new(), Hold::default());
     let is_broken = AtomicBool::new(false);
-    if !guard.is_gate {
+    if guard.end == End::Dialler {
         hold.end(None);
     }
     // Each half is dropped when its direction is done. The inbound direction's end thereby tells a
@@ -258,6 +262,7 @@ async fn pass(
                     addr: guard.peer.clone(),
                     socket_type: &socket_type,
                     identity: &identity,
+                    key: guard.key.as_ref(),
                 };
                 match guard.door.admit(&hello) {
                     Ok(Admitted { permit }) => {

@@ -14,13 +14,15 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
 
 use crate::endpoint::IpcEndpoint;
+use crate::keyring::Secured;
 use crate::options::LaneOptions;
 use crate::tcp;
 
-/// A connection, ready for ZMTP. A stream that encrypts would be one more of these.
+/// A connection, ready for ZMTP.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
+    Tls(Box<Secured>),
     Unix(UnixSide),
 }
 
@@ -68,6 +70,12 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => match ready!(Pin::new(stream).poll_read(context, buffer)) {
+                // A peer that was killed says no goodbye. The end of a stream means nothing here, be it
+                // the peer's or made by another on the way, who could break the connection as well.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+                read => Poll::Ready(read),
+            },
             Self::Unix(side) => Pin::new(&mut side.stream).poll_read(context, buffer),
         }
     }
@@ -81,6 +89,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Unix(side) => side.poll_write(context, bytes),
         }
     }
@@ -88,6 +97,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
             Self::Unix(side) => Pin::new(&mut side.stream).poll_flush(context),
         }
     }
@@ -95,6 +105,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Unix(side) => Pin::new(&mut side.stream).poll_shutdown(context),
         }
     }

@@ -1,15 +1,18 @@
 //! Flags that programs share.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use tradewind_keys::KEYS_ENV;
 use tradewind_lanes::LaneOptions;
 use tradewind_proto::dispatcher::{Halt, Policy, Timeout};
 use tradewind_proto::limits::{HEARTBEAT_INTERVAL, LOSSES_MAX, MESSAGE_BYTES_MAX, WORKER_TIMEOUT};
 use tradewind_text::{duration, size, timeout};
 
 use crate::exit::{self, OK, STOPPED, TASKS_FAILED};
+use crate::keys::{INSECURE_ENV, Wanted};
 
 /// Flags of every program.
 #[derive(Args, Clone, Debug)]
@@ -55,6 +58,28 @@ pub struct LaneArgs {
         default_value = "30s"
     )]
     pub unacked_timeout: Duration,
+}
+
+/// Flags of every program that has connections over TCP.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Keys")]
+pub struct KeyArgs {
+    /// Folder of keys that `tradewind keys new` has made, or file with a token. By default looked for in
+    /// $CREDENTIALS_DIRECTORY, /run/secrets and ~/.config/tradewind
+    #[arg(long, env = KEYS_ENV, value_name = "PATH")]
+    pub keys: Option<PathBuf>,
+
+    /// Use no keys: whoever reaches a port may take part, and connections are not encrypted
+    #[arg(long, env = INSECURE_ENV, value_parser = BoolishValueParser::new())]
+    pub insecure: bool,
+}
+
+impl KeyArgs {
+    /// Returns what was said about keys.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        Wanted { keys: self.keys.clone(), is_insecure: self.insecure }
+    }
 }
 
 /// When a worker is given up.

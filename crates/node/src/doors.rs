@@ -9,10 +9,12 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 use bytes::Bytes;
+use tradewind_keys::{Role as KeyRole, Roles};
 use tradewind_lanes::{Admitted, Door, Hello, PeerAddr, PeerHost, Sparing};
 use tradewind_proto::message::{Card, Role};
 use tradewind_wire::{DecodeError, VERSION, decode, encode};
 
+use crate::keys::{MaybeKeys, compare};
 use crate::room::Room;
 
 /// Port that listens.
@@ -61,6 +63,23 @@ impl Port {
         if self == Self::Tasks { b"PULL" } else { b"PUSH" }
     }
 
+    /// Returns the roles of keys at which the port listens.
+    fn owner_keys(self) -> Roles {
+        match self {
+            Self::Tasks | Self::Receipts => Roles::of(&[KeyRole::Ventilator, KeyRole::Relay]),
+            Self::Results => Roles::of(&[KeyRole::Sink, KeyRole::Relay]),
+        }
+    }
+
+    /// Returns the roles of keys that may connect.
+    fn dialler_keys(self) -> Roles {
+        match self {
+            Self::Tasks => Roles::of(&[KeyRole::Worker]),
+            Self::Receipts => Roles::of(&[KeyRole::Sink, KeyRole::Relay]),
+            Self::Results => Roles::of(&[KeyRole::Worker, KeyRole::Ventilator, KeyRole::Relay]),
+        }
+    }
+
     fn diallers(self) -> &'static [Role] {
         match self {
             Self::Tasks => &[Role::Worker],
@@ -80,14 +99,15 @@ fn name(role: Role) -> &'static str {
     }
 }
 
-/// Returns the door of a listening port. Workers have to fit into the room.
+/// Returns the door of a listening port. Workers have to fit into the room. With keys, only those of the roles
+/// that belong here open it.
 ///
 /// # Panics
 /// Never: every card fits into an identity, since names are bounded.
 #[must_use]
-pub fn gate_door(ours: &Card, port: Port, room: Room) -> Door {
+pub fn gate_door(ours: &Card, port: Port, room: Room, keys: &MaybeKeys) -> Door {
     let said = Mutex::new(Sparing::default());
-    showing(ours).admitting(move |hello| {
+    let door = showing(ours).admitting(move |hello| {
         let card = judge_dialler(port, hello).inspect_err(|reason| {
             warn_once_a_minute(&said, &hello.addr, port, reason);
         })?;
@@ -96,7 +116,8 @@ pub fn gate_door(ours: &Card, port: Port, room: Room) -> Door {
             Role::Ventilator | Role::Sink => None,
         };
         Ok(Admitted { permit })
-    })
+    });
+    locked(door, keys, port.dialler_keys())
 }
 
 /// Returns the door of a dialler of a port.
@@ -104,15 +125,23 @@ pub fn gate_door(ours: &Card, port: Port, room: Room) -> Door {
 /// # Panics
 /// Never: see [`gate_door`].
 #[must_use]
-pub fn dial_door(ours: &Card, port: Port) -> Door {
+pub fn dial_door(ours: &Card, port: Port, keys: &MaybeKeys) -> Door {
     let (role, session) = (ours.role, ours.session);
-    showing(ours).admitting(move |hello| {
+    let door = showing(ours).admitting(move |hello| {
         let card = judge_gate(port, role, hello)?;
         if card.session == session {
             return Err("it is this program itself".to_owned());
         }
         Ok(Admitted::default())
-    })
+    });
+    locked(door, keys, port.owner_keys())
+}
+
+fn locked(door: Door, keys: &MaybeKeys, peers: Roles) -> Door {
+    match keys {
+        Some(keyring) => door.locked(keyring.clone(), peers),
+        None => door,
+    }
 }
 
 fn showing(card: &Card) -> Door {
@@ -175,13 +204,17 @@ fn card(hello: &Hello<'_>) -> Result<Card, String> {
     if hello.identity.is_empty() {
         return Err("it shows no card: it is another program, or an older Tradewind".to_owned());
     }
-    decode(&Bytes::copy_from_slice(hello.identity)).map_err(|error| match error {
+    let card = decode(&Bytes::copy_from_slice(hello.identity)).map_err(|error| match error {
         DecodeError::Version { theirs } => format!(
             "it speaks version {theirs} of Tradewind's protocol, or another one; this program speaks \
              {VERSION}"
         ),
         error => format!("it shows no valid card: {error}"),
-    })
+    })?;
+    if let Some(key) = hello.key {
+        compare(&card, key)?;
+    }
+    Ok(card)
 }
 
 #[cfg(test)]
@@ -197,7 +230,7 @@ mod tests {
     }
 
     fn hello<'a>(socket_type: &'a [u8], identity: &'a [u8]) -> Hello<'a> {
-        Hello { addr: PeerAddr::Tcp(([127, 0, 0, 1], 1).into()), socket_type, identity }
+        Hello { addr: PeerAddr::Tcp(([127, 0, 0, 1], 1).into()), socket_type, identity, key: None }
     }
 
     #[test]

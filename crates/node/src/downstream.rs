@@ -36,7 +36,7 @@ pub struct Downstream {
     /// Bytes of the largest message that the sink takes.
     sink_bytes_max: u64,
     /// Connections at the port for receipts; one of them is the sink's.
-    callers: BTreeMap<Conn, Closer>,
+    callers: BTreeMap<Conn, (Closer, SessionId)>,
     counterpart: Counterpart<ToVentilator>,
     receipts: Option<Conn>,
     /// Messages of the sink.
@@ -157,7 +157,7 @@ impl Downstream {
                 }
             }
             DownstreamEvent::Receipts(Inward::Up { conn, card, closer, .. }) => {
-                self.callers.insert(conn, closer);
+                self.callers.insert(conn, (closer, card.session));
                 match self.counterpart.handle_caller(now, conn, card.session) {
                     // Only a message makes a sink: a process that connects and sends none must not
                     // displace it.
@@ -171,6 +171,10 @@ impl Downstream {
                 }
             }
             DownstreamEvent::Receipts(Inward::Message { conn, message }) => {
+                if !self.is_own(conn, &message) {
+                    self.expel(conn, "the hello names another session than the card");
+                    return Ok(());
+                }
                 match self.counterpart.handle_message(now, conn, message) {
                     Said::Taken(message) => self.hear(now, dispatcher, conn, message),
                     Said::Held => {}
@@ -209,9 +213,27 @@ impl Downstream {
         }
     }
 
+    /// Returns whether a message speaks for the session of its sender.
+    fn is_own(&self, conn: Conn, message: &ToVentilator) -> bool {
+        match message {
+            ToVentilator::SinkHello { sink, .. } => {
+                self.callers.get(&conn).is_none_or(|(_, session)| session == sink)
+            }
+            _ => true,
+        }
+    }
+
+    /// Closes the connection of a caller that breaks the rules.
+    fn expel(&mut self, conn: Conn, reason: &str) {
+        let Some((closer, _)) = self.callers.remove(&conn) else { return };
+        self.counterpart.handle_gone(conn);
+        tracing::warn!(conn = conn.0, "the connection of a sink is closed: {reason}");
+        closer.refuse(reason);
+    }
+
     /// Closes the connection of a caller that is not this ventilator's sink.
     fn refuse(&mut self, now: Time, conn: Conn) {
-        let Some(closer) = self.callers.remove(&conn) else { return };
+        let Some((closer, _)) = self.callers.remove(&conn) else { return };
         let at = self.sink_addr.as_ref().map_or_else(|| "elsewhere".to_owned(), PeerAddr::place);
         if let Some(more) = self.refused.say(self.clock.instant(now), ()) {
             let more = if more > 0 { format!("; {more} more like this") } else { String::new() };

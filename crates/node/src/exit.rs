@@ -162,7 +162,7 @@ Exit codes:
   7    the sink refused the job
   8    something else went wrong on this machine
   9    the command of --pipe keeps ending before it has answered anything
-  10   a flag names the wrong port, or a program of another version
+  10   a flag names the wrong port, or a program of another version or with other keys
   127  the command does not exist or cannot be run
   130  the job was stopped by a signal before its end
   141  the reader of the output closed it";

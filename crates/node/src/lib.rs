@@ -16,6 +16,7 @@ pub mod exit;
 mod figures;
 #[cfg(feature = "cli")]
 mod inherited;
+pub mod keys;
 pub mod links;
 mod listen;
 #[cfg(feature = "cli")]

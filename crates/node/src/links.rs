@@ -19,6 +19,7 @@ use tradewind_wire::{Message, decode, encode};
 
 use crate::doors::{Port, dial_door};
 use crate::exit::{CONNECT, Fatal, USAGE, WRONG_PEER};
+use crate::keys::MaybeKeys;
 use tradewind_system::random_id;
 
 /// Number of a connection of one link, counted from 0.
@@ -110,12 +111,13 @@ pub fn dialler(
     lanes: &LaneOptions,
     ours: &Card,
     port: Port,
+    keys: &MaybeKeys,
 ) -> Result<Dialler, Fatal> {
     if endpoint.is_wildcard() {
         let text = format!("{endpoint} is for listening; say which host is to be dialled");
         return Err(Fatal::new(USAGE, text));
     }
-    Ok(Dialler::new(endpoint, lanes.clone(), dial_door(ours, port), random_id()))
+    Ok(Dialler::new(endpoint, lanes.clone(), dial_door(ours, port, keys), random_id()))
 }
 
 /// Accepts connections of a link that sends.

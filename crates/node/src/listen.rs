@@ -11,6 +11,17 @@ pub enum Listen {
 }
 
 impl Listen {
+    /// Returns where it listens if that is on TCP; sockets whose place is not known count as such.
+    pub(crate) fn on_tcp(&self) -> Option<String> {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.tcp().map(|_| endpoint.to_string()),
+            Self::Sockets(sockets) => sockets.iter().find_map(|socket| match socket.endpoint() {
+                Ok(endpoint) => endpoint.tcp().map(|_| endpoint.to_string()),
+                Err(_) => Some("an inherited socket".to_owned()),
+            }),
+        }
+    }
+
     /// Opens the gate.
     ///
     /// # Errors

@@ -5,8 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{AttemptArgs, EndArgs, LaneArgs, LivenessArgs, LogArgs};
+use tradewind_node::args::{AttemptArgs, EndArgs, KeyArgs, LaneArgs, LivenessArgs, LogArgs};
 use tradewind_node::exit::{Fatal, HELP, USAGE};
+use tradewind_node::keys::{KeyRole, sink_at, ventilator_at};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 use tradewind_text::{duration_or_zero, name};
 
@@ -33,13 +34,9 @@ pub struct RelayArgs {
     pub listen: Endpoint,
 
     /// Where the ventilator or relay of the previous stage listens for receipts
-    #[arg(
-        long,
-        env = "TRADEWIND_VENTILATOR",
-        value_name = "ENDPOINT",
-        default_value = "tcp://127.0.0.1:5559"
-    )]
-    pub ventilator: Endpoint,
+    /// [default: the token's, or tcp://127.0.0.1:5559]
+    #[arg(long, env = "TRADEWIND_VENTILATOR", value_name = "ENDPOINT")]
+    pub ventilator: Option<Endpoint>,
 
     /// Listen here for the workers of the next stage
     #[arg(long, env = "TRADEWIND_TASKS", value_name = "ENDPOINT", default_value = "tcp://*:5557")]
@@ -55,13 +52,9 @@ pub struct RelayArgs {
     pub receipts: Endpoint,
 
     /// Where the sink or relay of the next stage listens
-    #[arg(
-        long,
-        env = "TRADEWIND_SINK",
-        value_name = "ENDPOINT",
-        default_value = "tcp://127.0.0.1:5558"
-    )]
-    pub sink: Endpoint,
+    /// [default: the token's, or tcp://127.0.0.1:5558]
+    #[arg(long, env = "TRADEWIND_SINK", value_name = "ENDPOINT")]
+    pub sink: Option<Endpoint>,
 
     /// Name of the next stage; part of its records
     #[arg(long, env = "TRADEWIND_STAGE", value_name = "NAME", value_parser = name)]
@@ -88,6 +81,10 @@ pub struct RelayArgs {
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
+    pub keys: KeyArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
     pub lanes: LaneArgs,
 
     #[command(flatten)]
@@ -105,45 +102,36 @@ pub struct RelayArgs {
 
 impl RelayArgs {
     /// Returns the settings that the flags give.
-    #[must_use]
-    pub fn settings(self, mut inherited: Inherited) -> Settings {
-        Settings {
-            listen: inherited.or_endpoint(0, self.listen),
-            tasks: inherited.or_endpoint(1, self.tasks),
-            receipts: inherited.or_endpoint(2, self.receipts),
-            ventilator: self.ventilator,
-            sink: self.sink,
+    ///
+    /// # Errors
+    /// When keys cannot be used, or are lacking, or when the relay would dial itself.
+    pub fn settings(self, mut inherited: Inherited) -> Result<Settings, Fatal> {
+        let own = [self.receipts.clone(), self.listen.clone()];
+        let is_inherited = inherited.has_any();
+        let listen = inherited.or_endpoint(0, self.listen);
+        let tasks = inherited.or_endpoint(1, self.tasks);
+        let receipts = inherited.or_endpoint(2, self.receipts);
+        let listens = [&listen, &tasks, &receipts];
+        let dials = [self.ventilator.as_ref(), self.sink.as_ref()];
+        let keys = self.keys.wanted().open(KeyRole::Relay, listens, dials)?;
+        let ventilator = ventilator_at(self.ventilator, &keys, "tcp://127.0.0.1:5559")?;
+        let sink = sink_at(self.sink, &keys, "tcp://127.0.0.1:5558")?;
+        if !is_inherited {
+            refuse_itself(&own, &ventilator, &sink)?;
+        }
+        Ok(Settings {
+            listen,
+            tasks,
+            receipts,
+            ventilator,
+            sink,
+            keys,
             stage: self.stage.unwrap_or_default(),
             keep_newline: self.keep_newline,
             policy: self.attempts.policy(&self.liveness, self.resume_wait, None),
             lanes: self.lanes.options(),
             connect_timeout: self.lanes.connect_timeout,
-        }
-    }
-
-    /// By default a relay would dial its own ports, and be its own previous and next stage.
-    fn refuse_itself(&self) -> Result<(), Fatal> {
-        let pairs = [
-            ("--ventilator", &self.ventilator, "--receipts", &self.receipts, "previous"),
-            ("--sink", &self.sink, "--listen", &self.listen, "next"),
-        ];
-        for (flag, dialled, own_flag, own, which) in pairs {
-            let is_same = match (dialled.tcp(), own.tcp()) {
-                (Some(dialled), Some(own)) => {
-                    let is_here = own.is_loopback() || own.is_everywhere();
-                    let is_same = dialled.port() == own.port() && own.port() != 0;
-                    is_same && is_here && dialled.is_loopback()
-                }
-                _ => dialled == own,
-            };
-            if is_same {
-                let text = format!(
-                    "{flag} {dialled} is this relay's own {own_flag}: give the endpoint of the {which} stage"
-                );
-                return Err(Fatal::new(USAGE, text));
-            }
-        }
-        Ok(())
+        })
     }
 
     /// Runs the program: everything between the flags and the exit code.
@@ -153,12 +141,37 @@ impl RelayArgs {
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
         let end = self.end;
-        let inherited = Inherited::from_env();
-        if !inherited.has_any() {
-            self.refuse_itself()?;
-        }
-        let settings = self.settings(inherited);
+        let settings = self.settings(Inherited::from_env())?;
         allow_many_files();
         end.apply_downstream(block_on(|shutdown| run(settings, shutdown)))
     }
+}
+
+/// By default a relay would dial its own ports, and be its own previous and next stage.
+fn refuse_itself(
+    [receipts, listen]: &[Endpoint; 2],
+    ventilator: &Endpoint,
+    sink: &Endpoint,
+) -> Result<(), Fatal> {
+    let pairs = [
+        ("--ventilator", ventilator, "--receipts", receipts, "previous"),
+        ("--sink", sink, "--listen", listen, "next"),
+    ];
+    for (flag, dialled, own_flag, own, which) in pairs {
+        let is_same = match (dialled.tcp(), own.tcp()) {
+            (Some(dialled), Some(own)) => {
+                let is_here = own.is_loopback() || own.is_everywhere();
+                let is_same = dialled.port() == own.port() && own.port() != 0;
+                is_same && is_here && dialled.is_loopback()
+            }
+            _ => dialled == own,
+        };
+        if is_same {
+            let text = format!(
+                "{flag} {dialled} is this relay's own {own_flag}: give the endpoint of the {which} stage"
+            );
+            return Err(Fatal::new(USAGE, text));
+        }
+    }
+    Ok(())
 }

@@ -8,10 +8,10 @@ use tradewind_node::doors::{Port, gate_door};
 use tradewind_node::downstream::{Downstream, DownstreamEvent};
 use tradewind_node::drive::{self, Driven, EVENTS_MAX, drive};
 use tradewind_node::exit::{self, Fatal, LISTEN, OK, OrExit, REFUSED, STOPPED, TASKS_FAILED, say};
+use tradewind_node::keys::{MaybeKeys, keep_fresh, session};
 use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
 use tradewind_node::{Asked, Listen, Progress, ProgressView, Room, Shutdown, parent};
-use tradewind_proto::SessionId;
 use tradewind_proto::dispatcher::{Ended, Policy};
 use tradewind_proto::farewell::RelayFarewell;
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
@@ -36,6 +36,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Whether a task keeps the newline at the end of the output upstream.
     pub keep_newline: bool,
+    /// Keys for TCP connections.
+    pub keys: MaybeKeys,
     /// Limits of connections.
     pub lanes: LaneOptions,
     /// Time after which the ventilator or the sink counts as unreachable; `None` for no limit.
@@ -53,23 +55,25 @@ enum Event {
 /// # Errors
 /// When it cannot be relayed.
 pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
-    let session = SessionId(random_id());
+    let keys = &settings.keys;
+    keep_fresh(keys)?;
+    let session = session(keys);
     let message_bytes_max = settings.lanes.message_bytes_max;
     let name = || "relay".to_owned();
     let card = |role| Card { role, session, slots: 0, message_bytes_max, name: name() };
     let (upstream, downstream) = (card(Role::Sink), card(Role::Ventilator));
     let lanes = &settings.lanes;
-    let ventilator = dialler(settings.ventilator.clone(), lanes, &upstream, Port::Receipts)?;
-    let sink = dialler(settings.sink.clone(), lanes, &downstream, Port::Results)?;
+    let ventilator = dialler(settings.ventilator.clone(), lanes, &upstream, Port::Receipts, keys)?;
+    let sink = dialler(settings.sink.clone(), lanes, &downstream, Port::Results, keys)?;
 
     // Workers of both stages: each gets half of the files.
     let (before, after) = (Room::for_workers(2), Room::for_workers(2));
     let options = (before.options(lanes), after.options(lanes), lanes.clone());
-    let door = gate_door(&upstream, Port::Results, before);
+    let door = gate_door(&upstream, Port::Results, before, keys);
     let listen = settings.listen.open(options.0, door).await.or_exit(LISTEN)?;
-    let door = gate_door(&downstream, Port::Tasks, after.clone());
+    let door = gate_door(&downstream, Port::Tasks, after.clone(), keys);
     let tasks = settings.tasks.open(options.1, door).await.or_exit(LISTEN)?;
-    let door = gate_door(&downstream, Port::Receipts, after);
+    let door = gate_door(&downstream, Port::Receipts, after, keys);
     let receipts = settings.receipts.open(options.2, door).await.or_exit(LISTEN)?;
     tracing::info!(
         stage = settings.stage,

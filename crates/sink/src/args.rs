@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{EndArgs, LaneArgs, LogArgs};
+use tradewind_node::args::{EndArgs, KeyArgs, LaneArgs, LogArgs};
 use tradewind_node::exit::{Audience, Fatal, HELP, USAGE};
+use tradewind_node::keys::{KeyRole, ventilator_at};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 use tradewind_proto::collector::Order;
 
@@ -30,18 +31,17 @@ pub struct SinkArgs {
     #[arg(long, env = "TRADEWIND_LISTEN", value_name = "ENDPOINT", default_value = "tcp://*:5558")]
     pub listen: Endpoint,
 
-    /// Where the ventilator listens for receipts
-    #[arg(
-        long,
-        env = "TRADEWIND_VENTILATOR",
-        value_name = "ENDPOINT",
-        default_value = "tcp://127.0.0.1:5559"
-    )]
-    pub ventilator: Endpoint,
+    /// Where the ventilator listens for receipts [default: the token's, or tcp://127.0.0.1:5559]
+    #[arg(long, env = "TRADEWIND_VENTILATOR", value_name = "ENDPOINT")]
+    pub ventilator: Option<Endpoint>,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub output: OutputArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub keys: KeyArgs,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
@@ -187,11 +187,18 @@ impl OutputArgs {
 
 impl SinkArgs {
     /// Returns the settings that the flags give, except those of the output.
-    #[must_use]
-    pub fn settings(self, mut inherited: Inherited) -> Settings {
-        Settings {
-            listen: inherited.or_endpoint(0, self.listen),
-            ventilator: self.ventilator,
+    ///
+    /// # Errors
+    /// When keys cannot be used, or are lacking.
+    pub fn settings(self, mut inherited: Inherited) -> Result<Settings, Fatal> {
+        let listen = inherited.or_endpoint(0, self.listen);
+        let dials = [self.ventilator.as_ref()];
+        let keys = self.keys.wanted().open(KeyRole::Sink, [&listen], dials)?;
+        let ventilator = ventilator_at(self.ventilator, &keys, "tcp://127.0.0.1:5559")?;
+        Ok(Settings {
+            listen,
+            ventilator,
+            keys,
             order: self.output.order(),
             spool_bytes_max: self.output.spool_max,
             lanes: self.lanes.options(),
@@ -201,7 +208,7 @@ impl SinkArgs {
             progress: !self.logs.no_progress && !self.logs.quiet && !self.output.is_terminal(),
             when_full: self.output.when_full.unwrap_or_default(),
             audience: Audience::User,
-        }
+        })
     }
 
     /// Runs the program: everything between the flags and the exit code.
@@ -212,7 +219,7 @@ impl SinkArgs {
         logs::init(&self.logs, "info")?;
         self.output.check()?;
         let (end, output) = (self.end, self.output.settings(self.logs.quiet));
-        let settings = self.settings(Inherited::from_env());
+        let settings = self.settings(Inherited::from_env())?;
         allow_many_files();
         end.apply_downstream(block_on(|shutdown| {
             run(settings, move || records::prepare(&output), shutdown)

@@ -10,17 +10,18 @@ use tradewind_node::exit::{
     self, Audience, CLOSED, Fatal, LISTEN, OK, OUTPUT, OrExit, REFUSED, STOPPED, SYSTEM,
     TASKS_FAILED, USAGE,
 };
+use tradewind_node::keys::{MaybeKeys, keep_fresh, session};
 use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
 use tradewind_node::{Asked, Listen, Progress, ProgressView, Room, Shutdown, parent};
+use tradewind_proto::Time;
 use tradewind_proto::collector::{
     Collector, CollectorConfig, CollectorSnapshot, Inputs, Order, SpoolLimits,
 };
 use tradewind_proto::dispatcher::HaltOn;
 use tradewind_proto::farewell::{SinkExit, SinkFarewell};
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
-use tradewind_proto::{SessionId, Time};
-use tradewind_system::{Clock, random_id};
+use tradewind_system::Clock;
 
 use crate::summary::summary;
 use tradewind_records::{
@@ -59,6 +60,8 @@ pub struct Settings {
     pub order: Order,
     /// Bytes of records that may wait on the disk for an earlier one; 0 for none.
     pub spool_bytes_max: u64,
+    /// Keys for TCP connections.
+    pub keys: MaybeKeys,
     /// Limits of connections.
     pub lanes: LaneOptions,
     /// Time after which the ventilator counts as unreachable; `None` for no limit.
@@ -101,7 +104,8 @@ pub async fn run<S: Store>(
     mut shutdown: Shutdown,
 ) -> exit::Outcome {
     let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
-    let session = SessionId(random_id());
+    keep_fresh(&settings.keys)?;
+    let session = session(&settings.keys);
     let card = Card {
         role: Role::Sink,
         session,
@@ -109,9 +113,16 @@ pub async fn run<S: Store>(
         message_bytes_max: settings.lanes.message_bytes_max,
         name: "sink".to_owned(),
     };
-    let ventilator = dialler(settings.ventilator.clone(), &settings.lanes, &card, Port::Receipts)?;
+    let ventilator = dialler(
+        settings.ventilator.clone(),
+        &settings.lanes,
+        &card,
+        Port::Receipts,
+        &settings.keys,
+    )?;
     let room = Room::for_workers(1);
-    let (options, door) = (room.options(&settings.lanes), gate_door(&card, Port::Results, room));
+    let (options, door) =
+        (room.options(&settings.lanes), gate_door(&card, Port::Results, room, &settings.keys));
     let gate = settings.listen.open(options, door).await.or_exit(LISTEN)?;
     let Some(store) = prepared(prepare, settings.when_full, &mut shutdown).await? else {
         return Ok(STOPPED);

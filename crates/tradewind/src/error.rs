@@ -26,6 +26,9 @@ pub enum Error {
     /// A port cannot be listened on.
     #[error(transparent)]
     Listen(#[from] BindError),
+    /// There are no keys, or they cannot be used.
+    #[error("{0:#}")]
+    Keys(anyhow::Error),
     /// There are no more tasks to be had. Those that were handed out have their records.
     #[error("{0:#}")]
     Input(anyhow::Error),
@@ -86,7 +89,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Endpoint(_) | Self::Name(_) | Self::Slots(_) => USAGE,
+            Self::Endpoint(_) | Self::Name(_) | Self::Slots(_) | Self::Keys(_) => USAGE,
             Self::Listen(_) => LISTEN,
             Self::Input(_) => INPUT,
             Self::Output(_) => OUTPUT,
@@ -96,6 +99,10 @@ impl Error {
             Self::System(_) => SYSTEM,
             Self::Task(_) | Self::Decode { .. } => TASKS_FAILED,
         }
+    }
+
+    pub(crate) fn keys(Fatal { error, .. }: Fatal) -> Self {
+        Self::Keys(error)
     }
 
     pub(crate) fn system(error: impl Into<anyhow::Error>) -> Self {

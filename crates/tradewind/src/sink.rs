@@ -10,6 +10,7 @@ use futures::Stream;
 use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::block_on_until;
 use tradewind_node::exit::{Audience, OK, REFUSED, STOPPED, TASKS_FAILED};
+use tradewind_node::keys::{KeyRole, Wanted};
 use tradewind_proto::collector::Order;
 use tradewind_proto::limits::SPOOL_BYTES_MAX;
 use tradewind_records::{self as records, Format, Fsync, OutputTarget};
@@ -37,6 +38,7 @@ pub struct Sink {
     overwrite: bool,
     connect_timeout: Option<Duration>,
     lanes: LaneOptions,
+    keys: Wanted,
     signals: bool,
     handle: Handle,
 }
@@ -71,6 +73,7 @@ impl Sink {
             overwrite: false,
             connect_timeout: None,
             lanes: LaneOptions::default(),
+            keys: Wanted::default(),
             signals: false,
             handle: Handle::default(),
         })
@@ -121,6 +124,23 @@ impl Sink {
     #[must_use]
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
+        self
+    }
+
+    /// Folder of keys that `tradewind keys new` has made, or file with a token. By default they are looked for
+    /// as the programs do it: `TRADEWIND_KEYS`, `$CREDENTIALS_DIRECTORY`, `/run/secrets`,
+    /// `~/.config/tradewind`. A process that has read keys leaves no core dump.
+    #[must_use]
+    pub fn keys(mut self, path: impl Into<PathBuf>) -> Self {
+        self.keys.keys = Some(path.into());
+        self
+    }
+
+    /// Whether to use no keys over TCP: whoever reaches a port may then take part, and connections are not
+    /// encrypted. Where nothing is said, `TRADEWIND_INSECURE` decides.
+    #[must_use]
+    pub fn insecure(mut self, insecure: bool) -> Self {
+        self.keys.is_insecure = insecure;
         self
     }
 
@@ -175,12 +195,16 @@ impl Sink {
             })
         });
         let file = file.transpose().map_err(|error| Error::Output(error.into()))?;
+        let listen = self.results.into();
+        let keys = self.keys.or_env().open(KeyRole::Sink, [&listen], [Some(&self.ventilator)]);
+        let keys = keys.map_err(Error::keys)?;
         let (store, end, taking) = channel(file);
         let settings = Settings {
-            listen: self.results.into(),
+            listen,
             ventilator: self.ventilator,
             order: self.order,
             spool_bytes_max: self.spool_max,
+            keys,
             lanes: self.lanes,
             connect_timeout: self.connect_timeout,
             quiet: true,

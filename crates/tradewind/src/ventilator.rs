@@ -1,6 +1,7 @@
 //! A Rust program as a ventilator.
 
 use std::error::Error as StdError;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use tradewind_input::Item;
 use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::block_on_until;
 use tradewind_node::exit::{Audience, OK, STOPPED, TASKS_FAILED};
+use tradewind_node::keys::{KeyRole, Wanted};
 use tradewind_proto::dispatcher::{Halt, Policy, Timeout};
 use tradewind_proto::message::{Layout, Start};
 use tradewind_ventilator::{Ending, Settings};
@@ -31,6 +33,7 @@ pub struct Ventilator {
     options: JobOptions,
     connect_timeout: Option<Duration>,
     lanes: LaneOptions,
+    keys: Wanted,
     signals: bool,
     handle: Handle,
 }
@@ -141,6 +144,7 @@ impl Ventilator {
             options: JobOptions::default(),
             connect_timeout: None,
             lanes: LaneOptions::default(),
+            keys: Wanted::default(),
             signals: false,
             handle: Handle::default(),
         })
@@ -178,6 +182,23 @@ impl Ventilator {
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Folder of keys that `tradewind keys new` has made, or file with a token. By default they are looked for
+    /// as the programs do it: `TRADEWIND_KEYS`, `$CREDENTIALS_DIRECTORY`, `/run/secrets`,
+    /// `~/.config/tradewind`. A process that has read keys leaves no core dump.
+    #[must_use]
+    pub fn keys(mut self, path: impl Into<PathBuf>) -> Self {
+        self.keys.keys = Some(path.into());
+        self
+    }
+
+    /// Whether to use no keys over TCP: whoever reaches a port may then take part, and connections are not
+    /// encrypted. Where nothing is said, `TRADEWIND_INSECURE` decides.
+    #[must_use]
+    pub fn insecure(mut self, insecure: bool) -> Self {
+        self.keys.is_insecure = insecure;
         self
     }
 
@@ -273,17 +294,22 @@ impl Ventilator {
             given => given,
         });
         let JobOptions { name, start, policy } = self.options;
+        let (workers, sink) = (self.tasks.into(), self.receipts.into());
+        let keys =
+            self.keys.or_env().open(KeyRole::Ventilator, [&workers, &sink], [Some(&self.sink)]);
+        let keys = keys.map_err(Error::keys)?;
         let settings = Settings {
             stage: String::new(),
             task_bytes_max,
-            tasks: self.tasks.into(),
-            receipts: self.receipts.into(),
+            tasks: workers,
+            receipts: sink,
             sink: self.sink,
             job: tradewind_text::name(&name).map_err(Error::Name)?,
             start,
             layout: Layout::Unsaid,
             measured: None,
             policy,
+            keys,
             lanes: self.lanes,
             connect_timeout: self.connect_timeout,
             progress: false,

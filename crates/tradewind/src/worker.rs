@@ -1,6 +1,7 @@
 //! A Rust program as a worker.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tradewind_handlers::{StopSignal, Task};
 use tradewind_lanes::{Endpoint, LaneOptions};
 use tradewind_node::block_on_until;
 use tradewind_node::exit::Audience;
+use tradewind_node::keys::{KeyRole, Wanted};
 use tradewind_proto::limits::SLOTS_MAX;
 use tradewind_proto::message::{Outcome, Status};
 use tradewind_system::cores;
@@ -31,6 +33,7 @@ pub struct Worker {
     grace: Duration,
     connect_timeout: Option<Duration>,
     lanes: LaneOptions,
+    keys: Wanted,
     signals: bool,
     runtime: Option<tokio::runtime::Handle>,
     handle: Handle,
@@ -62,6 +65,7 @@ impl Worker {
             grace: GRACE,
             connect_timeout: None,
             lanes: LaneOptions::default(),
+            keys: Wanted::default(),
             signals: true,
             runtime: None,
             handle: Handle::default(),
@@ -94,6 +98,23 @@ impl Worker {
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// Folder of keys that `tradewind keys new` has made, or file with a token. By default they are looked for
+    /// as the programs do it: `TRADEWIND_KEYS`, `$CREDENTIALS_DIRECTORY`, `/run/secrets`,
+    /// `~/.config/tradewind`. A process that has read keys leaves no core dump.
+    #[must_use]
+    pub fn keys(mut self, path: impl Into<PathBuf>) -> Self {
+        self.keys.keys = Some(path.into());
+        self
+    }
+
+    /// Whether to use no keys over TCP: whoever reaches a port may then take part, and connections are not
+    /// encrypted. Where nothing is said, `TRADEWIND_INSECURE` decides.
+    #[must_use]
+    pub fn insecure(mut self, insecure: bool) -> Self {
+        self.keys.is_insecure = insecure;
         self
     }
 
@@ -193,6 +214,8 @@ impl Worker {
 
     fn block_on(self, runner: Runner) -> Result<(), Error> {
         self.check()?;
+        let dials = [Some(&self.ventilator), Some(&self.sink)];
+        let keys = self.keys.or_env().open(KeyRole::Worker, [], dials).map_err(Error::keys)?;
         let settings = Settings {
             ventilator: self.ventilator,
             sink: self.sink,
@@ -203,6 +226,7 @@ impl Worker {
             exit_when_idle: None,
             grace: self.grace,
             runner,
+            keys,
             lanes: self.lanes,
             connect_timeout: self.connect_timeout,
             late_max: Settings::late_max(self.exit_when_done, self.connect_timeout),

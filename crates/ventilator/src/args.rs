@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{AttemptArgs, EndArgs, LaneArgs, LivenessArgs, LogArgs};
+use tradewind_node::args::{AttemptArgs, EndArgs, KeyArgs, LaneArgs, LivenessArgs, LogArgs};
 use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE, say};
+use tradewind_node::keys::{KeyRole, sink_at};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs, parent};
 use tradewind_text::Colsep;
 use tradewind_text::{duration_or_zero, name, payload_bytes_max};
@@ -54,14 +55,9 @@ pub struct VentilatorArgs {
     )]
     pub receipts: Endpoint,
 
-    /// Where the sink listens
-    #[arg(
-        long,
-        env = "TRADEWIND_SINK",
-        value_name = "ENDPOINT",
-        default_value = "tcp://127.0.0.1:5558"
-    )]
-    pub sink: Endpoint,
+    /// Where the sink listens [default: the token's, or tcp://127.0.0.1:5558]
+    #[arg(long, env = "TRADEWIND_SINK", value_name = "ENDPOINT")]
+    pub sink: Option<Endpoint>,
 
     /// Name of the job in log messages
     #[arg(
@@ -103,6 +99,10 @@ pub struct VentilatorArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub policy: PolicyArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub keys: KeyArgs,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
@@ -404,14 +404,22 @@ impl VentilatorArgs {
     }
 
     /// Returns the settings that the other flags give.
-    #[must_use]
-    pub fn settings(self, mut inherited: Inherited) -> Settings {
+    ///
+    /// # Errors
+    /// When keys cannot be used, or are lacking.
+    pub fn settings(self, mut inherited: Inherited) -> Result<Settings, Fatal> {
         let layout = self.layout();
-        Settings {
+        let tasks = inherited.or_endpoint(0, self.tasks);
+        let receipts = inherited.or_endpoint(1, self.receipts);
+        let (listens, dials) = ([&tasks, &receipts], [self.sink.as_ref()]);
+        let keys = self.keys.wanted().open(KeyRole::Ventilator, listens, dials)?;
+        let sink = sink_at(self.sink, &keys, "tcp://127.0.0.1:5558")?;
+        Ok(Settings {
             task_bytes_max: payload_bytes_max(self.lanes.message_max),
-            tasks: inherited.or_endpoint(0, self.tasks),
-            receipts: inherited.or_endpoint(1, self.receipts),
-            sink: self.sink,
+            tasks,
+            receipts,
+            sink,
+            keys,
             job: self.job,
             stage: self.stage.unwrap_or_default(),
             start: self.resume.start(),
@@ -426,7 +434,7 @@ impl VentilatorArgs {
             progress: !self.logs.no_progress && !self.logs.quiet,
             measured: None,
             audience: Audience::User,
-        }
+        })
     }
 
     /// Returns the layout of tasks that workers have to know.
@@ -453,7 +461,7 @@ impl VentilatorArgs {
         let end = self.end;
         end.apply(block_on(|shutdown| async move {
             let (source, measured) = self.source()?;
-            let settings = Settings { measured, ..self.settings(Inherited::from_env()) };
+            let settings = Settings { measured, ..self.settings(Inherited::from_env())? };
             Ok(run(settings, source, shutdown).await?.code)
         }))
     }

@@ -10,14 +10,15 @@ use tradewind_node::drive::{self, Driven, EVENTS_MAX, drive};
 use tradewind_node::exit::{
     self, Audience, Fatal, INPUT, LISTEN, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED,
 };
+use tradewind_node::keys::{MaybeKeys, keep_fresh, session};
 use tradewind_node::links::dialler;
 use tradewind_node::{Asked, Listen, Progress, ProgressView, Room, Shutdown};
+use tradewind_proto::JobId;
 use tradewind_proto::dispatcher::{
     Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, HaltOn, Policy,
 };
 use tradewind_proto::farewell::{VentilatorExit, VentilatorFarewell};
 use tradewind_proto::message::{Card, Layout, Role, Start};
-use tradewind_proto::{JobId, SessionId};
 use tradewind_system::{Clock, random_id};
 
 use crate::reader;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub layout: Layout,
     /// Limits of tasks and workers.
     pub policy: Policy,
+    /// Keys for TCP connections.
+    pub keys: MaybeKeys,
     /// Limits of connections.
     pub lanes: LaneOptions,
     /// Time after which the sink counts as unreachable; `None` for no limit.
@@ -94,17 +97,21 @@ pub async fn run(
     let mut ventilator = Ventilator::new(&settings);
     let card = Card {
         role: Role::Ventilator,
-        session: SessionId(random_id()),
+        session: session(&settings.keys),
         slots: 0,
         message_bytes_max: settings.lanes.message_bytes_max,
         name: settings.job.clone(),
     };
+    keep_fresh(&settings.keys)?;
     let room = Room::for_workers(1);
-    let sink = dialler(settings.sink.clone(), &settings.lanes, &card, Port::Results)?;
-    let (options, door) =
-        (room.options(&settings.lanes), gate_door(&card, Port::Tasks, room.clone()));
+    let sink =
+        dialler(settings.sink.clone(), &settings.lanes, &card, Port::Results, &settings.keys)?;
+    let (options, door) = (
+        room.options(&settings.lanes),
+        gate_door(&card, Port::Tasks, room.clone(), &settings.keys),
+    );
     let tasks = settings.tasks.open(options, door).await.or_exit(LISTEN)?;
-    let door = gate_door(&card, Port::Receipts, room);
+    let door = gate_door(&card, Port::Receipts, room, &settings.keys);
     let receipts = settings.receipts.open(settings.lanes, door).await.or_exit(LISTEN)?;
     tracing::info!(
         job = settings.job,

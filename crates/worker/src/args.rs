@@ -8,8 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{LaneArgs, LogArgs};
+use tradewind_node::args::{KeyArgs, LaneArgs, LogArgs};
 use tradewind_node::exit::{Audience, COMMAND, Fatal, HELP, OrExit, SYSTEM, USAGE};
+use tradewind_node::keys::{KeyRole, sink_at, ventilator_at};
 use tradewind_node::{Inherited, block_on, exit, logs, parent};
 use tradewind_proto::limits::{OUTPUT_BYTES_MAX, SLOTS_MAX};
 use tradewind_system::cores;
@@ -62,22 +63,13 @@ ${NAME} and { NAME }, with spaces, are left as they are; {{1}} stands for {1} it
 #[command(after_help = format!("{EXAMPLES}\n\n{REPLACEMENTS}\n\n{PIPES}\n\n{HELP}"))]
 pub struct WorkerArgs {
     /// Where the ventilator hands out tasks: tcp://HOST:PORT, or ipc:///PATH for a Unix socket
-    #[arg(
-        long,
-        env = "TRADEWIND_VENTILATOR",
-        value_name = "ENDPOINT",
-        default_value = "tcp://127.0.0.1:5557"
-    )]
-    pub ventilator: Endpoint,
+    /// [default: the token's, or tcp://127.0.0.1:5557]
+    #[arg(long, env = "TRADEWIND_VENTILATOR", value_name = "ENDPOINT")]
+    pub ventilator: Option<Endpoint>,
 
-    /// Where the sink listens
-    #[arg(
-        long,
-        env = "TRADEWIND_SINK",
-        value_name = "ENDPOINT",
-        default_value = "tcp://127.0.0.1:5558"
-    )]
-    pub sink: Endpoint,
+    /// Where the sink listens [default: the token's, or tcp://127.0.0.1:5558]
+    #[arg(long, env = "TRADEWIND_SINK", value_name = "ENDPOINT")]
+    pub sink: Option<Endpoint>,
 
     /// Tasks to run at once [default: the cores]
     #[arg(
@@ -131,6 +123,10 @@ pub struct WorkerArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub handler: HandlerArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub keys: KeyArgs,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
@@ -445,9 +441,14 @@ impl WorkerArgs {
         let runner = self.handler.runner(&name, self.lanes.message_max)?;
         let company = Company { workers: self.share, threads: self.share_threads };
         let slots = self.handler.slots(self.slots, company)?;
+        let dials = [self.ventilator.as_ref(), self.sink.as_ref()];
+        let keys = self.keys.wanted().open(KeyRole::Worker, [], dials)?;
+        let ventilator = ventilator_at(self.ventilator, &keys, "tcp://127.0.0.1:5557")?;
+        let sink = sink_at(self.sink, &keys, "tcp://127.0.0.1:5558")?;
         Ok(Settings {
-            ventilator: self.ventilator,
-            sink: self.sink,
+            ventilator,
+            sink,
+            keys,
             slots,
             name,
             exit_when_done: self.exit_when_done,

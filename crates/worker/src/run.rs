@@ -11,6 +11,7 @@ use tradewind_node::exit::{
     self, Audience, CLOSED, COMMAND, CONNECT, Fatal, HANDLER, OK, OUTPUT, OrExit, SYSTEM, USAGE,
     say,
 };
+use tradewind_node::keys::{MaybeKeys, keep_fresh, session};
 use tradewind_node::links::{Conn, Inward, Outward, dialler, keep_inward, keep_outward, send};
 use tradewind_node::{Asked, Shutdown};
 use tradewind_proto::executor::{self, Executor, PutBack};
@@ -18,7 +19,7 @@ use tradewind_proto::farewell::{WorkerExit, WorkerFarewell, WorkerRules, WorkerS
 use tradewind_proto::limits::{BATCH_TASKS_MAX, FORGOTTEN_MAX, LATE_MAX, LINGER, STARVED_MAX};
 use tradewind_proto::message::{self, Card, Layout, Role, ToWorker};
 use tradewind_proto::{Attempt, SessionId, Slot, Time};
-use tradewind_system::{Clock, random_id};
+use tradewind_system::Clock;
 
 use crate::runner::{Runner, Running};
 use tradewind_handlers::{
@@ -46,6 +47,8 @@ pub struct Settings {
     pub grace: Duration,
     /// Runner of the tasks.
     pub runner: Runner,
+    /// Keys for TCP connections.
+    pub keys: MaybeKeys,
     /// Limits of connections.
     pub lanes: LaneOptions,
     /// Time after which the ventilator or the sink counts as unreachable; `None` for no limit.
@@ -107,7 +110,8 @@ const SETTLED_AFTER: Duration = Duration::from_millis(500);
 /// # Errors
 /// When no tasks can be run.
 pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
-    let session = SessionId(random_id());
+    keep_fresh(&settings.keys)?;
+    let session = session(&settings.keys);
     let card = Card {
         role: Role::Worker,
         session,
@@ -115,7 +119,9 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         message_bytes_max: settings.lanes.message_bytes_max,
         name: settings.name.clone(),
     };
-    let dial = |endpoint: &Endpoint, port| dialler(endpoint.clone(), &settings.lanes, &card, port);
+    let dial = |endpoint: &Endpoint, port| {
+        dialler(endpoint.clone(), &settings.lanes, &card, port, &settings.keys)
+    };
     let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
     keep_inward(
         dial(&settings.ventilator, Port::Tasks)?,

@@ -13,6 +13,7 @@ mod flow;
 mod headers;
 mod host_limits;
 mod input;
+mod keys;
 mod live;
 mod logs;
 mod output;

@@ -87,7 +87,8 @@ pub(crate) fn hidden_variables() -> Vec<OsString> {
 
 fn is_ours(name: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 3] = [b"TRADEWIND_", b"LISTEN_FD", b"LISTEN_PID"];
-    const NAMES: [&[u8]; 3] = [b"NOTIFY_SOCKET", b"WATCHDOG_PID", b"WATCHDOG_USEC"];
+    const NAMES: [&[u8]; 4] =
+        [b"CREDENTIALS_DIRECTORY", b"NOTIFY_SOCKET", b"WATCHDOG_PID", b"WATCHDOG_USEC"];
     PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
 }
 
@@ -338,6 +339,7 @@ mod tests {
         let ours = [
             "TRADEWIND_PARENT",
             "TRADEWIND_KEYS",
+            "CREDENTIALS_DIRECTORY",
             "LISTEN_FDS",
             "LISTEN_PID",
             "LISTEN_PIDFDID",

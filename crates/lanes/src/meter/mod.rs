@@ -44,6 +44,10 @@ pub struct Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[allow(missing_docs, reason = "the messages say what each case is")]
 pub enum Violation {
+    #[error(
+        "TLS, and this program has no keys: give both ends keys (`tradewind keys`), or both --insecure"
+    )]
+    Tls,
     #[error("not a ZMTP 3 greeting (byte {at} is {byte:#04x})")]
     Greeting { at: usize, byte: u8 },
     #[error("a frame with unknown flags {flags:#04x}")]
@@ -191,6 +195,9 @@ impl Meter {
                 16..32 => byte == 0,
                 _ => true,
             };
+            if !good && at == 0 && tradewind_keys::is_tls(byte) {
+                return Err(Violation::Tls);
+            }
             if !good && at == first {
                 return Err(Violation::Greeting { at, byte });
             }

@@ -271,11 +271,20 @@ fn check_greeting(bytes: &[u8], at: usize) {
 #[test]
 fn other_protocols_and_mechanisms_do_not_pass() {
     check_greeting(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 0);
-    check_greeting(b"\x16\x03\x01\x02\x00\x01\x00", 0);
     for (at, byte) in [(0, 0), (9, 0), (10, 2), (12, b'P'), (15, 0), (16, b'A'), (31, 1)] {
         let mut bytes = greeting();
         bytes[at] = byte;
         check_greeting(&bytes, at);
+    }
+}
+
+#[test]
+fn a_peer_that_has_keys_is_known_as_one() {
+    for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"\x15\x03\x03\x00\x02\x02\x0a"] {
+        for size in [usize::MAX, 1] {
+            let found = Some(Found::Violation(Violation::Tls));
+            assert_eq!(pass(bytes, || size), (Vec::new(), found));
+        }
     }
 }
 

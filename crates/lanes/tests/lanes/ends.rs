@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tradewind_lanes::GoneReason;
 
 use crate::strangers::{Stranger, ready};
-use crate::{World, run, run_both};
+use crate::{World, run, run_all};
 
 const LONG: Duration = Duration::from_secs(30);
 const FRAMES: u32 = 3_000;
@@ -23,7 +23,7 @@ fn frame(n: u32) -> Bytes {
 
 #[test]
 fn a_push_lane_hears_that_its_peer_was_dropped() {
-    run_both(async |world| {
+    run_all(async |world| {
         let (mut push, pull) = world.out().await;
         let watch = tokio::spawn(push.watch().gone());
         drop(pull);
@@ -48,7 +48,7 @@ fn a_push_lane_hears_that_its_peer_is_dead() {
 
 #[test]
 fn a_dropped_push_lane_ends_at_once_and_tells_its_watchers() {
-    run_both(async |world| {
+    run_all(async |world| {
         let (push, mut pull) = world.out().await;
         let watch = push.watch();
         drop(push);
@@ -59,7 +59,7 @@ fn a_dropped_push_lane_ends_at_once_and_tells_its_watchers() {
 
 #[test]
 fn a_pull_lane_gives_all_it_has_before_it_ends() {
-    run_both(async |world| {
+    run_all(async |world| {
         let (mut push, mut pull) = world.back().await;
         for n in 0..FRAMES {
             push.send(frame(n)).unwrap();
@@ -107,7 +107,7 @@ fn a_frame_cut_short_is_not_delivered() {
 
 #[test]
 fn receiving_may_be_cancelled() {
-    run_both(async |world| {
+    run_all(async |world| {
         let (mut push, mut pull) = world.back().await;
         for n in 0..FRAMES {
             push.send(frame(n)).unwrap();
@@ -128,7 +128,7 @@ fn receiving_may_be_cancelled() {
 
 #[test]
 fn closing_delivers_everything_first() {
-    run_both(async |world| {
+    run_all(async |world| {
         let (mut push, mut pull) = world.out().await;
         for n in 0..FRAMES {
             push.send(frame(n)).unwrap();
@@ -149,7 +149,7 @@ fn closing_waits_for_as_long_as_it_was_told_to() {
     const LINGER: Duration = Duration::from_millis(200);
     /// For a machine that is busy.
     const LATE_MAX: Duration = Duration::from_secs(5);
-    run_both(async |world| {
+    run_all(async |world| {
         let (mut push, _pull_that_never_reads) = world.out().await;
         for n in 0..FRAMES {
             push.send(frame(n)).unwrap();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tradewind_lanes::{GoneReason, PeerAddr, PullLane, PushLane};
 
-use crate::{CARD, MESSAGE_BYTES_MAX, run_both};
+use crate::{CARD, MESSAGE_BYTES_MAX, run_all};
 
 const SIZES: [usize; 9] = [
     0,
@@ -40,7 +40,7 @@ async fn check_order(mut push: PushLane, mut pull: PullLane) {
 
 #[test]
 fn frames_of_every_size_go_out() {
-    run_both(async |world| {
+    run_all(async |world| {
         let (push, pull) = world.out().await;
         check_sizes(push, pull).await;
     });
@@ -48,7 +48,7 @@ fn frames_of_every_size_go_out() {
 
 #[test]
 fn frames_of_every_size_come_back() {
-    run_both(async |world| {
+    run_all(async |world| {
         let (push, pull) = world.back().await;
         check_sizes(push, pull).await;
     });
@@ -56,7 +56,7 @@ fn frames_of_every_size_come_back() {
 
 #[test]
 fn frames_go_out_in_order() {
-    run_both(async |world| {
+    run_all(async |world| {
         let (push, pull) = world.out().await;
         check_order(push, pull).await;
     });
@@ -64,7 +64,7 @@ fn frames_go_out_in_order() {
 
 #[test]
 fn frames_come_back_in_order() {
-    run_both(async |world| {
+    run_all(async |world| {
         let (push, pull) = world.back().await;
         check_order(push, pull).await;
     });
@@ -72,7 +72,7 @@ fn frames_come_back_in_order() {
 
 #[test]
 fn a_gate_learns_who_dialled() {
-    run_both(async |world| {
+    run_all(async |world| {
         let (push, _pull) = world.out().await;
         assert_eq!(push.peer_identity(), CARD);
         let (_push, pull) = world.back().await;
@@ -90,7 +90,7 @@ fn a_gate_learns_who_dialled() {
 
 #[test]
 fn peers_of_one_identity_keep_their_lanes() {
-    run_both(async |world| {
+    run_all(async |world| {
         let mut gate = world.pull_gate().await;
         let mut dialler = world.dialler(gate.endpoint());
         let (mut push_a, mut pull_a) = tokio::join!(dialler.dial_push(), gate.accept());
@@ -104,7 +104,7 @@ fn peers_of_one_identity_keep_their_lanes() {
 
 #[test]
 fn a_frame_over_the_limit_ends_the_lane_after_those_before_it() {
-    run_both(async |world| {
+    run_all(async |world| {
         let (mut push, mut pull) = world.back().await;
         push.send(Bytes::from_static(b"fine")).unwrap();
         push.send(vec![0; MESSAGE_BYTES_MAX as usize + 1].into()).unwrap();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use socket2::{Domain, Socket, Type};
 use tradewind_lanes::{Dialler, Door, Endpoint, GoneReason, PullGate, PushGate};
 
-use crate::{run, run_both};
+use crate::{run, run_all};
 
 #[test]
 fn a_dialler_may_start_before_its_gate() {
@@ -40,7 +40,7 @@ fn a_dialler_may_start_before_its_gate() {
 
 #[test]
 fn a_dialler_finds_a_gate_that_came_back() {
-    run_both(async |world| {
+    run_all(async |world| {
         let mut gate = world.push_gate().await;
         let endpoint = gate.endpoint();
         let mut dialler = world.dialler(endpoint.clone());
@@ -51,7 +51,7 @@ fn a_dialler_finds_a_gate_that_came_back() {
             drop(push);
             gate.close().await;
             assert_eq!(pull.recv().await, Err(GoneReason::Ended));
-            gate = PushGate::bind(&endpoint, world.options.clone(), Door::default()).await.unwrap();
+            gate = PushGate::bind(&endpoint, world.options.clone(), world.door()).await.unwrap();
         }
     });
 }
@@ -99,10 +99,10 @@ fn a_long_identity_is_refused() {
 
 #[test]
 fn an_identity_may_fill_all_255_bytes() {
-    run_both(async |world| {
+    run_all(async |world| {
         let mut gate = world.push_gate().await;
         let card = Bytes::from(vec![7; 255]);
-        let door = Door::showing(card.clone()).unwrap();
+        let door = world.dial_door(Door::showing(card.clone()).unwrap());
         let mut dialler = Dialler::new(gate.endpoint(), world.options.clone(), door, 7);
         let (push, _pull) = tokio::join!(gate.accept(), dialler.dial_pull());
         assert_eq!(push.peer_identity(), card);

@@ -50,7 +50,10 @@ fn flags_of(program: &str) -> BTreeSet<Flag> {
 }
 
 fn flags_of_command(words: &[&str]) -> BTreeSet<Flag> {
-    let help = Scene::new().ours("tradewind").args(words).args(["--help"]).run().expect(0);
+    let scene = Scene::new();
+    // Without the variables of other tests: help shows their values.
+    let help = scene.ours("tradewind").home(scene.dir()).args(words).args(["--help"]);
+    let help = help.run().expect(0);
     let mut entries: Vec<String> = Vec::new();
     for line in help.text().lines() {
         if line.starts_with("  -") || line.starts_with("      --") {
