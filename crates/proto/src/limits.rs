@@ -64,6 +64,14 @@ pub const WORKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// tasks that no worker is known to hold are dispatched again.
 pub const ROLL_CALL_GRACE: Duration = WORKER_TIMEOUT;
 
+/// Time in which a worker that is heard has to answer a roll call or a recall, at least; a longer
+/// [`WORKER_TIMEOUT`] of a job holds here too. It is also the time that a task may take beyond its timeout.
+pub const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Number of heartbeats in which bytes of a worker's message excuse it for not answering: it may be the
+/// answer, on a slow link.
+pub const ARRIVING_BEATS_MAX: u32 = 600;
+
 /// Silence after which the sink counts as unreachable. Until it returns, silent workers are not
 /// declared lost.
 pub const SINK_SILENCE_MAX: Duration = Duration::from_secs(3);

@@ -111,6 +111,12 @@ impl SeqSet {
         gaps.find(|(missing, end)| missing < end).map(|(missing, _)| Seq(missing))
     }
 
+    /// Returns the lowest seq of the set.
+    #[must_use]
+    pub fn first(&self) -> Option<Seq> {
+        self.ranges.first_key_value().map(|(start, _)| Seq(*start))
+    }
+
     /// Returns the lowest seq that is not in the set.
     #[must_use]
     pub fn first_missing(&self) -> Seq {

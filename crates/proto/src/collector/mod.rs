@@ -844,7 +844,7 @@ impl Collector {
             self.unexpected_results += results.len() as u64;
             return;
         };
-        let bytes = results.iter().map(TaskResult::payload_bytes).sum();
+        let mut bytes = results.iter().map(TaskResult::payload_bytes).sum();
         let is_failure = |result: &TaskResult| !result.outcome.status.is_success();
         let mut failed = 0;
         let mut ran_us: Vec<u64> = Vec::with_capacity(results.len());
@@ -860,9 +860,13 @@ impl Collector {
         } else {
             let mut run = Vec::new();
             let stage = job.stage.clone();
+            // What is said of results counts those that came before only if all of them did: then the
+            // answer was lost, or they are repeated to make it count once more.
+            let (mut ran_before_us, mut bytes_before) = (Vec::new(), 0);
+            bytes = 0;
             for result in results {
                 let TaskResult { seq, attempt, .. } = result;
-                let took_us = result.ran_us;
+                let (took_us, size) = (result.ran_us, result.payload_bytes());
                 if !job.can_have(seq) {
                     self.unexpected_results += 1;
                     continue;
@@ -872,6 +876,9 @@ impl Collector {
                     if job.stored.contains(seq) && is_connected {
                         self.receipt.stored.push(seq);
                     }
+                    ran_before_us.push(took_us);
+                    bytes_before += size;
+                    ranges.push(seq);
                 } else if !result.is_final() {
                     if is_connected {
                         self.receipt.retry.push(Failure { session, seq, attempt, ran_us: took_us });
@@ -886,9 +893,13 @@ impl Collector {
                     job.taken.insert(seq);
                     failed += u64::from(is_failure(&result));
                     run.push(result);
+                    ran_us.push(took_us);
+                    bytes += size;
+                    ranges.push(seq);
                 }
-                ran_us.push(took_us);
-                ranges.push(seq);
+            }
+            if ran_us.is_empty() {
+                (ran_us, bytes) = (ran_before_us, bytes_before);
             }
             job.put(order, Records { worker, stage, results: run });
         }

@@ -8,7 +8,7 @@
 use super::Dispatcher;
 use super::health::Notice;
 use crate::limits::{DEAF_BEAT_MAX, DEAF_MIN, HEARTBEAT_INTERVAL};
-use crate::{Seq, SessionId, Time};
+use crate::{SessionId, Time};
 
 impl Dispatcher {
     /// Handles the number of tasks that a worker reports. If that is too low, the worker gets a
@@ -20,8 +20,11 @@ impl Dispatcher {
         let is_called = worker.call.is_some();
         // Heartbeats that come close together have waited behind a large result: they are old.
         let is_old = now.since(std::mem::replace(&mut worker.beat, now)) < HEARTBEAT_INTERVAL / 2;
-        if is_over || is_old || !(is_called || worker.out.count() > held) {
+        if is_over || !(is_called || worker.out.count() > held) {
             worker.deaf_since = None;
+            return;
+        }
+        if is_old {
             return;
         }
         let (since, beats) = worker.deaf_since.get_or_insert((now, 0));
@@ -40,14 +43,8 @@ impl Dispatcher {
     fn close_deaf(&mut self, session: SessionId) {
         let Some(worker) = self.roster.get(session) else { return };
         let (lane, name, out) = (worker.lane, worker.name.clone(), worker.out.count());
-        // The results of some tasks that it holds may have come from other workers.
-        let its = worker.out.iter().filter(|seq| self.ledger.is_out_at(*seq, session));
-        let seqs: Vec<Seq> = its.collect();
         self.outbox.notices.push_back(Notice::Deaf { worker: name, out });
-        for seq in seqs {
-            self.note_failed_at(seq, session);
-        }
-        self.lose(session, false);
+        self.take_all_elsewhere(session);
         self.outbox.closes.push_back(lane);
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Health {
     score: f64,
     /// The worker gets no tasks but probes.
     pub(super) is_aside: bool,
+    /// The worker was lost because it owed an answer or a result, and has done nothing well since.
+    pub(super) is_distrusted: bool,
     /// Number of probes since the worker was set aside.
     probes: u32,
     probe_at: Time,
@@ -79,6 +81,26 @@ pub enum Notice {
         /// Number of tasks that are reassigned.
         out: u64,
     },
+    /// A worker is heard and does not answer the ventilator's question.
+    NoAnswer {
+        /// Name of the worker.
+        worker: String,
+        /// Time for which it was waited, in seconds.
+        seconds: u64,
+        /// Number of tasks that are reassigned.
+        out: u64,
+    },
+    /// A worker is heard and has not finished a task long after the task's timeout.
+    NoResult {
+        /// Name of the worker.
+        worker: String,
+        /// The task.
+        seq: Seq,
+        /// Time for which the task was first at the worker, in seconds.
+        seconds: u64,
+        /// Number of tasks that are reassigned.
+        out: u64,
+    },
     /// A worker is heard by way of the sink, but messages do not get through to it.
     Deaf {
         /// Name of the worker.
@@ -104,6 +126,16 @@ impl fmt::Display for Notice {
                 f,
                 "nothing was heard of worker {worker} for {seconds} s (--worker-timeout): it is taken \
                  for lost, {out} of its tasks go back"
+            ),
+            Self::NoAnswer { worker, seconds, out } => write!(
+                f,
+                "worker {worker} has not answered for {seconds} s which tasks it holds: closing its \
+                 connection, {out} tasks go back"
+            ),
+            Self::NoResult { worker, seq, seconds, out } => write!(
+                f,
+                "worker {worker} has had task {seq} for {seconds} s, longer than the job's timeout \
+                 lets it: closing its connection, {out} tasks go back"
             ),
             Self::Deaf { worker, out } => write!(
                 f,
@@ -141,6 +173,7 @@ impl Health {
             recent_failed: 0.0,
             score: 0.0,
             is_aside: false,
+            is_distrusted: false,
             probes: 0,
             probe_at: now,
             pause: PROBE_PAUSE_MIN,
@@ -215,7 +248,7 @@ impl Health {
     }
 
     fn take_back(&mut self) {
-        (self.is_aside, self.score) = (false, 0.0);
+        (self.is_aside, self.is_distrusted, self.score) = (false, false, 0.0);
     }
 
     fn handle_probe(&mut self, now: Time) {
@@ -250,10 +283,15 @@ impl Dispatcher {
             let Some(worker) = self.roster.get_mut(session) else { return };
             let was_aside = worker.health.is_aside;
             worker.health.add_successes(ended);
-            if was_aside && !worker.health.is_over(self.config.policy.worker_failures_max) {
+            if (was_aside || worker.health.is_distrusted)
+                && !worker.health.is_over(self.config.policy.worker_failures_max)
+            {
                 worker.health.take_back();
                 let worker = worker.name.clone();
-                self.outbox.notices.push_back(Notice::TakenBack { worker });
+                self.roster.trust(session);
+                if was_aside {
+                    self.outbox.notices.push_back(Notice::TakenBack { worker });
+                }
             }
             return;
         }
@@ -268,8 +306,10 @@ impl Dispatcher {
     /// Sets aside sick workers while another worker is there, and never the last one.
     pub(super) fn review_health(&mut self, now: Time) {
         let failures_max = self.config.policy.worker_failures_max;
-        let is_bad =
-            |worker: &Worker| worker.health.is_sick() || worker.health.is_over(failures_max);
+        let is_bad = |worker: &Worker| {
+            let health = &worker.health;
+            health.is_sick() || health.is_over(failures_max) || health.is_distrusted
+        };
         let can_take = |worker: &Worker| worker.phase == Phase::Ready && worker.window.slots() > 0;
         let is_any_well = self.roster.values().any(|worker| can_take(worker) && !is_bad(worker));
         let (mut all_ended, mut all_failed) = (0, 0);
@@ -283,7 +323,12 @@ impl Dispatcher {
                 worker.health.is_aside = false;
             } else if is_bad(worker) && !worker.health.is_aside {
                 worker.health.set_aside(now);
+                aside.push(*session);
                 let Worker { name, health, .. } = &*worker;
+                if health.is_distrusted {
+                    // It was said why when it was lost.
+                    continue;
+                }
                 self.outbox.notices.push_back(Notice::SetAside {
                     worker: name.clone(),
                     failed: health.failed,
@@ -291,7 +336,6 @@ impl Dispatcher {
                     others_failed: all_failed - health.failed,
                     others_ended: all_ended - health.ended,
                 });
-                aside.push(*session);
             }
         }
         self.roster.has_aside = self.roster.values().any(|worker| worker.health.is_aside);

@@ -18,7 +18,9 @@ impl Dispatcher {
         let Some(worker) = self.roster.get_mut(session) else { return };
         let (lane, call) = (worker.lane, self.roll.take_call());
         worker.phase = Phase::Called;
-        worker.call = Some(call);
+        if worker.call.replace(call).is_none() {
+            worker.overdue.handle_answered();
+        }
         worker.recall = None;
         let roll_call =
             ToWorker::RollCall { job: self.config.job, call, layout: self.config.layout.clone() };
@@ -91,7 +93,11 @@ impl Dispatcher {
                 }
             }
             // All of its other messages wait behind this one.
-            News::Alive => worker.deaf_since = None,
+            News::Alive => {
+                if worker.overdue.handle_arriving() {
+                    worker.deaf_since = None;
+                }
+            }
             News::Gone => {}
             News::Goodbye => {
                 let lane = worker.lane;
@@ -110,6 +116,7 @@ impl Dispatcher {
         let Some(worker) = self.roster.get_mut(session) else { return };
         worker.window.handle_reset();
         worker.deaf_since = None;
+        worker.overdue.handle_answered();
         let out = std::mem::replace(&mut worker.out, held.clone());
         if worker.phase == Phase::Called {
             worker.phase = Phase::Ready;
@@ -137,6 +144,10 @@ impl Dispatcher {
     pub(super) fn adopt(&mut self, session: SessionId, seq: Seq) {
         if self.is_cancelled() {
             // The worker has just been told to drop everything.
+            return;
+        }
+        // What it has kept for too long is better run elsewhere.
+        if self.roster.get(session).is_some_and(|worker| worker.health.is_distrusted) {
             return;
         }
         let Some(state) = self.ledger.state(seq) else { return };
@@ -178,6 +189,7 @@ impl Dispatcher {
         worker.deaf_since = None;
         let returned = worker.out.parts_of(ranges);
         returned.iter().for_each(|range| worker.out.remove_range(*range));
+        worker.overdue.handle_left(&worker.out);
         for seq in returned.into_iter().flat_map(SeqRange::seqs).filter(|seq| *seq < end) {
             self.take_back(session, seq);
         }
@@ -297,7 +309,7 @@ impl Dispatcher {
         self.outbox.transmits.extend(told);
     }
 
-    pub(super) fn beat(&mut self, now: Time) {
+    pub(super) fn beat(&mut self, now: Time, before: Time) {
         self.end_idle_reading();
         self.announce_limits();
         let pings = self.roster.lanes().map(|lane| Transmit::Worker(lane, ToWorker::Ping));
@@ -314,6 +326,7 @@ impl Dispatcher {
             return;
         }
         self.judge(now);
+        self.review_overdue(before);
         self.review_health(now);
         self.review_waiting(now);
         let timeout = self.config.policy.worker_timeout;

@@ -16,6 +16,7 @@ use super::health::Notice;
 use super::ledger::{GivenUp, Ledger, TaskState};
 use super::marks::Suspicions;
 use super::outbox::{Outbox, Transmit};
+use super::overdue::Overdue;
 use super::policy::Policy;
 use super::receipts::settled;
 use super::resume::{Phase as ResumePhase, Resume};
@@ -68,6 +69,7 @@ pub struct Dispatcher {
     /// Latest time that was passed in.
     pub(super) seen: Time,
     pub(super) next_beat: Time,
+    last_beat: Time,
     pub(super) rng: Rng,
 }
 
@@ -100,6 +102,7 @@ impl Dispatcher {
             tail: Tail::default(),
             seen: Time(0),
             next_beat: Time(0),
+            last_beat: Time(0),
         }
     }
 
@@ -254,9 +257,16 @@ impl Dispatcher {
                 worker.window.handle_reset();
                 worker.announced_below = Seq(0);
                 worker.deaf_since = None;
+                worker.overdue = Overdue::default();
             }
         } else {
-            self.roster.insert(card.session, Worker::new(now, lane, card));
+            let mut worker = Worker::new(now, lane, card);
+            let is_distrusted = self.roster.is_distrusted(card.session);
+            worker.health.is_distrusted = is_distrusted;
+            self.roster.insert(card.session, worker);
+            if is_distrusted {
+                self.review_health(now);
+            }
         }
         self.roster.payload_bytes_min = self.roster.payload_bytes_min.min(card.largest_payload());
         if self.course.ended.is_some() {
@@ -372,8 +382,9 @@ impl Dispatcher {
         self.roll.call.take_if(|roll| roll.until <= now);
         self.tail.handle_timeout(now);
         if now >= self.next_beat {
+            let before = std::mem::replace(&mut self.last_beat, now);
             self.next_beat = now + HEARTBEAT_INTERVAL;
-            self.beat(now);
+            self.beat(now, before);
         }
     }
 

@@ -22,6 +22,7 @@ mod ledger;
 mod machine;
 mod marks;
 mod outbox;
+mod overdue;
 mod policy;
 mod receipts;
 mod relay;

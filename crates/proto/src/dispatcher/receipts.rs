@@ -2,30 +2,46 @@
 
 use std::time::Duration;
 
-use super::ledger::TaskState;
+use super::ledger::{Entry, TaskState};
 use super::worker::Worker;
 use super::{Dispatcher, Transmit};
 use crate::limits::{RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
 use crate::message::{Failure, Received, ToWorker};
 use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, Time};
 
+/// Number of attempts that earlier ventilators may have dispatched, and this one does not know of. A
+/// failed attempt with a number beyond is counted with the last of these, so that a worker cannot use up
+/// the numbers of attempts.
+const ATTEMPTS_UNKNOWN_MAX: u32 = 1 << 16;
+
 impl Dispatcher {
     pub(super) fn handle_received(&mut self, now: Time, received: &Received) {
-        self.run_times.add(received.ran_us_median);
         self.reach(&received.ranges);
         self.receive_ahead(received.session, &received.ranges);
         let end = self.dispatched_end();
-        let Some(worker) = self.roster.get_mut(received.session) else {
-            // The worker was lost meanwhile; its result arrived all the same.
-            self.mark_received(received);
-            return;
-        };
-        (worker.heard, worker.cut, worker.deaf_since) = (now, None, None);
-        let before = worker.out.count();
-        for range in received.ranges.as_slice() {
-            worker.out.remove_range(range.clamped(Seq(0), end));
+        if let Some(worker) = self.roster.get_mut(received.session) {
+            (worker.heard, worker.cut) = (now, None);
+            let before = worker.out.count();
+            for range in received.ranges.as_slice() {
+                worker.out.remove_range(range.clamped(Seq(0), end));
+            }
+            let count = before - worker.out.count();
+            // A result says something of its worker only where that had the task: not a second time,
+            // and not of another worker's task.
+            if count > 0 {
+                self.note_results(now, received, count);
+            }
         }
-        let count = before - worker.out.count();
+        // The worker may have been lost meanwhile; its result arrived all the same.
+        self.mark_received(received);
+    }
+
+    /// Notes what `count` results of tasks that were out at a worker say of it, and of tasks.
+    fn note_results(&mut self, now: Time, received: &Received, count: u64) {
+        self.run_times.add(received.ran_us_median);
+        let Some(worker) = self.roster.get_mut(received.session) else { return };
+        worker.deaf_since = None;
+        worker.overdue.handle_progress();
         let ran_max = Duration::from_micros(received.ran_us_max);
         worker.pace.add(count, received.ran_us_mean, &mut self.tail.spread);
         let usual = worker.pace.usual();
@@ -37,7 +53,6 @@ impl Dispatcher {
         self.tail.handle_received(now);
         self.note_ends(now, received.session, count, received.failed.min(count));
         self.note_unstored(received, count);
-        self.mark_received(received);
     }
 
     pub(super) fn mark_received(&mut self, received: &Received) {
@@ -69,6 +84,8 @@ impl Dispatcher {
         let one = SeqRanges::of(SeqRange::one(seq));
         self.reach(&one);
         self.release_ahead(session, &one);
+        let dispatched = self.ledger.get(seq).map_or(Attempt(0), Entry::attempt);
+        let attempt = attempt.min(Attempt(dispatched.0.saturating_add(ATTEMPTS_UNKNOWN_MAX)));
         let is_news = self.ledger.get(seq).is_some_and(|entry| match entry.state() {
             TaskState::Out(holder) => holder == session && attempt >= entry.since(),
             TaskState::Requeued | TaskState::Absent => attempt > entry.failed(),
@@ -82,6 +99,8 @@ impl Dispatcher {
             && worker.out.remove(seq)
         {
             (worker.heard, worker.cut, worker.deaf_since) = (now, None, None);
+            worker.overdue.handle_progress();
+            worker.overdue.handle_left(&worker.out);
             worker.done += 1;
             let (ran, usual) = (Duration::from_micros(ran_us), worker.pace.usual());
             worker.window.handle_received(now, &one, 1, ran, usual);

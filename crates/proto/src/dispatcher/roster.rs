@@ -1,8 +1,9 @@
 //! The workers: by session, and by the lane that each is on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::worker::Worker;
+use crate::limits::WORKERS_MAX;
 use crate::{LaneId, SeqRange, SessionId};
 
 /// The workers that have a lane.
@@ -10,6 +11,8 @@ use crate::{LaneId, SeqRange, SessionId};
 pub(super) struct Roster {
     workers: BTreeMap<SessionId, Worker>,
     sessions: BTreeMap<LaneId, SessionId>,
+    /// Sessions of workers that were lost because they owed something.
+    distrusted: BTreeSet<SessionId>,
     /// Sessions to which settled seqs are to be announced.
     to_settle: Vec<SessionId>,
     /// A worker is kept free of all tasks but a suspect.
@@ -25,6 +28,7 @@ impl Default for Roster {
         Self {
             workers: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            distrusted: BTreeSet::new(),
             to_settle: Vec::new(),
             has_reserved: false,
             has_aside: false,
@@ -97,6 +101,23 @@ impl Roster {
         let worker = self.workers.remove(&session)?;
         self.sessions.remove(&worker.lane);
         Some(worker)
+    }
+
+    /// Notes that a worker that comes back gets no tasks but probes, while another one is well.
+    pub(super) fn distrust(&mut self, session: SessionId) {
+        if self.distrusted.len() == WORKERS_MAX {
+            self.distrusted.pop_first();
+        }
+        self.distrusted.insert(session);
+    }
+
+    pub(super) fn is_distrusted(&self, session: SessionId) -> bool {
+        self.distrusted.contains(&session)
+    }
+
+    /// Notes that a worker has done a task well.
+    pub(super) fn trust(&mut self, session: SessionId) {
+        self.distrusted.remove(&session);
     }
 
     /// Notes settled seqs that are to be announced to a worker.

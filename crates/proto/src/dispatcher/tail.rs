@@ -368,6 +368,7 @@ impl Dispatcher {
             let call = self.roll.take_call();
             let Some(worker) = self.roster.get_mut(session) else { continue };
             worker.recall = Some(call);
+            worker.overdue.handle_answered();
             worker.recall_min = now + RECALL_GAP + 4 * travel(worker);
             let recall = ToWorker::Recall { job: self.config.job, call, keep };
             self.outbox.transmits.push_back(Transmit::Worker(worker.lane, recall));
@@ -432,6 +433,7 @@ impl Dispatcher {
         if worker.recall.take_if(|due| *due == call).is_none() {
             return;
         }
+        worker.overdue.handle_answered();
         // A task that was only reassigned was not attempted.
         let returned = worker.out.parts_of(ranges).into_iter();
         for seq in returned.flat_map(SeqRange::seqs) {

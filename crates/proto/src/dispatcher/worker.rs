@@ -2,6 +2,7 @@
 
 use super::health::Health;
 use super::ledger::Charge;
+use super::overdue::Overdue;
 use super::snapshot::WorkerSnapshot;
 use super::tail::Pace;
 use crate::limits::CREDIT_BYTES_MAX;
@@ -37,6 +38,8 @@ pub(super) struct Worker {
     pub(super) beat: Time,
     /// Time at which its connection to the sink ended, if the worker was not heard since.
     pub(super) cut: Option<Time>,
+    /// What the worker owes.
+    pub(super) overdue: Overdue,
     /// Recall that the worker has not answered.
     pub(super) recall: Option<CallId>,
     /// Time before which no more tasks are recalled.
@@ -84,6 +87,7 @@ impl Worker {
             deaf_since: None,
             beat: Time(0),
             cut: None,
+            overdue: Overdue::default(),
             recall: None,
             recall_min: now,
             last_progress: now,

@@ -1,17 +1,18 @@
 //! Messages that no honest peer sends: what they cost, and what they change.
 
 use tradewind_proto::collector::Order;
-use tradewind_proto::dispatcher::Transmit;
+use tradewind_proto::dispatcher::{Notice, Timeout, Transmit};
 use tradewind_proto::executor::{Executor, Finished};
 use tradewind_proto::limits::{CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, MESSAGE_BYTES_MAX, SEQS_MAX};
 use tradewind_proto::message::{
-    Card, Layout, Limits, News, Outcome, Role, Task, ToSink, ToVentilator, ToWorker,
+    Card, Failure, Layout, Limits, News, Outcome, Received, Role, Task, TaskResult, ToSink,
+    ToVentilator, ToWorker,
 };
 use tradewind_proto::{
     Attempt, CallId, LaneId, Payload, Seq, SeqRange, SeqRanges, SessionId, Slot, TaskHash, Time,
 };
 
-use crate::ok;
+use crate::{failed, ok};
 use tradewind_testkit::{JOB, Ring};
 
 /// A worker with one slot that knows the job.
@@ -142,4 +143,141 @@ fn a_receipt_names_tasks_in_order_whatever_the_order_of_their_results() {
         panic!("one receipt: {receipts:?}")
     };
     assert_eq!((&received.0[0].ranges, stored), (&all, &all));
+}
+
+/// A receipt for results of tasks at a worker, all of which took this time.
+fn received(session: u64, tasks: SeqRange, ran_us: u64, failed: u64) -> ToVentilator {
+    let received = Received {
+        session: SessionId(session),
+        ranges: SeqRanges::of(tasks),
+        ran_us_max: ran_us,
+        ran_us_median: ran_us,
+        ran_us_mean: ran_us,
+        bytes: 0,
+        failed,
+    };
+    ToVentilator::Receipt {
+        job: JOB,
+        received: vec![received].into(),
+        stored: SeqRanges::new(),
+        retry: Vec::new().into(),
+        held_bytes: 0,
+        failed: 0,
+    }
+}
+
+// Fails if results count for the median that the worker did not have the task of.
+#[test]
+fn a_result_that_is_repeated_or_of_no_task_moves_no_timeout() {
+    let mut ring = Ring::with(Order::Completion, |config| {
+        config.policy.timeout = Some(Timeout::Percent(500.0));
+    });
+    ring.join(1, 1);
+    ring.join(2, 1);
+    ring.tasks(&["t"; 20]);
+    for _ in 0..4 {
+        for worker in [1, 2] {
+            ring.pass(1_000_000);
+            ring.finish_after(worker, 0, 1_000_000, ok("x"));
+        }
+    }
+    for _ in 0..300 {
+        ring.say(received(2, SeqRange::one(Seq(0)), 1, 0));
+        ring.say(received(2, SeqRange { start: Seq(100), end: Seq(200) }, 1, 0));
+        ring.say(received(3, SeqRange::one(Seq(1)), 1, 0));
+    }
+    for _ in 0..3 {
+        ring.pass(1_000_000);
+    }
+    assert_eq!(ring.workers[&1].stopped, [], "five seconds, as before");
+    ring.pass(1_000_000);
+    assert_eq!(ring.workers[&1].stopped.len(), 1);
+}
+
+// Fails if the end of a task counts that the worker did not have: one that was set aside would come back
+// with a result that is known.
+#[test]
+fn a_result_that_is_repeated_makes_no_worker_well() {
+    let mut ring = Ring::new(1, Order::Completion);
+    ring.join(1, 1);
+    ring.join(2, 1);
+    ring.tasks(&["t"; 200]);
+    ring.finish(2, 0, ok("x"));
+    while !ring.notices.iter().any(|notice| matches!(notice, Notice::SetAside { .. })) {
+        ring.finish(1, 0, ok("x"));
+        ring.finish(2, 0, failed());
+        assert!(!ring.workers[&2].running.is_empty(), "it is set aside");
+    }
+    if !ring.workers[&2].running.is_empty() {
+        ring.finish(2, 0, failed());
+    }
+    assert_eq!(ring.workers[&2].running.len(), 0);
+    for seq in 0..10 {
+        ring.say(received(2, SeqRange::one(Seq(seq)), 1, 0));
+    }
+    assert_eq!(ring.workers[&2].running.len(), 0);
+}
+
+// Fails if what a result says counts also where the sink has had that result before.
+#[test]
+fn results_that_came_before_say_nothing_beside_others() {
+    let mut ring = Ring::new(0, Order::Completion);
+    ring.join(1, 2);
+    ring.tasks(&["a", "b"]);
+    ring.sink_is_mute = true;
+    ring.finish_after(1, 0, 1_000, ok("a"));
+    ring.finish_after(1, 1, 1_000, ok("b"));
+    let results = |ring: &mut Ring, all: &[(u64, u64)]| {
+        let result = |(seq, ran_us): &(u64, u64)| TaskResult {
+            seq: Seq(*seq),
+            ran_us: *ran_us,
+            attempt: Attempt::FIRST,
+            last: true,
+            started_us: 1,
+            task_bytes: 1,
+            task_hash: TaskHash(0),
+            outcome: ok("xyz"),
+            reported: None,
+        };
+        let (session, results) = (SessionId(1), all.iter().map(result).collect::<Vec<_>>().into());
+        while ring.collector.poll_transmit().is_some() {}
+        ring.collector.handle_message(ToSink::Results { job: JOB, session, results });
+        match ring.collector.poll_transmit() {
+            Some(ToVentilator::Receipt { received, .. }) => {
+                let Received { ran_us_median, bytes, ranges, .. } = &received.0[0];
+                (*ran_us_median, *bytes, ranges.count())
+            }
+            other => panic!("a receipt: {other:?}"),
+        }
+    };
+    assert_eq!(results(&mut ring, &[(0, 7), (1, 7)]), (7, 6, 2), "the receipt may have been lost");
+    assert_eq!(results(&mut ring, &[(0, 5), (1, 5), (0, 5), (1, 5), (2, 900)]), (900, 3, 3));
+}
+
+// Fails if the number of an attempt is believed: with the highest one no failure would count any more.
+#[test]
+fn a_failed_attempt_of_any_number_uses_up_one_retry() {
+    let mut ring = Ring::new(2, Order::Completion);
+    ring.join(1, 1);
+    ring.tasks(&["a"]);
+    for _ in 0..2 {
+        let session = SessionId(1);
+        let (seq, attempt) = (Seq(0), Attempt(u32::MAX));
+        ring.say(ToVentilator::Receipt {
+            job: JOB,
+            received: Vec::new().into(),
+            stored: SeqRanges::new(),
+            retry: vec![Failure { session, seq, attempt, ran_us: 1 }].into(),
+            held_bytes: 0,
+            failed: 0,
+        });
+        // The worker was told that the result is not needed.
+        ring.finish(1, 0, ok("a"));
+        // It waits for the longest time that there is.
+        for _ in 0..31 {
+            ring.pass(1_000_000);
+        }
+    }
+    ring.finish(1, 0, failed());
+    assert_eq!(ring.records().len(), 1, "no retry is left");
 }

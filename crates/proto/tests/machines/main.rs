@@ -10,6 +10,7 @@ mod hosts;
 mod late;
 mod lies;
 mod once_more;
+mod overdue;
 mod receipts;
 mod relay;
 mod resume;

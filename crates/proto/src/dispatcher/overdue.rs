@@ -1,0 +1,139 @@
+//! Workers that are heard, and owe an answer or a result for too long.
+//!
+//! A worker is asked to hand tasks back, or which tasks it holds, and answers at once; a task that has a
+//! timeout ends. One that sends heartbeats and does neither holds its tasks for as long as it likes, or
+//! has a fault that nobody sees. It is lost: its lane is closed and its tasks go elsewhere.
+//!
+//! Time is counted in heartbeats of the ventilator between which the worker was heard, so that the
+//! silence of a worker, of the sink, or of this process is never taken for it.
+
+use std::time::Duration;
+
+use super::Dispatcher;
+use super::health::Notice;
+use super::worker::Worker;
+use crate::limits::{ANSWER_MAX, ARRIVING_BEATS_MAX, HEARTBEAT_INTERVAL};
+use crate::{Seq, SeqSet, SessionId, Time};
+
+/// What a worker owes, and for how many heartbeats.
+#[derive(Debug, Default)]
+pub(super) struct Overdue {
+    /// Heartbeats since it was asked something that it has not answered.
+    unanswered: u32,
+    /// Its first task by seq, which it runs or starts next, and heartbeats since that is so.
+    first: Option<(Seq, u32)>,
+    /// Bytes of a message of the worker have arrived since the last heartbeat: it may be the answer.
+    is_arriving: bool,
+    /// Heartbeats in which only such bytes have come.
+    arriving: u32,
+}
+
+impl Overdue {
+    /// Notes that the worker has answered, or is asked something else.
+    pub(super) fn handle_answered(&mut self) {
+        self.unanswered = 0;
+    }
+
+    /// Notes a result of a task that the worker had. Answers may wait behind results.
+    pub(super) fn handle_progress(&mut self) {
+        (self.unanswered, self.arriving) = (0, 0);
+    }
+
+    /// Notes which tasks are left to the worker. One that comes to it once more begins anew.
+    pub(super) fn handle_left(&mut self, out: &SeqSet) {
+        self.first.take_if(|(seq, _)| !out.contains(*seq));
+    }
+
+    /// Notes that bytes of a message arrive. Returns whether that excuses the worker: not for ever.
+    pub(super) fn handle_arriving(&mut self) -> bool {
+        self.is_arriving = self.arriving < ARRIVING_BEATS_MAX;
+        self.is_arriving
+    }
+
+    /// Counts a heartbeat. Returns for how long the worker owes something, and what, if that is too
+    /// long.
+    fn beat(
+        &mut self,
+        is_asked: bool,
+        first: Option<Seq>,
+        answer_max: Duration,
+        timeout: Option<Duration>,
+    ) -> Option<Owed> {
+        if std::mem::take(&mut self.is_arriving) {
+            self.arriving += 1;
+            return None;
+        }
+        self.unanswered = if is_asked { self.unanswered + 1 } else { 0 };
+        self.first = first.map(|seq| match self.first {
+            Some((same, beats)) if same == seq => (seq, beats + 1),
+            _ => (seq, 0),
+        });
+        if HEARTBEAT_INTERVAL * self.unanswered > answer_max {
+            return Some(Owed::Answer { seconds: answer_max.as_secs() });
+        }
+        let (seq, beats) = self.first?;
+        // All slots may have begun with others before it came.
+        let most = timeout?.saturating_mul(2).saturating_add(answer_max);
+        let held = HEARTBEAT_INTERVAL * beats;
+        (held > most).then_some(Owed::Result { seq, seconds: held.as_secs() })
+    }
+}
+
+/// What a worker owes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owed {
+    Answer { seconds: u64 },
+    Result { seq: Seq, seconds: u64 },
+}
+
+impl Dispatcher {
+    /// Takes their tasks from workers that have owed something for too long. `before`: time of the
+    /// heartbeat before this one.
+    pub(super) fn review_overdue(&mut self, before: Time) {
+        if self.course.ended.is_some() {
+            return;
+        }
+        let answer_max = self.config.policy.worker_timeout.max(ANSWER_MAX);
+        let timeout = self.limits().timeout_us.map(Duration::from_micros);
+        let mut lost = Vec::new();
+        for (session, worker) in &mut self.roster {
+            // What it has not been sent yet is a matter of whether it hears us.
+            let has_all =
+                u64::from(worker.running) + u64::from(worker.queued) >= worker.out.count();
+            if worker.heard < before || !has_all {
+                continue;
+            }
+            let is_asked = worker.call.is_some() || worker.recall.is_some();
+            let first = worker.out.first().filter(|_| worker.window.slots() > 0);
+            if let Some(owed) = worker.overdue.beat(is_asked, first, answer_max, timeout) {
+                lost.push((*session, owed));
+            }
+        }
+        for (session, owed) in lost {
+            self.lose_overdue(session, owed);
+        }
+    }
+
+    fn lose_overdue(&mut self, session: SessionId, owed: Owed) {
+        let Some(Worker { lane, name, out, .. }) = self.roster.get(session) else { return };
+        let (lane, worker, out) = (*lane, name.clone(), out.count());
+        self.outbox.notices.push_back(match owed {
+            Owed::Answer { seconds } => Notice::NoAnswer { worker, seconds, out },
+            Owed::Result { seq, seconds } => Notice::NoResult { worker, seq, seconds, out },
+        });
+        self.roster.distrust(session);
+        self.take_all_elsewhere(session);
+        self.outbox.closes.push_back(lane);
+    }
+
+    /// Loses a worker whose tasks are better run at others.
+    pub(super) fn take_all_elsewhere(&mut self, session: SessionId) {
+        let Some(worker) = self.roster.get(session) else { return };
+        // The results of some tasks that it holds may have come from other workers.
+        let its = worker.out.iter().filter(|seq| self.ledger.is_out_at(*seq, session));
+        for seq in its.collect::<Vec<_>>() {
+            self.note_failed_at(seq, session);
+        }
+        self.lose(session, false);
+    }
+}

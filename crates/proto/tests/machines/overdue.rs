@@ -1,0 +1,186 @@
+//! Workers that are heard and do not do what they owe.
+
+use std::time::Duration;
+
+use tradewind_proto::collector::Order;
+use tradewind_proto::dispatcher::{Notice, Timeout};
+use tradewind_proto::limits::ANSWER_MAX;
+use tradewind_proto::message::{News, ToVentilator};
+use tradewind_proto::{LaneId, SessionId};
+
+use crate::{failed, ok};
+use tradewind_testkit::Ring;
+
+const SECOND: u64 = 1_000_000;
+const ANSWER_SECONDS: u64 = ANSWER_MAX.as_secs();
+
+/// Lets time pass while worker 2 is heard, and claims to have this number of tasks.
+fn pass_beating(ring: &mut Ring, seconds: u64, held: u32) {
+    for _ in 0..seconds {
+        let mut workers = ring.dispatcher.snapshot().workers.into_iter();
+        let worker = workers.find(|worker| worker.session == SessionId(2));
+        let slots = worker.map_or(1, |worker| worker.slots as u32);
+        let running = held.min(slots);
+        let news = News::Heartbeat { running, queued: held - running, slots };
+        ring.say(ToVentilator::Relay { session: SessionId(2), news });
+        ring.pass(SECOND);
+    }
+}
+
+/// Worker 2 has four of the tasks, and from now on nothing is heard of it but what a test says.
+fn silent_but_for_beats(change: impl FnOnce(&mut Ring)) -> Ring {
+    let mut ring = Ring::with(Order::Completion, |config| {
+        config.policy.timeout = Some(Timeout::After(Duration::from_secs(2)));
+    });
+    ring.join(2, 4);
+    ring.tasks(&["a", "b", "c", "d"]);
+    change(&mut ring);
+    ring.workers.remove(&2);
+    ring
+}
+
+fn notices(ring: &mut Ring) -> Vec<Notice> {
+    ring.notices.drain(..).collect()
+}
+
+// Fails if only the worker itself enforces timeouts.
+#[test]
+fn a_worker_that_keeps_its_tasks_beyond_their_timeout_loses_them() {
+    let mut ring = silent_but_for_beats(|_| {});
+    let most = 2 * 2 + ANSWER_SECONDS;
+    pass_beating(&mut ring, most, 4);
+    assert_eq!(ring.closed, []);
+    ring.join(1, 4);
+    pass_beating(&mut ring, 3, 4);
+    assert_eq!(ring.closed, [LaneId(2)]);
+    assert_eq!(ring.running(1).len(), 4);
+    let said = notices(&mut ring);
+    assert!(matches!(&said[..], [Notice::NoResult { out: 4, .. }]), "{said:?}");
+}
+
+// Fails if each result gives a worker time for all of its tasks: it could keep one for ever.
+#[test]
+fn a_worker_that_keeps_one_task_loses_it_whatever_becomes_of_the_others() {
+    let mut ring = Ring::with(Order::Completion, |config| {
+        config.policy.timeout = Some(Timeout::After(Duration::from_secs(2)));
+    });
+    ring.join(2, 2);
+    ring.tasks(&["kept"]);
+    let mut seconds = 0;
+    while ring.closed.is_empty() {
+        ring.tasks(&["other"]);
+        ring.pass(SECOND);
+        ring.finish(2, 1, ok("x"));
+        // Its own machine wants to stop the task.
+        seconds += 1;
+        assert!(seconds < 60, "it keeps the task");
+    }
+    assert!(seconds > 2 * 2 + ANSWER_SECONDS, "after {seconds} s");
+}
+
+// Fails if the time of an attempt counts for the next one at the same worker.
+#[test]
+fn a_worker_may_take_its_time_for_each_attempt() {
+    let mut ring = Ring::with(Order::Completion, |config| {
+        config.policy.timeout = Some(Timeout::After(Duration::from_secs(20)));
+        config.policy.retries = 3;
+    });
+    ring.join(2, 1);
+    ring.tasks(&["a"]);
+    for _ in 0..3 {
+        for _ in 0..19 {
+            ring.pass(SECOND);
+        }
+        ring.finish(2, 0, failed());
+        // It is there again at the next heartbeat.
+        ring.pass(SECOND / 2);
+        assert_eq!(ring.running(2).len(), 1);
+        ring.pass(SECOND / 2);
+    }
+    assert_eq!(ring.closed, []);
+}
+
+// Fails if a recall that is not answered has no consequence.
+#[test]
+fn a_worker_that_does_not_answer_a_recall_loses_its_tasks() {
+    let mut ring = Ring::new(0, Order::Completion);
+    ring.join(2, 1);
+    for _ in 0..6 {
+        ring.tasks(&["t"]);
+        ring.pass(3_000);
+        ring.finish_after(2, 0, 3_000, ok("x"));
+    }
+    ring.tasks(&["t"; 10]);
+    ring.dispatcher.handle_input_end();
+    let held = ring.dispatcher.snapshot().workers[0].out as u32;
+    assert!(held > 2, "{held}");
+    ring.workers.remove(&2);
+    // The other one has nothing to do.
+    ring.join(1, 1);
+    while let Some(slot) = ring.workers[&1].running.keys().next().copied() {
+        ring.finish(1, slot, ok("x"));
+    }
+    pass_beating(&mut ring, ANSWER_SECONDS, held);
+    assert_eq!((&ring.closed[..], ring.running(1).len()), (&[][..], 0));
+    pass_beating(&mut ring, 3, held);
+    assert_eq!((&ring.closed[..], ring.running(1).len()), (&[LaneId(2)][..], 1));
+    let said = notices(&mut ring);
+    assert!(matches!(&said[..], [Notice::NoAnswer { .. }]), "{said:?}");
+}
+
+// Fails if a roll call that is not answered has no consequence for a worker that says it has all its tasks.
+#[test]
+fn a_worker_that_does_not_answer_a_roll_call_loses_its_tasks() {
+    let mut ring = Ring::new(0, Order::Completion);
+    ring.join(2, 2);
+    ring.tasks(&["a", "b"]);
+    ring.workers.remove(&2);
+    ring.join(1, 2);
+    ring.say(ToVentilator::Relay { session: SessionId(2), news: News::Reconnected });
+    for second in 0..ANSWER_SECONDS + 4 {
+        // Two at a time, as if they had waited behind a large result.
+        pass_beating(&mut ring, 1, 2);
+        let news = News::Heartbeat { running: 2, queued: 0, slots: 2 };
+        ring.say(ToVentilator::Relay { session: SessionId(2), news });
+        // And the question is not asked anew.
+        let again = ToVentilator::Relay { session: SessionId(2), news: News::Reconnected };
+        if second % 3 == 0 {
+            ring.say(again);
+        }
+    }
+    assert_eq!((&ring.closed[..], ring.running(1).len()), (&[LaneId(2)][..], 2));
+}
+
+// Fails if the time in which a worker was not heard counts, or in which an answer may be on its way.
+#[test]
+fn a_worker_that_is_not_heard_or_whose_messages_are_on_their_way_owes_nothing() {
+    let mut ring = silent_but_for_beats(|_| {});
+    ring.say(ToVentilator::Relay { session: SessionId(2), news: News::Reconnected });
+    for _ in 0..ANSWER_SECONDS - 2 {
+        // It hangs, and is heard again.
+        for _ in 0..6 {
+            ring.pass(SECOND);
+        }
+        pass_beating(&mut ring, 1, 4);
+        ring.say(ToVentilator::Relay { session: SessionId(2), news: News::Alive });
+        ring.pass(SECOND);
+    }
+    assert_eq!(ring.closed, []);
+}
+
+// Fails if a worker that was lost so gets its tasks again, and as many more, when it comes back.
+#[test]
+fn a_worker_that_owed_something_is_tried_when_it_comes_back() {
+    let mut ring = silent_but_for_beats(|_| {});
+    pass_beating(&mut ring, 2 * 2 + ANSWER_SECONDS + 3, 4);
+    assert_eq!(ring.closed, [LaneId(2)]);
+    ring.join(1, 2);
+    assert_eq!(ring.running(1).len(), 2);
+    ring.join(2, 4);
+    assert_eq!(ring.running(2).len(), 0, "two tasks wait");
+    ring.pass(2 * SECOND);
+    assert_eq!(ring.running(2).len(), 1, "a probe");
+    let slot = *ring.workers[&2].running.keys().next().unwrap();
+    ring.finish(2, slot, ok("x"));
+    assert_eq!(ring.running(2).len(), 1, "and then what is left");
+}
