@@ -1,86 +1,75 @@
 //! All machines of a job, joined without sockets or codec.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Deref;
-use std::sync::Arc;
+use std::time::Duration;
 
 use tradewind_proto::Payload;
-use tradewind_proto::collector::{
-    Collector, CollectorConfig, Counts, Inputs, Opened, Opening, Order, Records,
-};
+use tradewind_proto::collector::{Collector, Order};
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Notice, Policy, Transmit};
-use tradewind_proto::executor::{Executor, Finished, Start};
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
-use tradewind_proto::message::{
-    self, Card, Layout, Outcome, Report, Role, Status, TaskResult, ToSink, ToVentilator, ToWorker,
-};
-use tradewind_proto::{JobId, LaneId, Seq, SeqSet, SessionId, Slot, Time};
+use tradewind_proto::message::{self, Layout, Outcome, Status, ToSink, ToVentilator, ToWorker};
+use tradewind_proto::relay::{Relay, RelayConfig};
+use tradewind_proto::{JobId, LaneId, SessionId, Time};
 
-use crate::machine::{Accepts, CollectorAction, DispatcherAction, ExecutorAction, Machine};
+use crate::machine::{Accepts, DispatcherAction, Machine};
+use crate::sink::{Sink, Written};
+use crate::worker::{Deed, RUN_US, Run, Worker};
 
-/// Id of the first job of a [`Ring`].
+/// Id of the first job of a [`Ring`], in its first stage.
 pub const JOB: JobId = JobId(77);
 
-/// A ventilator, workers and a sink. Time passes only where a test says so, and each message arrives at
-/// once unless a test holds it back. The machines are checked against themselves after each step.
+/// A ventilator, workers and a sink, and a relay between each two stages. Time passes only where a test
+/// says so, and each message arrives at once unless it takes a [`hop`](Self::hop). The machines are
+/// checked against themselves after each step.
 #[derive(Debug)]
 pub struct Ring {
     /// The time of all machines.
     pub now: Time,
+    /// Time that each message takes.
+    pub hop: Duration,
     /// The ventilator's machine.
     pub dispatcher: Dispatcher,
-    /// The sink's machine.
-    pub collector: Collector,
-    /// The workers by id, which is the id of their lane.
+    /// The relays' machines: the first is the sink of the first stage and the ventilator of the second.
+    pub relays: Vec<Relay>,
+    /// The sink.
+    pub sink: Sink,
+    /// The workers of all stages by id, which is the id of their lane.
     pub workers: BTreeMap<u64, Worker>,
-    /// Records in the order in which they were written.
-    pub written: Vec<Written>,
-    /// Records that a new sink finds in its output.
-    pub from_before: (SeqSet, Counts),
-    /// The ventilator's notices that no test has taken.
+    /// Notices of ventilator and relays that no test has taken.
     pub notices: VecDeque<Notice>,
-    /// Starts of the ventilator.
-    ventilators: u64,
     /// Whether the sink's messages stay in the sink.
     pub sink_is_mute: bool,
     /// Whether records stay in the sink because its disk is slow.
     pub disk_is_stuck: bool,
-    /// Whether messages to the sink are lost on the way to it.
+    /// Whether messages of the ventilator, or of the last relay, are lost on the way to the sink.
     pub sink_is_deaf: bool,
-    /// Lanes that the ventilator has closed.
+    /// Lanes that the ventilator or a relay has closed.
     pub closed: Vec<LaneId>,
     /// Worker whose messages are lost on the way to it.
     pub swallows: Option<u64>,
+    /// Starts of the ventilator.
+    pub(crate) ventilators: u64,
+    /// Starts of relays.
+    pub(crate) relay_starts: u64,
+    /// Messages on their way and tasks that run, by time and then by age.
+    events: BTreeMap<(Time, u64), Event>,
+    /// Number of events so far.
+    scheduled: u64,
     /// Steps until the machines are checked again.
     unchecked: u64,
 }
 
-/// A worker, whose tasks a test ends.
+/// Something that will happen.
 #[derive(Debug)]
-pub struct Worker {
-    /// The worker's machine.
-    pub executor: Executor,
-    /// Running tasks by slot.
-    pub running: BTreeMap<u32, Start>,
-    /// Seqs and attempts of the tasks that were to be stopped.
-    pub stopped: Vec<(u64, u32)>,
-}
-
-/// A record in the output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
-    /// Name of the stage that the task ended in.
-    pub stage: Arc<str>,
-    /// Outcome of the task.
-    pub result: TaskResult,
-}
-
-impl Deref for Written {
-    type Target = TaskResult;
-
-    fn deref(&self) -> &TaskResult {
-        &self.result
-    }
+enum Event {
+    /// A message reaches a worker.
+    ToWorker(u64, ToWorker),
+    /// A message reaches what collects the results of a stage.
+    ToCollector(usize, ToSink),
+    /// A message reaches what dispatches the tasks of a stage.
+    ToDispatcher(usize, ToVentilator),
+    /// A task of a worker ends.
+    Ended(u64, Run),
 }
 
 impl Ring {
@@ -94,29 +83,57 @@ impl Ring {
     pub fn with(order: Order, change: impl FnOnce(&mut DispatcherConfig)) -> Self {
         let mut config = config(JOB);
         change(&mut config);
-        let collector =
-            CollectorConfig { session: SessionId(1000), order, report: Report::default() };
+        Self::connected(order, config, Vec::new())
+    }
+
+    /// Creates a ventilator, relays and a sink that are connected, for a job with stages of these names.
+    #[must_use]
+    pub fn with_stages(order: Order, stages: &[&str]) -> Self {
+        let (first, others) = stages.split_first().expect("there is a stage");
+        let config = DispatcherConfig { stage: (*first).to_owned(), ..config(JOB) };
+        let relay = |(index, stage): (usize, &&str)| Relay::new(relay_config(index as u64, stage));
+        Self::connected(order, config, others.iter().enumerate().map(relay).collect())
+    }
+
+    fn connected(order: Order, config: DispatcherConfig, relays: Vec<Relay>) -> Self {
         let mut ring = Self {
             now: Time(1_000_000),
+            hop: Duration::ZERO,
             dispatcher: Dispatcher::new(config),
-            collector: Collector::new(collector),
+            relay_starts: relays.len() as u64,
+            relays,
+            sink: Sink::new(order, None),
             workers: BTreeMap::new(),
-            written: Vec::new(),
-            from_before: (SeqSet::new(), Counts::default()),
             notices: VecDeque::new(),
-            ventilators: 1,
             sink_is_mute: false,
             disk_is_stuck: false,
             sink_is_deaf: false,
             closed: Vec::new(),
             swallows: None,
+            ventilators: 1,
+            events: BTreeMap::new(),
+            scheduled: 0,
             unchecked: 0,
         };
-        ring.dispatcher.handle_sink_connected();
-        ring.dispatcher.handle_receipts_connected(ring.now);
-        ring.collector.handle_ventilator_connected();
+        (0..=ring.relays.len()).for_each(|stage| ring.connect_stage(stage));
         ring.settle();
         ring
+    }
+
+    /// Returns the machine that dispatches the tasks of a stage.
+    pub(crate) fn dispatcher_of(&mut self, stage: usize) -> &mut Dispatcher {
+        match stage.checked_sub(1) {
+            None => &mut self.dispatcher,
+            Some(relay) => self.relays[relay].downstream_mut(),
+        }
+    }
+
+    /// Returns the machine that collects the results of a stage.
+    pub(crate) fn collector_of(&mut self, stage: usize) -> &mut Collector {
+        match self.relays.get_mut(stage) {
+            Some(relay) => relay.upstream_mut(),
+            None => &mut self.sink.collector,
+        }
     }
 
     /// Reads tasks.
@@ -127,40 +144,26 @@ impl Ring {
         self.settle();
     }
 
-    /// Connects a new worker, whose id is its session and its lane.
-    pub fn join(&mut self, id: u64, slots: u32) {
-        self.join_with(id, slots, MESSAGE_BYTES_MAX);
+    /// Reads the same task this number of times, or as often as there is room for it.
+    pub fn read(&mut self, task: &Payload, count: u64) {
+        let mut left = count;
+        while left > 0 && self.dispatcher.input_room() > 0 {
+            let room = self.dispatcher.input_room().min(left);
+            (0..room).for_each(|_| self.dispatcher.handle_task(task.clone()));
+            left -= room;
+            self.settle();
+        }
     }
 
-    /// Connects a new worker that takes messages of at most this number of bytes.
-    pub fn join_with(&mut self, id: u64, slots: u32, message_bytes_max: u64) {
-        let mut executor = Executor::new(SessionId(id), slots);
-        executor.handle_sink_connected();
-        self.collector.handle_worker_connected(SessionId(id), &format!("w{id}"));
-        let worker = Worker { executor, running: BTreeMap::new(), stopped: Vec::new() };
-        self.workers.insert(id, worker);
-        let card = Card {
-            role: Role::Worker,
-            session: SessionId(id),
-            slots,
-            message_bytes_max,
-            name: format!("w{id}"),
-        };
-        self.dispatcher.handle_lane_opened(self.now, LaneId(id), &card);
-        self.settle();
-    }
-
-    /// Kills a worker, and closes its lanes.
-    pub fn kill(&mut self, id: u64) {
-        self.workers.remove(&id);
-        self.collector.handle_worker_disconnected(SessionId(id));
-        self.dispatcher.handle_lane_gone(LaneId(id));
+    /// Ends the input.
+    pub fn end_input(&mut self) {
+        self.dispatcher.handle_input_end();
         self.settle();
     }
 
     /// Ends the task in a worker's slot.
     pub fn finish(&mut self, id: u64, slot: u32, outcome: Outcome) {
-        self.finish_after(id, slot, 10, outcome);
+        self.finish_after(id, slot, RUN_US, outcome);
     }
 
     /// Ends the task in a worker's slot after it has run for this time in µs.
@@ -173,15 +176,19 @@ impl Ring {
     pub fn finish_quietly(&mut self, id: u64, slot: u32, outcome: Outcome) {
         let now = self.now;
         let worker = self.worker(id);
-        worker.finish(slot, 10, outcome);
+        worker.finish(slot, RUN_US, outcome);
         let quietly = Accepts { messages: false, ..Accepts::ALL };
-        while let Some(action) = worker.executor.poll(now, quietly) {
-            let message = worker.apply(action);
-            debug_assert_eq!(message, None, "messages are not accepted");
-        }
+        let mut deeds = Vec::new();
+        worker.drive(now, quietly, |deed| deeds.push(deed));
+        deeds.into_iter().for_each(|deed| self.perform(id, deed));
     }
 
-    fn worker(&mut self, id: u64) -> &mut Worker {
+    /// Returns a worker.
+    ///
+    /// # Panics
+    ///
+    /// When there is none with this id.
+    pub fn worker(&mut self, id: u64) -> &mut Worker {
         self.workers.get_mut(&id).expect("the worker is there")
     }
 
@@ -199,96 +206,53 @@ impl Ring {
         panic!("it never ends");
     }
 
-    /// Kills the sink, and starts another one with the records that are in the output.
-    pub fn restart_sink(&mut self, order: Order) {
-        let mut stored = SeqSet::new();
-        let mut counts = Counts::default();
-        for (seq, status, _) in self.records() {
-            stored.insert(Seq(seq));
-            counts.add(status);
-        }
-        self.from_before = (stored, counts);
-        for worker in self.workers.values_mut() {
-            worker.executor.handle_sink_disconnected();
-        }
-        self.dispatcher.handle_sink_disconnected();
-        self.dispatcher.handle_receipts_disconnected(self.now);
-        let config = CollectorConfig { session: SessionId(1001), order, report: Report::default() };
-        self.collector = Collector::new(config);
-        for (id, worker) in &mut self.workers {
-            self.collector.handle_worker_connected(SessionId(*id), &format!("w{id}"));
-            worker.executor.handle_sink_connected();
-        }
-        self.dispatcher.handle_receipts_connected(self.now);
-        self.collector.handle_ventilator_connected();
-        self.dispatcher.handle_sink_connected();
-        self.settle();
-    }
-
-    /// Ends the connections between the ventilator and the sink. Messages on their way are lost.
-    pub fn cut_sink_off(&mut self) {
-        self.dispatcher.handle_sink_disconnected();
-        self.dispatcher.handle_receipts_disconnected(self.now);
-        self.collector.handle_ventilator_disconnected();
-        self.settle();
-    }
-
-    /// Connects the ventilator and the sink again.
-    pub fn connect_sink(&mut self) {
-        self.dispatcher.handle_receipts_connected(self.now);
-        self.collector.handle_ventilator_connected();
-        self.dispatcher.handle_sink_connected();
-        self.settle();
-    }
-
-    /// Kills the ventilator, and starts another one that has read no input. Workers connect to it when
-    /// they [rejoin](Self::rejoin).
-    pub fn restart_ventilator(&mut self, start: message::Start) {
-        let job = JobId(JOB.0 + self.ventilators);
-        self.ventilators += 1;
-        self.dispatcher = Dispatcher::new(DispatcherConfig { start, ..config(job) });
-        self.collector.handle_ventilator_disconnected();
-        self.dispatcher.handle_sink_connected();
-        self.dispatcher.handle_receipts_connected(self.now);
-        self.collector.handle_ventilator_connected();
-        self.settle();
-    }
-
-    /// Connects a worker to a ventilator that was restarted.
-    pub fn rejoin(&mut self, id: u64, slots: u32) {
-        let (session, name) = (SessionId(id), format!("w{id}"));
-        let card =
-            Card { role: Role::Worker, session, slots, message_bytes_max: MESSAGE_BYTES_MAX, name };
-        self.dispatcher.handle_lane_opened(self.now, LaneId(id), &card);
-        self.settle();
-    }
-
-    /// Compares tasks with the written records, as the sink's shell does.
-    fn compare(&mut self, inputs: &Inputs) {
-        let hash = |seq: &Seq| {
-            let record = self.written.iter().find(|record| record.seq == *seq);
-            record.map(|record| record.task_hash)
-        };
-        match inputs.stored.iter().find(|(seq, new)| hash(seq) != Some(*new)) {
-            Some((seq, _)) => self.collector.handle_changed(*seq),
-            None => self.collector.handle_verified(inputs.below),
-        }
-    }
-
     /// Lets this number of µs pass.
     pub fn pass(&mut self, micros: u64) {
-        self.now = Time(self.now.0 + micros);
+        let until = Time(self.now.0 + micros);
+        while self.events.first_key_value().is_some_and(|((at, _), _)| *at <= until) {
+            self.advance();
+        }
+        self.now = until;
+        self.handle_due();
+        self.settle();
+    }
+
+    /// Lets time pass until a message arrives, a task ends or a machine is due.
+    pub fn advance(&mut self) {
+        let due = self.due().max(self.now);
+        match self.events.first_entry() {
+            Some(next) if next.key().0 <= due => {
+                self.now = next.key().0;
+                let event = next.remove();
+                self.happen(event);
+            }
+            _ => self.now = due,
+        }
+        self.handle_due();
+        self.settle();
+        assert!(self.due() > self.now, "a timer that was due is set again");
+    }
+
+    /// Returns the time at which the next machine is due.
+    fn due(&self) -> Time {
+        let workers = self.workers.values().map(|worker| worker.executor.due());
+        let relays = self.relays.iter().map(Relay::poll_timeout);
+        let others = [self.dispatcher.due(), self.sink.collector.due()];
+        workers.chain(relays).chain(others).min().expect("there are machines")
+    }
+
+    fn handle_due(&mut self) {
         self.dispatcher.handle_due(self.now);
-        self.collector.handle_due(self.now);
+        self.relays.iter_mut().for_each(|relay| relay.handle_timeout(self.now));
+        self.sink.collector.handle_due(self.now);
         for worker in self.workers.values_mut() {
             worker.executor.handle_due(self.now);
         }
-        self.settle();
     }
 
     /// Does what the machines ask for until there is no more. Time stands still.
     pub fn settle(&mut self) {
-        for _ in 0..10_000 {
+        for _ in 0..1_000_000 {
             if !self.step() {
                 return;
             }
@@ -304,9 +268,12 @@ impl Ring {
             return;
         }
         let snapshot = self.dispatcher.snapshot();
-        self.unchecked = (snapshot.read - snapshot.settled) / 256;
+        // Where messages take time, each is a step of its own.
+        let tasks_a_step = if self.hop.is_zero() { 256 } else { 16 };
+        self.unchecked = (snapshot.read - snapshot.settled) / tasks_a_step;
         self.dispatcher.check();
-        self.collector.check();
+        self.relays.iter().for_each(Relay::check_invariants);
+        self.sink.collector.check();
         self.workers.values().for_each(|worker| worker.executor.check());
     }
 
@@ -314,90 +281,131 @@ impl Ring {
     fn step(&mut self) -> bool {
         self.check();
         let mut moved = false;
-        while let Some(action) = self.dispatcher.poll(self.now, Accepts::ALL) {
-            match action {
-                DispatcherAction::Transmit(Transmit::Worker(lane, message)) => {
-                    self.tell_worker(lane, message);
-                }
-                DispatcherAction::Transmit(Transmit::Sink(message)) => self.tell_sink(message),
-                DispatcherAction::Notice(notice) => self.notices.push_back(notice),
-                DispatcherAction::Close(lane) => {
-                    self.closed.push(lane);
-                    self.dispatcher.handle_lane_gone(lane);
-                }
-            }
-            moved = true;
+        for stage in 0..=self.relays.len() {
+            moved |= self.drive_dispatcher(stage);
         }
-        for worker in self.workers.values_mut() {
-            while let Some(action) = worker.executor.poll(self.now, Accepts::ALL) {
-                if let Some(message) = worker.apply(action) {
-                    self.collector.handle_message(message);
-                }
+        moved |= self.drive_workers();
+        let (messages, records) = (!self.sink_is_mute, !self.disk_is_stuck);
+        moved |= self.drive_sink(Accepts { messages, records });
+        for stage in (0..self.relays.len()).rev() {
+            while let Some(message) = self.relays[stage].upstream_mut().poll_transmit() {
+                self.send(Event::ToDispatcher(stage, message));
                 moved = true;
             }
-        }
-        let (messages, records) = (!self.sink_is_mute, !self.disk_is_stuck);
-        moved | self.drive_sink(Accepts { messages, records })
-    }
-
-    fn tell_worker(&mut self, lane: LaneId, message: ToWorker) {
-        if self.swallows == Some(lane.0) {
-            return;
-        }
-        if let Some(worker) = self.workers.get_mut(&lane.0) {
-            worker.executor.handle_message(message);
-        }
-    }
-
-    fn tell_sink(&mut self, message: ToSink) {
-        if self.sink_is_deaf {
-            return;
-        }
-        self.collector.handle_message(message);
-        // The next message belongs to the job already.
-        self.drive_sink(Accepts::NEITHER);
-    }
-
-    fn drive_sink(&mut self, accepts: Accepts) -> bool {
-        let mut moved = false;
-        while let Some(action) = self.collector.poll(self.now, accepts) {
-            match action {
-                CollectorAction::Open(opening) => self.open(&opening),
-                CollectorAction::Compare(inputs) => self.compare(&inputs),
-                CollectorAction::Begin => {}
-                CollectorAction::Write(lists) => {
-                    for Records { stage, results, .. } in &lists {
-                        let written = |result: &TaskResult| Written {
-                            stage: Arc::clone(stage),
-                            result: result.clone(),
-                        };
-                        self.written.extend(results.iter().map(written));
-                    }
-                    self.collector.handle_written(lists.len());
-                }
-                CollectorAction::Spool(_) | CollectorAction::Unspool(_) => {
-                    panic!("this sink has no spool");
-                }
-                CollectorAction::Transmit(message) => {
-                    self.dispatcher.handle_message(self.now, message);
-                }
-            }
-            moved = true;
         }
         moved
     }
 
-    fn open(&mut self, opening: &Opening) {
-        let (stored, counts) = self.from_before.clone();
-        // An output with records in it belongs to the job that made them.
-        let job = if counts.total() > 0 { JOB } else { opening.job };
-        self.collector.handle_opened(Opened { job, stored, counts, ..Opened::default() });
+    fn drive_dispatcher(&mut self, stage: usize) -> bool {
+        let (now, last) = (self.now, self.relays.len());
+        let mut moved = false;
+        while let Some(action) = self.dispatcher_of(stage).poll(now, Accepts::ALL) {
+            moved = true;
+            match action {
+                DispatcherAction::Transmit(Transmit::Worker(lane, message)) => {
+                    self.send_to_worker(lane, message);
+                }
+                DispatcherAction::Transmit(Transmit::Sink(_))
+                    if stage == last && self.sink_is_deaf => {}
+                DispatcherAction::Transmit(Transmit::Sink(message)) => {
+                    self.send(Event::ToCollector(stage, message));
+                }
+                DispatcherAction::Notice(notice) => self.notices.push_back(notice),
+                DispatcherAction::Close(lane) => {
+                    self.closed.push(lane);
+                    self.dispatcher_of(stage).handle_lane_gone(lane);
+                }
+            }
+        }
+        moved
+    }
+
+    fn send_to_worker(&mut self, lane: LaneId, message: ToWorker) {
+        if self.swallows == Some(lane.0) {
+            return;
+        }
+        let Some(worker) = self.workers.get_mut(&lane.0) else { return };
+        match &message {
+            ToWorker::Tasks { tasks, .. } => worker.sent_tasks += tasks.0.len() as u64,
+            ToWorker::Recall { .. } => worker.recalls += 1,
+            _ => {}
+        }
+        self.send(Event::ToWorker(lane.0, message));
+    }
+
+    fn drive_workers(&mut self) -> bool {
+        let mut moved = false;
+        let mut deeds = Vec::new();
+        for (id, worker) in &mut self.workers {
+            moved |= worker.drive(self.now, Accepts::ALL, |deed| deeds.push((*id, deed)));
+        }
+        deeds.into_iter().for_each(|(id, deed)| self.perform(id, deed));
+        moved
+    }
+
+    fn perform(&mut self, id: u64, deed: Deed) {
+        match deed {
+            Deed::Send(message) => {
+                let stage = self.worker(id).stage;
+                self.send(Event::ToCollector(stage, message));
+            }
+            Deed::Run(run) => self.schedule(self.now + run.takes, Event::Ended(id, run)),
+        }
+    }
+
+    fn drive_sink(&mut self, accepts: Accepts) -> bool {
+        let mut messages = Vec::new();
+        let moved = self.sink.drive(self.now, accepts, |message| messages.push(message));
+        let stage = self.relays.len();
+        messages.into_iter().for_each(|message| self.send(Event::ToDispatcher(stage, message)));
+        moved
+    }
+
+    /// Sends a message, which arrives after a hop.
+    fn send(&mut self, message: Event) {
+        if self.hop.is_zero() {
+            self.happen(message);
+        } else {
+            self.schedule(self.now + self.hop, message);
+        }
+    }
+
+    fn schedule(&mut self, at: Time, event: Event) {
+        self.events.insert((at, self.scheduled), event);
+        self.scheduled += 1;
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::ToWorker(id, message) => {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.executor.handle_message(message);
+                }
+            }
+            Event::ToCollector(stage, message) => match self.relays.get_mut(stage) {
+                Some(relay) => relay.handle_from_upstream(message),
+                None => {
+                    self.sink.collector.handle_message(message);
+                    // The next message belongs to the job already.
+                    self.drive_sink(Accepts::NEITHER);
+                }
+            },
+            Event::ToDispatcher(stage, message) => match stage.checked_sub(1) {
+                None => self.dispatcher.handle_message(self.now, message),
+                Some(relay) => self.relays[relay].handle_from_downstream(self.now, message),
+            },
+            Event::Ended(id, Run { slot, takes, outcome }) => {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.finish(slot, takes.as_micros() as u64, outcome);
+                }
+            }
+        }
     }
 
     /// Flushes the output, after which the job can end.
     pub fn flush(&mut self) {
-        assert!(self.collector.is_all_stored(), "everything is stored");
-        self.collector.handle_flushed();
+        assert!(self.sink.collector.is_all_stored(), "everything is stored");
+        self.sink.collector.handle_flushed();
         self.settle();
     }
 
@@ -405,7 +413,7 @@ impl Ring {
     #[must_use]
     pub fn records(&self) -> Vec<(u64, Status, u32)> {
         let about = |record: &Written| (record.seq.0, record.outcome.status, record.attempt.0);
-        self.written.iter().map(about).collect()
+        self.sink.written.iter().map(about).collect()
     }
 
     /// Returns seqs and attempts of a worker's running tasks, in the order of slots.
@@ -419,7 +427,10 @@ impl Ring {
     #[track_caller]
     pub fn assert_over(&self) {
         assert_eq!(self.dispatcher.ended(), Some(&Ended::Complete));
-        assert!(self.collector.is_done());
+        for relay in &self.relays {
+            assert_eq!(relay.downstream().ended(), Some(&Ended::Complete));
+        }
+        assert!(self.sink.collector.is_done());
         for (id, worker) in &self.workers {
             assert!(worker.executor.is_empty(), "worker {id} holds something");
             assert_eq!(worker.executor.snapshot().jobs_done, 1, "worker {id}");
@@ -430,29 +441,6 @@ impl Ring {
     pub fn say(&mut self, message: ToVentilator) {
         self.dispatcher.handle_message(self.now, message);
         self.settle();
-    }
-}
-
-impl Worker {
-    fn finish(&mut self, slot: u32, ran_us: u64, outcome: Outcome) {
-        self.running.remove(&slot).expect("a task runs there");
-        let (slot, started_us, reported) = (Slot(slot), 1, None);
-        self.executor.handle_finished(Finished { slot, started_us, ran_us, outcome, reported });
-    }
-
-    /// Does what the executor asks for, but for messages: returns the one to send.
-    fn apply(&mut self, action: ExecutorAction) -> Option<ToSink> {
-        match action {
-            ExecutorAction::Start(start) => {
-                self.running.insert(start.slot.0, start);
-                None
-            }
-            ExecutorAction::Stop(stop) => {
-                self.stopped.push((stop.seq.0, stop.attempt.0));
-                None
-            }
-            ExecutorAction::Transmit(message) => Some(message),
-        }
     }
 }
 
@@ -468,5 +456,18 @@ pub fn config(job: JobId) -> DispatcherConfig {
         policy: Policy::default(),
         message_bytes_max: MESSAGE_BYTES_MAX,
         seed: 1,
+    }
+}
+
+/// Returns the settings of a relay, with nothing particular in them. Each start of one has its number.
+#[must_use]
+pub fn relay_config(start: u64, stage: &str) -> RelayConfig {
+    RelayConfig {
+        session: SessionId(2000 + start),
+        stage: stage.to_owned(),
+        policy: Policy::default(),
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        keep_newline: false,
+        seed: 2000 + start,
     }
 }

@@ -220,12 +220,12 @@ fn a_sink_does_without_its_ventilator_only_when_it_has_everything() {
     farewell.review(NOW, true, false);
     assert_eq!(farewell.exit(NOW, &sink), ALONE);
     let (ring, mut farewell) = (begun(), SinkFarewell::default());
-    assert!(!farewell.handle_ventilator_given_up(&ring.collector));
+    assert!(!farewell.handle_ventilator_given_up(&ring.sink.collector));
 }
 
 #[test]
 fn a_sink_that_refuses_a_job_waits_until_that_is_heard() {
-    let (sink, mut farewell) = (begun().collector, SinkFarewell::default());
+    let (sink, mut farewell) = (begun().sink.collector, SinkFarewell::default());
     farewell.handle_ventilator_gone();
     farewell.handle_refused(NOW);
     assert_eq!(farewell.exit(NOW, &sink), None);

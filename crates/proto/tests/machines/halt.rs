@@ -60,7 +60,7 @@ fn nothing_starts_after_the_task_that_halts_the_job() {
                 ring.settle();
                 assert!(ring.dispatcher.is_halted());
                 let on = ring.dispatcher.halted_by().expect("it was halted");
-                assert_eq!(ring.collector.input_end(), Some(InputEnd::Halted(on)));
+                assert_eq!(ring.sink.collector.input_end(), Some(InputEnd::Halted(on)));
                 ring.flush();
                 ring.assert_over();
             }
@@ -93,14 +93,14 @@ fn a_job_that_is_stopped_is_cut_short_and_one_that_ends_is_not() {
     let mut ring = Ring::new(0, Order::Seq);
     ring.join(1, 1);
     ring.tasks(&["t"; 9]);
-    assert_eq!(ring.collector.input_end(), None);
+    assert_eq!(ring.sink.collector.input_end(), None);
     ring.dispatcher.handle_drain();
     ring.finish_all();
-    assert_eq!(ring.collector.input_end(), Some(InputEnd::CutShort));
-    assert!(!ring.collector.is_whole());
+    assert_eq!(ring.sink.collector.input_end(), Some(InputEnd::CutShort));
+    assert!(!ring.sink.collector.is_whole());
     let mut ring = Ring::new(0, Order::Seq);
     ring.dispatcher.handle_input_end();
     ring.settle();
-    assert_eq!(ring.collector.input_end(), Some(InputEnd::Whole));
-    assert!(ring.collector.is_whole());
+    assert_eq!(ring.sink.collector.input_end(), Some(InputEnd::Whole));
+    assert!(ring.sink.collector.is_whole());
 }

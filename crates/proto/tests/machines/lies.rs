@@ -136,7 +136,7 @@ fn a_receipt_names_tasks_in_order_whatever_the_order_of_their_results() {
         ring.finish_quietly(1, slot, Outcome::ok(Payload::new()));
     }
     ring.settle();
-    let receipts = std::iter::from_fn(|| ring.collector.poll_transmit());
+    let receipts = std::iter::from_fn(|| ring.sink.collector.poll_transmit());
     let receipts: Vec<ToVentilator> = receipts.collect();
     let all = SeqRanges::of(SeqRange { start: Seq(0), end: Seq(4) });
     let [ToVentilator::Receipt { received, stored, .. }] = &receipts[..] else {
@@ -240,9 +240,9 @@ fn results_that_came_before_say_nothing_beside_others() {
             reported: None,
         };
         let (session, results) = (SessionId(1), all.iter().map(result).collect::<Vec<_>>().into());
-        while ring.collector.poll_transmit().is_some() {}
-        ring.collector.handle_message(ToSink::Results { job: JOB, session, results });
-        match ring.collector.poll_transmit() {
+        while ring.sink.collector.poll_transmit().is_some() {}
+        ring.sink.collector.handle_message(ToSink::Results { job: JOB, session, results });
+        match ring.sink.collector.poll_transmit() {
             Some(ToVentilator::Receipt { received, .. }) => {
                 let Received { ran_us_median, bytes, ranges, .. } = &received.0[0];
                 (*ran_us_median, *bytes, ranges.count())

@@ -368,7 +368,7 @@ fn duplicate_result_is_counted_once() {
     ring.sink_is_mute = false;
     ring.settle();
     assert_eq!(ring.records(), [(0, Status::Ok, 1)]);
-    assert_eq!(ring.collector.snapshot().duplicates, 1);
+    assert_eq!(ring.sink.collector.snapshot().duplicates, 1);
     assert!(ring.workers[&1].executor.is_empty(), "settled");
 }
 
@@ -392,11 +392,15 @@ fn a_result_of_another_job_or_far_away_is_no_record() {
             reported: None,
         }];
         let session = SessionId(5);
-        ring.collector.handle_message(ToSink::Results { job, session, results: results.into() });
+        ring.sink.collector.handle_message(ToSink::Results {
+            job,
+            session,
+            results: results.into(),
+        });
     }
     ring.settle();
     assert_eq!(ring.records(), []);
-    assert_eq!(ring.collector.snapshot().unexpected_results, 3);
+    assert_eq!(ring.sink.collector.snapshot().unexpected_results, 3);
 }
 
 #[test]
@@ -673,7 +677,7 @@ fn a_sink_that_has_lost_what_it_had_stored_is_not_believed() {
     ring.join(1, 1);
     ring.tasks(&["a", "b"]);
     ring.finish(1, 0, ok("a"));
-    ring.written.clear();
+    ring.sink.written.clear();
     ring.restart_sink(Order::Seq);
     let ended = ring.dispatcher.ended();
     assert!(

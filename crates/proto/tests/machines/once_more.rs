@@ -40,11 +40,11 @@ fn the_end_is_said_again_to_a_sink_that_missed_it() {
     ring.settle();
     ring.sink_is_deaf = true;
     ring.flush();
-    assert!(ring.dispatcher.ended().is_some() && !ring.collector.is_done());
+    assert!(ring.dispatcher.ended().is_some() && !ring.sink.collector.is_done());
     ring.cut_sink_off();
     ring.sink_is_deaf = false;
     ring.connect_sink();
-    assert!(ring.collector.is_done());
+    assert!(ring.sink.collector.is_done());
 }
 
 // Fails if only the workers that are there at the end hear of it.
@@ -69,9 +69,9 @@ fn a_job_with_tasks_that_are_not_stored_is_not_over() {
     ring.say(ToVentilator::Complete { job: JOB });
     assert_eq!(ring.dispatcher.ended(), None);
     // Nor does the sink say so of itself.
-    ring.collector.handle_flushed();
-    assert!(!ring.collector.is_flushed());
-    assert_eq!(ring.collector.poll_transmit(), None);
+    ring.sink.collector.handle_flushed();
+    assert!(!ring.sink.collector.is_flushed());
+    assert_eq!(ring.sink.collector.poll_transmit(), None);
     ring.settle();
     assert_eq!(ring.dispatcher.ended(), None);
     ring.finish_all();

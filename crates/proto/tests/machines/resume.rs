@@ -49,7 +49,7 @@ fn assert_refused(ring: &Ring, wanted: &str) {
         assert!(!worker.executor.is_empty(), "it may still be resumed");
         assert_eq!(worker.stopped, []);
     }
-    assert!(!ring.collector.is_done(), "it may still be resumed");
+    assert!(!ring.sink.collector.is_done(), "it may still be resumed");
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_stop_before_the_job_goes_on_leaves_everything_as_it_was() {
     ring.settle();
     assert_eq!(ring.dispatcher.ended(), Some(&Ended::Untouched));
     assert_eq!(ring.running(1), [(2, 1), (1, 1)]);
-    assert!(!ring.collector.is_done());
+    assert!(!ring.sink.collector.is_done());
     ring.restart_ventilator(Start::Resume);
     ring.rejoin(1, 2);
     ring.tasks(&TASKS);
@@ -245,7 +245,7 @@ fn a_drain_after_a_resume_runs_only_what_was_begun() {
     let seqs: Vec<u64> = ring.records().iter().map(|record| record.0).collect();
     // The window of the worker is its two slots: what it holds is finished, no more is begun.
     assert_eq!(seqs, [0, 1, 2]);
-    assert!(!ring.collector.is_whole(), "there is something left to resume");
+    assert!(!ring.sink.collector.is_whole(), "there is something left to resume");
     ring.flush();
     ring.assert_over();
 }

@@ -226,8 +226,8 @@ fn a_large_result_on_a_slow_link_is_a_sign_of_life() {
     // Its heartbeats wait behind the result.
     let worker = ring.workers.remove(&1).expect("it has joined");
     for second in 1..60 {
-        ring.collector.handle_alive(SessionId(1));
-        ring.collector.handle_alive(SessionId(99));
+        ring.sink.collector.handle_alive(SessionId(1));
+        ring.sink.collector.handle_alive(SessionId(99));
         ring.pass(1_000_000);
         assert_eq!(ring.dispatcher.snapshot().workers.len(), 1, "after {second} s");
     }

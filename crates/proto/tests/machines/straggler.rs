@@ -13,14 +13,14 @@ const ENTRIES_MAX: u64 = UNSETTLED_TASKS_MAX;
 
 /// Reads input and ends all tasks but the first, until so many are stored.
 fn run_past_the_first(ring: &mut Ring, read: &mut u64, count: u64) {
-    while ring.written.len() < count as usize {
+    while ring.sink.written.len() < count as usize {
         let room = ring.dispatcher.input_room().min(count + 1 - *read);
         (0..room).for_each(|_| ring.dispatcher.handle_task(task()));
         *read += room;
         ring.settle();
-        let before = ring.written.len();
+        let before = ring.sink.written.len();
         end_all_but_the_first(ring);
-        assert!(room > 0 || ring.written.len() > before, "{before} of {count} are stored");
+        assert!(room > 0 || ring.sink.written.len() > before, "{before} of {count} are stored");
         let entries = ring.dispatcher.snapshot().entries;
         assert!(entries <= ENTRIES_MAX, "{entries} tasks take up memory");
     }
@@ -137,7 +137,7 @@ fn a_worker_keeps_its_straggler_when_it_is_asked_what_it_holds() {
 fn what_is_stored_beside_a_straggler_is_missed_in_another_output() {
     let mut ring = a_straggler(Order::Completion, COUNT);
     // Somebody took a record out of the output.
-    ring.written.remove(9_000);
+    ring.sink.written.remove(9_000);
     ring.restart_sink(Order::Completion);
     let ended = format!("{:?}", ring.dispatcher.ended());
     assert!(ended.contains("no longer has the record of task"), "{ended}");

@@ -200,7 +200,7 @@ fn connections_that_end_all_at_once_blame_nobody() {
     for _ in 0..LOSSES_MAX {
         let id = (1..9).find(|id| ring.workers.contains_key(id) && !ring.running(*id).is_empty());
         let id = id.expect("somebody has it");
-        ring.collector.handle_worker_disconnected(SessionId(id));
+        ring.sink.collector.handle_worker_disconnected(SessionId(id));
         ring.dispatcher.handle_lane_gone(LaneId(id));
         ring.workers.get_mut(&id).expect("it lives").running.clear();
         let executor = tradewind_proto::executor::Executor::new(SessionId(id), 1);
@@ -212,7 +212,7 @@ fn connections_that_end_all_at_once_blame_nobody() {
     for id in 1..=u64::from(LOSSES_MAX) {
         let worker = ring.workers.get_mut(&id).expect("it lives");
         worker.executor.handle_sink_connected();
-        ring.collector.handle_worker_connected(SessionId(id), "w");
+        ring.sink.collector.handle_worker_connected(SessionId(id), "w");
         ring.rejoin(id, 1);
     }
     for _ in 0..30 {
@@ -249,7 +249,7 @@ fn one_that_is_silent_for_long_enough_is_dead() {
         ring.tasks(&["a"]);
         ring.workers.remove(&1);
         if is_cut {
-            ring.collector.handle_worker_disconnected(SessionId(1));
+            ring.sink.collector.handle_worker_disconnected(SessionId(1));
         }
         ring.dispatcher.handle_lane_gone(LaneId(1));
         ring.settle();
@@ -313,7 +313,7 @@ fn a_task_that_fits_no_worker_is_failed_with_both_limits() {
     }
     ring.pass(2 * SECOND);
     assert_eq!(ring.records(), [(0, Status::Failed, 0)]);
-    let error = ring.written[0].outcome.error.clone();
+    let error = ring.sink.written[0].outcome.error.clone();
     for part in ["200000 bytes", "100000 bytes", "w1", "67108864"] {
         assert!(error.contains(part), "{part} in {error:?}");
     }

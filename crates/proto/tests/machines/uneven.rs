@@ -3,18 +3,13 @@
 //! The machines run in virtual time, over links that take a while. What a task takes at a worker
 //! is given, and nobody is told.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use tradewind_proto::collector::{Collector, CollectorConfig, Opened, Opening, Order};
-use tradewind_proto::dispatcher::{Dispatcher, Transmit};
-use tradewind_proto::executor::{Executor, Finished};
-use tradewind_proto::limits::MESSAGE_BYTES_MAX;
-use tradewind_proto::message::{Card, Outcome, Report, Role, ToSink, ToVentilator, ToWorker};
-use tradewind_proto::{LaneId, Payload, SeqSet, SessionId, Slot, Time};
+use tradewind_proto::Payload;
+use tradewind_proto::collector::Order;
+use tradewind_proto::message::Outcome;
 
-use tradewind_testkit::{JOB, config};
+use tradewind_testkit::{Ends, Ring};
 
 /// A job, and who is there to do it.
 #[derive(Clone)]
@@ -112,195 +107,42 @@ impl Scene {
 
     /// Runs the job.
     pub(crate) fn run(&self) -> Done {
-        let mut world = World::new(self);
-        world.play();
-        let makespan = world.stored_at.since(world.began);
-        Done { makespan, moved: world.moved, recalls: world.recalls }
-    }
-}
-
-struct World<'a> {
-    scene: &'a Scene,
-    now: Time,
-    began: Time,
-    stored_at: Time,
-    moved: u64,
-    recalls: u64,
-    dispatched: SeqSet,
-    dispatcher: Dispatcher,
-    collector: Collector,
-    executors: Vec<Executor>,
-    events: BinaryHeap<Reverse<(Time, u64, usize)>>,
-    messages: Vec<Option<Event>>,
-}
-
-enum Event {
-    Worker(usize, ToWorker),
-    Sink(ToSink),
-    Ventilator(ToVentilator),
-    Ended { worker: usize, slot: Slot, ran: Duration },
-    Wake,
-}
-
-impl<'a> World<'a> {
-    fn new(scene: &'a Scene) -> Self {
-        let sink = CollectorConfig {
-            session: SessionId(1000),
-            order: Order::Seq,
-            report: Report::default(),
-        };
-        let executor = |(id, (slots, _)): (usize, &(u32, u32))| {
-            let mut executor = Executor::new(SessionId(id as u64), *slots);
-            executor.handle_sink_connected();
-            executor
-        };
-        let mut world = Self {
-            scene,
-            now: Time(1_000_000),
-            began: Time(0),
-            stored_at: Time(0),
-            moved: 0,
-            recalls: 0,
-            dispatched: SeqSet::new(),
-            dispatcher: Dispatcher::new(config(JOB)),
-            collector: Collector::new(sink),
-            executors: scene.workers.iter().enumerate().map(executor).collect(),
-            events: BinaryHeap::new(),
-            messages: Vec::new(),
-        };
-        world.dispatcher.handle_sink_connected();
-        world.dispatcher.handle_receipts_connected(world.now);
-        world.collector.handle_ventilator_connected();
-        for (id, (slots, _)) in scene.workers.iter().enumerate() {
-            let session = SessionId(id as u64);
-            let name = format!("w{id}");
-            world.collector.handle_worker_connected(session, &name);
-            let card = Card {
-                role: Role::Worker,
-                session,
-                slots: *slots,
-                message_bytes_max: MESSAGE_BYTES_MAX,
-                name,
-            };
-            world.dispatcher.handle_lane_opened(world.now, LaneId(id as u64), &card);
+        let mut ring = Ring::new(0, Order::Seq);
+        ring.hop = self.hop;
+        for (id, (slots, slowness)) in (0..).zip(&self.workers) {
+            ring.join_stage(0, id, *slots, self.ends(*slowness));
         }
-        world
+        // All workers are there and known when the work comes.
+        ring.pass(20 * self.hop.as_micros() as u64);
+        let began = ring.now;
+        for seq in 0..self.tasks.len() {
+            assert!(ring.dispatcher.input_room() > 0, "the input is read at once");
+            ring.dispatcher.handle_task(Payload::from((seq as u64).to_le_bytes().to_vec()));
+        }
+        if self.is_end_known {
+            ring.dispatcher.handle_input_end();
+        }
+        ring.settle();
+        let total = self.tasks.len() as u64;
+        while ring.sink.collector.snapshot().stored.total() < total {
+            ring.advance();
+        }
+        let sent_tasks: u64 = ring.workers.values().map(|worker| worker.sent_tasks).sum();
+        Done {
+            makespan: ring.now.since(began),
+            moved: sent_tasks - total,
+            recalls: ring.workers.values().map(|worker| worker.recalls).sum(),
+        }
     }
 
-    fn play(&mut self) {
-        self.drive();
-        // Everybody is there and known when the work comes.
-        let joined = self.now + 20 * self.scene.hop;
-        self.push(joined, Event::Wake);
-        while self.now < joined {
-            self.step();
-        }
-        self.began = self.now;
-        for seq in 0..self.scene.tasks.len() {
-            assert!(self.dispatcher.input_room() > 0, "the harness reads all at once");
-            self.dispatcher.handle_task(Payload::from((seq as u64).to_le_bytes().to_vec()));
-        }
-        if self.scene.is_end_known {
-            self.dispatcher.handle_input_end();
-        }
-        self.drive();
-        let total = self.scene.tasks.len() as u64;
-        while self.collector.snapshot().stored.total() < total {
-            self.step();
-        }
-        self.stored_at = self.now;
-    }
-
-    fn push(&mut self, at: Time, event: Event) {
-        self.events.push(Reverse((at, self.messages.len() as u64, self.messages.len())));
-        self.messages.push(Some(event));
-    }
-
-    fn step(&mut self) {
-        let Some(Reverse((at, _, index))) = self.events.pop() else { panic!("nothing goes on") };
-        self.now = at;
-        match self.messages[index].take().expect("an event happens once") {
-            Event::Worker(id, message) => self.executors[id].handle_message(message),
-            Event::Sink(message) => self.collector.handle_message(message),
-            Event::Ventilator(message) => self.dispatcher.handle_message(self.now, message),
-            Event::Ended { worker, slot, ran } => {
-                self.executors[worker].handle_finished(Finished {
-                    slot,
-                    started_us: 1,
-                    ran_us: ran.as_micros() as u64,
-                    outcome: Outcome::ok(Payload::from(vec![0; self.scene.output_bytes])),
-                    reported: None,
-                });
-            }
-            Event::Wake => {}
-        }
-        self.drive();
-    }
-
-    /// Lets everybody say what there is to say.
-    fn drive(&mut self) {
-        let arrives = self.now + self.scene.hop;
-        if self.dispatcher.poll_timeout() <= self.now {
-            self.dispatcher.handle_timeout(self.now);
-        }
-        while let Some(transmit) = self.dispatcher.poll_transmit(self.now) {
-            let event = match transmit {
-                Transmit::Worker(lane, message) => {
-                    match &message {
-                        ToWorker::Tasks { tasks, .. } => {
-                            for task in &tasks.0 {
-                                self.moved += u64::from(!self.dispatched.insert(task.seq));
-                            }
-                        }
-                        ToWorker::Recall { .. } => self.recalls += 1,
-                        _ => {}
-                    }
-                    Event::Worker(lane.0 as usize, message)
-                }
-                Transmit::Sink(message) => Event::Sink(message),
-            };
-            self.push(arrives, event);
-        }
-        for id in 0..self.executors.len() {
-            let executor = &mut self.executors[id];
-            if executor.poll_timeout() <= self.now {
-                executor.handle_timeout(self.now);
-            }
-            while let Some(start) = self.executors[id].poll_start(self.now) {
-                let seq = u64::from_le_bytes(start.task.payload[..].try_into().expect("a number"));
-                let ran = self.scene.tasks[seq as usize] * self.scene.workers[id].1;
-                let ended = Event::Ended { worker: id, slot: start.slot, ran };
-                self.push(self.now + ran, ended);
-            }
-            while let Some(message) = self.executors[id].poll_transmit() {
-                self.push(arrives, Event::Sink(message));
-            }
-        }
-        if self.collector.poll_timeout() <= self.now {
-            self.collector.handle_timeout(self.now);
-        }
-        if let Some(Opening { job, .. }) = self.collector.poll_open() {
-            let opened = Opened { job, ..Opened::default() };
-            self.collector.handle_opened(opened);
-        }
-        while let Some(records) = self.collector.poll_write() {
-            self.collector.handle_written(records.len());
-        }
-        while let Some(message) = self.collector.poll_transmit() {
-            self.push(arrives, Event::Ventilator(message));
-        }
-        self.wake_in_time();
-    }
-
-    fn wake_in_time(&mut self) {
-        let due = self.executors.iter().map(Executor::poll_timeout);
-        let due = due.chain([self.dispatcher.poll_timeout(), self.collector.poll_timeout()]);
-        let due = due.min().expect("somebody has a timer");
-        assert!(due > self.now, "a timer that is due was handled");
-        let next = self.events.peek().map(|Reverse((at, _, _))| *at);
-        if next.is_none_or(|next| due < next) {
-            self.push(due, Event::Wake);
-        }
+    /// How tasks end at a worker.
+    fn ends(&self, slowness: u32) -> Ends {
+        let tasks = self.tasks.clone();
+        let output = Payload::from(vec![0; self.output_bytes]);
+        Ends::after(move |task| {
+            let seq = u64::from_le_bytes(task.payload[..].try_into().expect("a number"));
+            (tasks[seq as usize] * slowness, Outcome::ok(output.clone()))
+        })
     }
 }
 
