@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use tradewind_proto::collector::{Counts, Opened, Opening, Records};
-use tradewind_proto::{Seq, SeqRange, SeqSet, TaskHash};
+use tradewind_proto::message::Start;
+use tradewind_proto::{JobId, Seq, SeqRange, SeqSet, TaskHash};
 use tradewind_records::{
     Claim, Destination, Device, Format, Found, Fsync, Medium, Output, OutputTarget, Place,
     Recovered, Role, Spool, Writer, find, recover,
@@ -27,6 +28,8 @@ pub(crate) struct Disk {
     /// Of the process that runs now.
     writer: Option<Writer<File>>,
     spool: Option<Spool<Segments>>,
+    /// What has yet to be done before the first record is written.
+    change: Option<Change>,
     /// What is in the spool and not in the output.
     spooled: BTreeMap<Seq, Records>,
     /// Every record, one by one, in the order of writing.
@@ -46,6 +49,14 @@ struct Files {
     removed: Vec<(u64, Vec<u8>)>,
     /// What was done since the last commit, in this order.
     log: Vec<Done>,
+}
+
+/// What an output that was opened has yet to go through.
+enum Change {
+    /// A new job begins.
+    Begin(JobId),
+    /// What was being written is cut off.
+    GoOn(Box<Recovered>, Box<Found>),
 }
 
 /// Something that was done to a file.
@@ -82,6 +93,9 @@ struct File {
     which: usize,
 }
 
+/// What is wrong if records come before the output is made ready for them.
+const NOT_READY: &str = "records came before the output was ready";
+
 const OUTPUT: usize = 0;
 const JOURNAL: usize = 1;
 
@@ -93,19 +107,22 @@ impl Disk {
             files: Rc::default(),
             writer: None,
             spool: None,
+            change: None,
             spooled: BTreeMap::new(),
             written: Vec::new(),
             hashes: BTreeMap::new(),
         }
     }
 
-    /// Reads back what is there, or begins anew.
+    /// Reads back what is there, or starts a new output. A job that another ventilator resumes changes
+    /// nothing before it [begins](Self::begin).
     pub(crate) fn open(
         &mut self,
         opening: &Opening,
         plan: &Plan,
         mutation: Option<Mutation>,
     ) -> Result<Opened, String> {
+        (self.writer, self.spool) = (None, None);
         let is_new = self.files.borrow().bytes[JOURNAL].is_empty();
         let opened = if is_new {
             let Opening { job, name, .. } = opening.clone();
@@ -115,15 +132,37 @@ impl Disk {
             claim.encode(&mut files.bytes[JOURNAL]);
             // As a claim is written before the first record is.
             files.synced = [0, files.bytes[JOURNAL].len()];
+            self.change = Some(Change::Begin(job));
             Opened { job, ..Opened::default() }
         } else {
-            self.read_back(mutation)?
+            self.read_back(opening, mutation)?
         };
-        if self.spool.is_none() {
-            let spool = Spool::begin(self.segments(), opened.job, self.fsync != Fsync::None);
-            self.spool =
-                Some(spool.expect("memory does not fail").with_segment_bytes(SEGMENT_BYTES));
+        if opened.pending.is_none() {
+            self.begin(mutation);
         }
+        Ok(opened)
+    }
+
+    /// Makes the output ready for more records.
+    pub(crate) fn begin(&mut self, mutation: Option<Mutation>) {
+        let is_synced = self.fsync != Fsync::None;
+        let spool = match self.change.take() {
+            None => return,
+            Some(Change::Begin(job)) => Spool::begin(self.segments(), job, is_synced),
+            Some(Change::GoOn(recovered, found)) => {
+                let spool = Spool::go_on(self.segments(), recovered.claim.job, is_synced, &found);
+                let files = &mut *self.files.borrow_mut();
+                files.removed.clear();
+                if mutation != Some(Mutation::KeepTornTail) {
+                    files.bytes[OUTPUT].truncate(recovered.output_end as usize);
+                    files.bytes[JOURNAL].truncate(recovered.journal_end as usize);
+                }
+                files.sync();
+                spool
+            }
+        };
+        let spool = spool.expect("memory does not fail").with_segment_bytes(SEGMENT_BYTES);
+        self.spool = Some(spool);
         let place = |which: usize, role| Place {
             destination: Destination { role, target: OutputTarget::Stdout },
             device: File { files: Rc::clone(&self.files), which },
@@ -131,7 +170,6 @@ impl Disk {
         };
         let (output, journal) = (place(OUTPUT, Role::Output), place(JOURNAL, Role::Journal));
         self.writer = Some(Writer::new(self.format, self.fsync, output, None, Some(journal)));
-        Ok(opened)
     }
 
     fn segments(&self) -> Segments {
@@ -150,47 +188,46 @@ impl Disk {
         Ok((recovered, found))
     }
 
-    fn read_back(&mut self, mutation: Option<Mutation>) -> Result<Opened, String> {
-        let (mut recovered, mut found) = self.recovered()?;
+    fn read_back(
+        &mut self,
+        opening: &Opening,
+        mutation: Option<Mutation>,
+    ) -> Result<Opened, String> {
+        let (recovered, mut found) = self.recovered()?;
         let job = recovered.claim.job;
         if mutation == Some(Mutation::ForgetSpooled) {
             let forgotten: SeqSet = found.seqs.iter().take(1).collect();
             found.leave_out(&forgotten, |counts| *counts);
         }
-        let spool = Spool::go_on(self.segments(), job, self.fsync != Fsync::None, &found);
-        self.spool = Some(spool.expect("memory does not fail").with_segment_bytes(SEGMENT_BYTES));
-        let spooled = found.seqs;
+        // What is read back is called stored.
+        self.files.borrow_mut().sync();
+        let is_resumed = opening.start == Start::Resume && opening.job != job;
+        let pending = is_resumed.then_some(opening.start);
+        let (mut stored, mut counts) = (recovered.stored.clone(), recovered.counts);
+        let spooled = found.seqs.clone();
         for range in spooled.to_ranges().as_slice() {
-            recovered.stored.insert_range(*range);
+            stored.insert_range(*range);
         }
-        recovered.counts.add_all(&found.counts);
-        let files = &mut *self.files.borrow_mut();
-        files.removed.clear();
-        for (bytes, synced) in files.segments.values_mut() {
-            *synced = bytes.len();
-        }
-        if mutation != Some(Mutation::KeepTornTail) {
-            files.bytes[OUTPUT].truncate(recovered.output_end as usize);
-            files.bytes[JOURNAL].truncate(recovered.journal_end as usize);
-        }
-        files.synced = [files.bytes[OUTPUT].len(), files.bytes[JOURNAL].len()];
+        counts.add_all(&found.counts);
+        self.change = Some(Change::GoOn(Box::new(recovered), Box::new(found)));
         if mutation == Some(Mutation::ForgetDisk) {
-            return Ok(Opened { job, ..Opened::default() });
+            return Ok(Opened { job, pending, ..Opened::default() });
         }
-        let Recovered { stored, counts, .. } = recovered;
-        Ok(Opened { job, stored, spooled, counts, ..Opened::default() })
+        Ok(Opened { job, stored, spooled, counts, pending, ..Opened::default() })
     }
 
     /// Stores records in the spool, and says how many bytes are there then.
-    pub(crate) fn spool(&mut self, records: &[Records]) -> u64 {
+    pub(crate) fn spool(&mut self, records: &[Records]) -> Result<u64, String> {
         self.files.borrow_mut().log.clear();
-        let (Some(writer), Some(spool)) = (&mut self.writer, &mut self.spool) else { return 0 };
+        let (Some(writer), Some(spool)) = (&mut self.writer, &mut self.spool) else {
+            return Err(NOT_READY.to_owned());
+        };
         writer.note_spooled(records).expect("the disk of the simulator is never full");
         spool.append(records).expect("the disk of the simulator is never full");
         for record in records.iter().flat_map(one_by_one) {
             self.spooled.insert(record.results[0].seq, record);
         }
-        spool.bytes()
+        Ok(spool.bytes())
     }
 
     /// Moves some records from the spool to the output, and says which they are.
@@ -200,7 +237,7 @@ impl Disk {
         mutation: Option<Mutation>,
     ) -> Result<Vec<Records>, String> {
         self.files.borrow_mut().log.clear();
-        let Some(spool) = &mut self.spool else { return Ok(Vec::new()) };
+        let spool = self.spool.as_mut().ok_or(NOT_READY)?;
         let read = spool.read(range, UNSPOOL_BYTES);
         let records = read.map_err(|error| format!("{range:?} cannot be unspooled: {error}"))?;
         let one_by_one: Vec<Records> = records.iter().flat_map(one_by_one).collect();
@@ -215,7 +252,7 @@ impl Disk {
             spool.release(below);
         }
         let log = std::mem::take(&mut self.files.borrow_mut().log);
-        self.store(&records);
+        self.store(&records)?;
         self.files.borrow_mut().log.splice(0..0, log);
         self.spooled.retain(|seq, _| *seq >= below);
         if let Some(spool) = &mut self.spool {
@@ -230,8 +267,8 @@ impl Disk {
     }
 
     /// Writes records and commits them.
-    pub(crate) fn store(&mut self, records: &[Records]) {
-        let Some(writer) = &mut self.writer else { return };
+    pub(crate) fn store(&mut self, records: &[Records]) -> Result<(), String> {
+        let writer = self.writer.as_mut().ok_or(NOT_READY)?;
         self.files.borrow_mut().log.clear();
         let stored = writer.write(records).and_then(|()| writer.commit());
         stored.expect("the disk of the simulator is never full");
@@ -239,6 +276,7 @@ impl Disk {
             self.hashes.extend(list.results.iter().map(|result| (result.seq, result.task_hash)));
             self.written.extend(one_by_one(list));
         }
+        Ok(())
     }
 
     /// The process dies while it does this, or its machine does; gives the records that made it into the
@@ -255,12 +293,12 @@ impl Disk {
         let mut waiting = self.spooled.clone();
         match under {
             Under::Nothing => {}
-            Under::Store(records) => self.store(records),
-            Under::Spool(records) => drop(self.spool(records)),
+            Under::Store(records) => self.store(records)?,
+            Under::Spool(records) => drop(self.spool(records)?),
             Under::Unspool(range) => drop(self.unspool(*range, mutation)?),
         }
         waiting.append(&mut self.spooled);
-        (self.writer, self.spool) = (None, None);
+        (self.writer, self.spool, self.change) = (None, None, None);
         {
             let files = &mut *self.files.borrow_mut();
             if *under != Under::Nothing {
@@ -328,6 +366,13 @@ impl Disk {
 }
 
 impl Files {
+    fn sync(&mut self) {
+        self.synced = [self.bytes[OUTPUT].len(), self.bytes[JOURNAL].len()];
+        for (bytes, synced) in self.segments.values_mut() {
+            *synced = bytes.len();
+        }
+    }
+
     /// Undoes what was done after some byte.
     fn tear(&mut self, rng: &mut Rng) {
         let total: usize = self.log.iter().map(Done::size).sum();

@@ -67,11 +67,13 @@ pub enum Mutation {
     EarlyRelease,
     /// The sink says that records are in the spool before they are.
     EarlySpooled,
+    /// The output of a resumed job is not made ready when its input is known to be unchanged.
+    ForgetBegin,
 }
 
 impl Mutation {
     /// Those that some hundred seeds find.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::DropReceipt,
         Self::DropTasks,
         Self::RepeatTasks,
@@ -98,6 +100,7 @@ impl Mutation {
         Self::ForgetSpooled,
         Self::EarlyRelease,
         Self::EarlySpooled,
+        Self::ForgetBegin,
         Self::WaitUnsettled,
         Self::NeverForget,
         Self::ReportTimeout,

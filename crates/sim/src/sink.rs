@@ -182,8 +182,7 @@ impl World {
                 action if process != Process::Sink => panic!("a relay has no output: {action:?}"),
                 CollectorAction::Open(opening) => self.open_output(opening),
                 CollectorAction::Compare(inputs) => self.compare(&inputs),
-                // The disk has made it ready as it was opened.
-                CollectorAction::Begin => {}
+                CollectorAction::Begin => self.begin_output(),
                 CollectorAction::Spool(records) => self.sink.spooling.push_back(records),
                 CollectorAction::Write(records) => self.give_out(records),
                 CollectorAction::Unspool(range) => self.sink.unspooling = Some(range),
@@ -256,9 +255,10 @@ impl World {
         match std::mem::take(&mut self.sink.under) {
             Under::Nothing | Under::Store(_) => {}
             Under::Spool(records) => {
-                let spool_bytes = self.sink.disk.spool(&records);
-                if self.mutation != Some(Mutation::EarlySpooled) {
-                    self.sink.collector.handle_spooled(records.len(), spool_bytes);
+                match self.sink.disk.spool(&records) {
+                    Ok(_) if self.mutation == Some(Mutation::EarlySpooled) => {}
+                    Ok(bytes) => self.sink.collector.handle_spooled(records.len(), bytes),
+                    Err(problem) => self.check.fail(|| problem),
                 }
                 self.drive(Process::Sink);
                 return;
@@ -279,6 +279,10 @@ impl World {
             }
         }
         let mut count = std::mem::take(&mut self.sink.writing);
+        if count == 0 {
+            // What the sink before this one was writing.
+            return;
+        }
         if self.mutation == Some(Mutation::ForgetWritten) && self.rng.u8(0..50) == 0 {
             count -= 1;
         }
@@ -287,7 +291,9 @@ impl World {
             let results = records.iter_mut().flat_map(|list| &mut list.results);
             results.for_each(|result| result.outcome.status = Status::Cancelled);
         }
-        self.sink.disk.store(&records);
+        if let Err(problem) = self.sink.disk.store(&records) {
+            self.check.fail(|| problem);
+        }
         self.note_records(records.iter().flat_map(Records::iter));
         if self.mutation != Some(Mutation::EarlyReceipt) {
             self.sink.collector.handle_written(count);
@@ -354,6 +360,14 @@ impl World {
                 Err(problem) => self.check.fail(|| problem),
             }
             self.drive(Process::Sink);
+        }
+    }
+
+    /// The input of a resumed job is what it was: the output is made ready for more records.
+    fn begin_output(&mut self) {
+        self.trace.say(self.now, || "the output of the resumed job is made ready".to_owned());
+        if self.mutation != Some(Mutation::ForgetBegin) {
+            self.sink.disk.begin(self.mutation);
         }
     }
 
