@@ -27,7 +27,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 const AVAILABLE_BYTES_MIN: u64 = 1 << 30;
 
 /// Bytes of a failed program's stderr that are shown.
-const SAID_BYTES_MAX: usize = 2000;
+const STDERR_BYTES_MAX: usize = 2000;
 
 /// Unit of processor time in the kernel: a hundredth of a second.
 const TICK: Duration = Duration::from_millis(10);
@@ -263,8 +263,8 @@ fn read_all(file: &File) -> String {
     String::from_utf8_lossy(&bytes[..read]).into_owned()
 }
 
-fn tail(said: &str) -> &str {
-    let start = said.len().saturating_sub(SAID_BYTES_MAX);
-    let start = (start..=said.len()).find(|at| said.is_char_boundary(*at)).unwrap_or(0);
-    said[start..].trim()
+fn tail(stderr: &str) -> &str {
+    let start = stderr.len().saturating_sub(STDERR_BYTES_MAX);
+    let start = (start..=stderr.len()).find(|at| stderr.is_char_boundary(*at)).unwrap_or(0);
+    stderr[start..].trim()
 }

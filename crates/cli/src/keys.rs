@@ -55,7 +55,7 @@ struct NewArgs {
 
 /// Print a token: one line that makes a program of another host take part, in one role
 ///
-/// It is a secret. Whoever has it can start programs of the role, and of no other role, until it expires.
+/// It is a secret. With it, programs of the role can be started, and of no other role, until it expires.
 /// A file that it is written to with > is made readable by its owner alone.
 #[derive(Args, Clone, Debug)]
 struct TokenArgs {

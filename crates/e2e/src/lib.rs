@@ -16,13 +16,13 @@ pub use process::{Ended, Process, Start};
 pub use records::{Record, records, summary_counts};
 pub use rustix::process::Signal;
 pub use scene::Scene;
-pub use system::{bytes_read, cpu_ticks, marked, memory_bytes_max};
+pub use system::{MIB, bytes_read, cpu_time, marked, memory_bytes_max};
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long anything may take. Nobody waits so long unless something is broken, so it is generous:
+/// Time that anything may take. It passes only when something is broken, so it is generous:
 /// the machine may be busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,7 +43,7 @@ pub fn note_skipped(test: &str, reason: &str) {
     file.write_all(format!("{test}: {reason}\n").as_bytes()).expect("the list can be written");
 }
 
-/// How often a condition is looked at.
+/// Time between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Waits until something is so.
@@ -99,7 +99,7 @@ pub fn random() -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-/// Where the programs are that are to be tested, if not beside the tests.
+/// Variable with the directory of the programs to be tested, if they are not beside the tests.
 pub const PROGRAMS_ENV: &str = "E2E_PROGRAMS";
 
 /// One of our programs: from the directory that [`PROGRAMS_ENV`] names, which is how the suite is run
@@ -123,7 +123,7 @@ pub fn program(name: &str) -> PathBuf {
     program
 }
 
-/// Where cargo has put what runs.
+/// Returns the directory into which cargo has put the running program.
 fn own_profile() -> PathBuf {
     let ours = std::env::current_exe().expect("a program has a path");
     let dir = ours.parent().expect("a program is in a directory");

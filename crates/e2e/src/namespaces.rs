@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How the name of everything made here begins.
+/// Beginning of the names of everything that is made here.
 const PREFIX: &str = "twchaos";
 
 /// The interface inside of each namespace.
 const INSIDE: &str = "eth0";
 
-/// So many namespaces with an address each; removed when this is dropped.
+/// Namespaces with an address each; removed when this is dropped.
 #[derive(Debug)]
 pub struct Namespaces {
     prefix: String,
@@ -50,10 +50,10 @@ impl Namespaces {
         format!("{}-{node}", self.prefix)
     }
 
-    /// The namespace's address. Nobody outside can reach it, so all of our networks have the same.
+    /// Returns a namespace's address. It cannot be reached from outside, so all of our networks have the same.
     ///
     /// # Panics
-    /// Never: there are not so many.
+    /// Never: there are not that many.
     #[must_use]
     pub fn address(&self, node: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, 0, 1 + u8::try_from(node).expect("there are fewer than 250"))

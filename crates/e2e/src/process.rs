@@ -47,9 +47,9 @@ pub struct Process {
 pub struct Ended {
     /// How.
     pub status: ExitStatus,
-    /// What it wrote to stdout, if that was captured.
+    /// Bytes that it wrote to stdout, if that was captured.
     pub stdout: Vec<u8>,
-    /// What it wrote to stderr, if that was captured.
+    /// Text that it wrote to stderr, if that was captured.
     pub stderr: String,
 }
 
@@ -68,7 +68,7 @@ impl Start {
                 command.env_remove(name);
             }
         }
-        // A group of its own, as a shell makes one: the signals of a test reach nobody else.
+        // A group of its own, as a shell makes one: the signals of a test reach no other process.
         command.process_group(0);
         Self { command, stdin: Stdin::Given(Stdio::null()), stdout: None, stderr: None }
     }
@@ -87,26 +87,26 @@ impl Start {
         self
     }
 
-    /// More arguments, separated by spaces.
+    /// Adds arguments, separated by spaces.
     #[must_use]
     pub fn words(self, words: &str) -> Self {
         self.args(words.split_whitespace())
     }
 
-    /// Where it runs.
+    /// Sets the directory in which it runs.
     pub(crate) fn dir(mut self, dir: &Path) -> Self {
         self.command.current_dir(dir);
         self
     }
 
-    /// A variable of the environment.
+    /// Sets a variable of the environment.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// The home of its user: keys are looked for there, and needed for TCP.
+    /// Sets the home of its user: keys are looked for there, and needed for TCP.
     #[must_use]
     pub fn home(mut self, dir: impl AsRef<Path>) -> Self {
         for name in ["XDG_CONFIG_HOME", "CREDENTIALS_DIRECTORY", "TRADEWIND_INSECURE"] {
@@ -116,14 +116,14 @@ impl Start {
         self
     }
 
-    /// What stdin says.
+    /// Sets the bytes of its stdin.
     #[must_use]
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Stdin::Bytes(bytes.into());
         self
     }
 
-    /// What stdin is.
+    /// Sets its stdin.
     #[must_use]
     pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
         self.stdin = Stdin::Given(stdin.into());
@@ -137,14 +137,14 @@ impl Start {
         self
     }
 
-    /// What stdout is.
+    /// Sets its stdout.
     #[must_use]
     pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
         self.stdout = Some(stdout.into());
         self
     }
 
-    /// What stderr is.
+    /// Sets its stderr.
     #[must_use]
     pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
         self.stderr = Some(stderr.into());
@@ -238,14 +238,14 @@ impl Process {
         self.stdin = None;
     }
 
-    /// How many lines it has written to stdout.
+    /// Returns the number of lines that it has written to stdout.
     #[must_use]
     pub fn stdout_lines(&self) -> usize {
         let count = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
         self.stdout.as_ref().map_or(0, |stdout| stdout.with(count))
     }
 
-    /// What it has written to stderr so far, if that is captured.
+    /// Returns the text that it has written to stderr so far, if that is captured.
     #[must_use]
     pub fn stderr(&self) -> String {
         self.stderr.as_ref().map(Captured::text).unwrap_or_default()
@@ -277,7 +277,7 @@ impl Process {
         self.status.is_none()
     }
 
-    /// How it ended, if it has.
+    /// Returns its end, if it has ended.
     ///
     /// # Panics
     /// When the system does not know.
@@ -312,7 +312,7 @@ impl Process {
     /// Waits for its end.
     ///
     /// # Panics
-    /// When it does not end, or when somebody else holds on to its output.
+    /// When it does not end, or when another process holds on to its output.
     #[track_caller]
     pub fn wait(mut self) -> Ended {
         self.stdin = None;
@@ -353,7 +353,7 @@ impl Ended {
         self.status.code().or(self.status.signal().map(|signal| 128 + signal)).unwrap_or(-1)
     }
 
-    /// What it wrote to stdout, as text.
+    /// Returns the text that it wrote to stdout.
     ///
     /// # Panics
     /// When it is not UTF-8.

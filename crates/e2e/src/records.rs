@@ -2,20 +2,20 @@
 
 use serde_json::Value;
 
-/// What one line of jsonl says.
+/// A line of jsonl.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// The task.
     pub seq: u64,
-    /// How it ended.
+    /// Status with which it ended.
     pub status: String,
     /// Its last attempt.
     pub attempt: u64,
-    /// Who ran it.
+    /// Name of the worker that ran it.
     pub worker: String,
-    /// What it wrote, if that is text.
+    /// Text that it wrote, if it is text.
     pub output: Option<String>,
-    /// What went wrong.
+    /// Reason of a failure.
     pub error: String,
     /// All of it.
     pub json: Value,

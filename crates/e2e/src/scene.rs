@@ -1,4 +1,4 @@
-//! Where a test takes place: a directory, an address and a mark of its own.
+//! Scene of a test: a directory, an address and a mark of its own.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,10 +14,10 @@ use crate::namespaces::Namespaces;
 use crate::system::marked;
 use crate::{Start, program, wait_until};
 
-/// Where a test takes place.
+/// Scene of a test.
 ///
 /// Every process of it, and of its processes in turn, carries a mark in its environment by which
-/// it is found: what a failed test leaves behind is killed.
+/// it is found: processes that a failed test leaves behind are killed.
 #[derive(Debug)]
 pub struct Scene {
     dir: TempDir,
@@ -25,7 +25,7 @@ pub struct Scene {
     network: Network,
 }
 
-/// Where its programs find one another.
+/// Addresses of its programs.
 #[derive(Debug)]
 enum Network {
     /// All at one address.
@@ -44,7 +44,7 @@ pub(crate) const MARK_ENV: &str = "E2E_MARK";
 static SCENES: AtomicU32 = AtomicU32::new(1);
 
 /// An address of loopback that no other scene has. Loopback has 16 million, and each has all ports:
-/// nobody else can take ours.
+/// no other program can take ours.
 #[derive(Debug)]
 struct Address(Ipv4Addr);
 
@@ -88,7 +88,7 @@ impl Scene {
         }
     }
 
-    /// One whose programs run in network namespaces: the ventilator, the sink and so many workers.
+    /// Creates one whose programs run in network namespaces: the ventilator, the sink and a number of workers.
     ///
     /// # Errors
     /// When there can be none: they take root.
@@ -134,19 +134,19 @@ impl Scene {
         std::fs::read(self.path(name)).unwrap_or_default()
     }
 
-    /// Where workers come to.
+    /// Returns the address to which workers connect.
     #[must_use]
     pub fn tasks(&self) -> SocketAddrV4 {
         SocketAddrV4::new(self.host(VENTILATOR), 5557)
     }
 
-    /// Where results go.
+    /// Returns the address to which results go.
     #[must_use]
     pub fn results(&self) -> SocketAddrV4 {
         SocketAddrV4::new(self.host(SINK), 5558)
     }
 
-    /// Where receipts go.
+    /// Returns the address to which receipts go.
     #[must_use]
     pub fn receipts(&self) -> SocketAddrV4 {
         SocketAddrV4::new(self.host(VENTILATOR), 5559)
@@ -251,7 +251,7 @@ impl Scene {
         }
     }
 
-    /// How many processes of this scene run this, by the beginning of their command line.
+    /// Returns the number of this scene's processes whose command line begins with this.
     #[must_use]
     pub fn count(&self, command: &str) -> usize {
         marked(&self.mark).iter().filter(|(_, line)| line.starts_with(command)).count()

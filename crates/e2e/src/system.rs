@@ -1,12 +1,19 @@
-//! What /proc says about processes.
+//! Facts about processes, from /proc.
 
 use std::fs;
+use std::time::Duration;
 
 use rustix::process::Pid;
 
 use crate::scene::MARK_ENV;
 
-/// The processes that carry this mark, and their command lines.
+/// Bytes of a mebibyte.
+pub const MIB: u64 = 1 << 20;
+
+/// Unit of the processor times in /proc.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Returns the processes that carry this mark, and their command lines.
 #[must_use]
 pub fn marked(mark: &str) -> Vec<(Pid, String)> {
     let wanted = format!("{MARK_ENV}={mark}");
@@ -23,7 +30,7 @@ pub fn marked(mark: &str) -> Vec<(Pid, String)> {
         .collect()
 }
 
-/// The most memory that a process ever had; `None` once it has ended.
+/// Returns the most memory, in bytes, that a process ever had; `None` once it has ended.
 #[must_use]
 pub fn memory_bytes_max(pid: Pid) -> Option<u64> {
     let status = String::from_utf8(read(pid, "status")?).ok()?;
@@ -32,18 +39,18 @@ pub fn memory_bytes_max(pid: Pid) -> Option<u64> {
     Some(kib << 10)
 }
 
-/// The processor time that a process has used, in the system's ticks (a hundred a second);
-/// `None` once it has ended.
+/// Returns the processor time that a process has used; `None` once it has ended.
 #[must_use]
-pub fn cpu_ticks(pid: Pid) -> Option<u64> {
+pub fn cpu_time(pid: Pid) -> Option<Duration> {
     // pid (name) state ..., see proc_pid_stat(5): utime and stime are fields 14 and 15.
     let stat = read(pid, "stat")?;
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let fields = std::str::from_utf8(&stat[name_end + 1..]).ok()?.split_ascii_whitespace();
-    fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().ok()).sum()
+    let ticks: Option<u32> = fields.skip(11).take(2).map(|ticks| ticks.parse::<u32>().ok()).sum();
+    Some(TICK * ticks?)
 }
 
-/// How many bytes a process has read so far, from whatever; `None` once it has ended.
+/// Returns the bytes that a process has read so far, from any file; `None` once it has ended.
 #[must_use]
 pub fn bytes_read(pid: Pid) -> Option<u64> {
     let io = String::from_utf8(read(pid, "io")?).ok()?;

@@ -63,7 +63,7 @@ pub(super) struct Parts<'a> {
 }
 
 impl Fields {
-    /// What the job says of its tasks, which a worker need not be told. Where it says that they are
+    /// Returns the fields as the job describes them, which a worker need not be told. Where the job has
     /// lines without parts, a worker may well see parts in them.
     ///
     /// # Errors

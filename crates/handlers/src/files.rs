@@ -3,7 +3,7 @@
 //! Some programs go wrong when they may open more than 1,024 files, so commands get the soft limit
 //! with which the worker was started. It is a limit of the whole process, and a command inherits it
 //! at the moment in which it is started: for that moment it is lowered again. Lowering closes
-//! nothing, but whoever opens a file just then needs a number below the limit. So all that lives as
+//! nothing, but a file that is opened just then needs a number below the limit. So all that lives as
 //! long as a command does has numbers above it, and those below are for everybody else.
 
 use std::io;
@@ -22,7 +22,7 @@ static SPARING: OnceLock<Sparing> = OnceLock::new();
 struct Sparing {
     /// As the worker was started: what commands get.
     given: Rlimit,
-    /// What it has made of that; the same if there is no more to be had.
+    /// Soft limit that the process has set; the same if it could not be raised.
     raised: Rlimit,
     /// Held while a command is started: no two are at a time, since each takes some files more for
     /// that.

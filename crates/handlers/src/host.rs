@@ -1,6 +1,6 @@
-//! What this host has: how many slots its limits let run at once, and what it lacks for a task.
+//! Limits of this host: the number of slots that can run at once, and what a task lacks there.
 //!
-//! What a host lacks is not a task's failure. What can be known at the start lowers the slots then;
+//! A host that lacks something is no failure of the task. Limits that are known at the start lower the slots;
 //! the rest shows when a command is started.
 
 use std::fmt;
@@ -59,7 +59,7 @@ pub struct Company {
     pub threads: u64,
 }
 
-/// How many tasks a host runs at once.
+/// Number of tasks that a host runs at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostLimits {
     /// Slots that it has room for.
@@ -80,12 +80,12 @@ pub struct TooLittle {
 /// One of a host's limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Limit {
-    /// What it is of and where it is from, as in "open files: ulimit -n is 1024".
+    /// Resource and origin of the limit, as in "open files: ulimit -n is 1024".
     what: String,
     most: u64,
     used: u64,
     per_slot: u64,
-    /// What the worker itself takes besides.
+    /// Number that the worker itself needs besides.
     reserve: u64,
 }
 
@@ -130,7 +130,8 @@ pub fn fit(slots: u32, per_slot: PerSlot, company: Company) -> Result<HostLimits
 }
 
 impl Company {
-    /// A limit of processes, which is everybody's: of so many, some are in use, and these of them by our programs.
+    /// Returns a limit of processes, which all programs of a user share. Of those in use, `ours` belong to
+    /// our programs.
     ///
     /// Workers count at about the same time, the first one before the others have all their threads or are there at
     /// all. So those that are still to come are set aside.
@@ -220,7 +221,7 @@ fn count_threads() -> Option<Counted> {
     Some(counted)
 }
 
-/// How many threads a process has, and its parent, if it is this user's.
+/// Returns the number of a process's threads, and its parent, if the process is this user's.
 fn threads_of(process: &Path, uid: &str) -> Option<(u64, String)> {
     let status = fs::read_to_string(process.join("status")).ok()?;
     let field = |name: &str| {
@@ -265,7 +266,7 @@ pub(super) fn cgroup(controller: &str) -> Option<PathBuf> {
 }
 
 impl Lack {
-    /// What is lacking if a command, a thread or a pipe cannot be made for this reason.
+    /// Returns the resource that is lacking if a command, a thread or a pipe cannot be made for this reason.
     pub(crate) fn of(error: &io::Error) -> Option<Self> {
         match Errno::from_io_error(error)? {
             Errno::MFILE | Errno::NFILE => Some(Self::Files),

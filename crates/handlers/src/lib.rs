@@ -29,10 +29,10 @@ pub use fields::{FieldError, Fields};
 pub use host::{Company, HostLimits, Lack, PerSlot, TooLittle, Unstarted, fit};
 pub use live::Live;
 pub use live::failure as live_failure;
-pub use pipe::{EXIT_GRACE, PipeHandler, PipeMode, PipeOptions, Pipes, Standing};
+pub use pipe::{EXIT_GRACE, PipeHandler, PipeMode, PipeOptions, Pipes, SlotStatus};
 pub use program::{ProgramError, check_program, check_word};
 pub use quote::COMMAND_BYTES_MAX;
-pub use slots::{Begun, Deck, Finished, Slots, panicked};
+pub use slots::{Begun, Finished, RunQueue, Slots, panicked};
 pub use stop::{StopSignal, stop_at_once};
 pub use tail::clip;
 pub use template::{Input, MissingCommand, Template};
@@ -48,18 +48,18 @@ pub struct Task {
     pub seq: Seq,
     /// Which run this is.
     pub attempt: Attempt,
-    /// What the user's input said.
+    /// The task itself: a part of the user's input, or the output of an earlier stage.
     pub payload: Payload,
-    /// What [`Finished::reported`] should have.
+    /// Parts that [`Finished::reported`] should have.
     pub report: Report,
     /// The hash of the line of the input that it was made of, if an earlier stage made it.
     pub origin: Option<TaskHash>,
-    /// Where it runs.
+    /// Slot in which it runs.
     pub slot: Slot,
 }
 
 impl Task {
-    /// A task of which nothing is to be reported.
+    /// Creates a task of which nothing is to be reported.
     #[must_use]
     pub fn new(seq: Seq, attempt: Attempt, payload: Payload) -> Self {
         let (report, origin, slot) = (Report::default(), None, Slot(0));
@@ -110,7 +110,7 @@ pub trait BlockingHandler: Send + Sync {
     /// The worker was asked to leave.
     fn notice_leaving(&self) {}
 
-    /// What is run for this task, as a shell would take it; empty if that makes no sense.
+    /// Returns the command for this task, as a shell would take it; empty if that makes no sense.
     fn command(&self, task: &Task) -> Payload {
         let _ = task;
         Payload::new()

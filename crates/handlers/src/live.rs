@@ -1,4 +1,4 @@
-//! What commands write, shown while they run: on the worker's own standard output and error.
+//! Output of commands, shown while they run: on the worker's own standard output and error.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -11,7 +11,7 @@ use rustix::io::{Errno, write};
 
 use super::stop;
 
-/// How what commands write is shown before they have ended.
+/// Ways in which the output of running commands is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Live {
     /// Not at all: their records have it.

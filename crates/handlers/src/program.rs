@@ -12,7 +12,7 @@ use rustix::fs::{Access, access};
 use super::quote;
 use super::template::Template;
 
-/// Where execvp(3) looks when there is no PATH.
+/// Directories in which execvp(3) looks when there is no PATH.
 const PATH_DEFAULT: &str = "/bin:/usr/bin";
 
 /// Why a command cannot be run.

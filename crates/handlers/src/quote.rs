@@ -1,6 +1,6 @@
 //! A command line written as one line that a shell would read back the same way.
 
-/// Bytes of a quoted command. Beyond it a joblog's line helps nobody, and quoting may make a
+/// Bytes of a quoted command. Beyond it a joblog's line is of no use, and quoting may make a
 /// large task several times larger than any message could carry.
 pub const COMMAND_BYTES_MAX: usize = 64 << 10;
 

@@ -10,7 +10,7 @@ use super::{STOPPED, StopSignal};
 /// The longest sleep. What asks for more is taken for a mistake.
 const SLEEP_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// How much of a task that is no number is repeated in its error.
+/// Bytes of a task that is no number which are repeated in its error.
 const NAMED_BYTES_MAX: usize = 100;
 
 pub(super) fn run(payload: &[u8], stop: &StopSignal) -> Outcome {

@@ -1,4 +1,4 @@
-//! How a running task is told to stop.
+//! Signal to a running task that it is to stop.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,7 +31,7 @@ impl StopSignal {
         Ok(Self { stopped: AtomicBool::new(false), wake })
     }
 
-    /// Whether the task should stop.
+    /// Returns whether the task should stop.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)

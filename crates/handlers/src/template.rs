@@ -22,11 +22,11 @@ pub struct Template {
     words: Vec<Word>,
     input: Input,
     fields: Fields,
-    /// What ends the lines that tasks are made of, if they are.
+    /// End of the lines that tasks are made of, if they are.
     end: Option<u8>,
 }
 
-/// How a task reaches its command.
+/// Ways in which a task reaches its command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Input {
     /// In its arguments: as the last one, if no replacement string says where.
@@ -96,10 +96,10 @@ impl Template {
         Ok(Self { end, ..template.expect("it has a command") })
     }
 
-    /// What the command finds at its standard input: the task, and what ends a line if it is made of
+    /// Returns the standard input of the command: the task, and the end of a line if it is made of
     /// lines, as programs that read lines expect.
     #[must_use]
-    pub fn fed<'a>(&self, task: &'a [u8]) -> Cow<'a, [u8]> {
+    pub fn stdin<'a>(&self, task: &'a [u8]) -> Cow<'a, [u8]> {
         match (self.input, self.end) {
             (Input::Argument, _) => Cow::Borrowed(&[]),
             (Input::Stdin, None) => Cow::Borrowed(task),
@@ -118,7 +118,7 @@ impl Template {
         self.words.iter().flat_map(Word::fields).map(names).collect()
     }
 
-    /// How a task reaches the command.
+    /// Returns the way in which a task reaches the command.
     #[must_use]
     pub fn input(&self) -> Input {
         self.input
@@ -159,7 +159,7 @@ impl Template {
         Ok(words)
     }
 
-    /// What [`expand`](Self::expand) gives as one line that a shell would read back the same way,
+    /// Returns the words of [`expand`](Self::expand) as one line that a shell would read back the same way,
     /// for people and logs. A command longer than
     /// [`COMMAND_BYTES_MAX`](quote::COMMAND_BYTES_MAX) is cut off and ends in `...`.
     ///
@@ -343,7 +343,7 @@ impl Part {
     }
 }
 
-/// What `{{1}}` stands for where `{1}` would be replaced: that string itself.
+/// String for which `{{1}}` stands where `{1}` would be replaced.
 fn literal<'a>(text: &'a [u8], fields: &Fields) -> Option<&'a [u8]> {
     let inner = text.strip_prefix(b"{")?;
     let (_, length) = Part::parse(inner, false, fields)?;
@@ -351,8 +351,8 @@ fn literal<'a>(text: &'a [u8], fields: &Fields) -> Option<&'a [u8]> {
 }
 
 impl FieldName {
-    /// What is in braces, unless that is meant for somebody else: `${x}` for a shell, `{"x": 1}` for
-    /// whoever reads JSON, and `{ print }` for awk.
+    /// Text in braces, unless that is meant for another program: `${x}` for a shell, `{"x": 1}` for
+    /// one that reads JSON, and `{ print }` for awk.
     fn parse(text: &str, is_after_dollar: bool, fields: &Fields) -> Option<Self> {
         let changed = CHANGES.iter().find_map(|(string, change)| {
             let name = text.strip_suffix(string)?;

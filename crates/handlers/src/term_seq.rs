@@ -14,10 +14,10 @@ pub struct TermSeq(Vec<(Signal, Duration)>);
 /// Why a text is no termination sequence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TermSeqError {
-    /// Where a signal should be.
+    /// Text in the place of a signal.
     #[error("{0:?} is not a signal, such as TERM, INT or 15")]
     NoSignal(String),
-    /// Where a wait should be.
+    /// Text in the place of a wait.
     #[error("{0:?} is not a wait, such as 200 (milliseconds) or 2s")]
     NoWait(String),
     /// Longer than anybody waits.

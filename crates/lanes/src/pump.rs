@@ -249,13 +249,13 @@ async fn pass(
 ) -> Result<usize, GoneReason> {
     let mut passed = 0;
     loop {
-        let fed = meter.feed(&bytes[passed..]);
-        let end = passed + fed.passed;
+        let metered = meter.feed(&bytes[passed..]);
+        let end = passed + metered.passed;
         if zmq.write_all(&bytes[passed..end]).await.is_err() {
             return Err(GoneReason::Closed);
         }
         passed = end;
-        match fed.found {
+        match metered.found {
             None => return Ok(passed),
             Some(Found::Ready(Ready { socket_type, identity })) => {
                 let hello = Hello {

@@ -44,7 +44,7 @@ pub(crate) enum Verdict {
 
 /// Verdict on a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said<M> {
+pub(crate) enum Admission<M> {
     /// The message is the counterpart's.
     Taken(M),
     /// The sender may be the counterpart: the message is held.
@@ -78,15 +78,15 @@ impl<M> Counterpart<M> {
     ) -> (Vec<(Conn, M)>, Vec<Conn>) {
         self.answers = Some((session, now));
         self.heard = None;
-        let (mut said, mut others) = (Vec::new(), Vec::new());
+        let (mut held, mut others) = (Vec::new(), Vec::new());
         for (conn, caller) in &mut self.callers {
             if caller.session == session {
-                said.extend(caller.held.drain(..).map(|message| (*conn, message)));
+                held.extend(caller.held.drain(..).map(|message| (*conn, message)));
             } else {
                 others.push(*conn);
             }
         }
-        (said, others)
+        (held, others)
     }
 
     /// Notes that no process answers any more.
@@ -112,19 +112,19 @@ impl<M> Counterpart<M> {
     }
 
     /// Handles a message of a caller.
-    pub(crate) fn handle_message(&mut self, now: Time, conn: Conn, message: M) -> Said<M> {
-        let Some(caller) = self.callers.get_mut(&conn) else { return Said::TooMuch };
+    pub(crate) fn handle_message(&mut self, now: Time, conn: Conn, message: M) -> Admission<M> {
+        let Some(caller) = self.callers.get_mut(&conn) else { return Admission::TooMuch };
         match self.answers {
             Some((session, _)) if session == caller.session => {
                 self.heard = Some(now);
-                Said::Taken(message)
+                Admission::Taken(message)
             }
-            Some(_) => Said::TooMuch,
+            Some(_) => Admission::TooMuch,
             None if caller.held.len() < HELD_MAX => {
                 caller.held.push(message);
-                Said::Held
+                Admission::Held
             }
-            None => Said::TooMuch,
+            None => Admission::TooMuch,
         }
     }
 
@@ -159,7 +159,7 @@ mod tests {
             self.counterpart.handle_caller(self.at(secs), Conn(conn), session)
         }
 
-        fn say(&mut self, secs: u64, conn: u64, message: &'static str) -> Said<&'static str> {
+        fn say(&mut self, secs: u64, conn: u64, message: &'static str) -> Admission<&'static str> {
             self.counterpart.handle_message(self.at(secs), Conn(conn), message)
         }
 
@@ -178,9 +178,9 @@ mod tests {
         assert_eq!(scene.answer(0, ONE), (vec![], vec![]));
         assert_eq!(scene.call(0, 1, ONE), Verdict::Stay);
         for secs in 0..100 {
-            assert_eq!(scene.say(secs, 1, "beat"), Said::Taken("beat"));
+            assert_eq!(scene.say(secs, 1, "beat"), Admission::Taken("beat"));
             assert_eq!(scene.call(secs + 2, 100 + secs, OTHER), Verdict::Refuse);
-            assert_eq!(scene.say(secs, 100 + secs, "hello"), Said::TooMuch);
+            assert_eq!(scene.say(secs, 100 + secs, "hello"), Admission::TooMuch);
         }
     }
 
@@ -189,12 +189,12 @@ mod tests {
         let mut scene = Scene::new();
         assert_eq!(scene.call(0, 1, OTHER), Verdict::Stay);
         assert_eq!(scene.call(0, 2, ONE), Verdict::Stay);
-        assert_eq!(scene.say(0, 1, "I am it"), Said::Held);
-        assert_eq!(scene.say(0, 2, "no, I am"), Said::Held);
-        assert_eq!(scene.say(1, 2, "really"), Said::Held);
-        let said = vec![(Conn(2), "no, I am"), (Conn(2), "really")];
-        assert_eq!(scene.answer(2, ONE), (said, vec![Conn(1)]));
-        assert_eq!(scene.say(3, 2, "so"), Said::Taken("so"));
+        assert_eq!(scene.say(0, 1, "I am it"), Admission::Held);
+        assert_eq!(scene.say(0, 2, "no, I am"), Admission::Held);
+        assert_eq!(scene.say(1, 2, "really"), Admission::Held);
+        let held = vec![(Conn(2), "no, I am"), (Conn(2), "really")];
+        assert_eq!(scene.answer(2, ONE), (held, vec![Conn(1)]));
+        assert_eq!(scene.say(3, 2, "so"), Admission::Taken("so"));
     }
 
     #[test]
@@ -205,7 +205,7 @@ mod tests {
         scene.counterpart.handle_gone(Conn(1));
         scene.counterpart.handle_no_answer();
         assert_eq!(scene.call(1, 2, OTHER), Verdict::Stay);
-        assert_eq!(scene.say(1, 2, "hello"), Said::Held);
+        assert_eq!(scene.say(1, 2, "hello"), Admission::Held);
         assert_eq!(scene.answer(2, OTHER), (vec![(Conn(2), "hello")], vec![]));
     }
 
@@ -214,7 +214,7 @@ mod tests {
         let mut scene = Scene::new();
         let _ = scene.answer(0, ONE);
         assert_eq!(scene.call(0, 1, ONE), Verdict::Stay);
-        assert_eq!(scene.say(1, 1, "beat"), Said::Taken("beat"));
+        assert_eq!(scene.say(1, 1, "beat"), Admission::Taken("beat"));
         assert_eq!(scene.call(3, 2, OTHER), Verdict::Refuse);
         assert_eq!(scene.call(4, 3, OTHER), Verdict::Ask);
         // It still answers, and is hung up.
@@ -230,8 +230,8 @@ mod tests {
         let mut scene = Scene::new();
         scene.call(0, 1, ONE);
         for _ in 0..HELD_MAX {
-            assert_eq!(scene.say(0, 1, "x"), Said::Held);
+            assert_eq!(scene.say(0, 1, "x"), Admission::Held);
         }
-        assert_eq!(scene.say(0, 1, "x"), Said::TooMuch);
+        assert_eq!(scene.say(0, 1, "x"), Admission::TooMuch);
     }
 }

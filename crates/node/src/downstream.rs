@@ -10,7 +10,7 @@ use tradewind_proto::limits::{LINGER, MESSAGE_OVERHEAD_BYTES};
 use tradewind_proto::message::{Outcome, ToSink, ToVentilator};
 use tradewind_proto::{LaneId, SessionId, Time};
 
-use crate::counterpart::{Counterpart, Said, Verdict};
+use crate::counterpart::{Admission, Counterpart, Verdict};
 use crate::links::{
     Conn, GaveUp, Inward, Outward, keep_outward, send, serve_inward, serve_outward,
 };
@@ -142,9 +142,9 @@ impl Downstream {
                 self.sink_bytes_max = card.message_bytes_max;
                 self.sink = Some((conn, lane));
                 dispatcher.handle_sink_connected();
-                let (said, others) = self.counterpart.handle_answer(now, card.session);
+                let (held, others) = self.counterpart.handle_answer(now, card.session);
                 others.into_iter().for_each(|conn| self.refuse(now, conn));
-                for (conn, message) in said {
+                for (conn, message) in held {
                     self.hear(now, dispatcher, conn, message);
                 }
             }
@@ -176,9 +176,9 @@ impl Downstream {
                     return Ok(());
                 }
                 match self.counterpart.handle_message(now, conn, message) {
-                    Said::Taken(message) => self.hear(now, dispatcher, conn, message),
-                    Said::Held => {}
-                    Said::TooMuch => self.refuse(now, conn),
+                    Admission::Taken(message) => self.hear(now, dispatcher, conn, message),
+                    Admission::Held => {}
+                    Admission::TooMuch => self.refuse(now, conn),
                 }
             }
             DownstreamEvent::Receipts(Inward::Down { conn }) => {

@@ -11,7 +11,7 @@ use tradewind_proto::limits::{HEARTBEAT_INTERVAL, LINGER};
 use tradewind_proto::message::{Role, ToSink};
 use tradewind_proto::{SessionId, Time};
 
-use crate::counterpart::{Counterpart, Said, Verdict};
+use crate::counterpart::{Admission, Counterpart, Verdict};
 use crate::links::{Conn, GaveUp, Inward, Outward, keep_outward, send, serve_inward};
 use crate::peers::Peers;
 use tradewind_system::Clock;
@@ -132,9 +132,9 @@ impl Upstream {
                     }
                 } else if self.callers.get(&conn).is_some_and(|it| it.role == Role::Ventilator) {
                     match self.counterpart.handle_message(now, conn, message) {
-                        Said::Taken(message) => self.heard.push_back(Heard::Message(message)),
-                        Said::Held => {}
-                        Said::TooMuch => self.refuse(now, conn),
+                        Admission::Taken(message) => self.heard.push_back(Heard::Message(message)),
+                        Admission::Held => {}
+                        Admission::TooMuch => self.refuse(now, conn),
                     }
                 } else {
                     self.heard.push_back(Heard::Message(message));
@@ -151,9 +151,9 @@ impl Upstream {
                 self.ventilator_addr = Some(lane.peer_addr().clone());
                 self.receipts = Some((conn, lane));
                 collector.handle_ventilator_connected();
-                let (said, others) = self.counterpart.handle_answer(now, card.session);
+                let (held, others) = self.counterpart.handle_answer(now, card.session);
                 others.into_iter().for_each(|conn| self.refuse(now, conn));
-                self.heard.extend(said.into_iter().map(|(_, message)| Heard::Message(message)));
+                self.heard.extend(held.into_iter().map(|(_, message)| Heard::Message(message)));
             }
             UpstreamEvent::Receipts(Outward::Down { conn, reason }) => {
                 if self.receipts.as_ref().is_some_and(|(current, _)| *current == conn) {

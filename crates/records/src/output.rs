@@ -8,8 +8,8 @@ use super::format::tag;
 use super::open::{Plan, Prepared, Settings};
 use super::results::Results;
 use super::rewrite::{self, Paths};
-use super::said::Said;
 use super::spool::Spooler;
+use super::terminal::Terminal;
 use super::{Destination, Extras, Output, OutputError, Writer};
 
 /// Output that the user named.
@@ -23,7 +23,7 @@ pub struct FileOutput {
     locked: Vec<OpenFile>,
     extras: Extras,
     results: Option<Results>,
-    said: Said,
+    terminal: Terminal,
     spooler: Option<Spooler>,
 }
 
@@ -67,7 +67,7 @@ impl FileOutput {
             locked: Vec::new(),
             extras: settings.extras,
             results: settings.results.clone().map(Results::new),
-            said: Said::new(settings.say),
+            terminal: Terminal::new(settings.show),
             spooler: None,
         }
     }
@@ -100,7 +100,7 @@ impl Output for FileOutput {
     fn write(&mut self, records: &[Records]) -> Result<(), OutputError> {
         for record in records.iter().flat_map(Records::iter) {
             let tag = if self.extras.tag { tag(record) } else { Vec::new() };
-            self.said.add(record, &tag);
+            self.terminal.add(record, &tag);
         }
         if let Some(results) = &mut self.results {
             results.add(records);
@@ -115,7 +115,7 @@ impl Output for FileOutput {
     fn commit(&mut self) -> Result<(), OutputError> {
         self.results.as_mut().map_or(Ok(()), Results::drain)?;
         self.writer().commit()?;
-        self.said.flush();
+        self.terminal.flush();
         Ok(())
     }
 

@@ -46,7 +46,7 @@ pub(crate) struct Check {
     is_cancelled: bool,
     /// Counts what may excuse a second run.
     clock: u64,
-    /// By stage, starts of its ventilator or relay: each counts attempts anew.
+    /// By stage, starts of its ventilator or relay: each counts attempts from one.
     starts: Vec<u64>,
     /// By worker: when it was last declared lost, or died.
     lost: Vec<u64>,
@@ -65,12 +65,12 @@ struct History {
     record: Option<Status>,
 }
 
-/// What happened to a task in one stage.
+/// History of a task in one stage.
 struct StageHistory {
     payload: Payload,
     dispatches: Vec<Dispatch>,
     runs: Vec<Run>,
-    /// How often a worker that had it, as far as its dispatcher could know, was declared lost.
+    /// Number of losses of workers that had it, as far as its dispatcher could know.
     losses: u32,
 }
 
@@ -182,7 +182,7 @@ impl Check {
         self.last_record
     }
 
-    /// When something last went on.
+    /// Returns the time of the last progress.
     pub(crate) fn last_progress(&self) -> Instant {
         self.progressed
     }
@@ -207,7 +207,7 @@ impl Check {
         self.is_cancelled
     }
 
-    /// What is kept by who hands out tasks is within its bounds.
+    /// Checks that the memory of a process that dispatches tasks is within its bounds.
     pub(crate) fn dispatcher(&mut self, snapshot: &DispatcherSnapshot, is_relay: bool) {
         // The tasks of a relay come as long as the sinks that it stands for hold little.
         let bound = if is_relay {
@@ -221,7 +221,7 @@ impl Check {
         }
     }
 
-    /// What is kept by who collects results is within its bounds.
+    /// Checks that the memory of a process that collects results is within its bounds.
     pub(crate) fn collector(&mut self, snapshot: &CollectorSnapshot) {
         let (held, bound) = (snapshot.held_bytes, HELD_BYTES_MAX + self.under_way_bytes);
         if held > bound {
@@ -279,7 +279,7 @@ impl Check {
         self.lost[worker] = self.clock;
     }
 
-    /// A worker was told that the job is cancelled: whoever goes on with it has to run again what it
+    /// Notes that a worker was told that the job is cancelled: a ventilator that resumes it has to run again what it
     /// had, in whatever stage.
     pub(crate) fn gave_up(&mut self, worker: usize) {
         if self.is_cancelled {
@@ -303,7 +303,7 @@ impl Check {
         }
     }
 
-    /// Whoever hands out the tasks of a stage hears this of a worker: what that had, and does not have any
+    /// Notes that the dispatcher of a stage hears this of a worker: what that had, and does not have any
     /// more, or has after all.
     pub(crate) fn heard(
         &mut self,
@@ -484,7 +484,7 @@ impl Check {
         }
     }
 
-    /// Somebody leaves because the job is over.
+    /// Notes that a process leaves because the job is over.
     pub(crate) fn left(&mut self, who: &str) {
         let (first, count) = (self.first_missing, self.tasks.len() as u64);
         if !self.is_stopped && first < count {
@@ -492,7 +492,7 @@ impl Check {
         }
     }
 
-    /// The job is over, and so many tasks were in it.
+    /// Notes that the job is over, and the number of its tasks.
     pub(crate) fn complete(&mut self, total: u64) {
         if !self.is_stopped && total != self.tasks.len() as u64 {
             let read = self.tasks.len();
@@ -510,7 +510,7 @@ impl Check {
 }
 
 impl History {
-    /// What is wrong with a record?
+    /// Returns what is wrong with a record.
     fn judge(
         &self,
         record: Record<'_>,
@@ -608,7 +608,7 @@ mod tests {
         seqs.iter().copied().map(Seq).collect()
     }
 
-    /// What is wrong with a `lost` record of task 0, if each worker that is lost was sent tasks 0 and 1 and
+    /// Returns what is wrong with a `lost` record of task 0, if each worker that is lost was sent tasks 0 and 1 and
     /// said this before.
     fn after_losses(said: &[ToVentilator]) -> Option<String> {
         let mut check = check();

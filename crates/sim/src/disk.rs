@@ -28,13 +28,13 @@ pub(crate) struct Disk {
     /// Of the process that runs now.
     writer: Option<Writer<File>>,
     spool: Option<Spool<Segments>>,
-    /// What has yet to be done before the first record is written.
+    /// Change that has yet to be made before the first record is written.
     change: Option<Change>,
-    /// What is in the spool and not in the output.
+    /// Records that are in the spool and not in the output.
     spooled: BTreeMap<Seq, Records>,
     /// Every record, one by one, in the order of writing.
     written: Vec<Records>,
-    /// What the tasks were whose records are on the disk.
+    /// Hashes of the tasks whose records are on the disk.
     hashes: BTreeMap<Seq, TaskHash>,
 }
 
@@ -47,21 +47,21 @@ struct Files {
     segments: BTreeMap<u64, (Vec<u8>, usize)>,
     /// Segments that were removed, which a crash of the machine may bring back.
     removed: Vec<(u64, Vec<u8>)>,
-    /// What was done since the last commit, in this order.
+    /// Writes since the last commit, in this order.
     log: Vec<Done>,
 }
 
-/// What an output that was opened has yet to go through.
+/// Change of an output that was opened.
 enum Change {
     /// A new job begins.
     Begin(JobId),
-    /// What was being written is cut off.
+    /// A torn end is cut off.
     GoOn(Box<Recovered>, Box<Found>),
 }
 
 /// Something that was done to a file.
 enum Done {
-    /// So many bytes were appended to the output or the journal.
+    /// A number of bytes were appended to the output or the journal.
     Written(usize, usize),
     /// The same to a segment.
     Spooled(u64, usize),
@@ -78,7 +78,7 @@ const SEGMENT_BYTES: u64 = 1000;
 /// Bytes that are moved to the output at a time.
 const UNSPOOL_BYTES: usize = 3000;
 
-/// What a disk is doing.
+/// Work that a disk is at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Under {
     #[default]
@@ -93,7 +93,7 @@ struct File {
     which: usize,
 }
 
-/// What is wrong if records come before the output is made ready for them.
+/// Problem if records come before the output is made ready for them.
 const NOT_READY: &str = "records came before the output was ready";
 
 const OUTPUT: usize = 0;
@@ -176,7 +176,7 @@ impl Disk {
         Segments(Rc::clone(&self.files))
     }
 
-    /// What is there, read back.
+    /// Reads back the output and the spool.
     fn recovered(&self) -> Result<(Recovered, Found), String> {
         let [output, journal] = self.files.borrow().bytes.clone();
         let recovered = recover(&journal[..], Some(&output[..]), None::<&[u8]>)
@@ -216,7 +216,7 @@ impl Disk {
         Ok(Opened { job, stored, spooled, counts, pending, ..Opened::default() })
     }
 
-    /// Stores records in the spool, and says how many bytes are there then.
+    /// Stores records in the spool, and returns the bytes that are there then.
     pub(crate) fn spool(&mut self, records: &[Records]) -> Result<u64, String> {
         self.files.borrow_mut().log.clear();
         let (Some(writer), Some(spool)) = (&mut self.writer, &mut self.spool) else {
@@ -230,7 +230,7 @@ impl Disk {
         Ok(spool.bytes())
     }
 
-    /// Moves some records from the spool to the output, and says which they are.
+    /// Moves some records from the spool to the output, and returns them.
     pub(crate) fn unspool(
         &mut self,
         range: SeqRange,
@@ -261,7 +261,7 @@ impl Disk {
         Ok(records)
     }
 
-    /// How many bytes are in the spool.
+    /// Returns the bytes in the spool.
     pub(crate) fn spool_bytes(&self) -> u64 {
         self.spool.as_ref().map_or(0, Spool::bytes)
     }
@@ -334,7 +334,7 @@ impl Disk {
         self.hashes.get(&seq).copied().or_else(spooled)
     }
 
-    /// What is wrong with the output, now that the job is over? A sink that died at the end, and is not told
+    /// Returns what is wrong with the output, now that the job is over. A sink that died at the end, and is not told
     /// of the job again, has not tidied up.
     pub(crate) fn judge(&self, is_tidy: bool) -> Option<String> {
         let mut wanted = Vec::new();

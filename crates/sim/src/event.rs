@@ -1,4 +1,4 @@
-//! What can happen, and the queue that says when.
+//! Events, and the queue that puts them in order.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -27,7 +27,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Who hands out its tasks.
+    /// Returns the process that dispatches its tasks.
     pub(crate) fn hub(self) -> Process {
         match self.index.checked_sub(1) {
             Some(relay) => Process::Relay(relay),
@@ -35,13 +35,13 @@ impl Stage {
         }
     }
 
-    /// Who collects its results.
+    /// Returns the process that collects its results.
     pub(crate) fn collector(self) -> Process {
         if self.is_last { Process::Sink } else { Process::Relay(self.index) }
     }
 }
 
-/// Who dials whom, and for what; the ventilator and the sink may be relays.
+/// Purpose of a connection, and the processes at its ends; the ventilator and the sink may be relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     /// A worker dials the ventilator and is sent tasks.
@@ -67,7 +67,7 @@ pub(crate) type ConnectionId = usize;
 /// The one list of things that can happen.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// Somebody tries to connect.
+    /// A process tries to connect.
     Dial(Route),
     /// An end learns that its connection stands.
     Opened(ConnectionId, End),
@@ -77,7 +77,7 @@ pub(crate) enum Event {
     Arrived(ConnectionId, Bytes),
     /// Bytes of a frame are at the receiver, and not all of them.
     Trickled(ConnectionId),
-    /// A frame that nobody of this job sent is at a process.
+    /// A frame that no process of this job sent is at a process.
     Injected(Process, Bytes),
     /// A machine asked to be told that it is so late.
     Wake(Process),
@@ -87,7 +87,7 @@ pub(crate) enum Event {
     Input,
     /// A task's own process ended.
     TaskEnded { worker: usize, slot: usize, run: u64 },
-    /// The child that a slot's tasks are fed to is there (again).
+    /// The child of a slot is there (again).
     ChildBack { worker: usize, slot: usize },
     /// The sink's output is ready for a job.
     OutputOpened,

@@ -1,4 +1,4 @@
-//! What goes wrong, as values; and how it does.
+//! Faults, as values; and how they fall.
 
 use std::time::Duration;
 
@@ -19,95 +19,95 @@ use crate::ventilator::Ventilator;
 use crate::worker::Worker;
 use crate::world::World;
 
-/// Something that goes wrong, or that somebody asks for.
+/// Something that goes wrong, or that a person asks for.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// A connection is lost, with all that is in it.
     Cut(Link),
     /// Two cannot reach each other for a while.
     Partition {
-        /// Between whom.
+        /// The two processes.
         link: Link,
-        /// For how long.
+        /// Length in microseconds.
         lasts_us: u64,
     },
     /// A worker dies.
     Kill {
-        /// Which one.
+        /// Seat of the worker.
         seat: usize,
-        /// When another one starts in its place.
+        /// Time until another one starts in its place, in microseconds.
         back_us: Option<u64>,
-        /// Nobody is told: its machine died with it.
+        /// Whether no peer is told: its machine died with it.
         is_silent: bool,
     },
     /// A worker is asked to leave.
     Leave {
-        /// Which one.
+        /// Seat of the worker.
         seat: usize,
-        /// When another one starts in its place.
+        /// Time until another one starts in its place, in microseconds.
         back_us: Option<u64>,
     },
     /// A process stands still.
     Hang {
-        /// Which one.
+        /// The process.
         who: Who,
-        /// For how long.
+        /// Length in microseconds.
         lasts_us: u64,
     },
     /// A process finds that its clock is ahead of what it was.
     ClockJump {
-        /// Which one.
+        /// The process.
         who: Who,
-        /// By how much.
+        /// Microseconds.
         jump_us: u64,
     },
     /// A frame arrives that is not of this job, or no message at all.
     Inject {
-        /// At which process.
+        /// The process that it reaches.
         who: Who,
-        /// Which frame.
+        /// Kind of the frame.
         choice: u8,
     },
     /// The network is slow for a while.
     SlowNetwork {
-        /// For how long.
+        /// Length in microseconds.
         lasts_us: u64,
-        /// What a message may take.
+        /// Longest way of a message, in microseconds.
         delay_us_max: u64,
     },
     /// The sink's disk is slow for a while.
     SlowDisk {
-        /// For how long.
+        /// Length in microseconds.
         lasts_us: u64,
     },
     /// The ventilator or the sink dies and is started again.
     Restart {
-        /// Which one.
+        /// The process.
         who: Trunk,
-        /// When it is back.
+        /// Time until it is back, in microseconds.
         back_us: u64,
-        /// Nobody is told: its machine died with it.
+        /// Whether no peer is told: its machine died with it.
         is_silent: bool,
     },
-    /// A worker's lane ends whenever it is sent tasks, so many times: they never arrive.
+    /// A worker's lane ends whenever it is sent tasks, a number of times: they never arrive.
     CutWhenSent {
-        /// Which worker's.
+        /// Seat of the worker.
         seat: usize,
-        /// So many times.
+        /// Number of times.
         count: u32,
     },
     /// A worker's lane swallows what is large, and everything after that.
     Hole {
-        /// Which worker's.
+        /// Seat of the worker.
         seat: usize,
         /// The largest frame that gets through.
         bytes: usize,
-        /// For how long.
+        /// Length in microseconds.
         lasts_us: u64,
     },
-    /// Another sink connects to whoever hands out the tasks of a stage.
+    /// Another sink connects to the dispatcher of a stage.
     SecondSink {
-        /// Which stage.
+        /// Number of the stage.
         stage: usize,
     },
     /// The ventilator is asked to take no more.
@@ -209,7 +209,7 @@ impl Fault {
         }
     }
 
-    /// How long it lasts.
+    /// Returns the time that it lasts, in microseconds.
     pub(crate) fn lasts_us(&self) -> u64 {
         match self {
             Self::Partition { lasts_us, .. }
@@ -227,7 +227,7 @@ impl Fault {
     pub(crate) fn is_harmless(&self) -> bool {
         match self {
             Self::Cut(link) => matches!(link, Link::Job(_) | Link::Receipts(_)),
-            // Workers that do not learn of it speak to nobody.
+            // Workers that do not learn of it send to a process that is gone.
             Self::Restart { is_silent, back_us, .. } => !is_silent && *back_us < SECOND,
             Self::ClockJump { .. }
             | Self::Inject { .. }
@@ -244,7 +244,7 @@ impl Fault {
     }
 }
 
-/// What a worker that leaves has to finish its tasks. Shorter than many of them.
+/// Time that a worker that leaves has to finish its tasks. Shorter than many of them.
 const LEAVE_GRACE: Duration = Duration::from_secs(2);
 
 impl World {
@@ -394,7 +394,7 @@ impl World {
     }
 }
 
-/// What somebody of another job, another version or another mind might send.
+/// Returns a frame that a process of another job, another version or another mind might send.
 fn stranger(process: Process, choice: u8) -> Bytes {
     let job = JobId(0x0bad);
     let session = SessionId(0x0bad);

@@ -12,7 +12,7 @@ use tradewind_sim::{Options, Report, run};
 #[derive(Debug, Parser)]
 #[command(version, after_help = "Example: sim --seeds 100000")]
 struct Args {
-    /// How many seeds to run.
+    /// Number of seeds to run.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
     /// The first of them.

@@ -29,23 +29,23 @@ pub enum Mutation {
     EarlyReceipt,
     /// The ventilator is not told that a lane is gone: what the worker had is not queued again.
     ForgetLoss,
-    /// What came a second time is written a second time.
+    /// A result that comes a second time is written a second time.
     ForgetDuplicates,
-    /// What ended in an earlier stage vanishes on its way from a relay.
+    /// A record of an earlier stage vanishes on its way from a relay.
     DropPassed,
     /// A relay says that what it has taken is stored.
     EarlyStored,
-    /// What was fed to a child that has died is not fed again.
+    /// Tasks that were prefetched by a child that has died are not given to the next one.
     ForgetFed,
     /// Bytes of a result that is under way are not taken for a sign of life.
     ForgetAlive,
-    /// What a host cannot start is said to have failed.
+    /// A task that a host cannot start is said to have failed.
     FailUnstartable,
     /// A task that kills its worker brings down another one as well.
     KillNeighbour,
     /// A second sink displaces the first.
     NewestSink,
-    /// A sink takes whoever says that it is there for a ventilator that knows the job. Not among
+    /// A sink takes any process that says that it is there for a ventilator that knows the job. Not among
     /// [`ALL`](Self::ALL): a relay must die in the moment between two messages.
     TrustStranger,
     /// A worker waits for its results to be settled, however long that takes.

@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     is_holed: bool,
 }
 
-/// What is sent and not acknowledged ends a connection after so long.
+/// Time after which a packet that is not acknowledged ends its connection.
 const UNACKED_US_MAX: u64 = 30_000_000;
 
 impl Route {
@@ -91,7 +91,7 @@ impl World {
             Route::Tasks(worker, _) => &mut self.workers[worker].lane,
             Route::Results(worker, _) => &mut self.workers[worker].results,
             Route::Job(stage) => &mut self.hub(stage.hub()).job,
-            Route::Receipts(stage) => &mut self.desk(stage.collector()).receipts,
+            Route::Receipts(stage) => &mut self.intake(stage.collector()).receipts,
         }
     }
 
@@ -255,7 +255,7 @@ impl World {
             (Route::Results(worker, _), End::Receiver) => {
                 let worker = &self.workers[worker];
                 let (session, name) = (worker.session, worker.name());
-                self.desk(process).workers.insert(session, id);
+                self.intake(process).workers.insert(session, id);
                 self.collector(process).handle_worker_connected(session, &name);
             }
             (Route::Job(_), End::Sender) => {
@@ -266,7 +266,7 @@ impl World {
                 }
             }
             (Route::Job(_), End::Receiver) => {
-                self.desk(process).ventilators.insert(id);
+                self.intake(process).ventilators.insert(id);
                 match process {
                     Process::Relay(relay) => {
                         self.relays[relay].farewell.handle_ventilator_connected();
@@ -317,7 +317,7 @@ impl World {
                 self.workers[worker].farewell.handle_ventilator_disconnected();
             }
             (Route::Job(_), End::Receiver) => {
-                self.desk(process).ventilators.remove(&id);
+                self.intake(process).ventilators.remove(&id);
             }
             (Route::Results(worker, _), End::Sender) => {
                 self.workers[worker].farewell.handle_sink_disconnected();
@@ -325,8 +325,8 @@ impl World {
             }
             (Route::Results(worker, _), End::Receiver) => {
                 let session = self.workers[worker].session;
-                if self.desk(process).workers.get(&session) == Some(&id) {
-                    self.desk(process).workers.remove(&session);
+                if self.intake(process).workers.get(&session) == Some(&id) {
+                    self.intake(process).workers.remove(&session);
                     self.collector(process).handle_worker_disconnected(session);
                 }
             }
@@ -426,7 +426,7 @@ impl World {
         let is_swallowed = self.now < until && frame.len() > bytes;
         if is_swallowed {
             self.connections[id].is_holed = true;
-            // Nobody acknowledges it: the kernels give up in the end.
+            // It is never acknowledged: the kernels give up in the end.
             for end in [End::Sender, End::Receiver] {
                 self.tell_gone(id, end, self.now + UNACKED_US_MAX);
             }
@@ -513,7 +513,7 @@ impl World {
         }
     }
 
-    /// A process dies: its kernel closes for it, or nobody does.
+    /// Ends a process's connections as it dies: its kernel closes them, or they are not closed at all.
     pub(crate) fn abandon(&mut self, process: Process, is_silent: bool) {
         for id in 0..self.connections.len() {
             let route = self.connections[id].route;

@@ -1,4 +1,4 @@
-//! What a world will be like, drawn from the seed before anything runs.
+//! Plan of a world, drawn from the seed before anything runs.
 
 use fastrand::Rng;
 use tradewind_proto::collector::Order;
@@ -12,53 +12,53 @@ pub use crate::faults::{Fault, Link, Trunk, Who};
 /// A world as the seed has it.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What it was drawn from.
+    /// Seed from which it was drawn.
     pub seed: u64,
-    /// The order of the output.
+    /// Order of the output.
     pub order: Order,
-    /// How records look in it.
+    /// Format of its records.
     pub format: Format,
-    /// What counts as stored is synced: `--fsync batch`.
+    /// Whether records are synced before they count as stored: `--fsync batch`.
     pub is_synced: bool,
-    /// How often a failed task is tried again.
+    /// Number of retries of a failed task.
     pub retries: u32,
-    /// How long an attempt may take, in microseconds.
+    /// Longest run time of an attempt, in microseconds.
     pub timeout_us: Option<u64>,
-    /// The tasks.
+    /// Tasks of the input.
     pub tasks: Vec<TaskPlan>,
-    /// Tasks that the input has at a time.
+    /// Number of tasks that the input has at a time.
     pub input_chunk: u64,
-    /// The wait between two chunks of input, in microseconds.
+    /// Wait between two chunks of input, in microseconds.
     pub input_gap_us: u64,
-    /// How many stages there are.
+    /// Number of stages.
     pub stages: usize,
-    /// Where workers run, one at a time in each; there is one in each stage that always comes back.
+    /// Seats of workers, one at a time in each; in each stage is one whose worker always comes back.
     pub seats: Vec<SeatPlan>,
     /// The shortest and the longest way of a message, in microseconds.
     pub delay_us: (u64, u64),
     /// The shortest and the longest group commit, in microseconds.
     pub write_us: (u64, u64),
-    /// When either end of a connection notices its loss, at the latest, in microseconds.
+    /// Time within which either end of a connection notices its loss, in microseconds.
     pub notice_us_max: u64,
-    /// What goes wrong, and when.
+    /// Faults, with their times in microseconds.
     pub faults: Vec<(u64, Fault)>,
-    /// What goes wrong when everything is stored, and how long after that, in microseconds.
+    /// Faults after everything is stored, with their times after that in microseconds.
     pub at_end: Vec<(u64, Fault)>,
-    /// How long a process tries to reach another one before it gives up, in microseconds.
+    /// Time after which a process gives up one that it cannot reach, in microseconds.
     pub connect_timeout_us: Option<u64>,
-    /// Nothing goes wrong from here on.
+    /// Time from which nothing goes wrong, in microseconds.
     pub calm_at: u64,
-    /// No worker has a reason to be declared lost.
+    /// Whether no worker has a reason to be declared lost.
     pub is_safe: bool,
-    /// The job's time can be held against perfect sharing.
+    /// Whether the job's time can be held against perfect sharing.
     pub is_fair: bool,
-    /// How many lost workers a task is allowed.
+    /// Number of lost workers after which a task is recorded as `lost`.
     pub losses_max: u32,
     /// Bytes a second that a worker's connection to the sink carries.
     pub result_rate: Option<u64>,
-    /// No worker dies but of its task, and none is silent for long: only such tasks are lost.
+    /// Whether no worker dies but of its task, and none is silent for long: only such tasks are lost.
     pub is_bloodless: bool,
-    /// No task fails by its own fault, and somebody is there who does them well.
+    /// Whether no task fails by its own fault, and there is a worker that does them well.
     pub is_sparing: bool,
 }
 
@@ -69,20 +69,20 @@ pub struct TaskPlan {
     pub payload_bytes: usize,
     /// Bytes of its output.
     pub output_bytes: usize,
-    /// How long it runs on a worker of full speed, in microseconds.
+    /// Run time on a worker of full speed, in microseconds.
     pub run_us: u64,
-    /// What comes of it.
+    /// End of the task in that stage.
     pub fate: Fate,
-    /// In which stage; it ends well in all others.
+    /// Stage of its fate; it ends well in all others.
     pub fate_stage: usize,
 }
 
-/// What comes of a task.
+/// End of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Fails up to this attempt, which may be none, then ends well.
     FailsUpTo(u32),
-    /// Cannot be sent to anybody.
+    /// Cannot be sent to any worker.
     Unfit,
     /// Kills the worker that runs it.
     Poison,
@@ -97,17 +97,17 @@ pub struct SeatPlan {
     pub slots: u32,
     /// The stage that it works in.
     pub stage: usize,
-    /// Its slots are fed: tasks lie there behind the one that runs.
+    /// Whether its slots prefetch: tasks lie there behind the one that runs.
     pub is_feeding: bool,
-    /// How much longer than planned its tasks take.
+    /// Factor by which its tasks take longer than planned.
     pub slowness: u64,
-    /// When its first worker starts, in microseconds.
+    /// Start of its first worker, in microseconds.
     pub joins_at: u64,
-    /// What is wrong with its host.
+    /// Trouble of its host.
     pub sickness: Sickness,
 }
 
-/// What is wrong with a host, up to some time, in microseconds.
+/// Trouble of a host, up to some time, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sickness {
     /// Nothing.
@@ -117,9 +117,9 @@ pub enum Sickness {
         /// Up to then.
         until_us: u64,
     },
-    /// It has not what more than so many tasks at a time need.
+    /// It lacks something that each task needs, beyond a number of tasks.
     Lacks {
-        /// Tasks that can be started.
+        /// Number of tasks that can run at a time.
         slots: u32,
         /// Up to then.
         until_us: u64,
@@ -128,15 +128,15 @@ pub enum Sickness {
 
 const SECOND: u64 = 1_000_000;
 
-/// So many worlds of a hundred have relays.
+/// Number of worlds in a hundred that have relays.
 const MANY_STAGES_PERCENT: u8 = 40;
 
-/// In so many of a hundred tasks are fed, in about half of the seats; what was fed cannot be shared
-/// anew, so that none of these is held against perfect sharing.
+/// Number of worlds in a hundred in which tasks are prefetched, in about half of the seats. A prefetched task
+/// cannot be reassigned, so that none of these is held against perfect sharing.
 const FEEDING_PERCENT: u8 = 30;
 
 impl TaskPlan {
-    /// What comes of it in a stage.
+    /// Returns the end of the task in a stage.
     #[must_use]
     pub fn fate_in(&self, stage: usize) -> Fate {
         if stage == self.fate_stage { self.fate } else { Fate::FailsUpTo(0) }
@@ -280,7 +280,7 @@ impl Plan {
         self.is_safe &= is_calm;
     }
 
-    /// How long perfect sharing would take, in microseconds.
+    /// Returns the time that perfect sharing would take, in microseconds.
     #[must_use]
     pub fn bound_us(&self) -> u64 {
         let work: u64 = self.tasks.iter().map(|task| task.run_us).sum();

@@ -8,7 +8,7 @@ use tradewind_testkit::Accepts;
 
 use crate::event::{Process, Route};
 use crate::plan::Plan;
-use crate::sink::Desk;
+use crate::sink::Intake;
 use crate::ventilator::{Hub, policy, stage_name};
 use crate::world::{Clock, World};
 
@@ -22,12 +22,12 @@ pub(crate) struct RelayNode {
     /// Towards the stage after it.
     pub(crate) hub: Hub,
     /// Towards the stage before it.
-    pub(crate) desk: Desk,
+    pub(crate) intake: Intake,
     starts: u64,
 }
 
 impl RelayNode {
-    /// The relay after the stage of this number, started so many times before.
+    /// Creates the relay after the stage of this number, with the number of its earlier starts.
     pub(crate) fn new(plan: &Plan, place: usize, starts: u64) -> Self {
         let unique = plan.seed ^ 0x4e1a_0000 ^ ((place as u64) << 8) ^ (starts << 32);
         let config = RelayConfig {
@@ -45,7 +45,7 @@ impl RelayNode {
             has_left: false,
             clock: Clock::default(),
             hub: Hub::default(),
-            desk: Desk::default(),
+            intake: Intake::default(),
             starts,
         }
     }
@@ -59,7 +59,7 @@ impl World {
         let RelayNode { relay: machine, farewell, .. } = &mut self.relays[relay];
         farewell.review(now, machine, is_connected);
         self.drive_hub(process);
-        self.drive_desk(process, Accepts { messages: true, records: false });
+        self.drive_intake(process, Accepts { messages: true, records: false });
         let RelayNode { relay: machine, farewell, .. } = &self.relays[relay];
         if let Some(exit) = farewell.exit(now, machine) {
             self.trace.say(self.now, || format!("relay {relay} leaves: {exit:?}"));

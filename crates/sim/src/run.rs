@@ -16,7 +16,7 @@ use crate::sink::Sink;
 use crate::ventilator::Ventilator;
 use crate::world::{Trace, World};
 
-/// How to run a seed.
+/// Settings of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// A bug to plant.
@@ -25,7 +25,7 @@ pub struct Options {
     pub trace: bool,
 }
 
-/// What a seed came to.
+/// Result of a seed.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The first violation of the promise, if there was one.
@@ -44,11 +44,11 @@ pub struct Report {
     pub lines: Vec<String>,
 }
 
-/// Nothing needs longer to go on, once nothing goes wrong: a late notice, a worker's timeout, the
+/// Time after which there is progress, once nothing goes wrong: a late notice, a worker's timeout, the
 /// longest backoff.
 const PATIENCE_US: u64 = 120_000_000;
 
-/// Nobody needs longer to leave, once the job is over: a worker that has missed the end waits longest.
+/// Time after which all have left, once the job is over: a worker that has missed the end waits longest.
 const LEAVING_US: u64 = FORGOTTEN_MAX.as_micros() as u64;
 
 /// Worlds that go on for longer than this never end.
@@ -143,7 +143,7 @@ impl World {
         }
     }
 
-    /// Does somebody know that the job is over, and has left for it?
+    /// Returns whether a process knows that the job is over, and has left for it.
     pub(crate) fn is_job_over(&self) -> bool {
         self.ventilator.has_left || self.sink.has_left
     }

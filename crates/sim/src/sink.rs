@@ -24,7 +24,7 @@ pub(crate) struct Sink {
     /// It has left by its own rules, and is not started again.
     pub(crate) has_left: bool,
     pub(crate) clock: Clock,
-    pub(crate) desk: Desk,
+    pub(crate) intake: Intake,
     /// Of the process that runs now.
     session: u64,
     /// Lists of records that were given out and are not known to be on the disk.
@@ -35,19 +35,19 @@ pub(crate) struct Sink {
     opening: Option<Opening>,
     /// Lists of records that the disk is writing.
     writing: usize,
-    /// How much may wait in memory and in the spool.
+    /// Bytes that may wait in memory and in the spool.
     limits: Option<SpoolLimits>,
-    /// What was given out to be spooled, and to be moved to the output.
+    /// Records that were given out to be spooled, and a range to be moved to the output.
     spooling: VecDeque<Vec<Records>>,
     unspooling: Option<SeqRange>,
-    /// What of that the disk is doing.
+    /// Part of that which the disk is at.
     under: Under,
     flush: Flush,
 }
 
-/// The connections of whoever collects results.
+/// Connections of a process that collects results.
 #[derive(Default)]
-pub(crate) struct Desk {
+pub(crate) struct Intake {
     /// The newest connection of each worker.
     pub(crate) workers: BTreeMap<SessionId, ConnectionId>,
     pub(crate) receipts: Option<ConnectionId>,
@@ -76,7 +76,7 @@ impl Sink {
             has_left: false,
             session: seed ^ 0x517e,
             clock: Clock::default(),
-            desk: Desk::default(),
+            intake: Intake::default(),
             given: VecDeque::new(),
             disk: Disk::new(plan),
             waiting: 0,
@@ -118,14 +118,14 @@ fn limits(plan: &Plan, seed: u64) -> Option<SpoolLimits> {
 impl World {
     pub(crate) fn drive_sink(&mut self) -> Option<Time> {
         // The disk has begun with what there is to write when messages are sent.
-        self.drive_desk(Process::Sink, Accepts { messages: false, records: true });
+        self.drive_intake(Process::Sink, Accepts { messages: false, records: true });
         // Another ventilator may have more for it.
         if self.sink.flush == Flush::Done && !self.sink.collector.is_all_stored() {
             self.sink.flush = Flush::NotYet;
         }
         self.write_on();
         self.note_end();
-        self.drive_desk(Process::Sink, Accepts { messages: true, records: false });
+        self.drive_intake(Process::Sink, Accepts { messages: true, records: false });
         let now = self.time_of(Process::Sink);
         let is_connected = self.has_ventilator(Process::Sink);
         let Sink { collector, farewell, flush, .. } = &mut self.sink;
@@ -143,7 +143,7 @@ impl World {
         Some(collector.poll_timeout().min(farewell.poll_timeout()))
     }
 
-    /// What goes wrong at the end does so when everything is stored for the first time.
+    /// Schedules the faults of the end when everything is stored for the first time.
     fn note_end(&mut self) {
         if self.was_stored || !self.sink.collector.is_all_stored() {
             return;
@@ -157,15 +157,15 @@ impl World {
         }
     }
 
-    /// Is there a connection to or from a ventilator?
+    /// Returns whether there is a connection to or from a ventilator.
     pub(crate) fn has_ventilator(&mut self, process: Process) -> bool {
-        let Desk { receipts, ventilators, .. } = self.desk(process);
+        let Intake { receipts, ventilators, .. } = self.intake(process);
         let (receipts, has_callers) = (*receipts, !ventilators.is_empty());
         has_callers || receipts.is_some_and(|id| self.is_open(id, End::Sender))
     }
 
     /// Does what a collector asks for.
-    pub(crate) fn drive_desk(&mut self, process: Process, accepts: Accepts) {
+    pub(crate) fn drive_intake(&mut self, process: Process, accepts: Accepts) {
         let now = self.time_of(process);
         for polls in 0.. {
             if polls == POLLS_MAX {
@@ -175,7 +175,7 @@ impl World {
             let Some(action) = self.collector(process).poll(now, accepts) else { break };
             match action {
                 CollectorAction::Transmit(message) => {
-                    if let Some(id) = self.desk(process).receipts {
+                    if let Some(id) = self.intake(process).receipts {
                         self.send(id, encode(&message));
                     }
                 }
@@ -203,10 +203,10 @@ impl World {
     }
 
     /// The connections of a process that collects results.
-    pub(crate) fn desk(&mut self, process: Process) -> &mut Desk {
+    pub(crate) fn intake(&mut self, process: Process) -> &mut Intake {
         match process {
-            Process::Relay(relay) => &mut self.relays[relay].desk,
-            _ => &mut self.sink.desk,
+            Process::Relay(relay) => &mut self.relays[relay].intake,
+            _ => &mut self.sink.intake,
         }
     }
 
@@ -339,7 +339,7 @@ impl World {
         }
     }
 
-    /// Reading back what was on the disk takes a while.
+    /// Opens the output, which takes a while.
     fn open_output(&mut self, opening: Opening) {
         self.sink.opening = Some(opening);
         let (least, most) = self.plan.write_us;
@@ -347,13 +347,13 @@ impl World {
         self.queue.push(self.now + takes, Event::OutputOpened);
     }
 
-    /// What is wrong with the output, now that the job is over?
+    /// Returns what is wrong with the output, now that the job is over.
     pub(crate) fn judge_output(&self) -> Option<String> {
         self.sink.disk.judge(self.sink.has_left)
     }
 
     pub(crate) fn handle_output_opened(&mut self) {
-        // What the sink before this one asked for comes to nobody.
+        // A request of the sink before this one is not answered.
         if let Some(opening) = self.sink.opening.take() {
             match self.sink.disk.open(&opening, &self.plan, self.mutation) {
                 Ok(opened) => self.sink.collector.handle_opened(opened),
@@ -371,7 +371,7 @@ impl World {
         }
     }
 
-    /// Is the input of a resumed job what it was?
+    /// Compares the input of a resumed job with the records.
     fn compare(&mut self, inputs: &Inputs) {
         let disk = &self.sink.disk;
         let differs = |(seq, hash): &&(Seq, TaskHash)| disk.hash(*seq) != Some(*hash);
@@ -381,7 +381,7 @@ impl World {
         }
     }
 
-    /// The sink dies. Of what it was writing some is on the disk, though nobody was told.
+    /// Kills the sink. Some of the records that it was writing are on the disk, though it has not said so.
     pub(crate) fn kill_sink(&mut self, is_silent: bool) {
         if !self.sink.is_alive {
             return;
@@ -417,7 +417,7 @@ impl World {
         sink.session = sink.session.wrapping_add(1 << 32);
         sink.collector = collector(&self.plan, sink.limits, SessionId(sink.session));
         sink.farewell = SinkFarewell::default();
-        sink.desk = Desk::default();
+        sink.intake = Intake::default();
         sink.given.clear();
         (sink.waiting, sink.writing, sink.opening) = (0, 0, None);
         sink.spooling.clear();

@@ -46,7 +46,7 @@ fn seeds_differ() {
     assert_ne!(hash(1), hash(2));
 }
 
-/// How many seeds it takes to find a planted bug.
+/// Returns the number of seeds that it takes to find a planted bug.
 fn seeds_until_found(mutation: Mutation) -> Option<u64> {
     let options = Options { mutation: Some(mutation), ..Options::default() };
     let of_spool = [Mutation::ForgetSpooled, Mutation::EarlyRelease, Mutation::EarlySpooled];
@@ -277,7 +277,7 @@ fn check_and_find(plan: &Plan, mutation: Mutation) {
     assert!(found.is_some(), "{mutation:?} is not found");
 }
 
-/// One worker in each of so many stages, and a moment after all is stored these die or are cut off.
+/// One worker in each of some stages, and a moment after all is stored these processes die or are cut off.
 fn ending(stages: usize, at_end: Vec<(u64, Fault)>) -> Plan {
     let mut plan = plain(vec![task(10_000); 5], Order::Seq, &vec![1; stages]);
     (plan.is_fair, plan.is_safe, plan.stages) = (false, false, stages);

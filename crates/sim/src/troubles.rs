@@ -13,7 +13,7 @@ const SECOND: u64 = 1_000_000;
 /// Worlds of a hundred that have stragglers, of those that are neither fair nor large already.
 const STRAGGLERS_PERCENT: u8 = 2;
 
-/// When either end of a connection notices its loss, at the latest, where it matters that a worker is
+/// Time within which either end of a connection notices its loss, where it matters that a worker is
 /// not silent for long.
 const NOTICE_US_MAX: u64 = 50_000;
 
@@ -66,7 +66,7 @@ impl Plan {
         self.tasks.extend((0..rng.usize(2_000..5_000)).map(|_| plain(rng.u64(1..=1_000))));
         for who in [Trunk::Sink, Trunk::Ventilator] {
             if rng.bool() {
-                // Workers that do not learn of it speak to nobody, and are lost for that.
+                // Workers that do not learn of it send to a process that is gone, and are lost for that.
                 let is_sparing = self.is_sparing || self.is_bloodless;
                 let (back_us, is_silent) = (rng.u64(0..SECOND), rng.bool() && !is_sparing);
                 self.faults.push((rng.u64(0..longest), Fault::Restart { who, back_us, is_silent }));
@@ -185,8 +185,8 @@ impl Plan {
         self.settle_faults();
     }
 
-    /// What goes wrong does so at the end, when some know of it and others do not: processes die then and
-    /// are back when the others have left, workers miss it, are all asked to leave, or somebody asks again.
+    /// Lets faults fall at the end, when some know of it and others do not: processes die then and
+    /// are back when the others have left, workers miss it, are all asked to leave, or one asks again.
     fn end_badly(&mut self, rng: &mut Rng) {
         if rng.bool() {
             self.calm_down();
@@ -216,7 +216,7 @@ impl Plan {
                     }
                 }
                 3 => {
-                    // A stage without workers for so long that those who wait for it do not.
+                    // A stage without workers, for longer than others wait for it.
                     let (at, stage) = (rng.u64(0..span), rng.usize(0..self.stages));
                     let back_us = Some(rng.u64(10 * SECOND..400 * SECOND));
                     for seat in 0..self.seats.len() {
@@ -239,7 +239,7 @@ impl Plan {
         self.is_safe = false;
     }
 
-    /// Somebody else points a second sink at a ventilator or relay.
+    /// Adds a second sink that connects to a ventilator or relay.
     fn add_second_sink(&mut self, rng: &mut Rng) {
         let span = (self.bound_us() + 20 * self.delay_us.1).clamp(5_000, 60 * SECOND);
         for _ in 0..rng.usize(1..4) {

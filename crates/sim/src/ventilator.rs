@@ -32,7 +32,7 @@ pub(crate) struct Ventilator {
     input_waits: bool,
 }
 
-/// The connections of whoever hands out tasks.
+/// Connections of a process that dispatches tasks.
 #[derive(Default)]
 pub(crate) struct Hub {
     /// The lanes that are up, as far as is known here.
@@ -76,7 +76,7 @@ fn config(plan: &Plan, seed: u64, start: Start) -> DispatcherConfig {
     }
 }
 
-/// What a stage allows its tasks and workers.
+/// Returns the limits of a stage's tasks and workers.
 pub(crate) fn policy(plan: &Plan) -> Policy {
     Policy {
         retries: plan.retries,
@@ -86,13 +86,13 @@ pub(crate) fn policy(plan: &Plan) -> Policy {
     }
 }
 
-/// When somebody starts processes again that have left, and that the ventilator waits for.
+/// Time after which processes are started again that have left, and that the ventilator waits for, in microseconds.
 const CALLED_BACK_AFTER_US: u64 = 30_000_000;
 
-/// When somebody resumes a job that was cancelled without an answer.
+/// Time after which a job that was cancelled without an answer is resumed, in microseconds.
 const RESUMED_AFTER_US: u64 = 20_000_000;
 
-/// What a stage is called.
+/// Returns the name of a stage.
 pub(crate) fn stage_name(index: usize) -> String {
     format!("stage-{index}")
 }
@@ -129,7 +129,7 @@ impl World {
         self.drive(Process::Ventilator);
     }
 
-    /// Somebody sees that the ventilator waits for processes that have left, and starts them again.
+    /// Schedules starts of processes that have left, for the case that the ventilator waits for them.
     pub(crate) fn call_back(&mut self) {
         let at = self.now + CALLED_BACK_AFTER_US;
         self.queue.push(at, Event::Revive(Process::Sink));
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    /// Does the ventilator wait for others?
+    /// Returns whether the ventilator waits for others.
     pub(crate) fn is_waiting(&self) -> bool {
         self.ventilator.is_alive && self.ventilator.dispatcher.ended().is_none()
     }
@@ -219,7 +219,7 @@ impl World {
                 self.ventilator.has_left = true;
                 self.check.left("the ventilator");
             }
-            // Somebody resumes the job.
+            // The job is resumed.
             VentilatorExit::Unanswered => {
                 self.queue.push(self.now + RESUMED_AFTER_US, Event::Revive(Process::Ventilator));
             }

@@ -32,13 +32,13 @@ pub(crate) struct Worker {
     pub(crate) lane: Option<ConnectionId>,
     pub(crate) results: Option<ConnectionId>,
     pub(crate) was_connected: bool,
-    /// When it was asked to leave, or had a result settled after that.
+    /// Time at which it was asked to leave, or had a result settled after that.
     pub(crate) leaving_since: Option<Instant>,
-    /// Number of results that it retained when it was looked at last.
+    /// Number of results that it retained at the last check.
     retained: u64,
-    /// By slot, what runs, and behind it what was fed to the slot's child.
+    /// By slot, the task that runs, and behind it those that the slot's child has prefetched.
     runs: Vec<VecDeque<Run>>,
-    /// By slot, when its child is back; only where tasks are fed.
+    /// By slot, the time at which its child is back; only where tasks are prefetched.
     child_back_at: Vec<Instant>,
     count: u64,
     /// For [`Mutation::RepeatTasks`].
@@ -63,7 +63,7 @@ impl Worker {
     }
 }
 
-/// When somebody starts a worker again.
+/// Time after which a worker is started again, in microseconds.
 const SEATED_AFTER_US: u64 = 1_000_000;
 
 /// The longest that a worker stays which was asked to leave, with no result settled meanwhile. The next stage
@@ -76,7 +76,7 @@ const GRACE_US_MAX: u64 = 50_000;
 /// The longest that a child takes to start.
 const START_US_MAX: u64 = 2_000_000;
 
-/// The most that a slot is fed at once.
+/// Largest number of tasks that a slot takes at once.
 const DEPTH_MAX: u32 = 12;
 
 impl World {
@@ -242,7 +242,7 @@ impl World {
         self.queue.push(self.now + takes, ended);
     }
 
-    /// Is more than the host can do asked of it?
+    /// Returns whether more is asked of the host than it can do.
     fn is_lacking(&self, worker: usize) -> bool {
         let me = &self.workers[worker];
         let Sickness::Lacks { slots, until_us } = self.plan.seats[me.seat].sickness else {
@@ -266,7 +266,7 @@ impl World {
         me.executor.handle_unstartable(now, Slot(slot as u32), task);
     }
 
-    /// The first of a slot's tasks ends without having run: nobody wants it any more.
+    /// Ends the first of a slot's tasks, which is not wanted any more, without running it.
     fn end_unrun(&mut self, worker: usize, slot: usize) {
         let started_us = self.now;
         let me = &mut self.workers[worker];
@@ -305,7 +305,7 @@ impl World {
         self.queue.push(self.now + grace, Event::TaskEnded { worker, slot, run });
     }
 
-    /// A slot's child has ended: another one takes its place, and what was fed is fed again.
+    /// Replaces a slot's child that has ended. The next one gets the tasks that it had prefetched.
     fn replace_child(&mut self, worker: usize, slot: usize) {
         let back_at = self.now + self.rng.u64(0..START_US_MAX);
         if self.mutation == Some(Mutation::ForgetFed) {
@@ -415,21 +415,21 @@ impl World {
         let seat = me.seat;
         let is_running = me.runs.iter().any(|runs| !runs.is_empty());
         match exit {
-            // What nobody wants any more is stopped.
+            // Tasks that are not wanted any more are stopped.
             WorkerExit::JobDone => {
                 self.check.left("a worker");
                 self.seats_left.push(seat);
             }
             _ if is_running => self.check.fail(|| format!("worker {worker} left while a task ran")),
             WorkerExit::Drained | WorkerExit::Alone => {}
-            // It was too early for that: somebody starts it again.
+            // It was too early for that: it is started again.
             WorkerExit::Late(_) | WorkerExit::Forgotten(_) => self.seat_if_needed(seat),
         }
         self.check.died(worker);
         self.abandon(Process::Worker(worker), false);
     }
 
-    /// Somebody starts a worker again that has ended by mistake, unless the job seems to be over.
+    /// Schedules the start of a worker that has ended by mistake, unless the job seems to be over.
     pub(crate) fn seat_if_needed(&mut self, seat: usize) {
         if self.is_job_over() {
             self.seats_left.push(seat);
@@ -446,7 +446,7 @@ impl World {
     }
 }
 
-/// What a task writes: made of its payload, so that no two tasks write the same.
+/// Returns the output of a task: made of its payload, so that no two tasks write the same.
 pub(crate) fn output(payload: &Payload, length: usize) -> Payload {
     let mut output = payload.to_vec();
     output.resize(payload.len() + length, b'.');

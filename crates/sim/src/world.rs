@@ -33,23 +33,23 @@ pub(crate) struct World {
     pub(crate) workers: Vec<Worker>,
     /// Everything was stored once.
     pub(crate) was_stored: bool,
-    /// Routes on which nobody is reached, and since when.
+    /// Routes on which no process is reached, and the time since when.
     pub(crate) dialling: Vec<(Route, Instant)>,
     /// Routes that are not dialled any more.
     pub(crate) given_up: Vec<Route>,
     /// Seats of workers that have left with the job.
     pub(crate) seats_left: Vec<usize>,
-    /// By seat, until when nobody gets through to the ventilator.
+    /// By seat, time until which the ventilator is not reached from there.
     pub(crate) blocked_tasks: Vec<Instant>,
-    /// By seat, until when nobody gets through to the sink.
+    /// By seat, time until which the sink is not reached from there.
     pub(crate) blocked_results: Vec<Instant>,
-    /// By stage, until when its ventilator and its sink do not get through to each other.
+    /// By stage, time until which its ventilator and its sink do not reach each other.
     pub(crate) blocked_trunk: Vec<Instant>,
     /// By seat, batches of tasks with which the lane ends.
     pub(crate) cuts_due: Vec<u32>,
-    /// By seat, until when lanes swallow what is larger than so many bytes, and all that follows.
+    /// By seat, time until which lanes swallow each frame of more than a number of bytes, and all that follows.
     pub(crate) holes: Vec<(Instant, usize)>,
-    /// Until when messages may take so long.
+    /// Time until which the network is slow, and the longest way of a message until then.
     pub(crate) slow_network: (Instant, u64),
     pub(crate) slow_disk_until: Instant,
     pub(crate) trace: Trace,
@@ -58,10 +58,10 @@ pub(crate) struct World {
 /// A process's own time.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
-    /// How far it is ahead of the world's.
+    /// Microseconds that it is ahead of the world's.
     pub(crate) ahead: u64,
     hung_until: Instant,
-    /// What waits for a process that hangs.
+    /// Events that wait for a process that hangs.
     inbox: Vec<Event>,
     wake_at: Option<Instant>,
 }
@@ -349,7 +349,7 @@ impl World {
         self.drive(process);
     }
 
-    /// Tells the account what whoever hands out the tasks of a stage hears of workers.
+    /// Tells the account what the dispatcher of a stage hears of workers.
     fn note_heard(&mut self, stage: usize, message: &ToVentilator) {
         let sessions: Vec<SessionId> = match message {
             ToVentilator::Receipt { retry, .. } => {
@@ -381,7 +381,7 @@ impl World {
 }
 
 impl Clock {
-    /// A process that starts anew has no timers, and its machine's clock.
+    /// Resets the clock of a process that is started again: it has no timers, and its machine's time.
     pub(crate) fn restart(&mut self) {
         *self = Self { ahead: self.ahead, ..Self::default() };
     }

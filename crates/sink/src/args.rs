@@ -14,7 +14,7 @@ use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 use tradewind_proto::collector::Order;
 
 use crate::run::{Settings, WhenFull, run};
-use tradewind_records::{self as records, Extras, Format, Fsync, OutputTarget, Say};
+use tradewind_records::{self as records, Extras, Format, Fsync, OutputTarget, Show};
 use tradewind_text::size;
 
 const EXAMPLES: &str = "\
@@ -180,7 +180,7 @@ impl OutputArgs {
             fsync: self.fsync,
             extras: Extras { tag: self.tag, task: self.with_task },
             results: self.results.clone(),
-            say: Say { stderr: is_read_here && !self.no_stderr, failures: !quiet },
+            show: Show { stderr: is_read_here && !self.no_stderr, failures: !quiet },
         }
     }
 }

@@ -34,7 +34,7 @@ fn main() -> Result<(), tradewind::Error> {
 
 fn total(order: Order) -> Result<Reply<Total>, String> {
     if order.count == 0 {
-        // Nobody needs a line about nothing.
+        // A line about nothing is of no use.
         return Ok(Reply::Skip);
     }
     let total = f64::from(order.count) * order.price;

@@ -21,7 +21,7 @@ fn primes_below(task: &[u8], context: &Context<'_>) -> Result<String, String> {
     let limit: u64 = text.trim().parse().map_err(|_| format!("{text:?} is not a number"))?;
     let mut count = 0;
     for number in 2..limit {
-        // Timed out, or nobody wants it any more.
+        // Timed out, or not wanted any more.
         if context.is_stopped() {
             return Err("stopped".to_owned());
         }

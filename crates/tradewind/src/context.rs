@@ -1,4 +1,4 @@
-//! What a handler may want to know about its task.
+//! Context of a task, for its handler.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ impl Context<'_> {
         self.task.attempt.0
     }
 
-    /// Should the closure return soon? Its task has timed out, or nobody wants it any more. An error
+    /// Returns whether the closure should return soon: its task has timed out, or is not wanted any more. An error
     /// then means that it did; an output comes too late to be a success, and is kept
     /// beside the reason.
     #[must_use]
@@ -64,7 +64,7 @@ impl AsyncContext {
         self.attempt
     }
 
-    /// Has the task timed out, or does nobody want it any more, or is it over?
+    /// Returns whether the task has timed out, is not wanted any more, or is over.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stop.is_stopped()

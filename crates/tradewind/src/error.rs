@@ -66,7 +66,7 @@ pub enum Error {
 pub struct TaskError {
     /// The task's place in the job, from 0.
     pub seq: u64,
-    /// How it ended; never [`Status::Ok`].
+    /// Status with which it ended; never [`Status::Ok`].
     pub status: Status,
     /// The end of its stderr, or a reason.
     pub error: String,

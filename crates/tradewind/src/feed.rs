@@ -34,7 +34,7 @@ struct Giver {
     room: Arc<Semaphore>,
 }
 
-/// Nobody wants more tasks when it is dropped.
+/// No more tasks are wanted once it is dropped.
 pub(crate) struct Wanted(
     #[expect(dead_code, reason = "it is there to be dropped")] oneshot::Sender<()>,
 );

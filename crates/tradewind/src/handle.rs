@@ -28,7 +28,7 @@ impl Handle {
         self.0.ask(Asked::Quit);
     }
 
-    /// What hears of it. Needs a tokio runtime around it if signals are to be heard as well.
+    /// Returns the receiver of the requests. Needs a tokio runtime around it if signals count as well.
     pub(crate) fn shutdown(&self, signals: bool) -> Result<Shutdown, Fatal> {
         let shutdown = Shutdown::by(&self.0);
         if signals { shutdown.or_signals() } else { Ok(shutdown) }

@@ -16,7 +16,7 @@
 //! # }
 //! ```
 //!
-//! What it returns is the task's output, an error is the task's failure, a panic is one too, and
+//! Its return value is the task's output, an error is the task's failure, a panic is one too, and
 //! [`Reply::Skip`] ends the task without either. With values instead of bytes, as JSON or by any
 //! other [`Codec`]:
 //!

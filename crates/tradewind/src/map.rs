@@ -14,14 +14,14 @@ use crate::{Error, Handle, Json, Records, Sink, Ventilator, Worker};
 
 /// The results of [`map`], in the order of the tasks.
 ///
-/// When it is dropped before its end, the tasks that run are told to stop, and are not waited for.
+/// If it is dropped before its end, the tasks that run are told to stop, and are not waited for.
 #[derive(Debug)]
 pub struct Mapped<O> {
     records: Records,
     /// Handle that stops the others.
     handles: [Handle; 3],
     roles: Vec<JoinHandle<Result<(), Error>>>,
-    /// Where the three find one another.
+    /// Directory of the sockets.
     _sockets: PrivateDir,
     output: PhantomData<fn() -> O>,
 }

@@ -1,4 +1,4 @@
-//! What becomes of a task.
+//! Records of tasks.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,17 +16,17 @@ use crate::{Error, TaskError};
 pub struct Record {
     /// The task's place in the job, from 0.
     pub seq: u64,
-    /// How it ended.
+    /// Status with which it ended.
     pub status: Status,
-    /// Which run this was, from 1; 0 if it was never run.
+    /// Number of the attempt, from 1; 0 if the task was never run.
     pub attempt: u32,
-    /// The name of the worker that ran it; empty if none did.
+    /// Name of the worker that ran it; empty if none did.
     pub worker: Arc<str>,
-    /// When it started, by the worker's clock.
+    /// Start of the attempt, by the worker's clock.
     pub started: Option<SystemTime>,
-    /// How long it ran.
+    /// Run time of the attempt.
     pub ran: Duration,
-    /// How its process ended, if it had one.
+    /// Exit of its process, if it had one.
     pub exit: Exit,
     /// Bytes that the command wrote to stdout, or that the handler returned.
     pub output: Bytes,
@@ -52,10 +52,10 @@ impl Record {
         }
     }
 
-    /// The output, if the task is `ok`.
+    /// Returns the output, if the task is `ok`.
     ///
     /// # Errors
-    /// How it ended otherwise.
+    /// When the task has another status.
     pub fn ok(self) -> Result<Bytes, TaskError> {
         match self.status {
             Status::Ok => Ok(self.output),
@@ -63,10 +63,10 @@ impl Record {
         }
     }
 
-    /// The value of an output that is JSON, if the task is `ok`.
+    /// Returns the value of an output that is JSON, if the task is `ok`.
     ///
     /// # Errors
-    /// How it ended otherwise, or what is wrong with the JSON.
+    /// When the task has another status, or its output is not JSON of this type.
     pub fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
         let seq = self.seq;
         let output = self.ok()?;

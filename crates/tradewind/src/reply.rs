@@ -1,4 +1,4 @@
-//! What a handler answers.
+//! Answer of a handler.
 
 use std::borrow::Cow;
 

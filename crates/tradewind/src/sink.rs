@@ -47,9 +47,9 @@ pub struct Sink {
 /// takes a [`RecordStream`].
 ///
 /// It says `None` when the job is over and the ventilator knows; only then is there nothing left
-/// that this process has to do for it. An error is the last that comes. Whoever drops it before has
-/// seen enough: the sink ends with the next record, or at once when it is told to
-/// [quit](Handle::quit), and the ventilator waits for another one, unless it is told so too.
+/// that this process has to do for it. An error is the last that comes. When it is dropped before, the
+/// sink ends with the next record, or at once when it is told to [quit](Handle::quit), and the ventilator
+/// waits for another one, unless it is told so too.
 #[derive(Debug)]
 pub struct Records(Taking);
 
@@ -79,13 +79,13 @@ impl Sink {
         })
     }
 
-    /// Where workers and the ventilator can connect to, with the actual port.
+    /// Returns the endpoint to which workers and the ventilator can connect, with the actual port.
     #[must_use]
     pub fn results_endpoint(&self) -> String {
         self.results.endpoint()
     }
 
-    /// Where the ventilator listens for receipts; by default `tcp://127.0.0.1:5559`.
+    /// Sets the endpoint at which the ventilator listens for receipts; by default `tcp://127.0.0.1:5559`.
     ///
     /// # Errors
     /// When this is not an endpoint.
@@ -101,9 +101,9 @@ impl Sink {
         self
     }
 
-    /// How many bytes of records may wait on the disk for an earlier one, if they come in the order of the
-    /// tasks: beside the [file](Self::output), or without one where temporary files are, in a file
-    /// without a name. By default 4 GiB; with 0 none do, and a task that runs long soon stops all
+    /// Limits the bytes of records that wait on the disk for an earlier one, if they come in the order of
+    /// the tasks: beside the [file](Self::output), or without one where temporary files are, in a file
+    /// without a name. By default 4 GiB; with 0 none wait there, and a task that runs long soon stops all
     /// others.
     #[must_use]
     pub fn spool_max(mut self, bytes: u64) -> Self {
@@ -159,13 +159,14 @@ impl Sink {
         self
     }
 
-    /// What stops it. What it has is still given then, and is to be taken.
+    /// Returns a handle that stops the sink. The records that it has are still given then, and are to be
+    /// taken.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Begins to collect one job's records, on a thread of its own.
+    /// Starts to collect one job's records, on a thread of its own.
     ///
     /// # Errors
     /// When there is a file, and it cannot be opened.

@@ -20,7 +20,7 @@ const WAITING_MAX: usize = 1024;
 
 /// The sink's end, before the job is known.
 pub(crate) struct Giving {
-    /// Where records are stored as well.
+    /// Output in which records are stored as well.
     file: Option<Prepared>,
     given: Given,
 }
@@ -59,7 +59,7 @@ pub(crate) struct GivenAndKept {
 pub(crate) struct Taking {
     records: mpsc::Receiver<Record>,
     taken: Arc<Taken>,
-    /// How the sink ended, once it has.
+    /// End of the sink, once it has ended.
     end: Option<oneshot::Receiver<Result<(), Error>>>,
 }
 
@@ -114,7 +114,7 @@ impl Given {
 
 impl Taken {
     fn lock(&self) -> MutexGuard<'_, TakenState> {
-        // Nobody panics with it.
+        // No thread panics with it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

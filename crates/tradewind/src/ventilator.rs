@@ -46,7 +46,7 @@ pub struct JobOptions {
     policy: Policy,
 }
 
-/// How a job ended.
+/// Summary of a job that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobSummary {
@@ -121,7 +121,7 @@ impl JobOptions {
         self
     }
 
-    /// How long a job that goes on waits for workers that may still hold tasks, if its sink is new
+    /// Sets the time that a resumed job waits for workers that may still hold tasks, if its sink is new
     /// too; by default 10 s. Zero is right where all workers are new.
     #[must_use]
     pub fn resume_wait(mut self, wait: Duration) -> Self {
@@ -150,19 +150,19 @@ impl Ventilator {
         })
     }
 
-    /// Where workers can connect to, with the actual port.
+    /// Returns the endpoint to which workers can connect, with the actual port.
     #[must_use]
     pub fn tasks_endpoint(&self) -> String {
         self.tasks.endpoint()
     }
 
-    /// Where the sink can connect to, with the actual port.
+    /// Returns the endpoint to which the sink can connect, with the actual port.
     #[must_use]
     pub fn receipts_endpoint(&self) -> String {
         self.receipts.endpoint()
     }
 
-    /// Where the sink listens; by default `tcp://127.0.0.1:5558`.
+    /// Sets the endpoint at which the sink listens; by default `tcp://127.0.0.1:5558`.
     ///
     /// # Errors
     /// When this is not an endpoint.
@@ -219,12 +219,12 @@ impl Ventilator {
 
     /// Runs a job to its end. Blocks; in asynchronous code, give it a thread of its own.
     ///
-    /// The iterator may block, in wait for what a channel brings, for one: what it has given is
-    /// handed out at once. If it panics, the job is drained.
+    /// The iterator may block, for example on a channel: tasks that it has given are dispatched at once. If
+    /// it panics, the job is drained.
     ///
     /// # Errors
-    /// When the job cannot be run or cannot go on, or was stopped before its end. Tasks that failed
-    /// are no error, but counted in what is returned.
+    /// When the job cannot be run or resumed, or was stopped before its end. Tasks that failed are no
+    /// error, but counted in the summary.
     pub fn run<I>(self, tasks: I) -> Result<JobSummary, Error>
     where
         I: IntoIterator<Item: Into<Bytes>>,

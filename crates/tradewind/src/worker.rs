@@ -20,7 +20,7 @@ use crate::{AsyncContext, Codec, Context, Error, Handle, Reply};
 
 /// A worker that runs a closure for each task.
 ///
-/// What the closure returns is the task's output, or [`Reply::Skip`]. Its error is the task's
+/// The closure returns the task's output, or [`Reply::Skip`]. Its error is the task's
 /// failure; a panic is one too, and takes nothing else down. The program may run as many workers as
 /// it likes.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Worker {
         self
     }
 
-    /// How many tasks to run at once; by default the cores.
+    /// Sets the number of tasks that run at once; by default that of cores.
     #[must_use]
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = slots;
@@ -93,8 +93,8 @@ impl Worker {
         self
     }
 
-    /// When it drains: how long to finish what runs before that is stopped and handed back. By
-    /// default 30 s.
+    /// Sets the time that running tasks have when the worker drains, before they are stopped and handed
+    /// back. By default 30 s.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
@@ -134,9 +134,9 @@ impl Worker {
         self
     }
 
-    /// Where the futures of [`run_async`](Self::run_async) run; by default on a runtime of one
-    /// thread that is made for them. One of several threads runs them on several cores, and what
-    /// belongs to a runtime, such as a pool of connections, may be used on that one.
+    /// Sets the runtime for the futures of [`run_async`](Self::run_async); by default one of one thread is
+    /// made for them. One of several threads runs them on several cores, and a thing that belongs to a
+    /// runtime, such as a pool of connections, can be used on that one.
     #[must_use]
     pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
         self.runtime = Some(runtime);

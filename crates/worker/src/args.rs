@@ -332,7 +332,7 @@ impl HandlerArgs {
         })
     }
 
-    /// How what commands write is shown before they have ended.
+    /// Returns the way in which the output of running commands is shown.
     #[must_use]
     pub fn live(&self) -> Live {
         match (self.line_buffer, self.ungroup) {
@@ -342,8 +342,8 @@ impl HandlerArgs {
         }
     }
 
-    /// How many tasks are run at once on this host, if so many were asked for, in
-    /// this company.
+    /// Returns the number of tasks that run at once on this host, if this number was asked for, beside
+    /// other workers of the same run.
     ///
     /// # Errors
     /// When there is not even room for one.

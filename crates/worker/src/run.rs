@@ -23,7 +23,7 @@ use tradewind_system::Clock;
 
 use crate::runner::{Runner, Running};
 use tradewind_handlers::{
-    Deck, Finished, Lack, Standing, Task, Unstarted, clip, live_failure, stop_at_once,
+    Finished, Lack, RunQueue, SlotStatus, Task, Unstarted, clip, live_failure, stop_at_once,
 };
 
 /// Settings of a worker.
@@ -456,7 +456,7 @@ impl Worker {
             let (task, unstarted) = *it;
             self.handle_unstarted(slot, task, unstarted);
         }
-        for Standing { slot, depth, under_way } in self.running.take_standings() {
+        for SlotStatus { slot, depth, under_way } in self.running.take_statuses() {
             self.executor.handle_depth(slot, depth);
             if let Some((seq, attempt, since)) = under_way {
                 self.executor.handle_under_way(slot, seq, attempt, since);
@@ -629,10 +629,10 @@ impl Worker {
             self.look_at = (self.ended > 0).then(|| now + LOOK_INTERVAL);
             self.ended = 0;
         }
-        let deck = self.running.lay_out(self.executor.waiting(), self.look_at.is_some());
+        let run_queue = self.running.enqueue(self.executor.waiting(), self.look_at.is_some());
         // While the slots have enough to do, nothing waits for results: a few in one message cost
         // hardly more than one.
-        let may_wait = !is_look && deck == Deck::Full && !self.is_urgent;
+        let may_wait = !is_look && run_queue == RunQueue::Full && !self.is_urgent;
         while let Some(message) =
             if may_wait { self.executor.poll_news() } else { self.executor.poll_transmit() }
         {
@@ -640,6 +640,6 @@ impl Worker {
             let _ = self.sink.as_mut().map(|(_, lane)| send(lane, &message));
         }
         self.is_urgent = false;
-        ended == BATCH_TASKS_MAX || deck == Deck::Behind
+        ended == BATCH_TASKS_MAX || run_queue == RunQueue::Behind
     }
 }

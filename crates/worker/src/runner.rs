@@ -1,4 +1,4 @@
-//! Where handlers run.
+//! Threads and runtimes on which handlers run.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,11 +20,11 @@ use tradewind_proto::{Payload, Slot};
 use tradewind_system::Clock;
 
 use tradewind_handlers::{
-    BlockingHandler, Deck, Finished, PipeHandler, Pipes, Slots, Standing, StopSignal, Task, clip,
-    panicked,
+    BlockingHandler, Finished, PipeHandler, Pipes, RunQueue, SlotStatus, Slots, StopSignal, Task,
+    clip, panicked,
 };
 
-/// What an asynchronous handler returns.
+/// Future of an asynchronous handler.
 pub type OutcomeFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// A handler, and where it runs.
@@ -67,7 +67,7 @@ impl StopToken {
 
     /// Waits until the task is to stop, or over.
     pub async fn stopped(&self) {
-        // An error says that nobody is left to tell.
+        // An error says that the task is over.
         let _ = self.0.clone().wait_for(|is_stopped| *is_stopped).await;
     }
 }
@@ -77,7 +77,7 @@ pub(crate) enum Running {
     Inline { handler: Arc<dyn BlockingHandler>, stop: StopSignal },
     Threads { slots: Slots, called: Arc<Notify> },
     Async(Futures),
-    Pipes { pipes: Pipes, called: Arc<Notify>, standings: Vec<Standing> },
+    Pipes { pipes: Pipes, called: Arc<Notify>, statuses: Vec<SlotStatus> },
 }
 
 /// Asynchronous handlers' tasks, by slot.
@@ -88,7 +88,7 @@ pub(crate) struct Futures {
     // Never holds more than there are slots.
     finished_in: UnboundedSender<Finished>,
     finished: UnboundedReceiver<Finished>,
-    /// What was received and not taken yet.
+    /// Ended tasks that were received and not taken yet.
     ended: Vec<Finished>,
 }
 
@@ -107,7 +107,7 @@ struct RunningTask {
 /// Goes down with the future that runs the task.
 struct DroppedWith(Arc<RunningTask>);
 
-/// Where handlers run.
+/// Runtime of asynchronous handlers.
 enum Runtime {
     Given(Handle),
     /// A thread that runs it until it is dropped, and is waited for.
@@ -138,7 +138,7 @@ impl Running {
                 let call = Arc::clone(&called);
                 let handler = Arc::unwrap_or_clone(handler);
                 let pipes = Pipes::new(slots, handler, clock, move || call.notify_one())?;
-                Self::Pipes { pipes, called, standings: Vec::new() }
+                Self::Pipes { pipes, called, statuses: Vec::new() }
             }
         })
     }
@@ -154,24 +154,24 @@ impl Running {
         }
     }
 
-    /// What has ended, in this order.
+    /// Returns the tasks that have ended, in this order.
     pub(crate) fn take_finished(&mut self) -> Vec<Finished> {
         match self {
             Self::Inline { .. } => Vec::new(),
             Self::Threads { slots, .. } => slots.take_finished(),
             Self::Async(futures) => std::mem::take(&mut futures.ended),
-            Self::Pipes { pipes, standings, .. } => {
-                let (finished, stand) = pipes.take();
-                standings.extend(stand);
+            Self::Pipes { pipes, statuses, .. } => {
+                let (finished, new) = pipes.take();
+                statuses.extend(new);
                 finished
             }
         }
     }
 
-    /// Where slots stand after all that was taken.
-    pub(crate) fn take_standings(&mut self) -> Vec<Standing> {
+    /// Returns the states of slots after all ends that were taken.
+    pub(crate) fn take_statuses(&mut self) -> Vec<SlotStatus> {
         match self {
-            Self::Pipes { standings, .. } => std::mem::take(standings),
+            Self::Pipes { statuses, .. } => std::mem::take(statuses),
             Self::Inline { .. } | Self::Threads { .. } | Self::Async(_) => Vec::new(),
         }
     }
@@ -195,12 +195,12 @@ impl Running {
         }
     }
 
-    /// Are tasks fed to slots that are busy?
+    /// Returns whether tasks are prefetched by slots that are busy.
     pub(crate) fn is_feeding(&self) -> bool {
         matches!(self, Self::Pipes { .. })
     }
 
-    /// What was started is on its way from now on.
+    /// Hands the started tasks over to their slots.
     pub(crate) fn hand_over(&mut self) {
         if let Self::Pipes { pipes, .. } = self {
             pipes.hand_over();
@@ -222,19 +222,19 @@ impl Running {
         }
     }
 
-    /// Says what waits, for slots to go on with; see [`Slots::lay_out`].
-    pub(crate) fn lay_out<'a>(
+    /// Puts waiting tasks into the run queue of the slots; see [`Slots::enqueue`].
+    pub(crate) fn enqueue<'a>(
         &mut self,
         waiting: impl Iterator<Item = (&'a message::Task, Limits)>,
         is_watched: bool,
-    ) -> Deck {
+    ) -> RunQueue {
         match self {
             Self::Threads { slots, .. } => {
                 let tasks =
                     waiting.map(|(task, limits)| task_for_slot(task.clone(), limits.report));
-                slots.lay_out(tasks, is_watched)
+                slots.enqueue(tasks, is_watched)
             }
-            Self::Inline { .. } | Self::Async(_) | Self::Pipes { .. } => Deck::Low,
+            Self::Inline { .. } | Self::Async(_) | Self::Pipes { .. } => RunQueue::Low,
         }
     }
 
@@ -249,7 +249,7 @@ impl Running {
 
     /// Runs a task; gives its end if that is now.
     ///
-    /// What ends at once has started at `now_us`: to ask the clock would take longer than it does.
+    /// A task that ends at once has started at `now_us`: to ask the clock would take longer than it does.
     pub(crate) fn start(&mut self, clock: &Clock, now_us: u64, start: Start) -> Option<Finished> {
         let Start { slot, task, report } = start;
         let task = task_for_slot(task, report);

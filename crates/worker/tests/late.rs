@@ -95,7 +95,7 @@ async fn one_that_has_missed_the_end_leaves() {
 
 #[tokio::test]
 async fn one_that_is_late_leaves() {
-    // Where nobody listens any more.
+    // An endpoint at which no process listens any more.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
     drop(listener);

@@ -33,19 +33,19 @@ pub(super) struct Part {
     /// The stage, if there are several: for people.
     pub(super) stage: Option<String>,
     pub(super) args: Vec<OsString>,
-    /// What is true only when all begins.
+    /// Arguments for its first start only.
     pub(super) first_args: Vec<OsString>,
-    /// What is true instead when it is started again.
+    /// Arguments instead of those when it is started again.
     pub(super) later_args: Vec<OsString>,
-    /// It stays in our process group, which has the terminal.
+    /// Whether it stays in our process group, which has the terminal.
     pub(super) keeps_terminal: bool,
-    /// Its commands write to our standard output.
+    /// Whether its commands write to our standard output.
     pub(super) keeps_stdout: bool,
-    /// What it finds in its environment besides.
+    /// Additional variables of its environment.
     pub(super) env: Vec<(String, String)>,
-    /// Those that it gets. One that is started again gets them again.
+    /// Listeners that it gets, and gets again when it is started again.
     pub(super) listeners: Vec<UnixListener>,
-    /// What it reads, when it is started for the first time, if that is not as usual.
+    /// Standard input of its first start, unless that is as usual.
     pub(super) stdin: Option<Stdio>,
 }
 
@@ -63,7 +63,7 @@ pub(super) enum End {
 /// The children that run.
 pub(super) struct Children {
     logs: LogArgs,
-    /// Where they find one another. Goes when they have.
+    /// Directory of their sockets. Goes when they have.
     sockets: PrivateDir,
     /// The largest message of all of them.
     message_bytes_max: u64,
@@ -84,7 +84,7 @@ struct Process {
     part: Part,
     started: Started,
     code: Option<u8>,
-    /// How often in a row it was killed before it had begun to work.
+    /// Number of times in a row that it was killed before it had begun to work.
     early_deaths: u32,
 }
 
@@ -96,15 +96,15 @@ struct Started {
     joined: Option<UnixDatagram>,
 }
 
-/// How long workers may take to leave when the job is over: handlers that stay up have two seconds
-/// to exit by themselves.
+/// Time that workers have to leave when the job is over: handlers that stay up have two seconds of it to
+/// exit by themselves.
 const WORKERS_GRACE: Duration = Duration::from_secs(5);
 
 /// Time that the sink has to finish its output after the ventilator has stopped the job.
 const SINK_GRACE: Duration = Duration::from_secs(5);
 
-/// When the ventilator is through with the job, relays may take so long to tell the sink. One that
-/// was killed just then will never hear of it.
+/// Time that relays have to tell the sink when the ventilator is through with the job. One that was
+/// killed just then will never hear of it.
 const RELAYS_GRACE: Duration = Duration::from_secs(5);
 
 /// From the request to quit to SIGKILL, beside commands that take two seconds of that to end.
@@ -113,19 +113,19 @@ const QUIT_GRACE: Duration = Duration::from_secs(5);
 /// Before a worker that was told to leave is told so again. More than what counts as one signal.
 const LEAVE_AGAIN: Duration = Duration::from_millis(300);
 
-/// What a worker takes besides its commands.
+/// Time that a worker takes besides its commands.
 const QUIT_MARGIN: Duration = Duration::from_secs(3);
 
-/// How long the workers wait for the ventilator to leave before them.
+/// Time that the workers wait for the ventilator to leave before them.
 const VENTILATOR_GRACE: Duration = Duration::from_millis(500);
 
-/// What is killed sooner after its start, and has not begun to work, may well be killed again.
+/// Age below which a child that is killed, and has not begun to work, may well be killed again.
 const LIFE_MIN: Duration = Duration::from_secs(1);
 
-/// How often in a row such a child is started again.
+/// Number of times in a row that such a child is started again.
 const EARLY_DEATHS_MAX: u32 = 3;
 
-/// Where inherited listeners are put, out of the way of what else a child opens.
+/// First file descriptor of inherited listeners, out of the way of others that a child opens.
 const FIRST_FD: i32 = 100;
 
 impl Children {
@@ -260,7 +260,7 @@ impl Children {
                 return Ok(End::All { ventilator, sink });
             }
             if let Some(code @ (STOPPED | INPUT)) = self.code(Role::Ventilator) {
-                // Nobody will tell the sink any more; it may be waiting for a disk that is full.
+                // No process will tell the sink any more; it may be waiting for a disk that is full.
                 let _ = tokio::time::timeout(SINK_GRACE, self.all_ended(Role::Sink)).await;
                 if self.code(Role::Sink).is_none() {
                     say("tradewind: the output could not be finished; records may be missing");
@@ -284,7 +284,7 @@ impl Children {
         }
     }
 
-    /// How long it may take until the relays have ended because the ventilator has, or the other
+    /// Returns the time until which the relays must have ended because the ventilator has, or the other
     /// way round; `None` if that is not so.
     fn relays_until(&mut self) -> Option<Instant> {
         let mut relays = self.processes.iter().filter(|process| process.part.role == Role::Relay);
@@ -473,7 +473,7 @@ impl Part {
         }
     }
 
-    /// What it is, for people.
+    /// Returns its name for people.
     fn what(&self) -> String {
         match &self.stage {
             Some(stage) => format!("{} of stage {stage:?}", self.role.name()),

@@ -4,16 +4,16 @@ use std::str::FromStr;
 
 use tradewind_proto::limits::SLOTS_MAX;
 
-/// How many tasks run at once, as it was typed.
+/// Number of tasks that run at once, as it was typed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Jobs {
-    /// So many: `8`.
+    /// Number of slots: `8`.
     Count(u32),
     /// Number of slots beyond that of cores: `+2`.
     More(u32),
     /// Number of slots short of that of cores: `-1`.
     Fewer(u32),
-    /// So many for a hundred cores: `50%`.
+    /// Number of slots for a hundred cores: `50%`.
     Percent(f64),
     /// As many as can be: `0`.
     Most,

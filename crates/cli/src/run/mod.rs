@@ -216,7 +216,7 @@ impl RunArgs {
         Ok(())
     }
 
-    /// What workers have to know of the tasks, besides `--colsep`.
+    /// Returns the fields of tasks that workers have to know of, besides `--colsep`.
     fn fields(&self, has_values: bool) -> Option<FieldKind> {
         let FormatArgs { input_format, header, .. } = &self.format;
         if *input_format != InputFormat::Lines || header.is_some() {
@@ -389,7 +389,7 @@ impl RunArgs {
         args.extend(flag("--unordered", *unordered || (is_shown && !*ordered)));
         args.extend(flag("--overwrite", *overwrite));
         args.extend(arg("--fsync", fsync.as_str()));
-        // Somebody waits for the end, and can make room and go on.
+        // A person waits for the end, and can make room and resume.
         args.extend(arg("--when-full", when_full.unwrap_or(WhenFull::Exit).as_str()));
         args.extend(arg("--spool-max", spool_max.to_string()));
         args.extend(flag("--tag", *tag));
@@ -402,7 +402,7 @@ impl RunArgs {
         args
     }
 
-    /// What tells workers what the tasks of the input are.
+    /// Returns the arguments that describe the tasks of the input to workers.
     fn field_args(&self) -> Vec<OsString> {
         match (self.handler.fields, &self.handler.colsep) {
             (Some(fields), _) => arg("--fields", fields.as_str()),
@@ -505,7 +505,7 @@ async fn drive(mut children: Children, mut shutdown: Shutdown) -> exit::Outcome 
                 End::All { ventilator, sink } => {
                     return Ok(if ventilator == OK { sink } else { ventilator });
                 }
-                // Its tasks wait for somebody to run them.
+                // Its tasks wait for a worker to run them.
                 End::Killed { child } => children.restart(child)?,
                 End::Failed { code } => {
                     // The child has said why.

@@ -1,4 +1,4 @@
-//! Where the tasks of a run come from. It is opened once, here: a named pipe has one beginning.
+//! Input of a run. It is opened once, here: a named pipe has one beginning.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,7 +18,7 @@ use super::values::{self, Combinations};
 pub(super) enum Tasks {
     /// An input that is open.
     Input { file: File, path: InputPath },
-    /// What a thread combines of values.
+    /// Tasks that a thread makes of values.
     Values(PipeReader),
 }
 

@@ -13,7 +13,7 @@ pub(super) struct Values {
     lists: Vec<Vec<Source>>,
 }
 
-/// Where values come from.
+/// Source of values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Source {
     /// The words after a `:::`.
@@ -97,7 +97,7 @@ pub(super) fn split(
 }
 
 impl Values {
-    /// Where values are read from.
+    /// Places that values are read from.
     pub(super) fn files(&self) -> Vec<InputPath> {
         let sources = self.lists.iter().flatten();
         let file = |source: &Source| match source {
@@ -127,7 +127,7 @@ fn separator(word: &OsStr) -> Option<Separator> {
 }
 
 impl Values {
-    /// How many values make a task.
+    /// Number of values that make a task.
     pub(super) fn sources(&self) -> usize {
         self.lists.iter().map(Vec::len).sum()
     }

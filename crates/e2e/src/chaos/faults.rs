@@ -1,64 +1,64 @@
-//! What is done to whom and when: values, decided by a seed before anything runs.
+//! Faults: values that a seed decides before anything runs.
 
 use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// Who suffers.
+/// Kind of process that a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The one that hands out tasks.
+    /// The ventilator, which dispatches tasks.
     Ventilator,
-    /// One of those that run them.
+    /// A worker, which runs them.
     Worker,
-    /// The one that stores records.
+    /// The sink, which stores records.
     Sink,
 }
 
 /// One thing that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fault {
-    /// How long after the one before it.
+    /// Time after the fault before it.
     pub after: Gap,
-    /// Who suffers.
+    /// Role of the process that it hits.
     pub role: Role,
-    /// Which of the workers, counted from any of those that can suffer.
+    /// Number of the worker, counted from any of those that can suffer.
     pub worker: usize,
-    /// What it is.
+    /// Kind of the fault.
     pub kind: Kind,
 }
 
-/// When a fault falls.
+/// Condition for a fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Gap {
-    /// So much later.
+    /// A time after the one before it.
     Time(Duration),
-    /// Once there are so many more records, and everybody is up again.
+    /// A number of records after the one before it, once all processes are up again.
     Records(u64),
 }
 
-/// What goes wrong, and for how long.
+/// Kind of a fault, and its length.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// `kill -9`; started again so much later.
+    /// `kill -9`; the time until it is started again.
     Kill(Duration),
-    /// SIGSTOP; SIGCONT so much later.
+    /// SIGSTOP; the time until SIGCONT.
     Stop(Duration),
-    /// No packet comes or goes; until so much later.
+    /// No packet comes or goes; the time until they do again.
     Cut(Duration),
 }
 
-/// What a schedule is made of.
+/// Parts of a schedule.
 #[derive(Clone, Debug)]
 pub struct Tempo {
-    /// Who suffers.
+    /// Roles that faults hit.
     pub roles: Vec<Role>,
-    /// Can anybody be cut off?
+    /// Whether processes can be cut off.
     pub has_cuts: bool,
-    /// The mean time between two faults.
+    /// Mean time between two faults.
     pub gap_mean: Duration,
-    /// When it is over.
+    /// Time from the first fault to the last, at most.
     pub length: Duration,
 }
 
@@ -67,7 +67,7 @@ const STOP_PAUSE_MAX: Duration = Duration::from_secs(4);
 const CUT_PAUSE_MIN: Duration = Duration::from_millis(200);
 const CUT_PAUSE_MAX: Duration = Duration::from_secs(15);
 
-/// Faults for so long, at random.
+/// Faults for a time, at random.
 #[must_use]
 pub fn schedule(random: &mut Rng, tempo: &Tempo) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -88,7 +88,7 @@ pub fn schedule(random: &mut Rng, tempo: &Tempo) -> Vec<Fault> {
     faults
 }
 
-/// So many kills of each of these roles, in random order, each once the job has got so far again.
+/// A number of kills of each of these roles, in random order, each once the job has got as far again.
 #[must_use]
 pub fn one_by_one(random: &mut Rng, roles: &[Role], kills: usize, records: u64) -> Vec<Fault> {
     let mut sufferers = roles.repeat(kills);

@@ -17,7 +17,7 @@ impl Growth {
         Self { path: path.to_owned(), read_bytes: 0, lines: 0 }
     }
 
-    /// How many lines it has now. A file that is not there has none.
+    /// Returns the number of lines. A file that is not there has none.
     pub(super) fn lines(&mut self) -> u64 {
         let Ok(mut file) = File::open(&self.path) else { return 0 };
         let length = file.metadata().map_or(0, |metadata| metadata.len());

@@ -10,48 +10,48 @@ use super::{Expected, Fault, Role, Tempo, schedule};
 /// A round: a job, and what happens to those who do it.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What everything here comes from, the tasks' texts included.
+    /// Seed of everything here, the tasks' texts included.
     pub seed: u64,
-    /// What a task is.
+    /// Kind of the tasks.
     pub work: Work,
-    /// How many there are.
+    /// Number of tasks.
     pub tasks: u64,
-    /// How often a failed one is tried again.
+    /// Number of retries of a failed task.
     pub retries: u32,
-    /// How the records look.
+    /// Form of the records.
     pub format: Format,
-    /// Does the sink bring each batch to the disk?
+    /// Whether the sink syncs each batch.
     pub has_fsync: bool,
-    /// How long a resumed ventilator waits for workers if the sink is new too.
+    /// Time that a resumed ventilator waits for workers if the sink is new too.
     pub resume_wait: Duration,
-    /// How many workers there are.
+    /// Number of workers.
     pub workers: usize,
-    /// How many tasks each of them runs at once.
+    /// Number of tasks that each of them runs at once.
     pub slots: u32,
-    /// What goes wrong.
+    /// Faults, in their order.
     pub faults: Vec<Fault>,
 }
 
-/// What a task is.
+/// Kind of the tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     /// A text that comes back.
     Echo,
     /// A time to wait, without a process.
     Sleep {
-        /// At most.
+        /// Longest wait in milliseconds.
         ms_max: u64,
     },
     /// A process that waits and says which it was.
     Command {
-        /// At most.
+        /// Longest wait in milliseconds.
         ms_max: u64,
         /// Of a hundred tasks, those that fail at each attempt.
         failing_percent: u64,
     },
 }
 
-/// How the records look.
+/// Form of the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// One object a line, as tasks end.
@@ -65,7 +65,7 @@ pub enum Format {
 /// The exit code of a task that fails.
 const FAILED: i64 = 3;
 
-/// What a process takes beside its wait, on a busy machine.
+/// Time that a process takes beside its wait, on a busy machine.
 const SPAWN_MS: u64 = 10;
 
 /// As many processes as two cores start in a second, and do other things besides.
@@ -139,7 +139,7 @@ impl Plan {
         }
     }
 
-    /// What its record has to say.
+    /// Returns the record that a task has to have.
     #[must_use]
     pub fn expected(&self, seq: u64) -> Expected {
         let task = self.task(seq);
@@ -154,7 +154,7 @@ impl Plan {
         }
     }
 
-    /// What the workers are told to do with it.
+    /// Returns the handler of the workers.
     #[must_use]
     pub fn handler(&self) -> Vec<&'static str> {
         match self.work {
@@ -166,7 +166,7 @@ impl Plan {
         }
     }
 
-    /// How long it may take if nobody disturbs it, generously.
+    /// Returns the time that the job may take without faults, generously.
     #[must_use]
     pub fn time_alone(&self) -> Duration {
         let rate = match self.work {
@@ -183,7 +183,7 @@ impl Plan {
 }
 
 impl Work {
-    /// Tasks a second, with so many at once.
+    /// Returns the number of tasks a second, with this number at once.
     fn rate_max(self, at_once: u64) -> u64 {
         match self {
             Self::Echo => 1_000_000,

@@ -12,57 +12,57 @@ use super::growth::Growth;
 use super::{Fault, Gap, Kind, Plan, Role, Tally, Verdict, compare};
 use crate::{POLL_INTERVAL, Process, Scene, Signal, Start};
 
-/// How a round is run.
+/// Settings of a round.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
-    /// Does everybody live in a namespace of their own?
+    /// Whether each process has a network namespace of its own.
     pub has_namespaces: bool,
-    /// How long the job may take after the last fault, beyond what it takes undisturbed.
+    /// Time that the job may take after the last fault, beyond its undisturbed time.
     pub patience: Duration,
-    /// Set when somebody has had enough.
+    /// Set when the rounds are to stop.
     pub interrupted: &'a AtomicBool,
 }
 
 /// A round that came to its end.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What came of it.
+    /// Verdict on the round.
     pub verdict: Verdict,
-    /// How long all of it took.
+    /// Time from its first process to its last.
     pub took: Duration,
-    /// How long it went on after the last fault.
+    /// Time from the last fault to the end of the job.
     pub calm: Duration,
-    /// What is not wrong, and worth a word.
+    /// Remark on something that is not wrong.
     pub notes: Vec<String>,
 }
 
-/// Why a round failed. What its processes have said is left in a directory.
+/// Why a round failed. The stderr of its processes is left in a directory.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Nobody knows what would have come of it.
+    /// It was interrupted: its end is not known.
     #[error("interrupted")]
     Interrupted,
     /// The machine would not do its part.
     #[error("cannot {0}: {1}")]
     Io(&'static str, #[source] io::Error),
-    /// One that nobody had killed.
+    /// A process ended that was not killed.
     #[error("a {role} ended by itself with {code:?}")]
     Ended {
-        /// Who.
+        /// Role of the process.
         role: Role,
-        /// How, if not by a signal.
+        /// Exit code, if it did not end by a signal.
         code: Option<i32>,
     },
-    /// Nobody disturbed the job any longer, and it did not end.
+    /// The job did not end, although it was not disturbed any longer.
     #[error("hangs: after {calm:.1?} of calm there are {records} of {tasks} records; {who}")]
     Hang {
-        /// For how long.
+        /// Time since the last fault.
         calm: Duration,
-        /// Those in the output.
+        /// Number of records in the output.
         records: u64,
-        /// Those that there should be.
+        /// Number of records that there should be.
         tasks: u64,
-        /// Who is doing what.
+        /// States of the processes.
         who: String,
     },
     /// The output is not what it should be.
@@ -73,7 +73,7 @@ pub enum Failure {
     Wrong(Verdict),
 }
 
-/// How long those who remain get to end by themselves once it is known that they need not.
+/// Time that the other processes have to end by themselves once it is known that they need not.
 const PARTING: Duration = Duration::from_secs(3);
 
 /// A round that runs.
@@ -91,16 +91,16 @@ pub struct Round<'a> {
     last_fault: Instant,
     last_records: u64,
     calm_since: Option<Instant>,
-    /// Since when not all that were to end have ended.
+    /// Time since which some that were to end have not ended.
     parting_since: Option<Instant>,
     /// The ventilator or the sink was killed when the output was already complete: the other one
-    /// may be gone by then, and nobody can tell the new one so.
+    /// may be gone by then, and no process can tell the new one so.
     has_late_kill: bool,
     tally: Tally,
     notes: Vec<String>,
 }
 
-/// Where a process lives, one after the other.
+/// Place of a process, in which one runs after the other.
 #[derive(Debug)]
 struct Place {
     role: Role,
@@ -167,7 +167,7 @@ impl<'a> Round<'a> {
         })
     }
 
-    /// Where what its processes say is written.
+    /// File with the stderr of its processes.
     #[must_use]
     pub fn dir(&self) -> PathBuf {
         self.scene.dir().to_owned()
@@ -203,7 +203,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Those that ended although nobody killed them.
+    /// Processes that ended although they were not killed.
     fn notice_ends(&mut self) -> Result<(), Failure> {
         for index in 0..self.places.len() {
             let place = &mut self.places[index];
@@ -340,7 +340,7 @@ impl<'a> Round<'a> {
     ///
     /// A sink that has ended by itself has all records, and one whose ventilator has ended by
     /// itself has them too. Normally both end. But one that was killed in the very last moment and
-    /// started again may meet nobody any more.
+    /// started again may meet no peer any more.
     fn is_over(&mut self) -> Result<bool, Failure> {
         let is_up = |place: &&Place| place.role != Role::Worker && !place.has_ended();
         let up: Vec<&Place> = self.places.iter().filter(is_up).collect();
@@ -376,7 +376,7 @@ impl<'a> Round<'a> {
     fn judge(&mut self) -> Result<Report, Failure> {
         let took = self.began.elapsed();
         let calm = self.calm_since.map_or(Duration::ZERO, |since| since.elapsed());
-        // Nobody writes to what is read now.
+        // No process writes to the files that are read now.
         self.places.clear();
         let plan = self.plan;
         let (output, _) = plan.format.flags();

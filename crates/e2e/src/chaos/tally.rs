@@ -1,4 +1,4 @@
-//! What was done to whom, counted.
+//! Number of faults of each kind and role.
 
 use std::fmt::Write as _;
 use std::ops::AddAssign;

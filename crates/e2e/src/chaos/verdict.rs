@@ -6,18 +6,18 @@ use serde_json::Value;
 
 use super::Format;
 
-/// What a task's record has to say.
+/// Record that a task has to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// How it ends.
+    /// Status with which it ends.
     pub status: &'static str,
-    /// Of its process, if it has one.
+    /// Exit code of its process, if it has one.
     pub exit_code: Option<i64>,
-    /// What it writes.
+    /// Output of the task.
     pub output: String,
 }
 
-/// What came of a job.
+/// Records of a job, judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Tasks that went in.

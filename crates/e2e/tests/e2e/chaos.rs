@@ -23,7 +23,7 @@ fn each_of_these_is_killed(roles: &[Role], format: Format) {
         retries: 1,
         format,
         has_fsync: random.bool(),
-        // So long it waits each time; whatever is run twice for that has one record all the same.
+        // It waits for this time at each start; tasks that are run twice have one record all the same.
         resume_wait: Duration::from_millis(200),
         workers: 2,
         slots: 2,

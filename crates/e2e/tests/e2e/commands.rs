@@ -1,4 +1,4 @@
-//! What commands find, what their ends mean, and how they are stopped.
+//! Commands: their surroundings, the meaning of their ends, and how they are stopped.
 
 use std::time::Instant;
 

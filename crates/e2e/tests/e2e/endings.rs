@@ -1,4 +1,4 @@
-//! A job that is over has ended: nobody waits for what cannot come.
+//! A job that is over has ended: no program waits for something that cannot come.
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ fn a_worker_that_is_killed_is_replaced_however_young_it_was() {
 #[test]
 fn asked_how_things_stand_as_early_as_can_be_it_goes_on() {
     let scene = Scene::new();
-    // One that has nobody to ask does not mind.
+    // One that has no peer to ask does not mind.
     let mut dry = scene.run().words("--dry-run -- echo").keep_stdin().start();
     wait_until("it has taken signals over", || is_caught(dry.pid(), Signal::USR1));
     dry.signal(Signal::USR1);

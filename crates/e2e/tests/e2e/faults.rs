@@ -1,4 +1,4 @@
-//! Whatever starts when and whoever dies, each task has its one record.
+//! Each task has its one record, in whatever order programs start and die.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ fn one_job_with_random_faults(random: &mut fastrand::Rng) {
     };
     let mut workers: Vec<Process> = (0..3).map(|_| start()).collect();
     for _ in 0..FAULTS {
-        // Faults fall where they fall: after so many more results, within the time those take.
+        // Faults fall where they fall: after a number of results, within the time those take.
         let seen = sink.stdout_lines();
         let more = random.usize(1..=(TASKS as usize / FAULTS));
         wait_until("results go on", || {
@@ -177,7 +177,7 @@ fn a_sink_that_comes_back_without_its_records_is_refused() {
     // The ventilator knows of the first when there are some more.
     wait_until("records are stored", || sink.stdout_lines() > 5);
     sink.kill();
-    // What it had written to its stdout, nobody can read back.
+    // Its stdout cannot be read back.
     let sink = scene.sink().start();
     let ended = ventilator.wait().expect(7);
     assert!(ended.stderr.contains("no longer has the record of task 0"), "{}", ended.stderr);

@@ -46,7 +46,7 @@ fn joined(paths: &[impl AsRef<Path>], end: u8) -> Vec<u8> {
     list
 }
 
-/// What the command says about these files without Tradewind.
+/// Output of the command for these files without Tradewind.
 fn plain(scene: &Scene, command: &str, paths: &[impl AsRef<Path>]) -> Vec<u8> {
     let xargs = scene.other("xargs").arg("-0").words(command);
     xargs.input(joined(paths, 0)).run().expect(0).stdout

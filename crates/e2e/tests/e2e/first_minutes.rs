@@ -1,4 +1,4 @@
-//! What people type in their first minutes, and what they are told.
+//! Commands that people type in their first minutes, and the answers to them.
 
 use tradewind_e2e::{Scene, Start, program, records};
 

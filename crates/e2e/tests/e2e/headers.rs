@@ -22,7 +22,7 @@ fn a_field_that_the_header_lacks_is_an_error_before_the_first_task() {
     check("--header : --colsep ,", csv, &["echo", "{nam.}"], "the field \"nam.\"");
     check("--input-format csv", "a,b,a\n1,2,3\n", &["echo", "{a}"], "the name \"a\" twice");
 
-    // What nobody asks for may be there twice, or have no name.
+    // A column that is not asked for may be there twice, or have no name.
     let scene = Scene::new();
     for (input, command) in [
         ("a,b,,\n1,2,3,4\n", ["echo", "{b}"]),

@@ -1,4 +1,4 @@
-//! What a host lacks is not a task's failure.
+//! A host that lacks something is no failure of a task.
 
 use std::time::Duration;
 
@@ -143,7 +143,7 @@ fn a_file_that_is_being_written_is_waited_for() {
     assert_eq!(run.wait().expect(0).text(), "a\nb\n");
 }
 
-/// As a user of whom there are no other processes. Nobody counts root's.
+/// As a user of whom there are no other processes. Those of root are not counted.
 fn as_somebody(scene: &Scene, processes: u32) -> Start {
     let user = 70_000 + std::process::id() % 1_000_000;
     std::process::Command::new("chmod").arg("777").arg(scene.dir()).status().unwrap();

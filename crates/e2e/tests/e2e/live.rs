@@ -56,7 +56,7 @@ fn records_have_what_was_shown_line_by_line() {
     assert_eq!(lines, ["a", "b"]);
     let records = records(&scene.read("out.jsonl"), 2);
     assert_eq!(records[0].output.as_deref(), Some("a\n"));
-    // Of what nobody captures records have nothing, and they cannot go where commands write.
+    // Records have nothing of output that is not captured, and cannot go where commands write.
     let run = scene.run().words("-u --output raw.jsonl -- echo ::: a").run().expect(0);
     assert_eq!(run.text(), "a\n");
     let raw = String::from_utf8(scene.read("raw.jsonl")).unwrap();

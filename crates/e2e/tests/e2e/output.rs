@@ -1,4 +1,4 @@
-//! What comes out, in which form, and what became of tasks that do not succeed.
+//! Forms of the output, and records of tasks that do not succeed.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Who meets the wrong one hears so in words, and the right ones go on.
+//! A program that meets the wrong peer is told so in words, and the right ones continue.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddrV4, TcpListener, TcpStream};
@@ -249,7 +249,7 @@ fn a_result_that_the_sink_does_not_take_is_its_tasks_failure_and_stops_nothing()
     scene.assert_nothing_left();
 }
 
-/// Carries connections to this address and back; what goes there, at no more than so many bytes a second.
+/// Carries connections to this address and back; bytes to it at no more than a number a second.
 fn slow_way(to: SocketAddrV4, bytes_per_second: u32) -> String {
     fn carry(mut from: TcpStream, mut to: TcpStream, pace: Option<Duration>) {
         std::thread::spawn(move || {

@@ -8,7 +8,7 @@ use rustix::process::Pid;
 use tradewind_e2e::{Record, Scene, Signal, Start, pause_between_signals, random, records};
 use tradewind_e2e::{wait_for, wait_until};
 
-/// What dies sooner after its start than a second is taken for broken, and not started again.
+/// Age below which a process that dies is taken for broken, and not started again.
 const LIFE_MIN: Duration = Duration::from_millis(1500);
 
 /// Stages that each leave their letter.

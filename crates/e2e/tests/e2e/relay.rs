@@ -20,17 +20,17 @@ impl Stages<'_> {
         format!("tcp://{}", SocketAddrV4::new(*self.scene.tasks().ip(), port))
     }
 
-    /// Where the workers of a stage come to.
+    /// Address to which the workers of a stage connect.
     fn tasks(&self, stage: usize) -> String {
         self.at(if stage == 0 { 5557 } else { 6000 + 10 * stage as u16 })
     }
 
-    /// Where receipts for a stage come to.
+    /// Address to which receipts for a stage go.
     fn receipts(&self, stage: usize) -> String {
         self.at(if stage == 0 { 5559 } else { 6001 + 10 * stage as u16 })
     }
 
-    /// Where the results of a stage go.
+    /// Address to which the results of a stage go.
     fn results(&self, stage: usize) -> String {
         self.at(if stage + 1 == STAGES { 5558 } else { 6002 + 10 * stage as u16 })
     }
@@ -267,7 +267,7 @@ fn a_sink_that_has_everything_does_not_wait_beside_a_relay_that_knows_no_job() {
         sink.signal(Signal::USR1);
         sink.stderr().contains("0 of 1 done")
     });
-    // Nobody tells the sink that the ventilator knows.
+    // No process tells the sink that the ventilator knows.
     others[1].signal(Signal::STOP);
     scene.file("go", "");
     wait_until("the record is there", || lines(&scene.read("out")) == 1);
@@ -341,7 +341,7 @@ fn everybody_in_three_stages_is_killed_at_random() {
     sink.wait().expect(0);
     ventilator.wait().expect(0);
     assert!(scene.read("out") == input.as_bytes(), "each task has its one record, in order");
-    // One that was started when the job was just over finds nobody to tell it.
+    // One that was started when the job was just over finds no process to tell it.
     for mut process in relays.into_iter().chain(workers.into_iter().flatten()) {
         process.signal(Signal::TERM);
         drop(process.wait());

@@ -17,7 +17,7 @@ fn noted(scene: &Scene, name: &str) -> Start {
     worker.args(["--", "sh", "-c", NOTED])
 }
 
-/// How often each task was run.
+/// Number of runs of each task.
 #[track_caller]
 fn assert_each_ran_once(scene: &Scene, count: u64) {
     let runs = String::from_utf8(scene.read("runs")).expect("it is text");

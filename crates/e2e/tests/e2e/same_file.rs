@@ -1,4 +1,4 @@
-//! What is read is never written over, whatever it is called and however it is opened.
+//! A file that is read is never written over, under any name and however it is opened.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::symlink;
@@ -117,7 +117,7 @@ fn results_are_not_put_over_the_input() {
             assert_eq!(scene.read(&name), PRECIOUS.as_bytes());
         }
     }
-    // Beside these it is in nobody's way.
+    // Beside these it is in the way of none.
     scene.file("results/list", PRECIOUS);
     let run = scene.run().words("--overwrite --results results --input results/list -- echo");
     let _ = run.run().expect(0);

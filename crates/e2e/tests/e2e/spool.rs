@@ -1,4 +1,4 @@
-//! What waits for a task that runs long is not held in memory, nor does it stop the others.
+//! Records that wait for a task which runs long are not held in memory, and stop no other task.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,7 +45,7 @@ fn assert_in_order(output: &[u8]) {
     assert_eq!(lines.next(), None);
 }
 
-/// What is left beside the output.
+/// Returns the files that are left beside the output.
 fn beside(scene: &Scene) -> Vec<String> {
     let names = std::fs::read_dir(scene.dir()).expect("the directory can be read");
     let names = names.map(|entry| entry.expect("it can be read").file_name());
@@ -273,7 +273,7 @@ fn failing_worker(scene: &Scene, name: &str) -> Start {
     worker.args(["--", "sh", "-c", FAILING])
 }
 
-/// Ends a job of so many tasks, and gives the seqs of those that are not `ok`.
+/// Ends a job of this number of tasks, and returns the seqs of those that are not `ok`.
 fn end(scene: &Scene, sink_flags: &str, flags: &str, count: u64, code: i32) -> Vec<u64> {
     let sink = scene.sink().words(JSONL).words(sink_flags).start();
     let worker = failing_worker(scene, "v").start();

@@ -1,4 +1,4 @@
-//! What tasks write to stderr, why they failed, and whose output is whose.
+//! Stderr of tasks, reasons of failures, and the tags of each task's output.
 
 use std::fs::OpenOptions;
 
@@ -159,7 +159,7 @@ fn a_named_pipe_is_waited_for_and_signals_end_that() {
     ventilator.signal(tradewind_e2e::Signal::HUP);
     let _ = ventilator.wait().expect(130);
 
-    // With somebody at the other ends it is a job like any other.
+    // With readers at the other ends it is a job like any other.
     let sink = scene.sink().words("--output out").start();
     let worker = scene.worker("w").words("--exit-when-done --echo").start();
     let ventilator = scene.ventilator().words("--input in").start();

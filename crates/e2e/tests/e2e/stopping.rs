@@ -143,9 +143,9 @@ fn hangup_ends_all_of_it() {
     scene.assert_nothing_left();
 }
 
-/// A worker with short tasks has some on deck, which begin without anybody being asked.
+/// A worker with short tasks has some in its run queue, which begin without the loop being asked.
 #[test]
-fn what_is_on_deck_when_a_worker_leaves_is_begun_once() {
+fn tasks_in_the_run_queue_of_a_worker_that_leaves_are_begun_once() {
     const TASKS: usize = 3_000;
     let scene = Scene::new();
     let sink = scene.sink().words("--format jsonl").start();
@@ -369,7 +369,7 @@ fn a_role_that_ignores_hangup_goes_on_and_still_hears_what_it_does_not_ignore() 
         let mut role = role.keep_stdin().start();
         role.wait_for_stderr("is up");
         role.signal(Signal::HUP);
-        // It is heard after the other: whoever answers it has survived that.
+        // It is heard after the other: a program that answers it has survived that.
         role.signal(Signal::USR1);
         role.wait_for_stderr("done");
         role.signal(Signal::TERM);
@@ -388,7 +388,7 @@ fn usr1_says_how_things_stand_and_stops_nothing() {
     run.signal(Signal::USR1);
     run.wait_for_stderr(" of 60 done, ");
     assert!(run.stderr().contains(" 2 workers"), "{}", run.stderr());
-    // Whoever else gets it, as with killall, does not end of it.
+    // Others that get it, as with killall, do not end of it.
     for pid in scene.pids(" --format jsonl").into_iter().chain(scene.pids(" worker ")) {
         let _ = rustix::process::kill_process(pid, Signal::USR1);
     }

@@ -1,4 +1,4 @@
-//! Who has no business here does no harm.
+//! Programs that do not belong to the job do it no harm.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddrV4, TcpStream};

@@ -8,7 +8,7 @@ use tradewind_node::exit::{INPUT, TASKS_FAILED, USAGE};
 const PEOPLE: &str =
     "name,city\r\n\"Lovelace, Ada\",London\r\nTuring,\"Wilmslow\r\n(Cheshire)\"\r\n";
 
-/// What a run prints.
+/// Returns the output of a run.
 #[track_caller]
 fn check(start: Start, wanted: &str) {
     assert_eq!(start.run().expect(0).text(), wanted);
@@ -298,7 +298,7 @@ fn a_dry_run_prints_what_a_shell_would_run_and_runs_nothing() {
     let _ = scene.run().words("--dry-run -- no-such-command ::: a").run().expect(127);
     let _ = scene.run().words("--dry-run --echo").run().expect(USAGE.into());
     assert_eq!(scene.read("ran"), b"x\nx\n");
-    // Whoever reads it may have seen enough.
+    // The reader may have seen enough.
     let endless = "exec 3>&1; { \"$0\" run --dry-run -- echo; echo $? >&2; } < in | head -n 1";
     scene.file("in", "y\n".repeat(1 << 20));
     let head = scene.other("sh").args(["-c", endless]).arg(tradewind_e2e::program("tradewind"));

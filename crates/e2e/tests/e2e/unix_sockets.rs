@@ -89,7 +89,7 @@ fn stranger(scene: &Scene) -> Start {
     scene.other("python3").args(["-c", STRANGER_PY, &STRANGER.to_string()])
 }
 
-/// What a stranger sees who is told where to go.
+/// Text that a stranger at the port sees.
 fn attempts(scene: &Scene, times: u32, places: &[String]) -> Vec<String> {
     let ended = stranger(scene).arg(times.to_string()).args(places).run().expect(0);
     ended.text().lines().map(str::to_owned).collect()

@@ -44,10 +44,10 @@ const NOT_FOUND: [i32; 3] = [2, 126, 127];
 /// Signals that end commands together with their worker: HUP, INT and TERM.
 const LEAVING_SIGNALS: [i32; 3] = [1, 2, 15];
 
-/// How long the worker may take to hear of it too.
+/// Time within which the worker should have heard of it too.
 const LEAVING_WAIT: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether it has.
+/// Time between two checks whether it has.
 const LEAVING_LOOK: Duration = Duration::from_millis(10);
 
 /// Waits before a command is tried again that could not be started for a passing reason.
@@ -65,7 +65,7 @@ pub struct CommandHandler {
     template: RwLock<Arc<Template>>,
     /// The file to run, found once instead of each time.
     program: Option<PathBuf>,
-    /// What commands have for stdin, opened once as well; a system without it says so each time.
+    /// Stdin of commands, opened once as well; a system without it says so each time.
     nothing: Option<Arc<File>>,
     /// Variables that are meant for the worker.
     hidden: Vec<OsString>,
@@ -92,7 +92,7 @@ pub struct CommandOptions {
     pub tty: bool,
     /// Number of the first slot, as commands see it: workers of one run have no two alike.
     pub first_slot: u32,
-    /// How what they write is shown before they have ended.
+    /// Way in which the output of running commands is shown.
     pub live: Live,
 }
 
@@ -207,7 +207,7 @@ impl CommandHandler {
         }
     }
 
-    /// What this host lacks, if that is why a command could not be started.
+    /// Resource that this host lacks, if that is why a command could not be started.
     fn lack(
         &self,
         template: &Template,
@@ -255,7 +255,7 @@ impl BlockingHandler for CommandHandler {
                 };
             }
         };
-        let input = template.fed(&task.payload);
+        let input = template.stdin(&task.payload);
         let limit = self.options.output_bytes_max;
         let care = Care {
             input: &input,

@@ -23,7 +23,7 @@ const AT_ONCE_INTERVAL: Duration = Duration::from_millis(50);
 /// Order in which the streams are read.
 const ORDER: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
-/// How to look after a command.
+/// Rules for running a command.
 #[derive(Debug)]
 pub(super) struct Care<'a> {
     /// Bytes for its stdin, if that is a pipe.
@@ -34,7 +34,7 @@ pub(super) struct Care<'a> {
     pub(super) term_seq: &'a TermSeq,
 }
 
-/// How a command ended and what it wrote.
+/// End and output of a command.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
@@ -45,7 +45,7 @@ pub(super) struct Ended {
     pub(super) wanted_terminal: Option<Signal>,
 }
 
-/// What a command wrote.
+/// Output of a command.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     /// At most the limit.
@@ -54,7 +54,7 @@ pub(super) struct Output {
     /// It wrote more to stdout than the limit.
     pub(super) is_exceeded: bool,
     pub(super) stderr: Tail,
-    /// Where both are shown at once, line by line.
+    /// Place where both are shown at once, line by line.
     live: Option<(Lines, Lines)>,
 }
 

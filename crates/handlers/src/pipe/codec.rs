@@ -21,7 +21,7 @@ pub(super) struct Answer {
     pub(super) outcome: Outcome,
 }
 
-/// What a child wrote is no answer: what it has written after that means nothing.
+/// A child wrote something that is no answer. All that it wrote after that means nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Wrong {
     #[error("the handler's answer is larger than {0} bytes, the limit of --max-output")]
@@ -75,7 +75,7 @@ const JSON_BYTES_PER_BYTE: u64 = 6;
 /// Syntax around the output in an answer.
 const JSON_BYTES_AROUND: u64 = 64 << 10;
 
-/// How much of what is no answer is repeated in an error.
+/// Bytes of something that is no answer which are repeated in an error.
 const NAMED_BYTES_MAX: usize = 100;
 
 const NO_LINE: &str =

@@ -8,8 +8,8 @@ mod codec;
 mod feed;
 mod pace;
 mod pipes;
-mod said;
 mod slot;
+mod stderr;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -23,7 +23,7 @@ use tradewind_proto::limits::OUTPUT_BYTES_MAX;
 use super::process::hidden_variables;
 use super::{ProgramError, TermSeq, program, quote};
 
-pub use pipes::{Pipes, Standing};
+pub use pipes::{Pipes, SlotStatus};
 
 /// How tasks and answers are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct PipeOptions {
     pub output_bytes_max: u64,
     /// From a child's start to its first answer, so much does not count as its task's time.
     pub startup: Duration,
-    /// So many children in a row may be started again that have ended without an answer.
+    /// Number of children in a row that may end without an answer and be replaced.
     pub restarts_max: u32,
     /// From the end of its input to TERM.
     pub exit_grace: Duration,
@@ -73,7 +73,7 @@ pub struct PipeHandler {
     options: PipeOptions,
 }
 
-/// What a child has at the end to exit by itself. With what comes after it, less than `tradewind
+/// Time that a child has at the end to exit by itself. With what comes after it, less than `tradewind
 /// run` gives a worker that is told to quit.
 pub const EXIT_GRACE: Duration = Duration::from_secs(2);
 

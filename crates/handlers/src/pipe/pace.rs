@@ -1,4 +1,4 @@
-//! How long a child's tasks take, and so how many it should have and how often to look.
+//! Run times of a child's tasks, and from them the number that it should have and the time between checks.
 
 use std::time::Duration;
 

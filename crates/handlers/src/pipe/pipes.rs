@@ -28,20 +28,20 @@ pub struct Pipes {
     is_closed: bool,
 }
 
-/// Where a slot stands after all that has ended there.
+/// State of a slot after the ends of tasks that were reported with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct SlotStatus {
     /// The slot.
     pub slot: Slot,
-    /// So many tasks it takes at once.
+    /// Number of tasks that the slot takes at once.
     pub depth: u32,
-    /// The task that it is at, and from when on its timeout counts.
+    /// Task that the slot runs, and the time from which its timeout counts.
     pub under_way: Option<(Seq, Attempt, Time)>,
 }
 
 struct PipeSlot {
-    desk: Arc<Desk>,
-    /// Not handed over yet.
+    mailbox: Arc<Mailbox>,
+    /// Tasks that were not handed over yet.
     given: Vec<Task>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,12 +58,12 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Outbox {
     finished: Vec<Finished>,
-    standings: Vec<Standing>,
+    statuses: Vec<SlotStatus>,
     given_up: Option<String>,
 }
 
 /// Mailbox of a slot's thread.
-pub(super) struct Desk {
+pub(super) struct Mailbox {
     inbox: Mutex<Inbox>,
     /// Readable if there is something in the inbox.
     pub(super) wake: OwnedFd,
@@ -95,12 +95,12 @@ impl Pipes {
         let mut pipes = Self { shared, slots: Vec::new(), touched: Vec::new(), is_closed: false };
         for slot in (0..slots).map(Slot) {
             let wake = files::keep(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-            let desk = Arc::new(Desk { inbox: Mutex::default(), wake });
+            let mailbox = Arc::new(Mailbox { inbox: Mutex::default(), wake });
             let thread = thread::Builder::new().name(format!("pipe-{}", slot.0)).spawn({
-                let (shared, desk) = (Arc::clone(&pipes.shared), Arc::clone(&desk));
-                move || slot::run(slot, &shared, &desk)
+                let (shared, mailbox) = (Arc::clone(&pipes.shared), Arc::clone(&mailbox));
+                move || slot::run(slot, &shared, &mailbox)
             })?;
-            pipes.slots.push(PipeSlot { desk, given: Vec::new(), thread: Some(thread) });
+            pipes.slots.push(PipeSlot { mailbox, given: Vec::new(), thread: Some(thread) });
         }
         Ok(pipes)
     }
@@ -122,27 +122,28 @@ impl Pipes {
     /// Hands over what was given: many tasks cost as much as one.
     pub fn hand_over(&mut self) {
         for slot in self.touched.drain(..) {
-            let PipeSlot { desk, given, .. } = &mut self.slots[slot.0 as usize];
-            desk.tell(|inbox| inbox.tasks.append(given));
+            let PipeSlot { mailbox, given, .. } = &mut self.slots[slot.0 as usize];
+            mailbox.send(|inbox| inbox.tasks.append(given));
         }
     }
 
     /// Stops this attempt of this task, if it has not ended. Its end is reported as usual.
     pub fn stop(&mut self, slot: Slot, seq: Seq, attempt: Attempt) {
         self.hand_over();
-        if let Some(PipeSlot { desk, .. }) = self.slots.get(slot.0 as usize) {
-            desk.tell(|inbox| inbox.stops.push((seq, attempt)));
+        if let Some(PipeSlot { mailbox, .. }) = self.slots.get(slot.0 as usize) {
+            mailbox.send(|inbox| inbox.stops.push((seq, attempt)));
         }
     }
 
     /// Returns the tasks that have ended, each once and in this order for each slot, and the status of
     /// the slots after that.
-    pub fn take(&mut self) -> (Vec<Finished>, Vec<Standing>) {
+    pub fn take(&mut self) -> (Vec<Finished>, Vec<SlotStatus>) {
         let mut outbox = self.shared.outbox();
-        (std::mem::take(&mut outbox.finished), std::mem::take(&mut outbox.standings))
+        (std::mem::take(&mut outbox.finished), std::mem::take(&mut outbox.statuses))
     }
 
-    /// Why a slot will have no child any more. What it was given waits there to be stopped.
+    /// Returns why a slot will have no child any more, if that is so. The tasks that it was given wait
+    /// there to be stopped.
     #[must_use]
     pub fn given_up(&self) -> Option<String> {
         self.shared.outbox().given_up.clone()
@@ -156,8 +157,8 @@ impl Pipes {
     }
 
     fn tell_close(&self, close: Close) {
-        for PipeSlot { desk, .. } in &self.slots {
-            desk.tell(|inbox| inbox.close = Some(close));
+        for PipeSlot { mailbox, .. } in &self.slots {
+            mailbox.send(|inbox| inbox.close = Some(close));
         }
     }
 }
@@ -187,26 +188,26 @@ impl Shared {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Some tasks have ended in a slot, and this is where it stands now.
-    pub(super) fn report(&self, finished: impl Iterator<Item = Finished>, standing: Standing) {
+    /// Reports tasks that have ended in a slot, and the state of the slot.
+    pub(super) fn report(&self, finished: impl Iterator<Item = Finished>, status: SlotStatus) {
         let mut outbox = self.outbox();
         outbox.finished.extend(finished);
-        outbox.standings.push(standing);
+        outbox.statuses.push(status);
         drop(outbox);
         (self.call)();
     }
 
-    /// A slot will have no child any more.
+    /// Reports that a slot will have no child any more.
     pub(super) fn give_up(&self, reason: &str) {
         self.outbox().given_up.get_or_insert_with(|| reason.to_owned());
         (self.call)();
     }
 }
 
-impl Desk {
-    fn tell(&self, say: impl FnOnce(&mut Inbox)) {
+impl Mailbox {
+    fn send(&self, put: impl FnOnce(&mut Inbox)) {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        say(&mut inbox);
+        put(&mut inbox);
         if !std::mem::replace(&mut inbox.is_called, true) {
             // Cannot fail: the counter goes from 0 to 1.
             let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());

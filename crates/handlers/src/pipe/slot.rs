@@ -17,8 +17,8 @@ use super::super::process::{
 use super::super::{Finished, Lack, files, stop};
 use super::PipeHandler;
 use super::feed::{Action, Ended, Feed, Log};
-use super::pipes::{Desk, Shared, Standing};
-use super::said::Said;
+use super::pipes::{Mailbox, Shared, SlotStatus};
+use super::stderr::LogLine;
 
 /// Order in which the streams are read: what a child says on the way to its answer belongs to that.
 const ORDER: [Stream; 2] = [Stream::Stderr, Stream::Stdout];
@@ -28,14 +28,14 @@ const ORDER: [Stream; 2] = [Stream::Stderr, Stream::Stdout];
 const PYTHON_ENV: &str = "PYTHONUNBUFFERED";
 
 /// Runs a slot until it is closed.
-pub(super) fn run(slot: Slot, shared: &Shared, desk: &Desk) {
+pub(super) fn run(slot: Slot, shared: &Shared, mailbox: &Mailbox) {
     let feed = Feed::new(shared.handler.options().clone());
-    let standing = feed.standing();
+    let status = feed.status();
     let command = shared.handler.command();
-    let mut thread = SlotThread { slot, shared, feed, child: None, standing, command };
+    let mut thread = SlotThread { slot, shared, feed, child: None, status, command };
     let mut has_given_up = false;
     loop {
-        if let Some(inbox) = desk.take() {
+        if let Some(inbox) = mailbox.take() {
             let now = thread.now();
             for task in inbox.tasks {
                 thread.feed.handle_task(now, task);
@@ -62,7 +62,7 @@ pub(super) fn run(slot: Slot, shared: &Shared, desk: &Desk) {
         {
             shared.give_up(reason);
         }
-        thread.wait(desk);
+        thread.wait(mailbox);
     }
 }
 
@@ -72,7 +72,7 @@ struct SlotThread<'a> {
     feed: Feed,
     child: Option<Supervised>,
     /// As it was last reported.
-    standing: super::feed::Standing,
+    status: super::feed::FeedStatus,
     command: Payload,
 }
 
@@ -121,17 +121,17 @@ impl SlotThread<'_> {
         }
     }
 
-    /// Tells of what has ended, and logs what was said.
+    /// Reports the tasks that have ended, and logs stderr.
     fn report(&mut self) {
         for log in self.feed.take_logs() {
             self.log(log);
         }
         let ended = self.feed.take_ended();
-        let standing = self.feed.standing();
-        if ended.is_empty() && standing == self.standing {
+        let status = self.feed.status();
+        if ended.is_empty() && status == self.status {
             return;
         }
-        self.standing = standing;
+        self.status = status;
         // What the two clocks differ by.
         let unix_us = self.shared.clock.unix_us().saturating_sub(self.now().0);
         let slot = self.slot;
@@ -150,18 +150,18 @@ impl SlotThread<'_> {
                 unstarted: None,
             }
         });
-        let super::feed::Standing { depth, under_way } = standing;
-        self.shared.report(finished, Standing { slot, depth, under_way });
+        let super::feed::FeedStatus { depth, under_way } = status;
+        self.shared.report(finished, SlotStatus { slot, depth, under_way });
     }
 
     fn log(&self, log: Log) {
         let slot = self.slot.0;
         match log {
-            Log::Said(Said::Line(Some(seq), line)) => {
+            Log::Stderr(LogLine::Line(Some(seq), line)) => {
                 tracing::info!(slot, seq = seq.0, "handler: {line}");
             }
-            Log::Said(Said::Line(None, line)) => tracing::info!(slot, "handler: {line}"),
-            Log::Said(Said::LeftOut(lines)) => {
+            Log::Stderr(LogLine::Line(None, line)) => tracing::info!(slot, "handler: {line}"),
+            Log::Stderr(LogLine::LeftOut(lines)) => {
                 tracing::info!(slot, "handler: {lines} more lines in this second are left out");
             }
             Log::Warning(text) => tracing::warn!(slot, "{text}"),
@@ -169,11 +169,11 @@ impl SlotThread<'_> {
     }
 
     /// Waits until something happens, and handles it.
-    fn wait(&mut self, desk: &Desk) {
+    fn wait(&mut self, mailbox: &Mailbox) {
         let due = self.feed.poll_timeout();
         let mut timeout = due.map(|due| due.since(self.now()));
         let Some(child) = &mut self.child else {
-            let mut fds = [PollFd::new(&desk.wake, PollFlags::IN)];
+            let mut fds = [PollFd::new(&mailbox.wake, PollFlags::IN)];
             // Cannot fail: it is one open descriptor.
             let _ = stop::wait(&mut fds, timeout);
             return self.handle_time();
@@ -187,7 +187,7 @@ impl SlotThread<'_> {
         }
         let is_writing = is_running && !self.feed.outgoing().is_empty();
         let interest = Interest { input: is_writing, output: is_running };
-        let read = child.poll(Some(desk.wake.as_fd()), interest, timeout).and_then(|ready| {
+        let read = child.poll(Some(mailbox.wake.as_fd()), interest, timeout).and_then(|ready| {
             child.read(ready, ORDER, |stream, bytes| {
                 push(&mut self.feed, self.shared.clock.now(), stream, bytes)
             })?;

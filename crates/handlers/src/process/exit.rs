@@ -1,4 +1,4 @@
-//! How a process ended, in words.
+//! Exit statuses in words.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;

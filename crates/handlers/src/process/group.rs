@@ -27,7 +27,7 @@ pub(super) struct Group {
     reaped: bool,
 }
 
-/// Who is alive in a group besides its leader.
+/// Members of a group that are alive, besides its leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Others {
     /// No process.
@@ -89,7 +89,7 @@ impl Group {
         };
     }
 
-    /// Who besides the leader is alive in the group.
+    /// Returns the members of the group that are alive, besides the leader.
     pub(super) fn others(&self) -> Others {
         if self.is_alone {
             return Others::None;
@@ -138,7 +138,7 @@ pub(crate) struct Member {
     ticks: u64,
 }
 
-/// Who is alive in a group. Asked of /proc, since `kill` counts zombies as members, and the
+/// Returns the living members of a group. Asked of /proc, since `kill` counts zombies as members, and the
 /// leader stays one until it is reaped.
 pub(crate) fn members(group: Pid) -> Vec<Member> {
     let Ok(entries) = fs::read_dir("/proc") else {

@@ -1,4 +1,4 @@
-//! How long the output of a command that has exited is waited for.
+//! Time that the output of a command which has exited is waited for.
 //!
 //! What it has started may still hold its pipes: the `tee` of `exec > >(tee log)`, whose output is
 //! the command's, or a daemon, whose output is not. While members of its group are there, what

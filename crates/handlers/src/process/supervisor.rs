@@ -288,7 +288,7 @@ impl Supervised {
         self.has_exited()
     }
 
-    /// Who besides the process is alive in its group.
+    /// Members of its group that are alive, besides the process.
     pub(crate) fn others(&self) -> Others {
         self.group.others()
     }

@@ -1,8 +1,8 @@
 //! A thread for each slot, that runs one task after another.
 //!
-//! A slot that is free is told what to run. What comes after that lies on the deck, for whichever
-//! slot is done first: its thread goes on at once, and whoever gives out the tasks hears of it
-//! later. It can take back what lies there, until a slot has begun it.
+//! A free slot is told which task to run. The next ones are in the run queue, for the slot that is done
+//! first: its thread starts one at once, and the caller hears of it later. Until then the caller can take
+//! them back.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -19,15 +19,15 @@ use tradewind_system::unix_us;
 
 use super::{BlockingHandler, Lack, StopSignal, Task, Unstarted, tail};
 
-/// Tasks on deck, at most.
-const DECK_TASKS_MAX: usize = 32;
+/// Largest number of tasks in the run queue.
+const RUN_QUEUE_TASKS_MAX: usize = 32;
 
-/// With fewer than these left on deck, every end of a task is called at once.
-const DECK_TASKS_MIN: usize = 8;
+/// Number of tasks in the run queue below which every end of a task is called at once.
+const RUN_QUEUE_TASKS_MIN: usize = 8;
 
 /// A worker's slots. A slot's thread is started when it gets its first task.
 ///
-/// Dropping them stops what runs and waits for it. What lies on deck never starts then.
+/// Dropping them stops the running tasks and waits for them. Tasks in the run queue never start then.
 pub struct Slots {
     shared: Arc<Shared>,
     threads: Vec<Option<SlotThread>>,
@@ -36,40 +36,40 @@ pub struct Slots {
 /// A task that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// Where it ran; this slot is free again, or has gone on with `next`.
+    /// Slot in which it ran, which is free again, or runs `next`.
     pub slot: Slot,
     /// The task.
     pub seq: Seq,
-    /// Which run this was.
+    /// Attempt that has ended.
     pub attempt: Attempt,
-    /// When it started: microseconds since 1970.
+    /// Start, in microseconds since 1970.
     pub started_us: u64,
-    /// How long it ran, in microseconds.
+    /// Run time in microseconds.
     pub ran_us: u64,
-    /// How it ended.
+    /// Outcome of the attempt.
     pub outcome: Outcome,
-    /// What the task asked for.
+    /// Command and task, as far as reports of them were asked for.
     pub reported: Option<Box<Reported>>,
-    /// Task that the slot has taken from the deck.
+    /// Task that the slot has taken from the run queue.
     pub next: Option<Begun>,
-    /// It was not run, and this is why; the outcome means nothing then.
+    /// The task if it was not run, with the reason; the outcome means nothing then.
     pub unstarted: Option<Box<(Task, Unstarted)>>,
 }
 
-/// A task that a slot has taken from the deck.
+/// A task that a slot has taken from the run queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Begun {
     /// The task.
     pub seq: Seq,
-    /// Which run of it.
+    /// Attempt that was started.
     pub attempt: Attempt,
-    /// When.
+    /// Start of the attempt.
     pub at: Instant,
 }
 
-/// Result of [`Slots::lay_out`].
+/// Result of [`Slots::enqueue`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deck {
+pub enum RunQueue {
     /// There is enough for a while: `call` is not called for more.
     Full,
     /// Every end of a task is called.
@@ -85,12 +85,12 @@ struct Shared {
 }
 
 struct SlotThread {
-    desk: Arc<Desk>,
+    signals: Arc<Signals>,
     thread: JoinHandle<()>,
 }
 
-/// A slot's own.
-struct Desk {
+/// Signals to a slot's thread.
+struct Signals {
     /// Something has changed for this slot.
     changed: Condvar,
     stop: StopSignal,
@@ -99,13 +99,13 @@ struct Desk {
 struct State {
     /// By slot.
     places: Vec<Place>,
-    /// How many of them have a task. All of them, or there is nothing on deck.
+    /// Number of places with a task. All of them, or the run queue is empty.
     busy: usize,
     /// Tasks that slots take when they are done, in this order.
-    deck: VecDeque<Task>,
+    run_queue: VecDeque<Task>,
     /// Tasks that have ended and were not taken yet, in this order.
     finished: Vec<Finished>,
-    /// The caller looks after the slots without being called, as long as there is enough on deck.
+    /// Whether the caller checks the slots without being called, as long as the run queue is long enough.
     is_watched: bool,
     closing: bool,
 }
@@ -114,14 +114,14 @@ struct State {
 struct Place {
     /// Waits to be picked up.
     next: Option<Task>,
-    /// What was started and has not ended, picked up or not: what a stop may be meant for.
+    /// Task that was started and has not ended, picked up or not: one that a stop may be meant for.
     current: Option<(Seq, Attempt)>,
 }
 
 impl Slots {
     /// `call` is called on a slot's thread when there is something to
-    /// [take](Self::take_finished), but not for each task that has ended, and not while somebody
-    /// looks by themselves, as they said in [`lay_out`](Self::lay_out).
+    /// [take](Self::take_finished), but not for each task that has ended, and not while the caller checks
+    /// by itself, as it said in [`enqueue`](Self::enqueue).
     pub fn new(
         slots: u32,
         handler: Arc<dyn BlockingHandler>,
@@ -130,7 +130,7 @@ impl Slots {
         let state = State {
             places: vec![Place::default(); slots as usize],
             busy: 0,
-            deck: VecDeque::with_capacity(DECK_TASKS_MAX),
+            run_queue: VecDeque::with_capacity(RUN_QUEUE_TASKS_MAX),
             finished: Vec::new(),
             is_watched: false,
             closing: false,
@@ -173,7 +173,7 @@ impl Slots {
                 }
             }
         }
-        let desk = &thread.as_ref().expect("the thread was started above").desk;
+        let signals = &thread.as_ref().expect("the thread was started above").signals;
         let mut state = self.shared.lock();
         let place = &mut state.places[slot.0 as usize];
         assert!(place.current.is_none(), "slot {} is not free", slot.0);
@@ -181,41 +181,41 @@ impl Slots {
         place.next = Some(task);
         state.busy += 1;
         drop(state);
-        desk.changed.notify_one();
+        signals.changed.notify_one();
     }
 
-    /// Puts tasks on deck, if all slots have one. `waiting` is all that wait, in the order in
-    /// which they are to start: those that lie on deck already, and more.
+    /// Puts tasks into the run queue, if all slots have one. `waiting` are all that wait, in the order in
+    /// which they are to start: those that are in the run queue already, and more.
     ///
-    /// A task that was given to somebody before may be what killed them. Whoever dies of it must not
-    /// leave behind what has ended unnoticed, or that would be blamed: such a task is never put on
-    /// deck, and its end is called at once.
+    /// A task that was dispatched before may be what killed its worker. A worker that dies of it must not
+    /// have tasks whose ends it has not reported, since they would be blamed: such a task is never put into
+    /// the run queue, and its end is called at once.
     ///
-    /// With `is_watched` the caller says that they will look after the slots soon, called or not.
-    pub fn lay_out(&mut self, waiting: impl Iterator<Item = Task>, is_watched: bool) -> Deck {
+    /// With `is_watched` the caller says that it will check the slots soon, called or not.
+    pub fn enqueue(&mut self, waiting: impl Iterator<Item = Task>, is_watched: bool) -> RunQueue {
         let mut state = self.shared.lock();
         let is_behind = !state.finished.is_empty();
         if is_behind && (!is_watched || state.busy < state.places.len()) {
-            return Deck::Behind;
+            return RunQueue::Behind;
         }
         if state.busy == state.places.len() {
             let begun = state.finished.iter().filter(|finished| finished.next.is_some()).count();
-            let room = DECK_TASKS_MAX - state.deck.len();
-            let known = begun + state.deck.len();
+            let room = RUN_QUEUE_TASKS_MAX - state.run_queue.len();
+            let known = begun + state.run_queue.len();
             let next = waiting.skip(known).take_while(|task| task.attempt == Attempt::FIRST);
-            state.deck.extend(next.take(room));
+            state.run_queue.extend(next.take(room));
         }
         state.is_watched = is_watched;
-        if state.deck.len() >= DECK_TASKS_MIN { Deck::Full } else { Deck::Low }
+        if state.run_queue.len() >= RUN_QUEUE_TASKS_MIN { RunQueue::Full } else { RunQueue::Low }
     }
 
-    /// Takes back what lies on deck. What has been begun of it is among what is
-    /// [taken](Self::take_finished) next; none of the rest will be. False if nothing lay there and
+    /// Takes back the tasks in the run queue. Those that have begun are among the ones that are
+    /// [taken](Self::take_finished) next; the others will never begin. Returns false if there were none and
     /// nothing is to be taken.
     pub fn withdraw(&mut self) -> bool {
         let mut state = self.shared.lock();
-        let is_any = !state.deck.is_empty() || !state.finished.is_empty();
-        state.deck.clear();
+        let is_any = !state.run_queue.is_empty() || !state.finished.is_empty();
+        state.run_queue.clear();
         is_any
     }
 
@@ -229,10 +229,10 @@ impl Slots {
     /// Does not wait for the end, which is reported as usual.
     pub fn stop(&mut self, slot: Slot, seq: Seq, attempt: Attempt) {
         let thread = self.threads.get(slot.0 as usize);
-        if let Some(SlotThread { desk, .. }) = thread.and_then(Option::as_ref) {
+        if let Some(SlotThread { signals, .. }) = thread.and_then(Option::as_ref) {
             let state = self.shared.lock();
             if state.places[slot.0 as usize].current == Some((seq, attempt)) {
-                desk.stop.raise();
+                signals.stop.raise();
             }
         }
     }
@@ -248,14 +248,14 @@ impl Slots {
     fn close(&mut self) {
         let mut state = self.shared.lock();
         state.closing = true;
-        state.deck.clear();
+        state.run_queue.clear();
         // First all of them, then wait: their graces run side by side.
         for (place, thread) in state.places.iter().zip(&self.threads) {
-            let Some(SlotThread { desk, .. }) = thread else { continue };
+            let Some(SlotThread { signals, .. }) = thread else { continue };
             if place.current.is_some() {
-                desk.stop.raise();
+                signals.stop.raise();
             }
-            desk.changed.notify_one();
+            signals.changed.notify_one();
         }
         drop(state);
         for SlotThread { thread, .. } in self.threads.iter_mut().filter_map(Option::take) {
@@ -279,18 +279,18 @@ impl fmt::Debug for Slots {
 
 impl SlotThread {
     fn spawn(slot: Slot, shared: &Arc<Shared>) -> io::Result<Self> {
-        let desk = Arc::new(Desk { changed: Condvar::new(), stop: StopSignal::new()? });
+        let signals = Arc::new(Signals { changed: Condvar::new(), stop: StopSignal::new()? });
         let thread = thread::Builder::new().name(format!("slot-{}", slot.0)).spawn({
-            let desk = Arc::clone(&desk);
+            let signals = Arc::clone(&signals);
             let shared = Arc::clone(shared);
             move || {
                 let mut next = None;
-                while let Some(task) = next.or_else(|| shared.wait(slot, &desk)) {
-                    next = shared.finish(shared.run(slot, &task, &desk.stop), &desk);
+                while let Some(task) = next.or_else(|| shared.wait(slot, &signals)) {
+                    next = shared.finish(shared.run(slot, &task, &signals.stop), &signals);
                 }
             }
         })?;
-        Ok(Self { desk, thread })
+        Ok(Self { signals, thread })
     }
 }
 
@@ -301,7 +301,7 @@ impl Shared {
     }
 
     /// Waits for a task; `None` when there will be no more.
-    fn wait(&self, slot: Slot, desk: &Desk) -> Option<Task> {
+    fn wait(&self, slot: Slot, signals: &Signals) -> Option<Task> {
         let mut state = self.lock();
         loop {
             if let Some(task) = state.places[slot.0 as usize].next.take() {
@@ -310,14 +310,14 @@ impl Shared {
             if state.closing {
                 return None;
             }
-            state = desk.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = signals.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn run(&self, slot: Slot, task: &Task, stop: &StopSignal) -> Finished {
         let started_us = unix_us();
         let started = Instant::now();
-        // The slot was not known when the task was put on deck.
+        // The slot was not known when the task was put into the run queue.
         let task = &Task { slot, ..task.clone() };
         let ran = catch_unwind(AssertUnwindSafe(|| self.handler.try_run(task, stop)));
         let ran_us = micros(started.elapsed());
@@ -337,20 +337,20 @@ impl Shared {
         Finished { slot, seq, attempt, started_us, ran_us, outcome, reported, next, unstarted }
     }
 
-    /// Hands over what has ended, and takes from the deck what the slot goes on with. From here on
+    /// Hands over the task that has ended, and takes the slot's next one from the run queue. From here on
     /// a stop for the former comes too late, and one for the latter in time.
-    fn finish(&self, mut finished: Finished, desk: &Desk) -> Option<Task> {
+    fn finish(&self, mut finished: Finished, signals: &Signals) -> Option<Task> {
         let mut state = self.lock();
-        desk.stop.clear();
+        signals.stop.clear();
         // What this host lacks for one, it lacks for the next.
         let is_unstarted = finished.unstarted.is_some();
-        let next = if is_unstarted { None } else { state.deck.pop_front() };
+        let next = if is_unstarted { None } else { state.run_queue.pop_front() };
         let about = next.as_ref().map(|task| (task.seq, task.attempt));
         finished.next = about.map(|(seq, attempt)| Begun { seq, attempt, at: Instant::now() });
         state.places[finished.slot.0 as usize].current = about;
         state.busy -= usize::from(next.is_none());
         let is_awaited = state.is_watched
-            && state.deck.len() >= DECK_TASKS_MIN
+            && state.run_queue.len() >= RUN_QUEUE_TASKS_MIN
             && finished.attempt == Attempt::FIRST
             && !is_unstarted;
         state.finished.push(finished);

@@ -54,8 +54,8 @@ impl Worker {
         }
     }
 
-    fn lay_out(&mut self, seqs: impl IntoIterator<Item = u64>, is_watched: bool) -> Deck {
-        self.slots.lay_out(seqs.into_iter().map(|seq| task(seq, "")), is_watched)
+    fn enqueue(&mut self, seqs: impl IntoIterator<Item = u64>, is_watched: bool) -> RunQueue {
+        self.slots.enqueue(seqs.into_iter().map(|seq| task(seq, "")), is_watched)
     }
 
     /// Stops everything; what has ended by then.
@@ -204,12 +204,12 @@ fn shutdown_stops_everything_and_reports_it() {
 }
 
 #[test]
-fn slot_that_is_done_goes_on_with_what_is_on_deck() {
+fn slot_that_is_done_goes_on_with_the_run_queue() {
     let (gates, handler) = Gates::new();
     let mut worker = Worker::new(2, handler);
     worker.slots.start(Slot(0), task(0, ""));
     worker.slots.start(Slot(1), task(1, ""));
-    assert_eq!(worker.lay_out([2, 3], false), Deck::Low);
+    assert_eq!(worker.enqueue([2, 3], false), RunQueue::Low);
     let mut begun = [gates.begun(), gates.begun()];
     begun.sort();
     assert_eq!(begun, [Seq(0), Seq(1)]);
@@ -234,7 +234,7 @@ fn what_was_withdrawn_never_begins() {
     let mut worker = Worker::new(1, handler);
     worker.slots.start(Slot(0), task(0, ""));
     assert_eq!(gates.begun(), Seq(0));
-    worker.lay_out([1, 2], false);
+    worker.enqueue([1, 2], false);
     assert!(worker.slots.withdraw());
     gates.open(0);
     assert_eq!(worker.receive().next, None);
@@ -259,7 +259,7 @@ fn withdrawing_and_beginning_exclude_one_another() {
                 None => break,
             }
         }
-        worker.lay_out(waiting.iter().copied(), true);
+        worker.enqueue(waiting.iter().copied(), true);
         worker.slots.withdraw();
         for finished in worker.slots.take_finished() {
             ended.push(finished.seq);
@@ -278,7 +278,7 @@ fn stop_is_not_for_what_comes_next() {
     let (gates, handler) = Gates::new();
     let mut worker = Worker::new(1, handler);
     worker.slots.start(Slot(0), task(0, ""));
-    worker.lay_out([1, 2], false);
+    worker.enqueue([1, 2], false);
     // It has not begun: its slot runs another task.
     worker.slots.stop(Slot(0), Seq(1), Attempt::FIRST);
     gates.open(0);
@@ -299,7 +299,7 @@ fn nothing_is_laid_out_while_a_slot_is_free() {
     let (gates, handler) = Gates::new();
     let mut worker = Worker::new(2, handler);
     worker.slots.start(Slot(0), task(0, ""));
-    assert_eq!(worker.lay_out(1..100, false), Deck::Low);
+    assert_eq!(worker.enqueue(1..100, false), RunQueue::Low);
     gates.open(0);
     assert_eq!(worker.receive().next, None);
 
@@ -308,7 +308,7 @@ fn nothing_is_laid_out_while_a_slot_is_free() {
     gates.open(2);
     worker.calls.recv_timeout(TIMEOUT).unwrap();
     // Whoever lays out does not know yet that this slot is free.
-    assert_eq!(worker.lay_out(3..100, true), Deck::Behind);
+    assert_eq!(worker.enqueue(3..100, true), RunQueue::Behind);
     assert_eq!(worker.receive().slot, Slot(1));
     assert_eq!(worker.shutdown().len(), 1);
     assert_eq!(gates.begun.iter().count(), 3);
@@ -319,11 +319,11 @@ fn what_has_begun_meanwhile_is_not_laid_out_again() {
     let (gates, handler) = Gates::new();
     let mut worker = Worker::new(1, handler);
     worker.slots.start(Slot(0), task(0, ""));
-    worker.lay_out([1, 2], true);
+    worker.enqueue([1, 2], true);
     gates.open(0);
     assert_eq!([gates.begun(), gates.begun()], [Seq(0), Seq(1)]);
     // The same again, as for one who has not heard of it.
-    worker.lay_out([1, 2, 3], true);
+    worker.enqueue([1, 2, 3], true);
     for (ends, next) in [(0, Some(1)), (1, Some(2)), (2, Some(3)), (3, None)] {
         gates.open(ends);
         let finished = worker.receive();
@@ -335,38 +335,38 @@ fn what_has_begun_meanwhile_is_not_laid_out_again() {
 }
 
 #[test]
-fn who_looks_by_themselves_is_called_only_when_the_deck_runs_low() {
+fn a_caller_that_checks_by_itself_is_called_only_when_the_run_queue_is_low() {
     let (gates, handler) = Gates::new();
     let mut worker = Worker::new(1, handler);
     worker.slots.start(Slot(0), task(0, ""));
-    let end = DECK_TASKS_MIN as u64 + 2;
-    assert_eq!(worker.lay_out(1..end, true), Deck::Full);
+    let end = RUN_QUEUE_TASKS_MIN as u64 + 2;
+    assert_eq!(worker.enqueue(1..end, true), RunQueue::Full);
     gates.open(0);
     assert_eq!(worker.look().seq, Seq(0));
-    assert!(worker.calls.try_recv().is_err(), "there is enough on deck");
+    assert!(worker.calls.try_recv().is_err(), "there is enough in the run queue");
     gates.open(1);
-    worker.calls.recv_timeout(TIMEOUT).expect("the deck has run low");
+    worker.calls.recv_timeout(TIMEOUT).expect("the run queue is low");
     assert_eq!(worker.look().seq, Seq(1));
 
-    assert_eq!(worker.lay_out(3..100, false), Deck::Full);
+    assert_eq!(worker.enqueue(3..100, false), RunQueue::Full);
     gates.open(2);
     worker.calls.recv_timeout(TIMEOUT).expect("nobody looks");
 }
 
 #[test]
-fn what_was_run_before_is_never_on_deck_and_its_end_is_called() {
+fn a_task_that_was_run_before_is_never_in_the_run_queue_and_its_end_is_called() {
     let (gates, handler) = Gates::new();
     let mut worker = Worker::new(1, handler);
     let again = Task { attempt: Attempt(2), ..task(0, "") };
     worker.slots.start(Slot(0), again.clone());
-    assert_eq!(worker.lay_out(1..100, true), Deck::Full);
+    assert_eq!(worker.enqueue(1..100, true), RunQueue::Full);
     gates.open(0);
     worker.calls.recv_timeout(TIMEOUT).expect("it was run before");
     assert_eq!(worker.receive().next.map(|begun| begun.seq), Some(Seq(1)));
 
     assert!(worker.slots.withdraw());
     let waiting = [task(2, ""), Task { seq: Seq(3), ..again }, task(4, "")];
-    worker.slots.lay_out(waiting.into_iter(), true);
+    worker.slots.enqueue(waiting.into_iter(), true);
     gates.open(1);
     assert_eq!(worker.receive().next.map(|begun| begun.seq), Some(Seq(2)));
     gates.open(2);
@@ -374,12 +374,12 @@ fn what_was_run_before_is_never_on_deck_and_its_end_is_called() {
 }
 
 #[test]
-fn what_is_on_deck_at_the_end_never_begins() {
+fn a_task_in_the_run_queue_at_the_end_never_begins() {
     let (gates, handler) = Gates::new();
     let mut worker = Worker::new(1, handler);
     worker.slots.start(Slot(0), task(0, ""));
     assert_eq!(gates.begun(), Seq(0));
-    worker.lay_out(1..10, true);
+    worker.enqueue(1..10, true);
     let ended = worker.shutdown();
     assert_eq!(ended.iter().map(|finished| finished.seq).collect::<Vec<_>>(), [Seq(0)]);
     assert_eq!(ended[0].next, None);
@@ -458,13 +458,13 @@ impl BlockingHandler for Lacking {
 }
 
 #[test]
-fn what_was_not_started_comes_back_whole_and_its_slot_takes_nothing_from_the_deck() {
+fn a_task_that_was_not_started_comes_back_whole_and_its_slot_takes_no_other() {
     let mut worker = Worker::new(1, Lacking);
     worker.slots.start(Slot(0), task(0, ""));
     assert_eq!(worker.receive().unstarted, None);
     let late = Task { attempt: Attempt(2), ..task(1, "payload") };
     worker.slots.start(Slot(0), late.clone());
-    worker.lay_out(2..20, true);
+    worker.enqueue(2..20, true);
     let finished = worker.receive();
     let (task, unstarted) = *finished.unstarted.expect("it was not started");
     assert_eq!((task, unstarted.lack), (late, Lack::Files));

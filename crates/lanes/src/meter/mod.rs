@@ -69,7 +69,7 @@ pub enum Violation {
 /// Result for a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub struct Fed {
+pub struct Metered {
     /// Number of bytes at the front that may be forwarded. If nothing was found the rest is an
     /// incomplete header or command, no longer than [`HELD_BYTES_MAX`], and is to be fed again with
     /// the bytes that follow it.
@@ -148,7 +148,7 @@ impl Meter {
 
     /// Examines the bytes that arrived, preceded by those that did not pass the last time. The cuts
     /// between slices make no difference to the bytes that pass in the end.
-    pub fn feed(&mut self, bytes: &[u8]) -> Fed {
+    pub fn feed(&mut self, bytes: &[u8]) -> Metered {
         let mut passed = 0;
         let found = loop {
             let rest = &bytes[passed..];
@@ -174,7 +174,7 @@ impl Meter {
             }
         };
         self.bytes_passed += passed as u64;
-        Fed { passed, found }
+        Metered { passed, found }
     }
 
     /// Returns the number of bytes that passed so far.

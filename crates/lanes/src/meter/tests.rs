@@ -52,17 +52,17 @@ fn pass_and_see(
         rest = after;
         carried.extend(slice);
         loop {
-            let fed = meter.feed(&carried);
-            passed.extend(carried.drain(..fed.passed));
+            let metered = meter.feed(&carried);
+            passed.extend(carried.drain(..metered.passed));
             assert_eq!(meter.bytes_passed(), passed.len() as u64);
-            match fed.found {
+            match metered.found {
                 None => break,
                 Some(Found::Ready(found)) => {
                     assert_eq!(ready, None, "a peer says once who it is");
                     ready = Some(found);
                 }
                 Some(end) => {
-                    let again = Fed { passed: 0, found: Some(end.clone()) };
+                    let again = Metered { passed: 0, found: Some(end.clone()) };
                     assert_eq!(meter.feed(&carried), again, "the end is final");
                     assert_eq!(meter.feed(&[]), again, "the end is final");
                     return (passed, ready, Some(end));
@@ -139,11 +139,11 @@ fn a_message_has_its_frames_counted() {
 fn a_peer_without_a_say_is_cut_off_at_its_first_word() {
     let mut meter = Meter::new(Limits { message_bytes_max: 1000, message_frames_max: 0 });
     let stream = [handshake(), frame(0, b"")].concat();
-    let fed = meter.feed(&stream);
-    assert!(matches!(fed.found, Some(Found::Ready(_))), "{fed:?}");
-    let rest = meter.feed(&stream[fed.passed..]);
+    let metered = meter.feed(&stream);
+    assert!(matches!(metered.found, Some(Found::Ready(_))), "{metered:?}");
+    let rest = meter.feed(&stream[metered.passed..]);
     let found = Some(Found::Violation(Violation::Frames { max: 0 }));
-    assert_eq!((fed.passed + rest.passed, rest.found), (handshake().len(), found));
+    assert_eq!((metered.passed + rest.passed, rest.found), (handshake().len(), found));
 }
 
 #[test]

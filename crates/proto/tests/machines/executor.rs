@@ -166,8 +166,8 @@ fn a_task_that_runs_for_a_day_is_run_once() {
     ring.assert_over();
 }
 
-/// A worker whose two slots are fed, three at a time; what it has started is written down.
-fn fed(attempts: &[u32]) -> (Executor, Vec<(u64, u32)>) {
+/// A worker whose two slots take three tasks at once, and the tasks that it has started.
+fn prefetching(attempts: &[u32]) -> (Executor, Vec<(u64, u32)>) {
     let mut executor = Executor::new(SessionId(1), 2).with_prefetch();
     executor.handle_sink_connected();
     executor.handle_message(ToWorker::RollCall {
@@ -216,7 +216,7 @@ fn stops(executor: &mut Executor) -> Vec<(u64, u32)> {
 
 #[test]
 fn busy_slots_are_fed_in_turn_up_to_their_depth() {
-    let (mut executor, started) = fed(&[1; 9]);
+    let (mut executor, started) = prefetching(&[1; 9]);
     assert_eq!(started, [(0, 0), (1, 1), (2, 0), (3, 1), (4, 0), (5, 1)]);
     assert_eq!(waiting(&executor), [6, 7, 8]);
     assert_eq!((executor.snapshot().running, executor.snapshot().queued), (2, 7));
@@ -229,7 +229,7 @@ fn busy_slots_are_fed_in_turn_up_to_their_depth() {
 
 #[test]
 fn a_later_attempt_is_alone_in_its_slot() {
-    let (mut executor, started) = fed(&[2, 1, 1, 2, 1]);
+    let (mut executor, started) = prefetching(&[2, 1, 1, 2, 1]);
     // Behind the first there is nothing, and 3 waits for a slot of its own.
     assert_eq!(started, [(0, 0), (1, 1), (2, 1)]);
     end(&mut executor, 0);
@@ -238,7 +238,7 @@ fn a_later_attempt_is_alone_in_its_slot() {
 
 #[test]
 fn what_was_fed_is_not_handed_back_and_is_held() {
-    let (mut executor, _) = fed(&[1; 9]);
+    let (mut executor, _) = prefetching(&[1; 9]);
     executor.handle_message(ToWorker::Recall { job: JOB, call: CallId(7), keep: 0 });
     let ranges: SeqRanges = (6..9).map(Seq).collect();
     let news = News::Recalled { job: JOB, call: CallId(7), ranges };
@@ -259,7 +259,7 @@ fn what_was_fed_is_not_handed_back_and_is_held() {
 
 #[test]
 fn a_fed_task_has_time_from_when_it_has_begun() {
-    let (mut executor, _) = fed(&[1; 3]);
+    let (mut executor, _) = prefetching(&[1; 3]);
     executor.handle_timeout(Time(999_999));
     assert_eq!(stops(&mut executor), []);
     executor.handle_under_way(Slot(0), Seq(0), Attempt::FIRST, Time(1_000_000));
@@ -273,7 +273,7 @@ fn a_fed_task_has_time_from_when_it_has_begun() {
 
 #[test]
 fn what_was_fed_and_is_wanted_no_more_is_stopped() {
-    let (mut executor, _) = fed(&[1; 9]);
+    let (mut executor, _) = prefetching(&[1; 9]);
     let ranges: SeqRanges = [Seq(4), Seq(6)].into_iter().collect();
     executor.handle_message(ToWorker::Settled { job: JOB, below: Seq(1), ranges });
     assert_eq!(stops(&mut executor), [(0, 0), (4, 0)]);
@@ -288,7 +288,7 @@ fn what_was_fed_and_is_wanted_no_more_is_stopped() {
 
 #[test]
 fn what_was_fed_answers_for_a_later_attempt() {
-    let (mut executor, _) = fed(&[1; 6]);
+    let (mut executor, _) = prefetching(&[1; 6]);
     let task = Task {
         seq: Seq(4),
         attempt: Attempt(2),

@@ -29,7 +29,7 @@ use crate::hashes::TaskHashes;
 use crate::journal::{self, Claim, Lines};
 use crate::output::FileOutput;
 use crate::same::{ReadFile, SameFile, beside, check_distinct};
-use crate::{Destination, Extras, Format, Fsync, OpenError, OutputTarget, Role, Say};
+use crate::{Destination, Extras, Format, Fsync, OpenError, OutputTarget, Role, Show};
 
 /// Files to open, and their form.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ pub struct Settings {
     /// Directory that gets a directory for each task.
     pub results: Option<PathBuf>,
     /// Lines that are written to stderr.
-    pub say: Say,
+    pub show: Show,
 }
 
 /// Opened files, before the job is known. Until it is, nothing that exists is changed.
@@ -236,7 +236,7 @@ impl Default for Settings {
             fsync: Fsync::default(),
             extras: Extras::default(),
             results: None,
-            say: Say::default(),
+            show: Show::default(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How jobs, workers and sinks end before their time.
+//! Jobs, workers and sinks that end before their time.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -18,7 +18,7 @@ fn numbers(count: usize) -> Vec<String> {
     (0..count).map(|n| n.to_string()).collect()
 }
 
-/// Waits for a job that somebody has stopped.
+/// Waits for a job that was stopped.
 fn assert_stopped(job: Job) {
     let ended = job.join().unwrap();
     assert!(matches!(ended, Err(Error::Stopped)), "{ended:?}");
@@ -97,7 +97,7 @@ fn a_job_that_drains_does_not_wait_for_the_next_task() {
     assert!(records.next().is_none());
     worker.join().unwrap().unwrap();
     assert_stopped(job);
-    // Only now nobody can give more.
+    // Only now no more can be given.
     drop(tasks);
 }
 
@@ -145,13 +145,13 @@ fn whoever_has_taken_the_last_record_need_not_wait_for_the_end() {
     worker.join().unwrap().unwrap();
 }
 
-/// How a program ends that takes records.
+/// Ways in which a program ends that takes records.
 #[derive(Clone, Copy, PartialEq)]
 enum Taking {
     All,
-    /// After so many it stops its sink, and takes what that has.
+    /// It stops its sink after this number of records, and takes those that the sink has.
     Stop(usize),
-    /// After so many it takes no more.
+    /// It takes no more than this number of records.
     Drop(usize),
 }
 

@@ -1,4 +1,4 @@
-//! What handlers get, and what becomes of what they answer.
+//! Tasks that handlers get, and records of their answers.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -27,7 +27,7 @@ struct Total {
     cents: u64,
 }
 
-/// What costs nothing is not worth a record, and what costs too much is an error.
+/// An order of nothing is skipped, and one that costs too much is an error.
 fn total(order: Order) -> Result<Reply<Total>, String> {
     match order.count {
         0 => Ok(Reply::Skip),
@@ -229,7 +229,7 @@ fn futures_have_time_and_network_and_wait_beside_one_another() {
     const TASKS: usize = 50;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    // Answers nobody before all have asked.
+    // Answers none before all have asked.
     let server = thread::spawn(move || {
         let mut streams: Vec<_> = (0..TASKS)
             .map(|_| {

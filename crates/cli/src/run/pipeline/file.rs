@@ -19,9 +19,9 @@ use super::table::{At, FileError, Problem, Section, Table, TextOrTexts, Value, l
 pub(crate) struct Pipeline {
     /// The job's name.
     pub(crate) name: Option<String>,
-    /// Where the tasks are, as `--input` says it.
+    /// Input with the tasks, as `--input` takes it.
     pub(crate) input: Option<String>,
-    /// Where the records go, as `--output` says it.
+    /// Output for the records, as `--output` takes it.
     pub(crate) output: Option<String>,
     /// At least one; the first gets the tasks of the input.
     pub(crate) stages: Vec<Stage>,
@@ -33,7 +33,7 @@ pub(crate) struct Stage {
     /// Stands in its records.
     pub(crate) name: String,
     pub(crate) handler: StageHandler,
-    /// What a command's exit code says that has nothing more to be done with the task.
+    /// Exit code of a command whose task needs no later stage.
     pub(crate) skip_exit_code: Option<u32>,
     /// Signals that stop its commands.
     pub(crate) termseq: TermSeq,
@@ -46,9 +46,9 @@ pub(crate) struct Stage {
     pub(crate) keep_newline: bool,
     /// Of a task's output, in bytes.
     pub(crate) max_output: u64,
-    /// What its commands find in their environment besides.
+    /// Additional variables of its commands' environment.
     pub(crate) env: Vec<(String, String)>,
-    /// Where the file says what it does: line and column.
+    /// Line and column of its handler in the file.
     pub(crate) at: (usize, usize),
 }
 
@@ -60,7 +60,7 @@ pub(crate) enum StageHandler {
     Command { words: Vec<String>, feed: Feed },
 }
 
-/// How a command gets its task.
+/// Ways in which a command gets its task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Feed {
     /// In its arguments.
@@ -72,14 +72,14 @@ pub(crate) enum Feed {
     Pipe(&'static str),
 }
 
-/// What the file may say before its stages.
+/// Keys before the stages.
 const TOP_KEYS: &[&str] = &["name", "input", "output", "defaults", "stage"];
 
-/// What `[defaults]` may say for all stages.
+/// Keys of `[defaults]`.
 const DEFAULT_KEYS: &[&str] =
     &["slots", "workers", "retries", "timeout", "max_losses", "max_output", "env"];
 
-/// What a stage may say.
+/// Keys of a stage.
 const STAGE_KEYS: &[&str] = &[
     "name",
     "command",
@@ -107,7 +107,7 @@ const STAGES_MAX: usize = 64;
 
 const A_STAGE: &str = "a list of stages, each under a [[stage]]";
 
-/// What any stage may say, and `[defaults]` for all of them.
+/// Settings that a stage and `[defaults]` have in common.
 #[derive(Clone, Debug, Default)]
 struct Common {
     slots: Option<u32>,
@@ -223,7 +223,7 @@ fn term_seq(text: &str) -> Result<TermSeq, String> {
 const MAX_OUTPUT: u64 = 16 << 20;
 
 impl StageHandler {
-    /// What a stage does, and where that stands.
+    /// Reads the handler of a stage, and its offset in the file.
     fn read(table: &mut Table<'_>) -> Result<(Self, usize), At> {
         let command = table.get("command", |value| Ok((value.offset, words(value)?)))?;
         let (command_at, command) = command.unzip();
@@ -294,7 +294,7 @@ impl Common {
         })
     }
 
-    /// What is not said here is as in the defaults.
+    /// Fills in the defaults.
     fn or(self, defaults: &Self) -> Self {
         let mut env = self.env;
         for pair in &defaults.env {
@@ -548,7 +548,7 @@ echo = false
         assert!(pipeline.name.is_none() && pipeline.input.is_none() && pipeline.output.is_none());
     }
 
-    /// What a stage named `parse` says, from the third line on.
+    /// Lines of a stage named `parse`, from the third on.
     #[track_caller]
     fn check_stage(keys: &str, error: &str) {
         check(format!("[[stage]]\nname = \"parse\"\n{keys}\n"), error);

@@ -21,7 +21,7 @@ use super::child::{Children, Part, Role, arg, flag, share_args};
 use super::tasks::Tasks;
 use super::{RunArgs, attempt_args, drive, listen};
 
-/// How long a relay that was started again waits for workers, if what is after it is new as well.
+/// Time that a restarted relay waits for workers, if the sink or relay after it is new as well.
 /// They are on this machine, and dial at least every two seconds.
 const RESUME_WAIT: &str = "4s";
 
@@ -169,7 +169,7 @@ fn start(args: &RunArgs, pipeline: &Pipeline, input: Tasks) -> Result<Children, 
     Ok(children)
 }
 
-/// Where the parts of a stage find one another.
+/// Endpoints of a stage.
 struct Stations {
     tasks: String,
     receipts: String,
@@ -177,7 +177,7 @@ struct Stations {
 }
 
 impl Stations {
-    /// What hands out the stage's tasks, be it the ventilator or a relay.
+    /// Returns the arguments of the ventilator or relay that dispatches the stage's tasks.
     fn source_args(&self, stage: &Stage) -> Vec<OsString> {
         [
             arg("--tasks", &self.tasks),

@@ -16,7 +16,7 @@ pub(crate) struct FileError {
     pub(crate) line: usize,
     /// In characters, counted from 1.
     pub(crate) column: usize,
-    /// What it is.
+    /// Description of the error.
     pub(crate) problem: Problem,
 }
 
@@ -52,7 +52,7 @@ pub(crate) enum Problem {
 /// A part of the file, as errors name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Section {
-    /// What stands before all others.
+    /// Keys before all other sections.
     Top,
     /// The defaults of all stages.
     Defaults,
@@ -72,7 +72,7 @@ pub(super) struct At {
 /// A table that is being read.
 pub(super) struct Table<'a> {
     pub(super) section: Section,
-    /// Where the table begins.
+    /// Offset of the table in the file.
     pub(super) offset: usize,
     /// In the order of the file.
     entries: Vec<(Spanned<DeString<'a>>, Spanned<DeValue<'a>>)>,
@@ -326,7 +326,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// What a text or a list of texts is.
+/// A text, or a list of texts.
 #[derive(Debug)]
 pub(super) enum TextOrTexts {
     Text(String),

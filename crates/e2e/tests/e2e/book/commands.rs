@@ -19,7 +19,7 @@ const HOSTS: [&str; 3] = ["vent-host", "sink-host", "work-host"];
 /// Blocks that are not run.
 const NOT_RUN_MAX: usize = 8;
 
-/// What a shell is to run.
+/// Text that a shell is to run.
 #[derive(Debug, PartialEq, Eq)]
 enum Step<'a> {
     /// A command, and all that it writes.

@@ -22,7 +22,7 @@ struct Flag {
     variable: String,
 }
 
-/// What looks like a flag in a text, without its value.
+/// Returns the words that look like flags in a text, without their values.
 fn forms_in(text: &str) -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
     text.split(|c| !is_part(c))
@@ -38,7 +38,7 @@ fn forms_in(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What stands behind this in square brackets.
+/// Returns the text that stands behind this in square brackets.
 fn bracketed<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(name)?;
     Some(rest.split_once(']')?.0.trim())

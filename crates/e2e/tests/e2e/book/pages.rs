@@ -16,7 +16,7 @@ pub(crate) struct Page {
 pub(crate) struct Block<'a> {
     /// The line of the opening fence, from 1.
     pub(crate) line: usize,
-    /// What stands behind the opening fence: `console`.
+    /// Word behind the opening fence: `console`.
     pub(crate) language: &'a str,
     /// The comment right before it, without its marks: `file: people.csv`.
     pub(crate) comment: Option<&'a str>,

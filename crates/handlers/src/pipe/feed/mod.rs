@@ -14,7 +14,7 @@ use super::super::{STOPPED, Task, TermSeq, stopped};
 use super::PipeOptions;
 use super::codec::{Answers, encode, unfit};
 use super::pace::Pace;
-use super::said::{Said, Saying};
+use super::stderr::{LogLine, Stderr};
 
 /// A slot's tasks and its child.
 ///
@@ -23,22 +23,21 @@ use super::said::{Said, Saying};
 #[derive(Debug)]
 pub(super) struct Feed {
     options: PipeOptions,
-    /// In the order in which they came, which is that of the answers.
-    tasks: VecDeque<Fed>,
-    /// So many of the first of these need not be looked at for the child that runs: it was given
-    /// them, or never will be.
+    /// Tasks in the order in which they came, which is that of the answers.
+    tasks: VecDeque<Unanswered>,
+    /// Number of leading tasks that the running child is done with: it was given them, or never will be.
     passed: usize,
-    /// So many of those it was given.
+    /// Number of those that it was given.
     given: usize,
     outgoing: Vec<u8>,
     outgoing_from: usize,
     answers: Answers,
-    saying: Saying,
+    stderr: Stderr,
     pace: Pace,
     state: State,
-    /// Children in a row that ended before they had answered anything.
+    /// Number of children in a row that ended before they had answered anything.
     failures: u32,
-    /// The same of those that could not be started because this host lacked something.
+    /// Number of children in a row that could not be started because this host lacked something.
     lacks: u32,
     closing: Option<Close>,
     actions: VecDeque<Action>,
@@ -49,11 +48,11 @@ pub(super) struct Feed {
 
 /// A task that has no answer yet.
 #[derive(Debug)]
-struct Fed {
+struct Unanswered {
     task: Task,
-    /// The child that runs was given it, at this time, or came to it then.
+    /// Time at which the running child was given the task, or came to it.
     given: Option<Time>,
-    /// Its end is not waited for any more.
+    /// Whether its end is not waited for any more.
     is_stopped: bool,
     /// Why no child can be given it.
     unfit: Option<&'static str>,
@@ -78,9 +77,9 @@ enum State {
 struct Child {
     started: Time,
     answered: u64,
-    /// When it was last given something to do, or answered.
+    /// Last progress: the time at which it was given something to do, or answered.
     moved: Time,
-    /// Bytes that it took.
+    /// Bytes of tasks that it took.
     written: u64,
     end: Option<End>,
 }
@@ -115,7 +114,7 @@ enum Step {
     End(Termination),
 }
 
-/// How a feed is closed.
+/// Ways to close a feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Close {
     /// The child sees the end of its input and may exit by itself, if it has answered.
@@ -139,7 +138,7 @@ pub(super) enum Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ended {
     pub(super) task: Task,
-    /// When the child was given it, or was through with the one before.
+    /// Time at which the child was given the task, or was through with the one before.
     pub(super) started: Time,
     pub(super) ran_us: u64,
     pub(super) outcome: Outcome,
@@ -148,18 +147,18 @@ pub(super) struct Ended {
 /// Something for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Log {
-    /// The child said it.
-    Said(Said),
+    /// The child wrote it to stderr.
+    Stderr(LogLine),
     /// The user should know it.
     Warning(String),
 }
 
-/// Where a slot stands.
+/// State of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// So many tasks it takes at once.
+pub(super) struct FeedStatus {
+    /// Number of tasks that it takes at once.
     pub(super) depth: u32,
-    /// The task that the child is at, and from when on its timeout counts.
+    /// Task that the child is at, and the time from which its timeout counts.
     pub(super) under_way: Option<(Seq, Attempt, Time)>,
 }
 
@@ -171,12 +170,12 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// A child that cannot be started because this host lacks something is tried again so many times in a
-/// row: about a minute.
+/// Number of times in a row that a child is retried which cannot be started because this host lacks
+/// something: about a minute.
 const LACKS_MAX: u32 = 12;
 
 /// Bytes of a child's stderr in the log.
-const SAID_BYTES_MAX: usize = 1 << 10;
+const STDERR_BYTES_MAX: usize = 1 << 10;
 
 /// Time in which a child that has closed its stdin or stdout must exit; else it is broken.
 const LEAVING_MAX: Duration = Duration::from_secs(1);
@@ -196,7 +195,7 @@ impl Feed {
             outgoing: Vec::new(),
             outgoing_from: 0,
             answers,
-            saying: Saying::default(),
+            stderr: Stderr::default(),
             pace: Pace::default(),
             state: State::Starting,
             failures: 0,
@@ -209,30 +208,30 @@ impl Feed {
         }
     }
 
-    /// One more task.
+    /// Adds a task.
     pub(super) fn handle_task(&mut self, now: Time, task: Task) {
         let unfit = unfit(self.options.mode, &task.payload);
-        self.tasks.push_back(Fed { task, given: None, is_stopped: false, unfit });
+        self.tasks.push_back(Unanswered { task, given: None, is_stopped: false, unfit });
         self.go_on(now);
     }
 
-    /// Nobody waits for this any more, or it has timed out. Only what the child is at is worth
-    /// stopping it for; what it was given beyond that it will be through with soon.
+    /// Notes that the result of this attempt is not wanted any more, or that it has timed out. The child is
+    /// stopped only for the task that it is at; it will be through with others that it was given soon.
     pub(super) fn handle_stop(&mut self, now: Time, seq: Seq, attempt: Attempt) {
         let mut tasks = self.tasks.iter_mut().enumerate();
-        let Some((place, fed)) =
-            tasks.find(|(_, fed)| (fed.task.seq, fed.task.attempt) == (seq, attempt))
+        let Some((place, entry)) =
+            tasks.find(|(_, entry)| (entry.task.seq, entry.task.attempt) == (seq, attempt))
         else {
             return;
         };
-        fed.is_stopped = true;
-        if place == 0 && fed.given.is_some() {
+        entry.is_stopped = true;
+        if place == 0 && entry.given.is_some() {
             self.stop_child(now, Cause::Stopped(seq, attempt));
         }
         self.go_on(now);
     }
 
-    /// The child was started.
+    /// Notes that the child was started.
     pub(super) fn handle_started(&mut self, now: Time) {
         let (answered, written) = (0, 0);
         self.lacks = 0;
@@ -297,16 +296,17 @@ impl Feed {
             _ => None,
         };
         let from = self.ended.len();
-        let began = self.tasks.front().and_then(|fed| fed.given);
+        let began = self.tasks.front().and_then(|entry| entry.given);
         let wrong = loop {
             match self.answers.next() {
                 Ok(None) => break None,
                 Err(wrong) => break Some(wrong.to_string()),
                 Ok(Some(answer)) => {
-                    let Some(fed) = self.tasks.front().filter(|fed| fed.given.is_some()) else {
+                    let Some(entry) = self.tasks.front().filter(|entry| entry.given.is_some())
+                    else {
                         break Some("the handler wrote an answer without a task".into());
                     };
-                    let (due, seq) = (fed.task.seq, answer.seq);
+                    let (due, seq) = (entry.task.seq, answer.seq);
                     if let Some(seq) = seq.filter(|seq| *seq != due) {
                         break Some(format!(
                             "the handler answered out of order: seq {seq} instead of {due}"
@@ -314,11 +314,11 @@ impl Feed {
                     }
                     let mut outcome = answer.outcome;
                     // Its time was up: what the child makes of that comes too late.
-                    if stopped_for == Some((fed.task.seq, fed.task.attempt)) {
+                    if stopped_for == Some((entry.task.seq, entry.task.attempt)) {
                         outcome = stopped(outcome);
                     }
                     if self.ended.len() == from {
-                        outcome.stderr = self.saying.said().into_bytes().into();
+                        outcome.stderr = self.stderr.recent().into_bytes().into();
                     }
                     self.end_first(now, outcome);
                     self.end_ungiven(now);
@@ -344,8 +344,8 @@ impl Feed {
     /// The child has written more to stderr.
     pub(super) fn handle_error_output(&mut self, now: Time, bytes: &[u8]) {
         let seq = self.at();
-        self.saying.push(now, seq, bytes);
-        self.log_said();
+        self.stderr.push(now, seq, bytes);
+        self.log_stderr();
     }
 
     /// The child has ended, and all that it had written before was handled. So many of the bytes
@@ -354,15 +354,16 @@ impl Feed {
         let down = State::Down { not_before: now };
         let State::Up(child) = std::mem::replace(&mut self.state, down) else { return };
         let seq = self.at();
-        let tail = self.saying.end(now, seq);
-        self.log_said();
+        let tail = self.stderr.end(now, seq);
+        self.log_stderr();
         let is_amid = self.answers.is_amid();
         // Whatever brought it down, it was no task.
         let is_loading = child.answered == 0 && child.written == unread;
         match child.end.map(|end| end.cause) {
             Some(Cause::Closed) => {}
             Some(Cause::Stopped(seq, attempt)) => {
-                let is_it = |fed: &Fed| (fed.task.seq, fed.task.attempt) == (seq, attempt);
+                let is_it =
+                    |entry: &Unanswered| (entry.task.seq, entry.task.attempt) == (seq, attempt);
                 if self.tasks.front().is_some_and(is_it) {
                     self.end_first(now, failed(exit, STOPPED.to_owned(), tail));
                 }
@@ -392,7 +393,7 @@ impl Feed {
                 let mut in_full = reason.clone();
                 if !tail.is_empty() {
                     in_full += ": ";
-                    in_full += &tail.text(SAID_BYTES_MAX);
+                    in_full += &tail.text(STDERR_BYTES_MAX);
                 }
                 self.warn(format!("{}; restarting it", one_line(&in_full)));
                 self.count_end(now, child.answered, &in_full);
@@ -467,7 +468,7 @@ impl Feed {
         std::mem::take(&mut self.logs)
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout), if nothing happens before.
+    /// Returns the time at which to call [`handle_timeout`](Self::handle_timeout), if nothing happens before.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let due = match &self.state {
             State::Down { not_before } => {
@@ -490,8 +491,8 @@ impl Feed {
         self.pace.nap(self.given)
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        Standing { depth: self.pace.depth(), under_way: self.under_way() }
+    pub(super) fn status(&self) -> FeedStatus {
+        FeedStatus { depth: self.pace.depth(), under_way: self.under_way() }
     }
 
     /// Why there will be no child any more.
@@ -516,24 +517,24 @@ impl Feed {
 
     /// The task that the child is at.
     fn at(&self) -> Option<Seq> {
-        self.tasks.front().filter(|fed| fed.given.is_some()).map(|fed| fed.task.seq)
+        self.tasks.front().filter(|entry| entry.given.is_some()).map(|entry| entry.task.seq)
     }
 
     fn under_way(&self) -> Option<(Seq, Attempt, Time)> {
         let State::Up(child) = &self.state else { return None };
-        let fed = self.tasks.front()?;
-        let since = fed.given?;
+        let entry = self.tasks.front()?;
+        let since = entry.given?;
         // It may still have to load whatever it needs.
         let since = if child.answered == 0 {
             since.max(child.started + self.options.startup)
         } else {
             since
         };
-        Some((fed.task.seq, fed.task.attempt, since))
+        Some((entry.task.seq, entry.task.attempt, since))
     }
 
     fn has_work(&self) -> bool {
-        self.tasks.iter().any(|fed| fed.unfit.is_none() && !fed.is_stopped)
+        self.tasks.iter().any(|entry| entry.unfit.is_none() && !entry.is_stopped)
     }
 
     fn wonders_at(&self) -> Option<Time> {
@@ -569,39 +570,39 @@ impl Feed {
             self.outgoing_from = 0;
         }
         while self.outgoing.len() < WRITE_BYTES
-            && let Some(fed) = self.tasks.get_mut(self.passed)
+            && let Some(entry) = self.tasks.get_mut(self.passed)
         {
             self.passed += 1;
-            if fed.unfit.is_some() || fed.is_stopped {
+            if entry.unfit.is_some() || entry.is_stopped {
                 continue;
             }
             if self.given == 0 {
                 child.moved = now;
             }
             self.given += 1;
-            fed.given = Some(now);
-            encode(self.options.mode, &fed.task, &mut self.outgoing);
+            entry.given = Some(now);
+            encode(self.options.mode, &entry.task, &mut self.outgoing);
         }
     }
 
     /// Ends what comes first and was not given to the child: its end is known.
     fn end_ungiven(&mut self, now: Time) {
-        while let Some(fed) = self.tasks.front()
-            && fed.given.is_none()
-            && (fed.is_stopped || fed.unfit.is_some())
+        while let Some(entry) = self.tasks.front()
+            && entry.given.is_none()
+            && (entry.is_stopped || entry.unfit.is_some())
         {
-            let reason = fed.unfit.unwrap_or(STOPPED);
+            let reason = entry.unfit.unwrap_or(STOPPED);
             self.end_first(now, Outcome::error(Status::Failed, reason));
         }
     }
 
     fn end_first(&mut self, now: Time, outcome: Outcome) {
-        let Some(fed) = self.tasks.pop_front() else { return };
-        let started = fed.given.unwrap_or(now);
+        let Some(entry) = self.tasks.pop_front() else { return };
+        let started = entry.given.unwrap_or(now);
         self.passed = self.passed.saturating_sub(1);
-        self.given -= usize::from(fed.given.is_some());
+        self.given -= usize::from(entry.given.is_some());
         let ran_us = now.since(started).as_micros() as u64;
-        self.ended.push(Ended { task: fed.task, started, ran_us, outcome });
+        self.ended.push(Ended { task: entry.task, started, ran_us, outcome });
     }
 
     /// The ends from this one on are answers that were read at once: each took its part of the
@@ -624,7 +625,7 @@ impl Feed {
         child.answered += count;
         child.moved = now;
         self.failures = 0;
-        self.saying.answered();
+        self.stderr.answered();
         if let Some(first) = self.tasks.front_mut()
             && first.given.is_some()
         {
@@ -634,8 +635,8 @@ impl Feed {
 
     /// Requeues the tasks that the child was given, for the next child.
     fn take_back(&mut self) {
-        for fed in self.tasks.iter_mut().take(self.passed) {
-            fed.given = None;
+        for entry in self.tasks.iter_mut().take(self.passed) {
+            entry.given = None;
         }
         (self.passed, self.given) = (0, 0);
         self.outgoing.clear();
@@ -708,8 +709,8 @@ impl Feed {
         self.logs.push(Log::Warning(text));
     }
 
-    fn log_said(&mut self) {
-        self.logs.extend(self.saying.take_lines().into_iter().map(Log::Said));
+    fn log_stderr(&mut self) {
+        self.logs.extend(self.stderr.take_lines().into_iter().map(Log::Stderr));
     }
 }
 

@@ -216,9 +216,9 @@ fn an_answer_begins_the_count_again() {
 fn loading_does_not_count() {
     let mut scene = scene();
     scene.step("task:0");
-    assert_eq!(scene.feed.standing().under_way, None);
+    assert_eq!(scene.feed.status().under_way, None);
     scene.step("up");
-    let since = |scene: &Scene| scene.feed.standing().under_way.map(|(seq, _, at)| (seq.0, at.0));
+    let since = |scene: &Scene| scene.feed.status().under_way.map(|(seq, _, at)| (seq.0, at.0));
     assert_eq!(since(&scene), Some((0, 2 * MS + 60_000_000)));
     scene.step("task:1");
     scene.step("out:a|");

@@ -1,4 +1,4 @@
-//! What a child says on stderr: lines for the log, and the end of it for the task that fails.
+//! Stderr of a child: lines for the log, and its end for the task that fails.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use super::super::tail::Tail;
 
 /// A line for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    /// One of the child's, while it was at this task.
+pub(super) enum LogLine {
+    /// A line of the child's, and the task that it was at.
     Line(Option<Seq>, String),
-    /// So many lines were left out.
+    /// Number of lines that were left out.
     LeftOut(u32),
 }
 
-/// Takes stderr apart.
+/// Splits stderr into lines, and keeps its end.
 #[derive(Debug, Default)]
-pub(super) struct Saying {
+pub(super) struct Stderr {
     line: Vec<u8>,
-    /// The line is longer than that.
+    /// Whether the line is longer than `line` has it.
     is_cut: bool,
-    /// Said since the last answers.
+    /// Bytes since the last answers.
     tail: Tail,
-    /// Said before those. What came last may have been read before the answer that it came after.
+    /// Bytes before those. The last of them may have been read before the answer that they came after.
     before: Tail,
-    lines: Vec<Said>,
-    /// When the second that is counted began.
+    lines: Vec<LogLine>,
+    /// Start of the second whose lines are counted.
     second: Time,
     count: u32,
 }
@@ -39,8 +39,8 @@ const LINES_MAX: u32 = 100;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-impl Saying {
-    /// The child has said more while it was at this task.
+impl Stderr {
+    /// Adds bytes that the child wrote while it was at this task.
     pub(super) fn push(&mut self, now: Time, seq: Option<Seq>, mut bytes: &[u8]) {
         self.tail.push(bytes);
         while let Some(end) = memchr::memchr(b'\n', bytes) {
@@ -51,33 +51,33 @@ impl Saying {
         self.extend(bytes);
     }
 
-    /// What was said since the last answers: it is about the task that is answered now, as far as can
-    /// be told.
-    pub(super) fn said(&self) -> Tail {
+    /// Returns the end of the bytes since the last answers: as far as can be told, they are about the task
+    /// that is answered now.
+    pub(super) fn recent(&self) -> Tail {
         self.tail.clone()
     }
 
-    /// There have been answers: what was said is not about the next task.
+    /// Notes that there were answers: the bytes before them are not about the next task.
     pub(super) fn answered(&mut self) {
         if !self.tail.is_empty() || !self.before.is_empty() {
             self.before = std::mem::take(&mut self.tail);
         }
     }
 
-    /// The child is gone; gives the end of what it said.
+    /// Ends stderr, as the child is gone. Returns the end of the bytes.
     pub(super) fn end(&mut self, now: Time, seq: Option<Seq>) -> Tail {
         if !self.line.is_empty() {
             self.end_line(now, seq);
         }
         if self.count > LINES_MAX {
-            self.lines.push(Said::LeftOut(self.count - LINES_MAX));
+            self.lines.push(LogLine::LeftOut(self.count - LINES_MAX));
             self.count = LINES_MAX;
         }
         let (tail, before) = (std::mem::take(&mut self.tail), std::mem::take(&mut self.before));
         if tail.is_empty() { before } else { tail }
     }
 
-    pub(super) fn take_lines(&mut self) -> Vec<Said> {
+    pub(super) fn take_lines(&mut self) -> Vec<LogLine> {
         std::mem::take(&mut self.lines)
     }
 
@@ -90,7 +90,7 @@ impl Saying {
     fn end_line(&mut self, now: Time, seq: Option<Seq>) {
         if now.since(self.second) >= SECOND {
             if self.count > LINES_MAX {
-                self.lines.push(Said::LeftOut(self.count - LINES_MAX));
+                self.lines.push(LogLine::LeftOut(self.count - LINES_MAX));
             }
             (self.second, self.count) = (now, 0);
         }
@@ -100,7 +100,7 @@ impl Saying {
             if self.is_cut {
                 text.push_str("...");
             }
-            self.lines.push(Said::Line(seq, text));
+            self.lines.push(LogLine::Line(seq, text));
         }
         self.line.clear();
         self.is_cut = false;
@@ -113,47 +113,47 @@ mod tests {
 
     const SEQ: Option<Seq> = Some(Seq(3));
 
-    fn line(text: &str) -> Said {
-        Said::Line(SEQ, text.to_owned())
+    fn line(text: &str) -> LogLine {
+        LogLine::Line(SEQ, text.to_owned())
     }
 
     #[test]
     fn lines_are_whole_and_bounded() {
-        let mut saying = Saying::default();
-        saying.push(Time(0), SEQ, b"one\r\ntw");
-        assert_eq!(saying.take_lines(), [line("one")]);
-        saying.push(Time(1), SEQ, b"o\n");
-        assert_eq!(saying.take_lines(), [line("two")]);
-        saying.push(Time(2), SEQ, &b"x".repeat(5_000));
-        saying.push(Time(2), SEQ, b"\nrest");
-        assert_eq!(saying.take_lines(), [line(&("x".repeat(LINE_BYTES_MAX) + "..."))]);
-        let tail = saying.end(Time(3), SEQ).text(9);
-        assert_eq!(saying.take_lines(), [line("rest")]);
+        let mut stderr = Stderr::default();
+        stderr.push(Time(0), SEQ, b"one\r\ntw");
+        assert_eq!(stderr.take_lines(), [line("one")]);
+        stderr.push(Time(1), SEQ, b"o\n");
+        assert_eq!(stderr.take_lines(), [line("two")]);
+        stderr.push(Time(2), SEQ, &b"x".repeat(5_000));
+        stderr.push(Time(2), SEQ, b"\nrest");
+        assert_eq!(stderr.take_lines(), [line(&("x".repeat(LINE_BYTES_MAX) + "..."))]);
+        let tail = stderr.end(Time(3), SEQ).text(9);
+        assert_eq!(stderr.take_lines(), [line("rest")]);
         assert_eq!(tail, "xxxx\nrest");
     }
 
     #[test]
     fn a_flood_is_counted_and_left_out() {
-        let mut saying = Saying::default();
+        let mut stderr = Stderr::default();
         for _ in 0..LINES_MAX + 5 {
-            saying.push(Time(1), SEQ, b"x\n");
+            stderr.push(Time(1), SEQ, b"x\n");
         }
-        assert_eq!(saying.take_lines().len(), LINES_MAX as usize);
-        saying.push(Time(1_000_000), SEQ, b"later\n");
-        assert_eq!(saying.take_lines(), [Said::LeftOut(5), line("later")]);
+        assert_eq!(stderr.take_lines().len(), LINES_MAX as usize);
+        stderr.push(Time(1_000_000), SEQ, b"later\n");
+        assert_eq!(stderr.take_lines(), [LogLine::LeftOut(5), line("later")]);
     }
 
     #[test]
-    fn the_end_is_what_was_said_last_and_not_long_ago() {
+    fn the_end_is_of_the_last_bytes_and_not_of_those_long_ago() {
         let tail = |script: &[&str]| {
-            let mut saying = Saying::default();
+            let mut stderr = Stderr::default();
             for step in script {
                 match *step {
-                    "" => saying.answered(),
-                    text => saying.push(Time(0), None, text.as_bytes()),
+                    "" => stderr.answered(),
+                    text => stderr.push(Time(0), None, text.as_bytes()),
                 }
             }
-            saying.end(Time(0), None).text(100)
+            stderr.end(Time(0), None).text(100)
         };
         assert_eq!(tail(&["a", "b"]), "ab");
         assert_eq!(tail(&["a", "", "b"]), "b");

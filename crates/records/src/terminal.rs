@@ -8,7 +8,7 @@ use tradewind_system::stderr::pass_on;
 
 /// Kinds of lines that are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Say {
+pub struct Show {
     /// Forwards the stderr of tasks, each task's in one piece.
     pub stderr: bool,
     /// Writes a line about each of the first failures.
@@ -23,22 +23,22 @@ const LINE_CHARS_MAX: usize = 300;
 
 /// Writes lines after the records that they are about are stored.
 #[derive(Debug)]
-pub(super) struct Said {
-    say: Say,
+pub(super) struct Terminal {
+    show: Show,
     text: Vec<u8>,
     failures: u64,
 }
 
-impl Said {
+impl Terminal {
     /// Creates one that writes to this process's stderr.
-    pub(super) fn new(say: Say) -> Self {
-        Self { say, text: Vec::new(), failures: 0 }
+    pub(super) fn new(show: Show) -> Self {
+        Self { show, text: Vec::new(), failures: 0 }
     }
 
     /// Adds a record. `tag` comes before each line of its stderr.
     pub(super) fn add(&mut self, record: Record<'_>, tag: &[u8]) {
         let outcome = &record.result.outcome;
-        if self.say.stderr {
+        if self.show.stderr {
             for line in outcome.stderr.split_inclusive(|byte| *byte == b'\n') {
                 self.text.extend_from_slice(tag);
                 self.text.extend_from_slice(line);
@@ -49,7 +49,7 @@ impl Said {
         }
         // A person who cancels a job knows why its tasks did not end well.
         let is_expected = outcome.status.is_success() || outcome.status == Status::Cancelled;
-        if !self.say.failures || is_expected {
+        if !self.show.failures || is_expected {
             return;
         }
         self.failures += 1;
@@ -112,10 +112,10 @@ mod tests {
     use super::super::examples::{ended, record};
     use super::*;
 
-    fn said(say: Say, tag: &[u8], records: &[Records]) -> String {
-        let mut said = Said::new(say);
-        records.iter().flat_map(Records::iter).for_each(|record| said.add(record, tag));
-        String::from_utf8(said.text).unwrap()
+    fn shown(show: Show, tag: &[u8], records: &[Records]) -> String {
+        let mut terminal = Terminal::new(show);
+        records.iter().flat_map(Records::iter).for_each(|record| terminal.add(record, tag));
+        String::from_utf8(terminal.text).unwrap()
     }
 
     fn with_stderr(mut records: Records, stderr: &str) -> Records {
@@ -130,20 +130,20 @@ mod tests {
             record(1, "y"),
             with_stderr(ended(Status::Failed, Exit::Code(3), "exit code 3"), "why\n"),
         ];
-        let stderr = Say { stderr: true, failures: false };
-        assert_eq!(said(stderr, b"", &records), "warning\nmore\nwhy\n");
-        assert_eq!(said(stderr, b"a\t", &records), "a\twarning\na\tmore\na\twhy\n");
-        let both = Say { stderr: true, failures: true };
+        let stderr = Show { stderr: true, failures: false };
+        assert_eq!(shown(stderr, b"", &records), "warning\nmore\nwhy\n");
+        assert_eq!(shown(stderr, b"a\t", &records), "a\twarning\na\tmore\na\twhy\n");
+        let both = Show { stderr: true, failures: true };
         let wanted = "warning\nmore\nwhy\ntask 4 failed: exit code 3: why\n";
-        assert_eq!(said(both, b"", &records), wanted);
-        assert_eq!(said(Say::default(), b"", &records), "");
+        assert_eq!(shown(both, b"", &records), wanted);
+        assert_eq!(shown(Show::default(), b"", &records), "");
     }
 
     #[test]
     fn the_first_failures_have_a_line_with_the_reason() {
-        let failures = Say { stderr: false, failures: true };
+        let failures = Show { stderr: false, failures: true };
         let check = |record: Records, wanted: &str| {
-            assert_eq!(said(failures, b"", &[record]), format!("task 4 {wanted}\n"));
+            assert_eq!(shown(failures, b"", &[record]), format!("task 4 {wanted}\n"));
         };
         let failed = |error: &str| ended(Status::Failed, Exit::Code(3), error);
         check(with_stderr(failed("exit code 3"), "a\nb\n\n"), "failed: exit code 3: b");
@@ -159,12 +159,12 @@ mod tests {
             Records { stage: "parse".into(), ..failed("") },
             "failed in stage parse: exit code 3",
         );
-        let long = said(failures, b"", &[failed(&"x".repeat(5000))]);
+        let long = shown(failures, b"", &[failed(&"x".repeat(5000))]);
         assert!(long.chars().count() < 310 && long.ends_with("…\n"), "{long}");
         let none = [record(0, "x"), ended(Status::Cancelled, Exit::None, "no")];
-        assert_eq!(said(failures, b"", &none), "");
+        assert_eq!(shown(failures, b"", &none), "");
         let many: Vec<Records> = (0..30).map(|_| failed("")).collect();
-        let text = said(failures, b"", &many);
+        let text = shown(failures, b"", &many);
         assert_eq!(text.lines().count(), 11);
         assert!(text.ends_with("\nmore failures are not shown\n"), "{text}");
     }
