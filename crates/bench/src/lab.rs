@@ -68,7 +68,8 @@ impl Lab {
 
     /// Returns one of Tradewind's programs, or this one: `cargo build` puts them side by side.
     pub(crate) fn ours(&self, name: &str) -> Program {
-        Program::new(self.program(name))
+        // Of what is compared with it nothing encrypts; scripts/measure has the price of keys.
+        Program::new(self.program(name)).env("TRADEWIND_INSECURE", "true")
     }
 
     pub(crate) fn program(&self, name: &str) -> PathBuf {

@@ -23,6 +23,8 @@ pub struct Scene {
     dir: TempDir,
     mark: String,
     network: Network,
+    /// Whether its programs have keys.
+    has_keys: bool,
 }
 
 /// Addresses of its programs.
@@ -85,6 +87,7 @@ impl Scene {
             dir: tempfile::tempdir().expect("a directory can be made"),
             mark: format!("{}-{number}", std::process::id()),
             network: Network::Loopback(Address::take()),
+            has_keys: false,
         }
     }
 
@@ -99,6 +102,15 @@ impl Scene {
         let mut scene = Self::new();
         scene.network = Network::Namespaces(Namespaces::new(FIRST_WORKER + workers)?);
         Ok(scene)
+    }
+
+    /// Makes keys, which all of its programs find from now on.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    pub fn make_keys(&mut self) {
+        self.has_keys = true;
+        let _ = self.ours("tradewind").words("keys new").run().expect(0);
     }
 
     /// Leaves the directory where it is when the scene is gone.
@@ -199,7 +211,11 @@ impl Scene {
     /// One of our programs, in this scene's directory, without arguments.
     #[must_use]
     pub fn ours(&self, name: &str) -> Start {
-        Start::new(program(name)).dir(self.dir()).env(MARK_ENV, &self.mark)
+        self.with_keys(Start::new(program(name)).dir(self.dir()).env(MARK_ENV, &self.mark))
+    }
+
+    fn with_keys(&self, start: Start) -> Start {
+        if self.has_keys { start.home(self.dir()) } else { start }
     }
 
     /// Cuts the ventilator off, or lets it be reached again.
@@ -246,7 +262,8 @@ impl Scene {
             Network::Loopback(_) => self.ours(name),
             // `ip` becomes the program: they have the same id.
             Network::Namespaces(namespaces) => {
-                self.other("ip").args(["netns", "exec", &namespaces.name(node)]).arg(program(name))
+                let start = self.other("ip").args(["netns", "exec", &namespaces.name(node)]);
+                self.with_keys(start).arg(program(name))
             }
         }
     }

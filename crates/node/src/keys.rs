@@ -50,7 +50,7 @@ impl Wanted {
     /// Opens the keys for a role, if it has any TCP connections. An address that is `None` is not known yet.
     ///
     /// # Errors
-    /// When there are keys that cannot be used.
+    /// When there are keys that cannot be used, or when it is to listen on TCP and there are none.
     pub fn open<'a>(
         self,
         role: KeyRole,
@@ -82,9 +82,18 @@ impl Wanted {
                 let keys = Keys::open(source, role, UnixTime::now()).or_exit(SYSTEM)?;
                 Ok(Some(Arc::new(Keyring::new(keys, format!("tradewind/{VERSION}")))))
             }
-            (None, _) => Ok(None),
+            (None, None) => Ok(None),
+            (None, Some(at)) => Err(Fatal::new(USAGE, open_to_all(role, &at))),
         }
     }
+}
+
+/// What is to be done where a role would listen without keys.
+fn open_to_all(role: KeyRole, at: &str) -> String {
+    format!(
+        "there are no keys, and {at} would be open to whoever reaches it: make keys with `tradewind keys new`, or \
+         bring a token of `tradewind keys token {role}`; --insecure does without"
+    )
 }
 
 /// Returns the session of a process: that of its key, if it has one.

@@ -13,9 +13,10 @@ use tradewind::{Error, JobOptions, Sink, Ventilator, Worker};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let names: Vec<String> = std::env::args().skip(1).collect();
 
-    // Each says where it listens; workers could join from anywhere if this were not loopback.
-    let sink = Sink::listen("tcp://127.0.0.1:0")?;
-    let ventilator = Ventilator::listen("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")?
+    // Unix sockets, which need no keys; workers could join from anywhere if these were tcp://.
+    let at = |port: &str| format!("ipc://@words-{}-{port}", std::process::id());
+    let sink = Sink::listen(&at("results"))?;
+    let ventilator = Ventilator::listen(&at("tasks"), &at("receipts"))?
         .sink(&sink.results_endpoint())?
         .options(JobOptions::new().name("words"))
         .signals(true);

@@ -86,9 +86,10 @@
 //! use tradewind::{JobOptions, Sink, Ventilator, Worker};
 //!
 //! # fn main() -> Result<(), tradewind::Error> {
-//! // Port 0 is any that is free. Who listens says on which.
-//! let sink = Sink::listen("tcp://127.0.0.1:0")?;
-//! let ventilator = Ventilator::listen("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")?
+//! // Unix sockets without a file; tcp://0.0.0.0:5558 and so on are for other machines, and need keys.
+//! let at = |port: &str| format!("ipc://@lengths-{}-{port}", std::process::id());
+//! let sink = Sink::listen(&at("results"))?;
+//! let ventilator = Ventilator::listen(&at("tasks"), &at("receipts"))?
 //!     .sink(&sink.results_endpoint())?
 //!     .options(JobOptions::new().name("lengths").retries(2));
 //! let worker = Worker::connect(&ventilator.tasks_endpoint(), &sink.results_endpoint())?
@@ -122,6 +123,11 @@
 //! pace and memory is bounded.
 //!
 //! Where all of it is to happen in this process there is [`map`].
+//!
+//! # Keys
+//!
+//! Over TCP all three use the keys that `tradewind keys` makes, and find them as the programs do; each has
+//! `keys` and `insecure`. A ventilator or a sink that is to listen on TCP without keys is refused.
 
 mod codec;
 mod context;

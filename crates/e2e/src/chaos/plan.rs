@@ -30,6 +30,8 @@ pub struct Plan {
     pub slots: u32,
     /// Faults, in their order.
     pub faults: Vec<Fault>,
+    /// Do they have keys, and speak TLS?
+    pub has_keys: bool,
 }
 
 /// Kind of the tasks.
@@ -118,6 +120,7 @@ impl Plan {
             workers,
             slots,
             faults: schedule(random, &tempo),
+            has_keys: random.bool(),
         }
     }
 
@@ -232,9 +235,10 @@ impl fmt::Display for Plan {
             Format::Lines => "lines",
         };
         let fsync = if self.has_fsync { ", fsync batch" } else { "" };
+        let keys = if self.has_keys { ", with keys" } else { "" };
         write!(
             f,
-            "{} tasks ({work}), {format}{fsync}, {} × {} slots, resume wait {:?}",
+            "{} tasks ({work}), {format}{fsync}, {} × {} slots, resume wait {:?}{keys}",
             self.tasks, self.workers, self.slots, self.resume_wait
         )
     }
@@ -268,6 +272,7 @@ mod tests {
             "ordered jsonl",
             "lines",
             "fsync",
+            "with keys",
             "1 × ",
             "4 × ",
             "wait 10s",

@@ -125,12 +125,15 @@ impl<'a> Round<'a> {
     /// # Errors
     /// When the machine will not do that.
     pub fn new(plan: &'a Plan, options: Options<'a>) -> Result<Self, Failure> {
-        let scene = if options.has_namespaces {
+        let mut scene = if options.has_namespaces {
             Scene::with_namespaces(plan.workers)
                 .map_err(|error| Failure::Io("make network namespaces", error))?
         } else {
             Scene::new()
         };
+        if plan.has_keys {
+            scene.make_keys();
+        }
         write_input(&scene, plan).map_err(|error| Failure::Io("write the input", error))?;
         let events = File::create(scene.path("events.log"));
         let events = events.map_err(|error| Failure::Io("write a log", error))?;

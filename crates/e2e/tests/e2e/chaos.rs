@@ -28,6 +28,7 @@ fn each_of_these_is_killed(roles: &[Role], format: Format) {
         workers: 2,
         slots: 2,
         faults: one_by_one(&mut random, roles, KILLS, RECORDS_BETWEEN),
+        has_keys: random.bool(),
     };
     eprintln!("{plan}");
     let interrupted = AtomicBool::new(false);

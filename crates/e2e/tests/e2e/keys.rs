@@ -169,6 +169,40 @@ fn keys_that_cannot_be_used_are_named_with_what_to_do() {
     fails(scene.worker("w").home(&home).arg("--echo"), 8, "(mode 640)");
 }
 
+#[test]
+fn a_port_is_listened_on_with_keys_or_when_told_so() {
+    let scene = Scene::new();
+    let home = stranger(&scene);
+    for program in ["ventilator", "sink", "relay"] {
+        let ports: &[&str] = match program {
+            "sink" => &["--listen"],
+            "ventilator" => &["--tasks", "--receipts"],
+            _ => &["--listen", "--tasks", "--receipts"],
+        };
+        // Loopback too, and whether one port is on TCP or all are.
+        for port in ports {
+            let mut start = scene.ours("tradewind").home(&home).arg(program);
+            for other in ports {
+                let place = if other == port { "tcp://127.0.0.1:0" } else { "ipc://@nowhere" };
+                start = start.args([other, place]);
+            }
+            let ended =
+                fails(start, 2, "there are no keys, and tcp://127.0.0.1:0 would be open to");
+            for way in ["`tradewind keys new`", "--insecure", &format!("keys token {program}`")] {
+                assert!(ended.stderr.contains(way), "{}", ended.stderr);
+            }
+        }
+    }
+    let sink = scene.sink().home(&home).arg("--insecure").start();
+    let ventilator = scene.ventilator().home(&home).env("TRADEWIND_INSECURE", "true").input("x\n");
+    let ventilator = ventilator.start();
+    // One that only dials need not be told.
+    let worker = scene.worker("w").home(&home).words("--exit-when-done --echo").start();
+    let _ = ventilator.wait().expect(0);
+    let _ = worker.wait().expect(0);
+    assert_eq!(sink.wait().expect(0).text(), "x\n");
+}
+
 /// A job of one task.
 fn ring<'a>(scene: &'a Scene, holder: &'a Path) -> (Process, Process) {
     let sink = scene.sink().home(holder).start();

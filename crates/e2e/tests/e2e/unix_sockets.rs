@@ -274,14 +274,19 @@ fn a_run_within_a_task_is_a_run_of_its_own() {
 fn tasks_see_the_documented_variables_only() {
     let scene = Scene::new();
     let worker = |words: &str| {
-        let names =
-            ["TRADEWIND_KEYS", "TRADEWIND_LOG", "NOTIFY_SOCKET", "LISTEN_FDNAMES", "WATCHDOG_USEC"];
+        let names = [
+            "CREDENTIALS_DIRECTORY",
+            "TRADEWIND_LOG",
+            "NOTIFY_SOCKET",
+            "LISTEN_FDNAMES",
+            "WATCHDOG_USEC",
+        ];
         let start = scene.worker("w").words("--exit-when-done --slots 1").words(words);
         names.iter().fold(start, |start, name| {
             start.env(name, if *name == "TRADEWIND_LOG" { "info" } else { "/secret" })
         })
     };
-    let list = "env | cut -d= -f1 | grep -E '^(TRADEWIND|NOTIFY|LISTEN|WATCHDOG)' | sort | xargs";
+    let list = "env | cut -d= -f1 | grep -E '^(CREDENTIALS|TRADEWIND|NOTIFY|LISTEN|WATCHDOG)' | sort | xargs";
     scene.file("list.sh", format!("{list}\n"));
     scene.file("pipe.sh", format!("names=$({list})\nwhile read line; do echo \"$names\"; done\n"));
     let check = |words: &str, wanted: &str| {

@@ -298,9 +298,13 @@ fn what_cannot_be_is_said_before_anything_runs() {
     check(connect().slots(0).run(echo).unwrap_err(), 2, slots);
     let name = "a name holds no control characters";
     check(connect().name("a\nb").run(echo).unwrap_err(), 2, name);
-    let ventilator = Ventilator::listen(ANY_PORT, ANY_PORT).unwrap();
+    let ventilator = Ventilator::listen(ANY_PORT, ANY_PORT).unwrap().insecure(true);
     let options = JobOptions::new().name("a\nb");
     check(ventilator.options(options).run(["x"]).unwrap_err(), 2, name);
+
+    let keys = || Sink::listen(ANY_PORT).unwrap().keys("/none");
+    let missing = "/none: No such file or directory (os error 2)";
+    check(keys().records().unwrap_err(), 2, missing);
 
     let sink = Sink::listen(ANY_PORT).unwrap();
     let taken = format!("{} is taken by another process", sink.results_endpoint());
@@ -323,10 +327,12 @@ fn whom_nobody_answers_gives_up_when_told_to() {
         let wanted = format!("{nobody} was not reached within 50ms");
         assert!(error.to_string().contains(&wanted), "{error}");
     };
-    let worker = Worker::connect(&nobody, &nobody).unwrap().signals(false);
+    let worker = Worker::connect(&nobody, &nobody).unwrap().insecure(true).signals(false);
     check(worker.connect_timeout(soon).run(echo).unwrap_err());
     let ventilator = Ventilator::listen(ANY_PORT, ANY_PORT).unwrap().sink(&nobody).unwrap();
-    check(ventilator.connect_timeout(soon).run(["x"]).unwrap_err());
+    check(ventilator.insecure(true).connect_timeout(soon).run(["x"]).unwrap_err());
     let sink = Sink::listen(ANY_PORT).unwrap().ventilator(&nobody).unwrap();
-    check(sink.connect_timeout(soon).records().unwrap().next().unwrap().unwrap_err());
+    check(
+        sink.insecure(true).connect_timeout(soon).records().unwrap().next().unwrap().unwrap_err(),
+    );
 }

@@ -159,6 +159,7 @@ fn run(page: &Page, has_network: bool) -> Vec<String> {
     } else {
         scene.other("bash").arg("script")
     };
+    let shell = shell.home(scene.dir());
     let ended = shell.env("PATH", format!("{programs}:{path}")).run();
     let said = String::from_utf8_lossy(&ended.stdout).into_owned();
     let mut wrong = Vec::new();
