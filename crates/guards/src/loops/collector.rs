@@ -3,6 +3,7 @@
 use tradewind_proto::collector::{Collector, CollectorConfig, Opened, Opening, Order};
 use tradewind_proto::message::{Report, Start, ToSink, ToVentilator};
 use tradewind_proto::{SeqRange, SessionId};
+use tradewind_testkit::{Accepts, CollectorAction, Machine};
 
 use super::made::{BATCH, JOB, SHARE, range, results, session, time};
 
@@ -38,12 +39,12 @@ fn run(workers: u64, batches: impl Iterator<Item = (u64, SeqRange)>) {
         // The sink's loop takes all events that wait before it drives the collector.
         if waiting >= BATCH {
             waiting = 0;
-            sink.go_on();
+            sink.drive();
         }
     }
     // The next receipt is about the records that are written now.
-    sink.go_on();
-    sink.go_on();
+    sink.drive();
+    sink.drive();
     assert_eq!(sink.collector.snapshot().stored.total(), sink.given, "every task has its record");
     assert_eq!(sink.told, sink.given, "the ventilator knows");
 }
@@ -71,28 +72,34 @@ impl Sink {
             is_untouched: true,
         };
         collector.handle_message(open);
-        let Opening { job, .. } = collector.poll_open().expect("the job is to be opened");
-        collector.handle_opened(Opened { job, ..Opened::default() });
         for worker in 0..workers {
             collector.handle_worker_connected(session(worker), "worker");
         }
-        Self { collector, given: 0, writing: 0, told: 0 }
+        let mut sink = Self { collector, given: 0, writing: 0, told: 0 };
+        sink.drive();
+        sink
     }
 
     /// Drives the collector, as the sink's loop does. The records of the last round are written
     /// meanwhile.
-    fn go_on(&mut self) {
+    fn drive(&mut self) {
         let now = time(self.given);
-        if now >= self.collector.poll_timeout() {
-            self.collector.handle_timeout(now);
-        }
+        self.collector.handle_due(now);
         self.collector.handle_written(std::mem::take(&mut self.writing));
-        while let Some(records) = self.collector.poll_write() {
-            self.writing += records.len();
-        }
-        while let Some(message) = self.collector.poll_transmit() {
-            if let ToVentilator::Receipt { stored, .. } = message {
-                self.told += stored.count();
+        while let Some(action) = self.collector.poll(now, Accepts::ALL) {
+            match action {
+                CollectorAction::Write(records) => self.writing += records.len(),
+                CollectorAction::Transmit(ToVentilator::Receipt { stored, .. }) => {
+                    self.told += stored.count();
+                }
+                CollectorAction::Transmit(_) => {}
+                CollectorAction::Open(Opening { job, .. }) => {
+                    self.collector.handle_opened(Opened { job, ..Opened::default() });
+                }
+                CollectorAction::Compare(_)
+                | CollectorAction::Begin
+                | CollectorAction::Spool(_)
+                | CollectorAction::Unspool(_) => panic!("a new job in order has no {action:?}"),
             }
         }
     }

@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 
 use tradewind_proto::batch::Bounded;
-use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Policy, Transmit};
+use tradewind_proto::dispatcher::{Dispatcher, Transmit};
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
-use tradewind_proto::message::{
-    Card, Layout, News, Received, Report, Role, Start, ToVentilator, ToWorker,
-};
+use tradewind_proto::message::{Card, News, Received, Report, Role, ToVentilator, ToWorker};
 use tradewind_proto::{LaneId, SeqList, SeqRanges, SessionId};
+use tradewind_testkit::{Accepts, DispatcherAction, Machine, config};
 
 use super::made::{BATCH, JOB, PAYLOAD_BYTES, payload, session, time};
 
@@ -31,10 +30,10 @@ fn run(tasks: u64, workers: u64) {
             (0..count).for_each(|_| ventilator.dispatcher.handle_task(payload()));
             read += count;
         }
-        ventilator.go_on();
+        ventilator.drive();
         ventilator.answer();
     }
-    ventilator.go_on();
+    ventilator.drive();
     assert_eq!(ventilator.dispatcher.snapshot().settled, tasks, "every task was dispatched");
 }
 
@@ -53,16 +52,7 @@ struct Ventilator {
 
 impl Ventilator {
     fn new(workers: u64) -> Self {
-        let mut dispatcher = Dispatcher::new(DispatcherConfig {
-            layout: Layout::Unsaid,
-            job: JOB,
-            name: String::new(),
-            stage: String::new(),
-            start: Start::New,
-            policy: Policy::default(),
-            message_bytes_max: MESSAGE_BYTES_MAX,
-            seed: 1,
-        });
+        let mut dispatcher = Dispatcher::new(config(JOB));
         dispatcher.handle_sink_connected();
         dispatcher.handle_receipts_connected(time(0));
         let hello = ToVentilator::SinkHello {
@@ -90,27 +80,36 @@ impl Ventilator {
     }
 
     /// Drives the dispatcher, as the ventilator's loop does.
-    fn go_on(&mut self) {
+    fn drive(&mut self) {
         let now = time(self.done);
-        if now >= self.dispatcher.poll_timeout() {
-            self.dispatcher.handle_timeout(now);
-        }
-        while let Some(transmit) = self.dispatcher.poll_transmit(now) {
-            let Transmit::Worker(LaneId(worker), message) = transmit else { continue };
-            let session = session(worker);
-            match message {
-                ToWorker::Tasks { tasks, .. } => {
-                    self.out.push_back((session, tasks.0.iter().map(|task| task.seq).collect()));
+        self.dispatcher.handle_due(now);
+        while let Some(action) = self.dispatcher.poll(now, Accepts::ALL) {
+            match action {
+                DispatcherAction::Transmit(Transmit::Worker(LaneId(worker), message)) => {
+                    self.take(session(worker), message);
                 }
-                ToWorker::RollCall { job, call, .. } => {
-                    let (unfinished, finished) = (SeqRanges::new(), SeqRanges::new());
-                    let hashes = Bounded::default();
-                    let news = News::Holding { job, call, unfinished, finished, hashes };
-                    let relay = ToVentilator::Relay { session, news };
-                    self.dispatcher.handle_message(now, relay);
+                DispatcherAction::Transmit(Transmit::Sink(_)) => {}
+                DispatcherAction::Notice(_) | DispatcherAction::Close(_) => {
+                    panic!("a job that runs well has no {action:?}");
                 }
-                _ => {}
             }
+        }
+    }
+
+    /// Takes a message to a worker, and answers it where that is all there is to do.
+    fn take(&mut self, session: SessionId, message: ToWorker) {
+        match message {
+            ToWorker::Tasks { tasks, .. } => {
+                self.out.push_back((session, tasks.0.iter().map(|task| task.seq).collect()));
+            }
+            ToWorker::RollCall { job, call, .. } => {
+                let (unfinished, finished) = (SeqRanges::new(), SeqRanges::new());
+                let hashes = Bounded::default();
+                let news = News::Holding { job, call, unfinished, finished, hashes };
+                let relay = ToVentilator::Relay { session, news };
+                self.dispatcher.handle_message(time(self.done), relay);
+            }
+            _ => {}
         }
     }
 
