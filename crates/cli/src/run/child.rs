@@ -17,6 +17,7 @@ use tradewind_node::exit::{
     BAR_ENV, Fatal, INPUT, OK, OrExit, REFUSED, STOPPED, SYSTEM, TASKS_FAILED, say, share_with_bar,
 };
 use tradewind_node::{BLOCKING_THREADS_MAX, LEAVE, RELAY, is_caught, parent};
+use tradewind_system::OwnVariables;
 
 /// Role of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,13 +198,8 @@ impl Children {
 
     fn spawn(&self, part: &Part, more: &[OsString], stdin: Stdio) -> std::io::Result<Started> {
         let mut command = Command::new(std::env::current_exe()?);
-        // What was set for this process was taken into account, and comes as flags.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("TRADEWIND_") || text.starts_with("LISTEN_") {
-                command.env_remove(name);
-            }
-        }
+        // Variables for this process were taken into account, and come as flags.
+        OwnVariables::find().hide_from(&mut command);
         let role = part.role;
         if self.has_bar {
             command.env(BAR_ENV, "1");

@@ -298,6 +298,11 @@ fn tasks_see_the_documented_variables_only() {
     };
     check("-- sh list.sh", "TRADEWIND_ATTEMPT TRADEWIND_SEQ TRADEWIND_SLOT TRADEWIND_WORKER");
     check("--pipe lines -- sh pipe.sh", "TRADEWIND_SLOT TRADEWIND_WORKER");
+    // Under `run`, whose own children have other ones, it is the same; others only look alike.
+    let run = scene.run().env("LISTEN_PORT", "80").env("NOTIFY_SOCKET", "/secret");
+    let ended = run.words("-j 1 -- sh list.sh ::: a").run().expect(0);
+    let wanted = "LISTEN_PORT TRADEWIND_ATTEMPT TRADEWIND_SEQ TRADEWIND_SLOT TRADEWIND_WORKER\n";
+    assert_eq!(ended.text(), wanted);
 }
 
 /// The programs of a scene, with sockets in this directory.

@@ -3,7 +3,7 @@
 mod run;
 
 use std::borrow::Cow;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -24,7 +24,7 @@ use self::run::{Care, Ended};
 use super::host::{Lack, Unstarted};
 use super::live::{self, Live};
 use super::process::{
-    Launch, OOM_REASON, OomKills, Supervised, exit_of, hidden_variables, killed_by, may_be_oom,
+    Environment, Launch, OOM_REASON, OomKills, Supervised, exit_of, killed_by, may_be_oom,
     terminal_reason,
 };
 use super::program;
@@ -67,8 +67,7 @@ pub struct CommandHandler {
     program: Option<PathBuf>,
     /// Stdin of commands, opened once as well; a system without it says so each time.
     nothing: Option<Arc<File>>,
-    /// Variables that are meant for the worker.
-    hidden: Vec<OsString>,
+    environment: Environment,
     /// There is a terminal that commands may want.
     has_terminal: bool,
     oom_kills: OomKills,
@@ -119,7 +118,7 @@ impl CommandHandler {
         let program = template.program().and_then(|program| program::find(program).ok());
         let nothing = File::open("/dev/null").ok().map(Arc::new);
         let has_terminal = File::open("/dev/tty").is_ok();
-        let hidden = hidden_variables();
+        let environment = Environment::new(options.worker.clone(), options.first_slot);
         let oom_kills = OomKills::default();
         let (typed, template) = (template.clone(), RwLock::new(Arc::new(template)));
         let is_leaving = AtomicBool::new(false);
@@ -128,7 +127,7 @@ impl CommandHandler {
             template,
             program,
             nothing,
-            hidden,
+            environment,
             has_terminal,
             oom_kills,
             is_leaving,
@@ -136,9 +135,9 @@ impl CommandHandler {
         }
     }
 
-    /// As the command sees it.
+    /// Returns the slot of a task as its command sees it.
     fn slot(&self, task: &Task) -> Slot {
-        Slot(self.options.first_slot.saturating_add(task.slot.0))
+        self.environment.slot(task.slot)
     }
 
     fn template(&self) -> Arc<Template> {
@@ -151,16 +150,12 @@ impl CommandHandler {
             Some(program) => Command::new(program),
             None => Command::new(word),
         };
-        for name in &self.hidden {
-            command.env_remove(name);
-        }
+        self.environment.set(&mut command, task.slot);
         command
             .arg0(word)
             .args(args)
             .env("TRADEWIND_SEQ", task.seq.to_string())
-            .env("TRADEWIND_ATTEMPT", task.attempt.to_string())
-            .env("TRADEWIND_SLOT", self.slot(task).0.to_string())
-            .env("TRADEWIND_WORKER", &self.options.worker);
+            .env("TRADEWIND_ATTEMPT", task.attempt.to_string());
         // Before a file is opened: those that wait to start theirs must not hold any.
         let starting = files::starting();
         let is_fed = self.typed.input() == Input::Stdin;

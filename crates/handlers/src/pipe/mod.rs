@@ -20,7 +20,7 @@ use std::time::Duration;
 use tradewind_proto::Payload;
 use tradewind_proto::limits::OUTPUT_BYTES_MAX;
 
-use super::process::hidden_variables;
+use super::process::Environment;
 use super::{ProgramError, TermSeq, program, quote};
 
 pub use pipes::{Pipes, SlotStatus};
@@ -66,8 +66,7 @@ pub struct PipeHandler {
     words: Vec<OsString>,
     /// The file to run.
     program: PathBuf,
-    /// Variables that are meant for the worker.
-    hidden: Vec<OsString>,
+    environment: Environment,
     /// There is a terminal that children may want.
     has_terminal: bool,
     options: PipeOptions,
@@ -119,7 +118,8 @@ impl PipeHandler {
     pub fn new(words: Vec<OsString>, options: PipeOptions) -> Result<Self, ProgramError> {
         let program = program::find(words.first().expect("a command is given"))?;
         let has_terminal = File::open("/dev/tty").is_ok();
-        Ok(Self { words, program, hidden: hidden_variables(), has_terminal, options })
+        let environment = Environment::new(options.worker.clone(), options.first_slot);
+        Ok(Self { words, program, environment, has_terminal, options })
     }
 
     fn options(&self) -> &PipeOptions {

@@ -254,14 +254,8 @@ fn push(feed: &mut Feed, now: Time, stream: Stream, bytes: &[u8]) -> io::Result<
 
 fn spawn(handler: &PipeHandler, slot: Slot) -> io::Result<Supervised> {
     let mut command = Command::new(&handler.program);
-    for name in &handler.hidden {
-        command.env_remove(name);
-    }
-    command
-        .arg0(&handler.words[0])
-        .args(&handler.words[1..])
-        .env("TRADEWIND_WORKER", &handler.options.worker)
-        .env("TRADEWIND_SLOT", (slot.0 + handler.options.first_slot).to_string());
+    handler.environment.set(&mut command, slot);
+    command.arg0(&handler.words[0]).args(&handler.words[1..]);
     if env::var_os(PYTHON_ENV).is_none() {
         command.env(PYTHON_ENV, "1");
     }

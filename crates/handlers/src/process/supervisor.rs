@@ -1,10 +1,7 @@
 //! Starts a process, waits for what it does, and ends it together with its group.
 
-use std::env;
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -76,20 +73,6 @@ pub(crate) struct Ready {
     stderr: bool,
     /// The signal that keeps the process from the terminal.
     pub(crate) wants_terminal: Option<Signal>,
-}
-
-/// Returns the variables that are meant for the worker, be they set by a user, by `tradewind run` or by
-/// systemd: a command that is Tradewind itself, or another service, must not take them for its own.
-pub(crate) fn hidden_variables() -> Vec<OsString> {
-    let names = env::vars_os().map(|(name, _)| name);
-    names.filter(|name| is_ours(name.as_bytes())).collect()
-}
-
-fn is_ours(name: &[u8]) -> bool {
-    const PREFIXES: [&[u8]; 3] = [b"TRADEWIND_", b"LISTEN_FD", b"LISTEN_PID"];
-    const NAMES: [&[u8]; 4] =
-        [b"CREDENTIALS_DIRECTORY", b"NOTIFY_SOCKET", b"WATCHDOG_PID", b"WATCHDOG_USEC"];
-    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || NAMES.contains(&name)
 }
 
 impl Supervised {
@@ -328,27 +311,4 @@ fn wait<const N: usize>(
     });
     stop::wait(&mut fds, timeout)?;
     Ok(places.map(|place| place.map_or(PollFlags::empty(), |at| fds[at].revents())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variables_of_the_worker_stay_with_it() {
-        let ours = [
-            "TRADEWIND_PARENT",
-            "TRADEWIND_KEYS",
-            "CREDENTIALS_DIRECTORY",
-            "LISTEN_FDS",
-            "LISTEN_PID",
-            "LISTEN_PIDFDID",
-            "LISTEN_FDNAMES",
-            "NOTIFY_SOCKET",
-            "WATCHDOG_USEC",
-        ];
-        assert!(ours.into_iter().all(|name| is_ours(name.as_bytes())));
-        let others = ["PATH", "TRADE", "LISTEN", "LISTEN_PORT", "MY_TRADEWIND_X"];
-        assert!(!others.iter().any(|name| is_ours(name.as_bytes())));
-    }
 }
