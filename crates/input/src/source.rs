@@ -11,6 +11,10 @@ pub trait Source {
     /// Blocks until there is a task, and then returns those that are there rather than wait for
     /// more. After an error it may be called again: tasks that were read before are not lost. After
     /// a bad row there is nothing more.
+    ///
+    /// # Errors
+    ///
+    /// When the input cannot be read, or has a row that is not what its format says.
     fn read(&mut self) -> Result<Option<Chunk>, InputError>;
 }
 

@@ -56,6 +56,10 @@ pub struct IdentityTooLong {
 
 impl Door {
     /// Creates a door that shows this identity and lets every peer in. An empty identity is none.
+    ///
+    /// # Errors
+    ///
+    /// When the identity has more than 255 bytes.
     pub fn showing(identity: Bytes) -> Result<Self, IdentityTooLong> {
         let bytes = identity.len();
         // zmq.rs makes one up if it is given an empty one.

@@ -87,6 +87,11 @@ pub(crate) const BACKLOG: i32 = 1024;
 /// and IPv4; where there is no IPv6, in IPv4 alone.
 ///
 /// The file of a Unix socket on which no process listens any more is replaced.
+///
+/// # Errors
+///
+/// When the endpoint is in use, is not of this machine or not allowed to this user, or its name does not
+/// resolve.
 pub fn bind(endpoint: &Endpoint) -> Result<Vec<Listener>, BindError> {
     match endpoint {
         Endpoint::Tcp(tcp) => {
@@ -166,6 +171,10 @@ const EAFNOSUPPORT: i32 = 97;
 
 impl<L: Lane> Gate<L> {
     /// Listens on an endpoint, on all of its addresses as [`bind`] does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`bind`].
     pub async fn bind(
         endpoint: &Endpoint,
         options: LaneOptions,
@@ -179,6 +188,10 @@ impl<L: Lane> Gate<L> {
     }
 
     /// Takes over listeners that are already bound. Needs a tokio runtime around it.
+    ///
+    /// # Errors
+    ///
+    /// When a listener cannot be registered with the runtime.
     pub fn adopt(
         listeners: Vec<Listener>,
         options: LaneOptions,

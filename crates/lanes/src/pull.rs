@@ -50,6 +50,10 @@ impl PullLane {
     /// completely, and only then the reason, on every further call. Cancel-safe.
     ///
     /// A frame is a slice of a read buffer and keeps all of that buffer in memory.
+    ///
+    /// # Errors
+    ///
+    /// When the peer has gone, with the reason.
     pub async fn recv(&mut self) -> Result<Bytes, GoneReason> {
         if !self.drained {
             tokio::select! {

@@ -49,6 +49,10 @@ impl PushLane {
     /// frames is full is closed.
     ///
     /// `Ok` does not mean that the peer has got the frame, or will.
+    ///
+    /// # Errors
+    ///
+    /// When the lane is closed, by the peer or because its queue was full.
     pub fn send(&mut self, frame: Bytes) -> Result<(), LaneGone> {
         if let Some(reason) = self.state.gone() {
             return Err(LaneGone { reason });

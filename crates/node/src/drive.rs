@@ -75,7 +75,7 @@ enum Next<E> {
 /// Drives a role until it leaves.
 ///
 /// # Errors
-/// When it cannot go on.
+/// Those of the role: an event or a request after which it cannot continue.
 pub async fn drive<R: Role>(
     role: &mut R,
     events: &mut mpsc::Receiver<R::Event>,

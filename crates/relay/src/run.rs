@@ -53,7 +53,8 @@ enum Event {
 /// Relays one job to its end.
 ///
 /// # Errors
-/// When it cannot be relayed.
+/// When an endpoint cannot be listened on, a peer was not reached in time or is the wrong one, keys cannot be
+/// used, or the sink refused the job.
 pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let keys = &settings.keys;
     keep_fresh(keys)?;

@@ -159,7 +159,9 @@ impl Worker {
     /// if that was asked for. Blocks; in asynchronous code, give it a thread of its own.
     ///
     /// # Errors
-    /// When no tasks can be run.
+    /// When it was set to give up peers and did not reach one, when a peer is of another kind or version,
+    /// when its keys cannot be used, or when the system refuses a thread or a socket. A task that fails is no
+    /// error.
     pub fn run<F, R, E>(self, handler: F) -> Result<(), Error>
     where
         F: Fn(&[u8], &Context<'_>) -> Result<R, E> + Send + Sync + 'static,
@@ -179,7 +181,7 @@ impl Worker {
     /// dropped where it waits.
     ///
     /// # Errors
-    /// When no tasks can be run.
+    /// Those of [`run`](Self::run).
     pub fn run_async<F, Fut, R, E>(self, handler: F) -> Result<(), Error>
     where
         F: Fn(Bytes, AsyncContext) -> Fut + Send + Sync + 'static,
@@ -246,7 +248,7 @@ impl<C: Codec> TypedWorker<C> {
     /// As [`Worker::run`].
     ///
     /// # Errors
-    /// When no tasks can be run.
+    /// Those of [`Worker::run`].
     pub fn run<F, R, E>(self, handler: F) -> Result<(), Error>
     where
         F: Fn(C::Task, &Context<'_>) -> Result<R, E> + Send + Sync + 'static,
@@ -263,7 +265,7 @@ impl<C: Codec> TypedWorker<C> {
     /// As [`Worker::run_async`].
     ///
     /// # Errors
-    /// When no tasks can be run.
+    /// Those of [`Worker::run`].
     pub fn run_async<F, Fut, R, E>(self, handler: F) -> Result<(), Error>
     where
         F: Fn(C::Task, AsyncContext) -> Fut + Send + Sync + 'static,

@@ -470,7 +470,8 @@ impl WorkerArgs {
     /// Runs the program: everything between the flags and the exit code.
     ///
     /// # Errors
-    /// When no tasks can be run.
+    /// When the flags make no sense, the command cannot be run, or this host has no room for a task; and those
+    /// of [`run`].
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
         let settings = self.settings()?;

@@ -108,7 +108,8 @@ const SETTLED_AFTER: Duration = Duration::from_millis(500);
 /// Runs tasks until a request to stop, or until the job is over if the settings say so.
 ///
 /// # Errors
-/// When no tasks can be run.
+/// When a peer was not reached in time or is the wrong one, when keys cannot be used, when a handler that is
+/// to stay up cannot be kept up, or when the system refuses a thread or a socket.
 pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     keep_fresh(&settings.keys)?;
     let session = session(&settings.keys);
