@@ -316,7 +316,7 @@ mod tests {
         check(10, &[files, users], 10, None);
     }
 
-    /// What the workers of one run take together never exceeds a limit, whenever each of them counts.
+    /// The workers of one run together never exceed a limit, whenever each of them counts.
     #[test]
     fn workers_that_count_before_all_threads_are_there_leave_room_for_them() {
         #[track_caller]

@@ -48,7 +48,7 @@ pub fn failure() -> Option<io::Error> {
     }
 }
 
-/// A command was killed since nobody reads its output. Is that so of ours?
+/// Checks whether our own output is not read any more, as a command was killed for that.
 pub(super) fn notice_closed() {
     let mut fds = [PollFd::from_borrowed_fd(rustix::stdio::stdout(), PollFlags::OUT)];
     let is_polled = stop::wait(&mut fds, Some(Duration::ZERO)).is_ok();

@@ -91,7 +91,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a certificate says about itself.
+/// Facts in a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) issuer: String,

@@ -234,7 +234,7 @@ impl fmt::Debug for Verifier {
     }
 }
 
-/// What both kinds of verifier have to offer beside the decision.
+/// Methods that both kinds of verifier have beside the decision.
 macro_rules! signatures {
     () => {
         fn verify_tls12_signature(

@@ -240,7 +240,7 @@ impl Dialler {
     fn connect_unix(&self, endpoint: &IpcEndpoint) -> Result<(Stream, PeerAddr), DialError> {
         let stream = unix::connect(endpoint).map_err(DialError::Connect)?;
         let stream = UnixStream::from_std(stream).map_err(HandshakeError::Local)?;
-        // Whoever may write to the directory can listen in the place of the one that was meant.
+        // Any user that may write to the directory can listen in the place of the one that was meant.
         let peer = stream.peer_cred().map_err(DialError::Connect)?;
         check_user(peer.uid()).map_err(DialError::OfAnotherUser)?;
         // Not its process: the one that listened first, which may have passed the socket on.

@@ -16,7 +16,7 @@ use crate::stream::Stream;
 /// TLS. On Unix sockets it changes nothing: the kernel says whose process the peer is.
 pub struct Keyring {
     keys: Keys,
-    /// What is spoken inside, with its version: the same at both ends.
+    /// Protocol inside, with its version: the same at both ends.
     protocol: String,
     lanes: Mutex<Vec<(Peer, Weak<LaneState>)>>,
 }

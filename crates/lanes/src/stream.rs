@@ -39,7 +39,7 @@ impl Stream {
     }
 }
 
-/// A Unix socket whose peer has to read. TCP ends a connection whose data nobody takes by itself
+/// A Unix socket whose peer has to read. TCP ends a connection whose data is not taken by itself
 /// (`TCP_USER_TIMEOUT`).
 #[derive(Debug)]
 pub(crate) struct UnixSide {

@@ -133,8 +133,8 @@ impl EndArgs {
         }
     }
 
-    /// The code that a sink or relay exits with. One that leaves since its ventilator was stopped is not
-    /// to be started again: whoever stops all of them would find it just starting.
+    /// Returns the code that a sink or relay exits with. One that leaves since its ventilator was stopped is not
+    /// to be started again: a supervisor that stops all of them would find it just starting.
     ///
     /// # Errors
     /// None of its own.
@@ -146,7 +146,7 @@ impl EndArgs {
     }
 }
 
-/// What a task may take before it counts as failed.
+/// Limits on retries and run time of a task.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Retries and timeouts")]
 pub struct AttemptArgs {
@@ -180,7 +180,7 @@ pub struct AttemptArgs {
 }
 
 impl AttemptArgs {
-    /// What a stage allows its tasks and workers, with the flags that stand elsewhere.
+    /// Returns the limits of a stage's tasks and workers, with the flags that stand elsewhere.
     #[must_use]
     pub fn policy(
         &self,

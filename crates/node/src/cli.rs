@@ -46,7 +46,7 @@ fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(without_empty_variables)
 }
 
-/// What is wrong, and what to type instead.
+/// Returns the error, and the words to type instead.
 fn explain(error: &Error, command: &Command, words: &[OsString]) -> String {
     if let Some(line) = missing_dashes(error, command, words) {
         return format!("the command goes after --: {line}");
@@ -97,7 +97,7 @@ const IN_ORDER: &str = "here lines are in the order of the input anyway; else --
 
 const BAR: &str = "here there is one where stderr is a terminal and the output goes elsewhere";
 
-/// What to know about an unknown flag that is another program's.
+/// Returns a hint about an unknown flag that is another program's.
 fn known_elsewhere(error: &Error, command: &Command, words: &[OsString]) -> Option<&'static str> {
     if error.kind() != ErrorKind::UnknownArgument {
         return None;

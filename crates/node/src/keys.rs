@@ -23,7 +23,7 @@ pub type MaybeKeys = Option<Arc<Keyring>>;
 /// Names the variable that stands for `--insecure`.
 pub const INSECURE_ENV: &str = "TRADEWIND_INSECURE";
 
-/// What a user has said about keys.
+/// Settings of a user about keys.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Folder of keys, or file with a token; looked for in the usual places if `None`.
@@ -88,7 +88,7 @@ impl Wanted {
     }
 }
 
-/// What is to be done where a role would listen without keys.
+/// Returns the hint for a role that would listen without keys.
 fn open_to_all(role: KeyRole, at: &str) -> String {
     format!(
         "there are no keys, and {at} would be open to whoever reaches it: make keys with `tradewind keys new`, or \

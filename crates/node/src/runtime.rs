@@ -28,7 +28,7 @@ where
     block_on_until(Shutdown::new, program)
 }
 
-/// The same, with somebody else who asks it to stop.
+/// Does the same, with another source of requests to stop.
 ///
 /// # Errors
 /// When there is no runtime to be had, or the program failed.
@@ -76,7 +76,7 @@ fn teach_allocator() {
 }
 
 /// Allows this process as many open files as it may have: a connection at a gate takes three, and the
-/// usual soft limit of 1,024 would end the welcome at some three hundred workers. Not for whoever
+/// usual soft limit of 1,024 would end the welcome at some three hundred workers. Not for a program that
 /// starts commands: they inherit it, and some believe in 1,024.
 pub fn allow_many_files() {
     let limit = getrlimit(Resource::Nofile);

@@ -14,11 +14,11 @@ use tokio::sync::watch;
 use crate::exit::{Fatal, OrExit, SYSTEM};
 use crate::parent;
 
-/// What the [parent] passes a request to stop on with. INT and TERM would not do: a terminal and
+/// Signal by which the [parent] forwards a request to stop. INT and TERM would not do: a terminal and
 /// `timeout` send those to the whole group, and the sink must not stop with the first of them.
 pub const RELAY: Signo = Signo::USR2;
 
-/// What that process ends the others at once with, and what they get when it is gone. HUP would not
+/// Signal by which the parent ends the others at once, and which they get when it is gone. HUP would not
 /// do: under `nohup` it is ignored.
 pub const LEAVE: Signo = Signo::ALARM;
 
@@ -68,7 +68,7 @@ struct Signals {
 pub struct IgnoredSignals(u64);
 
 impl IgnoredSignals {
-    /// What held before this process took any signal over: to be asked for the first time before
+    /// Returns the signals that were ignored before this process took any over: to be asked for the first time before
     /// it does. SIGPIPE is always among them, since Rust ignores it.
     #[must_use]
     pub fn at_start() -> Self {

@@ -327,7 +327,7 @@ mod tests {
     /// Output, joblog and journal.
     type Bytes = [Vec<u8>; 3];
 
-    /// What was written to which of them.
+    /// Writes, each with the number of its file.
     type Writes = Vec<(usize, Vec<u8>)>;
 
     /// Notes what is written where, in which order.
@@ -420,7 +420,7 @@ mod tests {
         }
     }
 
-    /// What was found is what there is, no more and no less; going on from there gives all of it.
+    /// Checks that all that is there was found, and no more, and that all is there if more is written after it.
     fn check_found(format: Format, mut bytes: Bytes, found: &Recovered, written: &[Records]) {
         cut(&mut bytes, found);
         let is_stored = |record: &&Records| found.stored.contains(record.results[0].seq);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tradewind_proto::collector::Counts;
 
-/// What became of the tasks.
+/// Returns the numbers of tasks by status, in a line.
 pub(crate) fn summary(counts: &Counts, took: Duration) -> String {
     let total = counts.total();
     let mut line =

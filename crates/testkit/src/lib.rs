@@ -1,4 +1,4 @@
-//! What drives Tradewind's machines outside the programs: in tests, in the simulator, in the guards.
+//! Drivers of Tradewind's machines outside the programs: in tests, in the simulator, in the guards.
 //!
 //! A [`Machine`] is asked for everything that it has to say, as one list of actions: a `poll_*` that a
 //! machine gets is added to [`machine`] and nowhere else, and the compiler then names each driver that

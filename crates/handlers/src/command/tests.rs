@@ -125,7 +125,7 @@ fn large_task_does_not_deadlock() {
     };
     check(&["wc", "-c"], &ok("10485760\n"));
     check(&["cat"], &Outcome { output: large.clone(), ..ok("") });
-    // Nobody has to read the task.
+    // The task need not be read.
     check(&["head", "-c", "1"], &ok("x"));
     check(&["true"], &ok(""));
     check(&["sh", "-c", "exec <&-; echo closed"], &ok("closed\n"));
@@ -335,7 +335,7 @@ fn stop_ends_the_whole_group() {
     // The leader goes at once, its child does not.
     let script = "sh -c 'trap \"\" TERM; echo $PPID > $1; sleep 1000' sh $1 & wait";
     check_stopped(script, short, &terminated(""));
-    // The same where nobody holds the pipes.
+    // The same where no process holds the pipes.
     let script = "sh -c 'trap \"\" TERM; echo $PPID > $1; sleep 1000' sh $1 >&- 2>&- & wait";
     check_stopped(script, short, &terminated(""));
 }

@@ -1,6 +1,6 @@
 //! Time that the output of a command which has exited is waited for.
 //!
-//! What it has started may still hold its pipes: the `tee` of `exec > >(tee log)`, whose output is
+//! Programs that it has started may still hold its pipes: the `tee` of `exec > >(tee log)`, whose output is
 //! the command's, or a daemon, whose output is not. While members of its group are there, what
 //! they write is waited for until nothing has come for a while. How long that is depends on whether
 //! they are at work: on a loaded machine even `cat` may take a second. Knows no process and no clock.

@@ -41,7 +41,7 @@ impl Worker {
         }
     }
 
-    /// The next task that ends, nobody being called for it.
+    /// Returns the next task that ends, without waiting for a call.
     fn look(&mut self) -> Finished {
         let began = Instant::now();
         loop {
@@ -245,7 +245,7 @@ fn what_was_withdrawn_never_begins() {
     gates.never_begins();
 }
 
-/// Each task is either handed back or run, never both, whoever is quicker.
+/// Each task is either handed back or run, never both, whichever comes first.
 #[test]
 fn withdrawing_and_beginning_exclude_one_another() {
     let mut worker = Worker::new(2, Handler::Echo);
@@ -307,7 +307,7 @@ fn nothing_is_laid_out_while_a_slot_is_free() {
     worker.slots.start(Slot(1), task(2, ""));
     gates.open(2);
     worker.calls.recv_timeout(TIMEOUT).unwrap();
-    // Whoever lays out does not know yet that this slot is free.
+    // The caller does not know yet that this slot is free.
     assert_eq!(worker.enqueue(3..100, true), RunQueue::Behind);
     assert_eq!(worker.receive().slot, Slot(1));
     assert_eq!(worker.shutdown().len(), 1);

@@ -58,7 +58,7 @@ struct Screen(Mutex<Drawing>);
 #[derive(Debug, Default)]
 struct Drawing {
     bytes: Vec<u8>,
-    /// What stands there when these are written is more than an empty line.
+    /// Whether there is more than an empty line when these are written.
     is_bar: bool,
 }
 

@@ -125,7 +125,7 @@ struct Unopened {
     opening: Opening,
     /// The output was asked for.
     is_asked_for: bool,
-    /// What the ventilator said of the end already. One that has nobody else to tell leaves then.
+    /// End of the job, if the ventilator has said it already. One that has no other process to tell leaves then.
     close: Option<(u64, InputEnd)>,
     is_done: bool,
 }
@@ -1108,7 +1108,7 @@ impl Job {
         }
         // The shortest had room for four results.
         records.results.shrink_to_fit();
-        // A list takes several hundred bytes that nobody counts: results that come one by one are put
+        // A list takes several hundred bytes that are not counted: results that come one by one are put
         // together where they are neighbours.
         let before = self.waiting.range(..first).next_back();
         if let Some((&start, (list, earlier))) = before

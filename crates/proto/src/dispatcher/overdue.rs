@@ -2,7 +2,7 @@
 //!
 //! A worker is asked to hand tasks back, or which tasks it holds, and answers at once; a task that has a
 //! timeout ends. One that sends heartbeats and does neither holds its tasks for as long as it likes, or
-//! has a fault that nobody sees. It is lost: its lane is closed and its tasks go elsewhere.
+//! has a hidden fault. It is lost: its lane is closed and its tasks go elsewhere.
 //!
 //! Time is counted in heartbeats of the ventilator between which the worker was heard, so that the
 //! silence of a worker, of the sink, or of this process is never taken for it.
@@ -15,7 +15,7 @@ use super::worker::Worker;
 use crate::limits::{ANSWER_MAX, ARRIVING_BEATS_MAX, HEARTBEAT_INTERVAL};
 use crate::{Seq, SeqSet, SessionId, Time};
 
-/// What a worker owes, and for how many heartbeats.
+/// Answers and results that a worker owes, and the number of heartbeats since it does.
 #[derive(Debug, Default)]
 pub(super) struct Overdue {
     /// Heartbeats since it was asked something that it has not answered.
@@ -39,7 +39,7 @@ impl Overdue {
         (self.unanswered, self.arriving) = (0, 0);
     }
 
-    /// Notes which tasks are left to the worker. One that comes to it once more begins anew.
+    /// Notes which tasks are left to the worker. The count of one that comes to it once more is reset.
     pub(super) fn handle_left(&mut self, out: &SeqSet) {
         self.first.take_if(|(seq, _)| !out.contains(*seq));
     }
@@ -79,7 +79,7 @@ impl Overdue {
     }
 }
 
-/// What a worker owes.
+/// Something that a worker owes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owed {
     Answer { seconds: u64 },

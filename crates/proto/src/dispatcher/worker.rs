@@ -38,7 +38,7 @@ pub(super) struct Worker {
     pub(super) beat: Time,
     /// Time at which its connection to the sink ended, if the worker was not heard since.
     pub(super) cut: Option<Time>,
-    /// What the worker owes.
+    /// Answers and results that the worker owes.
     pub(super) overdue: Overdue,
     /// Recall that the worker has not answered.
     pub(super) recall: Option<CallId>,

@@ -348,8 +348,8 @@ impl Feed {
         self.log_stderr();
     }
 
-    /// The child has ended, and all that it had written before was handled. So many of the bytes
-    /// that it was given are unread.
+    /// Handles the end of the child, after all that it had written before. `unread` of the bytes that it was
+    /// given were not read.
     pub(super) fn handle_exit(&mut self, now: Time, exit: Exit, unread: u64) {
         let down = State::Down { not_before: now };
         let State::Up(child) = std::mem::replace(&mut self.state, down) else { return };
@@ -484,7 +484,7 @@ impl Feed {
         [due, self.wonders_at()].into_iter().flatten().min()
     }
 
-    /// How long whoever reads its output may look away: the child has enough to do, and many
+    /// Returns the time for which its output need not be read: the child has enough to do, and many
     /// answers that are read at once cost less than each by itself.
     pub(super) fn nap(&self) -> Option<Duration> {
         let State::Up(Child { end: None, answered: 1.., .. }) = &self.state else { return None };
