@@ -73,9 +73,10 @@ class Reader:
             raise ValueError("a task has fields that are not known")
         seq = self.number()
         attempt = self.number() if head & 0x02 else 1
+        tag = self.number()
         payload = self.text()
         known = self.number() if head & 0x20 else zlib.crc32(payload)
-        return seq, attempt, head & 0x01, payload, known
+        return seq, attempt, head & 0x01, payload, known, tag
 
 
 # ZMTP 3: how messages become a stream.
@@ -135,15 +136,19 @@ class Worker:
         self.results.send(head + number(len(results)) + b"".join(results))
 
     def run(self, task):
-        seq, attempt, last, payload, known = task
+        seq, attempt, last, payload, known, tag = task
         started, began = time.time(), time.monotonic()
         output = payload.upper()
         ran_us = int((time.monotonic() - began) * 1e6)
         head = last | (0x02 if attempt != 1 else 0)
-        result = bytes([head]) + number(seq) + (number(attempt) if attempt != 1 else b"")
-        result += number(int(started * 1e6)) + number(ran_us) + number(len(payload)) + number(known) + text(output)
-        self.finished[seq] = known, result
-        self.push([result])
+        head = bytes([head]) + number(seq) + (number(attempt) if attempt != 1 else b"")
+        result = number(int(started * 1e6)) + number(ran_us) + number(len(payload)) + number(known) + text(output)
+        self.finished[seq] = known, tag, head, result
+        self.push_again(seq)
+
+    def push_again(self, seq):
+        _, tag, head, result = self.finished[seq]
+        self.push([head + number(tag) + result])
 
     def hear(self, frame):
         """One message of the ventilator; true if the job is over."""
@@ -155,18 +160,23 @@ class Worker:
             job, call = said.number(), said.number()
             if job != self.job:
                 self.job, self.waiting, self.finished = job, {}, {}
-            hashes = {seq: task[4] for seq, task in self.waiting.items()}
-            hashes |= {seq: known for seq, (known, _) in self.finished.items()}
+            held = {seq: task[4:6] for seq, task in self.waiting.items()}
+            held |= {seq: done[0:2] for seq, done in self.finished.items()}
             self.news(number(HOLDING) + number(job) + number(call)
                       + ranges(sorted(self.waiting)) + ranges(sorted(self.finished))
-                      + number(len(hashes)) + b"".join(number(hashes[seq]) for seq in sorted(hashes)))
-            for _, result in self.finished.values():
-                self.push([result])
+                      + number(len(held)) + b"".join(number(held[seq][0]) for seq in sorted(held))
+                      + number(len(held)) + b"".join(number(held[seq][1]) for seq in sorted(held)))
+            for seq in self.finished:
+                self.push_again(seq)
         elif kind == TASKS and said.number() == self.job:
             said.limits()
             for task in (said.task() for _ in range(said.number())):
                 if task[0] not in self.finished:
                     self.waiting[task[0]] = task
+                elif self.finished[task[0]][1] != task[5]:
+                    known, _, head, result = self.finished[task[0]]
+                    self.finished[task[0]] = known, task[5], head, result
+                    self.push_again(task[0])
         elif kind == SETTLED and said.number() == self.job:
             below, stored = said.number(), said.ranges()
             for seq in list(self.finished):

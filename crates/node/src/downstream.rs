@@ -307,7 +307,7 @@ impl Downstream {
 #[cfg(test)]
 mod tests {
     use tradewind_proto::message::{Exit, Status, TaskResult};
-    use tradewind_proto::{Attempt, JobId, Payload, Seq, TaskHash};
+    use tradewind_proto::{Attempt, JobId, Payload, Seq, Tag, TaskHash};
 
     use super::*;
 
@@ -317,6 +317,7 @@ mod tests {
             seq: Seq(seq),
             attempt: Attempt::FIRST,
             last: true,
+            tag: Tag::default(),
             started_us: 1,
             ran_us: 1,
             task_bytes: 1,

@@ -17,6 +17,7 @@ mod ranges;
 pub mod relay;
 mod seq_ring;
 mod seq_set;
+mod tag;
 mod time;
 mod window;
 
@@ -24,4 +25,5 @@ pub use ids::{Attempt, CallId, JobId, LaneId, Seq, SessionId, Slot, TaskHash};
 pub use payload::{Payload, Rare};
 pub use ranges::{SeqList, SeqRange, SeqRanges};
 pub use seq_set::SeqSet;
+pub use tag::{JobKey, Tag, Tagger};
 pub use time::Time;

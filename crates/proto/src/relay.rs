@@ -119,7 +119,8 @@ impl Relay {
             {
                 if let ToSink::JobOpen { job, name, start, stage, is_untouched } = message.clone() {
                     let job = next_stage(job);
-                    let opening = Opening { job, name, start, stage, is_untouched };
+                    let key = None;
+                    let opening = Opening { job, name, start, stage, is_untouched, key };
                     self.downstream.handle_reopening(opening);
                 }
                 self.is_refused = false;
@@ -220,6 +221,7 @@ impl Relay {
                         stored,
                         counts,
                         again,
+                        key: Some(hello.key.stage_before()),
                         ..Opened::default()
                     });
                     // The ventilator may have said how the job ends before it was open here, and left.
@@ -230,7 +232,8 @@ impl Relay {
                 }
                 StageReport::Opened(hello) => {
                     upstream.handle_stored(&hello.stored);
-                    upstream.handle_opened_again(hello.again.to_set());
+                    let key = hello.key.stage_before();
+                    upstream.handle_opened_again(hello.again.to_set(), key);
                 }
                 StageReport::Refused(reason) => {
                     self.is_refused = true;

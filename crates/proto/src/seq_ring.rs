@@ -77,6 +77,16 @@ impl<T> SeqRing<T> {
         self.apart.get(&(seq.0 / PAGE_SEQS))?.slots[(seq.0 % PAGE_SEQS) as usize].as_ref()
     }
 
+    pub(crate) fn get_mut(&mut self, seq: Seq) -> Option<&mut T> {
+        let slot = (seq.0 % PAGE_SEQS) as usize;
+        if let Some((page, slot)) = self.place(seq)
+            && let Some(Some(page)) = self.pages.get_mut(page)
+        {
+            return page.slots[slot].as_mut();
+        }
+        self.apart.get_mut(&(seq.0 / PAGE_SEQS))?.slots[slot].as_mut()
+    }
+
     /// Puts a value at `seq` and returns the one that was there. A seq below the base is ignored:
     /// the caller that moved the base does not need it any more.
     // One call of it is hot, the others are rare: the compiler would inline none.

@@ -3,7 +3,7 @@
 use tradewind_proto::Rare;
 use tradewind_proto::collector::Records;
 use tradewind_proto::message::{Exit, Outcome, Reported, Status, TaskResult};
-use tradewind_proto::{Attempt, Payload, Seq, TaskHash};
+use tradewind_proto::{Attempt, Payload, Seq, Tag, TaskHash};
 
 /// Returns a record like most: `seq` printed `output` and exited with 0.
 pub(crate) fn record(seq: u64, output: impl AsRef<[u8]>) -> Records {
@@ -11,6 +11,7 @@ pub(crate) fn record(seq: u64, output: impl AsRef<[u8]>) -> Records {
         seq: Seq(seq),
         attempt: Attempt::FIRST,
         last: false,
+        tag: Tag::default(),
         started_us: 1_767_323_045_678_901,
         ran_us: 1_500_000,
         task_bytes: 7,
@@ -43,6 +44,7 @@ pub(crate) fn never_ran(status: Status, error: &str) -> Records {
         seq: Seq(4),
         attempt: Attempt(0),
         last: true,
+        tag: Tag::default(),
         started_us: 0,
         ran_us: 0,
         task_bytes: 0,

@@ -56,6 +56,8 @@ impl OpenFile {
             .write(true)
             .create(true)
             .truncate(false)
+            // The journal has the job's key.
+            .mode(if destination.role == Role::Journal { 0o600 } else { 0o666 })
             // Writes wait for room by themselves, where that is needed.
             .custom_flags(if is_special { OFlags::NONBLOCK.bits().cast_signed() } else { 0 })
             .open(path)?;

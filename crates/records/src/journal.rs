@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tradewind_proto::collector::{Counts, Order};
 use tradewind_proto::message::Status;
-use tradewind_proto::{JobId, Seq, TaskHash};
+use tradewind_proto::{JobId, JobKey, Seq, TaskHash};
 
 use super::Format;
 
@@ -20,9 +20,10 @@ use super::Format;
 pub(super) const SUFFIX: &str = ".tradewind";
 
 /// Version that is written.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
-/// Oldest version that is read. It has neither records that are to be replaced nor a last line.
+/// Oldest version that is read. It has neither records that are to be replaced nor a last line; the
+/// second has no key.
 const VERSION_MIN: u32 = 1;
 
 /// Bytes of the longest line that is read. The longest that is written has a few hundred thousand
@@ -40,6 +41,14 @@ pub struct Claim {
     /// Id of the job.
     #[serde(serialize_with = "write_job", deserialize_with = "read_job")]
     pub job: JobId,
+    /// Key of the tags of the job's tasks. Journals of version 2 have none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "write_key",
+        deserialize_with = "read_key"
+    )]
+    pub(super) key: Option<JobKey>,
     /// Name of the job, for display.
     pub name: String,
     /// Format of the records.
@@ -129,7 +138,20 @@ impl Claim {
     #[must_use]
     pub fn new(job: JobId, name: String, format: Format, order: Order, joblog: bool) -> Self {
         let ordered = order == Order::Seq;
-        Self { tradewind: VERSION, job, name, format, ordered, joblog, generation: 0 }
+        let key = None;
+        Self { tradewind: VERSION, job, key, name, format, ordered, joblog, generation: 0 }
+    }
+
+    /// Adds the key of the tags of the job's tasks.
+    #[must_use]
+    pub fn with_key(self, key: Option<JobKey>) -> Self {
+        Self { key, ..self }
+    }
+
+    /// Returns the key of the tags of the job's tasks.
+    #[must_use]
+    pub fn key(&self) -> Option<JobKey> {
+        self.key
     }
 
     /// Appends the line to `out`.
@@ -360,6 +382,18 @@ fn read_job<'de, D: Deserializer<'de>>(deserializer: D) -> Result<JobId, D::Erro
     u64::from_str_radix(&text, 16).map(JobId).map_err(serde::de::Error::custom)
 }
 
+fn write_key<S: Serializer>(key: &Option<JobKey>, serializer: S) -> Result<S::Ok, S::Error> {
+    let bytes = key.map(JobKey::to_bytes).unwrap_or_default();
+    STANDARD.encode(bytes).serialize(serializer)
+}
+
+fn read_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<JobKey>, D::Error> {
+    let bytes = STANDARD.decode(String::deserialize(deserializer)?);
+    let bytes = bytes.ok().and_then(|bytes| bytes.try_into().ok());
+    let bytes = bytes.ok_or_else(|| serde::de::Error::custom("a key has 16 bytes"))?;
+    Ok(Some(JobKey::new(bytes)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -394,11 +428,12 @@ mod tests {
             Order::Completion,
             true,
         );
+        let claim = claim.with_key(Some(JobKey::new(*b"sixteen bytes...")));
         let line = encoded(|out| claim.encode(out));
         assert_eq!(
             &line[9..],
-            "{\"tradewind\":2,\"job\":\"0123456789abcdef\",\"name\":\"a \\\"job\\\"\",\
-             \"format\":\"jsonl\",\"ordered\":false,\"joblog\":true}\n"
+            "{\"tradewind\":3,\"job\":\"0123456789abcdef\",\"key\":\"c2l4dGVlbiBieXRlcy4uLg==\",\
+             \"name\":\"a \\\"job\\\"\",\"format\":\"jsonl\",\"ordered\":false,\"joblog\":true}\n"
         );
         assert_eq!(Claim::read(line.as_bytes()).unwrap(), Some(claim));
         let line = encoded(|out| entry().encode(out));

@@ -555,7 +555,7 @@ impl History {
 mod tests {
     use tradewind_proto::batch::{Batch, Bounded};
     use tradewind_proto::message::{Failure, Outcome, TaskResult};
-    use tradewind_proto::{CallId, JobId, TaskHash};
+    use tradewind_proto::{CallId, JobId, Tag, TaskHash};
 
     use super::*;
 
@@ -581,6 +581,7 @@ mod tests {
             seq: Seq(seq),
             attempt: Attempt(1),
             last: true,
+            tag: Tag::default(),
             started_us: 0,
             ran_us: 0,
             task_bytes: 0,
@@ -619,6 +620,7 @@ mod tests {
                 last: true,
                 payload: Payload::new(),
                 origin: None,
+                tag: Tag::default(),
             };
             check.dispatched(worker, 0, &[task(0), task(1)]);
             said.iter().for_each(|message| check.heard(worker, SessionId(0), 0, message));
@@ -649,7 +651,8 @@ mod tests {
         let holding = || {
             let (unfinished, finished) = (seqs(&[0, 1]), SeqRanges::new());
             let hashes = Bounded(Vec::new());
-            news(News::Holding { job: JOB, call: CallId(0), unfinished, finished, hashes })
+            let tags = Bounded::default();
+            news(News::Holding { job: JOB, call: CallId(0), unfinished, finished, hashes, tags })
         };
         assert_eq!(after_losses(&[]), None);
         for over in [failed, returned, recalled] as [fn(u64) -> ToVentilator; 3] {

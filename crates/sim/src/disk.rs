@@ -125,8 +125,9 @@ impl Disk {
         (self.writer, self.spool) = (None, None);
         let is_new = self.files.borrow().bytes[JOURNAL].is_empty();
         let opened = if is_new {
-            let Opening { job, name, .. } = opening.clone();
-            let claim = Claim::new(job, name, self.format, plan.order, false);
+            let Opening { job, name, key, .. } = opening.clone();
+            let key = key.filter(|_| !plan.is_keyless);
+            let claim = Claim::new(job, name, self.format, plan.order, false).with_key(key);
             let files = &mut *self.files.borrow_mut();
             files.bytes[OUTPUT].clear();
             claim.encode(&mut files.bytes[JOURNAL]);
@@ -194,7 +195,7 @@ impl Disk {
         mutation: Option<Mutation>,
     ) -> Result<Opened, String> {
         let (recovered, mut found) = self.recovered()?;
-        let job = recovered.claim.job;
+        let (job, key) = (recovered.claim.job, recovered.claim.key());
         if mutation == Some(Mutation::ForgetSpooled) {
             let forgotten: SeqSet = found.seqs.iter().take(1).collect();
             found.leave_out(&forgotten, |counts| *counts);
@@ -213,7 +214,7 @@ impl Disk {
         if mutation == Some(Mutation::ForgetDisk) {
             return Ok(Opened { job, pending, ..Opened::default() });
         }
-        Ok(Opened { job, stored, spooled, counts, pending, ..Opened::default() })
+        Ok(Opened { job, key, stored, spooled, counts, pending, ..Opened::default() })
     }
 
     /// Stores records in the spool, and returns the bytes that are there then.

@@ -11,7 +11,9 @@ use tradewind_proto::message::{
     InputEnd, News, Outcome, Received, Report, Status, Task, TaskResult, ToSink, ToVentilator,
     ToWorker,
 };
-use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, TaskHash};
+use tradewind_proto::{
+    Attempt, CallId, JobId, JobKey, Seq, SeqRange, SeqRanges, SessionId, Tag, TaskHash,
+};
 use tradewind_wire::{decode, encode};
 
 use crate::event::{Event, Instant, Process, Route};
@@ -413,6 +415,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
         seq: Seq(0),
         attempt: Attempt(1),
         last: true,
+        tag: Tag::default(),
         started_us: 0,
         ran_us: 1,
         task_bytes: 1,
@@ -426,6 +429,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
         last: true,
         payload: Payload::from(b"not ours"),
         origin: None,
+        tag: Tag::default(),
     };
     let is_receipt = choice.is_multiple_of(2);
     match process {
@@ -485,6 +489,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
                     again: ranges,
                     workers,
                     report: Report { command: true, task: false },
+                    key: JobKey::new([0; 16]),
                 }
             }
             _ => ToVentilator::Relay { session, news: News::Returned { job, ranges } },

@@ -60,6 +60,8 @@ pub struct Plan {
     pub is_bloodless: bool,
     /// Whether no task fails by its own fault, and there is a worker that does them well.
     pub is_sparing: bool,
+    /// The sink keeps the key of the tags nowhere: each of its processes has another one.
+    pub is_keyless: bool,
 }
 
 /// A task as the seed has it.
@@ -135,6 +137,9 @@ const MANY_STAGES_PERCENT: u8 = 40;
 /// cannot be reassigned, so that none of these is held against perfect sharing.
 const FEEDING_PERCENT: u8 = 30;
 
+/// Worlds of a hundred in which the sink keeps no key.
+const KEYLESS_PERCENT: u8 = 10;
+
 impl TaskPlan {
     /// Returns the end of the task in a stage.
     #[must_use]
@@ -193,6 +198,7 @@ impl Plan {
             result_rate: None,
             is_bloodless: false,
             is_sparing: false,
+            is_keyless: false,
         };
         for _ in 0..tasks {
             let fate = match rng.u8(0..100) {
@@ -226,6 +232,7 @@ impl Plan {
         if rng.u8(0..100) < MANY_STAGES_PERCENT {
             plan.add_stages(&mut rng, span, is_calm);
         }
+        plan.is_keyless = Rng::with_seed(seed ^ 0x007a_6500).u8(0..100) < KEYLESS_PERCENT;
         let mut rng = Rng::with_seed(seed ^ 0xfeed);
         if !plan.is_fair && rng.u8(0..100) < FEEDING_PERCENT {
             plan.seats.iter_mut().for_each(|seat| seat.is_feeding = rng.bool());

@@ -7,7 +7,7 @@ use tradewind_proto::collector::{
 };
 use tradewind_proto::farewell::SinkFarewell;
 use tradewind_proto::message::{Report, Status, TaskResult, ToSink};
-use tradewind_proto::{Seq, SeqRange, SessionId, TaskHash, Time};
+use tradewind_proto::{JobKey, Seq, SeqRange, SessionId, TaskHash, Time};
 use tradewind_testkit::{Accepts, CollectorAction, Machine};
 use tradewind_wire::encode;
 
@@ -97,7 +97,10 @@ impl Sink {
 }
 
 fn collector(plan: &Plan, limits: Option<SpoolLimits>, session: SessionId) -> Collector {
-    let config = CollectorConfig { session, order: plan.order, report: Report::default() };
+    // As random as a session, and one of this process unless the journal has another.
+    let key =
+        JobKey::new(u128::from(session.0).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c).to_le_bytes());
+    let config = CollectorConfig { session, order: plan.order, report: Report::default(), key };
     let collector = Collector::new(config);
     match limits {
         Some(limits) => collector.with_spool(limits),
@@ -309,9 +312,16 @@ impl World {
         else {
             return;
         };
-        if self.sink.collector.job() == Some(*job) {
-            self.check.claimed(message);
+        if self.sink.collector.job() != Some(*job) {
+            return;
         }
+        let ToSink::Results { job, session, results } = message else {
+            return self.check.claimed(message);
+        };
+        let collector = &self.sink.collector;
+        let given = results.0.iter().filter(|result| collector.was_given(*session, result));
+        let results = given.cloned().collect::<Vec<_>>().into();
+        self.check.claimed(&ToSink::Results { job: *job, session: *session, results });
     }
 
     /// For [`Mutation::ForgetDuplicates`].

@@ -132,6 +132,7 @@ fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
         result_rate: None,
         is_bloodless: true,
         is_sparing: false,
+        is_keyless: false,
     }
 }
 

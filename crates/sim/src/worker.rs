@@ -8,7 +8,7 @@ use tradewind_proto::executor::{Executor, Finished, Start, Stop};
 use tradewind_proto::farewell::{WorkerExit, WorkerFarewell, WorkerRules};
 use tradewind_proto::limits::{FORGOTTEN_MAX, LATE_MAX};
 use tradewind_proto::message::{Exit, Outcome, Report, Status, Task};
-use tradewind_proto::{Attempt, Seq, SessionId, Slot, TaskHash, Time};
+use tradewind_proto::{Attempt, Seq, SessionId, Slot, Tag, TaskHash, Time};
 use tradewind_testkit::{Accepts, ExecutorAction, Machine};
 use tradewind_wire::encode;
 
@@ -262,7 +262,8 @@ impl World {
         let me = &mut self.workers[worker];
         let Some(run) = me.runs[slot].pop_front() else { return };
         let (seq, attempt, payload) = (run.seq, run.attempt, run.payload);
-        let task = Task { seq, attempt, last: false, payload, origin: run.origin };
+        let (tag, origin) = (Tag::default(), run.origin);
+        let task = Task { seq, attempt, last: false, tag, payload, origin };
         me.executor.handle_unstartable(now, Slot(slot as u32), task);
     }
 

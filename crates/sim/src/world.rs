@@ -356,6 +356,11 @@ impl World {
                 retry.0.iter().map(|failure| failure.session).collect()
             }
             ToVentilator::Relay { session, .. } => vec![*session],
+            ToVentilator::SinkHello { .. } if self.plan.is_keyless => {
+                // What workers have may be given with another key: they are given it again.
+                (0..self.workers.len()).for_each(|worker| self.check.died(worker));
+                return;
+            }
             _ => return,
         };
         for session in sessions {

@@ -14,14 +14,14 @@ use tradewind_node::keys::{MaybeKeys, keep_fresh, session};
 use tradewind_node::links::dialler;
 use tradewind_node::upstream::{Heard, Upstream, UpstreamEvent};
 use tradewind_node::{Asked, Listen, Progress, ProgressView, Room, Shutdown, parent};
-use tradewind_proto::Time;
 use tradewind_proto::collector::{
     Collector, CollectorConfig, CollectorSnapshot, Inputs, Order, SpoolLimits,
 };
 use tradewind_proto::dispatcher::HaltOn;
 use tradewind_proto::farewell::{SinkExit, SinkFarewell};
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
-use tradewind_system::Clock;
+use tradewind_proto::{JobKey, Time};
+use tradewind_system::{Clock, random_key};
 
 use crate::summary::summary;
 use tradewind_records::{
@@ -137,7 +137,8 @@ pub async fn run<S: Store>(
 
     Upstream::serve(gate, ventilator, settings.connect_timeout, &events_in);
 
-    let config = CollectorConfig { session, order: settings.order, report };
+    let config =
+        CollectorConfig { session, order: settings.order, report, key: JobKey::new(random_key()) };
     let mut collector = Collector::new(config);
     if settings.spool_bytes_max > 0 {
         let spool_bytes_max = settings.spool_bytes_max;
@@ -312,6 +313,9 @@ impl<S: Store> Sink<S> {
                 unexpected_results = snapshot.unexpected_results,
                 "results that were not needed"
             );
+        }
+        for (worker, count) in self.collector.refused_by_worker() {
+            tracing::warn!("{}", refused_results(worker, count));
         }
         if !self.collector.is_all_stored() {
             let line = "the ventilator has given the job up before all of its records were stored";
@@ -579,6 +583,14 @@ impl<S: Store> drive::Role for Sink<S> {
     fn view(&mut self) -> ProgressView {
         view(&self.collector.snapshot())
     }
+}
+
+/// Returns the line about results that a worker was not given the tasks of.
+fn refused_results(worker: &str, count: u64) -> String {
+    format!(
+        "{count} results of worker {worker:?} were refused: it was not given their tasks, or by a \
+         ventilator that this sink did not know"
+    )
 }
 
 fn view(snapshot: &CollectorSnapshot) -> ProgressView {

@@ -3,6 +3,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::rand::{GetRandomFlags, getrandom};
 use tradewind_proto::Time;
 
 /// Turns the system's clocks into the numbers that machines take.
@@ -51,8 +52,22 @@ pub fn unix_us() -> u64 {
     since.as_micros() as u64
 }
 
+/// Returns random bytes of the operating system, for a key.
+#[must_use]
+pub fn random_key() -> [u8; 16] {
+    let mut key = [0; 16];
+    let mut rest = &mut key[..];
+    while !rest.is_empty() {
+        // It is interrupted by a signal at most, and never fails for so few bytes.
+        let count = getrandom(&mut *rest, GetRandomFlags::empty()).unwrap_or(0);
+        rest = &mut rest[count..];
+    }
+    key
+}
+
 /// Returns a random number for a session, a job or a seed. Never 0.
 #[must_use]
 pub fn random_id() -> u64 {
-    fastrand::u64(1..)
+    let key = u128::from_le_bytes(random_key());
+    (key as u64).max(1)
 }

@@ -9,6 +9,6 @@ mod cores;
 mod environment;
 pub mod stderr;
 
-pub use clock::{Clock, random_id, unix_us};
+pub use clock::{Clock, random_id, random_key, unix_us};
 pub use cores::cores;
 pub use environment::OwnVariables;

@@ -16,5 +16,5 @@ mod worker;
 
 pub use machine::{Accepts, CollectorAction, DispatcherAction, ExecutorAction, Machine};
 pub use ring::{JOB, Ring, config, relay_config};
-pub use sink::{Sink, Written};
+pub use sink::{KEY, Sink, Written, tag};
 pub use worker::{Ends, Worker};

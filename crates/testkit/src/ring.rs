@@ -47,6 +47,8 @@ pub struct Ring {
     pub closed: Vec<LaneId>,
     /// Worker whose messages are lost on the way to it.
     pub swallows: Option<u64>,
+    /// Messages that were lost so.
+    pub swallowed: Vec<ToWorker>,
     /// Starts of the ventilator.
     pub(crate) ventilators: u64,
     /// Starts of relays.
@@ -110,6 +112,7 @@ impl Ring {
             sink_is_deaf: false,
             closed: Vec::new(),
             swallows: None,
+            swallowed: Vec::new(),
             ventilators: 1,
             events: BTreeMap::new(),
             scheduled: 0,
@@ -322,6 +325,7 @@ impl Ring {
 
     fn send_to_worker(&mut self, lane: LaneId, message: ToWorker) {
         if self.swallows == Some(lane.0) {
+            self.swallowed.push(message);
             return;
         }
         let Some(worker) = self.workers.get_mut(&lane.0) else { return };

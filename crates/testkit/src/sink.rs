@@ -8,7 +8,7 @@ use tradewind_proto::collector::{
     Collector, CollectorConfig, Counts, Inputs, Opened, Opening, Order, Records, SpoolLimits,
 };
 use tradewind_proto::message::{Report, Start, TaskResult, ToVentilator};
-use tradewind_proto::{JobId, Seq, SeqRange, SeqSet, SessionId, Time};
+use tradewind_proto::{JobId, JobKey, Seq, SeqRange, SeqSet, SessionId, Tag, TaskHash, Time};
 
 use crate::machine::{Accepts, CollectorAction, Machine};
 
@@ -17,6 +17,8 @@ use crate::machine::{Accepts, CollectorAction, Machine};
 pub struct Sink {
     /// The sink's machine.
     pub collector: Collector,
+    /// Key of the tags that the sink has when it is started again: that of the journal, or one of its own.
+    pub key: JobKey,
     /// Records in the output, in the order in which they were written.
     pub written: Vec<Written>,
     /// Records in the spool.
@@ -32,6 +34,15 @@ pub struct Sink {
     /// Job that the output belongs to, once there is one.
     job: Option<JobId>,
     limits: Option<SpoolLimits>,
+}
+
+/// Key of the tags of a [`Sink`]'s job, unless a test gives another one to it.
+pub const KEY: JobKey = JobKey::new(*b"the key of tests");
+
+/// Returns the tag of a task that a session was given.
+#[must_use]
+pub fn tag(session: u64, seq: u64, hash: TaskHash) -> Tag {
+    KEY.tagger(SessionId(session)).tag(Seq(seq), hash)
 }
 
 /// A record in the output or in the spool.
@@ -63,7 +74,8 @@ impl Sink {
     #[must_use]
     pub fn new(order: Order, limits: Option<SpoolLimits>) -> Self {
         Self {
-            collector: collector(SessionId(1000), order, limits),
+            collector: collector(SessionId(1000), order, limits, KEY),
+            key: KEY,
             written: Vec::new(),
             spooled: BTreeMap::new(),
             spool_room: usize::MAX,
@@ -93,7 +105,7 @@ impl Sink {
     /// Starts another sink with the output and the spool of this one. What the disk has not done is lost.
     pub(crate) fn restart(&mut self, order: Order) {
         self.work.clear();
-        self.collector = collector(SessionId(1001), order, self.limits);
+        self.collector = collector(SessionId(1001), order, self.limits, self.key);
     }
 
     /// Does what the collector asks for, and passes its messages on. Returns whether it asked for anything.
@@ -208,8 +220,14 @@ impl Sink {
     }
 }
 
-fn collector(session: SessionId, order: Order, limits: Option<SpoolLimits>) -> Collector {
-    let collector = Collector::new(CollectorConfig { session, order, report: Report::default() });
+fn collector(
+    session: SessionId,
+    order: Order,
+    limits: Option<SpoolLimits>,
+    key: JobKey,
+) -> Collector {
+    let report = Report::default();
+    let collector = Collector::new(CollectorConfig { session, order, report, key });
     match limits {
         Some(limits) => collector.with_spool(limits),
         None => collector,

@@ -54,6 +54,7 @@ pub(crate) fn to_worker(message: ToWorker<Borrowed<'_>>, frame: &Bytes) -> ToWor
                 seq: task.seq,
                 attempt: task.attempt,
                 last: task.last,
+                tag: task.tag,
                 payload: task.payload.share(frame),
                 origin: task.origin,
             };
@@ -110,6 +111,7 @@ pub(crate) fn task_result(result: TaskResult<Borrowed<'_>>, frame: &Bytes) -> Ta
         seq: result.seq,
         attempt: result.attempt,
         last: result.last,
+        tag: result.tag,
         started_us: result.started_us,
         ran_us: result.ran_us,
         task_bytes: result.task_bytes,

@@ -7,7 +7,9 @@ use tradewind_proto::message::{
     Card, Exit, Failure, InputEnd, Layout, Limits, News, Outcome, Received, Report, Reported, Role,
     Start, Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
 };
-use tradewind_proto::{Attempt, CallId, JobId, Seq, SeqRange, SeqRanges, SessionId, TaskHash};
+use tradewind_proto::{
+    Attempt, CallId, JobId, JobKey, Seq, SeqRange, SeqRanges, SessionId, Tag, TaskHash,
+};
 
 use super::*;
 
@@ -62,6 +64,7 @@ fn task(payload: &'static [u8]) -> Task {
         seq: Seq(300),
         attempt: Attempt(2),
         last: true,
+        tag: Tag(0x0a0b),
         payload: Payload::from(payload),
         origin: None,
     }
@@ -72,6 +75,7 @@ fn result() -> TaskResult {
         seq: Seq(5),
         attempt: Attempt(1),
         last: false,
+        tag: Tag(0x0102_0304_0506_0709),
         started_us: 1_700_000_000_000_000,
         ran_us: 250,
         task_bytes: 4,
@@ -121,13 +125,13 @@ fn messages_to_workers(golden: &mut Golden) {
     let tasks = vec![task(b"abc"), task(b"")];
     golden.check(
         &ToWorker::Tasks { job, limits, tasks: tasks.into() },
-        "067701fd080706050403020101fbe80301000203fb2c01020361626303fb2c010200",
+        "067701fd080706050403020101fbe80301000203fb2c0102fb0b0a0361626303fb2c0102fb0b0a00",
     );
     let later = Task { origin: Some(TaskHash(300)), ..task(b"abc") };
     let tasks = vec![later].into();
     golden.check(
         &ToWorker::Tasks { job, limits, tasks },
-        "067701fd080706050403020101fbe80301000123fb2c010203616263fb2c01",
+        "067701fd080706050403020101fbe80301000123fb2c0102fb0b0a03616263fb2c01",
     );
     let settled = ToWorker::Settled { job, below: Seq(4), ranges: ranges(&[6, 7, 9]) };
     golden.check(&settled, "067702fd0807060504030201040206020901");
@@ -144,14 +148,14 @@ fn messages_to_workers(golden: &mut Golden) {
 
 fn messages_to_the_sink(golden: &mut Golden) {
     let (job, session) = (JOB, SESSION);
-    golden.check(&ToSink::Results { job, session, results: vec![result()].into() }, "067300fd080706050403020107015805fd00401e18240a0600fa04fc70110100036f75740101010362616403657272067472756520780178");
+    golden.check(&ToSink::Results { job, session, results: vec![result()].into() }, "067300fd080706050403020107015805fd0907060504030201fd00401e18240a0600fa04fc70110100036f75740101010362616403657272067472756520780178");
     let plain = |exit| TaskResult {
         outcome: Outcome { exit, ..Outcome::ok(Payload::from(b"out")) },
         reported: None,
         ..result()
     };
     let results = vec![plain(Exit::None), plain(Exit::Code(0))].into();
-    golden.check(&ToSink::Results { job, session, results }, "067300fd080706050403020107020005fd00401e18240a0600fa04fc70110100036f75740405fd00401e18240a0600fa04fc70110100036f7574");
+    golden.check(&ToSink::Results { job, session, results }, "067300fd080706050403020107020005fd0907060504030201fd00401e18240a0600fa04fc70110100036f75740405fd0907060504030201fd00401e18240a0600fa04fc70110100036f7574");
     let heartbeat = News::Heartbeat { running: 2, queued: 300, slots: 4 };
     golden.check(&ToSink::News { session, news: heartbeat }, "067301070002fb2c0104");
     let holding = News::Holding {
@@ -160,10 +164,11 @@ fn messages_to_the_sink(golden: &mut Golden) {
         unfinished: ranges(&[1]),
         finished: ranges(&[]),
         hashes: vec![TaskHash(2)].into(),
+        tags: vec![Tag(3)].into(),
     };
     golden.check(
         &ToSink::News { session, news: holding },
-        "0673010701fd080706050403020101010101000102",
+        "0673010701fd0807060504030201010101010001020103",
     );
     let returned = News::Returned { job, ranges: ranges(&[3, 4]) };
     golden.check(&ToSink::News { session, news: returned }, "0673010702fd0807060504030201010302");
@@ -220,7 +225,7 @@ fn messages_to_the_sink(golden: &mut Golden) {
         worker: "w".to_owned(),
         results: vec![skipped].into(),
     };
-    golden.check(&passed, "067308fd08070605040302010570617273650177011805fd00401e18240a0600fa04fc7011010000050000067472756520780178");
+    golden.check(&passed, "067308fd08070605040302010570617273650177011805fd0907060504030201fd00401e18240a0600fa04fc7011010000050000067472756520780178");
     golden.check(&ToSink::Cancel { job }, "067309fd0807060504030201");
 }
 
@@ -234,8 +239,12 @@ fn messages_to_the_ventilator(golden: &mut Golden) {
         again: ranges(&[5]),
         workers: Some(vec![session].into()),
         report: Report { command: true, task: false },
+        key: JobKey::new([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]),
     };
-    golden.check(&hello, "06760004fd0807060504030201030100030105010101070100");
+    golden.check(
+        &hello,
+        "06760004fd0807060504030201030100030105010101070100000102030405060708090a0b0c0d0eff",
+    );
     let received = vec![Received {
         session,
         ranges: ranges(&[5, 6]),
@@ -374,8 +383,8 @@ fn fields_that_nobody_knows_are_refused() {
     let tasks = vec![task(b"abc")].into();
     let frame = encode(&ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks });
     let mut frame = frame.to_vec();
-    // The byte before the task's seq, its attempt and its payload.
-    let head = frame.len() - 9;
+    // The byte before the task's seq, its attempt, its tag and its payload.
+    let head = frame.len() - 12;
     assert_eq!(frame[head], 3);
     frame[head] |= 1 << 2;
     assert!(decode::<ToWorker>(&frame.into()).is_err());

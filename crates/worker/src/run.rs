@@ -18,7 +18,7 @@ use tradewind_proto::executor::{self, Executor, PutBack};
 use tradewind_proto::farewell::{WorkerExit, WorkerFarewell, WorkerRules, WorkerStep};
 use tradewind_proto::limits::{BATCH_TASKS_MAX, FORGOTTEN_MAX, LATE_MAX, LINGER, STARVED_MAX};
 use tradewind_proto::message::{self, Card, Layout, Role, ToWorker};
-use tradewind_proto::{Attempt, SessionId, Slot, Time};
+use tradewind_proto::{Attempt, SessionId, Slot, Tag, Time};
 use tradewind_system::Clock;
 
 use crate::runner::{Runner, Running};
@@ -495,7 +495,9 @@ impl Worker {
     /// Handles a task that was not run because this host lacks something: that is not its failure.
     fn handle_unstarted(&mut self, slot: Slot, task: Task, unstarted: Unstarted) {
         let Task { seq, attempt, payload, origin, .. } = task;
-        let task = message::Task { seq, attempt, last: false, payload, origin };
+        // The executor knows what is left out here.
+        let tag = Tag::default();
+        let task = message::Task { seq, attempt, last: false, tag, payload, origin };
         let put_back = self.executor.handle_unstartable(self.clock.now(), slot, task);
         let Unstarted { lack, reason } = unstarted;
         let slots = self.executor.slots_now();

@@ -62,7 +62,7 @@ fn full_tasks() -> ToWorker {
 }
 
 fn full_results() -> ToSink {
-    let results = results(range(START, BATCH)).into();
+    let results = results(session(1), range(START, BATCH)).into();
     ToSink::Results { job: JOB, session: session(1), results }
 }
 

@@ -5,7 +5,7 @@ use tradewind_proto::message::{Report, Start, ToSink, ToVentilator};
 use tradewind_proto::{SeqRange, SessionId};
 use tradewind_testkit::{Accepts, CollectorAction, Machine};
 
-use super::made::{BATCH, JOB, SHARE, range, results, session, time};
+use super::made::{BATCH, JOB, KEY, SHARE, range, results, session, time};
 
 /// Runs it with one worker, whose results come in order.
 pub(crate) fn collector(tasks: u64) {
@@ -32,7 +32,8 @@ fn run(workers: u64, batches: impl Iterator<Item = (u64, SeqRange)>) {
     let mut sink = Sink::new(workers);
     let mut waiting = 0;
     for (worker, batch) in batches {
-        let (session, results) = (session(worker), results(batch).into());
+        let session = session(worker);
+        let results = results(session, batch).into();
         sink.collector.handle_message(ToSink::Results { job: JOB, session, results });
         sink.given += batch.count();
         waiting += batch.count();
@@ -60,8 +61,12 @@ struct Sink {
 
 impl Sink {
     fn new(workers: u64) -> Self {
-        let config =
-            CollectorConfig { session: SessionId(1), order: Order::Seq, report: Report::default() };
+        let config = CollectorConfig {
+            session: SessionId(1),
+            order: Order::Seq,
+            report: Report::default(),
+            key: KEY,
+        };
         let mut collector = Collector::new(config);
         collector.handle_ventilator_connected();
         let open = ToSink::JobOpen {

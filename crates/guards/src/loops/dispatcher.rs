@@ -9,7 +9,7 @@ use tradewind_proto::message::{Card, News, Received, Report, Role, ToVentilator,
 use tradewind_proto::{LaneId, SeqList, SeqRanges, SessionId};
 use tradewind_testkit::{Accepts, DispatcherAction, Machine, config};
 
-use super::made::{BATCH, JOB, PAYLOAD_BYTES, payload, session, time};
+use super::made::{BATCH, JOB, KEY, PAYLOAD_BYTES, payload, session, time};
 
 /// Runs it with one worker.
 pub(crate) fn dispatcher(tasks: u64) {
@@ -63,6 +63,7 @@ impl Ventilator {
             again: SeqRanges::new(),
             workers: None,
             report: Report::default(),
+            key: KEY,
         };
         dispatcher.handle_message(time(0), hello);
         for worker in 0..workers {
@@ -104,8 +105,8 @@ impl Ventilator {
             }
             ToWorker::RollCall { job, call, .. } => {
                 let (unfinished, finished) = (SeqRanges::new(), SeqRanges::new());
-                let hashes = Bounded::default();
-                let news = News::Holding { job, call, unfinished, finished, hashes };
+                let (hashes, tags) = (Bounded::default(), Bounded::default());
+                let news = News::Holding { job, call, unfinished, finished, hashes, tags };
                 let relay = ToVentilator::Relay { session, news };
                 self.dispatcher.handle_message(time(self.done), relay);
             }

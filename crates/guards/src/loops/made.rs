@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tradewind_proto::limits::BATCH_TASKS_MAX;
 use tradewind_proto::message::{Limits, Outcome, Task, TaskResult, ToWorker};
-use tradewind_proto::{Attempt, JobId, Payload, Seq, SeqRange, SessionId, TaskHash, Time};
+use tradewind_proto::{
+    Attempt, JobId, JobKey, Payload, Seq, SeqRange, SessionId, Tag, TaskHash, Time,
+};
 
 pub(super) const JOB: JobId = JobId(0x7472_6164_6577_696e);
 
@@ -47,26 +49,39 @@ pub(super) fn payload() -> Payload {
 
 /// Returns a batch of tasks for a worker.
 pub(super) fn tasks(range: SeqRange) -> ToWorker {
-    let task =
-        |seq| Task { seq, attempt: Attempt::FIRST, last: true, payload: payload(), origin: None };
+    let task = |seq| Task {
+        seq,
+        attempt: Attempt::FIRST,
+        last: true,
+        tag: Tag(u64::MAX - seq.0),
+        payload: payload(),
+        origin: None,
+    };
     let tasks: Vec<Task> = range.seqs().map(task).collect();
     ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks: tasks.into() }
 }
 
+/// Key of the tags of the job's tasks.
+pub(super) const KEY: JobKey = JobKey::new(*b"the guards' key!");
+
 /// Returns a batch of a worker's results.
-pub(super) fn results(range: SeqRange) -> Vec<TaskResult> {
-    range.seqs().map(result).collect()
+pub(super) fn results(session: SessionId, range: SeqRange) -> Vec<TaskResult> {
+    let tagger = KEY.tagger(session);
+    range.seqs().map(|seq| result(seq, tagger.tag(seq, HASH))).collect()
 }
 
-fn result(seq: Seq) -> TaskResult {
+const HASH: TaskHash = TaskHash(0x1234_5678);
+
+fn result(seq: Seq, tag: Tag) -> TaskResult {
     TaskResult {
         seq,
         attempt: Attempt::FIRST,
         last: true,
+        tag,
         started_us: STARTED_US,
         ran_us: 10,
         task_bytes: PAYLOAD_BYTES as u64,
-        task_hash: TaskHash(0x1234_5678),
+        task_hash: HASH,
         outcome: Outcome::ok(payload()),
         reported: None,
     }

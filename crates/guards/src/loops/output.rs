@@ -10,7 +10,7 @@ use tradewind_records::{
     Destination, Device, Format, Fsync, Output, OutputTarget, Place, Role, Writer,
 };
 
-use super::made::{BATCH, PAYLOAD_BYTES, range, results};
+use super::made::{BATCH, PAYLOAD_BYTES, range, results, session};
 
 /// Writes the output of each task.
 pub(crate) fn output_lines(tasks: u64) {
@@ -31,8 +31,11 @@ fn run(tasks: u64, format: Format) {
     };
     let (output, journal) = (place(Role::Output), place(Role::Journal));
     let mut writer = Writer::new(format, Fsync::None, output, None, Some(journal));
-    let mut records =
-        [Records { worker: "worker".into(), stage: "".into(), results: results(range(0, BATCH)) }];
+    let mut records = [Records {
+        worker: "worker".into(),
+        stage: "".into(),
+        results: results(session(1), range(0, BATCH)),
+    }];
     for start in (0..tasks).step_by(BATCH as usize) {
         let [Records { results, .. }] = &mut records;
         results.truncate((tasks - start) as usize);

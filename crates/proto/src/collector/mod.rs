@@ -24,7 +24,10 @@ use crate::message::{
     Failure, InputEnd, News, Outcome, RECEIVED_MAX, Received, Report, Start, Status, TaskResult,
     ToSink, ToVentilator, changed_input,
 };
-use crate::{Attempt, JobId, Seq, SeqList, SeqRange, SeqRanges, SeqSet, SessionId, TaskHash, Time};
+use crate::{
+    Attempt, JobId, JobKey, Seq, SeqList, SeqRange, SeqRanges, SeqSet, SessionId, Tag, TaskHash,
+    Time,
+};
 
 pub use crate::message::Opening;
 
@@ -46,6 +49,8 @@ pub struct CollectorConfig {
     pub order: Order,
     /// Data that results are to carry.
     pub report: Report,
+    /// Key of the tags of a job whose output has none. It is to be random.
+    pub key: JobKey,
 }
 
 /// Bounds of the records that wait for an earlier one.
@@ -115,6 +120,8 @@ pub struct CollectorSnapshot {
     pub duplicates: u64,
     /// Number of results of another job, or of tasks that cannot exist.
     pub unexpected_results: u64,
+    /// Number of results of tasks that their worker was not given.
+    pub refused_results: u64,
     /// Number of connected workers.
     pub workers: u64,
 }
@@ -156,9 +163,33 @@ pub struct Collector {
     is_stuck: bool,
     duplicates: u64,
     unexpected_results: u64,
+    refused: Refused,
     no_worker: Arc<str>,
     /// State of the downstream stages, if records are forwarded and not written here.
     downstream: Option<DownstreamState>,
+}
+
+/// Results that were refused, because their worker was not given the tasks.
+#[derive(Debug, Default)]
+struct Refused {
+    count: u64,
+    /// Numbers by the worker's name. Beyond a number of names they are counted without one.
+    by_worker: BTreeMap<Arc<str>, u64>,
+}
+
+/// Number of workers whose refused results are counted by their name.
+const REFUSED_WORKERS_MAX: usize = 64;
+
+impl Refused {
+    fn add(&mut self, worker: &Arc<str>, count: u64) {
+        self.count += count;
+        let is_full = self.by_worker.len() >= REFUSED_WORKERS_MAX;
+        if let Some(sum) = self.by_worker.get_mut(worker) {
+            *sum += count;
+        } else if !is_full {
+            self.by_worker.insert(worker.clone(), count);
+        }
+    }
 }
 
 /// State of the downstream stages, as reported to a relay's collector.
@@ -184,6 +215,8 @@ pub struct Opened {
     /// Tasks whose records are to be replaced. They run again, and their input is compared like
     /// that of stored tasks.
     pub again: SeqSet,
+    /// Key of the tags of the job's tasks, if the output has one.
+    pub key: Option<JobKey>,
     /// Start of the job, if the output has yet to be changed for it: see [`Collector::poll_begin`].
     pub pending: Option<Start>,
 }
@@ -200,6 +233,7 @@ pub struct Inputs {
 #[derive(Debug)]
 struct Job {
     id: JobId,
+    key: JobKey,
     name: String,
     stage: Arc<str>,
     total: Option<u64>,
@@ -298,6 +332,7 @@ impl Collector {
             is_stuck: false,
             duplicates: 0,
             unexpected_results: 0,
+            refused: Refused::default(),
             no_worker: Arc::from(""),
             downstream: None,
         }
@@ -315,8 +350,9 @@ impl Collector {
     /// [`handle_stored`](Self::handle_stored) says so.
     #[must_use]
     pub fn relay(session: SessionId) -> Self {
-        let config =
-            CollectorConfig { session, order: Order::Completion, report: Report::default() };
+        // A relay opens no job without the key that the sink's hello has for it.
+        let (report, key) = (Report::default(), JobKey::new([0; 16]));
+        let config = CollectorConfig { session, order: Order::Completion, report, key };
         Self { downstream: Some(DownstreamState::default()), ..Self::new(config) }
     }
 
@@ -362,7 +398,8 @@ impl Collector {
             }
             ToSink::News { session, news } => self.handle_news(session, news),
             ToSink::JobOpen { job, name, start, stage, is_untouched } => {
-                self.handle_open(Opening { job, name, start, stage, is_untouched });
+                let key = Some(self.config.key);
+                self.handle_open(Opening { job, name, start, stage, is_untouched, key });
             }
             ToSink::JobClose { job, total, end } => {
                 if let Some(current) = self.job_mut(job) {
@@ -404,7 +441,8 @@ impl Collector {
     /// with the records that it has from before.
     pub fn handle_opened(&mut self, opened: Opened) {
         let Some(Unopened { opening, close, is_done, .. }) = self.opening.take() else { return };
-        let mut job = Job::new(opened.job, opening.name, &opening.stage);
+        let key = opened.key.unwrap_or(self.config.key);
+        let mut job = Job::new(opened.job, key, opening.name, &opening.stage);
         if opened.job == opening.job {
             (job.total, job.end) = close.unzip();
             job.done = is_done;
@@ -535,10 +573,11 @@ impl Collector {
     }
 
     /// Sends the hello again, since messages of the ventilator may have been lost downstream
-    /// meanwhile. The records of the tasks in `again` are to be replaced.
-    pub fn handle_opened_again(&mut self, again: SeqSet) {
+    /// meanwhile. The records of the tasks in `again` are to be replaced. The sink may have another
+    /// `key` than before.
+    pub fn handle_opened_again(&mut self, again: SeqSet, key: JobKey) {
         if let Some(job) = &mut self.job {
-            job.again = again;
+            (job.again, job.key) = (again, key);
         }
         self.send_hello();
     }
@@ -727,6 +766,19 @@ impl Collector {
         self.job.as_ref().is_some_and(|job| job.done)
     }
 
+    /// Returns whether a session was given the task of a result.
+    #[must_use]
+    pub fn was_given(&self, session: SessionId, result: &TaskResult) -> bool {
+        let tagger = self.job.as_ref().map(|job| job.key.tagger(session));
+        tagger.is_some_and(|tagger| tagger.tag(result.seq, result.task_hash) == result.tag)
+    }
+
+    /// Returns the workers whose results were [refused](CollectorSnapshot::refused_results), with
+    /// their numbers.
+    pub fn refused_by_worker(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.refused.by_worker.iter().map(|(worker, count)| (&**worker, *count))
+    }
+
     /// Returns the state of the sink for display.
     #[must_use]
     pub fn snapshot(&self) -> CollectorSnapshot {
@@ -739,6 +791,7 @@ impl Collector {
             spooled: job.map_or(0, |job| job.spool.seqs.count()),
             duplicates: self.duplicates,
             unexpected_results: self.unexpected_results,
+            refused_results: self.refused.count,
             workers: self.workers.len() as u64,
         }
     }
@@ -769,6 +822,7 @@ impl Collector {
             again: job.again.to_ranges(),
             workers: self.known_workers(),
             report: self.config.report,
+            key: job.key,
         };
         let complete = job.flushed.then_some(ToVentilator::Complete { job: job.id });
         self.send(hello);
@@ -836,7 +890,7 @@ impl Collector {
         self.send(ToVentilator::Refused { job: opening.job, reason });
     }
 
-    fn handle_results(&mut self, id: JobId, session: SessionId, results: Vec<TaskResult>) {
+    fn handle_results(&mut self, id: JobId, session: SessionId, mut results: Vec<TaskResult>) {
         let worker = self.workers.get(&session).unwrap_or(&self.no_worker).clone();
         let is_connected = self.is_ventilator_connected;
         let order = self.config.order;
@@ -844,6 +898,13 @@ impl Collector {
             self.unexpected_results += results.len() as u64;
             return;
         };
+        let tagger = job.key.tagger(session);
+        let is_given = |result: &TaskResult| tagger.tag(result.seq, result.task_hash) == result.tag;
+        if !results.iter().all(is_given) {
+            let count = results.len();
+            results.retain(is_given);
+            self.refused.add(&worker, (count - results.len()) as u64);
+        }
         let mut bytes = results.iter().map(TaskResult::payload_bytes).sum();
         let is_failure = |result: &TaskResult| !result.outcome.status.is_success();
         let mut failed = 0;
@@ -936,6 +997,7 @@ impl Collector {
             seq,
             attempt,
             last: true,
+            tag: Tag::default(),
             started_us: 0,
             ran_us: 0,
             task_bytes: 0,
@@ -1020,9 +1082,10 @@ impl Collector {
 }
 
 impl Job {
-    fn new(id: JobId, name: String, stage: &str) -> Self {
+    fn new(id: JobId, key: JobKey, name: String, stage: &str) -> Self {
         Self {
             id,
+            key,
             name,
             stage: Arc::from(stage),
             total: None,
@@ -1082,6 +1145,8 @@ impl Job {
         let mut writing = Writing::default();
         for result in &mut records.results {
             truncate(&mut result.outcome.error, ERROR_BYTES_MAX);
+            // It has proven what it was to prove.
+            result.tag = Tag::default();
             writing.seqs.push(result.seq);
             writing.held_bytes += result.held_bytes();
             writing.counts.add(result.outcome.status);

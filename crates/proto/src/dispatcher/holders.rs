@@ -7,7 +7,7 @@ use super::worker::Phase;
 use super::{Dispatcher, Notice, Timeout, Transmit};
 use crate::limits::SLOTS_MAX;
 use crate::message::{News, Status, ToSink, ToWorker};
-use crate::{LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Time};
+use crate::{LaneId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Tag, TaskHash, Time};
 
 impl Dispatcher {
     pub(super) fn roll_call(&mut self, session: SessionId) {
@@ -56,19 +56,20 @@ impl Dispatcher {
                 }
                 self.note_heartbeat(now, session, u64::from(running) + u64::from(queued));
             }
-            News::Holding { job, call, unfinished, finished, hashes } => {
-                let mut held = unfinished.to_set();
-                finished.as_slice().iter().for_each(|range| held.insert_range(*range));
-                // Without a hash for each task it is no honest worker's answer, and what it costs to
-                // look at has no bound.
+            News::Holding { job, call, unfinished, finished, hashes, tags } => {
+                let mut all = unfinished.to_set();
+                finished.as_slice().iter().for_each(|range| all.insert_range(*range));
+                // Without a hash and a tag for each task it is no honest worker's answer, and what it
+                // costs to look at has no bound.
+                let counts = [hashes.0.len() as u64, tags.0.len() as u64];
                 if job == self.config.job
-                    && held.count() == hashes.0.len() as u64
+                    && counts == [all.count(); 2]
                     && worker.call.take_if(|due| *due == call).is_some()
-                    && self.is_input(&held, &hashes.0)
                 {
-                    self.reach(&unfinished);
-                    self.reach(&finished);
-                    self.handle_holding(session, held);
+                    let held = self.proven(session, &all, &hashes.0, &tags.0);
+                    if self.is_input(&held) {
+                        self.handle_holding(session, held.into_iter().map(|(seq, _)| seq));
+                    }
                 }
             }
             News::Returned { job, ranges } => {
@@ -107,8 +108,26 @@ impl Dispatcher {
         }
     }
 
-    /// Handles the answer to a roll call: the worker's list replaces the dispatcher's.
-    pub(super) fn handle_holding(&mut self, session: SessionId, mut held: SeqSet) {
+    /// Returns the tasks, of those that a worker claims to hold, that it was given, with their hashes.
+    /// It may have been given the others by a ventilator whose sink had another key, and gets them again.
+    fn proven(
+        &self,
+        session: SessionId,
+        all: &SeqSet,
+        hashes: &[TaskHash],
+        tags: &[Tag],
+    ) -> Vec<(Seq, TaskHash)> {
+        let tagger = self.sink.key.tagger(session);
+        let claims = all.iter().zip(hashes.iter().zip(tags));
+        let proven = claims.filter(|(seq, (hash, tag))| tagger.tag(*seq, **hash) == **tag);
+        proven.map(|(seq, (hash, _))| (seq, *hash)).collect()
+    }
+
+    /// Handles the answer to a roll call: the worker's list, ascending, replaces the dispatcher's.
+    pub(super) fn handle_holding(&mut self, session: SessionId, held: impl Iterator<Item = Seq>) {
+        let ranges: SeqRanges = held.collect();
+        self.reach(&ranges);
+        let mut held = ranges.to_set();
         self.roll.is_doubled |= !held.is_empty();
         self.hold_ahead(session, &held);
         held.remove_range(SeqRange { start: Seq(0), end: self.ledger.base() });

@@ -8,7 +8,7 @@ use crate::limits::{
 use crate::message::{
     Card, HaltOn, InputEnd, Layout, Report, Start, Status, ToSink, ToVentilator, ToWorker,
 };
-use crate::{CallId, JobId, LaneId, Payload, Seq, SeqRanges, SessionId, Time};
+use crate::{CallId, JobId, JobKey, LaneId, Payload, Seq, SeqRanges, SessionId, Time};
 
 use super::course::{Course, Ended, Stopped};
 use super::halt::{HaltWhen, Halting};
@@ -319,7 +319,7 @@ impl Dispatcher {
         self.seen = now;
         self.note_sink_alive(now);
         match message {
-            ToVentilator::SinkHello { asked, job, sink, stored, again, workers, report } => {
+            ToVentilator::SinkHello { asked, job, sink, stored, again, workers, report, key } => {
                 if self.is_asking() && job == self.config.job {
                     // There was no job to resume: it is a new one.
                     self.source.forget_resume();
@@ -328,8 +328,10 @@ impl Dispatcher {
                     if job == self.config.job || (self.is_asking() && asked == self.config.job) {
                         self.handle_early_hello(job, &stored, &again);
                     }
-                } else if self.accept_hello(asked, job, &stored, &again) && job == self.config.job {
-                    self.handle_sink_hello(now, sink, &stored, workers, report);
+                } else if self.accept_hello(asked, job, &stored, &again, key)
+                    && job == self.config.job
+                {
+                    self.handle_sink_hello(now, sink, &stored, workers, report, key);
                 }
             }
             ToVentilator::Receipt { job, received, stored, retry, held_bytes, failed } => {
@@ -600,6 +602,7 @@ impl Dispatcher {
         stored: &SeqRanges,
         workers: Option<Bounded<SessionId, WORKERS_MAX>>,
         report: Report,
+        key: JobKey,
     ) {
         if let Some(seq) = self.first_lost(stored) {
             let reason = format!(
@@ -614,7 +617,7 @@ impl Dispatcher {
         self.compare_again();
         let is_resumed = self.is_resuming();
         let was_open = self.sink.is_open();
-        let is_new = self.sink.handle_hello(now, sink, report);
+        let is_new = self.sink.handle_hello(now, sink, report, key);
         self.handle_stored(stored);
         let is_roll_due = self.is_roll_due();
         if is_resumed {

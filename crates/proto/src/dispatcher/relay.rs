@@ -15,7 +15,7 @@ use super::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use crate::batch::Batch;
 use crate::message::Opening;
 use crate::message::{InputEnd, Report, Start, TaskResult, ToSink, ToWorker};
-use crate::{JobId, Payload, Seq, SeqList, SeqRange, SeqRanges, TaskHash};
+use crate::{JobId, JobKey, Payload, Seq, SeqList, SeqRange, SeqRanges, TaskHash};
 
 /// State of a relay's dispatcher beside its tasks.
 #[derive(Debug, Default)]
@@ -78,6 +78,7 @@ pub(crate) struct Hello {
     pub(crate) job: JobId,
     pub(crate) stored: SeqRanges,
     pub(crate) again: SeqRanges,
+    pub(crate) key: JobKey,
     /// Whether it is the first hello that this relay gets.
     pub(crate) is_first: bool,
 }
@@ -265,6 +266,7 @@ impl Dispatcher {
             start: self.config.start,
             stage: String::new(),
             is_untouched: false,
+            key: None,
         };
         Some(relay.reopening.clone().unwrap_or_else(current))
     }
@@ -277,6 +279,7 @@ impl Dispatcher {
         job: JobId,
         stored: &SeqRanges,
         again: &SeqRanges,
+        key: JobKey,
     ) -> bool {
         let Some(relay) = self.source.relaying_mut() else { return true };
         let is_ours = relay.is_asked
@@ -288,7 +291,7 @@ impl Dispatcher {
             let is_first = !std::mem::replace(&mut relay.was_opened, true);
             relay.is_sink_complete = false;
             let (stored, again) = (stored.clone(), again.clone());
-            relay.hello = Some(Hello { job, stored, again, is_first });
+            relay.hello = Some(Hello { job, stored, again, key, is_first });
             self.config.job = job;
             self.config.start = Start::New;
         }

@@ -320,19 +320,19 @@ impl Dispatcher {
         }
     }
 
-    /// Checks that the tasks a worker holds are those of the input.
-    pub(super) fn is_input(&mut self, held: &SeqSet, hashes: &[TaskHash]) -> bool {
+    /// Checks that the tasks a worker was given and holds are those of the input.
+    pub(super) fn is_input(&mut self, held: &[(Seq, TaskHash)]) -> bool {
         if !self.is_resumed() {
             return true;
         }
-        let differs = |(seq, hash): &(Seq, &TaskHash)| {
+        let differs = |(seq, hash): &&(Seq, TaskHash)| {
             let is_kept = |state| !matches!(state, TaskState::Settled | TaskState::GivenUp);
             let entry = self.ledger.get(*seq).filter(|entry| is_kept(entry.state()));
-            entry.is_some_and(|entry| entry.hash() != **hash)
+            entry.is_some_and(|entry| entry.hash() != *hash)
         };
-        let Some((seq, _)) = held.iter().zip(hashes).find(differs) else { return true };
+        let Some((seq, _)) = held.iter().find(differs) else { return true };
         // The job can still be resumed with the right input: workers do not hear that it is over.
-        self.course.ended = Some(Ended::Refused(changed_input(seq)));
+        self.course.ended = Some(Ended::Refused(changed_input(*seq)));
         false
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::limits::SINK_SILENCE_MAX;
 use crate::message::Report;
-use crate::{SessionId, Time};
+use crate::{JobKey, SessionId, Time};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SinkLink {
     /// The connection to the sink stands.
     pub(super) is_connected: bool,
@@ -13,11 +13,30 @@ pub(super) struct SinkLink {
     open: bool,
     session: Option<SessionId>,
     pub(super) report: Report,
+    /// Key of the tags of the job's tasks; of no use before the sink has opened the job.
+    pub(super) key: JobKey,
     pub(super) heard: Time,
     pub(super) held_bytes: u64,
     /// The sink reports that it cannot write.
     pub(super) is_stuck: bool,
     pub(super) failed: u64,
+}
+
+impl Default for SinkLink {
+    fn default() -> Self {
+        Self {
+            is_connected: false,
+            is_receipts_connected: false,
+            open: false,
+            session: None,
+            report: Report::default(),
+            key: JobKey::new([0; 16]),
+            heard: Time(0),
+            held_bytes: 0,
+            is_stuck: false,
+            failed: 0,
+        }
+    }
 }
 
 impl SinkLink {
@@ -42,11 +61,17 @@ impl SinkLink {
     }
 
     /// Returns whether this is another sink than the one before.
-    pub(super) fn handle_hello(&mut self, now: Time, session: SessionId, report: Report) -> bool {
+    pub(super) fn handle_hello(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        report: Report,
+        key: JobKey,
+    ) -> bool {
         self.open = true;
         self.heard = now;
         (self.held_bytes, self.is_stuck) = (0, false);
-        self.report = report;
+        (self.report, self.key) = (report, key);
         self.session.replace(session).is_some_and(|old| old != session)
     }
 }

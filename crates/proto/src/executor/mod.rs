@@ -25,7 +25,7 @@ use crate::message::{
 };
 use crate::seq_ring::SeqRing;
 use crate::{
-    Attempt, CallId, JobId, Seq, SeqList, SeqRange, SeqRanges, SessionId, Slot, TaskHash, Time,
+    Attempt, CallId, JobId, Seq, SeqList, SeqRange, SeqRanges, SessionId, Slot, Tag, TaskHash, Time,
 };
 
 use self::queue::Queue;
@@ -100,6 +100,7 @@ struct Running {
     /// task up for lost meanwhile and sent it again.
     answers: Attempt,
     last: bool,
+    tag: Tag,
     task_bytes: u64,
     task_hash: TaskHash,
     /// Time from which the timeout counts; a prefetched task reports it later.
@@ -354,6 +355,7 @@ impl Executor {
             seq: running.seq,
             attempt: running.answers,
             last: running.last,
+            tag: running.tag,
             started_us,
             ran_us,
             task_bytes: running.task_bytes,
@@ -520,6 +522,7 @@ impl Executor {
             attempt: task.attempt,
             answers: task.attempt,
             last: task.last,
+            tag: task.tag,
             task_bytes: task.payload.len() as u64,
             task_hash: task.hash(),
             started: (!self.is_prefetching).then_some(began),
@@ -619,15 +622,16 @@ impl Executor {
             current.cancelled = false;
         }
         let wanted = self.in_slots().filter(|running| !running.is_unwanted());
-        let mut unfinished: Vec<(Seq, TaskHash)> =
-            wanted.map(|running| (running.seq, running.task_hash)).collect();
+        let mut unfinished: Vec<(Seq, (TaskHash, Tag))> =
+            wanted.map(|running| (running.seq, (running.task_hash, running.tag))).collect();
         let queued = self.queue.iter().map(|queued| &queued.task);
-        unfinished.extend(queued.map(|task| (task.seq, task.hash())));
-        let finished = self.retained.iter().map(|(seq, result)| (seq, result.task_hash));
-        let finished: Vec<(Seq, TaskHash)> = finished.collect();
-        let mut all: BTreeMap<Seq, TaskHash> = finished.iter().copied().collect();
+        unfinished.extend(queued.map(|task| (task.seq, (task.hash(), task.tag))));
+        let finished = self.retained.iter();
+        let finished = finished.map(|(seq, result)| (seq, (result.task_hash, result.tag)));
+        let finished: Vec<(Seq, (TaskHash, Tag))> = finished.collect();
+        let mut all: BTreeMap<Seq, (TaskHash, Tag)> = finished.iter().copied().collect();
         all.extend(unfinished.iter().copied());
-        unfinished.sort_unstable();
+        let (hashes, tags) = all.into_values().unzip();
         // Only the answer to the latest call counts.
         self.news.retain(|news| !matches!(news, News::Holding { .. }));
         self.send_news(News::Holding {
@@ -635,7 +639,8 @@ impl Executor {
             call,
             unfinished: unfinished.into_iter().map(|(seq, _)| seq).collect(),
             finished: finished.into_iter().map(|(seq, _)| seq).collect(),
-            hashes: Bounded(all.into_values().collect()),
+            hashes: Bounded(hashes),
+            tags: Bounded(tags),
         });
         if self.draining {
             self.send_news(News::Draining { reason: self.leave_reason.clone() });
@@ -658,7 +663,7 @@ impl Executor {
             if self.draining {
                 refused.push(task.seq);
             } else if task.seq >= current.below
-                && !has_result(&self.retained, &task)
+                && !has_result(&mut self.retained, &mut self.unsent, &task)
                 && !is_run(&mut self.slots, &mut self.feeds, &task)
             {
                 let begun = self.slots.len() - self.free_slots.len() + self.prefetched;
@@ -885,10 +890,21 @@ fn lighten(result: &TaskResult, bytes_max: u64) -> Option<TaskResult> {
     [without_stderr, bare].into_iter().find(|lighter| lighter.payload_bytes() <= bytes_max)
 }
 
-/// Returns whether there is a result that makes this attempt needless.
-fn has_result(retained: &SeqRing<TaskResult>, task: &Task) -> bool {
-    let result = retained.get(task.seq);
-    result.is_some_and(|result| result.is_final() || result.attempt >= task.attempt)
+/// Returns whether there is a result that makes this attempt needless. If the task has another tag than
+/// the result, a sink without a journal was started again, and takes the result with this one.
+fn has_result(retained: &mut SeqRing<TaskResult>, unsent: &mut VecDeque<Seq>, task: &Task) -> bool {
+    let Some(result) = retained.get_mut(task.seq) else { return false };
+    if !result.is_final() && result.attempt < task.attempt {
+        return false;
+    }
+    if result.tag != task.tag {
+        if result.task_hash != task.hash() {
+            return false;
+        }
+        result.tag = task.tag;
+        unsent.push_back(task.seq);
+    }
+    true
 }
 
 /// Returns whether an earlier attempt runs, whose result will count for this one too.
@@ -906,5 +922,6 @@ fn is_run(slots: &mut [Option<Running>], feeds: &mut [Feed], task: &Task) -> boo
     let Some(running) = wanted.find(|running| running.seq == task.seq) else { return false };
     running.answers = task.attempt;
     running.last = task.last;
+    running.tag = task.tag;
     true
 }

@@ -90,7 +90,7 @@ impl Executor {
         if running.is_unwanted() || !self.is_job(running.job) {
             return PutBack::Dropped;
         }
-        (task.attempt, task.last) = (running.answers, running.last);
+        (task.attempt, task.last, task.tag) = (running.answers, running.last, running.tag);
         self.queue.insert(Queued { task, limits: running.limits });
         let is_idle = self.running() == 0;
         self.shortage.lower(now, self.running());

@@ -34,7 +34,7 @@ const FIELDS_MAX: usize = 16;
 
 impl<P: Serialize> Serialize for Task<P> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { seq, attempt, last, payload, origin } = self;
+        let Self { seq, attempt, last, tag, payload, origin } = self;
         let mut head = head(*last, *attempt);
         if origin.is_some() {
             head |= ORIGIN;
@@ -45,6 +45,7 @@ impl<P: Serialize> Serialize for Task<P> {
         if *attempt != Attempt::FIRST {
             fields.serialize_element(attempt)?;
         }
+        fields.serialize_element(tag)?;
         fields.serialize_element(payload)?;
         if let Some(origin) = origin {
             fields.serialize_element(origin)?;
@@ -74,6 +75,7 @@ impl<P: Serialize + AsRef<[u8]>> Serialize for TaskResult<P> {
         if self.attempt != Attempt::FIRST {
             fields.serialize_element(&self.attempt)?;
         }
+        fields.serialize_element(&self.tag)?;
         fields.serialize_element(&self.started_us)?;
         fields.serialize_element(&self.ran_us)?;
         fields.serialize_element(&self.task_bytes)?;
@@ -131,6 +133,7 @@ impl<'de, P: Deserialize<'de>> Visitor<'de> for Fields<Task<P>> {
             seq: next(&mut fields)?,
             attempt: next_attempt(&mut fields, head)?,
             last: head & LAST != 0,
+            tag: next(&mut fields)?,
             payload: next(&mut fields)?,
             origin: if head & ORIGIN != 0 { Some(next(&mut fields)?) } else { None },
         })
@@ -151,6 +154,7 @@ impl<'de, P: Deserialize<'de> + Default> Visitor<'de> for Fields<TaskResult<P>> 
             seq: next(&mut fields)?,
             attempt: next_attempt(&mut fields, head)?,
             last: head & LAST != 0,
+            tag: next(&mut fields)?,
             started_us: next(&mut fields)?,
             ran_us: next(&mut fields)?,
             task_bytes: next(&mut fields)?,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Start;
 use crate::limits::SEQS_MAX;
-use crate::{JobId, Seq};
+use crate::{JobId, JobKey, Seq};
 
 /// Job for which the output is to be made ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,9 @@ pub struct Opening {
     pub stage: String,
     /// Whether none of its tasks was ever dispatched.
     pub is_untouched: bool,
+    /// Key of the tags of its tasks, unless the output has a key of the job already. `None` in a relay,
+    /// whose keys are made from the sink's.
+    pub key: Option<JobKey>,
 }
 
 /// Tasks that count for a halt.

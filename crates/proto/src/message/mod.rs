@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Bounded};
 use crate::limits::{BATCH_TASKS_MAX, MESSAGE_OVERHEAD_BYTES, RANGES_MAX, WORKERS_MAX};
-use crate::{Attempt, CallId, JobId, Payload, Rare, Seq, SeqRanges, SessionId, TaskHash, ranges};
+use crate::{
+    Attempt, CallId, JobId, JobKey, Payload, Rare, Seq, SeqRanges, SessionId, Tag, TaskHash, ranges,
+};
 
 pub(crate) use self::job::changed_input;
 pub use self::job::{HaltOn, Opening};
@@ -161,6 +163,8 @@ pub struct Task<P = Payload> {
     pub attempt: Attempt,
     /// Whether this attempt is the last: its failure is the task's record.
     pub last: bool,
+    /// Proof for the sink that the worker was given the task; its result brings it back.
+    pub tag: Tag,
     /// The task's text in the user's input; in a later stage, the output of the earlier stage.
     pub payload: P,
     /// Hash of the task in the user's input, where that is not the payload: in a later stage.
@@ -315,6 +319,8 @@ pub enum News {
         finished: SeqRanges,
         /// Hashes of these tasks, all together, ascending by seq.
         hashes: Bounded<TaskHash, RANGES_MAX>,
+        /// Tags of these tasks, in the same order.
+        tags: Bounded<Tag, RANGES_MAX>,
     },
     /// Tasks that are handed back because the worker leaves, or because they are not needed any
     /// more.
@@ -360,6 +366,8 @@ pub struct TaskResult<P = Payload> {
     pub attempt: Attempt,
     /// Whether this attempt was the last, as the task had it: a failure is stored, not retried.
     pub last: bool,
+    /// The task's tag. 0 in a record that was taken already.
+    pub tag: Tag,
     /// Start of the attempt in microseconds since 1970, by the worker's clock.
     pub started_us: u64,
     /// Run time in microseconds.
@@ -448,6 +456,8 @@ pub enum ToVentilator {
         workers: Option<Bounded<SessionId, WORKERS_MAX>>,
         /// Data that results are to carry.
         report: Report,
+        /// Key of the tags of the job's tasks.
+        key: JobKey,
     },
     /// Receipt for results.
     Receipt {
@@ -576,10 +586,21 @@ impl<P> TaskResult<P> {
 impl<P: Clone> Clone for TaskResult<P> {
     #[inline]
     fn clone(&self) -> Self {
-        let Self { seq, attempt, last, started_us, ran_us, task_bytes, task_hash, .. } = *self;
+        let Self { seq, attempt, last, tag, started_us, ran_us, task_bytes, task_hash, .. } = *self;
         let outcome = self.outcome.clone();
         let reported = self.reported.clone();
-        Self { seq, attempt, last, started_us, ran_us, task_bytes, task_hash, outcome, reported }
+        Self {
+            seq,
+            attempt,
+            last,
+            tag,
+            started_us,
+            ran_us,
+            task_bytes,
+            task_hash,
+            outcome,
+            reported,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use tradewind_proto::message::{
 };
 use tradewind_proto::{Attempt, JobId, Payload, Seq, SeqSet, SessionId, TaskHash, Time};
 
-use tradewind_testkit::config;
+use tradewind_testkit::{KEY, config, tag};
 
 const JOB: JobId = JobId(7);
 
@@ -26,6 +26,7 @@ fn pending() -> Collector {
         session: SessionId(1),
         order: Order::Completion,
         report: Report::default(),
+        key: KEY,
     });
     sink.handle_ventilator_connected();
     sink.handle_message(open(JobId(8), Start::RetryFailed));
@@ -63,6 +64,7 @@ fn result(seq: u64) -> ToSink {
         seq: Seq(seq),
         attempt: Attempt::FIRST,
         last: true,
+        tag: tag(9, seq, TaskHash(1)),
         started_us: 1,
         ran_us: 1,
         task_bytes: 1,
@@ -139,6 +141,7 @@ fn resumed(tasks: u64) -> Dispatcher {
         stored: seqs(0..4).to_ranges(),
         again: seqs([4]).to_ranges(),
         workers: Some(Vec::new().into()),
+        key: KEY,
         report: Report::default(),
     };
     ventilator.handle_message(Time(0), hello);

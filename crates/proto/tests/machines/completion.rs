@@ -3,6 +3,7 @@
 use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Opened, Order};
 use tradewind_proto::message::{InputEnd, Report, Start, ToSink, ToVentilator};
 use tradewind_proto::{JobId, Seq, SeqSet, SessionId};
+use tradewind_testkit::KEY;
 
 const JOB: JobId = JobId(7);
 
@@ -28,6 +29,7 @@ fn a_complete_job_is_said_to_be_so_with_each_hello_and_when_it_is_closed_again()
         session: SessionId(1),
         order: Order::Seq,
         report: Report::default(),
+        key: KEY,
     });
     sink.handle_ventilator_connected();
     sink.handle_message(open());
@@ -57,6 +59,7 @@ fn an_end_that_is_heard_while_the_output_is_made_ready_is_known_after_it() {
         session: SessionId(1),
         order: Order::Seq,
         report: Report::default(),
+        key: KEY,
     });
     sink.handle_ventilator_connected();
     sink.handle_message(open());

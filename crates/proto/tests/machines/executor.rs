@@ -8,7 +8,7 @@ use tradewind_proto::limits::HEARTBEAT_INTERVAL;
 use tradewind_proto::message::{
     Layout, Limits, News, Outcome, Report, Reported, Status, Task, ToSink, ToWorker,
 };
-use tradewind_proto::{Attempt, CallId, Payload, Seq, SeqRanges, SessionId, Slot, Time};
+use tradewind_proto::{Attempt, CallId, Payload, Seq, SeqRanges, SessionId, Slot, Tag, Time};
 
 use tradewind_testkit::{JOB, Ring};
 
@@ -27,6 +27,7 @@ fn worker() -> Executor {
         last: true,
         payload: Payload::from(b"task"),
         origin: None,
+        tag: Tag::default(),
     });
     executor.handle_message(ToWorker::Tasks {
         job: JOB,
@@ -183,6 +184,7 @@ fn prefetching(attempts: &[u32]) -> (Executor, Vec<(u64, u32)>) {
         last: true,
         payload: Payload::from(b"task"),
         origin: None,
+        tag: Tag::default(),
     });
     executor.handle_message(ToWorker::Tasks {
         job: JOB,
@@ -295,6 +297,7 @@ fn what_was_fed_answers_for_a_later_attempt() {
         last: true,
         payload: Payload::from(b"task"),
         origin: None,
+        tag: Tag::default(),
     };
     let limits = Limits::default();
     executor.handle_message(ToWorker::Tasks { job: JOB, limits, tasks: vec![task].into() });

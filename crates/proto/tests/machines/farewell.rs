@@ -15,10 +15,10 @@ use tradewind_proto::limits::{
 };
 use tradewind_proto::message::{InputEnd, Layout, Outcome, Report, Start, Task, ToSink, ToWorker};
 use tradewind_proto::{
-    Attempt, CallId, JobId, Payload, Seq, SeqRanges, SeqSet, SessionId, Slot, Time,
+    Attempt, CallId, JobId, Payload, Seq, SeqRanges, SeqSet, SessionId, Slot, Tag, Time,
 };
 
-use tradewind_testkit::{JOB, Ring};
+use tradewind_testkit::{JOB, KEY, Ring};
 
 const TICK: Duration = Duration::from_millis(1);
 
@@ -143,8 +143,12 @@ const NOW: Time = Time(5_000_000);
 /// A sink that has all there is of a job without tasks.
 fn whole_sink() -> Collector {
     let report = Report::default();
-    let mut sink =
-        Collector::new(CollectorConfig { session: SessionId(1), order: Order::Seq, report });
+    let mut sink = Collector::new(CollectorConfig {
+        session: SessionId(1),
+        order: Order::Seq,
+        report,
+        key: KEY,
+    });
     sink.handle_message(opening());
     let opening = sink.poll_open().expect("a job is to be opened");
     let (stored, counts) = (SeqSet::new(), Counts::default());
@@ -277,6 +281,7 @@ impl Worker {
             last: true,
             payload: Payload::new(),
             origin: None,
+            tag: Tag::default(),
         };
         let tasks: Vec<Task> = seqs.map(task).collect();
         let limits = Default::default();

@@ -89,6 +89,7 @@ fn the_answer_to_an_earlier_roll_call_is_out_of_date() {
         unfinished: SeqRanges::new(),
         finished: SeqRanges::new(),
         hashes: Bounded(Vec::new()),
+        tags: Bounded(Vec::new()),
     };
     ring.say(ToVentilator::Relay { session: SessionId(1), news });
     assert_eq!(ring.running(2), [], "the first one has it");

@@ -5,15 +5,16 @@ use tradewind_proto::dispatcher::{Notice, Timeout, Transmit};
 use tradewind_proto::executor::{Executor, Finished};
 use tradewind_proto::limits::{CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, MESSAGE_BYTES_MAX, SEQS_MAX};
 use tradewind_proto::message::{
-    Card, Failure, Layout, Limits, News, Outcome, Received, Role, Task, TaskResult, ToSink,
+    Card, Failure, Layout, Limits, News, Outcome, Received, Role, Start, Task, TaskResult, ToSink,
     ToVentilator, ToWorker,
 };
 use tradewind_proto::{
-    Attempt, CallId, LaneId, Payload, Seq, SeqRange, SeqRanges, SessionId, Slot, TaskHash, Time,
+    Attempt, CallId, JobKey, LaneId, Payload, Seq, SeqRange, SeqRanges, SessionId, Slot, Tag,
+    TaskHash, Time,
 };
 
 use crate::{failed, ok};
-use tradewind_testkit::{JOB, Ring};
+use tradewind_testkit::{JOB, Ring, tag};
 
 /// A worker with one slot that knows the job.
 fn worker() -> Executor {
@@ -27,7 +28,8 @@ fn worker() -> Executor {
 
 fn task(seq: u64, payload: &Payload) -> Task {
     let (attempt, payload) = (Attempt::FIRST, payload.clone());
-    Task { seq: Seq(seq), attempt, last: true, payload, origin: None }
+    let tag = Tag::default();
+    Task { seq: Seq(seq), attempt, last: true, tag, payload, origin: None }
 }
 
 fn give(executor: &mut Executor, tasks: Vec<Task>) {
@@ -117,6 +119,7 @@ fn an_answer_to_a_roll_call_without_hashes_is_none() {
             unfinished: SeqRanges::of(SeqRange { start: Seq(0), end: Seq(1000) }),
             finished: SeqRanges::new(),
             hashes: vec![TaskHash(0); count].into(),
+            tags: vec![Tag::default(); count].into(),
         };
         ring.say(ToVentilator::Relay { session, news });
         ring.dispatcher.snapshot().workers[0].is_ready
@@ -233,6 +236,7 @@ fn results_that_came_before_say_nothing_beside_others() {
             ran_us: *ran_us,
             attempt: Attempt::FIRST,
             last: true,
+            tag: tag(1, *seq, TaskHash(0)),
             started_us: 1,
             task_bytes: 1,
             task_hash: TaskHash(0),
@@ -280,4 +284,128 @@ fn a_failed_attempt_of_any_number_uses_up_one_retry() {
     }
     ring.finish(1, 0, failed());
     assert_eq!(ring.records().len(), 1, "no retry is left");
+}
+
+/// A result of a task that a session claims to have run, with the tag of another session's task.
+fn forged(session: u64, seq: u64, tag: Tag) -> ToSink {
+    let result = TaskResult {
+        seq: Seq(seq),
+        attempt: Attempt::FIRST,
+        last: true,
+        tag,
+        started_us: 1,
+        ran_us: 1,
+        task_bytes: 1,
+        task_hash: TaskHash::of(b"t"),
+        outcome: ok("forged"),
+        reported: None,
+    };
+    ToSink::Results { job: JOB, session: SessionId(session), results: vec![result].into() }
+}
+
+// Fails if a result counts from whoever brings it.
+#[test]
+fn a_result_counts_from_the_session_that_was_given_the_task() {
+    let mut ring = Ring::new(1, Order::Completion);
+    ring.join(1, 1);
+    ring.join(2, 1);
+    ring.tasks(&["t"; 4]);
+    let hash = TaskHash::of(b"t");
+    let its = ring.workers[&2].running[&0].task.clone();
+    assert_eq!(its.tag, tag(2, its.seq.0, hash));
+    for seq in 0..4 {
+        // Another's tag, its own tag for another task, and a guess.
+        for tag in [tag(1, 0, hash), its.tag, Tag::default(), Tag(5)] {
+            if (seq, tag) != (its.seq.0, its.tag) {
+                ring.sink.collector.handle_message(forged(2, seq, tag));
+            }
+        }
+    }
+    ring.settle();
+    assert_eq!(ring.records(), []);
+    let snapshot = ring.sink.collector.snapshot();
+    assert_eq!((snapshot.refused_results, snapshot.unexpected_results), (15, 0));
+    assert_eq!(ring.sink.collector.refused_by_worker().collect::<Vec<_>>(), [("w2", 15)]);
+    // What it was given counts.
+    ring.sink.collector.handle_message(forged(2, its.seq.0, its.tag));
+    ring.settle();
+    assert_eq!(ring.records().len(), 1);
+    ring.finish_all();
+    assert_eq!(ring.records().len(), 4);
+}
+
+// Fails if a worker is believed to hold what it was not given: in a resumed job it could claim all, or end
+// the job with a wrong hash.
+#[test]
+fn a_worker_holds_what_it_was_given() {
+    let mut ring = Ring::new(0, Order::Completion);
+    ring.join(1, 1);
+    ring.tasks(&["t"; 3]);
+    ring.restart_ventilator(Start::Resume);
+    ring.swallows = Some(2);
+    ring.join(2, 4);
+    ring.rejoin(1, 1);
+    let asked = ring.swallowed.iter().find_map(|message| match message {
+        ToWorker::RollCall { call, .. } => Some(*call),
+        _ => None,
+    });
+    assert_eq!(asked, None, "nothing is asked before the input was read again");
+    ring.tasks(&["t"; 3]);
+    ring.dispatcher.handle_input_end();
+    ring.settle();
+    let asked = ring.swallowed.iter().find_map(|message| match message {
+        ToWorker::RollCall { call, .. } => Some(*call),
+        _ => None,
+    });
+    let news = News::Holding {
+        job: JOB,
+        call: asked.expect("the roll is called"),
+        unfinished: SeqRanges::of(SeqRange { start: Seq(0), end: Seq(3) }),
+        finished: SeqRanges::new(),
+        hashes: vec![TaskHash(0), TaskHash::of(b"t"), TaskHash::of(b"t")].into(),
+        tags: vec![Tag(1), tag(1, 1, TaskHash::of(b"t")), tag(2, 1, TaskHash::of(b"t"))].into(),
+    };
+    ring.say(ToVentilator::Relay { session: SessionId(2), news });
+    assert_eq!(ring.dispatcher.ended(), None);
+    let mut workers = ring.dispatcher.snapshot().workers.into_iter();
+    assert!(workers.any(|it| it.session == SessionId(2) && it.is_ready && it.out == 0));
+    ring.workers.remove(&2);
+    ring.dispatcher.handle_lane_gone(LaneId(2));
+    for _ in 0..12 {
+        ring.pass(1_000_000);
+    }
+    ring.finish_all();
+    assert_eq!(ring.records().len(), 3);
+}
+
+// Fails if a worker keeps a result with a tag that the sink does not know, or if a task that it has is run
+// again for a new tag.
+#[test]
+fn results_are_taken_by_a_sink_that_has_lost_the_key() {
+    for is_held in [false, true] {
+        let mut ring = Ring::new(0, Order::Completion);
+        ring.join(1, 2);
+        ring.tasks(&["t"; 4]);
+        ring.disk_is_stuck = true;
+        ring.finish(1, 0, ok("x"));
+        if is_held {
+            ring.finish(1, 1, ok("x"));
+        }
+        ring.disk_is_stuck = false;
+        ring.sink.key = JobKey::new([9; 16]);
+        ring.restart_sink(Order::Completion);
+        let refused = ring.sink.collector.snapshot().refused_results;
+        assert!(refused > 0, "they were made for the other one");
+        for _ in 0..12 {
+            ring.pass(1_000_000);
+        }
+        let starts: usize = ring.workers[&1].running.len();
+        assert_eq!((ring.records().len(), starts), (1 + usize::from(is_held), 2));
+        ring.finish_all();
+        assert_eq!(ring.records().len(), 4);
+        ring.dispatcher.handle_input_end();
+        ring.settle();
+        ring.flush();
+        ring.assert_over();
+    }
 }

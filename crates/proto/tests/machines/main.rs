@@ -32,9 +32,9 @@ use tradewind_proto::limits::{
 use tradewind_proto::message::{
     Exit, Layout, News, Outcome, Status, Task, ToSink, ToVentilator, ToWorker,
 };
-use tradewind_proto::{Attempt, CallId, LaneId, Seq, SessionId, Time};
+use tradewind_proto::{Attempt, CallId, LaneId, Seq, SessionId, Tag, Time};
 
-use tradewind_testkit::{JOB, Ring};
+use tradewind_testkit::{JOB, Ring, tag};
 
 fn ok(output: &'static str) -> Outcome {
     Outcome::ok(Payload::from(output.as_bytes()))
@@ -246,6 +246,7 @@ fn a_recall_is_answered_and_leaves_what_would_start_first() {
         last: true,
         payload: Default::default(),
         origin: None,
+        tag: Tag::default(),
     };
     let tasks: Vec<Task> = (0..5).map(task).collect();
     let limits = Default::default();
@@ -384,6 +385,7 @@ fn a_result_of_another_job_or_far_away_is_no_record() {
             seq: tradewind_proto::Seq(seq),
             attempt: tradewind_proto::Attempt(1),
             last: true,
+            tag: tag(5, seq, tradewind_proto::TaskHash(0)),
             started_us: 0,
             ran_us: 0,
             task_bytes: 0,

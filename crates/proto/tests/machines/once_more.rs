@@ -11,7 +11,9 @@ use tradewind_proto::limits::{
 use tradewind_proto::message::{
     Layout, Limits, News, Outcome, Status, Task, ToSink, ToVentilator, ToWorker,
 };
-use tradewind_proto::{Attempt, CallId, JobId, Payload, Seq, SeqRanges, SessionId, Slot, Time};
+use tradewind_proto::{
+    Attempt, CallId, JobId, Payload, Seq, SeqRanges, SessionId, Slot, Tag, Time,
+};
 
 use crate::{failed, ok};
 use tradewind_testkit::{JOB, Ring};
@@ -214,6 +216,7 @@ fn give(executor: &mut Executor, seq: u64, attempt: u32) {
         last: true,
         payload: Payload::from(b"task"),
         origin: None,
+        tag: Tag::default(),
     };
     let limits = Limits::default();
     executor.handle_message(ToWorker::Tasks { job: JOB, limits, tasks: vec![task].into() });

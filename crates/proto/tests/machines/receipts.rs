@@ -9,7 +9,7 @@ use tradewind_proto::message::{
 use tradewind_proto::{Attempt, LaneId, Payload, Seq, SeqSet, SessionId, TaskHash};
 
 use crate::ok;
-use tradewind_testkit::{JOB, Ring};
+use tradewind_testkit::{JOB, KEY, Ring, tag};
 
 const SECOND: u64 = 1_000_000;
 
@@ -19,7 +19,8 @@ const WORKER: SessionId = SessionId(9);
 fn sink() -> Collector {
     let session = SessionId(1);
     let report = Report::default();
-    let mut sink = Collector::new(CollectorConfig { session, order: Order::Completion, report });
+    let mut sink =
+        Collector::new(CollectorConfig { session, order: Order::Completion, report, key: KEY });
     sink.handle_ventilator_connected();
     let (name, stage) = ("job".to_owned(), String::new());
     let start = Start::New;
@@ -36,6 +37,7 @@ fn results(seqs: &[u64], is_ok: bool) -> ToSink {
         seq: Seq(*seq),
         attempt: Attempt::FIRST,
         last: is_ok,
+        tag: tag(WORKER.0, *seq, TaskHash(1)),
         started_us: 1,
         ran_us: 1,
         task_bytes: 1,

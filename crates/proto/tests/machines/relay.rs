@@ -15,7 +15,7 @@ use tradewind_proto::message::{
 use tradewind_proto::relay::Relay;
 use tradewind_proto::{Attempt, JobId, Payload, Seq, SessionId, TaskHash, Time};
 
-use tradewind_testkit::{Ends, JOB, Ring, relay_config};
+use tradewind_testkit::{Ends, JOB, Ring, relay_config, tag};
 
 const TICK: Duration = Duration::from_millis(1);
 
@@ -273,6 +273,7 @@ fn what_comes_to_the_wrong_stage_counts_for_nothing() {
         seq: Seq(seq),
         attempt: Attempt::FIRST,
         last: true,
+        tag: tag(SECOND, seq, TaskHash::of(b"task")),
         started_us: 1,
         ran_us: 1,
         task_bytes: 4,

@@ -6,7 +6,7 @@ use tradewind_proto::message::{
 };
 use tradewind_proto::{Attempt, JobId, Payload, Seq, SeqSet, SessionId, TaskHash, Time};
 
-use tradewind_testkit::{Accepts, Sink};
+use tradewind_testkit::{Accepts, Sink, tag};
 
 const JOB: JobId = JobId(7);
 const OUTPUT_BYTES: usize = 1000;
@@ -24,6 +24,7 @@ fn result(seq: u64) -> TaskResult {
         seq: Seq(seq),
         attempt: Attempt(1),
         last: true,
+        tag: tag(2, seq, TaskHash(seq as u32)),
         started_us: 1,
         ran_us: 1,
         task_bytes: 1,

@@ -3,7 +3,7 @@
 use std::io::{self, BufReader, Write};
 use std::path::Path;
 
-use tradewind_proto::JobId;
+use tradewind_proto::{JobId, JobKey};
 
 use super::plan::{Again, Ready};
 use super::{Prepared, Settings, journal_at, open_file};
@@ -25,10 +25,10 @@ impl Prepared {
         }
     }
 
-    pub(super) fn new_claim(&self, job: JobId, name: String) -> Claim {
+    pub(super) fn new_claim(&self, job: JobId, key: Option<JobKey>, name: String) -> Claim {
         let Settings { format, order, .. } = self.settings;
         let has_joblog = self.joblog.as_ref().is_some_and(|file| file.path().is_some());
-        Claim::new(job, name, format, order, has_joblog)
+        Claim::new(job, name, format, order, has_joblog).with_key(key)
     }
 
     /// Returns whether the output is cut before the first cancelled task: lines do not have the seq

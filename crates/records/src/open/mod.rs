@@ -169,9 +169,8 @@ impl Prepared {
 
     /// Plans to replace all that is there.
     fn begin(self, journal: PathBuf, opening: &Opening) -> (FileOutput, Continued) {
-        let Opening { job, name, .. } = opening;
-        let continued = Continued::nothing(*job, Some(journal.clone()));
-        (FileOutput::planned(Plan::begin(self, journal, *job, name.clone())), continued)
+        let continued = Continued::nothing(opening.job, Some(journal.clone()));
+        (FileOutput::planned(Plan::begin(self, journal, opening)), continued)
     }
 
     pub(crate) fn files(&mut self) -> impl Iterator<Item = &mut OpenFile> {

@@ -6,8 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tradewind_proto::collector::{Counts, Opened, Order};
-use tradewind_proto::{JobId, SeqSet};
+use tradewind_proto::collector::{Counts, Opened, Opening, Order};
+use tradewind_proto::{JobId, JobKey, SeqSet};
 
 use super::change::{failed, is_cancelled};
 use super::{Continued, Journal, Prepared, Settings};
@@ -30,7 +30,7 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 enum Step {
     /// It is replaced.
-    Begin { job: JobId, name: String },
+    Begin { job: JobId, key: Option<JobKey>, name: String },
     /// It is continued. The records that were found are known until something is changed.
     GoOn { again: Again, found: Option<Box<Recovered>>, spool: Box<SpoolStep> },
 }
@@ -65,8 +65,9 @@ pub(crate) struct Ready {
 }
 
 impl Plan {
-    pub(super) fn begin(prepared: Prepared, journal: PathBuf, job: JobId, name: String) -> Self {
-        Self { prepared, journal, step: Step::Begin { job, name } }
+    pub(super) fn begin(prepared: Prepared, journal: PathBuf, opening: &Opening) -> Self {
+        let Opening { job, key, name, .. } = opening.clone();
+        Self { prepared, journal, step: Step::Begin { job, key, name } }
     }
 
     /// Returns the settings of the output.
@@ -94,7 +95,8 @@ impl Plan {
             true if !dropped.is_empty() => Some(prepared.recover(&path, is_cancelled)?),
             _ => None,
         };
-        let mut opened = Opened { job: found.claim.job, ..Opened::default() };
+        let claim = &found.claim;
+        let mut opened = Opened { job: claim.job, key: claim.key(), ..Opened::default() };
         let (mut stored, mut counts) = (found.stored.clone(), found.counts);
         match &kept {
             Some(kept) => (stored, counts) = (kept.stored.clone(), kept.counts),
@@ -135,8 +137,8 @@ impl Plan {
     /// Carries the plan out. May be tried again.
     pub(crate) fn carry_out(&mut self) -> Result<Ready, OutputError> {
         let ready = match &mut self.step {
-            Step::Begin { job, name } => {
-                let claim = self.prepared.new_claim(*job, name.clone());
+            Step::Begin { job, key, name } => {
+                let claim = self.prepared.new_claim(*job, *key, name.clone());
                 let is_synced = self.prepared.settings.fsync != Fsync::None;
                 let journal = self.prepared.replace(&self.journal, &claim)?;
                 let spooler = Some(Spooler::begin(&self.journal, *job, is_synced)?);

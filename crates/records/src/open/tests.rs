@@ -3,15 +3,18 @@ use std::os::unix::fs::PermissionsExt;
 
 use tradewind_proto::collector::Records;
 use tradewind_proto::message::Status;
-use tradewind_proto::{Seq, TaskHash};
+use tradewind_proto::{JobKey, Seq, TaskHash};
 
 use super::*;
 use crate::examples::record;
 use crate::rewrite::{self, Paths};
 use crate::{Output, OutputError};
 
+const KEY: JobKey = JobKey::new([7; 16]);
+
 fn opening(job: u64, start: Start) -> Opening {
-    Opening { job: JobId(job), name: "job".into(), start, stage: String::new(), is_untouched: true }
+    let (job, name, stage) = (JobId(job), "job".into(), String::new());
+    Opening { job, name, start, stage, is_untouched: true, key: Some(KEY) }
 }
 
 fn open(settings: &Settings) -> Result<FileOutput, OpenError> {
@@ -664,4 +667,21 @@ fn a_link_is_followed_and_stays_one() {
     assert_eq!(scene.names(), ["link", "log", "out", "out.tradewind"]);
     assert!(fs::symlink_metadata(scene.at("link")).unwrap().is_symlink());
     assert_eq!(scene.seqs().len(), 10);
+}
+
+// Fails if the key is not written, or not read back.
+#[test]
+fn a_job_keeps_the_key_of_its_tags() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("out");
+    let mut writer = open(&settings(&output, None, false)).unwrap();
+    writer.write(&[record(0, "a")]).unwrap();
+    writer.finish(false).unwrap();
+    drop(writer);
+    let other = Opening { key: Some(JobKey::new([9; 16])), ..opening(1, Start::New) };
+    let (_, continued) = prepare(&settings(&output, None, false)).unwrap().open(&other).unwrap();
+    assert_eq!(continued.opened.key, Some(KEY));
+    let journal = continued.journal.unwrap();
+    let mode = fs::metadata(journal.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "a secret of its owner's: {mode:o}");
 }

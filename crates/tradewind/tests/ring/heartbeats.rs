@@ -8,7 +8,7 @@ use tradewind_lanes::{Door, LaneOptions, PullGate, PushGate};
 use tradewind_proto::message::{
     Card, Layout, Limits, News, Report, Role, Status, Task, ToSink, ToWorker,
 };
-use tradewind_proto::{Attempt, CallId, JobId, Payload, Seq, SessionId};
+use tradewind_proto::{Attempt, CallId, JobId, Payload, Seq, SessionId, Tag};
 use tradewind_wire::{decode, encode};
 
 use crate::{ANY_PORT, PATIENCE};
@@ -42,7 +42,8 @@ fn check(work: impl FnOnce(Worker, mpsc::Receiver<()>) -> Result<(), Error> + Se
         lane.send(encode(&ToWorker::RollCall { job, call: CallId(1), layout: Layout::Unsaid }))
             .unwrap();
         let payload = Payload::from("task");
-        let task = Task { seq: Seq(0), attempt: Attempt::FIRST, last: true, payload, origin: None };
+        let (seq, attempt, tag) = (Seq(0), Attempt::FIRST, Tag::default());
+        let task = Task { seq, attempt, last: true, tag, payload, origin: None };
         let limits = Limits { timeout_us: None, report: Report::default() };
         lane.send(encode(&ToWorker::Tasks { job, limits, tasks: vec![task].into() })).unwrap();
 

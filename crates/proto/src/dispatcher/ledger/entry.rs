@@ -1,7 +1,7 @@
 //! A task that is not settled, and its state.
 
 use crate::message::Task;
-use crate::{Attempt, Payload, Seq, SessionId, TaskHash, Time};
+use crate::{Attempt, Payload, Seq, SessionId, Tagger, TaskHash, Time};
 
 /// A task as the dispatcher keeps it. Only the ledger changes it.
 #[derive(Debug)]
@@ -119,7 +119,13 @@ impl Entry {
         self.state == TaskState::Absent && self.attempt == Attempt(0) && self.failures == 0
     }
 
-    pub(super) fn dispatch(&mut self, seq: Seq, session: SessionId, retries: u32) -> Task {
+    pub(super) fn dispatch(
+        &mut self,
+        seq: Seq,
+        session: SessionId,
+        tagger: &Tagger,
+        retries: u32,
+    ) -> Task {
         self.state = TaskState::Out(session);
         self.attempt = self.attempt.next();
         self.since = self.attempt;
@@ -127,6 +133,7 @@ impl Entry {
             seq,
             attempt: self.attempt,
             last: self.failures >= retries,
+            tag: tagger.tag(seq, self.hash()),
             payload: self.payload.clone(),
             origin: self.origin,
         }

@@ -20,7 +20,9 @@ use self::table::Table;
 use super::roster::Roster;
 use crate::limits::{READ_AHEAD_TASKS_MAX, UNSETTLED_TASKS_MAX};
 use crate::message::{Status, Task, TaskResult};
-use crate::{Attempt, Payload, Seq, SeqList, SeqRange, SeqSet, SessionId, TaskHash, Time};
+use crate::{
+    Attempt, JobKey, Payload, Seq, SeqList, SeqRange, SeqSet, SessionId, Tagger, TaskHash, Time,
+};
 
 /// The tasks, and what is kept of them.
 #[derive(Debug, Default)]
@@ -69,15 +71,16 @@ impl Charge {
 #[derive(Debug)]
 pub(super) struct Shipment {
     session: SessionId,
+    tagger: Tagger,
     tasks: Vec<Task>,
     seqs: SeqList,
     bytes: u64,
 }
 
 impl Shipment {
-    pub(super) fn new(session: SessionId, count: usize) -> Self {
+    pub(super) fn new(session: SessionId, key: JobKey, count: usize) -> Self {
         let tasks = Vec::with_capacity(count);
-        Self { session, tasks, seqs: SeqList::new(), bytes: 0 }
+        Self { session, tagger: key.tagger(session), tasks, seqs: SeqList::new(), bytes: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -428,7 +431,8 @@ impl Ledger {
                 break;
             }
             shipment.bytes = bytes;
-            shipment.tasks.push(entry.dispatch(seq, shipment.session, retries));
+            let Shipment { session, tagger, tasks, .. } = &mut *shipment;
+            tasks.push(entry.dispatch(seq, *session, tagger, retries));
             end = seq.next();
         }
         let range = SeqRange { start: range.start, end };
@@ -451,7 +455,8 @@ impl Ledger {
         }
         shipment.bytes += entry.bytes();
         shipment.seqs.push(seq);
-        shipment.tasks.push(entry.dispatch(seq, shipment.session, retries));
+        let Shipment { session, tagger, tasks, .. } = shipment;
+        tasks.push(entry.dispatch(seq, *session, tagger, retries));
     }
 
     /// Charges what was dispatched to its worker.

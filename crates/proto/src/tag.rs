@@ -1,0 +1,139 @@
+//! Tags: proof that the ventilator gave a task to a session.
+//!
+//! The sink makes a key for a job and tells it to the ventilator alone. Each task travels with a tag, by
+//! this key, over the session that it goes to, its seq and its hash; a result brings the tag back. So the
+//! sink knows without a list that a result comes from a session that was given the task, and a ventilator
+//! that resumes the job knows of a task that a worker claims to hold.
+//!
+//! A tag is half of one block of AES-128, which processors encrypt in a few nanoseconds. The key of the
+//! block is the session's own, made from the job's, so that seq and hash fill it.
+
+use std::fmt;
+
+use aes::Aes128;
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use serde::{Deserialize, Serialize};
+
+use crate::{Seq, SessionId, TaskHash};
+
+/// Key of the tags of a job, in one of its stages. A secret of the ventilator and the sink.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobKey([u8; 16]);
+
+/// Proof that a session was given a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tag(pub u64);
+
+/// Maker of the tags of one session.
+#[derive(Clone)]
+pub struct Tagger(Aes128);
+
+/// What a block under the job's key is for: no two of them are the same.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Session = 1,
+    StageBefore = 2,
+}
+
+impl JobKey {
+    /// Creates a key. The bytes are to be random.
+    #[must_use]
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the bytes.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    /// Returns the maker of a session's tags.
+    #[must_use]
+    pub fn tagger(self, session: SessionId) -> Tagger {
+        Tagger(Aes128::new(&self.derive(session.0, Purpose::Session).0.into()))
+    }
+
+    /// Returns the key of the earlier stage, whose workers' results are this one's tasks.
+    #[must_use]
+    pub fn stage_before(self) -> Self {
+        self.derive(0, Purpose::StageBefore)
+    }
+
+    fn derive(self, number: u64, purpose: Purpose) -> Self {
+        Self(encrypted(&Aes128::new(&self.0.into()), number, purpose as u64))
+    }
+}
+
+impl Tagger {
+    /// Returns the tag of a task.
+    #[must_use]
+    #[inline]
+    pub fn tag(&self, seq: Seq, hash: TaskHash) -> Tag {
+        Tag(u128::from_le_bytes(encrypted(&self.0, seq.0, u64::from(hash.0))) as u64)
+    }
+}
+
+#[inline]
+fn encrypted(cipher: &Aes128, first: u64, second: u64) -> [u8; 16] {
+    let block = u128::from(first) | u128::from(second) << 64;
+    let mut block = block.to_le_bytes().into();
+    cipher.encrypt_block(&mut block);
+    block.into()
+}
+
+impl fmt::Debug for JobKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JobKey(..)")
+    }
+}
+
+impl fmt::Debug for Tagger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tagger(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: JobKey = JobKey::new(*b"a key of 16 byte");
+
+    // Fails if what a tag is over is left out of it.
+    #[test]
+    fn a_tag_is_of_one_key_session_seq_and_hash() {
+        let tag = |key: JobKey, session, seq, hash| {
+            key.tagger(SessionId(session)).tag(Seq(seq), TaskHash(hash))
+        };
+        let ours = tag(KEY, 1, 2, 3);
+        assert_eq!(ours, tag(KEY, 1, 2, 3));
+        let mut other = *b"a key of 16 byte";
+        other[15] ^= 1;
+        for other in [
+            tag(JobKey::new(other), 1, 2, 3),
+            tag(KEY.stage_before(), 1, 2, 3),
+            tag(KEY, 2, 2, 3),
+            tag(KEY, 1, 3, 3),
+            tag(KEY, 1, 2, 4),
+        ] {
+            assert_ne!(ours, other);
+        }
+    }
+
+    #[test]
+    fn a_tag_keeps_its_value() {
+        // A job may be resumed by a later version: workers and journals have tags and keys of this one.
+        assert_eq!(
+            KEY.tagger(SessionId(7)).tag(Seq(5), TaskHash(70_000)),
+            Tag(2132859716269698603)
+        );
+        let before = [89, 101, 77, 79, 131, 94, 102, 166, 169, 142, 123, 79, 108, 219, 174, 132];
+        assert_eq!(KEY.stage_before().to_bytes(), before);
+    }
+
+    #[test]
+    fn a_key_is_not_shown() {
+        assert_eq!(format!("{KEY:?} {:?}", KEY.tagger(SessionId(1))), "JobKey(..) Tagger(..)");
+    }
+}
