@@ -1,11 +1,13 @@
 //! One program for all targets; `FUZZ_TARGET` says which.
 #![no_main]
 
+mod answers;
 mod input;
 mod journal;
 mod meter;
 mod pipeline;
 mod run;
+mod spool;
 mod template;
 mod text;
 mod wire;
@@ -25,6 +27,8 @@ const TARGETS: &[(&str, Target)] = &[
     ("pipeline", pipeline::pipeline),
     ("text", text::text),
     ("template", template::template),
+    ("answers", answers::answers),
+    ("spool", spool::spool),
 ];
 
 fuzz_target!(|data: &[u8]| {

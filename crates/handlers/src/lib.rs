@@ -29,7 +29,9 @@ pub use fields::{FieldError, Fields};
 pub use host::{Company, HostLimits, Lack, PerSlot, TooLittle, Unstarted, fit};
 pub use live::Live;
 pub use live::failure as live_failure;
-pub use pipe::{EXIT_GRACE, PipeHandler, PipeMode, PipeOptions, Pipes, SlotStatus};
+pub use pipe::{
+    Answer, Answers, EXIT_GRACE, PipeHandler, PipeMode, PipeOptions, Pipes, SlotStatus, WrongAnswer,
+};
 pub use program::{ProgramError, check_program, check_word};
 pub use quote::COMMAND_BYTES_MAX;
 pub use slots::{Begun, Finished, RunQueue, Slots, panicked};

@@ -15,30 +15,33 @@ use super::PipeMode;
 
 /// An answer as a child wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    /// The task that it says it is for.
-    pub(super) seq: Option<Seq>,
-    pub(super) outcome: Outcome,
+pub struct Answer {
+    /// Task that it says it is for.
+    pub seq: Option<Seq>,
+    /// Outcome of that task.
+    pub outcome: Outcome,
 }
 
 /// A child wrote something that is no answer. All that it wrote after that means nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Wrong {
+pub enum WrongAnswer {
+    /// It is longer than an answer may be, in bytes.
     #[error("the handler's answer is larger than {0} bytes, the limit of --max-output")]
     TooLarge(u64),
+    /// It is no answer in JSON, for this reason.
     #[error("the handler's answer is invalid for --pipe json: {0}")]
     NotJson(String),
 }
 
-/// Reads answers out of what a child writes, however that is cut.
+/// Reads answers out of the output of a child, however that is cut.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub struct Answers {
     mode: PipeMode,
     output_bytes_max: u64,
     held: Vec<u8>,
-    /// Everything before was given out.
+    /// Start of the next answer in `held`.
     from: usize,
-    /// There is no newline before.
+    /// Bytes of `held` in which there is no newline after `from`.
     searched: usize,
 }
 
@@ -119,12 +122,14 @@ pub(super) fn encode(mode: PipeMode, task: &Task, out: &mut Vec<u8>) {
 }
 
 impl Answers {
-    pub(super) fn new(mode: PipeMode, output_bytes_max: u64) -> Self {
+    /// Creates a reader of answers whose outputs have at most this number of bytes.
+    #[must_use]
+    pub fn new(mode: PipeMode, output_bytes_max: u64) -> Self {
         Self { mode, output_bytes_max, held: Vec::new(), from: 0, searched: 0 }
     }
 
-    /// The child has written more.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    /// Adds bytes that the child wrote.
+    pub fn push(&mut self, bytes: &[u8]) {
         if self.from > 0 {
             self.held.drain(..self.from);
             self.searched -= self.from;
@@ -133,8 +138,13 @@ impl Answers {
         self.held.extend_from_slice(bytes);
     }
 
-    /// The next answer that is complete.
-    pub(super) fn next(&mut self) -> Result<Option<Answer>, Wrong> {
+    /// Returns the next answer, if one is complete.
+    ///
+    /// # Errors
+    ///
+    /// When the next bytes are no answer. All that follows means nothing then.
+    #[expect(clippy::should_implement_trait, reason = "it may have more after `None`")]
+    pub fn next(&mut self) -> Result<Option<Answer>, WrongAnswer> {
         match self.mode {
             PipeMode::Lines => {
                 let Some(line) = self.line(self.output_bytes_max)? else { return Ok(None) };
@@ -147,7 +157,7 @@ impl Answers {
                 let Some(line) = self.line(line_max)? else { return Ok(None) };
                 let answer = parse(line).map_err(|reason| named(&reason, line))?;
                 if answer.outcome.output.len() as u64 > bytes_max {
-                    return Err(Wrong::TooLarge(bytes_max));
+                    return Err(WrongAnswer::TooLarge(bytes_max));
                 }
                 Ok(Some(answer))
             }
@@ -155,22 +165,23 @@ impl Answers {
         }
     }
 
-    /// Something was begun and not finished.
-    pub(super) fn is_amid(&self) -> bool {
+    /// Returns whether an answer was begun and not finished.
+    #[must_use]
+    pub fn is_amid(&self) -> bool {
         self.from < self.held.len()
     }
 
-    /// Another child writes from now on.
-    pub(super) fn clear(&mut self) {
+    /// Forgets all bytes: another child writes from now on.
+    pub fn clear(&mut self) {
         // Not kept: a single large answer would stay for ever.
         *self = Self::new(self.mode, self.output_bytes_max);
     }
 
-    fn line(&mut self, bytes_max: u64) -> Result<Option<&[u8]>, Wrong> {
+    fn line(&mut self, bytes_max: u64) -> Result<Option<&[u8]>, WrongAnswer> {
         let end = memchr(b'\n', &self.held[self.searched..]).map(|at| self.searched + at);
         let length = end.unwrap_or(self.held.len()) - self.from;
         if length as u64 > bytes_max {
-            return Err(Wrong::TooLarge(self.output_bytes_max));
+            return Err(WrongAnswer::TooLarge(self.output_bytes_max));
         }
         let Some(end) = end else {
             self.searched = self.held.len();
@@ -181,14 +192,14 @@ impl Answers {
         Ok(Some(&self.held[from..end]))
     }
 
-    fn frame(&mut self) -> Result<Option<Answer>, Wrong> {
+    fn frame(&mut self) -> Result<Option<Answer>, WrongAnswer> {
         let rest = &self.held[self.from..];
         let Some((header, rest)) = rest.split_first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*header) as usize;
         if length as u64 > self.output_bytes_max {
-            return Err(Wrong::TooLarge(self.output_bytes_max));
+            return Err(WrongAnswer::TooLarge(self.output_bytes_max));
         }
         let Some(body) = rest.get(..length) else { return Ok(None) };
         let outcome = Outcome::ok(Payload::copy_of(body));
@@ -224,10 +235,10 @@ fn parse(line: &[u8]) -> Result<Answer, String> {
     Ok(Answer { seq: reply.seq.map(Seq), outcome })
 }
 
-fn named(reason: &str, line: &[u8]) -> Wrong {
+fn named(reason: &str, line: &[u8]) -> WrongAnswer {
     let named = String::from_utf8_lossy(&line[..line.len().min(NAMED_BYTES_MAX)]);
     let dots = if line.len() > NAMED_BYTES_MAX { "..." } else { "" };
-    Wrong::NotJson(tail::clip(format!("{reason}, in {named:?}{dots}")))
+    WrongAnswer::NotJson(tail::clip(format!("{reason}, in {named:?}{dots}")))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use tradewind_proto::limits::OUTPUT_BYTES_MAX;
 use super::process::Environment;
 use super::{ProgramError, TermSeq, program, quote};
 
+pub use codec::{Answer, Answers, WrongAnswer};
 pub use pipes::{Pipes, SlotStatus};
 
 /// How tasks and answers are written.
