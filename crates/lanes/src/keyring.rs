@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tradewind_keys::{Encrypted, Fault, Keys, Notice, Peer, Roles, UnixTime};
 
 use crate::lane::LaneState;
+use crate::read_ahead::ReadAhead;
 use crate::stream::Stream;
 
 /// Keys of a process, and the lanes that were opened with them.
@@ -86,7 +86,7 @@ impl Lock {
     ) -> Result<(Stream, Peer), Fault> {
         let Self { keyring, peers } = self;
         let Keyring { keys, protocol, .. } = &**keyring;
-        let (stream, now) = (buffered(stream), UnixTime::now());
+        let (stream, now) = (ReadAhead::new(stream), UnixTime::now());
         let (stream, peer) = match end {
             End::Gate => keys.accept(stream, protocol, *peers, now).await?,
             End::Dialler => keys.connect(stream, protocol, *peers, now).await?,
@@ -100,15 +100,5 @@ impl Lock {
     }
 }
 
-/// TCP connection below TLS.
-pub(crate) type Below = BufReader<TcpStream>;
-
 /// TLS on a TCP connection.
-pub(crate) type Secured = Encrypted<Below>;
-
-/// TLS reads 4 KiB at a time: a large message would take a call of the system for each.
-const READ_BYTES: usize = 32 << 10;
-
-fn buffered(stream: TcpStream) -> Below {
-    BufReader::with_capacity(READ_BYTES, stream)
-}
+pub(crate) type Secured = Encrypted<ReadAhead<TcpStream>>;

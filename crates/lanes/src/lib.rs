@@ -53,6 +53,7 @@ mod private;
 mod pull;
 mod pump;
 mod push;
+mod read_ahead;
 mod reasons;
 mod sparing;
 mod stream;

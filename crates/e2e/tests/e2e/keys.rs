@@ -203,6 +203,17 @@ fn a_port_is_listened_on_with_keys_or_when_told_so() {
     assert_eq!(sink.wait().expect(0).text(), "x\n");
 }
 
+#[test]
+fn unix_sockets_look_for_no_keys() {
+    let scene = Scene::new();
+    let holder = holder(&scene);
+    let home = bearer(&scene, &holder, "worker", "careless");
+    let found = home.join(".config/tradewind/token");
+    fs::set_permissions(&found, Permissions::from_mode(0o644)).unwrap();
+    let run = scene.run().home(&home).words("--quiet -- echo").input("x\n");
+    assert_eq!(run.env("TRADEWIND_KEYS", "/nowhere").run().expect(0).text(), "x\n");
+}
+
 /// A job of one task.
 fn ring<'a>(scene: &'a Scene, holder: &'a Path) -> (Process, Process) {
     let sink = scene.sink().home(holder).start();
