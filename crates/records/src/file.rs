@@ -220,10 +220,10 @@ impl Write for OpenFile {
 impl Device for OpenFile {
     /// Pipes and terminals keep nothing that could be synced.
     fn sync(&mut self) -> io::Result<()> {
-        match self.identity {
-            Some(_) => self.file.sync_data(),
-            None => Ok(()),
-        }
+        let Some(_) = self.identity else { return Ok(()) };
+        #[cfg(test)]
+        synced::note(self.path.as_deref());
+        self.file.sync_data()
     }
 
     fn presence(&mut self) -> io::Result<Presence> {
@@ -269,5 +269,26 @@ impl From<io::PipeWriter> for OpenFile {
         let file = File::from(std::os::fd::OwnedFd::from(pipe));
         let destination = Destination { role: Role::Output, target: OutputTarget::Stdout };
         Self { file, destination, identity: None, path: None }
+    }
+}
+
+/// Files that the threads of tests have synced, which nothing else shows.
+#[cfg(test)]
+pub(super) mod synced {
+    use std::cell::RefCell;
+    use std::path::Path;
+
+    thread_local! {
+        static NAMES: RefCell<Vec<String>> = RefCell::default();
+    }
+
+    pub(crate) fn note(path: Option<&Path>) {
+        let name = path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        NAMES.with_borrow_mut(|names| names.extend(name));
+    }
+
+    /// Returns the names of those that this thread has synced since it was asked last.
+    pub(crate) fn take() -> Vec<String> {
+        NAMES.take()
     }
 }

@@ -12,6 +12,7 @@ use crate::file::OpenFile;
 use crate::journal::{Claim, Entry};
 use crate::recover::{Damage, Recovered, recover_until};
 use crate::rewrite::{self, Paths};
+use crate::spool;
 use crate::stream::Device;
 use crate::{Destination, Format, OpenError, OutputError, Role};
 
@@ -116,6 +117,18 @@ impl Prepared {
             }
         }
         Ok(())
+    }
+
+    /// Makes all that was read survive a crash of the machine: it counts as stored from here on, and the
+    /// process that wrote it may have been killed before it synced it.
+    pub(super) fn sync(&mut self, path: &Path) -> Result<(), OpenError> {
+        let mut journal = open_file(Role::Journal, &journal_at(path).target)?;
+        for file in self.files().chain([&mut journal]) {
+            let synced = file.sync();
+            synced.map_err(|reason| OpenError::opening(file.destination(), reason))?;
+        }
+        let synced = spool::Directory::new(spool::beside(path)).sync_all();
+        synced.map_err(|reason| OpenError::opening(&spool::destination(path), reason))
     }
 
     pub(super) fn recover(

@@ -127,6 +127,9 @@ impl Plan {
         counts.add_all(&spooled.counts);
         spool.found = Some(spooled);
         (opened.stored, opened.counts) = (stored, counts);
+        if prepared.settings.fsync != Fsync::None {
+            prepared.sync(&path)?;
+        }
         let cut_bytes = prepared.beyond(&found)?;
         let journal = Some(Journal(path.clone()));
         let step = Step::GoOn { again, found: Some(Box::new(found)), spool: Box::new(spool) };

@@ -121,6 +121,12 @@ impl Directory {
         Self { path, open: VecDeque::new(), is_dirty: false }
     }
 
+    /// Makes all segments survive a crash of the machine, also those of an earlier process.
+    pub(crate) fn sync_all(&mut self) -> io::Result<()> {
+        self.is_dirty = true;
+        self.segments()?.into_iter().try_for_each(|segment| self.sync(segment))
+    }
+
     fn file_of(&self, segment: u64) -> PathBuf {
         self.path.join(format!("{segment:08}"))
     }
@@ -205,6 +211,8 @@ impl Medium for Directory {
     }
 
     fn sync(&mut self, segment: u64) -> io::Result<()> {
+        #[cfg(test)]
+        super::super::file::synced::note(Some(&self.file_of(segment)));
         self.with(segment, File::sync_data)?;
         if self.is_dirty {
             File::open(&self.path)?.sync_all()?;
