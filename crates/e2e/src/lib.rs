@@ -1,8 +1,9 @@
 //! Starts Tradewind's real programs and watches them from outside, as a user would: by their
 //! output, their exit codes and what is left in the process table.
 //!
-//! This library knows no type of theirs and no message: what it knows of them is in `--help`. Of the tests some do:
-//! those that speak to a port as a stranger encode messages, and those of exit codes name the constants.
+//! This library knows no type of theirs and no message: what it knows of them is in `--help`. Of the tests
+//! some do: those that speak to a port as a stranger encode messages, and those of exit codes name the
+//! constants.
 
 pub mod chaos;
 mod namespaces;

@@ -117,8 +117,8 @@ impl PerSlot {
     }
 }
 
-/// Returns how many of these slots this host has room for, if this worker shares it with this company. Where open files
-/// are scarce, this process is sparing with them from now on, and raises its limit.
+/// Returns how many of these slots this host has room for, if this worker shares it with this company. Where
+/// open files are scarce, this process is sparing with them from now on, and raises its limit.
 ///
 /// # Errors
 /// When there is no room for one task.
@@ -133,8 +133,8 @@ impl Company {
     /// Returns a limit of processes, which all programs of a user share. Of those in use, `ours` belong to
     /// our programs.
     ///
-    /// Workers count at about the same time, the first one before the others have all their threads or are there at
-    /// all. So those that are still to come are set aside.
+    /// Workers count at about the same time, the first one before the others have all their threads or are
+    /// there at all. So those that are still to come are set aside.
     fn limit(self, what: String, most: u64, used: u64, ours: u64, per_slot: u64) -> Limit {
         let per_slot = per_slot * u64::from(self.workers.max(1));
         let reserve = match self.threads {

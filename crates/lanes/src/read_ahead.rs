@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const BYTES_MIN: usize = 4 << 10;
 const BYTES_MAX: usize = 64 << 10;
 
-/// Reads ahead of a reader that takes a little at a time: TLS asks for 4 KiB, which would be a call of the system
-/// for each. The buffer doubles when it was filled, and goes back when it was not even half full.
+/// Reads ahead of a reader that takes a little at a time: TLS asks for 4 KiB, which would be a call of the
+/// system for each. The buffer doubles when it was filled, and goes back when it was not even half full.
 #[derive(Debug)]
 pub(crate) struct ReadAhead<S> {
     stream: S,

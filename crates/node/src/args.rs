@@ -133,8 +133,8 @@ impl EndArgs {
         }
     }
 
-    /// Returns the code that a sink or relay exits with. One that leaves since its ventilator was stopped is not
-    /// to be started again: a supervisor that stops all of them would find it just starting.
+    /// Returns the code that a sink or relay exits with. One that leaves since its ventilator was stopped is
+    /// not to be started again: a supervisor that stops all of them would find it just starting.
     ///
     /// # Errors
     /// None of its own.

@@ -9,8 +9,8 @@ use clap::{Command, Error, Parser};
 use crate::exit::{USAGE, flush, say};
 use crate::shutdown::survive;
 
-/// The first thing that a program does: takes the command line apart, or ends the process: with the help that was asked for, or with
-/// one line that says what is wrong.
+/// The first thing that a program does: takes the command line apart, or ends the process: with the help that
+/// was asked for, or with one line that says what is wrong.
 #[must_use]
 pub fn parse<C: Parser>(program: &str) -> C {
     survive();

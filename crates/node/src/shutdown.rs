@@ -68,8 +68,8 @@ struct Signals {
 pub struct IgnoredSignals(u64);
 
 impl IgnoredSignals {
-    /// Returns the signals that were ignored before this process took any over: to be asked for the first time before
-    /// it does. SIGPIPE is always among them, since Rust ignores it.
+    /// Returns the signals that were ignored before this process took any over: to be asked for the first
+    /// time before it does. SIGPIPE is always among them, since Rust ignores it.
     #[must_use]
     pub fn at_start() -> Self {
         static AT_START: OnceLock<IgnoredSignals> = OnceLock::new();

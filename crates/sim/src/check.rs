@@ -279,8 +279,8 @@ impl Check {
         self.lost[worker] = self.clock;
     }
 
-    /// Notes that a worker was told that the job is cancelled: a ventilator that resumes it has to run again what it
-    /// had, in whatever stage.
+    /// Notes that a worker was told that the job is cancelled: a ventilator that resumes it has to run again
+    /// what it had, in whatever stage.
     pub(crate) fn gave_up(&mut self, worker: usize) {
         if self.is_cancelled {
             self.died(worker);
@@ -609,8 +609,8 @@ mod tests {
         seqs.iter().copied().map(Seq).collect()
     }
 
-    /// Returns what is wrong with a `lost` record of task 0, if each worker that is lost was sent tasks 0 and 1 and
-    /// said this before.
+    /// Returns what is wrong with a `lost` record of task 0, if each worker that is lost was sent tasks 0 and
+    /// 1 and said this before.
     fn after_losses(said: &[ToVentilator]) -> Option<String> {
         let mut check = check();
         for worker in 0..LOSSES_MAX {

@@ -335,8 +335,8 @@ impl Disk {
         self.hashes.get(&seq).copied().or_else(spooled)
     }
 
-    /// Returns what is wrong with the output, now that the job is over. A sink that died at the end, and is not told
-    /// of the job again, has not tidied up.
+    /// Returns what is wrong with the output, now that the job is over. A sink that died at the end, and is
+    /// not told of the job again, has not tidied up.
     pub(crate) fn judge(&self, is_tidy: bool) -> Option<String> {
         let mut wanted = Vec::new();
         let records = self.written.iter().flat_map(Records::iter);

@@ -86,7 +86,8 @@ pub(crate) fn policy(plan: &Plan) -> Policy {
     }
 }
 
-/// Time after which processes are started again that have left, and that the ventilator waits for, in microseconds.
+/// Time after which processes are started again that have left, and that the ventilator waits for, in
+/// microseconds.
 const CALLED_BACK_AFTER_US: u64 = 30_000_000;
 
 /// Time after which a job that was cancelled without an answer is resumed, in microseconds.

@@ -28,9 +28,8 @@ impl Context<'_> {
         self.task.attempt.0
     }
 
-    /// Returns whether the closure should return soon: its task has timed out, or is not wanted any more. An error
-    /// then means that it did; an output comes too late to be a success, and is kept
-    /// beside the reason.
+    /// Returns whether the closure should return soon: its task has timed out, or is not wanted any more. An
+    /// error then means that it did; an output comes too late to be a success, and is kept beside the reason.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stop.is_stopped()

@@ -132,7 +132,8 @@ impl JobOptions {
 
 impl Ventilator {
     /// Listens for workers on the first and for the sink on the second endpoint, both like
-    /// `tcp://0.0.0.0:5557` or `ipc:///run/jobs/tasks`; port 0 is any that is free. Peers may connect from now on.
+    /// `tcp://0.0.0.0:5557` or `ipc:///run/jobs/tasks`; port 0 is any that is free. Peers may connect from
+    /// now on.
     ///
     /// # Errors
     /// When one of them is not an endpoint, or cannot be listened on.

@@ -3,7 +3,8 @@
 //! This crate does no I/O and decides nothing. It is the only one that knows bincode. A frame is
 //! two bytes of header, the protocol's version and the channel to which it belongs, and a bincode
 //! body (`standard` configuration). A decoded message is checked: no bytes trail, no list is longer
-//! than its bound, no name is unprintable, ranges of seqs are normal. Payloads are slices of the frame, not copies.
+//! than its bound, no name is unprintable, ranges of seqs are normal. Payloads are slices of the frame, not
+//! copies.
 
 mod borrowed;
 

@@ -33,8 +33,8 @@ fn check<M: Message + PartialEq + std::fmt::Debug>(message: &M, golden: &str) {
     assert!(decode::<M>(&longer.into()).is_err(), "{message:?} with a byte more");
 }
 
-/// The bytes of messages that were checked, one example after the other: a change of one is a new protocol version.
-/// Each of them stands in the protocol's page.
+/// The bytes of messages that were checked, one example after the other: a change of one is a new protocol
+/// version. Each of them stands in the protocol's page.
 #[derive(Default)]
 struct Golden(Vec<String>);
 

@@ -1,8 +1,9 @@
 //! A process that is looked after: its group, its pipes, its end. A command that runs for one task
 //! and a child that stays are what is done with one.
 //!
-//! `environment` is what all of them have; `supervisor` owns the process; `group` signals it and asks who is left of it, `pipes` reads and
-//! writes, `termination` and `linger` decide when to signal and how long to listen.
+//! `environment` is what all of them have; `supervisor` owns the process; `group` signals it and asks who is
+//! left of it, `pipes` reads and writes, `termination` and `linger` decide when to signal and how long to
+//! listen.
 
 mod environment;
 mod exit;

@@ -132,7 +132,8 @@ struct Unopened {
     opening: Opening,
     /// The output was asked for.
     is_asked_for: bool,
-    /// End of the job, if the ventilator has said it already. One that has no other process to tell leaves then.
+    /// End of the job, if the ventilator has said it already. One that has no other process to tell leaves
+    /// then.
     close: Option<(u64, InputEnd)>,
     is_done: bool,
 }

@@ -282,8 +282,8 @@ fn a_job_that_was_complete_ends_at_once() {
     ring.assert_over();
 }
 
-// Found by the simulator: the results of tasks that a resumed ventilator had not read yet stayed received when the
-// sink that had them died, and nobody ran the tasks again. Fails without `forget_received_ahead`.
+// Found by the simulator: the results of tasks that a resumed ventilator had not read yet stayed received
+// when the sink that had them died, and nobody ran the tasks again. Fails without `forget_received_ahead`.
 #[test]
 fn what_only_a_dead_sink_had_comes_again_although_it_was_not_read_yet() {
     for is_worker_dead in [false, true] {

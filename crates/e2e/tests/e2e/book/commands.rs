@@ -2,9 +2,9 @@
 //!
 //! A page's blocks run one after the other, in one shell and a directory of their own. In a block of
 //! `console` a line that begins with `$ ` is a command, and what follows is all that it writes to standard
-//! output; `…` stands for any text, alone on a line for any lines. A line that begins with `NAME$ ` runs on a machine of that
-//! name: all of a block's run at once, and all have to end. A block of `sh` has to succeed. A comment
-//! before a block says what else it is: `file: NAME`, or `not run: REASON`.
+//! output; `…` stands for any text, alone on a line for any lines. A line that begins with `NAME$ ` runs on a
+//! machine of that name: all of a block's run at once, and all have to end. A block of `sh` has to succeed. A
+//! comment before a block says what else it is: `file: NAME`, or `not run: REASON`.
 
 use std::fmt::Write as _;
 use std::process::Command;
