@@ -12,7 +12,6 @@ use std::time::Duration;
 use super::worker::{Phase, Worker};
 use super::{Dispatcher, Transmit};
 use crate::limits::{PROBE_PAUSE_MAX, PROBE_PAUSE_MIN};
-use crate::message::ToWorker;
 use crate::{Seq, SessionId, Time};
 
 /// Ends of the tasks of a worker.
@@ -346,14 +345,10 @@ impl Dispatcher {
 
     /// Asks a worker to hand back all tasks that have not started.
     pub(super) fn recall_all(&mut self, session: SessionId) {
-        let Some(worker) = self.roster.get_mut(session) else { return };
-        if worker.recall.is_some() || worker.out.count() <= worker.window.slots() {
-            return;
+        let Some(worker) = self.roster.get(session) else { return };
+        if worker.recall.is_none() && worker.out.count() > worker.window.slots() {
+            self.send_recall(session, 0);
         }
-        let call = self.roll.take_call();
-        worker.recall = Some(call);
-        let recall = ToWorker::Recall { job: self.config.job, call, keep: 0 };
-        self.outbox.transmits.push_back(Transmit::Worker(worker.lane, recall));
     }
 
     /// Dispatches a probe to a worker that was set aside, to see whether its host has recovered.

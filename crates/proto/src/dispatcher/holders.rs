@@ -19,7 +19,7 @@ impl Dispatcher {
         let (lane, call) = (worker.lane, self.roll.take_call());
         worker.phase = Phase::Called;
         if worker.call.replace(call).is_none() {
-            worker.overdue.handle_answered();
+            worker.overdue.handle_called();
         }
         worker.recall = None;
         let roll_call =
@@ -135,7 +135,7 @@ impl Dispatcher {
         let Some(worker) = self.roster.get_mut(session) else { return };
         worker.window.handle_reset();
         worker.deaf_since = None;
-        worker.overdue.handle_answered();
+        let owed = worker.overdue.handle_held(&held);
         let out = std::mem::replace(&mut worker.out, held.clone());
         if worker.phase == Phase::Called {
             worker.phase = Phase::Ready;
@@ -157,6 +157,19 @@ impl Dispatcher {
             self.roster.announce_settled(session, SeqRange::one(seq));
         }
         self.roster.announce_base(session);
+        if let Some(keep) = owed {
+            self.send_recall(session, keep);
+        }
+    }
+
+    /// Asks a worker to hand back all tasks that have not started, but for the first `keep`.
+    pub(super) fn send_recall(&mut self, session: SessionId, keep: u64) {
+        let call = self.roll.take_call();
+        let Some(worker) = self.roster.get_mut(session) else { return };
+        worker.recall = Some(call);
+        worker.overdue.handle_recall(keep);
+        let recall = ToWorker::Recall { job: self.config.job, call, keep };
+        self.outbox.transmits.push_back(Transmit::Worker(worker.lane, recall));
     }
 
     /// Assigns a task to a lost worker that is back and still holds it: no need to run it again.

@@ -20,6 +20,10 @@ use crate::{Seq, SeqSet, SessionId, Time};
 pub(super) struct Overdue {
     /// Heartbeats since it was asked something that it has not answered.
     unanswered: u32,
+    /// Recall that it has not answered, by the number of tasks that it may keep.
+    recall: Option<u64>,
+    /// Tasks that it has shown to hold by its last answer to a roll call: they have reached it.
+    shown: SeqSet,
     /// Its first task by seq, which it runs or starts next, and heartbeats since that is so.
     first: Option<(Seq, u32)>,
     /// Bytes of a message of the worker have arrived since the last heartbeat: it may be the answer.
@@ -29,9 +33,33 @@ pub(super) struct Overdue {
 }
 
 impl Overdue {
-    /// Notes that the worker has answered, or is asked something else.
-    pub(super) fn handle_answered(&mut self) {
-        self.unanswered = 0;
+    /// Notes that the roll is called.
+    pub(super) fn handle_called(&mut self) {
+        if self.recall.is_none() {
+            self.unanswered = 0;
+        }
+    }
+
+    /// Notes a recall that leaves the worker this number of tasks.
+    pub(super) fn handle_recall(&mut self, keep: u64) {
+        if self.recall.replace(keep).is_none() {
+            self.unanswered = 0;
+        }
+    }
+
+    /// Notes that the worker has answered a recall.
+    pub(super) fn handle_recalled(&mut self) {
+        (self.recall, self.unanswered) = (None, 0);
+    }
+
+    /// Notes that the worker has answered a roll call with the tasks that it holds. Returns the recall
+    /// that it still owes: its answer may have been lost before the roll was called.
+    pub(super) fn handle_held(&mut self, held: &SeqSet) -> Option<u64> {
+        self.shown = held.clone();
+        if self.recall.is_none() {
+            self.unanswered = 0;
+        }
+        self.recall
     }
 
     /// Notes a result of a task that the worker had. Answers may wait behind results.
@@ -54,7 +82,7 @@ impl Overdue {
     /// long.
     fn beat(
         &mut self,
-        is_asked: bool,
+        is_called: bool,
         first: Option<Seq>,
         answer_max: Duration,
         timeout: Option<Duration>,
@@ -63,7 +91,7 @@ impl Overdue {
             self.arriving += 1;
             return None;
         }
-        self.unanswered = if is_asked { self.unanswered + 1 } else { 0 };
+        self.unanswered += u32::from(is_called || self.recall.is_some());
         self.first = first.map(|seq| match self.first {
             Some((same, beats)) if same == seq => (seq, beats + 1),
             _ => (seq, 0),
@@ -97,15 +125,16 @@ impl Dispatcher {
         let timeout = self.limits().timeout_us.map(Duration::from_micros);
         let mut lost = Vec::new();
         for (session, worker) in &mut self.roster {
-            // What it has not been sent yet is a matter of whether it hears us.
-            let has_all =
-                u64::from(worker.running) + u64::from(worker.queued) >= worker.out.count();
+            // What has not reached it yet is a matter of whether it hears us.
+            let has_all = u64::from(worker.running) + u64::from(worker.queued)
+                >= worker.out.count()
+                || worker.out.is_subset(&worker.overdue.shown);
             if worker.heard < before || !has_all {
                 continue;
             }
-            let is_asked = worker.call.is_some() || worker.recall.is_some();
+            let is_called = worker.call.is_some();
             let first = worker.out.first().filter(|_| worker.window.slots() > 0);
-            if let Some(owed) = worker.overdue.beat(is_asked, first, answer_max, timeout) {
+            if let Some(owed) = worker.overdue.beat(is_called, first, answer_max, timeout) {
                 lost.push((*session, owed));
             }
         }

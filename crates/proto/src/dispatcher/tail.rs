@@ -14,7 +14,6 @@ use std::time::Duration;
 use super::worker::{Phase, Worker};
 use super::{Dispatcher, Transmit};
 use crate::limits::{CREDIT_BYTES_MAX, HELD_BYTES_MAX};
-use crate::message::ToWorker;
 use crate::{CallId, SeqRange, SeqRanges, SessionId, Time};
 
 /// Number of waiting tasks beyond which there is no hurry to share them out finely.
@@ -365,13 +364,9 @@ impl Dispatcher {
         self.tail.next_check_min = now + CHECK_GAP * self.roster.len() as u32;
         let recalls = self.recalls(now);
         for (session, keep) in recalls {
-            let call = self.roll.take_call();
             let Some(worker) = self.roster.get_mut(session) else { continue };
-            worker.recall = Some(call);
-            worker.overdue.handle_answered();
             worker.recall_min = now + RECALL_GAP + 4 * travel(worker);
-            let recall = ToWorker::Recall { job: self.config.job, call, keep };
-            self.outbox.transmits.push_back(Transmit::Worker(worker.lane, recall));
+            self.send_recall(session, keep);
         }
         self.outbox.transmits.pop_front()
     }
@@ -433,7 +428,7 @@ impl Dispatcher {
         if worker.recall.take_if(|due| *due == call).is_none() {
             return;
         }
-        worker.overdue.handle_answered();
+        worker.overdue.handle_recalled();
         // A task that was only reassigned was not attempted.
         let returned = worker.out.parts_of(ranges).into_iter();
         for seq in returned.flat_map(SeqRange::seqs) {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tradewind_proto::batch::Bounded;
 use tradewind_proto::collector::Order;
 use tradewind_proto::dispatcher::{Notice, Timeout};
 use tradewind_proto::limits::ANSWER_MAX;
-use tradewind_proto::message::{News, ToVentilator};
-use tradewind_proto::{LaneId, SessionId};
+use tradewind_proto::message::{News, Task, ToVentilator, ToWorker};
+use tradewind_proto::{LaneId, SeqRanges, SessionId};
 
 use crate::{failed, ok};
 use tradewind_testkit::Ring;
@@ -100,9 +101,8 @@ fn a_worker_may_take_its_time_for_each_attempt() {
     assert_eq!(ring.closed, []);
 }
 
-// Fails if a recall that is not answered has no consequence.
-#[test]
-fn a_worker_that_does_not_answer_a_recall_loses_its_tasks() {
+/// Worker 2 has tasks in its queue and is silent from now on; worker 1 has nothing to do.
+fn a_queue_beside_a_starved_worker() -> (Ring, Vec<Task>) {
     let mut ring = Ring::new(0, Order::Completion);
     ring.join(2, 1);
     for _ in 0..6 {
@@ -112,14 +112,65 @@ fn a_worker_that_does_not_answer_a_recall_loses_its_tasks() {
     }
     ring.tasks(&["t"; 10]);
     ring.dispatcher.handle_input_end();
-    let held = ring.dispatcher.snapshot().workers[0].out as u32;
-    assert!(held > 2, "{held}");
+    let worker = &ring.workers[&2];
+    let running = worker.running.values().map(|start| start.task.clone());
+    let waiting = worker.executor.waiting().map(|(task, _)| task.clone());
+    let held: Vec<Task> = running.chain(waiting).collect();
+    assert!(held.len() > 2, "{}", held.len());
     ring.workers.remove(&2);
-    // The other one has nothing to do.
     ring.join(1, 1);
     while let Some(slot) = ring.workers[&1].running.keys().next().copied() {
         ring.finish(1, slot, ok("x"));
     }
+    (ring, held)
+}
+
+/// Lets time pass while worker 2 says that it has nothing, answers roll calls, and does nothing else.
+fn pass_denying(ring: &mut Ring, seconds: u64, held: &[Task]) {
+    ring.swallows = Some(2);
+    for _ in 0..seconds {
+        let beat = News::Heartbeat { running: 0, queued: 0, slots: 1 };
+        ring.say(ToVentilator::Relay { session: SessionId(2), news: beat });
+        ring.pass(SECOND);
+        for message in std::mem::take(&mut ring.swallowed) {
+            let ToWorker::RollCall { job, call, .. } = message else { continue };
+            let unfinished = held.iter().map(|task| task.seq).collect();
+            let (finished, hashes) = (SeqRanges::new(), held.iter().map(Task::hash).collect());
+            let (hashes, tags) = (Bounded(hashes), held.iter().map(|task| task.tag).collect());
+            let tags = Bounded(tags);
+            let news = News::Holding { job, call, unfinished, finished, hashes, tags };
+            ring.say(ToVentilator::Relay { session: SessionId(2), news });
+        }
+    }
+}
+
+// Fails if a worker owes nothing for as long as it says that its tasks have not reached it, though it has
+// shown that they have.
+#[test]
+fn a_worker_that_denies_what_it_holds_loses_it() {
+    let mut held = Vec::new();
+    let mut ring = silent_but_for_beats(|ring| {
+        held = ring.workers[&2].running.values().map(|start| start.task.clone()).collect();
+    });
+    held.sort_by_key(|task: &Task| task.seq);
+    pass_denying(&mut ring, 40, &held);
+    assert_eq!(ring.closed, [LaneId(2)]);
+}
+
+// Fails if the answer to a roll call counts for that to a recall.
+#[test]
+fn a_worker_that_answers_roll_calls_and_no_recall_loses_its_tasks() {
+    let (mut ring, held) = a_queue_beside_a_starved_worker();
+    ring.pass(SECOND);
+    pass_denying(&mut ring, 40, &held);
+    assert_eq!(ring.closed, [LaneId(2)]);
+}
+
+// Fails if a recall that is not answered has no consequence.
+#[test]
+fn a_worker_that_does_not_answer_a_recall_loses_its_tasks() {
+    let (mut ring, held) = a_queue_beside_a_starved_worker();
+    let held = held.len() as u32;
     pass_beating(&mut ring, ANSWER_SECONDS, held);
     assert_eq!((&ring.closed[..], ring.running(1).len()), (&[][..], 0));
     pass_beating(&mut ring, 3, held);
