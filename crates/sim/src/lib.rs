@@ -10,6 +10,7 @@ mod check;
 mod disk;
 mod event;
 mod faults;
+mod liar;
 mod mutation;
 mod network;
 pub mod plan;

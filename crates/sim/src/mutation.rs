@@ -59,6 +59,10 @@ pub enum Mutation {
     /// A recall vanishes from a lane that lives: a worker keeps what others could begin with. Not among
     /// [`ALL`](Self::ALL): in few worlds is a queue of long tasks beside workers that have nothing.
     ForgetRecall,
+    /// The sink takes a result from any worker that knows the task.
+    TrustResults,
+    /// Each heartbeat of a worker excuses it for what it owes.
+    ForgetOwed,
     /// One in what a dispatcher keeps.
     Ledger(LedgerBug),
     /// A sink that starts again forgets a record that is in its spool.
@@ -73,7 +77,9 @@ pub enum Mutation {
 
 impl Mutation {
     /// Those that some hundred seeds find.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
+        Self::TrustResults,
+        Self::ForgetOwed,
         Self::DropReceipt,
         Self::DropTasks,
         Self::RepeatTasks,

@@ -126,6 +126,19 @@ pub enum Sickness {
         /// Up to then.
         until_us: u64,
     },
+    /// Its worker lies.
+    Lies(Lie),
+}
+
+/// What a worker does that lies. It runs its tasks all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// It makes results of tasks that it was not given, and claims to hold all that there are.
+    Forges,
+    /// It sends its results again and again, as if they had taken no time.
+    Repeats,
+    /// It sends heartbeats, and neither results nor what it is asked to hand back.
+    Withholds,
 }
 
 const SECOND: u64 = 1_000_000;

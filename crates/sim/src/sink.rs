@@ -319,7 +319,9 @@ impl World {
             return self.check.claimed(message);
         };
         let collector = &self.sink.collector;
-        let given = results.0.iter().filter(|result| collector.was_given(*session, result));
+        let is_given =
+            |result: &&TaskResult| collector.tag_of(*session, result) == Some(result.tag);
+        let given = results.0.iter().filter(is_given);
         let results = given.cloned().collect::<Vec<_>>().into();
         self.check.claimed(&ToSink::Results { job: *job, session: *session, results });
     }

@@ -6,12 +6,15 @@
 use fastrand::Rng;
 
 use crate::faults::{Fault, Link, Trunk};
-use crate::plan::{Fate, Plan, SeatPlan, Sickness, TaskPlan};
+use crate::plan::{Fate, Lie, Plan, SeatPlan, Sickness, TaskPlan};
 
 const SECOND: u64 = 1_000_000;
 
 /// Worlds of a hundred that have stragglers, of those that are neither fair nor large already.
 const STRAGGLERS_PERCENT: u8 = 2;
+
+/// Worlds of a hundred in which workers lie, of those that are neither fair nor large.
+const LIARS_PERCENT: u8 = 6;
 
 /// Time within which either end of a connection notices its loss, where it matters that a worker is
 /// not silent for long.
@@ -26,7 +29,38 @@ impl Plan {
         if !plan.is_fair && plan.tasks.len() < 150 && rng.u8(0..100) < STRAGGLERS_PERCENT {
             plan.add_stragglers(&mut rng);
         }
+        let mut rng = Rng::with_seed(seed ^ 0x0011_a125);
+        if !plan.is_fair && plan.tasks.len() < 150 && rng.u8(0..100) < LIARS_PERCENT {
+            plan.add_liars(&mut rng);
+        }
         plan
+    }
+
+    /// Beside honest workers there are some that lie.
+    fn add_liars(&mut self, rng: &mut Rng) {
+        // A worker owes a result only where tasks have a timeout. Short ones: it is lost again and again.
+        let withholds = self.timeout_us.is_some();
+        self.timeout_us = self.timeout_us.map(|timeout| timeout.min(3 * SECOND));
+        if withholds {
+            self.tasks.iter_mut().for_each(|task| task.run_us = task.run_us.min(2 * SECOND));
+        }
+        for _ in 0..rng.usize(1..=2) {
+            let lie = match rng.u8(0..3) {
+                0 => Lie::Repeats,
+                1 if withholds => Lie::Withholds,
+                _ => Lie::Forges,
+            };
+            self.seats.push(SeatPlan {
+                slots: rng.u32(1..=8),
+                stage: rng.usize(0..self.stages),
+                is_feeding: false,
+                slowness: 1,
+                joins_at: rng.u64(0..1_000),
+                sickness: Sickness::Lies(lie),
+            });
+        }
+        self.is_safe = false;
+        self.is_sparing = false;
     }
 
     /// The world of this seed, as it was before there were stragglers.

@@ -1,13 +1,13 @@
 //! A worker's shell, and the processes of its tasks.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use tradewind_proto::Payload;
 use tradewind_proto::executor::{Executor, Finished, Start, Stop};
 use tradewind_proto::farewell::{WorkerExit, WorkerFarewell, WorkerRules};
 use tradewind_proto::limits::{FORGOTTEN_MAX, LATE_MAX};
-use tradewind_proto::message::{Exit, Outcome, Report, Status, Task};
+use tradewind_proto::message::{Exit, Outcome, Report, Status, Task, ToSink};
 use tradewind_proto::{Attempt, Seq, SessionId, Slot, Tag, TaskHash, Time};
 use tradewind_testkit::{Accepts, ExecutorAction, Machine};
 use tradewind_wire::encode;
@@ -41,6 +41,10 @@ pub(crate) struct Worker {
     /// By slot, the time at which its child is back; only where tasks are prefetched.
     child_back_at: Vec<Instant>,
     count: u64,
+    /// Results that it says again, if it lies so.
+    pub(crate) said: Vec<ToSink>,
+    /// Tags that it was given, if it forges others.
+    pub(crate) tags: BTreeMap<Seq, Tag>,
     /// For [`Mutation::RepeatTasks`].
     pub(crate) repeated: Option<Bytes>,
 }
@@ -117,6 +121,8 @@ impl World {
             runs: vec![VecDeque::new(); slots as usize],
             child_back_at: vec![0; slots as usize],
             count: 0,
+            said: Vec::new(),
+            tags: BTreeMap::new(),
             repeated: None,
         });
         let later = self.rng.u64(0..2_000);
@@ -145,8 +151,9 @@ impl World {
                 ExecutorAction::Start(start) => self.start_task(worker, start),
                 ExecutorAction::Stop(stop) => self.stop_task(worker, stop),
                 ExecutorAction::Transmit(message) => {
+                    let said = self.lied(worker, message);
                     if let Some(id) = self.workers[worker].results {
-                        self.send(id, encode(&message));
+                        said.iter().for_each(|message| self.send(id, encode(message)));
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fastrand::Rng;
-use tradewind_proto::message::{ToSink, ToVentilator, ToWorker};
+use tradewind_proto::message::{News, ToSink, ToVentilator, ToWorker};
 use tradewind_proto::{SessionId, Time};
 use tradewind_testkit::Machine;
 use tradewind_wire::{Message, decode};
@@ -299,11 +299,16 @@ impl World {
                 let now = self.time_of(process);
                 if let Some(message) = self.decoded(process, frame) {
                     self.note_heard(0, &message);
+                    let excuse = self.excuse(&message);
                     self.ventilator.dispatcher.handle_message(now, message);
+                    if let Some(excuse) = excuse {
+                        self.ventilator.dispatcher.handle_message(now, excuse);
+                    }
                 }
             }
             Process::Sink => {
-                if let Some(message) = self.decoded(process, frame) {
+                if let Some(mut message) = self.decoded(process, frame) {
+                    self.trust(&mut message);
                     self.sink.hear(&message, self.mutation);
                     self.write_duplicates(&message);
                     self.note_claims(&message);
@@ -347,6 +352,30 @@ impl World {
             }
         }
         self.drive(process);
+    }
+
+    /// For [`Mutation::ForgetOwed`].
+    fn excuse(&self, message: &ToVentilator) -> Option<ToVentilator> {
+        match message {
+            ToVentilator::Relay { session, news: News::Heartbeat { .. } }
+                if self.mutation == Some(Mutation::ForgetOwed) =>
+            {
+                Some(ToVentilator::Relay { session: *session, news: News::Alive })
+            }
+            _ => None,
+        }
+    }
+
+    /// For [`Mutation::TrustResults`].
+    fn trust(&self, message: &mut ToSink) {
+        if let ToSink::Results { session, results, .. } = message
+            && self.mutation == Some(Mutation::TrustResults)
+        {
+            for result in &mut results.0 {
+                let tag = self.sink.collector.tag_of(*session, result);
+                result.tag = tag.unwrap_or(result.tag);
+            }
+        }
     }
 
     /// Tells the account what the dispatcher of a stage hears of workers.

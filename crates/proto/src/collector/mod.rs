@@ -767,11 +767,11 @@ impl Collector {
         self.job.as_ref().is_some_and(|job| job.done)
     }
 
-    /// Returns whether a session was given the task of a result.
+    /// Returns the tag that a session's result has if the session was given its task; `None` without a job.
     #[must_use]
-    pub fn was_given(&self, session: SessionId, result: &TaskResult) -> bool {
-        let tagger = self.job.as_ref().map(|job| job.key.tagger(session));
-        tagger.is_some_and(|tagger| tagger.tag(result.seq, result.task_hash) == result.tag)
+    pub fn tag_of(&self, session: SessionId, result: &TaskResult) -> Option<Tag> {
+        let tagger = self.job.as_ref()?.key.tagger(session);
+        Some(tagger.tag(result.seq, result.task_hash))
     }
 
     /// Returns the workers whose results were [refused](CollectorSnapshot::refused_results), with
