@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use tradewind_proto::message::{Outcome, Status, TaskResult};
-use tradewind_proto::{Attempt, JobId, Payload, Seq, SeqSet, TaskHash};
+use tradewind_proto::{Attempt, JobId, Payload, Seq, SeqSet, Tag, TaskHash};
 use tradewind_records::{Medium, Spool, find};
 use tradewind_wire::encode_result;
 
@@ -85,6 +85,7 @@ fn result(seq: u8, kind: u8, output: &[u8]) -> TaskResult {
         seq: Seq(u64::from(seq)),
         attempt: Attempt(1),
         last: true,
+        tag: Tag::default(),
         started_us: 1,
         ran_us: 1,
         task_bytes: 1,
