@@ -4,6 +4,7 @@
 //! Without a network, a job, a retry, a runtime and flags: a task goes in, an outcome comes out.
 //! Handlers block; nothing here is asynchronous.
 
+mod code;
 mod command;
 mod fields;
 mod files;
@@ -24,6 +25,7 @@ use tradewind_proto::Payload;
 use tradewind_proto::message::{Layout, Outcome, Report, Reported, Status};
 use tradewind_proto::{Attempt, Seq, Slot, TaskHash};
 
+pub use code::CodeError;
 pub use command::{CommandHandler, CommandOptions};
 pub use fields::{FieldError, Fields};
 pub use host::{Company, HostLimits, Lack, PerSlot, TooLittle, Unstarted, fit};

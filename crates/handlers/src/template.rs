@@ -11,6 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use tradewind_proto::message::Layout;
 use tradewind_proto::{Seq, Slot};
 
+use super::code::{CodeError, CodeWord, check_code};
 use super::fields::{FieldError, Fields, Parts};
 use super::quote;
 
@@ -24,6 +25,8 @@ pub struct Template {
     fields: Fields,
     /// End of the lines that tasks are made of, if they are.
     end: Option<u8>,
+    /// Tasks may be put into code.
+    is_code_fine: bool,
 }
 
 /// Ways in which a task reaches its command.
@@ -76,7 +79,7 @@ impl Template {
         if input == Input::Argument && words.iter().all(Word::is_fixed) {
             words.push(Word::Parts(vec![Part::Task(Change::None)]));
         }
-        Ok(Self { args, words, input, fields, end: None })
+        Ok(Self { args, words, input, fields, end: None, is_code_fine: false })
     }
 
     /// The same command for tasks that are made of what the job says.
@@ -93,7 +96,25 @@ impl Template {
             Layout::Line | Layout::Columns(_) => Some(b'\n'),
             Layout::Group(byte) => Some(*byte),
         };
-        Ok(Self { end, ..template.expect("it has a command") })
+        let is_code_fine = self.is_code_fine;
+        let template = Self { end, is_code_fine, ..template.expect("it has a command") };
+        template.check_code().map_err(|error| error.to_string())?;
+        Ok(template)
+    }
+
+    /// Lets tasks be put into code, as in `sh -c 'cat {}'`: whatever a task says is then run.
+    #[must_use]
+    pub fn with_code(self) -> Self {
+        Self { is_code_fine: true, ..self }
+    }
+
+    /// Checks that no task is put into code, unless [that is fine](Self::with_code).
+    ///
+    /// # Errors
+    ///
+    /// When one is: the error has the words to type instead.
+    pub fn check_code(&self) -> Result<(), CodeError> {
+        if self.is_code_fine { Ok(()) } else { check_code(self) }
     }
 
     /// Returns the standard input of the command: the task, and the end of a line if it is made of
@@ -116,6 +137,18 @@ impl Template {
             [Some(&field.text), bare].into_iter().flatten().cloned().collect()
         };
         self.words.iter().flat_map(Word::fields).map(names).collect()
+    }
+
+    /// Returns the words that were typed, with what is put into them.
+    pub(super) fn code_words(&self) -> Vec<CodeWord<'_>> {
+        let words = self.args.iter().zip(&self.words);
+        words
+            .map(|(text, word)| CodeWord {
+                text,
+                is_filled: word.is_filled(),
+                is_whole: word.is_whole(),
+            })
+            .collect()
     }
 
     /// Returns the way in which a task reaches the command.
@@ -259,6 +292,17 @@ impl Word {
 
     fn is_fixed(&self) -> bool {
         matches!(self, Self::Fixed(_))
+    }
+
+    /// Is a part of a task put into it? Numbers of tasks and slots are no danger to anybody.
+    fn is_filled(&self) -> bool {
+        let is_of_task = |part: &Part| matches!(part, Part::Task(_) | Part::Field(_));
+        matches!(self, Self::Parts(parts) if parts.iter().any(is_of_task))
+    }
+
+    /// Is it one part of a task, and nothing else?
+    fn is_whole(&self) -> bool {
+        matches!(self, Self::Parts(parts) if parts.len() == 1 && self.is_filled())
     }
 
     fn fields(&self) -> impl Iterator<Item = &FieldName> {

@@ -259,6 +259,15 @@ pub struct HandlerArgs {
     )]
     pub ungroup: bool,
 
+    /// Let replacement strings stand inside code, as in sh -c 'cat {}': whatever a task says is run
+    #[arg(
+        long,
+        env = "TRADEWIND_UNSAFE_TEMPLATE",
+        conflicts_with_all = ["echo", "sleep", "pipe"],
+        value_parser = BoolishValueParser::new()
+    )]
+    pub unsafe_template: bool,
+
     /// The command to run for each task, without a shell
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -322,14 +331,17 @@ impl HandlerArgs {
     /// The command that the flags describe; it is not looked for.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none, or a task would be put into code.
     pub fn template(&self) -> Result<Template, Fatal> {
         let input = if self.stdin { Input::Stdin } else { Input::Argument };
         let command = self.command.iter().cloned();
-        Template::with_fields(command, input, self.fields()).map_err(|_| {
+        let template = Template::with_fields(command, input, self.fields()).map_err(|_| {
             let text = "no handler: give a command after --, or --echo or --sleep";
             Fatal::new(USAGE, text)
-        })
+        })?;
+        let template = if self.unsafe_template { template.with_code() } else { template };
+        template.check_code().or_exit(USAGE)?;
+        Ok(template)
     }
 
     /// Returns the way in which the output of running commands is shown.

@@ -428,6 +428,7 @@ impl RunArgs {
             first_slot: _,
             line_buffer,
             ungroup,
+            unsafe_template,
             command,
         } = &self.handler;
         let mut args = arg("--termseq", termseq.to_string());
@@ -437,6 +438,7 @@ impl RunArgs {
         args.extend(flag("--tty", *tty));
         args.extend(flag("--line-buffer", *line_buffer));
         args.extend(flag("--ungroup", *ungroup));
+        args.extend(flag("--unsafe-template", *unsafe_template));
         args.extend(flag("--exit-when-done", true));
         args.extend(flag("--stdin", *stdin));
         args.extend(self.field_args());

@@ -226,8 +226,11 @@ fn what_was_handed_back_did_not_end_here() {
     let scene = Scene::new();
     let mut sink = scene.sink().words("--output out").start();
     let mut ventilator = scene.ventilator().input("60\n60\n").start();
-    let mut worker =
-        scene.worker("w").words("--slots 2 --grace 100ms -- sh -c").arg("touch b{#}; sleep {}");
+    let mut worker = scene.worker("w").words("--slots 2 --grace 100ms -- sh -c").args([
+        "touch b{#}; sleep $1",
+        "sh",
+        "{}",
+    ]);
     worker = worker.env("TRADEWIND_LOG", "info");
     let mut worker = worker.start();
     wait_until("both run", || scene.path("b1").exists() && scene.path("b2").exists());
@@ -282,4 +285,37 @@ impl Drop for MemoryLimit {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir(&self.0);
     }
+}
+
+// Fails if `check_code` passes everything.
+#[test]
+fn a_task_is_not_put_into_code_unless_that_is_wanted() {
+    let scene = Scene::new();
+    let evil = "x; touch owned";
+    let row = "{\"name\":\"x; touch owned\"}\n";
+    for (flags, input, code) in
+        [("", evil, "echo {}"), ("--input-format jsonl", row, "echo {name}")]
+    {
+        let run = |more: &str, words: &[&str]| {
+            let run = scene.run().words(flags).words(more).words("--").args(words).input(input);
+            run.start().wait()
+        };
+        let refused = run("", &["sh", "-c", code]).expect(2);
+        assert!(refused.stderr.contains("sh -c 'echo \"$1\"' sh {"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("--unsafe-template"), "{}", refused.stderr);
+        let string = code.strip_prefix("echo ").unwrap();
+        let safe = run("", &["sh", "-c", "echo \"$1\"", "sh", string]).expect(0);
+        assert_eq!(String::from_utf8_lossy(&safe.stdout), format!("{evil}\n"));
+        assert!(!scene.path("owned").exists());
+        run("--unsafe-template", &["sh", "-c", code]).expect(0);
+        assert!(scene.path("owned").exists(), "the flag allows it");
+        std::fs::remove_file(scene.path("owned")).unwrap();
+    }
+    let pipeline = "[[stage]]\nname = \"a\"\ncommand = \"sh -c 'echo {}'\"\n";
+    scene.file("p.toml", pipeline);
+    let run = || scene.run().words("--pipeline p.toml");
+    let refused = run().input(evil).start().wait().expect(2);
+    assert!(refused.stderr.contains("p.toml:3:11: stage \"a\": sh reads"), "{}", refused.stderr);
+    run().words("--unsafe-template").input(evil).start().wait().expect(0);
+    assert!(scene.path("owned").exists(), "the flag allows it");
 }

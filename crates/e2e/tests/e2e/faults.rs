@@ -68,7 +68,7 @@ fn one_job_with_random_faults(random: &mut fastrand::Rng) {
     let mut start = || {
         started += 1;
         let worker = scene.worker(&format!("w{started}")).words("--slots 2");
-        worker.args(["--", "sh", "-c", "set -- {}; sleep $2; echo $1"]).start()
+        worker.args(["--", "sh", "-c", "set -- $1; sleep $2; echo $1", "sh", "{}"]).start()
     };
     let mut workers: Vec<Process> = (0..3).map(|_| start()).collect();
     for _ in 0..FAULTS {
@@ -131,14 +131,18 @@ fn a_task_that_takes_its_workers_down_is_given_up() {
     let scene = Scene::new();
     let sink = scene.sink().words("--format jsonl").start();
     let ventilator = scene.ventilator().input("fine\npoison\nfine\n").start();
-    let script = "case {} in poison) kill -9 $PPID;; *) echo {};; esac";
+    let script = "case $1 in poison) kill -9 $PPID;; *) echo $1;; esac";
     let mut workers: Vec<Process> = Vec::new();
     let mut sink = Some(sink);
     wait_until("the job ends", || {
         if workers.last_mut().is_none_or(|worker| !worker.is_running()) && workers.len() < 5 {
             let name = format!("w{}", workers.len());
             workers.push(
-                scene.worker(&name).words("--slots 1").args(["--", "sh", "-c", script]).start(),
+                scene
+                    .worker(&name)
+                    .words("--slots 1")
+                    .args(["--", "sh", "-c", script, "sh", "{}"])
+                    .start(),
             );
         }
         !sink.as_mut().is_some_and(Process::is_running)
@@ -172,7 +176,7 @@ fn a_sink_that_comes_back_without_its_records_is_refused() {
     let scene = Scene::new();
     let mut sink = scene.sink().start();
     let worker = scene.worker("w").words("--slots 2 --exit-when-done");
-    let worker = worker.args(["--", "sh", "-c", "sleep {}; echo {}"]).start();
+    let worker = worker.args(["--", "sh", "-c", "sleep $1; echo $1", "sh", "{}"]).start();
     let ventilator = scene.ventilator().input("0.05\n".repeat(400)).words("--quiet").start();
     // The ventilator knows of the first when there are some more.
     wait_until("records are stored", || sink.stdout_lines() > 5);

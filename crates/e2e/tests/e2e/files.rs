@@ -181,6 +181,6 @@ fn a_command_knows_where_it_runs() {
     assert_eq!(sink.wait().expect(0).text(), "a 0 1 smith\nb 1 1 smith\n");
     let _ = ventilator.wait().expect(0);
     // A kept signal mask or an ignored SIGPIPE would make `yes | head` run for ever.
-    let run = scene.run().args(["--", "sh", "-c", "yes {} | head -1"]).input("y\n");
+    let run = scene.run().args(["--", "sh", "-c", "yes $1 | head -1", "sh", "{}"]).input("y\n");
     assert_eq!(run.run().expect(0).text(), "y\n");
 }

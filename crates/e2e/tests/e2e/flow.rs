@@ -91,12 +91,13 @@ fn outputs_larger_than_all_memory_bounds_pass_in_order() {
     let scene = Scene::new();
     // 64 MiB through four slots: the earlier of a pair ends later.
     let script =
-        "[ $(({#} % 2)) = 1 ] && sleep 0.05; head -c 1048576 /dev/zero | tr '\\0' x; echo {}";
+        "[ $(({#} % 2)) = 1 ] && sleep 0.05; head -c 1048576 /dev/zero | tr '\\0' x; echo $1";
     let (mut reader, writer) = std::io::pipe().unwrap();
     let sink = scene.sink().stdout(writer).start();
     let input: String = (0..64).map(|n| format!("{n}\n")).collect();
     let ventilator = scene.ventilator().input(input).start();
-    let worker = scene.worker("w").words("--slots 4").args(["--", "sh", "-c", script]).start();
+    let worker =
+        scene.worker("w").words("--slots 4").args(["--", "sh", "-c", script, "sh", "{}"]).start();
     let mut text = String::new();
     let reading = std::thread::spawn(move || reader.read_to_string(&mut text).map(|_| text));
     let numbers: Vec<usize> = reading
@@ -157,12 +158,12 @@ fn what_waits_behind_a_long_task_is_run_by_a_worker_that_comes_late() {
     let dir = scene.dir().display().to_string();
     // The last task but one ends when the last has run, which is queued behind it.
     let script = format!(
-        "cd {dir}; case {{}} in wait) touch began; until [ -e made ]; do sleep 0.01; done;; \
-         make) touch made;; esac; echo {{}}"
+        "cd {dir}; case $1 in wait) touch began; until [ -e made ]; do sleep 0.01; done;; \
+         make) touch made;; esac; echo $1"
     );
     let worker = |name| {
         let words = "-q --slots 1 --exit-when-done";
-        scene.worker(name).words(words).args(["--", "sh", "-c", &script]).start()
+        scene.worker(name).words(words).args(["--", "sh", "-c", &script, "sh", "{}"]).start()
     };
     let sink = scene.sink().words("--format jsonl").start();
     let early = worker("early");

@@ -73,7 +73,7 @@ fn lines_end_in_a_newline_on_standard_input() {
     assert_eq!(run("--input-format jsonl", "[1]\n[2]\n", "wc -c"), "3\n3\n");
     // The task itself has none: what is stored, compared and put in for {} is as it was.
     let run = scene.run().words("--stdin --with-task --output o.jsonl").input("a\n");
-    run.args(["--", "sh", "-c", "printf %s '{}'; cat"]).run().expect(0);
+    run.args(["--", "sh", "-c", "printf %s \"$1\"; cat", "sh", "{}"]).run().expect(0);
     let text = String::from_utf8(scene.read("o.jsonl")).expect("it is text");
     assert!(text.contains("\"task\":\"a\"") && text.contains("\"output\":\"aa\\n\""), "{text}");
 }

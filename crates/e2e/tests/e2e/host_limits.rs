@@ -75,7 +75,7 @@ fn check_beside(
     let worker = scene.worker("sick").words("--slots 16");
     let sick = sick(&scene, worker).start();
     let healthy = scene.worker("healthy").words("--slots 2 --exit-when-done");
-    let healthy = healthy.args(["--", "sh", "-c", "sleep 0.02; echo {}"]).start();
+    let healthy = healthy.args(["--", "sh", "-c", "sleep 0.02; echo $1", "sh", "{}"]).start();
     meanwhile(&scene);
     ventilator.wait().expect(0);
     sink.wait().expect(0);
@@ -100,7 +100,7 @@ fn a_host_with_few_open_files_runs_what_it_can() {
         for (flag, endpoint) in endpoints {
             worker = worker.arg(flag).arg(endpoint);
         }
-        worker.words("--exit-when-done -- sh -c").arg("sleep 0.02; echo {}")
+        worker.words("--exit-when-done -- sh -c").args(["sleep 0.02; echo $1", "sh", "{}"])
     };
     check_beside(sick, |_| (), Some(0));
 }
@@ -169,7 +169,10 @@ fn processes_that_are_used_up_are_waited_for() {
     // What is known at the start.
     for flags in ["-j 100", "-j 100 --workers 3"] {
         let run = as_somebody(&scene, 70).arg(program("tradewind")).arg("run").words(flags);
-        let ended = run.args(["--", "sh", "-c", "sleep 0.02; echo {}"]).input(numbers(200)).run();
+        let ended = run
+            .args(["--", "sh", "-c", "sleep 0.02; echo $1", "sh", "{}"])
+            .input(numbers(200))
+            .run();
         let ended = ended.expect(0);
         assert!(ended.stderr.contains("processes: ulimit -u is 70"), "{}", ended.stderr);
     }

@@ -14,7 +14,7 @@ fn lines_come_in_the_order_of_the_input() {
     let scene = Scene::new();
     // The earlier a task, the later it ends.
     let naps: String = (0..20).rev().map(|n| format!("0.{n:02}\n")).collect();
-    let command = ["--", "sh", "-c", "sleep {}; echo {}"];
+    let command = ["--", "sh", "-c", "sleep $1; echo $1", "sh", "{}"];
     let run = || scene.run().words("-j 8").input(naps.clone());
     assert_eq!(run().args(command).run().expect(0).text(), naps);
 
@@ -30,7 +30,8 @@ fn jsonl_has_its_documented_keys() {
     let scene = Scene::new();
     let out = scene.path("out.jsonl");
     let run = scene.run().arg("--output").arg(&out).input("0\n3\n");
-    let ended = run.args(["--", "sh", "-c", "echo hi; echo oh >&2; exit {}"]).run().expect(1);
+    let ended =
+        run.args(["--", "sh", "-c", "echo hi; echo oh >&2; exit $1", "sh", "{}"]).run().expect(1);
     assert_eq!(ended.text(), "");
     assert_eq!(summary_counts(&ended.stderr), Some("2 tasks: 1 ok, 1 failed"));
     let records = records(&scene.read("out.jsonl"), 2);
@@ -67,7 +68,9 @@ fn a_joblog_is_what_gnu_parallel_writes() {
     let scene = Scene::new();
     let log = scene.path("log");
     let run = scene.run().arg("--joblog").arg(&log).words("-j 1 --ordered --timeout 300ms");
-    let run = run.args(["--", "sh", "-c", "echo out; {}"]).input("true\nexit 7\nsleep 1000\n");
+    let run = run
+        .args(["--", "sh", "-c", "echo out; $1", "sh", "{}"])
+        .input("true\nexit 7\nsleep 1000\n");
     let ended = run.run().expect(1);
     assert_eq!(summary_counts(&ended.stderr), Some("3 tasks: 1 ok, 1 failed, 1 timed out"));
     let text = fs::read_to_string(log).unwrap();
@@ -78,7 +81,7 @@ fn a_joblog_is_what_gnu_parallel_writes() {
     assert_eq!(columns(&rows[1]), ["1", "4", "4", "0", "0"]);
     assert_eq!(columns(&rows[2]), ["2", "6", "4", "7", "0"]);
     assert_eq!(columns(&rows[3]), ["3", "10", "4", "-1", "15"]);
-    assert_eq!(rows[2][8], "sh -c 'echo out; exit 7'");
+    assert_eq!(rows[2][8], "sh -c 'echo out; $1' sh 'exit 7'");
     assert_eq!(rows.len(), 4);
     scene.assert_nothing_left();
 }
@@ -87,7 +90,7 @@ fn a_joblog_is_what_gnu_parallel_writes() {
 fn failures_are_counted_and_said_by_the_exit_code() {
     let scene = Scene::new();
     let run = || scene.run().words("-j 4").input(numbers(30));
-    let ended = run().args(["--", "sh", "-c", "exit $(({} % 3 == 0))"]).run().expect(1);
+    let ended = run().args(["--", "sh", "-c", "exit $(($1 % 3 == 0))", "sh", "{}"]).run().expect(1);
     assert_eq!(summary_counts(&ended.stderr), Some("30 tasks: 20 ok, 10 failed"));
     let ended = run().arg("--quiet").args(["--", "sh", "-c", "exit 9"]).run().expect(1);
     assert_eq!(ended.stderr, "");
@@ -100,9 +103,11 @@ fn a_task_is_tried_again_as_often_as_allowed() {
     let scene = Scene::new();
     // Each attempt leaves a line behind; the third finds two.
     let state = scene.dir().display().to_string();
-    let script = format!("f={state}/try.$TRADEWIND_SEQ; echo >> $f; [ $(wc -l < $f) -ge {{}} ]");
-    let run =
-        scene.run().words("--retries 2 --format jsonl -j 4").args(["--", "sh", "-c", &script]);
+    let script = format!("f={state}/try.$TRADEWIND_SEQ; echo >> $f; [ $(wc -l < $f) -ge $1 ]");
+    let run = scene
+        .run()
+        .words("--retries 2 --format jsonl -j 4")
+        .args(["--", "sh", "-c", &script, "sh", "{}"]);
     let ended = run.input("1\n2\n3\n4\n").run().expect(1);
     let records = records(&ended.stdout, 4);
     let ends: Vec<_> = records.iter().map(|r| (&r.status[..], r.attempt)).collect();
@@ -142,7 +147,7 @@ fn an_output_may_be_larger_than_a_message_is_by_default() {
     let scene = Scene::new();
     let large = |flags: &str| {
         let run = scene.run().words(flags).input("70000000\n");
-        run.args(["--", "sh", "-c", "head -c {} /dev/zero | tr '\\0' x"]).run()
+        run.args(["--", "sh", "-c", "head -c $1 /dev/zero | tr '\\0' x", "sh", "{}"]).run()
     };
     let ended = large("--max-output 100MiB --message-max 128MiB").expect(0);
     assert_eq!(ended.stdout.len(), 70_000_001);

@@ -234,8 +234,9 @@ fn a_result_that_the_sink_does_not_take_is_its_tasks_failure_and_stops_nothing()
     let input: String = (0..50).map(|n| if n == 3 { "2000000\n" } else { "10\n" }).collect();
     let ventilator = scene.ventilator().input(input).start();
     let worker = scene.worker("w").words("--slots 2 --exit-when-done --message-max 200MiB");
-    let command = "head -c {} /dev/zero | tr '\\0' a";
-    let worker = worker.words("--max-output 100MiB").args(["--", "sh", "-c", command]).start();
+    let command = "head -c $1 /dev/zero | tr '\\0' a";
+    let worker =
+        worker.words("--max-output 100MiB").args(["--", "sh", "-c", command, "sh", "{}"]).start();
     let _ = ventilator.wait().expect(1);
     let _ = worker.wait().expect(0);
     let records = records(&sink.wait().expect(1).stdout, 50);
@@ -289,11 +290,10 @@ fn a_result_that_takes_long_on_its_way_is_a_sign_of_life() {
     let way = slow_way(scene.results(), 500_000);
     let worker = scene.ours("worker").args(["--sink", &way, "--name", "far"]);
     let worker = worker.args(["--ventilator", &format!("tcp://{}", scene.tasks())]);
-    let command = format!(
-        "echo {{}} >> {}; head -c {{}} /dev/zero | tr '\\0' a",
-        scene.path("begun").display()
-    );
-    let worker = worker.words("--slots 1 --exit-when-done").args(["--", "sh", "-c", &command]);
+    let command =
+        format!("echo $1 >> {}; head -c $1 /dev/zero | tr '\\0' a", scene.path("begun").display());
+    let worker =
+        worker.words("--slots 1 --exit-when-done").args(["--", "sh", "-c", &command, "sh", "{}"]);
     let worker = worker.start();
     let ended = ventilator.wait().expect(0);
     assert_eq!(ended.stderr.matches("worker joins").count(), 1, "{}", ended.stderr);

@@ -243,7 +243,7 @@ while head := stdin.read(4):
 fn an_exit_code_may_say_that_a_task_is_skipped() {
     let scene = Scene::new();
     let run = scene.run().words("--format jsonl --skip-exit-code 7").args(["--", "sh", "-c"]);
-    let run = run.arg("echo {}; exit {}").input("0\n7\n3\n");
+    let run = run.args(["echo $1; exit $1", "sh", "{}"]).input("0\n7\n3\n");
     let found = records(&run.run().expect(1).stdout, 3);
     let statuses: Vec<&str> = found.iter().map(|record| &*record.status).collect();
     assert_eq!(statuses, ["ok", "skipped", "failed"]);

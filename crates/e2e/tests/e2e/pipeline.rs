@@ -96,9 +96,9 @@ fn what_fails_in_a_stage_is_not_seen_by_later_ones() {
     let scene = Scene::new();
     let file = "[[stage]]\nname = 'fetch'\nstdin = true\ncommand = 'cat'\n\
                 [[stage]]\nname = 'parse'\nretries = 1\nslots = 2\n\
-                command = ['sh', '-c', 'test $(({} % 10)) != 0 && printf {}']\n\
+                command = ['sh', '-c', 'test $(($1 % 10)) != 0 && printf $1', 'sh', '{}']\n\
                 [[stage]]\nname = 'count'\nslots = 1\n\
-                command = ['sh', '-c', 'echo {} >> seen; printf {}']\n";
+                command = ['sh', '-c', 'echo $1 >> seen; printf $1', 'sh', '{}']\n";
     let run = pipeline(&scene, file).words("--output out.jsonl").input(numbers(100));
     let _ = run.run().expect(1);
     for record in records(&scene.read("out.jsonl"), 100) {
@@ -215,7 +215,7 @@ fn asked_twice_it_cancels_in_every_stage() {
     let scene = Scene::new();
     let file = "[[stage]]\nname = 'a'\nslots = 2\necho = true\n\
                 [[stage]]\nname = 'b'\nslots = 2\n\
-                command = ['sh', '-c', 'case {} in ?) printf {};; *) exec sleep 1000;; esac']\n\
+                command = ['sh', '-c', 'case $1 in ?) printf $1;; *) exec sleep 1000;; esac', 'sh', '{}']\n\
                 [[stage]]\nname = 'c'\nslots = 2\ncommand = 'sleep 2000'\n";
     let mut run = pipeline(&scene, file).words("--format jsonl").input(numbers(100)).start();
     wait_until("all stages have begun", || {

@@ -171,7 +171,8 @@ fn a_long_task_outlives_the_ventilator_and_the_sink() {
     let flags = "--output out.jsonl";
     let mut sink = scene.sink().words(flags).start();
     let worker = scene.worker("w").words("--slots 1 --exit-when-done");
-    let worker = worker.args(["--", "sh", "-c", "echo {} >> runs; sleep {}; echo done"]).start();
+    let worker =
+        worker.args(["--", "sh", "-c", "echo $1 >> runs; sleep $1; echo done", "sh", "{}"]).start();
     scene.file("in", "60\n");
     let resumed = || scene.ventilator().words("--quiet --input in --resume").start();
     let mut ventilator = resumed();

@@ -7,8 +7,8 @@ use tradewind_e2e::{Scene, Signal, Start, pause_between_signals, records, wait_u
 use tradewind_node::exit::OUTPUT;
 
 /// The first task runs until there is a file `go`. Each notes that it has run, and prints much.
-const STRAGGLER: &str = "[ {} != 0 ] || while [ ! -e go ]; do sleep 0.02; done; \
-                         head -c 200000 /dev/zero | tr '\\0' x; echo; echo {}; echo {} >> runs";
+const STRAGGLER: &str = "[ $1 != 0 ] || while [ ! -e go ]; do sleep 0.02; done; \
+                         head -c 200000 /dev/zero | tr '\\0' x; echo; echo {}; echo $1 >> runs";
 
 /// Three times what is held before the ventilator stops.
 const COUNT: u64 = 250;
@@ -22,7 +22,7 @@ fn numbers() -> String {
 
 fn worker(scene: &Scene, name: &str) -> Start {
     let worker = scene.worker(name).words("--slots 3 --exit-when-done");
-    worker.args(["--", "sh", "-c", STRAGGLER])
+    worker.args(["--", "sh", "-c", STRAGGLER, "sh", "{}"])
 }
 
 fn ran(scene: &Scene) -> usize {
@@ -57,7 +57,7 @@ fn beside(scene: &Scene) -> Vec<String> {
 fn a_task_that_runs_long_stops_no_other_though_records_are_in_order() {
     let scene = Scene::new();
     let run = scene.run().words("-j 3 --quiet").env("TMPDIR", scene.dir());
-    let run = run.input(numbers()).args(["--", "sh", "-c", STRAGGLER]).start();
+    let run = run.input(numbers()).args(["--", "sh", "-c", STRAGGLER, "sh", "{}"]).start();
     wait_for_all_others(&scene);
     scene.file("go", "");
     let ended = run.wait().expect(0);
@@ -249,9 +249,9 @@ fn a_disk_that_becomes_full_while_much_waits_is_waited_for() {
 }
 
 /// Fails for one task of ten, until there is a file `well`.
-const FAILING: &str = "[ {} != 0 ] || while [ ! -e go ]; do sleep 0.02; done; echo {} >> runs; \
+const FAILING: &str = "[ $1 != 0 ] || while [ ! -e go ]; do sleep 0.02; done; echo $1 >> runs; \
                        head -c 200000 /dev/zero | tr '\\0' x; \
-                       case {} in *7) test -e well;; esac";
+                       case $1 in *7) test -e well;; esac";
 
 /// All programs of a job were killed while all but the first task's record waited in the spool.
 fn left_with_a_spool(scene: &Scene) {
@@ -270,7 +270,7 @@ const JSONL: &str = "--output out --format jsonl --ordered";
 
 fn failing_worker(scene: &Scene, name: &str) -> Start {
     let worker = scene.worker(name).words("--slots 3 --exit-when-done");
-    worker.args(["--", "sh", "-c", FAILING])
+    worker.args(["--", "sh", "-c", FAILING, "sh", "{}"])
 }
 
 /// Ends a job of this number of tasks, and returns the seqs of those that are not `ok`.

@@ -154,7 +154,7 @@ fn tasks_in_the_run_queue_of_a_worker_that_leaves_are_begun_once() {
     let command = format!("echo $TRADEWIND_SEQ >> {}", begun.display());
     let worker = |name| {
         let worker = scene.worker(name).words("--slots 2 --exit-when-done");
-        worker.args(["--", "sh", "-c", &command]).start()
+        worker.args(["--", "sh", "-c", &command, "sh", "{}"]).start()
     };
     let mut leaves = worker("leaves");
     wait_until("its tasks are known to be short", || sink.stdout_lines() >= TASKS / 10);
@@ -180,10 +180,10 @@ fn a_worker_that_is_asked_to_leave_finishes_what_it_runs() {
     let sink = scene.sink().words("--format jsonl").start();
     let ventilator = scene.ventilator().input(naps(40, "0.3")).start();
     let begun = scene.path("begun");
-    let command = format!("echo $TRADEWIND_SEQ >> {}; exec sleep {{}}", begun.display());
+    let command = format!("echo $TRADEWIND_SEQ >> {}; exec sleep $1", begun.display());
     let worker = |name| {
         let worker = scene.worker(name).words("--slots 2 --exit-when-done");
-        worker.args(["--", "sh", "-c", &command]).start()
+        worker.args(["--", "sh", "-c", &command, "sh", "{}"]).start()
     };
     let mut leaves = worker("leaves");
     wait_until("it has begun", || sink.stdout_lines() >= 2);
@@ -299,7 +299,8 @@ fn a_reader_that_has_seen_enough_is_no_loss_of_workers() {
 fn a_command_that_goes_on_in_the_background_holds_nobody_up() {
     let scene = Scene::new();
     // It keeps neither the group nor the pipes of its task.
-    let run = scene.run().args(["--", "sh", "-c", "sleep {} >/dev/null 2>&1 & echo done"]);
+    let run =
+        scene.run().args(["--", "sh", "-c", "sleep $1 >/dev/null 2>&1 & echo done", "sh", "{}"]);
     assert_eq!(run.input("2\n").run().expect(0).text(), "done\n");
 }
 

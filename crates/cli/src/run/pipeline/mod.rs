@@ -29,7 +29,7 @@ const RESUME_WAIT: &str = "4s";
 pub(super) fn main(mut args: RunArgs, file: &Path) -> exit::Outcome {
     let pipeline = read(file)?;
     for stage in &pipeline.stages {
-        check_command(file, stage)?;
+        check_command(file, stage, args.handler.unsafe_template)?;
     }
     if args.check {
         return show(&pipeline);
@@ -69,7 +69,7 @@ fn read(file: &Path) -> Result<Pipeline, Fatal> {
 }
 
 /// A command that does not exist is one clear line instead of a million failed tasks.
-fn check_command(file: &Path, stage: &Stage) -> Result<(), Fatal> {
+fn check_command(file: &Path, stage: &Stage, is_code_fine: bool) -> Result<(), Fatal> {
     let StageHandler::Command { words, feed } = &stage.handler else { return Ok(()) };
     let input = if *feed == Feed::Argument { Input::Argument } else { Input::Stdin };
     let at = |error: &dyn std::fmt::Display| {
@@ -78,6 +78,11 @@ fn check_command(file: &Path, stage: &Stage) -> Result<(), Fatal> {
     };
     let template = Template::parse(words.iter().map(OsString::from), input)
         .map_err(|error| Fatal::new(USAGE, at(&error)))?;
+    let template = if is_code_fine { template.with_code() } else { template };
+    // Nothing is put into the words of a command that reads tasks from a pipe.
+    if !matches!(feed, Feed::Pipe(_)) {
+        template.check_code().map_err(|error| Fatal::new(USAGE, at(&error)))?;
+    }
     check_program(&template).map_err(|error| Fatal::new(COMMAND, at(&error)))
 }
 
@@ -160,7 +165,13 @@ fn start(args: &RunArgs, pipeline: &Pipeline, input: Tasks) -> Result<Children, 
                 env: stage.env.clone(),
                 ..Part::new(
                     Role::Worker,
-                    [fields, numbers, share.clone(), here.worker_args(&name, stage)].concat(),
+                    [
+                        fields,
+                        numbers,
+                        share.clone(),
+                        here.worker_args(&name, stage, args.handler.unsafe_template),
+                    ]
+                    .concat(),
                     Vec::new(),
                 )
             })?;
@@ -207,7 +218,7 @@ impl Stations {
         [arg("--ventilator", &self.receipts), arg("--listen", &self.results)].concat()
     }
 
-    fn worker_args(&self, name: &str, stage: &Stage) -> Vec<OsString> {
+    fn worker_args(&self, name: &str, stage: &Stage, is_code_fine: bool) -> Vec<OsString> {
         let mut args = [
             arg("--ventilator", &self.tasks),
             arg("--sink", &self.results),
@@ -234,6 +245,10 @@ impl Stations {
                     Feed::Stdin => args.push("--stdin".into()),
                     Feed::Pipe(mode) => args.extend(arg("--pipe", *mode)),
                 }
+                args.extend(flag(
+                    "--unsafe-template",
+                    is_code_fine && !matches!(feed, Feed::Pipe(_)),
+                ));
                 args.push("--".into());
                 args.extend(words.iter().map(OsString::from));
             }
@@ -268,7 +283,7 @@ mod tests {
             pipeline.stages.into_iter().next().unwrap()
         };
         let check = |keys: &str, flags: &str| {
-            let found = joined(here.worker_args("w", &stage(keys)));
+            let found = joined(here.worker_args("w", &stage(keys), false));
             let ends = "--ventilator tcp://t --sink tcp://s --name w --max-output";
             assert_eq!(found, format!("{ends} {flags}"), "{keys}");
         };
