@@ -45,6 +45,8 @@ pub enum Obstacle {
     Exists,
     /// It is not empty, and no journal says which job it belongs to.
     NoJournal,
+    /// It has the name of a journal, and is this instead.
+    Foreign(&'static str),
     /// It is a named pipe that no process reads.
     NoReader,
     /// It was closed before the program began.
@@ -156,6 +158,10 @@ impl Obstacle {
             Self::NoJournal => format!(
                 "{at} exists already, and has no journal beside it with which to resume; give \
                  --overwrite to replace it"
+            ),
+            Self::Foreign(what) => format!(
+                "{at} exists already and is {what}: it stays as it is; move it away, or write to \
+                 another file"
             ),
             Self::NoReader => format!("no process has opened {at} for reading"),
             Self::Closed => format!("{at} is closed"),

@@ -51,26 +51,38 @@ impl OpenFile {
         };
         // A process that has a pipe open for reading never sees the end of its reader.
         let is_special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+        // Writes wait for room by themselves, where that is needed.
+        let mut flags = if is_special { OFlags::NONBLOCK } else { OFlags::empty() };
+        if role == Role::Journal {
+            // The user did not name it: a link is somebody else's.
+            flags |= OFlags::NOFOLLOW;
+        }
         let file = OpenOptions::new()
             .read(!is_special)
             .write(true)
             .create(true)
             .truncate(false)
-            // The journal has the job's key.
-            .mode(if destination.role == Role::Journal { 0o600 } else { 0o666 })
-            // Writes wait for room by themselves, where that is needed.
-            .custom_flags(if is_special { OFlags::NONBLOCK.bits().cast_signed() } else { 0 })
+            .mode(mode_of(role))
+            .custom_flags(flags.bits().cast_signed())
             .open(path)?;
         let identity = identity(&file.metadata()?);
         let path = identity.and_then(|_| resolved(path));
         Ok(Self { file, destination, identity, path })
     }
 
-    /// Creates an empty file.
+    /// Creates an empty file, in the place of one that an earlier start left unfinished. Links, and
+    /// what is no file, stay as they are.
     pub(super) fn create(role: Role, path: &Path) -> io::Result<Self> {
-        let mut file = Self::open(role, &OutputTarget::File(path.to_owned()))?;
-        file.cut(0)?;
-        Ok(file)
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_file() => fs::remove_file(path)?,
+            Ok(_) => {
+                let text = format!("{path:?} is in the way: move it away");
+                return Err(io::Error::new(ErrorKind::AlreadyExists, text));
+            }
+            Err(_) => {}
+        }
+        OpenOptions::new().write(true).create_new(true).mode(mode_of(role)).open(path)?;
+        Self::open(role, &OutputTarget::File(path.to_owned()))
     }
 
     pub(super) fn destination(&self) -> &Destination {
@@ -261,6 +273,12 @@ impl Device for OpenFile {
         // No other process has it: it has been there for a moment only.
         self.lock().map(drop)
     }
+}
+
+/// Returns the permissions of a new file.
+fn mode_of(role: Role) -> u32 {
+    // The journal has the job's key.
+    if role == Role::Journal { 0o600 } else { 0o666 }
 }
 
 #[cfg(test)]

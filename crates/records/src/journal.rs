@@ -171,6 +171,18 @@ impl Claim {
         };
         Ok(claim)
     }
+
+    /// Returns whether a journal that consists of these bytes ends before its first line does.
+    pub(super) fn is_unfinished(journal: &[u8]) -> bool {
+        let Some((crc, json)) = journal.split_at_checked(PREFIX_BYTES) else {
+            return journal.iter().all(u8::is_ascii_hexdigit);
+        };
+        let begin = br#"{"tradewind":"#;
+        let is_begun = begin.starts_with(json) || json.starts_with(begin);
+        let is_crc =
+            crc.ends_with(b" ") && crc[..PREFIX_BYTES - 1].iter().all(u8::is_ascii_hexdigit);
+        is_crc && is_begun && !json.contains(&b'\n')
+    }
 }
 
 impl Entry {

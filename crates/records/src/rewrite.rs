@@ -254,9 +254,12 @@ impl Paths {
         let mut leftovers: Vec<_> = files.map(|path| of_generation(path, generation)).collect();
         leftovers.push(unfinished(&self.journal));
         for path in leftovers {
-            match fs::remove_file(path) {
+            // What is no file is not ours.
+            match fs::symlink_metadata(&path) {
+                Ok(metadata) if metadata.is_file() => fs::remove_file(path)?,
+                Ok(_) => {}
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
+                Err(_) => {}
             }
         }
         Ok(())

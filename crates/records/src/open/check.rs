@@ -1,7 +1,7 @@
 //! Checks of the files that are there: whether they may be written, and in which way.
 
-use std::fs::File;
-use std::io::{self, BufReader, ErrorKind};
+use std::fs::{self, File};
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
 
 use tradewind_proto::collector::Order;
@@ -11,16 +11,26 @@ use crate::error::{Earlier, Obstacle};
 use crate::journal::{Claim, Entry, Lines};
 use crate::{Destination, Format, OpenError, OutputTarget, Role, results};
 
+/// Bytes that the first line of a journal is looked for in.
+const FIRST_BYTES_MAX: u64 = 1 << 20;
+
 impl Prepared {
     pub(super) fn read_claim(&mut self) -> Result<(), OpenError> {
         let Some(path) = &self.journal else { return Ok(()) };
         let at = |reason| OpenError::opening(&journal_at(path), reason);
-        let claim = match File::open(path) {
-            Ok(file) => Claim::read(BufReader::new(file)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        let foreign = |why| OpenError::new(&journal_at(path), Obstacle::Foreign(why));
+        let claim = match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_symlink() => return Err(foreign("a symbolic link")),
+            Ok(metadata) if !metadata.is_file() => return Err(foreign("no regular file")),
+            Ok(_) => Some(File::open(path).map_err(at)?),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(at(error)),
         };
-        let claim = claim.map_err(at)?;
+        let claim = match claim.map(read_first).transpose().map_err(at)? {
+            None | Some(First::Unfinished) => None,
+            Some(First::Claim(claim)) => Some(*claim),
+            Some(First::Other) => return Err(foreign("no journal that this version reads")),
+        };
         // A journal whose output was moved away, or emptied, is left over.
         let is_left_over = claim.is_some() && self.is_empty()? && has_bytes(path).map_err(at)?;
         self.claim = claim.filter(|_| !is_left_over);
@@ -73,6 +83,25 @@ impl Prepared {
 }
 
 /// Returns whether a journal covers any bytes.
+/// First line of a file with the name of a journal.
+enum First {
+    Claim(Box<Claim>),
+    /// A claim of which a crash left a part, or nothing.
+    Unfinished,
+    /// Something that no version wrote, or a newer one.
+    Other,
+}
+
+fn read_first(file: File) -> io::Result<First> {
+    let mut start = Vec::new();
+    file.take(FIRST_BYTES_MAX).read_to_end(&mut start)?;
+    Ok(match Claim::read(start.as_slice())? {
+        Some(claim) => First::Claim(Box::new(claim)),
+        None if Claim::is_unfinished(&start) => First::Unfinished,
+        None => First::Other,
+    })
+}
+
 fn has_bytes(journal: &Path) -> io::Result<bool> {
     let mut lines = Lines::new(BufReader::new(File::open(journal)?));
     lines.next::<Claim>()?;

@@ -709,3 +709,72 @@ fn a_job_keeps_the_key_of_its_tags() {
     let mode = fs::metadata(journal.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "a secret of its owner's: {mode:o}");
 }
+
+#[test]
+fn what_has_the_name_of_a_journal_and_is_none_stays_as_it_is() {
+    let newer = || {
+        let claim = Claim::new(JobId(1), String::new(), Format::Lines, Order::Seq, false);
+        let mut line = Vec::new();
+        claim.encode(&mut line);
+        let json = String::from_utf8(line[9..].to_vec()).unwrap();
+        let json = json.replacen("{\"tradewind\":", "{\"tradewind\":99", 1);
+        format!("{:08x} {json}", crc32fast::hash(json.trim_end().as_bytes())).into_bytes()
+    };
+    for (text, is_ours) in [
+        (b"my own notes, no journal\n".to_vec(), false),
+        (b"0123abcd my own notes".to_vec(), false),
+        (newer(), false),
+        (Vec::new(), true),
+        (b"0123a".to_vec(), true),
+        (b"0123abcd {\"trade".to_vec(), true),
+        (b"0123abcd {\"tradewind\":2,\"job\"".to_vec(), true),
+    ] {
+        for overwrite in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let (output, journal) = (dir.path().join("out"), dir.path().join("out.tradewind"));
+            fs::write(&journal, &text).unwrap();
+            let opened = open(&settings(&output, None, overwrite));
+            if is_ours {
+                opened.unwrap();
+                continue;
+            }
+            let wanted = format!("journal {journal:?} exists already and is no journal that");
+            let error = opened.unwrap_err().to_string();
+            assert!(error.starts_with(&wanted), "{error}");
+            assert_eq!(fs::read(&journal).unwrap(), text);
+        }
+    }
+}
+
+#[test]
+fn links_under_names_that_the_user_did_not_give_are_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (output, victim) = (dir.path().join("out"), dir.path().join("victim"));
+    for contents in [&b""[..], b"precious"] {
+        fs::write(&victim, contents).unwrap();
+        let journal = dir.path().join("out.tradewind");
+        std::os::unix::fs::symlink(&victim, &journal).unwrap();
+        let error = open(&settings(&output, None, true)).unwrap_err().to_string();
+        assert!(error.contains("is a symbolic link: it stays as it is"), "{error}");
+        assert_eq!(fs::read(&victim).unwrap(), contents);
+        assert!(fs::symlink_metadata(&journal).unwrap().is_symlink());
+        fs::remove_file(journal).unwrap();
+    }
+
+    for name in ["out.tradewind.1", "out.tradewind.new"] {
+        let scene = Scene::new(Format::Jsonl, Order::Seq);
+        scene.store(1, Start::New, &mixed());
+        fs::write(scene.at("victim"), "precious").unwrap();
+        std::os::unix::fs::symlink(scene.at("victim"), scene.at(name)).unwrap();
+        let prepared = prepare(&scene.settings).unwrap();
+        let (mut output, _) = prepared.open(&opening(2, Start::RetryFailed)).unwrap();
+        let error = output.begin().unwrap_err();
+        assert!(error.to_string().ends_with("is in the way: move it away"), "{error}");
+        assert_eq!(fs::read_to_string(scene.at("victim")).unwrap(), "precious");
+        fs::remove_file(scene.at(name)).unwrap();
+        output.begin().unwrap();
+        output.write(&ok([2, 5, 7])).unwrap();
+        output.finish(true).unwrap();
+        assert_eq!(scene.seqs().len(), 10);
+    }
+}
