@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::quote;
-use super::template::Template;
+use super::template::{Template, pieces_of};
 
 /// A replacement string stands inside a word that a program reads as code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,10 +25,26 @@ pub struct CodeError {
 pub(super) struct CodeWord<'a> {
     /// What was typed.
     pub(super) text: &'a OsStr,
-    /// Part of a task is put into it.
-    pub(super) is_filled: bool,
-    /// The word is one replacement string: then the task is the code, and is meant to be.
-    pub(super) is_whole: bool,
+    pub(super) pieces: Vec<Piece>,
+}
+
+/// A part of a word.
+pub(super) enum Piece {
+    Text(Vec<u8>),
+    /// A replacement string that a part of a task is put in place of.
+    OfTask(String),
+}
+
+impl CodeWord<'_> {
+    /// Returns whether a part of a task is put into it.
+    fn is_filled(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::OfTask(_)))
+    }
+
+    /// Returns whether it is one replacement string: then the task is the code, and is meant to be.
+    fn is_whole(&self) -> bool {
+        matches!(self.pieces[..], [Piece::OfTask(_)])
+    }
 }
 
 /// A program that reads code from a word.
@@ -168,7 +184,7 @@ const LANGUAGES: &[Language] = &[
 /// When one is: the error has the words to type instead.
 pub(super) fn check_code(template: &Template) -> Result<(), CodeError> {
     let words = template.code_words();
-    for (at, word) in words.iter().enumerate().filter(|(_, word)| !word.is_filled) {
+    for (at, word) in words.iter().enumerate().filter(|(_, word)| !word.is_filled()) {
         // A program may be started by another one, as by env or timeout.
         let Some(language) = Language::of(word.text) else { continue };
         if let Some(code) = language.code(&words[at + 1..]) {
@@ -184,14 +200,14 @@ impl Language {
         // python3, python3.11, lua5.4
         let end = name.iter().rposition(|byte| !byte.is_ascii_digit() && *byte != b'.')?;
         let is_name = |other: &&str| other.as_bytes() == name || other.as_bytes() == &name[..=end];
-        LANGUAGES.iter().find(|language| language.names.iter().any(|other| is_name(other)))
+        LANGUAGES.iter().find(|language| language.names.iter().any(is_name))
     }
 
     /// Returns which of the words after the program is code with a part of a task in it.
     fn code(&self, words: &[CodeWord]) -> Option<usize> {
         let is_unsafe = |at: &usize| {
             let word: Option<&CodeWord> = words.get(*at);
-            word.is_some_and(|word| word.is_filled && !word.is_whole)
+            word.is_some_and(|word| word.is_filled() && !word.is_whole())
         };
         let (mut at, mut is_announced) = (0, false);
         while let Some(word) = words.get(at) {
@@ -212,7 +228,7 @@ impl Language {
             if text == b"--" {
                 continue;
             }
-            if !is_option || word.is_whole {
+            if !is_option || word.is_whole() {
                 return match self.place {
                     // An operand may come before the option, as of su; a script has its own options.
                     Place::Option(..) if matches!(self.safe, Safe::Script) => continue,
@@ -276,7 +292,7 @@ impl Language {
         let line = |name: &dyn Fn(usize, &[u8]) -> String, after: &str| {
             let mut line = vec![program.as_bytes()];
             line.extend(words[..code].iter().map(|word| word.text.as_bytes()));
-            let (word, tasks) = replaced(word, name);
+            let (word, tasks) = replaced(&words[code].pieces, name);
             line.push(&word);
             let line = quote::line(line.into_iter());
             format!("{}{after} {}", String::from_utf8_lossy(&line), tasks.join(" "))
@@ -298,31 +314,41 @@ impl Language {
     }
 }
 
+/// Returns the command that runs a line in a shell, with its replacement strings outside the code.
+pub(super) fn for_shell(line: &OsStr) -> String {
+    let (code, strings) = replaced(&pieces_of(line), &|n, before| in_shell(n + 1, before));
+    let words = [&b"sh"[..], b"-c", &code];
+    let command = String::from_utf8_lossy(&quote::line(words.into_iter())).into_owned();
+    if strings.is_empty() { command } else { format!("{command} sh {}", strings.join(" ")) }
+}
+
 /// Puts names in the place of the replacement strings, and of the quotes around them; returns the strings
 /// as well, each once, in the order of the names.
-fn replaced(word: &[u8], name: &dyn Fn(usize, &[u8]) -> String) -> (Vec<u8>, Vec<String>) {
+fn replaced(pieces: &[Piece], name: &dyn Fn(usize, &[u8]) -> String) -> (Vec<u8>, Vec<String>) {
     let (mut text, mut strings) = (Vec::new(), Vec::new());
-    let mut rest = word;
-    while let Some((&first, after)) = rest.split_first() {
-        let end = rest.iter().position(|byte| *byte == b'}').filter(|_| first == b'{');
-        let Some(end) = end.filter(|end| !rest[..*end].contains(&b' ')) else {
-            text.push(first);
-            rest = after;
-            continue;
-        };
-        let string = String::from_utf8_lossy(&rest[..=end]).into_owned();
-        rest = &rest[end + 1..];
-        let quotes = text.last().copied().filter(|quote| matches!(quote, b'"' | b'\''));
-        if quotes.is_some() && rest.first().copied() == quotes {
-            text.pop();
-            rest = &rest[1..];
+    let mut quote = None;
+    for (at, piece) in pieces.iter().enumerate() {
+        match piece {
+            Piece::Text(piece) => {
+                let closing = quote.take().filter(|quote| piece.first() == Some(quote));
+                text.extend_from_slice(&piece[usize::from(closing.is_some())..]);
+            }
+            Piece::OfTask(string) => {
+                let quotes = text.last().copied().filter(|byte| matches!(byte, b'"' | b'\''));
+                let is_closed = |quote: &u8| matches!(pieces.get(at + 1), Some(Piece::Text(next)) if next.first() == Some(quote));
+                quote = quotes.filter(is_closed);
+                if quote.is_some() {
+                    text.pop();
+                }
+                let known = strings.iter().position(|other| other == string);
+                let number = known.unwrap_or_else(|| {
+                    strings.push(string.clone());
+                    strings.len() - 1
+                });
+                let name = name(number, &text);
+                text.extend_from_slice(name.as_bytes());
+            }
         }
-        let number = strings.iter().position(|other| *other == string).unwrap_or_else(|| {
-            strings.push(string);
-            strings.len() - 1
-        });
-        let name = name(number, &text);
-        text.extend_from_slice(name.as_bytes());
     }
     (text, strings)
 }
@@ -423,6 +449,10 @@ mod tests {
         assert!(text.contains("--unsafe-template"), "{text}");
         let text = check(&["sh", "-c", "mv {} \"{.}.old\"; rm {}"]).unwrap_err().to_string();
         assert!(text.contains(r#"sh -c 'mv "$1" "${2}.old"; rm "$1"' sh {} {.}"#), "{text}");
+        let text = check(&["sh", "-c", "echo ${HOME} {} {#}"]).unwrap_err().to_string();
+        assert!(text.contains(r#"sh -c 'echo ${HOME} "$1" {#}' sh {}"#), "{text}");
+        let text = check(&["awk", "/{}/ {print}"]).unwrap_err().to_string();
+        assert!(text.contains(r#"awk '/ARGV[1]/ {print}' {}"#), "{text}");
         let text = check(&["python3", "-c", "print('{}')"]).unwrap_err().to_string();
         assert!(text.contains("python3 -c 'print(sys.argv[1])' {}"), "{text}");
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::quote;
+use super::code;
 use super::template::Template;
 
 /// Directories in which execvp(3) looks when there is no PATH.
@@ -41,13 +41,7 @@ impl std::fmt::Display for ForShell<'_> {
         if !self.0.as_bytes().iter().any(is_line) {
             return Ok(());
         }
-        let words = [&b"sh"[..], b"-c", self.0.as_bytes()];
-        let line = quote::line(words.into_iter());
-        write!(
-            f,
-            "; no shell is started: to run it in one, write {}",
-            String::from_utf8_lossy(&line)
-        )
+        write!(f, "; no shell is started: to run it in one, write {}", code::for_shell(self.0))
     }
 }
 
@@ -169,7 +163,7 @@ mod tests {
             assert_eq!(hint.as_deref(), wanted, "{command:?}");
         };
         check(&["echo x | cat"], Some("sh -c 'echo x | cat'"));
-        check(&["echo {} | cat"], Some("sh -c 'echo {} | cat'"));
+        check(&["echo {} | cat"], Some("sh -c 'echo \"$1\" | cat' sh {}"));
         check(&["echo x"], Some("sh -c 'echo x'"));
         check(&["/bin/echo x"], Some("sh -c '/bin/echo x'"));
         check(&["echo $HOME", "x"], Some("sh -c 'echo $HOME'"));

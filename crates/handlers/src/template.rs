@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use tradewind_proto::message::Layout;
 use tradewind_proto::{Seq, Slot};
 
-use super::code::{CodeError, CodeWord, check_code};
+use super::code::{CodeError, CodeWord, Piece, check_code};
 use super::fields::{FieldError, Fields, Parts};
 use super::quote;
 
@@ -142,13 +142,7 @@ impl Template {
     /// Returns the words that were typed, with what is put into them.
     pub(super) fn code_words(&self) -> Vec<CodeWord<'_>> {
         let words = self.args.iter().zip(&self.words);
-        words
-            .map(|(text, word)| CodeWord {
-                text,
-                is_filled: word.is_filled(),
-                is_whole: word.is_whole(),
-            })
-            .collect()
+        words.map(|(text, word)| CodeWord { text, pieces: word.pieces() }).collect()
     }
 
     /// Returns the way in which a task reaches the command.
@@ -203,6 +197,11 @@ impl Template {
         let words = self.expand(task, seq, slot)?;
         Ok(quote::line(words.iter().map(|word| word.as_bytes())))
     }
+}
+
+/// Returns the text of a word of tasks without fields, and the strings that are replaced in it.
+pub(super) fn pieces_of(word: &OsStr) -> Vec<Piece> {
+    Word::parse(word, &Fields::Whole).pieces()
 }
 
 /// One argument, or the command itself.
@@ -294,15 +293,25 @@ impl Word {
         matches!(self, Self::Fixed(_))
     }
 
-    /// Is a part of a task put into it? Numbers of tasks and slots are no danger to anybody.
-    fn is_filled(&self) -> bool {
-        let is_of_task = |part: &Part| matches!(part, Part::Task(_) | Part::Field(_));
-        matches!(self, Self::Parts(parts) if parts.iter().any(is_of_task))
-    }
-
-    /// Is it one part of a task, and nothing else?
-    fn is_whole(&self) -> bool {
-        matches!(self, Self::Parts(parts) if parts.len() == 1 && self.is_filled())
+    /// Returns the text, and the strings that a part of a task replaces. Numbers of tasks and slots are
+    /// text here: they are no danger to anybody.
+    fn pieces(&self) -> Vec<Piece> {
+        let parts = match self {
+            Self::Fixed(text) => return vec![Piece::Text(text.as_bytes().to_vec())],
+            Self::Parts(parts) => parts,
+        };
+        let of_task = |change: &Change| {
+            let string = CHANGES.iter().find(|(_, other)| other == change);
+            Piece::OfTask(format!("{{{}}}", string.map_or("", |(string, _)| string)))
+        };
+        let piece = |part: &Part| match part {
+            Part::Text(text) => Piece::Text(text.clone()),
+            Part::Number => Piece::Text(b"{#}".to_vec()),
+            Part::Slot => Piece::Text(b"{%}".to_vec()),
+            Part::Task(change) => of_task(change),
+            Part::Field(field) => Piece::OfTask(format!("{{{}}}", field.text)),
+        };
+        parts.iter().map(piece).collect()
     }
 
     fn fields(&self) -> impl Iterator<Item = &FieldName> {

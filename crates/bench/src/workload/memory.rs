@@ -61,7 +61,7 @@ fn lengths(lab: &Lab) -> Result<Outcome> {
 }
 
 fn straggler(lab: &Lab) -> Result<Outcome> {
-    let slow: &[&str] = &["--slots", "1", "--", "sh", "-c", "sleep 2; echo {}"];
+    let slow: &[&str] = &["--slots", "1", "--", "sh", "-c", "sleep 2; echo $1", "sh", "{}"];
     let peaks = peaks(lab, lab.count(400_000, 200_000), 1 << 10, &[&["--echo"], slow])?;
     let mut outcome = Outcome::default();
     outcome.memory("tasks of 1 KiB behind a straggler", &[peaks]);

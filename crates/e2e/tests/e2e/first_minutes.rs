@@ -32,14 +32,18 @@ fn a_command_without_dashes_is_shown_with_them() {
 #[test]
 fn a_line_for_a_shell_is_shown_with_a_shell() {
     let scene = Scene::new();
-    let hint = |line: &str| {
+    let hint = |line: &str, in_a_shell: &str| {
         format!(
             "tradewind: command {line:?} was not found in PATH; no shell is started: to run it in \
-             one, write sh -c '{line}'"
+             one, write sh -c {in_a_shell}"
         )
     };
-    for line in ["echo x | cat", "echo {} | cat", "echo x"] {
-        check(scene.run().args(["--", line]).input("a\n"), 127, &hint(line));
+    for (line, in_a_shell) in [
+        ("echo x | cat", "'echo x | cat'"),
+        ("echo {} | cat", "'echo \"$1\" | cat' sh {}"),
+        ("echo x", "'echo x'"),
+    ] {
+        check(scene.run().args(["--", line]).input("a\n"), 127, &hint(line, in_a_shell));
     }
     let stage = |command: &str| format!("[[stage]]\nname = 'one'\ncommand = {command:?}\n");
     scene.file("shell.toml", stage("echo a | cat"));

@@ -6,7 +6,7 @@ use tradewind_e2e::{
 };
 
 /// Notes each run of a task in the scene's `runs`, takes a moment, and says what it was.
-const NOTED: &str = "echo {} >> runs; sleep 0.02; echo {}";
+const NOTED: &str = "echo $1 >> runs; sleep 0.02; echo $1";
 
 fn numbers(count: u64) -> String {
     (0..count).map(|n| format!("{n}\n")).collect()
@@ -14,7 +14,7 @@ fn numbers(count: u64) -> String {
 
 fn noted(scene: &Scene, name: &str) -> Start {
     let worker = scene.worker(name).words("--slots 2 --exit-when-done");
-    worker.args(["--", "sh", "-c", NOTED])
+    worker.args(["--", "sh", "-c", NOTED, "sh", "{}"])
 }
 
 /// Number of runs of each task.
@@ -214,7 +214,7 @@ fn killed_run(scene: &Scene, flags: &str) {
 fn noted_run(scene: &Scene, flags: &str) -> Start {
     scene.file("in", numbers(COUNT));
     let run = scene.run().words("-q -j 2 --input in --output out.jsonl").words(flags);
-    run.args(["--", "sh", "-c", NOTED])
+    run.args(["--", "sh", "-c", NOTED, "sh", "{}"])
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn another_input_is_refused_with_the_first_place_where_it_differs() {
     let changed = numbers(COUNT).replacen("\n2\n", "\nnot 2\n", 1);
     scene.file("other", changed);
     let other = scene.run().words("-q --input other --output out.jsonl --resume");
-    let ended = other.args(["--", "sh", "-c", NOTED]).run().expect(7);
+    let ended = other.args(["--", "sh", "-c", NOTED, "sh", "{}"]).run().expect(7);
     assert!(ended.stderr.contains("number 3 of its tasks was another one"), "{}", ended.stderr);
     assert_eq!(scene.read("out.jsonl"), before, "nothing was touched");
     noted_run(&scene, "--resume").run().expect(0);
@@ -275,8 +275,8 @@ fn what_failed_is_run_again_when_asked_for() {
         let run = |more: &str| {
             let run = scene.run().words("-j 3 --input in --output out.jsonl");
             let run = run.words(flags).words(more);
-            let odd = "echo {} >> runs; test -e all-is-well || test $(({} % 5)) -ne 1; echo {}";
-            run.args(["--", "sh", "-ec", odd]).run()
+            let odd = "echo $1 >> runs; test -e all-is-well || test $(($1 % 5)) -ne 1; echo $1";
+            run.args(["--", "sh", "-ec", odd, "sh", "{}"]).run()
         };
         let ended = run("").expect(1);
         let hint = "to retry tasks that are not ok: the same command with --resume --retry-failed";

@@ -8,7 +8,7 @@ use tradewind_node::exit::OUTPUT;
 
 /// The first task runs until there is a file `go`. Each notes that it has run, and prints much.
 const STRAGGLER: &str = "[ $1 != 0 ] || while [ ! -e go ]; do sleep 0.02; done; \
-                         head -c 200000 /dev/zero | tr '\\0' x; echo; echo {}; echo $1 >> runs";
+                         head -c 200000 /dev/zero | tr '\\0' x; echo; echo $1; echo $1 >> runs";
 
 /// Three times what is held before the ventilator stops.
 const COUNT: u64 = 250;
