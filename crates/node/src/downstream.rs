@@ -306,10 +306,63 @@ impl Downstream {
 
 #[cfg(test)]
 mod tests {
-    use tradewind_proto::message::{Exit, Status, TaskResult};
-    use tradewind_proto::{Attempt, JobId, Payload, Seq, Tag, TaskHash};
+    use tradewind_lanes::{Door, LaneOptions};
+    use tradewind_proto::dispatcher::{DispatcherConfig, Policy};
+    use tradewind_proto::message::{Exit, Layout, Report, Start, Status, TaskResult};
+    use tradewind_proto::{Attempt, JobId, JobKey, Payload, Seq, SeqRanges, Tag, TaskHash};
 
     use super::*;
+
+    fn dispatcher() -> Dispatcher {
+        Dispatcher::new(DispatcherConfig {
+            job: JobId(1),
+            name: "job".to_owned(),
+            stage: String::new(),
+            start: Start::New,
+            layout: Layout::Unsaid,
+            policy: Policy::default(),
+            message_bytes_max: 1 << 20,
+            seed: 7,
+        })
+    }
+
+    fn hello(sink: SessionId) -> ToVentilator {
+        ToVentilator::SinkHello {
+            asked: JobId(1),
+            job: JobId(1),
+            sink,
+            stored: SeqRanges::default(),
+            again: SeqRanges::default(),
+            workers: None,
+            report: Report::default(),
+            key: JobKey::new([0; 16]),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hello_in_the_name_of_another_session_ends_the_connection() {
+        let (any, options) = ("tcp://127.0.0.1:0".parse().unwrap(), LaneOptions::default());
+        let mut gate = PullGate::bind(&any, options.clone(), Door::default()).await.unwrap();
+        let mut dialler = Dialler::new(gate.endpoint(), options, Door::default(), 7);
+        let (push, pull) = tokio::join!(dialler.dial_push(), gate.accept());
+        let (now, conn, session) = (Time(0), Conn(0), SessionId(1));
+        let mut links = Downstream::new(Clock::default());
+        links.callers.insert(conn, (pull.closer(), session));
+        let _ = links.counterpart.handle_answer(now, session);
+        let _ = links.counterpart.handle_caller(now, conn, session);
+        let mut dispatcher = dispatcher();
+        let mut say = |session| {
+            let message = Inward::Message { conn, message: hello(session) };
+            links.handle_event(now, &mut dispatcher, DownstreamEvent::Receipts(message)).unwrap();
+            links.poll_heard().is_some()
+        };
+        assert!(say(session));
+        assert_eq!(push.watch().reason(), None);
+        assert!(!say(SessionId(2)));
+        let told = push.watch().gone().await.to_string();
+        assert_eq!(told, "it says: the hello names another session than the card");
+        assert!(!say(session), "what comes after it is not heard either");
+    }
 
     #[test]
     fn a_record_that_the_sink_does_not_take_is_passed_on_without_what_is_too_large() {
