@@ -510,3 +510,10 @@ fn what_is_found_guilty_during_its_backoff_is_given_up_after_it() {
 fn a_relay_whose_job_is_asked_for_again_and_again_calls_the_roll_once() {
     check(260_966, &run(260_966, Options::default()));
 }
+
+// Fails if a task is taken from a worker that owes its result, and left to another one that owes it too: two
+// that lied passed a task to one another.
+#[test]
+fn a_task_is_kept_by_no_number_of_workers_that_withhold_its_result() {
+    check(3343, &run(3343, Options::default()));
+}

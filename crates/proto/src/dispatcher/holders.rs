@@ -292,7 +292,10 @@ impl Dispatcher {
             return false;
         }
         let mut others = self.roster.iter();
-        let other = others.find(|(session, worker)| **session != from && worker.out.contains(seq));
+        // One that owes results may say that it holds the task, to keep it from the others.
+        let other = others.find(|(session, worker)| {
+            **session != from && worker.out.contains(seq) && !worker.health.is_distrusted
+        });
         let Some(other) = other.map(|(session, _)| *session) else { return false };
         self.ledger.reassign(&mut self.roster, seq, other);
         true
