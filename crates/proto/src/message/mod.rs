@@ -167,7 +167,7 @@ pub struct Task<P = Payload> {
     pub tag: Tag,
     /// The task's text in the user's input; in a later stage, the output of the earlier stage.
     pub payload: P,
-    /// Hash of the task in the user's input; `None` for that of the payload.
+    /// Hash of the task in the user's input, where that is not the payload: in a later stage.
     pub origin: Option<TaskHash>,
 }
 

@@ -129,15 +129,13 @@ impl Entry {
         self.state = TaskState::Out(session);
         self.attempt = self.attempt.next();
         self.since = self.attempt;
-        let hash = self.hash();
         Task {
             seq,
             attempt: self.attempt,
             last: self.failures >= retries,
-            tag: tagger.tag(seq, hash),
+            tag: tagger.tag(seq, self.hash()),
             payload: self.payload.clone(),
-            // Computed for the tag, the worker need not compute it again.
-            origin: Some(hash),
+            origin: self.origin,
         }
     }
 
