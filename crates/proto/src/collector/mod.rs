@@ -901,7 +901,10 @@ impl Collector {
         };
         let tagger = job.key.tagger(session);
         let is_given = |result: &TaskResult| tagger.tag(result.seq, result.task_hash) == result.tag;
-        if !results.iter().all(is_given) {
+        let mut is_all_given = true;
+        let task = |result: &TaskResult| (result.seq, result.task_hash);
+        tagger.tag_each(&mut results, task, |result, tag| is_all_given &= result.tag == tag);
+        if !is_all_given {
             let count = results.len();
             results.retain(is_given);
             self.refused.add(&worker, (count - results.len()) as u64);

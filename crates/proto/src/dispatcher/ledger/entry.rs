@@ -1,7 +1,7 @@
 //! A task that is not settled, and its state.
 
 use crate::message::Task;
-use crate::{Attempt, Payload, Seq, SessionId, Tagger, TaskHash, Time};
+use crate::{Attempt, Payload, Seq, SessionId, Tag, TaskHash, Time};
 
 /// A task as the dispatcher keeps it. Only the ledger changes it.
 #[derive(Debug)]
@@ -119,13 +119,8 @@ impl Entry {
         self.state == TaskState::Absent && self.attempt == Attempt(0) && self.failures == 0
     }
 
-    pub(super) fn dispatch(
-        &mut self,
-        seq: Seq,
-        session: SessionId,
-        tagger: &Tagger,
-        retries: u32,
-    ) -> Task {
+    /// Dispatches the task, which has yet to get its tag.
+    pub(super) fn dispatch(&mut self, seq: Seq, session: SessionId, retries: u32) -> Task {
         self.state = TaskState::Out(session);
         self.attempt = self.attempt.next();
         self.since = self.attempt;
@@ -133,7 +128,7 @@ impl Entry {
             seq,
             attempt: self.attempt,
             last: self.failures >= retries,
-            tag: tagger.tag(seq, self.hash()),
+            tag: Tag::default(),
             payload: self.payload.clone(),
             origin: self.origin,
         }

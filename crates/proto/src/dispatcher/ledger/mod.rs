@@ -431,8 +431,7 @@ impl Ledger {
                 break;
             }
             shipment.bytes = bytes;
-            let Shipment { session, tagger, tasks, .. } = &mut *shipment;
-            tasks.push(entry.dispatch(seq, *session, tagger, retries));
+            shipment.tasks.push(entry.dispatch(seq, shipment.session, retries));
             end = seq.next();
         }
         let range = SeqRange { start: range.start, end };
@@ -455,11 +454,10 @@ impl Ledger {
         }
         shipment.bytes += entry.bytes();
         shipment.seqs.push(seq);
-        let Shipment { session, tagger, tasks, .. } = shipment;
-        tasks.push(entry.dispatch(seq, *session, tagger, retries));
+        shipment.tasks.push(entry.dispatch(seq, shipment.session, retries));
     }
 
-    /// Charges what was dispatched to its worker.
+    /// Charges what was dispatched to its worker, and gives the tasks their tags.
     pub(super) fn send(&mut self, roster: &mut Roster, shipment: Shipment) -> Vec<Task> {
         if let Some(worker) = roster.get_mut(shipment.session) {
             worker.charge.bytes += shipment.bytes;
@@ -467,7 +465,9 @@ impl Ledger {
                 worker.out.insert_range(*range);
             }
         }
-        shipment.tasks
+        let Shipment { tagger, mut tasks, .. } = shipment;
+        tagger.tag_each(&mut tasks, |task| (task.seq, task.hash()), |task, tag| task.tag = tag);
+        tasks
     }
 
     /// Assigns a task to a worker that turns out to hold it, and for which no worker answered. It
