@@ -164,7 +164,7 @@ impl Plan {
             Work::Echo => vec!["--echo"],
             Work::Sleep { .. } => vec!["--sleep"],
             Work::Command { .. } => {
-                vec!["--", "sh", "-c", "set -- {}; sleep $2; echo $1; exit $3"]
+                vec!["--", "sh", "-c", "set -- $1; sleep $2; echo $1; exit $3", "sh", "{}"]
             }
         }
     }

@@ -80,7 +80,10 @@ fn braces_in_a_command_stay_for_whoever_they_are_meant_for() {
     };
     check(run("--stdin", &["awk", "{print}"]), "{\"a\":\"x\"}\n");
     check(run("--stdin --input-format jsonl", &["awk", "{ print }"]), "{\"a\":\"x\"}\n");
-    check(run("--input-format jsonl", &["sh", "-c", "A=y; echo ${A} {a}"]), "y x\n");
+    check(
+        run("--input-format jsonl --unsafe-template", &["sh", "-c", "A=y; echo ${A} {a}"]),
+        "y x\n",
+    );
     check(run("", &["echo", "{a}", "{1}", "{}"]), "{a} {1} {\"a\":\"x\"}\n");
 }
 
@@ -139,7 +142,7 @@ fn a_bad_row_can_be_mended_and_the_job_goes_on() {
         scene.file("in.csv", format!("n,x\n{before}{middle}{after}"));
         let run = scene.run().words("-q -j 2 --input-format csv --input in.csv --resume");
         let run = run.words("--output out.jsonl --");
-        run.args(["sh", "-c", "echo {n} >> runs; echo \"$1\"", "sh", "{x}"]).run()
+        run.args(["sh", "-c", "echo $2 >> runs; echo \"$1\"", "sh", "{x}", "{n}"]).run()
     };
     for _ in 0..2 {
         let ended = run("20,a,b\n").expect(INPUT.into());
@@ -164,7 +167,7 @@ fn a_job_over_csv_that_is_killed_goes_on_with_resume() {
     scene.file("in.csv", format!("n,text\n{rows}"));
     let run = || {
         let run = scene.run().words("-q -j 2 --input-format csv --input in.csv --resume");
-        run.args(["--output", "out.jsonl", "--", "sh", "-c", "sleep 0.02; echo {n}"])
+        run.args(["--output", "out.jsonl", "--", "sh", "-c", "sleep 0.02; echo $1", "sh", "{n}"])
     };
     let lines = || scene.read("out.jsonl").iter().filter(|byte| **byte == b'\n').count();
     let mut first = run().start();
@@ -235,8 +238,8 @@ fn a_job_over_values_goes_on_with_resume() {
     let scene = Scene::new();
     let run = || {
         let run = scene.run().words("-q --output out.jsonl --resume --retry-failed --");
-        let script = "echo {1}{2} >> runs; test -e all-is-well || test {1}{2} != b1; echo {1}{2}";
-        run.args(["sh", "-ec", script, ":::", "a", "b", ":::", "1", "2"]).run()
+        let script = "echo $1$2 >> runs; test -e all-is-well || test $1$2 != b1; echo $1$2";
+        run.args(["sh", "-ec", script, "sh", "{1}", "{2}", ":::", "a", "b", ":::", "1", "2"]).run()
     };
     let _ = run().expect(TASKS_FAILED.into());
     scene.file("all-is-well", "");

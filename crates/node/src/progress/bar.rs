@@ -28,6 +28,10 @@ impl Bar {
     /// Draws the state of the job.
     pub(super) fn show(&self, view: &ProgressView) {
         let Self(bar) = self;
+        // A bar that is cleared stays so: what comes late would clear the line after it too.
+        if bar.is_finished() {
+            return;
+        }
         let length = view.total.or(view.about);
         if bar.length() != length {
             match length {
