@@ -8,10 +8,7 @@ use super::template::{Template, pieces_of};
 
 /// A replacement string stands inside a word that a program reads as code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{program} reads the word {word} as code, and so whatever a task puts into it: {advice}; \
-     to run it all the same, give --unsafe-template"
-)]
+#[error("{}; to run it all the same, give --unsafe-template", self.about())]
 pub struct CodeError {
     /// Name of the program, with the flag before the code.
     program: String,
@@ -19,6 +16,17 @@ pub struct CodeError {
     word: String,
     /// The same without the danger.
     advice: String,
+}
+
+impl CodeError {
+    /// Returns what is wrong and what to type instead, without the flag that allows it.
+    #[must_use]
+    pub fn about(&self) -> String {
+        let Self { program, word, advice } = self;
+        format!(
+            "{program} reads the word {word} as code, and so whatever a task puts into it: {advice}"
+        )
+    }
 }
 
 /// A word of a command as this module sees it.

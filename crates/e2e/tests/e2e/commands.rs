@@ -311,6 +311,20 @@ fn a_task_is_not_put_into_code_unless_that_is_wanted() {
         assert!(scene.path("owned").exists(), "the flag allows it");
         std::fs::remove_file(scene.path("owned")).unwrap();
     }
+    let worker = |insecure: &str| {
+        let worker = scene.ours("worker").env("TRADEWIND_INSECURE", insecure);
+        let at =
+            "--ventilator tcp://127.0.0.1:1 --sink tcp://127.0.0.1:1 --connect-timeout 100ms --";
+        worker.words(at).args(["sh", "-c", "echo {}"]).run()
+    };
+    let refused = worker("false").expect(2);
+    assert!(refused.stderr.contains("give --unsafe-template"), "{}", refused.stderr);
+    let warned = worker("true").expect(6);
+    assert!(
+        warned.stderr.contains("since --insecure trusts all tasks: sh reads"),
+        "{}",
+        warned.stderr
+    );
     let pipeline = "[[stage]]\nname = \"a\"\ncommand = \"sh -c 'echo {}'\"\n";
     scene.file("p.toml", pipeline);
     let run = || scene.run().words("--pipeline p.toml");
