@@ -184,6 +184,40 @@ const LANGUAGES: &[Language] = &[
     },
 ];
 
+/// Programs that start another one, which their words name.
+const STARTERS: &[&str] = &[
+    "busybox",
+    "chroot",
+    "chrt",
+    "doas",
+    "docker",
+    "env",
+    "flock",
+    "ionice",
+    "kubectl",
+    "nice",
+    "nohup",
+    "numactl",
+    "parallel",
+    "podman",
+    "runuser",
+    "setsid",
+    "srun",
+    "ssh",
+    "stdbuf",
+    "strace",
+    "su",
+    "sudo",
+    "systemd-run",
+    "taskset",
+    "time",
+    "timeout",
+    "unshare",
+    "valgrind",
+    "watch",
+    "xargs",
+];
+
 /// Checks that no task is put into code: a word with other text beside the replacement string. A word
 /// that is one replacement string is meant, as in `sh -c {}`.
 ///
@@ -192,8 +226,12 @@ const LANGUAGES: &[Language] = &[
 /// When one is: the error has the words to type instead.
 pub(super) fn check_code(template: &Template) -> Result<(), CodeError> {
     let words = template.code_words();
-    for (at, word) in words.iter().enumerate().filter(|(_, word)| !word.is_filled()) {
-        // A program may be started by another one, as by env or timeout.
+    let starts =
+        |word: &CodeWord| STARTERS.iter().any(|name| name.as_bytes() == basename(word.text));
+    // Elsewhere the name of a program is a word like others, as in `grep sed {}.txt`.
+    let programs = if words.first().is_some_and(starts) { words.len() } else { 1 };
+    let fixed = words.iter().enumerate().take(programs).filter(|(_, word)| !word.is_filled());
+    for (at, word) in fixed {
         let Some(language) = Language::of(word.text) else { continue };
         if let Some(code) = language.code(&words[at + 1..]) {
             return Err(language.error(word.text, &words[at + 1..], code));
@@ -202,9 +240,13 @@ pub(super) fn check_code(template: &Template) -> Result<(), CodeError> {
     Ok(())
 }
 
+fn basename(program: &OsStr) -> &[u8] {
+    program.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
 impl Language {
     fn of(program: &OsStr) -> Option<&'static Self> {
-        let name = program.as_bytes().rsplit(|byte| *byte == b'/').next()?;
+        let name = basename(program);
         // python3, python3.11, lua5.4
         let end = name.iter().rposition(|byte| !byte.is_ascii_digit() && *byte != b'.')?;
         let is_name = |other: &&str| other.as_bytes() == name || other.as_bytes() == &name[..=end];
@@ -415,6 +457,7 @@ mod tests {
             &["sed", "-n", "s/a/{}/p", "file"],
             &["sed", "-e", "s/a/{}/", "file"],
             &["su", "somebody", "-c", "cat {}"],
+            &["/usr/bin/nice", "-n", "5", "sh", "-c", "cat {}"],
             &["flock", "lock", "-c", "cat {}"],
             &["ssh", "-p", "22", "host", "cat {} | wc"],
         ] {
@@ -445,6 +488,8 @@ mod tests {
             &["ssh", "host", "cat", "{}"],
             &["convert", "{}", "-e", "{.}.png"],
             &["cat", "{}.txt"],
+            &["grep", "sed", "{}.txt"],
+            &["./sort.sh", "awk", "{}.txt"],
         ] {
             assert_eq!(check(words), Ok(()), "{words:?}");
         }
