@@ -5,13 +5,14 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
 use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
@@ -20,12 +21,16 @@ use zeromq::util::PeerIdentity;
 use zeromq::{Socket, SocketEvent, SocketOptions, ZmqError};
 
 use crate::door::Door;
+use crate::handshake::{Greeted, Guard, Refused, send, tell};
 use crate::keyring::End;
 use crate::lane::sealed::Sealed;
 use crate::lane::{GoneReason, LaneState, Peer};
-use crate::meter::Meter;
+use crate::meter::{
+    GREETING_BYTES, HEADER_BYTES_MAX, Meter, Ready, body_bytes, error_command, greeting,
+    ready_command,
+};
 use crate::options::LaneOptions;
-use crate::pump::{Guard, Pump};
+use crate::pump::Pump;
 use crate::stream::{PeerAddr, Stream};
 
 /// Reason why a connection never became a lane.
@@ -82,37 +87,96 @@ where
     if let (Some(lock), Some(key)) = (&door.lock, &key) {
         lock.watch(key.clone(), &state);
     }
-    let (listener, zmq) = private_pair(options.socket_dir.as_deref()).map_err(local)?;
-    let mut handshake = Handshake::<L::Socket>::start(listener, door.identity.clone()).await?;
-    let meter = Meter::new(L::FLOW.limits(options.message_bytes_max));
-    let guard = Guard { door: door.clone(), peer: peer_addr.clone(), key, end };
-    let pump = Pump::start(stream, zmq, L::FLOW, meter, guard, state.clone());
-
-    // The pump's end need not be waited for: it closes the Unix socket, and then ZeroMQ comes to a verdict.
-    // Nor would it be right to: the peer may have shaken hands, said all it had to say and gone already.
-    let verdict = timeout_at(deadline, handshake.verdict()).await;
-    let identity = match verdict {
-        Ok(Ok(identity)) => match state.gone() {
-            // The peer shook hands and refused us at once.
-            Some(reason @ GoneReason::Told(_)) => return Err(HandshakeError::Gone(reason)),
-            _ => identity,
-        },
-        Ok(Err(error)) => {
-            return Err(match state.gone() {
-                Some(reason) if reason != GoneReason::Closed => HandshakeError::Gone(reason),
-                _ => HandshakeError::Refused(error),
-            });
+    let mut stream = stream;
+    let mut meter = Meter::new(L::FLOW.limits(options.message_bytes_max));
+    let guard = Guard { door, peer: &peer_addr, key: key.as_ref(), end, flow: L::FLOW };
+    let greeted = timeout_at(deadline, guard.greet(&mut stream, &mut meter, &state)).await;
+    let Greeted { ready, buffer } = match greeted.map_err(|_| timeout())? {
+        Ok(greeted) => greeted,
+        Err(Refused { reason, words }) => {
+            if !words.is_empty() {
+                last_words(stream, words, state, end).await;
+            }
+            return Err(HandshakeError::Gone(reason));
         }
-        Err(_) => return Err(timeout()),
     };
-    let (socket, events) = handshake.complete();
+    let made = zmq_socket::<L::Socket>(&ready, door, deadline, options).await;
+    let (zmq, (socket, events), identity) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            if let HandshakeError::Local(error) = &error {
+                let words = error_command(&format!("no room for a connection: {error}"));
+                last_words(stream, words, state, end).await;
+            }
+            return Err(error);
+        }
+    };
+    if end == End::Gate {
+        let sent = timeout_at(deadline, send(&mut stream, &guard.ready(), &state)).await;
+        sent.map_err(|_| timeout())?.map_err(HandshakeError::Gone)?;
+    }
+    let pump = Pump::start(stream, zmq, L::FLOW, meter, buffer, state.clone());
     let peer = Peer { identity: identity.into(), addr: peer_addr };
     Ok(L::new(Attached { socket, events, pump, state, peer }))
+}
+
+/// Tells a peer why it is not let in. At a gate it counts as a connection until then; a dialler need not wait.
+async fn last_words(stream: Stream, words: Vec<u8>, state: Arc<LaneState>, end: End) {
+    let telling = async move {
+        tell(stream, &words).await;
+        drop(state);
+    };
+    match end {
+        End::Gate => telling.await,
+        End::Dialler => drop(tokio::spawn(telling)),
+    }
+}
+
+/// Makes a socket of ZeroMQ for a peer that has said who it is; returns our end of its connection, the socket,
+/// and the peer's identity.
+async fn zmq_socket<Z: Socket + 'static>(
+    ready: &Ready,
+    door: &Door,
+    deadline: Instant,
+    options: &LaneOptions,
+) -> Result<(UnixStream, (ZmqSocket<Z>, Events), PeerIdentity), HandshakeError> {
+    let (listener, mut zmq) = private_pair(options.socket_dir.as_deref()).map_err(local)?;
+    let mut handshake = Handshake::<Z>::start(listener, door.identity.clone()).await?;
+    let words = [&greeting()[..], &ready_command(&ready.socket_type, &ready.identity)].concat();
+    let verdict = timeout_at(deadline, async {
+        zmq.write_all(&words).await.map_err(local)?;
+        // A failure here is the consequence of the verdict.
+        let _ = skip_handshake(&mut zmq).await;
+        handshake.verdict().await.map_err(HandshakeError::Refused)
+    });
+    let verdict = verdict.await;
+    let identity = verdict.map_err(|_| HandshakeError::Timeout(options.handshake_timeout))??;
+    Ok((zmq, handshake.complete(), identity))
+}
+
+/// Reads ZeroMQ's greeting and READY: the peer has ours.
+async fn skip_handshake(zmq: &mut UnixStream) -> io::Result<()> {
+    let mut greeting = [0; GREETING_BYTES];
+    zmq.read_exact(&mut greeting).await?;
+    let mut header = [0; HEADER_BYTES_MAX];
+    let mut read = 0;
+    let body_bytes = loop {
+        zmq.read_exact(&mut header[read..=read]).await?;
+        read += 1;
+        if let Some(body_bytes) = body_bytes(&header[..read]) {
+            break body_bytes;
+        }
+    };
+    let mut body = vec![0; usize::try_from(body_bytes).map_err(io::Error::other)?];
+    zmq.read_exact(&mut body).await?;
+    Ok(())
 }
 
 fn local(error: io::Error) -> HandshakeError {
     HandshakeError::Local(error)
 }
+
+type Events = mpsc::Receiver<SocketEvent>;
 
 /// A ZeroMQ socket that leaves nothing behind. A PULL socket that is merely dropped does: its writing task
 /// keeps the socket's inside alive, and that keeps the task waiting. What a PUSH socket has queued is still
@@ -130,7 +194,7 @@ impl<Z: Socket> Drop for ZmqSocket<Z> {
 /// an owner.
 struct Handshake<Z: Socket + 'static> {
     /// Taken once ZeroMQ has decided.
-    parts: Option<(ZmqSocket<Z>, mpsc::Receiver<SocketEvent>)>,
+    parts: Option<(ZmqSocket<Z>, Events)>,
 }
 
 /// Time after which a socket whose Unix stream is closed counts as decided; it should decide at
@@ -164,7 +228,7 @@ impl<Z: Socket + 'static> Handshake<Z> {
         verdict
     }
 
-    fn complete(mut self) -> (ZmqSocket<Z>, mpsc::Receiver<SocketEvent>) {
+    fn complete(mut self) -> (ZmqSocket<Z>, Events) {
         self.parts.take().expect("taken by `complete` and `drop` alone")
     }
 }
@@ -185,7 +249,7 @@ impl<Z: Socket + 'static> Drop for Handshake<Z> {
     }
 }
 
-async fn verdict(events: &mut mpsc::Receiver<SocketEvent>) -> Result<PeerIdentity, ZmqError> {
+async fn verdict(events: &mut Events) -> Result<PeerIdentity, ZmqError> {
     loop {
         match events.next().await {
             Some(SocketEvent::Accepted(_, identity)) => return Ok(identity),
@@ -207,32 +271,49 @@ const MEMORY_DIR: &str = "/dev/shm";
 /// gone from the disk. A directory that only this user may enter kept all others out while it was
 /// there.
 fn private_pair(dir: Option<&Path>) -> io::Result<(UnixListener, UnixStream)> {
-    let mut private = tempfile::Builder::new();
-    private.prefix("tradewind-");
-    let mode = Permissions::from_mode(0o700);
-    private.permissions(mode);
-    let in_dir = |dir: &Path| private.tempdir_in(dir);
-
-    let system = std::env::temp_dir();
+    let in_dir = |dir: &Path| Name::in_dir(dir);
     let made = match dir {
         Some(dir) => in_dir(dir),
-        None => in_dir(Path::new(MEMORY_DIR)).or_else(|_| in_dir(&system)),
+        None => in_dir(Path::new(MEMORY_DIR)).or_else(|_| in_dir(&std::env::temp_dir())),
     };
-    let mut dir = match made {
-        Ok(dir) => dir,
+    let mut name = match made {
+        Ok(name) => name,
         Err(error) => return abstract_pair().map_err(|_| error),
     };
-    let socket_in = |dir: &Path| dir.join("s");
-    if socket_in(dir.path()).as_os_str().as_bytes().len() > SOCKET_PATH_BYTES_MAX {
-        dir = in_dir(Path::new("/tmp"))?;
+    if name.socket.as_os_str().as_bytes().len() > SOCKET_PATH_BYTES_MAX {
+        name = in_dir(Path::new("/tmp"))?;
     }
-    let path = socket_in(dir.path());
-    let listener = UnixListener::bind(&path)?;
+    let listener = UnixListener::bind(&name.socket)?;
     // Waits in the listener's queue until ZeroMQ accepts it.
-    let stream = StdUnixStream::connect(&path)?;
-    dir.close()?;
+    let stream = StdUnixStream::connect(&name.socket)?;
+    drop(name);
     stream.set_nonblocking(true)?;
     Ok((listener, UnixStream::from_std(stream)?))
+}
+
+/// Name of a socket in a directory of its own. Both are removed when this is dropped, by their paths: to look
+/// into the directory would take a descriptor, and there may be none left.
+struct Name {
+    dir: PathBuf,
+    socket: PathBuf,
+}
+
+impl Name {
+    fn in_dir(dir: &Path) -> io::Result<Self> {
+        let mut private = tempfile::Builder::new();
+        private.prefix("tradewind-");
+        private.permissions(Permissions::from_mode(0o700));
+        let dir = private.tempdir_in(dir)?.keep();
+        Ok(Self { socket: dir.join("s"), dir })
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        // There is none if it could not be bound.
+        let _ = std::fs::remove_file(&self.socket);
+        let _ = std::fs::remove_dir(&self.dir);
+    }
 }
 
 /// Does the same where no directory can be written to, as in a container whose root is read-only:
@@ -258,6 +339,20 @@ fn abstract_pair() -> io::Result<(UnixListener, UnixStream)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::few_files::with_files_left;
+
+    #[test]
+    fn a_private_pair_leaves_nothing_where_files_run_out() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let name = "attach::tests::a_private_pair_leaves_nothing_where_files_run_out";
+        with_files_left(name, |dir, left| {
+            let made = private_pair(Some(dir));
+            // It takes both ends, and not one more.
+            assert_eq!(made.is_ok(), left >= 2, "{left} files left");
+            made
+        });
+    }
 
     #[tokio::test]
     async fn where_no_directory_can_be_written_to_a_pair_is_had_all_the_same() {

@@ -36,14 +36,19 @@
 //! # What never happens
 //!
 //! Nothing a peer sends makes this crate panic or reserve memory that it has not been allowed to. No lane
-//! waits for another one's handshake. Nothing stays on disk: the file of a private Unix socket is gone before
+//! waits for another one's handshake. Nothing is made for a stranger but a task and a small buffer, until the
+//! door has let it in. Nothing stays on disk: the file of a private Unix socket is gone before
 //! the first byte passes through it, that of one that listens when the gate is.
 
 mod attach;
+mod buffer;
 mod dial;
 mod door;
 mod endpoint;
+#[cfg(test)]
+mod few_files;
 mod gate;
+mod handshake;
 mod keyring;
 mod lane;
 mod listener;

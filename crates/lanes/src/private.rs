@@ -105,8 +105,13 @@ fn private_dir(place: &Path) -> io::Result<TempDir> {
         .tempdir_in(place)?;
     // Some file systems have no sockets.
     let try_out = dir.path().join("try");
-    listen(&IpcEndpoint::Path(try_out.clone()), 1)?;
-    std::fs::remove_file(try_out)?;
+    let tried = listen(&IpcEndpoint::Path(try_out.clone()), 1);
+    let removed = std::fs::remove_file(try_out);
+    if let Err(error) = tried.and(removed) {
+        // By its path: to look into it, as dropping it does, would take a descriptor, and there may be none left.
+        let _ = std::fs::remove_dir(dir.path());
+        return Err(error);
+    }
     Ok(dir)
 }
 
@@ -133,6 +138,16 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::few_files::with_files_left;
+
+    #[test]
+    fn no_directory_is_left_where_files_run_out() {
+        with_files_left("private::tests::no_directory_is_left_where_files_run_out", |dir, left| {
+            let made = private_dir(dir);
+            assert_eq!(made.is_ok(), left > 0, "{left} files left");
+            made
+        });
+    }
 
     #[test]
     fn the_directory_is_for_one_user_and_goes_with_its_sockets() {

@@ -2,21 +2,18 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tradewind_keys::Peer as Key;
 
-use crate::door::{Admitted, Door, Hello};
-use crate::keyring::End;
+use crate::buffer::Buffer;
+use crate::handshake::tell;
 use crate::lane::{GoneReason, LaneState};
-use crate::meter::{Found, Limits, Meter, Ready, Track, error_command};
-use crate::stream::PeerAddr;
+use crate::meter::{Found, Limits, Meter, Metered, Track, error_command};
 
 /// Direction in which a lane carries messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +23,13 @@ pub enum Flow {
 }
 
 impl Flow {
+    pub(crate) fn socket_type(self) -> &'static [u8] {
+        match self {
+            Flow::In => b"PULL",
+            Flow::Out => b"PUSH",
+        }
+    }
+
     /// Lanes carry messages of one frame, and a PULL peer none at all.
     pub(crate) fn limits(self, message_bytes_max: u64) -> Limits {
         let message_frames_max = match self {
@@ -50,13 +54,13 @@ impl Pump {
         zmq: UnixStream,
         flow: Flow,
         meter: Meter,
-        guard: Guard,
+        buffer: Buffer,
         state: Arc<LaneState>,
     ) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let task = tokio::spawn(run(network, zmq, flow, meter, guard, state.clone()));
+        let task = tokio::spawn(run(network, zmq, flow, meter, buffer, state.clone()));
         Self { task, state }
     }
 
@@ -79,45 +83,6 @@ impl Drop for Pump {
     }
 }
 
-/// Rule by which the peer is let in, and the peer's name.
-#[derive(Debug)]
-pub(crate) struct Guard {
-    pub(crate) door: Door,
-    pub(crate) peer: PeerAddr,
-    /// Key of the peer, if the connection is encrypted.
-    pub(crate) key: Option<Key>,
-    /// Our end. A peer that dialled us gets our READY when it has been judged: a dialler whose
-    /// handshake is complete has thereby been let in.
-    pub(crate) end: End,
-}
-
-/// Our READY, which waits for the peer to be judged.
-#[derive(Default)]
-struct Hold {
-    is_over: AtomicBool,
-    over: Notify,
-    /// Bytes that follow READY at once if the peer is not let in, so that both arrive together.
-    suffix: Mutex<Option<Vec<u8>>>,
-}
-
-impl Hold {
-    fn end(&self, suffix: Option<Vec<u8>>) {
-        *self.suffix.lock().unwrap_or_else(PoisonError::into_inner) = suffix;
-        self.is_over.store(true, Ordering::Relaxed);
-        self.over.notify_one();
-    }
-
-    async fn ended(&self) {
-        if !self.is_over.load(Ordering::Relaxed) {
-            self.over.notified().await;
-        }
-    }
-
-    fn take_suffix(&self) -> Option<Vec<u8>> {
-        self.suffix.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
 /// Reports that the lane is gone even if the pump is aborted.
 struct EndOnDrop(Arc<LaneState>);
 
@@ -127,11 +92,6 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// Time that telling a peer a reason may take: until our READY is out, and then until the peer has
-/// closed its end. Were ours closed first, with bytes of the peer unread, TCP would throw the
-/// reason away.
-const TELL_MAX: Duration = Duration::from_secs(1);
-
 /// Time for which the peer's reason is awaited after a write has failed.
 const LAST_WORD_MAX: Duration = Duration::from_millis(100);
 
@@ -140,7 +100,7 @@ async fn run<S>(
     zmq: UnixStream,
     flow: Flow,
     meter: Meter,
-    guard: Guard,
+    buffer: Buffer,
     state: Arc<LaneState>,
 ) where
     S: AsyncRead + AsyncWrite + Send + 'static,
@@ -148,29 +108,17 @@ async fn run<S>(
     let state = EndOnDrop(state);
     let (network_read, network_write) = tokio::io::split(network);
     let (zmq_read, zmq_write) = zmq.into_split();
-    let mut sender = Sender { network: network_write, track: Track::default(), has_told: false };
-    let (is_ready, hold) = (Notify::new(), Hold::default());
+    let mut sender = Sender { network: network_write, track: Track::default() };
     let is_broken = AtomicBool::new(false);
-    if guard.end == End::Dialler {
-        hold.end(None);
-    }
     // Each half is dropped when its direction is done. The inbound direction's end thereby tells a
     // PULL socket that no more frames will come, once it has read the last.
     let to_tell = {
-        let inbound = inbound(network_read, zmq_write, meter, &guard, &hold, &is_broken, &state.0);
+        let inbound = inbound(network_read, zmq_write, meter, buffer, &is_broken, &state.0);
         let mut inbound = pin!(inbound);
-        let mut outbound = pin!(outbound(zmq_read, &mut sender, &is_ready, &hold, &state.0));
+        let mut outbound = pin!(outbound(zmq_read, &mut sender, &state.0));
         tokio::select! {
             (reason, network_read) = &mut inbound => match reason.to_tell() {
-                Some(text) => {
-                    // The peer's judgement of us comes first, and needs our READY.
-                    tokio::select! {
-                        _ = &mut outbound => {}
-                        () = is_ready.notified() => {}
-                        () = tokio::time::sleep(TELL_MAX) => {}
-                    }
-                    Some((text, network_read))
-                }
+                Some(text) => Some((text, network_read)),
                 None => {
                     if flow == Flow::In && reason == GoneReason::Ended {
                         // The peer sees our end close when everything it sent was read, not before.
@@ -193,7 +141,12 @@ async fn run<S>(
         }
     };
     if let Some((text, network_read)) = to_tell {
-        let _ = tokio::time::timeout(TELL_MAX, sender.tell(&text, network_read)).await;
+        // There is room for it between two frames.
+        let words = match sender.track.is_between_frames() {
+            true => error_command(&text),
+            false => Vec::new(),
+        };
+        tell(tokio::io::join(network_read, sender.network), &words).await;
     }
 }
 
@@ -201,34 +154,31 @@ async fn inbound<N: AsyncRead + Unpin>(
     mut network: N,
     mut zmq: impl AsyncWrite + Unpin,
     mut meter: Meter,
-    guard: &Guard,
-    hold: &Hold,
+    mut buffer: Buffer,
     is_broken: &AtomicBool,
     state: &LaneState,
 ) -> (GoneReason, N) {
-    let mut buffer = Buffer::new();
     let mut dismissed = pin!(state.dismissed());
+    // What came behind the handshake, before anything is read.
+    let mut read = 0;
     let reason = loop {
-        let read = tokio::select! {
+        match pass(buffer.filled(read), &mut zmq, &mut meter).await {
+            Ok(passed) => buffer.consume(read, passed),
+            Err(reason) => break reason,
+        }
+        let result = tokio::select! {
             read = network.read(buffer.space()) => read,
             reason = &mut dismissed => break GoneReason::Refused(reason),
         };
-        let read = match read {
+        read = match result {
             Ok(0) => break GoneReason::Ended,
             Ok(read) => read,
             Err(error) => break GoneReason::Broken(error.kind()),
         };
         state.traffic.bytes_in.fetch_add(read as u64, Ordering::Relaxed);
-        match pass(buffer.filled(read), &mut zmq, &mut meter, guard, hold, state).await {
-            Ok(passed) => buffer.consume(read, passed),
-            Err(reason) => break reason,
-        }
     };
-    if let Some(text) = reason.to_tell() {
+    if reason.to_tell().is_some() {
         state.begin_telling();
-        hold.end(Some(error_command(&text)));
-    } else {
-        hold.end(None);
     }
     let is_news = !is_broken.load(Ordering::Relaxed) || matches!(reason, GoneReason::Told(_));
     if is_news {
@@ -243,38 +193,16 @@ async fn pass(
     bytes: &[u8],
     zmq: &mut (impl AsyncWrite + Unpin),
     meter: &mut Meter,
-    guard: &Guard,
-    hold: &Hold,
-    state: &LaneState,
 ) -> Result<usize, GoneReason> {
-    let mut passed = 0;
-    loop {
-        let metered = meter.feed(&bytes[passed..]);
-        let end = passed + metered.passed;
-        if zmq.write_all(&bytes[passed..end]).await.is_err() {
-            return Err(GoneReason::Closed);
-        }
-        passed = end;
-        match metered.found {
-            None => return Ok(passed),
-            Some(Found::Ready(Ready { socket_type, identity })) => {
-                let hello = Hello {
-                    addr: guard.peer.clone(),
-                    socket_type: &socket_type,
-                    identity: &identity,
-                    key: guard.key.as_ref(),
-                };
-                match guard.door.admit(&hello) {
-                    Ok(Admitted { permit }) => {
-                        state.hold(permit);
-                        hold.end(None);
-                    }
-                    Err(reason) => return Err(GoneReason::Refused(reason.into())),
-                }
-            }
-            Some(Found::Error(reason)) => return Err(GoneReason::Told(reason.into())),
-            Some(Found::Violation(violation)) => return Err(GoneReason::Protocol(violation)),
-        }
+    let Metered { passed, found } = meter.feed(bytes);
+    if zmq.write_all(&bytes[..passed]).await.is_err() {
+        return Err(GoneReason::Closed);
+    }
+    match found {
+        // The second can only be the first READY, which was before this.
+        None | Some(Found::Ready(_)) => Ok(passed),
+        Some(Found::Error(reason)) => Err(GoneReason::Told(reason.into())),
+        Some(Found::Violation(violation)) => Err(GoneReason::Protocol(violation)),
     }
 }
 
@@ -282,8 +210,6 @@ async fn pass(
 struct Sender<N> {
     network: N,
     track: Track,
-    /// The reason of the end was sent already.
-    has_told: bool,
 }
 
 impl<N: AsyncWrite + Unpin> Sender<N> {
@@ -300,46 +226,11 @@ impl<N: AsyncWrite + Unpin> Sender<N> {
         // Nothing on a plain stream; an encrypting one may hold back a record until told.
         self.network.flush().await
     }
-
-    /// Sends ZeroMQ's bytes; greeting and READY one after the other, even if they come together.
-    async fn send_with(&mut self, bytes: &[u8], hold: &Hold) -> io::Result<()> {
-        if self.track.is_ready() {
-            return self.send(bytes).await;
-        }
-        let (greeting, rest) = bytes.split_at(self.track.greeting_left().min(bytes.len()));
-        self.send(greeting).await?;
-        if rest.is_empty() {
-            return Ok(());
-        }
-        hold.ended().await;
-        let mut after = self.track.clone();
-        after.sent(rest);
-        match after.is_ready().then(|| hold.take_suffix()).flatten() {
-            Some(suffix) => {
-                self.has_told = true;
-                self.send(&[rest, &suffix].concat()).await
-            }
-            None => self.send(rest).await,
-        }
-    }
-
-    /// Sends the peer a reason, if there is room for it between two frames, and waits for the
-    /// peer's end.
-    async fn tell(&mut self, reason: &str, mut network: impl AsyncRead + Unpin) {
-        if self.track.is_between_frames() && !self.has_told {
-            let _ = self.send(&error_command(reason)).await;
-        }
-        let _ = self.network.shutdown().await;
-        let mut ignored = vec![0; BUFFER_BYTES_MIN];
-        while network.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
-    }
 }
 
 async fn outbound(
     mut zmq: impl AsyncRead + Unpin,
     sender: &mut Sender<impl AsyncWrite + Unpin>,
-    is_ready: &Notify,
-    hold: &Hold,
     state: &LaneState,
 ) -> GoneReason {
     let mut buffer = Buffer::new();
@@ -355,94 +246,10 @@ async fn outbound(
             }
             Ok(read) => read,
         };
-        if let Err(error) = sender.send_with(buffer.filled(read), hold).await {
+        if let Err(error) = sender.send(buffer.filled(read)).await {
             return GoneReason::Broken(error.kind());
-        }
-        if sender.track.is_ready() {
-            is_ready.notify_one();
         }
         state.traffic.bytes_out.fetch_add(read as u64, Ordering::Relaxed);
         buffer.consume(read, read);
-    }
-}
-
-const BUFFER_BYTES_MIN: usize = 4 << 10;
-const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// Number of successive reads filling less than a quarter that halve the buffer.
-const SHORT_READS: u8 = 16;
-
-/// A buffer that grows with the traffic and shrinks after it: there may be thousands of lanes, most
-/// of them idle.
-struct Buffer {
-    bytes: Vec<u8>,
-    /// Number of bytes at the front that did not pass the last time.
-    held: usize,
-    short_reads: u8,
-}
-
-impl Buffer {
-    fn new() -> Self {
-        Self { bytes: vec![0; BUFFER_BYTES_MIN], held: 0, short_reads: 0 }
-    }
-
-    fn space(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.held..]
-    }
-
-    fn filled(&self, read: usize) -> &[u8] {
-        &self.bytes[..self.held + read]
-    }
-
-    fn consume(&mut self, read: usize, passed: usize) {
-        let end = self.held + read;
-        self.bytes.copy_within(passed..end, 0);
-        self.held = end - passed;
-        self.adapt(read, end);
-    }
-
-    fn adapt(&mut self, read: usize, end: usize) {
-        let size = self.bytes.len();
-        if end == size {
-            self.short_reads = 0;
-            self.bytes.resize((size * 2).min(BUFFER_BYTES_MAX), 0);
-        } else if read >= size / 4 {
-            self.short_reads = 0;
-        } else if size > BUFFER_BYTES_MIN {
-            self.short_reads += 1;
-            if self.short_reads == SHORT_READS {
-                self.short_reads = 0;
-                self.bytes.truncate(size / 2);
-                self.bytes.shrink_to_fit();
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_buffer_follows_the_traffic_and_keeps_what_is_held() {
-        let mut buffer = Buffer::new();
-        let mut sizes = vec![buffer.bytes.len()];
-        for _ in 0..6 {
-            let space = buffer.space();
-            space.fill(7);
-            let read = space.len();
-            buffer.consume(read, buffer.filled(read).len() - 3);
-            sizes.push(buffer.bytes.len());
-        }
-        let kib = |n: usize| n << 10;
-        assert_eq!(sizes, [4, 8, 16, 32, 64, 64, 64].map(kib));
-        for _ in 0..200 {
-            buffer.consume(1, 1);
-            assert_eq!(buffer.filled(0), [7, 7, 7]);
-            buffer.space()[0] = 7;
-        }
-        assert_eq!(
-            (buffer.bytes.len(), buffer.bytes.capacity()),
-            (BUFFER_BYTES_MIN, BUFFER_BYTES_MIN)
-        );
     }
 }

@@ -5,6 +5,7 @@ use super::{COMMAND, GREETING_BYTES, HEADER_BYTES_MAX, Header};
 /// Bytes of the longest reason that an ERROR command carries.
 pub const REASON_BYTES_MAX: usize = 255;
 
+const READY: &[u8] = b"\x05READY";
 const ERROR: &[u8] = b"\x05ERROR";
 
 /// Properties of a peer in its READY command; empty where the peer gives none.
@@ -20,7 +21,7 @@ impl Ready {
     /// Reads a command's body as far as it makes sense.
     pub(super) fn read(body: &[u8]) -> Self {
         let mut ready = Self::default();
-        let Some(mut rest) = body.strip_prefix(b"\x05READY") else { return ready };
+        let Some(mut rest) = body.strip_prefix(READY) else { return ready };
         while let Some((name, value, after)) = property(rest) {
             if name.eq_ignore_ascii_case(b"Socket-Type") {
                 ready.socket_type = value.to_vec();
@@ -65,7 +66,7 @@ pub(super) fn error_reason(body: &[u8]) -> Option<String> {
     Some(if shown.is_empty() { "no reason given".to_owned() } else { shown })
 }
 
-/// Returns ZMTP 3.0's greeting with the NULL mechanism, for a connection that ZeroMQ never sees.
+/// Returns ZMTP 3.0's greeting with the NULL mechanism.
 pub fn greeting() -> [u8; GREETING_BYTES] {
     let mut bytes = [0; GREETING_BYTES];
     (bytes[0], bytes[8], bytes[9], bytes[10]) = (0xff, 1, 0x7f, 3);
@@ -73,46 +74,46 @@ pub fn greeting() -> [u8; GREETING_BYTES] {
     bytes
 }
 
+/// Returns a READY command as it goes over the wire. An empty identity is none.
+pub fn ready_command(socket_type: &[u8], identity: &[u8]) -> Vec<u8> {
+    let mut body = READY.to_vec();
+    let properties = [("Socket-Type", socket_type), ("Identity", identity)];
+    for (name, value) in properties.into_iter().filter(|(_, value)| !value.is_empty()) {
+        body.push(name.len() as u8);
+        body.extend_from_slice(name.as_bytes());
+        body.extend((value.len() as u32).to_be_bytes());
+        body.extend_from_slice(value);
+    }
+    command(&body)
+}
+
 /// Returns an ERROR command as it goes over the wire. A reason that is too long is cut.
 pub fn error_command(reason: &str) -> Vec<u8> {
     let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
-    let body_bytes = ERROR.len() + 1 + reason.len();
+    command(&[ERROR, &[reason.len() as u8], reason.as_bytes()].concat())
+}
+
+fn command(body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![COMMAND];
-    match u8::try_from(body_bytes) {
+    match u8::try_from(body.len()) {
         Ok(length) => bytes.push(length),
         Err(_) => {
             bytes[0] |= super::LONG;
-            bytes.extend((body_bytes as u64).to_be_bytes());
+            bytes.extend((body.len() as u64).to_be_bytes());
         }
     }
-    bytes.extend_from_slice(ERROR);
-    bytes.push(reason.len() as u8);
-    bytes.extend_from_slice(reason.as_bytes());
+    bytes.extend_from_slice(body);
     bytes
 }
 
-/// Follows a stream that we send, which is known to be valid, to find the places where a command
-/// may be inserted.
-#[derive(Debug, Clone)]
+/// Follows a stream that we send from the end of its handshake on, which is known to be valid, to find the places
+/// where a command may be inserted.
+#[derive(Debug, Clone, Default)]
 pub struct Track {
     /// Number of bytes until the next header begins.
     left: u64,
     header: [u8; HEADER_BYTES_MAX],
     header_bytes: usize,
-    is_greeted: bool,
-    is_ready: bool,
-}
-
-impl Default for Track {
-    fn default() -> Self {
-        Self {
-            left: GREETING_BYTES as u64,
-            header: [0; HEADER_BYTES_MAX],
-            header_bytes: 0,
-            is_greeted: false,
-            is_ready: false,
-        }
-    }
 }
 
 impl Track {
@@ -123,11 +124,6 @@ impl Track {
                 usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
             self.left -= skipped as u64;
             bytes = &bytes[skipped..];
-            if self.left == 0 {
-                self.is_ready |=
-                    self.is_greeted && self.header_bytes == 0 && self.header[0] & COMMAND != 0;
-                self.is_greeted = true;
-            }
             let Some((first, rest)) = bytes.split_first() else { return };
             self.header[self.header_bytes] = *first;
             self.header_bytes += 1;
@@ -139,18 +135,8 @@ impl Track {
         }
     }
 
-    /// Returns the number of bytes of the greeting that are still to be sent.
-    pub fn greeting_left(&self) -> usize {
-        if self.is_greeted { 0 } else { self.left as usize }
-    }
-
-    /// Returns whether the greeting has been sent, and no frame is half sent.
+    /// Returns whether no frame is half sent.
     pub fn is_between_frames(&self) -> bool {
-        self.is_greeted && self.left == 0 && self.header_bytes == 0
-    }
-
-    /// Returns whether a whole command has been sent, which is READY.
-    pub fn is_ready(&self) -> bool {
-        self.is_ready
+        self.left == 0 && self.header_bytes == 0
     }
 }

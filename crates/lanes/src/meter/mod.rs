@@ -10,13 +10,14 @@
 //!
 //! Commands are held back until they are complete, since two of them are read here: READY, in which
 //! a peer gives its identity, and ZMTP 3.1's ERROR (<https://rfc.zeromq.org/spec/37/>), in which it
-//! gives the reason why it closes. The second never passes: zmq.rs does not know it.
+//! gives the reason why it closes. The second never passes: zmq.rs does not know it. Greeting and READY
+//! are not forwarded either, but said again in our own words once the peer has been let in.
 
 mod command;
 
 use thiserror::Error;
 
-pub use command::{REASON_BYTES_MAX, Ready, Track, error_command, greeting};
+pub use command::{REASON_BYTES_MAX, Ready, Track, error_command, greeting, ready_command};
 
 /// Length of ZMTP's greeting.
 pub const GREETING_BYTES: usize = 64;
@@ -81,8 +82,7 @@ pub struct Metered {
 /// Finding of the meter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// The peer gives its identity. Once this was seen the rest is to be fed again, and the command
-    /// passes.
+    /// The peer gives its identity, in the command that has passed last. The rest is to be fed again.
     Ready(Ready),
     /// The peer gives the reason why it closes the connection, in text that is fit to be shown. No
     /// more bytes pass.
@@ -97,8 +97,6 @@ pub struct Meter {
     limits: Limits,
     expected: Expected,
     ready: bool,
-    /// The next command was returned to the caller as a finding.
-    is_shown: bool,
     /// Message that is under way.
     message: Message,
     bytes_passed: u64,
@@ -117,7 +115,8 @@ enum Step {
     Pass(usize),
     /// The header is incomplete.
     Wait,
-    Show(Ready),
+    /// The command passes, and is shown to the caller.
+    Show(usize, Ready),
     End(Found),
 }
 
@@ -140,7 +139,6 @@ impl Meter {
             limits,
             expected: Expected::Greeting { at: 0 },
             ready: false,
-            is_shown: false,
             message: Message::default(),
             bytes_passed: 0,
         }
@@ -166,7 +164,10 @@ impl Meter {
             match step.unwrap_or_else(|violation| Step::End(Found::Violation(violation))) {
                 Step::Pass(size) => passed += size,
                 Step::Wait => break None,
-                Step::Show(ready) => break Some(Found::Ready(ready)),
+                Step::Show(size, ready) => {
+                    passed += size;
+                    break Some(Found::Ready(ready));
+                }
                 Step::End(found) => {
                     self.expected = Expected::Nothing(found.clone());
                     break Some(found);
@@ -253,11 +254,8 @@ impl Meter {
             // zmq.rs knows READY alone; any other command would end its reading.
             return Err(Violation::Late);
         }
-        if !std::mem::replace(&mut self.is_shown, true) {
-            return Ok(Step::Show(Ready::read(body)));
-        }
         self.ready = true;
-        Ok(Step::Pass(header_bytes + body.len()))
+        Ok(Step::Show(header_bytes + body.len(), Ready::read(body)))
     }
 
     fn admit_message_frame(&mut self, more: bool, body_bytes: u64) -> Result<(), Violation> {
@@ -278,6 +276,11 @@ impl Meter {
         self.message = if more { Message { bytes, frames } } else { Message::default() };
         Ok(())
     }
+}
+
+/// Returns the length of the body that follows a header, once the header is complete and if it is one.
+pub fn body_bytes(header: &[u8]) -> Option<u64> {
+    Header::read(header).ok().flatten().map(|header| header.body_bytes)
 }
 
 impl Header {

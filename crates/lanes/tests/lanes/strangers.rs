@@ -1,6 +1,7 @@
 //! What arrives at an open port besides workers. None of it may harm anything, least of all the others.
 
-use std::time::Duration;
+use std::fs::File;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use socket2::SockRef;
@@ -173,6 +174,30 @@ fn a_worker_who_talks_back() {
         let gone = push.gone().await;
         assert!(matches!(gone, tradewind_lanes::GoneReason::Protocol(_)), "{gone}");
         stranger.closed().await;
+    });
+}
+
+#[test]
+fn nothing_is_made_for_a_stranger_before_it_has_said_who_it_is() {
+    run(async |world| {
+        let dir = File::open(world.options.socket_dir.as_ref().unwrap()).unwrap();
+        let is_untouched = || dir.metadata().unwrap().modified().unwrap() == UNIX_EPOCH;
+        let mut gate = world.pull_gate().await;
+        dir.set_modified(UNIX_EPOCH).unwrap();
+        let mut stranger = Stranger::dial(&gate.endpoint()).await;
+        let words = [Stranger::greeting(), ready("PUSH")].concat();
+        let (last, most) = words.split_last().unwrap();
+        stranger.stream.write_all(most).await.unwrap();
+        let mut greeting = [0; 64];
+        stranger.stream.read_exact(&mut greeting).await.unwrap();
+        // It is shaking hands with another one meanwhile, so it has had the time.
+        let mut refused = Stranger::dial(&gate.endpoint()).await;
+        refused.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        refused.closed().await;
+        assert!(is_untouched());
+        stranger.stream.write_all(&[*last]).await.unwrap();
+        let _lane = gate.accept().await;
+        assert!(!is_untouched());
     });
 }
 
