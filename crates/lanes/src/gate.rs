@@ -458,8 +458,7 @@ fn say_refused(
         None => "a connection".to_owned(),
     };
     match refused.say(std::time::Instant::now(), key) {
-        Some(0) => warn!("{whose} to {endpoint} closed: {reason}"),
-        Some(more) => warn!("{whose} to {endpoint} closed: {reason}; {more} more like this"),
+        Some(left_out) => warn!("{whose} to {endpoint} closed: {reason}{left_out}"),
         None => debug!(%endpoint, ?peer, reason, "closed"),
     }
 }

@@ -177,3 +177,13 @@ impl fmt::Display for PeerAddr {
         }
     }
 }
+
+impl fmt::Display for PeerHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::User(user) => write!(f, "user {user}"),
+            Self::Socket(endpoint) => endpoint.fmt(f),
+        }
+    }
+}

@@ -156,12 +156,8 @@ fn warn_once_a_minute(
 ) {
     let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
     let port = port.name();
-    match said.say(Instant::now(), (from.host(), reason.to_owned())) {
-        Some(0) => tracing::warn!("connection from {from} to the {port} port closed: {reason}"),
-        Some(more) => tracing::warn!(
-            "connection from {from} to the {port} port closed: {reason}; {more} more like this"
-        ),
-        None => {}
+    if let Some(left_out) = said.say(Instant::now(), (from.host(), reason.to_owned())) {
+        tracing::warn!("connection from {from} to the {port} port closed: {reason}{left_out}");
     }
 }
 

@@ -1,10 +1,11 @@
 //! The connections of a process that dispatches tasks: a ventilator, or a relay to its next stage.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem::{self, Discriminant};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tradewind_lanes::{Closer, Dialler, PeerAddr, PullGate, PushGate, PushLane, Sparing};
+use tradewind_lanes::{Closer, Dialler, PeerAddr, PeerHost, PullGate, PushGate, PushLane, Sparing};
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherSnapshot, Notice, Transmit};
 use tradewind_proto::limits::{LINGER, MESSAGE_OVERHEAD_BYTES};
 use tradewind_proto::message::{Outcome, ToSink, ToVentilator};
@@ -42,6 +43,10 @@ pub struct Downstream {
     /// Messages of the sink.
     heard: VecDeque<ToVentilator>,
     refused: Sparing<()>,
+    expelled: Sparing<()>,
+    /// Lines about workers that come and go.
+    comings: Sparing<(PeerHost, Coming)>,
+    notices: Sparing<Discriminant<Notice>>,
     /// Workers that do not answer although there is a sink, and the time since which they do not.
     unready: BTreeMap<SessionId, Time>,
 }
@@ -49,6 +54,20 @@ pub struct Downstream {
 /// Time after which a worker that has not answered the roll call counts as unable to reach the
 /// sink, by way of which the answer comes.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
+
+/// What a worker does at the port for tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Coming {
+    Joins,
+    Goes,
+}
+
+/// Number of lines about workers that come, or go, for each host within a minute. The others are counted:
+/// who comes and goes all the time must not fill a disk.
+const COMINGS_MAX: u32 = 5;
+
+/// Number of the machine's notices of a kind that are logged within a minute.
+const NOTICES_MAX: u32 = 20;
 
 /// Makes the records that a relay forwards fit into the sink's messages: a record that does not fit
 /// becomes a failure. All other messages to a sink are small.
@@ -85,6 +104,9 @@ impl Downstream {
             receipts: None,
             heard: VecDeque::new(),
             refused: Sparing::default(),
+            expelled: Sparing::default(),
+            comings: Sparing::new(COMINGS_MAX),
+            notices: Sparing::new(NOTICES_MAX),
             unready: BTreeMap::new(),
         }
     }
@@ -121,18 +143,31 @@ impl Downstream {
             DownstreamEvent::Tasks(Outward::Up { conn, card, lane }) => {
                 let id = LaneId(conn.0);
                 let addr = lane.peer_addr();
-                tracing::info!(worker = card.name, slots = card.slots, %addr, "worker joins");
+                let (worker, slots) = (&card.name, card.slots);
+                match self.comings.say(self.clock.instant(now), (addr.host(), Coming::Joins)) {
+                    Some(left_out) => {
+                        tracing::info!(worker, slots, %addr, "worker joins{left_out}");
+                    }
+                    None => tracing::debug!(worker, slots, %addr, "worker joins"),
+                }
                 self.lanes.insert(id, (lane, card.name.clone()));
                 dispatcher.handle_lane_opened(now, id, &card);
             }
             DownstreamEvent::Tasks(Outward::Down { conn, reason }) => {
                 let id = LaneId(conn.0);
                 let tasks = dispatcher.out_at(id).unwrap_or(0);
-                if let Some((_, worker)) = self.lanes.remove(&id) {
-                    if tasks > 0 {
-                        tracing::warn!(worker, %reason, "worker gone; {tasks} of its tasks go back");
-                    } else {
-                        tracing::info!(worker, %reason, "worker gone");
+                if let Some((lane, worker)) = self.lanes.remove(&id) {
+                    let key = (lane.peer_addr().host(), Coming::Goes);
+                    let back = match tasks {
+                        0 => String::new(),
+                        _ => format!("; {tasks} of its tasks go back"),
+                    };
+                    match self.comings.say(self.clock.instant(now), key) {
+                        Some(left_out) if tasks > 0 => {
+                            tracing::warn!(worker, %reason, "worker gone{back}{left_out}");
+                        }
+                        Some(left_out) => tracing::info!(worker, %reason, "worker gone{left_out}"),
+                        None => tracing::debug!(worker, %reason, "worker gone{back}"),
                     }
                 }
                 dispatcher.handle_lane_gone(id);
@@ -172,7 +207,7 @@ impl Downstream {
             }
             DownstreamEvent::Receipts(Inward::Message { conn, message }) => {
                 if !self.is_own(conn, &message) {
-                    self.expel(conn, "the hello names another session than the card");
+                    self.expel(now, conn, "the hello names another session than the card");
                     return Ok(());
                 }
                 match self.counterpart.handle_message(now, conn, message) {
@@ -224,10 +259,12 @@ impl Downstream {
     }
 
     /// Closes the connection of a caller that breaks the rules.
-    fn expel(&mut self, conn: Conn, reason: &str) {
+    fn expel(&mut self, now: Time, conn: Conn, reason: &str) {
         let Some((closer, _)) = self.callers.remove(&conn) else { return };
         self.counterpart.handle_gone(conn);
-        tracing::warn!(conn = conn.0, "the connection of a sink is closed: {reason}");
+        if let Some(left_out) = self.expelled.say(self.clock.instant(now), ()) {
+            tracing::warn!("the connection of a sink is closed: {reason}{left_out}");
+        }
         closer.refuse(reason);
     }
 
@@ -235,10 +272,9 @@ impl Downstream {
     fn refuse(&mut self, now: Time, conn: Conn) {
         let Some((closer, _)) = self.callers.remove(&conn) else { return };
         let at = self.sink_addr.as_ref().map_or_else(|| "elsewhere".to_owned(), PeerAddr::place);
-        if let Some(more) = self.refused.say(self.clock.instant(now), ()) {
-            let more = if more > 0 { format!("; {more} more like this") } else { String::new() };
+        if let Some(left_out) = self.refused.say(self.clock.instant(now), ()) {
             tracing::warn!(
-                "another sink wants to take part and may not: this one's sink is {at}{more}"
+                "another sink wants to take part and may not: this one's sink is {at}{left_out}"
             );
         }
         closer.refuse(&format!(
@@ -278,11 +314,22 @@ impl Downstream {
                 }
             }
         }
+        let at = self.clock.instant(now);
         while let Some(notice) = dispatcher.poll_notice() {
+            let Some(left_out) = self.notices.say(at, mem::discriminant(&notice)) else {
+                tracing::debug!("{notice}");
+                continue;
+            };
             match notice {
                 // The process that sent the worker home, or the worker's own log, knows more.
-                Notice::Leaves { .. } => tracing::info!("{notice}"),
-                _ => tracing::warn!("{notice}"),
+                Notice::Leaves { .. } => tracing::info!("{notice}{left_out}"),
+                _ => tracing::warn!("{notice}{left_out}"),
+            }
+        }
+        while let Some(((host, coming), count)) = self.comings.poll(at) {
+            match coming {
+                Coming::Joins => tracing::info!(%host, "{count} more workers join"),
+                Coming::Goes => tracing::info!(%host, "{count} more workers gone"),
             }
         }
         while let Some(id) = dispatcher.poll_close() {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use tradewind_shown::shown;
 use tradewind_system::stderr;
 
 use crate::parent;
@@ -87,9 +88,10 @@ pub fn speaker(program: &str) -> &str {
 
 /// Prints a line for the user, as one whole line even when other processes write to the same
 /// terminal. Never waits and never fails: a line without a reader is lost. The last lines are
-/// written by [`report`], or by [`flush`].
+/// written by [`report`], or by [`flush`]. Characters that do not show are escaped: a part of the line
+/// may come from a peer, a task or a file.
 pub fn say(line: &str) {
-    stderr::write(format!("{line}\n").into_bytes());
+    stderr::write(format!("{}\n", shown(line)).into_bytes());
 }
 
 /// Names the variable that says that a process beside this one draws a progress bar on the terminal
@@ -99,12 +101,6 @@ pub const BAR_ENV: &str = "TRADEWIND_BAR";
 /// Makes each line from now on remove the progress bar of another process.
 pub fn share_with_bar() {
     stderr::share_with_bar();
-}
-
-/// Forwards the stderr of a task, in one piece. Waits for a reader that reads slowly, but not for
-/// one that has stopped: then the text is lost.
-pub fn pass_on(text: Vec<u8>) {
-    stderr::pass_on(text);
 }
 
 /// Waits until all lines are written, for a second at most: to be called before the process ends in

@@ -4,15 +4,15 @@
 //! connection has a number of its own, so that news of an old one is never taken for news of the
 //! one that replaced it.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tradewind_lanes::{
-    Closer, Dialler, Endpoint, GoneReason, LaneGone, LaneOptions, PullGate, PullLane, PushGate,
-    PushLane, Traffic,
+    Closer, Dialler, Endpoint, GoneReason, LaneGone, LaneOptions, PeerAddr, PeerHost, PullGate,
+    PullLane, PushGate, PushLane, Sparing, Traffic,
 };
 use tradewind_proto::message::Card;
 use tradewind_wire::{Message, decode, encode};
@@ -77,6 +77,8 @@ pub enum Inward<M> {
         closer: Closer,
         /// Bytes received on it, those of incomplete messages too.
         traffic: Arc<Traffic>,
+        /// Name of the peer.
+        addr: PeerAddr,
     },
     /// A message arrived.
     Message {
@@ -154,6 +156,7 @@ where
     M: Message + Send + 'static,
     E: Send + 'static,
 {
+    let warnings = Warnings::default();
     tokio::spawn(async move {
         for conn in (0..).map(Conn) {
             let lane = gate.accept().await;
@@ -161,9 +164,9 @@ where
             if events.send(event(up)).await.is_err() {
                 return;
             }
-            let events = events.clone();
+            let (events, warnings) = (events.clone(), warnings.clone());
             tokio::spawn(async move {
-                receive(lane, conn, &events, event).await;
+                receive(lane, conn, &warnings, &events, event).await;
                 let _ = events.send(event(Inward::Down { conn })).await;
             });
         }
@@ -216,6 +219,7 @@ where
     M: Message + Send + 'static,
     E: Send + 'static,
 {
+    let warnings = Warnings::default();
     tokio::spawn(async move {
         for conn in (0..).map(Conn) {
             let mut hopeless = dialler.hopeless();
@@ -235,7 +239,7 @@ where
             if events.send(event(up)).await.is_err() {
                 return;
             }
-            receive(lane, conn, &events, event).await;
+            receive(lane, conn, &warnings, &events, event).await;
             if events.send(event(Inward::Down { conn })).await.is_err() {
                 return;
             }
@@ -245,13 +249,37 @@ where
 
 fn up<M>(conn: Conn, lane: &PullLane) -> Option<Inward<M>> {
     let card = card(lane.peer_identity())?;
-    Some(Inward::Up { conn, card, closer: lane.closer(), traffic: lane.traffic() })
+    let addr = lane.peer_addr().clone();
+    Some(Inward::Up { conn, card, closer: lane.closer(), traffic: lane.traffic(), addr })
+}
+
+/// Warnings about a link's peers: a few of a kind in a minute, since a peer that is sent away may come again.
+#[derive(Clone)]
+struct Warnings(Arc<Mutex<Sparing<(PeerHost, &'static str)>>>);
+
+/// Lines about a peer's breaches of one kind that are logged within a minute.
+pub(crate) const BREACH_LINES_MAX: u32 = 5;
+
+impl Default for Warnings {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Sparing::new(BREACH_LINES_MAX))))
+    }
+}
+
+impl Warnings {
+    fn say(&self, peer: &PeerAddr, what: &'static str, why: &dyn std::fmt::Display) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(left_out) = said.say(Instant::now(), (peer.host(), what)) {
+            tracing::warn!(%peer, "{what}: {why}{left_out}");
+        }
+    }
 }
 
 /// Delivers messages until the peer goes, or sends a frame that is not a message.
 async fn receive<M: Message, E>(
     mut lane: PullLane,
     conn: Conn,
+    warnings: &Warnings,
     events: &mpsc::Sender<E>,
     event: fn(Inward<M>) -> E,
 ) {
@@ -259,7 +287,7 @@ async fn receive<M: Message, E>(
         let frame = match lane.recv().await {
             Ok(frame) => frame,
             Err(reason @ (GoneReason::Protocol(_) | GoneReason::Overrun)) => {
-                tracing::warn!(peer = %lane.peer_addr(), %reason, "connection closed");
+                warnings.say(lane.peer_addr(), "connection closed", &reason);
                 return;
             }
             Err(reason) => {
@@ -274,7 +302,7 @@ async fn receive<M: Message, E>(
                 }
             }
             Err(error) => {
-                tracing::warn!(peer = %lane.peer_addr(), %error, "connection closed: not a message");
+                warnings.say(lane.peer_addr(), "connection closed: not a message", &error);
                 lane.closer().refuse(&format!("this is not a message: {error}"));
                 let _ = lane.watch().gone().await;
                 return;

@@ -4,6 +4,10 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::debug_fn;
+use tradewind_shown::shown;
 
 use crate::args::LogArgs;
 use crate::exit::{BAR_ENV, Fatal, USAGE, share_with_bar};
@@ -32,8 +36,22 @@ pub fn init(args: &LogArgs, default: &str) -> Result<(), Fatal> {
         .with_env_filter(filter)
         .with_writer(|| LogWriter)
         .with_ansi(is_coloured())
+        .fmt_fields(fields())
         .with_target(false);
     // A program that embeds several roles starts its logs once.
     let _ = logs.try_init();
     Ok(())
+}
+
+/// Writes the fields of an event as the subscriber does by itself, with characters that do not show escaped:
+/// a part of a message may come from a peer, or from a task.
+fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
+    debug_fn(|writer, field, value| {
+        let value = format!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", shown(&value)),
+            name => write!(writer, "{name}={}", shown(&value)),
+        }
+    })
+    .delimited(" ")
 }

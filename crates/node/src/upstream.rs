@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tradewind_lanes::{Closer, Dialler, PeerAddr, PullGate, PushLane, Sparing, Traffic};
+use tradewind_lanes::{Closer, Dialler, PeerAddr, PeerHost, PullGate, PushLane, Sparing, Traffic};
 use tradewind_proto::collector::Collector;
 use tradewind_proto::limits::{HEARTBEAT_INTERVAL, LINGER};
 use tradewind_proto::message::{Role, ToSink};
 use tradewind_proto::{SessionId, Time};
 
 use crate::counterpart::{Admission, Counterpart, Verdict};
-use crate::links::{Conn, GaveUp, Inward, Outward, keep_outward, send, serve_inward};
+use crate::links::{
+    BREACH_LINES_MAX, Conn, GaveUp, Inward, Outward, keep_outward, send, serve_inward,
+};
 use crate::peers::Peers;
 use tradewind_system::Clock;
 
@@ -36,7 +38,7 @@ pub struct Upstream {
     ventilator_addr: Option<PeerAddr>,
     heard: VecDeque<Heard>,
     refused: Sparing<()>,
-    foreign: Sparing<()>,
+    breaches: Sparing<PeerHost>,
     checked: Option<Time>,
 }
 
@@ -47,7 +49,15 @@ struct Caller {
     traffic: Arc<Traffic>,
     /// Bytes that had arrived by the last check.
     bytes_in: u64,
+    /// Name of the process, and of its connection.
+    name: String,
+    addr: PeerAddr,
+    /// Number of messages that it may not send.
+    breaches: u32,
 }
+
+/// Number of messages that a peer may not send after which its connection is closed.
+const BREACHES_MAX: u32 = 3;
 
 /// Result of an event beyond the state of a connection.
 #[derive(Debug)]
@@ -73,7 +83,7 @@ impl Upstream {
             ventilator_addr: None,
             heard: VecDeque::new(),
             refused: Sparing::default(),
-            foreign: Sparing::default(),
+            breaches: Sparing::new(BREACH_LINES_MAX),
             checked: None,
         }
     }
@@ -105,13 +115,16 @@ impl Upstream {
         event: UpstreamEvent,
     ) -> Result<(), GaveUp> {
         match event {
-            UpstreamEvent::Results(Inward::Up { conn, card, closer, traffic }) => {
+            UpstreamEvent::Results(Inward::Up { conn, card, closer, traffic, addr }) => {
                 tracing::debug!(role = ?card.role, name = card.name, "peer joins");
                 if self.peers.add(conn, &card) {
                     collector.handle_worker_connected(card.session, &card.name);
                 }
                 let (role, session) = (card.role, card.session);
-                self.callers.insert(conn, Caller { role, session, closer, traffic, bytes_in: 0 });
+                let (name, bytes_in, breaches) = (card.name, 0, 0);
+                let caller =
+                    Caller { role, session, closer, traffic, bytes_in, name, addr, breaches };
+                self.callers.insert(conn, caller);
                 if role == Role::Ventilator {
                     self.heard.push_back(Heard::VentilatorConnected);
                     match self.counterpart.handle_caller(now, conn, session) {
@@ -127,9 +140,7 @@ impl Upstream {
             }
             UpstreamEvent::Results(Inward::Message { conn, message }) => {
                 if !self.peers.may_say(conn, &message) {
-                    if self.foreign.say(self.clock.instant(now), ()).is_some() {
-                        tracing::warn!(conn = conn.0, "a peer speaks for another: ignored");
-                    }
+                    self.handle_breach(now, collector, conn);
                 } else if self.callers.get(&conn).is_some_and(|it| it.role == Role::Ventilator) {
                     match self.counterpart.handle_message(now, conn, message) {
                         Admission::Taken(message) => self.heard.push_back(Heard::Message(message)),
@@ -140,13 +151,7 @@ impl Upstream {
                     self.heard.push_back(Heard::Message(message));
                 }
             }
-            UpstreamEvent::Results(Inward::Down { conn }) => {
-                self.callers.remove(&conn);
-                self.counterpart.handle_gone(conn);
-                if let Some(session) = self.peers.remove(conn) {
-                    collector.handle_worker_disconnected(session);
-                }
-            }
+            UpstreamEvent::Results(Inward::Down { conn }) => self.forget(collector, conn),
             UpstreamEvent::Receipts(Outward::Up { conn, card, lane }) => {
                 self.ventilator_addr = Some(lane.peer_addr().clone());
                 self.receipts = Some((conn, lane));
@@ -175,15 +180,38 @@ impl Upstream {
         self.heard.pop_front()
     }
 
+    fn forget(&mut self, collector: &mut Collector, conn: Conn) {
+        self.callers.remove(&conn);
+        self.counterpart.handle_gone(conn);
+        if let Some(session) = self.peers.remove(conn) {
+            collector.handle_worker_disconnected(session);
+        }
+    }
+
+    /// Ignores a message that its sender may not send, as in the name of another session. An honest peer
+    /// never does that; whoever goes on with it loses the connection.
+    fn handle_breach(&mut self, now: Time, collector: &mut Collector, conn: Conn) {
+        // What was on its way when the connection was closed.
+        let Some(caller) = self.callers.get_mut(&conn) else { return };
+        caller.breaches += 1;
+        let Caller { name, addr, .. } = &*caller;
+        if let Some(left_out) = self.breaches.say(self.clock.instant(now), addr.host()) {
+            tracing::warn!(name, %addr, "it says what only another may say: ignored{left_out}");
+        }
+        if caller.breaches >= BREACHES_MAX {
+            caller.closer.refuse(&format!("{BREACHES_MAX} messages that only another may send"));
+            self.forget(collector, conn);
+        }
+    }
+
     /// Closes the connection of a caller that is not this sink's ventilator.
     fn refuse(&mut self, now: Time, conn: Conn) {
         let Some(caller) = self.callers.get(&conn) else { return };
         let at =
             self.ventilator_addr.as_ref().map_or_else(|| "elsewhere".to_owned(), PeerAddr::place);
-        if let Some(more) = self.refused.say(self.clock.instant(now), ()) {
-            let more = if more > 0 { format!("; {more} more like this") } else { String::new() };
+        if let Some(left_out) = self.refused.say(self.clock.instant(now), ()) {
             tracing::warn!(
-                "another ventilator brings a job and may not: this sink's ventilator is {at}{more}"
+                "another ventilator brings a job and may not: this sink's ventilator is {at}{left_out}"
             );
         }
         caller.closer.refuse(&format!(
@@ -226,5 +254,56 @@ impl Upstream {
         if let Some((_, lane)) = self.receipts.take() {
             lane.close(LINGER).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tradewind_lanes::{Door, LaneOptions};
+    use tradewind_proto::collector::{CollectorConfig, Order};
+    use tradewind_proto::message::{Card, News, Report};
+    use tradewind_proto::{JobId, JobKey};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_says_three_times_what_only_another_may_say_loses_the_connection() {
+        let (any, options) = ("tcp://127.0.0.1:0".parse().unwrap(), LaneOptions::default());
+        let mut gate = PullGate::bind(&any, options.clone(), Door::default()).await.unwrap();
+        let mut dialler = Dialler::new(gate.endpoint(), options, Door::default(), 7);
+        let (push, pull) = tokio::join!(dialler.dial_push(), gate.accept());
+        let (now, conn, session) = (Time(0), Conn(0), SessionId(1));
+        let mut links = Upstream::new(Clock::default());
+        let mut collector = Collector::new(CollectorConfig {
+            session: SessionId(9),
+            order: Order::Seq,
+            report: Report::default(),
+            key: JobKey::new([0; 16]),
+        });
+        let card = Card {
+            role: Role::Worker,
+            session,
+            slots: 1,
+            message_bytes_max: 1 << 20,
+            name: "liar".to_owned(),
+        };
+        let (closer, traffic, addr) = (pull.closer(), pull.traffic(), pull.peer_addr().clone());
+        let up = Inward::Up { conn, card, closer, traffic, addr };
+        links.handle_event(now, &mut collector, UpstreamEvent::Results(up)).unwrap();
+        let mut say = |message| {
+            let message = Inward::Message { conn, message };
+            links.handle_event(now, &mut collector, UpstreamEvent::Results(message)).unwrap();
+            links.poll_heard().is_some()
+        };
+        let beat = |session| ToSink::News { session, news: News::Alive };
+        assert!(say(beat(session)));
+        assert!(!say(beat(SessionId(2))), "another session's");
+        assert!(!say(ToSink::JobDone { job: JobId(1) }), "a ventilator's");
+        assert!(say(beat(session)), "an honest one between them still counts");
+        assert_eq!(push.watch().reason(), None);
+        assert!(!say(ToSink::JobDone { job: JobId(1) }));
+        let told = push.watch().gone().await.to_string();
+        assert_eq!(told, "it says: 3 messages that only another may send");
+        assert!(!say(beat(session)), "what comes after it is not heard");
     }
 }

@@ -6,14 +6,15 @@
 //! cancelled task) has -1 as well: both are 0 only for success, which `parallel --resume-failed`
 //! relies on.
 //!
-//! `parallel` replaces a newline in the command by NUL. Here newlines, tabs and carriage returns
-//! become `\n`, `\t` and `\r`; backslashes stay as they are, so that an ordinary command reads as
-//! it was run.
+//! `parallel` replaces a newline in the command by NUL. Here newlines, tabs and other characters that do
+//! not show become `\n`, `\t`, `\u{1b}` ([`shown_bytes`]); backslashes stay as they are, so that an
+//! ordinary command reads as it was run.
 
 use std::io::Write;
 
 use tradewind_proto::collector::Record;
 use tradewind_proto::message::{Exit, Status};
+use tradewind_shown::{shown, shown_bytes};
 
 /// First line.
 pub(super) const HEADER: &str =
@@ -28,7 +29,7 @@ pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
     let (exitval, signal) = ended(result.outcome.status, result.outcome.exit);
     // That of `parallel` counts from 1.
     write_text(out, format_args!("{}\t", result.seq.0.saturating_add(1)));
-    escape(worker.as_bytes(), out);
+    out.extend_from_slice(shown(worker).as_bytes());
     write_text(
         out,
         format_args!(
@@ -40,7 +41,7 @@ pub(super) fn encode(record: Record<'_>, out: &mut Vec<u8>) {
         ),
     );
     let command = result.reported.as_ref().map(|reported| &reported.command);
-    escape(command.map_or(b"", |command| command), out);
+    out.extend_from_slice(shown_bytes(command.map_or(b"", |command| command)).as_bytes());
     out.push(b'\n');
 }
 
@@ -58,17 +59,6 @@ fn ended(status: Status, exit: Exit) -> (i32, i32) {
 
 fn write_text(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory does not fail");
-}
-
-fn escape(text: &[u8], out: &mut Vec<u8>) {
-    for byte in text {
-        match byte {
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            _ => out.push(*byte),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -121,11 +111,11 @@ mod tests {
     fn no_name_or_command_can_make_another_line_or_column() {
         let mut record = record(0, "");
         record.worker = "a\tb\nc".into();
-        let command = Payload::from(b"printf 'a\\tb'\n\techo \xff\r\n");
+        let command = Payload::from(b"printf 'a\\tb'\n\techo \xff\x1b]0;x\x07\xc2\x9b\r\n");
         record.results[0].reported = Some(Box::new(Reported { command, ..Reported::default() }));
         check(
             &record,
-            "1\ta\\tb\\nc\t1767323045.679\t     1.500\t7\t0\t0\t0\tprintf 'a\\tb'\\n\\techo \u{fffd}\\r\\n",
+            "1\ta\\tb\\nc\t1767323045.679\t     1.500\t7\t0\t0\t0\tprintf 'a\\tb'\\n\\techo \\xff\\u{1b}]0;x\\u{7}\\u{9b}\\r\\n",
         );
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use tradewind_proto::collector::Record;
 use tradewind_proto::message::{Exit, Status};
+use tradewind_shown::{shown, shown_lines};
 use tradewind_system::stderr::pass_on;
 
 /// Kinds of lines that are written.
@@ -40,8 +41,8 @@ impl Terminal {
         let outcome = &record.result.outcome;
         if self.show.stderr {
             for line in outcome.stderr.split_inclusive(|byte| *byte == b'\n') {
-                self.text.extend_from_slice(tag);
-                self.text.extend_from_slice(line);
+                self.text.extend_from_slice(shown_lines(tag).as_bytes());
+                self.text.extend_from_slice(shown_lines(line).as_bytes());
             }
             if self.text.last().is_some_and(|byte| *byte != b'\n') {
                 self.text.push(b'\n');
@@ -90,7 +91,8 @@ fn failure(record: Record<'_>, out: &mut Vec<u8>) {
     for text in [last_line(&reason), last_line(&stderr)] {
         if !text.is_empty() {
             line.push_str(": ");
-            line.extend(text.chars().map(|char| if char.is_control() { '?' } else { char }));
+            let most = text.char_indices().nth(LINE_CHARS_MAX).map_or(text.len(), |(end, _)| end);
+            line.push_str(&shown(&text[..most]));
         }
     }
     if let Some((end, _)) = line.char_indices().nth(LINE_CHARS_MAX) {
@@ -112,7 +114,7 @@ mod tests {
     use super::super::examples::{ended, record};
     use super::*;
 
-    fn shown(show: Show, tag: &[u8], records: &[Records]) -> String {
+    fn text_of(show: Show, tag: &[u8], records: &[Records]) -> String {
         let mut terminal = Terminal::new(show);
         records.iter().flat_map(Records::iter).for_each(|record| terminal.add(record, tag));
         String::from_utf8(terminal.text).unwrap()
@@ -131,24 +133,29 @@ mod tests {
             with_stderr(ended(Status::Failed, Exit::Code(3), "exit code 3"), "why\n"),
         ];
         let stderr = Show { stderr: true, failures: false };
-        assert_eq!(shown(stderr, b"", &records), "warning\nmore\nwhy\n");
-        assert_eq!(shown(stderr, b"a\t", &records), "a\twarning\na\tmore\na\twhy\n");
+        assert_eq!(text_of(stderr, b"", &records), "warning\nmore\nwhy\n");
+        assert_eq!(text_of(stderr, b"a\t", &records), "a\twarning\na\tmore\na\twhy\n");
         let both = Show { stderr: true, failures: true };
         let wanted = "warning\nmore\nwhy\ntask 4 failed: exit code 3: why\n";
-        assert_eq!(shown(both, b"", &records), wanted);
-        assert_eq!(shown(Show::default(), b"", &records), "");
+        assert_eq!(text_of(both, b"", &records), wanted);
+        assert_eq!(text_of(Show::default(), b"", &records), "");
+        let coloured = [with_stderr(record(0, "x"), "\x1b[31mred\x1b[0m\x07\r\n\tat 1\u{202e}\n")];
+        let wanted = "\\u{1b}[31mred\\u{1b}[0m\\u{7}\n\tat 1\\u{202e}\n";
+        assert_eq!(text_of(stderr, b"", &coloured), wanted);
+        let tagged = text_of(stderr, b"\x1b[2J\t", &[with_stderr(record(0, "x"), "one\n")]);
+        assert_eq!(tagged, "\\u{1b}[2J\tone\n");
     }
 
     #[test]
     fn the_first_failures_have_a_line_with_the_reason() {
         let failures = Show { stderr: false, failures: true };
         let check = |record: Records, wanted: &str| {
-            assert_eq!(shown(failures, b"", &[record]), format!("task 4 {wanted}\n"));
+            assert_eq!(text_of(failures, b"", &[record]), format!("task 4 {wanted}\n"));
         };
         let failed = |error: &str| ended(Status::Failed, Exit::Code(3), error);
         check(with_stderr(failed("exit code 3"), "a\nb\n\n"), "failed: exit code 3: b");
         check(failed(""), "failed: exit code 3");
-        check(failed("\x1b[31mno\x07"), "failed: ?[31mno?");
+        check(failed("\x1b[31mno\x07"), "failed: \\u{1b}[31mno\\u{7}");
         check(ended(Status::Failed, Exit::Signal(9), ""), "failed: ended by signal 9");
         check(
             ended(Status::TimedOut, Exit::Signal(15), "timed out after 1s"),
@@ -159,12 +166,12 @@ mod tests {
             Records { stage: "parse".into(), ..failed("") },
             "failed in stage parse: exit code 3",
         );
-        let long = shown(failures, b"", &[failed(&"x".repeat(5000))]);
+        let long = text_of(failures, b"", &[failed(&"x".repeat(5000))]);
         assert!(long.chars().count() < 310 && long.ends_with("…\n"), "{long}");
         let none = [record(0, "x"), ended(Status::Cancelled, Exit::None, "no")];
-        assert_eq!(shown(failures, b"", &none), "");
+        assert_eq!(text_of(failures, b"", &none), "");
         let many: Vec<Records> = (0..30).map(|_| failed("")).collect();
-        let text = shown(failures, b"", &many);
+        let text = text_of(failures, b"", &many);
         assert_eq!(text.lines().count(), 11);
         assert!(text.ends_with("\nmore failures are not shown\n"), "{text}");
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tradewind_proto::dispatcher::Timeout;
 use tradewind_proto::limits::{MESSAGE_OVERHEAD_BYTES, NAME_BYTES_MAX};
+use tradewind_shown::{is_hidden, is_plain};
 
 /// Parses a duration: a number of seconds, or with a unit as in `300ms`, `2m`, `1h 30m`.
 ///
@@ -62,8 +63,8 @@ pub fn name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > NAME_BYTES_MAX {
         return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes"));
     }
-    if text.chars().any(char::is_control) {
-        return Err("a name holds no control characters".to_owned());
+    if !is_plain(text) {
+        return Err("a name holds no hidden characters (control, direction, zero width)".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -90,7 +91,7 @@ pub fn default_name() -> String {
         .nodename()
         .to_string_lossy()
         .chars()
-        .filter(|c| !c.is_control())
+        .filter(|c| !is_hidden(*c))
         .take(NAME_BYTES_MAX / 5)
         .collect();
     format!("{host}-{}", std::process::id())

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tradewind_proto::limits::{NAME_BYTES_MAX, SLOTS_MAX};
 use tradewind_proto::message::{Card, Role, TaskResult, ToSink, ToVentilator, ToWorker};
+use tradewind_shown::is_plain;
 
 use crate::borrowed::Borrowed;
 
@@ -223,6 +224,9 @@ impl Message for Card {
         if card.role == Role::Worker && !(1..=SLOTS_MAX).contains(&card.slots) {
             return Err(DecodeError::Card("a worker has no slots, or too many"));
         }
+        if card.role == Role::Worker && card.name.is_empty() {
+            return Err(DecodeError::Card("a worker has no name"));
+        }
         Ok(card)
     }
 }
@@ -232,8 +236,8 @@ fn check_name(name: &str) -> Result<(), DecodeError> {
     if name.len() > NAME_BYTES_MAX {
         return Err(DecodeError::Name("a name is too long"));
     }
-    if name.chars().any(char::is_control) {
-        return Err(DecodeError::Name("a name holds control characters"));
+    if !is_plain(name) {
+        return Err(DecodeError::Name("a name holds hidden characters"));
     }
     Ok(())
 }

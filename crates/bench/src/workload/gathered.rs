@@ -47,7 +47,7 @@ impl Gathered {
             .args(["--no-progress", "--log", "tradewind_node=debug"])
             .start()?;
         let ventilator = tradewind::ventilator(lab, &place, "-")
-            .args(["--no-progress", "--log", "info"])
+            .args(["--no-progress", "--log", "tradewind_node=debug"])
             .stdin(Stdio::piped())
             .start()?;
         sink.wait_until_said("role=Ventilator", 1)?;

@@ -216,6 +216,8 @@ fn as_many_workers_come_as_files_may_be_open_at_all() {
     let mut ventilator = limited("ventilator")
         .args(["--tasks", &tcp(scene.tasks()), "--receipts", &tcp(scene.receipts())])
         .args(["--sink", &tcp(scene.results())])
+        // At `info` the workers of one host are counted, not told one by one.
+        .args(["--log", "tradewind_node=debug"])
         .keep_stdin()
         .start();
     let sink = limited("sink")

@@ -1,5 +1,7 @@
 //! The two commands that are read here, and the places in a stream where one may be inserted.
 
+use tradewind_shown::shown;
+
 use super::{COMMAND, GREETING_BYTES, HEADER_BYTES_MAX, Header};
 
 /// Bytes of the longest reason that an ERROR command carries.
@@ -51,19 +53,9 @@ pub(super) fn error_reason(body: &[u8]) -> Option<String> {
         Some((&length, text)) => &text[..text.len().min(length.into())],
         None => &[],
     };
-    let mut shown = String::new();
-    for c in String::from_utf8_lossy(reason).chars() {
-        // Characters that turn the direction of text are no control characters, and mislead as
-        // well.
-        if c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    Some(if shown.is_empty() { "no reason given".to_owned() } else { shown })
+    let reason = String::from_utf8_lossy(reason);
+    let shown = shown(&reason);
+    Some(if shown.is_empty() { "no reason given".to_owned() } else { shown.into_owned() })
 }
 
 /// Returns ZMTP 3.0's greeting with the NULL mechanism.

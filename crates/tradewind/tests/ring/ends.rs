@@ -296,7 +296,7 @@ fn what_cannot_be_is_said_before_anything_runs() {
     check(Sink::listen("http://x").unwrap_err(), 2, url);
     let slots = "a worker has 1 to 4096 slots, not 0";
     check(connect().slots(0).run(echo).unwrap_err(), 2, slots);
-    let name = "a name holds no control characters";
+    let name = "a name holds no hidden characters (control, direction, zero width)";
     check(connect().name("a\nb").run(echo).unwrap_err(), 2, name);
     let ventilator = Ventilator::listen(ANY_PORT, ANY_PORT).unwrap().insecure(true);
     let options = JobOptions::new().name("a\nb");

@@ -697,7 +697,7 @@ echo = false
         );
         check(
             "[[stage]]\nname = \"a\\tb\"",
-            r#"2:8: "name" in stage 1: a name holds no control characters"#,
+            r#"2:8: "name" in stage 1: a name holds no hidden characters (control, direction, zero width)"#,
         );
         check(
             "[[stage]]\nname = 'a'\necho = true\n[[stage]]\nname = 'a'\necho = true",

@@ -142,7 +142,7 @@ fn limits_of_the_protocol_are_those_of_the_codec() {
     let holds = [
         version,
         format!("At most {} bytes.\n\n```hex\n{:02x} 63", wire::CARD_BYTES_MAX, wire::VERSION),
-        format!("at most {} bytes, no control characters", limits::NAME_BYTES_MAX),
+        format!("at most {} bytes, no hidden characters", limits::NAME_BYTES_MAX),
         format!("else 1 to {}", count(limits::SLOTS_MAX.into())),
         format!("list of ranges, at most {}", count(limits::RANGES_MAX as u64)),
         format!(
