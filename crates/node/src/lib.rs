@@ -6,6 +6,7 @@
 
 #[cfg(feature = "cli")]
 pub mod args;
+mod arrivals;
 #[cfg(feature = "cli")]
 mod cli;
 mod counterpart;

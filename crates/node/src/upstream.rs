@@ -11,6 +11,7 @@ use tradewind_proto::limits::{HEARTBEAT_INTERVAL, LINGER};
 use tradewind_proto::message::{Role, ToSink};
 use tradewind_proto::{SessionId, Time};
 
+use crate::arrivals::Arrivals;
 use crate::counterpart::{Admission, Counterpart, Verdict};
 use crate::links::{
     BREACH_LINES_MAX, Conn, GaveUp, Inward, Outward, keep_outward, send, serve_inward,
@@ -47,8 +48,7 @@ struct Caller {
     session: SessionId,
     closer: Closer,
     traffic: Arc<Traffic>,
-    /// Bytes that had arrived by the last check.
-    bytes_in: u64,
+    arrivals: Arrivals,
     /// Name of the process, and of its connection.
     name: String,
     addr: PeerAddr,
@@ -121,9 +121,9 @@ impl Upstream {
                     collector.handle_worker_connected(card.session, &card.name);
                 }
                 let (role, session) = (card.role, card.session);
-                let (name, bytes_in, breaches) = (card.name, 0, 0);
+                let (name, arrivals, breaches) = (card.name, Arrivals::default(), 0);
                 let caller =
-                    Caller { role, session, closer, traffic, bytes_in, name, addr, breaches };
+                    Caller { role, session, closer, traffic, arrivals, name, addr, breaches };
                 self.callers.insert(conn, caller);
                 if role == Role::Ventilator {
                     self.heard.push_back(Heard::VentilatorConnected);
@@ -139,6 +139,9 @@ impl Upstream {
                 }
             }
             UpstreamEvent::Results(Inward::Message { conn, message }) => {
+                if let Some(caller) = self.callers.get_mut(&conn) {
+                    caller.arrivals.handle_message();
+                }
                 if !self.peers.may_say(conn, &message) {
                     self.handle_breach(now, collector, conn);
                 } else if self.callers.get(&conn).is_some_and(|it| it.role == Role::Ventilator) {
@@ -227,8 +230,7 @@ impl Upstream {
         }
         self.checked = Some(now);
         for caller in self.callers.values_mut().filter(|caller| caller.role == Role::Worker) {
-            let bytes_in = caller.traffic.bytes_in();
-            if std::mem::replace(&mut caller.bytes_in, bytes_in) != bytes_in {
+            if caller.arrivals.check(caller.traffic.bytes_in()) {
                 collector.handle_alive(caller.session);
             }
         }
