@@ -50,6 +50,8 @@ pub struct Executor {
     next_prefetch: usize,
     /// Number of prefetched tasks that still lie behind another one.
     prefetched: usize,
+    /// No task from this seq on has begun.
+    begun_end: Seq,
     job: Option<Job>,
     /// Layout that the ventilator has sent last.
     layout: Layout,
@@ -193,6 +195,7 @@ impl Executor {
             feeds: Vec::new(),
             next_prefetch: 0,
             prefetched: 0,
+            begun_end: Seq(0),
             job: None,
             layout: Layout::Unsaid,
             queue: Queue::default(),
@@ -529,6 +532,7 @@ impl Executor {
             limits: *limits,
             stopped: None,
         };
+        self.begun_end = self.begun_end.max(task.seq.next());
         match &mut self.slots[slot.0 as usize] {
             Some(_) => {
                 self.feeds[slot.0 as usize].behind.push_back(running);
@@ -654,6 +658,7 @@ impl Executor {
         if current.cancelled {
             return;
         }
+        let below = current.below;
         // No honest ventilator gives more, however long the results wait to be settled.
         let is_overfull = self.retained.count() as u64 >= RETAINED_MAX;
         let mut refused = SeqList::new();
@@ -662,9 +667,9 @@ impl Executor {
             // way; if it runs or waits, it will have one.
             if self.draining {
                 refused.push(task.seq);
-            } else if task.seq >= current.below
+            } else if task.seq >= below
                 && !has_result(&mut self.retained, &mut self.unsent, &task)
-                && !is_run(&mut self.slots, &mut self.feeds, &task)
+                && !self.is_run(&task)
             {
                 let begun = self.slots.len() - self.free_slots.len() + self.prefetched;
                 if is_overfull || self.queue.is_full(begun, &task) {
@@ -679,6 +684,31 @@ impl Executor {
         if !refused.is_empty() {
             self.send_news(News::Returned { job, ranges: refused.take() });
         }
+    }
+
+    /// Returns whether the task is in a slot already: its result will count for this attempt too. That is so
+    /// if its message came twice or an earlier attempt runs, and for first attempts after another ventilator
+    /// or a sink that makes other tags.
+    fn is_run(&mut self, task: &Task) -> bool {
+        // As nearly always: the slots need not be searched.
+        if task.seq >= self.begun_end {
+            return false;
+        }
+        let is_it = |running: &Running| running.seq == task.seq && !running.is_unwanted();
+        let Some((slot, running)) = self.in_slots_mut().find(|(_, running)| is_it(running)) else {
+            return false;
+        };
+        if running.task_hash != task.hash() {
+            // The input has changed: nobody wants the result of what runs.
+            let stop = running.stopped.replace(StopReason::Unwanted).is_none();
+            let stop = stop.then(|| running.stop(slot));
+            self.stops.extend(stop);
+            return false;
+        }
+        running.answers = task.attempt;
+        running.last = task.last;
+        running.tag = task.tag;
+        true
     }
 
     fn handle_limits(&mut self, job: JobId, limits: Limits) {
@@ -904,24 +934,5 @@ fn has_result(retained: &mut SeqRing<TaskResult>, unsent: &mut VecDeque<Seq>, ta
         result.tag = task.tag;
         unsent.push_back(task.seq);
     }
-    true
-}
-
-/// Returns whether an earlier attempt runs, whose result will count for this one too.
-fn is_run(slots: &mut [Option<Running>], feeds: &mut [Feed], task: &Task) -> bool {
-    // A first attempt can only be here if this very message came before.
-    if task.attempt == Attempt::FIRST {
-        return false;
-    }
-    let behind = feeds.iter_mut().filter_map(|Feed { behind, .. }| {
-        let place = behind.partition_point(|running| running.seq < task.seq);
-        behind.get_mut(place)
-    });
-    let mut wanted =
-        slots.iter_mut().flatten().chain(behind).filter(|running| !running.is_unwanted());
-    let Some(running) = wanted.find(|running| running.seq == task.seq) else { return false };
-    running.answers = task.attempt;
-    running.last = task.last;
-    running.tag = task.tag;
     true
 }

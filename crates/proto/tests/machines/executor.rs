@@ -47,8 +47,67 @@ fn go_on(executor: &mut Executor, began: Time) {
     executor.handle_begun(began, slot, Seq(1));
 }
 
+/// Gives a worker the first attempt of a task, with this tag.
+fn give(executor: &mut Executor, seq: u64, payload: &'static [u8], tag: Tag) {
+    let (attempt, payload) = (Attempt::FIRST, Payload::from(payload));
+    let task = Task { seq: Seq(seq), attempt, last: true, payload, origin: None, tag };
+    let (limits, tasks) = (Limits::default(), vec![task].into());
+    executor.handle_message(ToWorker::Tasks { job: JOB, limits, tasks });
+    executor.check_invariants();
+}
+
+/// Ends the task in the only slot, and returns the tags of the results that are sent then.
+fn tags_at_end(executor: &mut Executor) -> Vec<(u64, Tag)> {
+    let (slot, outcome) = (Slot(0), Outcome::ok(Payload::new()));
+    executor.handle_finished(Finished { slot, started_us: 1, ran_us: 1, outcome, reported: None });
+    let sent = std::iter::from_fn(|| executor.poll_transmit());
+    let results = sent.filter_map(|message| match message {
+        ToSink::Results { results, .. } => Some(results.0),
+        _ => None,
+    });
+    results.flatten().map(|result| (result.seq.0, result.tag)).collect()
+}
+
 fn waiting(executor: &Executor) -> Vec<u64> {
     executor.waiting().map(|(task, _)| task.seq.0).collect()
+}
+
+// Fails if first attempts are not looked for in the slots: it would be here twice, and its result would have
+// a tag that the sink refuses.
+#[test]
+fn a_task_that_runs_takes_the_tag_of_a_sink_that_was_started_again() {
+    let mut executor = worker();
+    give(&mut executor, 0, b"task", Tag(7));
+    assert_eq!(waiting(&executor), [1, 2, 3]);
+    assert_eq!(tags_at_end(&mut executor), [(0, Tag(7))]);
+}
+
+// Fails as the test before does.
+#[test]
+fn a_task_that_is_prefetched_takes_the_tag_of_a_sink_that_was_started_again() {
+    let mut executor = worker().with_prefetch();
+    executor.handle_depth(Slot(0), 3);
+    let started = std::iter::from_fn(|| executor.poll_start(Time(1)));
+    assert_eq!(started.map(|start| start.task.seq.0).collect::<Vec<_>>(), [1, 2]);
+    give(&mut executor, 1, b"task", Tag(7));
+    assert_eq!(waiting(&executor), [3]);
+    assert_eq!(tags_at_end(&mut executor), [(0, Tag::default())]);
+    assert_eq!(tags_at_end(&mut executor), [(1, Tag(7))]);
+}
+
+// Fails if a task that runs is taken for one with another payload: the sink would refuse its result.
+#[test]
+fn a_task_whose_input_has_changed_is_stopped_and_runs_again() {
+    let mut executor = worker();
+    give(&mut executor, 0, b"other", Tag(7));
+    let stop = Stop { slot: Slot(0), seq: Seq(0), attempt: Attempt::FIRST };
+    assert_eq!(executor.poll_stop(), Some(stop));
+    assert_eq!(executor.poll_stop(), None);
+    assert_eq!(waiting(&executor), [0, 1, 2, 3]);
+    assert_eq!(tags_at_end(&mut executor), [], "nobody wants it");
+    let start = executor.poll_start(Time(1)).expect("its slot is free");
+    assert_eq!((start.task.seq, &start.task.payload[..]), (Seq(0), &b"other"[..]));
+    assert_eq!(tags_at_end(&mut executor), [(0, Tag(7))]);
 }
 
 const STOP: Stop = Stop { slot: Slot(0), seq: Seq(1), attempt: Attempt::FIRST };
