@@ -331,7 +331,9 @@ impl Dispatcher {
                 } else if self.accept_hello(asked, job, &stored, &again, key)
                     && job == self.config.job
                 {
+                    let sink_end = stored.end().max(again.end());
                     self.handle_sink_hello(now, sink, &stored, workers, report, key);
+                    self.handle_sink_end(sink_end);
                 }
             }
             ToVentilator::Receipt { job, received, stored, retry, held_bytes, failed } => {

@@ -22,6 +22,9 @@ pub(super) struct Resume {
     known: SeqSet,
     /// Seq from which on no task is known to have or have had a record.
     known_end: Seq,
+    /// Seq from which on no task has or had a record, by the last hello that counted; 0 once the sink knows
+    /// that the comparison is over.
+    sink_end: Seq,
     /// The sink has compared all tasks below this seq.
     verified: Seq,
     /// Hashes of the tasks from there on, as far as they are read and below the known end.
@@ -61,6 +64,7 @@ impl Resume {
             phase: Phase::Asking,
             known: SeqSet::new(),
             known_end: Seq(0),
+            sink_end: Seq(0),
             verified: Seq(0),
             unverified: VecDeque::new(),
             sent: 0,
@@ -247,6 +251,29 @@ impl Dispatcher {
         }
     }
 
+    /// Notes the seq from which on no task has or had a record, by a hello that counts.
+    pub(super) fn handle_sink_end(&mut self, sink_end: Seq) {
+        if let Some(resume) = self.source.resume_mut() {
+            resume.sink_end = sink_end;
+        }
+        self.end_comparison();
+    }
+
+    /// Tells the sink, once the comparison is over, that none of its records needs one any more. It may wait
+    /// for that: a relay that had heard of the resume before it had a sink asked for the job, and the sink has
+    /// records that the relay had not heard of.
+    fn end_comparison(&mut self) {
+        if matches!(self.course.ended, Some(Ended::Refused(_))) {
+            return;
+        }
+        let Some(resume) = self.source.resume_mut() else { return };
+        let is_over = resume.phase == Phase::Going && resume.verified >= resume.known_end;
+        if is_over && resume.known_end < resume.sink_end {
+            let (job, from) = (self.config.job, std::mem::take(&mut resume.sink_end));
+            self.send_sink(ToSink::Inputs { job, from, hashes: Vec::new().into() });
+        }
+    }
+
     pub(super) fn handle_verified(&mut self, below: Seq) {
         let Some(resume) = self.source.resume_mut() else { return };
         while resume.verified < below && resume.sent > 0 {
@@ -254,6 +281,7 @@ impl Dispatcher {
             resume.sent -= 1;
             resume.verified = resume.verified.next();
         }
+        self.end_comparison();
         self.end_reading(false);
         self.finish_if_complete();
     }

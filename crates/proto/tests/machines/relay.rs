@@ -92,6 +92,31 @@ fn everything_stored_without_a_ventilator() -> Ring {
     ring
 }
 
+// Found by the simulator. Fails if the ventilator compares only what was stored as far as the relay had heard:
+// the sink waits for the comparison of the rest before it writes, for ever.
+#[test]
+fn a_sink_that_has_more_than_was_heard_of_when_the_job_was_resumed_goes_on() {
+    let mut ring = two_stages(Order::Seq);
+    join(&mut ring, FIRST, 1, unchanged());
+    join(&mut ring, SECOND, 1, unchanged());
+    ring.sink_is_mute = true;
+    ring.read(&task(), 2);
+    assert_eq!(written(&ring).len(), 1);
+    ring.cut_sink_off();
+    ring.sink_is_mute = false;
+    ring.restart_ventilator(Start::Resume);
+    ring.rejoin(FIRST, 1);
+    ring.read(&task(), 4);
+    ring.dispatcher.handle_input_end();
+    ring.settle();
+    assert!(!ring.dispatcher.is_resuming(), "the relay has answered");
+    ring.restart_sink(Order::Seq);
+    ring.pass(ROLL_CALL_GRACE.as_micros() as u64);
+    assert_eq!(written(&ring).len(), 4);
+    ring.flush();
+    ring.assert_over();
+}
+
 #[test]
 fn a_relay_without_a_ventilator_to_tell_tells_those_behind_it_of_the_end() {
     let mut ring = everything_stored_without_a_ventilator();
