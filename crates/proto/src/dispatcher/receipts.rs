@@ -7,7 +7,7 @@ use super::worker::Worker;
 use super::{Dispatcher, Transmit};
 use crate::limits::{RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN};
 use crate::message::{Failure, Received, ToWorker};
-use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, Time};
+use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SessionId, Time};
 
 /// Number of attempts that earlier ventilators may have dispatched, and this one does not know of. A
 /// failed attempt with a number beyond is counted with the last of these, so that a worker cannot use up
@@ -19,13 +19,14 @@ impl Dispatcher {
         self.reach(&received.ranges);
         self.receive_ahead(received.session, &received.ranges);
         let end = self.dispatched_end();
+        let mut count = 0;
         if let Some(worker) = self.roster.get_mut(received.session) {
             (worker.heard, worker.cut) = (now, None);
             let before = worker.out.count();
             for range in received.ranges.as_slice() {
                 worker.out.remove_range(range.clamped(Seq(0), end));
             }
-            let count = before - worker.out.count();
+            count = before - worker.out.count();
             // A result says something of its worker only where that had the task: not a second time,
             // and not of another worker's task.
             if count > 0 {
@@ -33,7 +34,22 @@ impl Dispatcher {
             }
         }
         // The worker may have been lost meanwhile; its result arrived all the same.
-        self.mark_received(received);
+        let new = self.mark_received(received);
+        if count == 0 {
+            self.note_unexpected(received.session, new > 0);
+        }
+    }
+
+    /// Notes a result of a task that its worker was not known to have, and whether it is the task's first.
+    /// What the worker owes may be on its way behind results that it sent to an earlier ventilator.
+    fn note_unexpected(&mut self, session: SessionId, is_new: bool) {
+        let Some(worker) = self.roster.get_mut(session) else { return };
+        if is_new {
+            worker.overdue.handle_progress();
+        }
+        if is_new || worker.call.is_some() && worker.overdue.handle_arriving() {
+            worker.deaf_since = None;
+        }
     }
 
     /// Notes what `count` results of tasks that were out at a worker say of it, and of tasks.
@@ -55,11 +71,12 @@ impl Dispatcher {
         self.note_unstored(received, count);
     }
 
-    pub(super) fn mark_received(&mut self, received: &Received) {
+    /// Returns the number of tasks of which no result had been received.
+    fn mark_received(&mut self, received: &Received) -> u64 {
         let (base, end) = (self.ledger.base(), self.dispatched_end());
-        for range in received.ranges.as_slice() {
-            self.ledger.receive(&mut self.roster, range.clamped(base, end), received.session);
-        }
+        let Self { ledger, roster, .. } = self;
+        let ranges = received.ranges.as_slice().iter().map(|range| range.clamped(base, end));
+        ranges.map(|range| ledger.receive(roster, range, received.session)).sum()
     }
 
     pub(super) fn handle_stored(&mut self, stored: &SeqRanges) {
@@ -107,6 +124,8 @@ impl Dispatcher {
             worker.last_progress = now;
             self.tail.handle_received(now);
             self.note_ends(now, session, 1, 1);
+        } else {
+            self.note_unexpected(session, is_news);
         }
         // This result is not needed any more, whatever the fate of the task.
         self.roster.announce_settled(session, SeqRange::one(seq));

@@ -6,11 +6,13 @@ use tradewind_proto::batch::Bounded;
 use tradewind_proto::collector::Order;
 use tradewind_proto::dispatcher::{Notice, Timeout};
 use tradewind_proto::limits::ANSWER_MAX;
-use tradewind_proto::message::{News, Task, ToVentilator, ToWorker};
+use tradewind_proto::message::{
+    News, Outcome, Start, Task, TaskResult, ToSink, ToVentilator, ToWorker,
+};
 use tradewind_proto::{LaneId, SeqRanges, SessionId};
 
 use crate::{failed, ok};
-use tradewind_testkit::Ring;
+use tradewind_testkit::{JOB, Ring};
 
 const SECOND: u64 = 1_000_000;
 const ANSWER_SECONDS: u64 = ANSWER_MAX.as_secs();
@@ -217,6 +219,57 @@ fn a_worker_that_is_not_heard_or_whose_messages_are_on_their_way_owes_nothing() 
         ring.pass(SECOND);
     }
     assert_eq!(ring.closed, []);
+}
+
+/// The sink gets a result of a task that worker 2 has.
+fn result_arrives(ring: &mut Ring, task: &Task, outcome: Outcome) {
+    let result = TaskResult {
+        seq: task.seq,
+        attempt: task.attempt,
+        last: task.last,
+        tag: task.tag,
+        started_us: 1,
+        ran_us: 1,
+        task_bytes: 1,
+        task_hash: task.hash(),
+        outcome,
+        reported: None,
+    };
+    let (session, results) = (SessionId(2), vec![result].into());
+    ring.sink.collector.handle_message(ToSink::Results { job: JOB, session, results });
+    ring.settle();
+}
+
+// Found by the simulator, on a slow link. Fails if only results of tasks count that the ventilator knows to be
+// at the worker: one that was started again knows of none before the answer that comes behind these results.
+#[test]
+fn a_worker_may_send_its_results_before_it_answers_a_ventilator_that_was_started_again() {
+    let others = [ok("x"), failed()];
+    for (outcome, is_repeated) in
+        others.into_iter().flat_map(|it| [(it.clone(), false), (it, true)])
+    {
+        let mut ring = Ring::new(1, Order::Completion);
+        ring.join(2, 20);
+        ring.tasks(&["t"; 20]);
+        let running = ring.workers[&2].running.values();
+        let tasks: Vec<Task> = running.map(|start| start.task.clone()).collect();
+        assert_eq!(tasks.len(), 20);
+        ring.workers.remove(&2);
+        ring.restart_ventilator(Start::Resume);
+        ring.rejoin(2, 20);
+        ring.tasks(&["t"; 20]);
+        ring.dispatcher.handle_input_end();
+        ring.settle();
+        assert!(!ring.dispatcher.is_resuming());
+        for task in &tasks {
+            let task = if is_repeated { &tasks[0] } else { task };
+            result_arrives(&mut ring, task, outcome.clone());
+            pass_beating(&mut ring, 1, 20);
+        }
+        assert_eq!(ring.closed, [], "{outcome:?}, repeated: {is_repeated}");
+        pass_beating(&mut ring, ANSWER_SECONDS + 3, 20);
+        assert_eq!(ring.closed, [LaneId(2)], "nothing comes any more");
+    }
 }
 
 // Fails if a worker that was lost so gets its tasks again, and as many more, when it comes back.

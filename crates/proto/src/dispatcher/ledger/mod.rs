@@ -552,13 +552,19 @@ impl Ledger {
         self.doubt_attempt(seq, to);
     }
 
-    /// Notes that the sink has a worker's results of these tasks.
-    pub(super) fn receive(&mut self, roster: &mut Roster, range: SeqRange, session: SessionId) {
+    /// Notes that the sink has a worker's results of these tasks. Returns the number of those of which it had
+    /// none, as far as is known.
+    pub(super) fn receive(
+        &mut self,
+        roster: &mut Roster,
+        range: SeqRange,
+        session: SessionId,
+    ) -> u64 {
         let reachable = range.clamped(self.base(), self.reachable_end());
         let Self { table, waiting, backoff, fresh_count, bug, .. } = self;
         let bug = *bug;
         table.fill(reachable);
-        let (mut release, mut absent) = (Release::new(bug), 0);
+        let (mut release, mut absent, mut new) = (Release::new(bug), 0, 0);
         table.for_each(range, |seq, entry| {
             let old = entry.state;
             match old {
@@ -577,6 +583,7 @@ impl Ledger {
                 }
             }
             entry.state = TaskState::Received(session);
+            new += 1;
             // An earlier ventilator may have dispatched it.
             entry.attempt = entry.attempt.max(Attempt::FIRST);
             release.add(roster, old, entry.bytes());
@@ -586,6 +593,7 @@ impl Ledger {
         for range in table.settled_behind(range) {
             roster.announce_settled(session, range);
         }
+        new
     }
 
     /// Assigns tasks, whose results only an old sink had in memory, to the workers that retain the
