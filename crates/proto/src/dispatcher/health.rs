@@ -43,6 +43,14 @@ pub(super) enum Trust {
     Well,
 }
 
+/// What is known against a worker, the worst first: of several workers the best get the tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Distrusted,
+    Sick,
+    Well,
+}
+
 /// Notice for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -203,6 +211,16 @@ impl Health {
         self.score >= SCORE_MIN && self.failed >= FAILURES_MIN
     }
 
+    fn standing(&self, failures_max: Option<u64>) -> Standing {
+        if self.is_distrusted {
+            Standing::Distrusted
+        } else if self.is_sick() || self.is_over(failures_max) {
+            Standing::Sick
+        } else {
+            Standing::Well
+        }
+    }
+
     fn is_over(&self, failures_max: Option<u64>) -> bool {
         failures_max.is_some_and(|most| self.failed >= most)
     }
@@ -302,15 +320,13 @@ impl Dispatcher {
         }
     }
 
-    /// Sets aside sick workers while another worker is there, and never the last one.
+    /// Sets aside sick workers while one is there that is well, and distrusted ones while there is any other:
+    /// a worker at which tasks fail ends them, one that owes results may keep them for ever.
     pub(super) fn review_health(&mut self, now: Time) {
         let failures_max = self.config.policy.worker_failures_max;
-        let is_bad = |worker: &Worker| {
-            let health = &worker.health;
-            health.is_sick() || health.is_over(failures_max) || health.is_distrusted
-        };
-        let can_take = |worker: &Worker| worker.phase == Phase::Ready && worker.window.slots() > 0;
-        let is_any_well = self.roster.values().any(|worker| can_take(worker) && !is_bad(worker));
+        let standing = |worker: &Worker| worker.health.standing(failures_max);
+        let can_take = |worker: &&Worker| worker.phase == Phase::Ready && worker.window.slots() > 0;
+        let best = self.roster.values().filter(can_take).map(standing).max();
         let (mut all_ended, mut all_failed) = (0, 0);
         for worker in self.roster.values() {
             all_ended += worker.health.ended;
@@ -318,9 +334,9 @@ impl Dispatcher {
         }
         let mut aside = Vec::new();
         for (session, worker) in &mut self.roster {
-            if !is_any_well {
+            if best.is_none_or(|best| standing(worker) >= best) {
                 worker.health.is_aside = false;
-            } else if is_bad(worker) && !worker.health.is_aside {
+            } else if !worker.health.is_aside {
                 worker.health.set_aside(now);
                 aside.push(*session);
                 let Worker { name, health, .. } = &*worker;

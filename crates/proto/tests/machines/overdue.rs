@@ -288,3 +288,23 @@ fn a_worker_that_owed_something_is_tried_when_it_comes_back() {
     ring.finish(2, slot, ok("x"));
     assert_eq!(ring.running(2).len(), 1, "and then what is left");
 }
+
+// Found by the simulator. Fails if a worker at which all tasks fail is no better than one that keeps them: such
+// ones would have the tasks in turn, for ever.
+#[test]
+fn a_worker_that_owed_something_is_tried_also_beside_one_that_is_sick() {
+    let mut ring = silent_but_for_beats(|ring| ring.tasks(&["t"; 200]));
+    pass_beating(&mut ring, 2 * 2 + ANSWER_SECONDS + 3, 4);
+    assert_eq!(ring.closed, [LaneId(2)]);
+    ring.join(1, 1);
+    for _ in 0..20 {
+        ring.finish(1, 0, failed());
+    }
+    ring.join(2, 4);
+    assert_eq!((ring.running(1).len(), ring.running(2).len()), (1, 0));
+    ring.pass(2 * SECOND);
+    assert_eq!(ring.running(2).len(), 1, "a probe");
+    // Where no other one is left it has to do.
+    ring.kill(1);
+    assert_eq!(ring.running(2).len(), 4);
+}
