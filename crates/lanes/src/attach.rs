@@ -30,6 +30,7 @@ use crate::meter::{
     ready_command,
 };
 use crate::options::LaneOptions;
+use crate::porch::NoRoom;
 use crate::pump::Pump;
 use crate::stream::{PeerAddr, Stream};
 
@@ -45,6 +46,9 @@ pub enum HandshakeError {
     /// The connection did not last, or was ended by the frame meter.
     #[error(transparent)]
     Gone(GoneReason),
+    /// The gate has no place for the peer.
+    #[error(transparent)]
+    NoRoom(NoRoom),
     /// ZeroMQ refused the peer, a PUSH behind a PUSH for example.
     #[error("zeromq refused the peer: {0}")]
     Refused(#[source] ZmqError),
@@ -93,11 +97,11 @@ where
     let greeted = timeout_at(deadline, guard.greet(&mut stream, &mut meter, &state)).await;
     let Greeted { ready, buffer } = match greeted.map_err(|_| timeout())? {
         Ok(greeted) => greeted,
-        Err(Refused { reason, words }) => {
+        Err(Refused { error, words }) => {
             if !words.is_empty() {
                 last_words(stream, words, state, end).await;
             }
-            return Err(HandshakeError::Gone(reason));
+            return Err(error);
         }
     };
     let made = zmq_socket::<L::Socket>(&ready, door, deadline, options).await;

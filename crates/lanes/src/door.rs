@@ -44,6 +44,8 @@ pub struct Hello<'a> {
 pub struct Admitted {
     /// Permit that is returned when the lane ends.
     pub permit: Option<OwnedSemaphorePermit>,
+    /// Whether the peer may be one of the last connections of a gate, which are kept for it.
+    pub may_use_reserve: bool,
 }
 
 /// A ZMTP identity has at most 255 bytes.

@@ -1,18 +1,20 @@
 //! A gate: a listening port, or Unix socket, that makes a lane of every connection.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 use tradewind_keys::Fault;
 
@@ -24,6 +26,7 @@ use crate::lane::{GoneReason, Lane, LaneState};
 use crate::listener::{Accepted, Accepting, Listener, judge};
 use crate::meter::{error_command, greeting};
 use crate::options::LaneOptions;
+use crate::porch::{Arrival, Limits, NoRoom, Porch, Ticket};
 use crate::pull::PullLane;
 use crate::push::PushLane;
 use crate::sparing::Sparing;
@@ -219,14 +222,18 @@ impl<L: Lane> Gate<L> {
         let (lanes_in, lanes) = mpsc::unbounded_channel();
         let porter = Porter {
             endpoint: endpoint.clone(),
-            // The limit bounds the channel as well: a lane in it has its permit.
-            connections: Arc::new(Semaphore::new(
-                options.connections_max.min(Semaphore::MAX_PERMITS),
-            )),
+            // The limits bound the channel as well: a lane in it has its pass.
+            porch: Arc::new(Mutex::new(Porch::new(Limits {
+                connections_max: options.connections_max,
+                reserved: options.connections_reserved,
+                half_open_max: options.half_open_max,
+                per_address_max: options.connections_per_address,
+            }))),
             options: Arc::new(options),
             door,
             lanes: lanes_in,
             handshakes: JoinSet::new(),
+            half_open: HashMap::new(),
             refused: Arc::default(),
             farewells: Arc::new(Semaphore::new(FAREWELLS_MAX)),
             spare: spare(),
@@ -302,12 +309,14 @@ type Refused = Sparing<(Option<PeerHost>, String)>;
 /// Accepts connections for a gate and sees them through their handshakes.
 struct Porter<L> {
     endpoint: Endpoint,
-    connections: Arc<Semaphore>,
+    porch: Arc<Mutex<Porch>>,
     options: Arc<LaneOptions>,
     door: Door,
     lanes: mpsc::UnboundedSender<L>,
-    /// Dropped, and thereby ended, with the porter.
-    handshakes: JoinSet<()>,
+    /// Dropped, and thereby ended, with the porter. Those of connections that may still become lanes say which one
+    /// they were about.
+    handshakes: JoinSet<Option<Ticket>>,
+    half_open: HashMap<Ticket, AbortHandle>,
     /// Lines that were logged about refused peers.
     refused: Arc<Mutex<Refused>>,
     farewells: Arc<Semaphore>,
@@ -317,11 +326,17 @@ struct Porter<L> {
 impl<L: Lane> Porter<L> {
     async fn run(mut self, listeners: Vec<Accepting>) {
         loop {
+            let full_until = lock(&self.porch).full_until(Instant::now());
             let accepted = tokio::select! {
-                accepted = accept(&listeners) => accepted,
+                accepted = accept(&listeners), if full_until.is_none() => accepted,
+                () = until(full_until), if full_until.is_some() => continue,
                 Some(ended) = self.handshakes.join_next() => {
-                    if let Err(error) = ended {
-                        error!(endpoint = %self.endpoint, %error, "a handshake panicked");
+                    match ended {
+                        Ok(ticket) => drop(ticket.and_then(|it| self.half_open.remove(&it))),
+                        Err(error) if error.is_cancelled() => {}
+                        Err(error) => {
+                            error!(endpoint = %self.endpoint, %error, "a handshake panicked");
+                        }
                     }
                     continue;
                 }
@@ -338,21 +353,31 @@ impl<L: Lane> Porter<L> {
         if let Err(reason) = judge(&peer) {
             return say_refused(&self.refused, &self.endpoint, Some(&peer), &reason);
         }
-        match self.connections.clone().try_acquire_owned() {
-            Ok(permit) => self.admit(stream, peer, permit),
-            Err(_) => {
-                let max = self.options.connections_max;
-                self.send_away(stream, &peer, &format!("{max} connections, no more fit"));
+        let arrival = lock(&self.porch).arrive(Instant::now(), peer.ip());
+        match arrival {
+            Arrival::Admit { ticket, instead_of } => {
+                if let Some(oldest) = instead_of.and_then(|it| self.half_open.remove(&it)) {
+                    debug!(endpoint = %self.endpoint, "a handshake that goes on for long is ended");
+                    oldest.abort();
+                }
+                self.admit(stream, peer, Pass { porch: self.porch.clone(), ticket });
             }
+            Arrival::Refuse(NoRoom::Rate) => {
+                // Without a word: that would be work, and this one comes too often already.
+                let reason = NoRoom::Rate.to_string();
+                say_refused(&self.refused, &self.endpoint, Some(&peer), &reason);
+            }
+            Arrival::Refuse(reason) => self.send_away(stream, &peer, &reason.to_string()),
         }
     }
 
-    fn admit(&mut self, stream: Accepted, peer: PeerAddr, permit: OwnedSemaphorePermit) {
+    fn admit(&mut self, stream: Accepted, peer: PeerAddr, pass: Pass) {
+        let ticket = pass.ticket;
         let (endpoint, options) = (self.endpoint.clone(), self.options.clone());
         let (lanes, door) = (self.lanes.clone(), self.door.clone());
         let refused = self.refused.clone();
-        self.handshakes.spawn(async move {
-            match shake_hands::<L>(stream, peer.clone(), permit, &door, &options).await {
+        let handshake = self.handshakes.spawn(async move {
+            match shake_hands::<L>(stream, peer.clone(), pass, &door, &options).await {
                 Ok(lane) => {
                     debug!(%endpoint, %peer, "lane open");
                     // Fails only when the gate is gone, and then the lane should be too.
@@ -379,7 +404,9 @@ impl<L: Lane> Porter<L> {
                     say_refused(&refused, &endpoint, Some(&peer), &reason.to_string());
                 }
             }
+            Some(ticket)
         });
+        self.half_open.insert(ticket, handshake);
     }
 
     /// Without a file to accept with, accepts a waiting connection with the spare file and tells it
@@ -409,7 +436,38 @@ impl<L: Lane> Porter<L> {
         self.handshakes.spawn(async move {
             let _ = tokio::time::timeout(FAREWELL_MAX, farewell(stream, lock, &words)).await;
             drop(permit);
+            None
         });
+    }
+}
+
+/// Place of a connection at a gate, given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    porch: Arc<Mutex<Porch>>,
+    ticket: Ticket,
+}
+
+impl Pass {
+    /// Notes that the door has let the connection in.
+    pub(crate) fn judged(&self, may_use_reserve: bool) -> Result<(), NoRoom> {
+        lock(&self.porch).judged(self.ticket, may_use_reserve)
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        lock(&self.porch).left(self.ticket);
+    }
+}
+
+fn lock(porch: &Mutex<Porch>) -> MutexGuard<'_, Porch> {
+    porch.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn until(time: Option<Instant>) {
+    if let Some(time) = time {
+        tokio::time::sleep_until(time).await;
     }
 }
 
@@ -466,10 +524,10 @@ fn say_refused(
 async fn shake_hands<L: Lane>(
     stream: Accepted,
     peer: PeerAddr,
-    permit: OwnedSemaphorePermit,
+    pass: Pass,
     door: &Door,
     options: &LaneOptions,
 ) -> Result<L, HandshakeError> {
     let stream = stream.stream(options).map_err(HandshakeError::Local)?;
-    attach::<L>(stream, peer, door, LaneState::counted(permit), End::Gate, options).await
+    attach::<L>(stream, peer, door, LaneState::counted(pass), End::Gate, options).await
 }

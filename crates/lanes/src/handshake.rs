@@ -12,8 +12,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tradewind_keys::Peer as Key;
 
+use crate::attach::HandshakeError;
 use crate::buffer::{BUFFER_BYTES_MIN, Buffer};
-use crate::door::{Admitted, Door, Hello};
+use crate::door::{Door, Hello};
 use crate::keyring::End;
 use crate::lane::{GoneReason, LaneState};
 use crate::meter::{Found, Meter, Ready, error_command, greeting, ready_command};
@@ -41,14 +42,14 @@ pub(crate) struct Greeted {
 
 /// Peer that has not been let in.
 pub(crate) struct Refused {
-    pub(crate) reason: GoneReason,
+    pub(crate) error: HandshakeError,
     /// Bytes to send to it before the connection is closed.
     pub(crate) words: Vec<u8>,
 }
 
 impl Refused {
     fn silently(reason: GoneReason) -> Self {
-        Self { reason, words: Vec::new() }
+        Self { error: HandshakeError::Gone(reason), words: Vec::new() }
     }
 }
 
@@ -80,7 +81,8 @@ impl Guard<'_> {
                 Ok(ready) => ready,
                 Err(reason) => {
                     let words = reason.to_tell().map(|text| error_command(&text));
-                    return Err(Refused { reason, words: words.unwrap_or_default() });
+                    let error = HandshakeError::Gone(reason);
+                    return Err(Refused { error, words: words.unwrap_or_default() });
                 }
             },
             reason = state.dismissed() => return Err(self.refusal(&reason)),
@@ -91,9 +93,11 @@ impl Guard<'_> {
             identity: &ready.identity,
             key: self.key,
         };
-        let Admitted { permit } =
-            self.door.admit(&hello).map_err(|reason| self.refusal(&reason))?;
-        state.hold(permit);
+        let admitted = self.door.admit(&hello).map_err(|reason| self.refusal(&reason))?;
+        if let Err(reason) = state.let_in(admitted) {
+            let Refused { words, .. } = self.refusal(&reason.to_string());
+            return Err(Refused { error: HandshakeError::NoRoom(reason), words });
+        }
         // It may have refused us with its next word, and then there has been no lane.
         let next = meter.clone().feed(buffer.filled(0));
         if let (0, Some(Found::Error(reason))) = (next.passed, next.found) {
@@ -110,7 +114,7 @@ impl Guard<'_> {
             End::Dialler => Vec::new(),
         };
         words.extend(error_command(reason));
-        Refused { reason: GoneReason::Refused(reason.into()), words }
+        Refused { error: HandshakeError::Gone(GoneReason::Refused(reason.into())), words }
     }
 }
 

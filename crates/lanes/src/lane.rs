@@ -10,7 +10,10 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::attach::Attached;
+use crate::door::Admitted;
+use crate::gate::Pass;
 use crate::meter::Violation;
+use crate::porch::NoRoom;
 use crate::pump::Flow;
 use crate::stream::PeerAddr;
 
@@ -143,32 +146,37 @@ pub(crate) struct LaneState {
     is_telling: AtomicBool,
     /// Permits that are returned when both the lane and its pump have ended.
     permits: Mutex<Vec<OwnedSemaphorePermit>>,
+    /// Place among a gate's connections, given back likewise.
+    pass: Option<Pass>,
 }
 
 impl LaneState {
     /// Creates the state of a lane that is not counted.
     pub(crate) fn uncounted() -> Arc<Self> {
-        Self::new(Vec::new())
+        Self::new(None)
     }
 
     /// Creates the state of a lane that is one of a limited number.
-    pub(crate) fn counted(permit: OwnedSemaphorePermit) -> Arc<Self> {
-        Self::new(vec![permit])
+    pub(crate) fn counted(pass: Pass) -> Arc<Self> {
+        Self::new(Some(pass))
     }
 
-    fn new(permits: Vec<OwnedSemaphorePermit>) -> Arc<Self> {
+    fn new(pass: Option<Pass>) -> Arc<Self> {
         Arc::new(Self {
             gone: watch::Sender::new(None),
             dismissal: watch::Sender::new(None),
             traffic: Arc::default(),
             is_telling: AtomicBool::new(false),
-            permits: Mutex::new(permits),
+            permits: Mutex::default(),
+            pass,
         })
     }
 
-    /// Adds a permit of another limited number.
-    pub(crate) fn hold(&self, permit: Option<OwnedSemaphorePermit>) {
+    /// Takes the place of a peer that has been let in, and adds its permit of another limited number.
+    pub(crate) fn let_in(&self, admitted: Admitted) -> Result<(), NoRoom> {
+        let Admitted { permit, may_use_reserve } = admitted;
         self.permits.lock().unwrap_or_else(PoisonError::into_inner).extend(permit);
+        self.pass.as_ref().map_or(Ok(()), |pass| pass.judged(may_use_reserve))
     }
 
     /// Sets the reason of the end. The first one stays: later ones are its consequences.

@@ -13,9 +13,16 @@ pub struct LaneOptions {
     pub handshake_timeout: Duration,
     /// Time of one attempt to connect, at most.
     pub connect_timeout: Duration,
-    /// Number of a gate's connections, those still in their handshake included. Further ones are
-    /// closed at once.
+    /// Number of a gate's connections whose handshake is complete. Further ones hear that no more fit.
     pub connections_max: usize,
+    /// Number of those that are kept for peers which the door lets use the reserve.
+    pub connections_reserved: usize,
+    /// Number of a gate's connections whose handshake is under way. When there are more, the oldest goes, once it has
+    /// had a quarter of a second.
+    pub half_open_max: usize,
+    /// Number of a gate's connections from one IPv4 address, or from one /64 network of IPv6; 0 for any number. As many
+    /// may come at once, and then 100 a second. Unix sockets are not concerned.
+    pub connections_per_address: usize,
     /// Time for which a connection may be idle before TCP asks whether the peer is still there. A Unix
     /// socket need not ask.
     pub keepalive: Duration,
@@ -36,6 +43,9 @@ impl Default for LaneOptions {
             handshake_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             connections_max: 16_384,
+            connections_reserved: 16,
+            half_open_max: 256,
+            connections_per_address: 1_024,
             keepalive: Duration::from_secs(15),
             unacked_max: Duration::from_secs(30),
             socket_dir: None,

@@ -148,6 +148,14 @@ impl PeerAddr {
         }
     }
 
+    /// Returns the address by which a peer's connections are counted; a Unix socket gives none.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Process { .. } | Self::Socket(_) => None,
+        }
+    }
+
     /// Returns the place of the peer, as it reads after "the sink is": `at tcp://10.0.0.7:5558`.
     pub fn place(&self) -> String {
         match self {

@@ -60,6 +60,29 @@ pub struct LaneArgs {
     pub unacked_timeout: Duration,
 }
 
+/// Flags of every program that listens.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Connections")]
+pub struct GateArgs {
+    /// Number of connections to one port from one address, or from one /64 network of IPv6; 0 for any number. More
+    /// workers than that behind one address (NAT, a proxy) need a higher one
+    #[arg(
+        long,
+        env = "TRADEWIND_CONNECTIONS_PER_ADDRESS",
+        value_name = "N",
+        default_value_t = LaneOptions::default().connections_per_address
+    )]
+    pub connections_per_address: usize,
+}
+
+impl GateArgs {
+    /// Returns the lanes' options with those of a port.
+    #[must_use]
+    pub fn options(&self, lanes: LaneOptions) -> LaneOptions {
+        LaneOptions { connections_per_address: self.connections_per_address, ..lanes }
+    }
+}
+
 /// Flags of every program that has connections over TCP.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Keys")]

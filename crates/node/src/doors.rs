@@ -111,11 +111,14 @@ pub fn gate_door(ours: &Card, port: Port, room: Room, keys: &MaybeKeys) -> Door 
         let card = judge_dialler(port, hello).inspect_err(|reason| {
             warn_once_a_minute(&said, &hello.addr, port, reason);
         })?;
-        let permit = match card.role {
-            Role::Worker => room.admit(Instant::now(), card.session)?,
-            Role::Ventilator | Role::Sink => None,
-        };
-        Ok(Admitted { permit })
+        Ok(match card.role {
+            Role::Worker => {
+                let permit = room.admit(Instant::now(), card.session)?;
+                Admitted { permit, may_use_reserve: false }
+            }
+            // Without them there is no job. A relay is one of them, depending on the side.
+            Role::Ventilator | Role::Sink => Admitted { permit: None, may_use_reserve: true },
+        })
     });
     locked(door, keys, port.dialler_keys())
 }

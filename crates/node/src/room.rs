@@ -18,46 +18,77 @@ pub struct Room(Arc<Inner>);
 struct Inner {
     permits: Arc<Semaphore>,
     workers_max: usize,
+    /// Number of connections of each port that no worker gets.
+    reserved: usize,
+    /// Number of connections of each port that have not said who they are.
+    half_open_max: usize,
     files_max: u64,
     turned_away: Mutex<TurnedAway>,
 }
 
-/// Number of open files of a connection: one for TCP, and both ends of the private socket.
+/// Number of open files of a connection that has been let in: one for TCP, and both ends of the private socket.
 const CONNECTION_FILES: u64 = 3;
 
-/// Number of open files that workers do not get: for the connections to and from the sink or the
-/// ventilator, for the output, its journal and the input, and for connections whose handshake is
-/// under way.
-const KEPT_FILES: u64 = 32;
+/// Number of open files that no port gets: for the connections that this program dials, for the output, its journal
+/// and spool, and the input.
+const KEPT_FILES: u64 = 20;
 
-/// Number of a port's connections whose handshake is under way, or that are no worker's, where
-/// files are few.
-const OTHERS_MAX: usize = 3;
+/// Part of the files that one port has for connections that have not said who they are, at most, and the part that
+/// is kept for the ventilator, the sink and relays.
+const SHARE: u64 = 16;
+
+/// Number of either that a port has where files are very few.
+const OTHERS_MIN: u64 = 2;
 
 impl Room {
-    /// Returns the room of this process, shared by the ports that take workers.
+    /// Returns the room of this process, shared by the ports that take workers. `others` is the number of ports that
+    /// take none.
     #[must_use]
-    pub fn for_workers(ports: u64) -> Self {
+    pub fn for_workers(ports: u64, others: u64) -> Self {
         let files_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         // Where the system gives no number, assume little more than a runtime needs.
         let open = std::fs::read_dir("/proc/self/fd").map_or(16, |fds| fds.count() as u64);
-        Self::with_files(files_max, open, ports)
+        Self::with_files(files_max, open, ports, others, &LaneOptions::default())
     }
 
-    fn with_files(files_max: u64, open: u64, ports: u64) -> Self {
+    fn with_files(files_max: u64, open: u64, ports: u64, others: u64, usual: &LaneOptions) -> Self {
         let left = files_max.saturating_sub(open + KEPT_FILES);
-        let workers_max = (left / CONNECTION_FILES / ports).max(1);
+        let share =
+            |files: u64, usual: usize| (left / SHARE / files).max(OTHERS_MIN).min(usual as u64);
+        let half_open_max = share(1, usual.half_open_max);
+        let reserved = share(CONNECTION_FILES, usual.connections_reserved);
+        let kept = (half_open_max + CONNECTION_FILES * reserved) * (ports + others);
+        let workers_max = (left.saturating_sub(kept) / CONNECTION_FILES / ports).max(1);
         let workers_max = usize::try_from(workers_max).unwrap_or(usize::MAX);
         let workers_max = workers_max.min(Semaphore::MAX_PERMITS);
-        let permits = Arc::new(Semaphore::new(workers_max));
-        Self(Arc::new(Inner { permits, workers_max, files_max, turned_away: Mutex::default() }))
+        Self(Arc::new(Inner {
+            permits: Arc::new(Semaphore::new(workers_max)),
+            workers_max,
+            reserved: reserved as usize,
+            half_open_max: half_open_max as usize,
+            files_max,
+            turned_away: Mutex::default(),
+        }))
     }
 
-    /// Returns the options of the port: no more connections than there are files for.
+    /// Returns the options of a port that takes workers: no more connections than there are files for.
     #[must_use]
     pub fn options(&self, lanes: &LaneOptions) -> LaneOptions {
-        let connections_max = lanes.connections_max.min(self.0.workers_max + OTHERS_MAX);
-        LaneOptions { connections_max, ..lanes.clone() }
+        let Inner { workers_max, reserved, .. } = *self.0;
+        let connections_max = lanes.connections_max.min(workers_max.saturating_add(reserved));
+        LaneOptions { connections_max, ..self.options_without_workers(lanes) }
+    }
+
+    /// Returns the options of a port that takes no workers.
+    #[must_use]
+    pub fn options_without_workers(&self, lanes: &LaneOptions) -> LaneOptions {
+        let Inner { reserved, half_open_max, .. } = *self.0;
+        LaneOptions {
+            connections_max: lanes.connections_max.min(reserved),
+            connections_reserved: lanes.connections_reserved.min(reserved),
+            half_open_max: lanes.half_open_max.min(half_open_max),
+            ..lanes.clone()
+        }
     }
 
     /// Lets a worker in.
@@ -69,7 +100,7 @@ impl Room {
         now: Instant,
         session: SessionId,
     ) -> Result<Option<OwnedSemaphorePermit>, String> {
-        let Inner { permits, workers_max, files_max, turned_away } = &*self.0;
+        let Inner { permits, workers_max, files_max, turned_away, .. } = &*self.0;
         let mut turned_away = turned_away.lock().unwrap_or_else(PoisonError::into_inner);
         if let Ok(permit) = permits.clone().try_acquire_owned() {
             turned_away.workers.remove(&session);
@@ -123,23 +154,47 @@ impl TurnedAway {
 mod tests {
     use super::*;
 
+    fn room(files: u64, open: u64, ports: u64, others: u64) -> Room {
+        Room::with_files(files, open, ports, others, &LaneOptions::default())
+    }
+
     #[test]
     fn some_files_are_kept_back() {
-        let workers = |files, open, ports| Room::with_files(files, open, ports).0.workers_max;
-        assert_eq!(workers(64, 9, 1), 7);
-        assert_eq!(workers(64, 9, 2), 3);
-        assert_eq!(workers(1024, 10, 1), 327);
-        assert_eq!(workers(20, 10, 1), 1, "a job has at least one");
-        let room = Room::with_files(64, 9, 1);
-        assert_eq!(room.options(&LaneOptions::default()).connections_max, 10);
-        let room = Room::with_files(1 << 30, 9, 1);
-        let usual = LaneOptions::default().connections_max;
-        assert_eq!(room.options(&LaneOptions::default()).connections_max, usual);
+        let check = |files, ports, others, wanted: [usize; 3]| {
+            let Room(room) = room(files, 10, ports, others);
+            let limits = [room.workers_max, room.reserved, room.half_open_max];
+            assert_eq!(limits, wanted, "{files} files");
+            let used = |share: usize, files: u64| share as u64 * files;
+            let of_ports = used(room.reserved, 3) + used(room.half_open_max, 1);
+            let all = used(room.workers_max, 3) * ports + of_ports * (ports + others);
+            assert!(files < 32 || 10 + all <= files, "{all} of {files} files");
+        };
+        // A sink, a ventilator, a relay.
+        check(64, 1, 0, [8, 2, 2]);
+        check(64, 1, 1, [6, 2, 2]);
+        check(64, 2, 1, [1, 2, 2]);
+        check(1024, 1, 0, [294, 16, 62]);
+        check(3000, 1, 1, [834, 16, 185]);
+        check(20_000, 1, 1, [6454, 16, 256]);
+        check(20, 1, 1, [1, 2, 2]);
+    }
+
+    #[test]
+    fn no_more_connections_are_taken_than_there_are_files_for() {
+        let usual = LaneOptions::default();
+        let options = room(3000, 10, 1, 1).options(&usual);
+        assert_eq!((options.connections_max, options.connections_reserved), (850, 16));
+        assert_eq!(options.half_open_max, 185);
+        let options = room(3000, 10, 1, 1).options_without_workers(&usual);
+        assert_eq!((options.connections_max, options.half_open_max), (16, 185));
+        let options = room(1 << 30, 10, 1, 1).options(&usual);
+        assert_eq!(options.connections_max, usual.connections_max);
+        assert_eq!(options.half_open_max, usual.half_open_max);
     }
 
     #[test]
     fn who_does_not_fit_is_told_and_fits_when_another_has_gone() {
-        let room = Room::with_files(20, 10, 1);
+        let room = room(20, 10, 1, 0);
         let now = Instant::now();
         let permit = room.admit(now, SessionId(1)).unwrap();
         let reason = room.admit(now, SessionId(2)).unwrap_err();

@@ -83,7 +83,7 @@ async fn meet(
 ) -> Option<String> {
     let (any, options): (Endpoint, _) =
         ("tcp://127.0.0.1:0".parse().unwrap(), LaneOptions::default());
-    let door = gate_door(gate.0, port, Room::for_workers(1), gate.1);
+    let door = gate_door(gate.0, port, Room::for_workers(1, 0), gate.1);
     let dial = |endpoint: Endpoint| {
         Dialler::new(endpoint, LaneOptions::default(), dial_door(dialler.0, port, dialler.1), 7)
     };

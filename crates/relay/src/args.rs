@@ -5,7 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{AttemptArgs, EndArgs, KeyArgs, LaneArgs, LivenessArgs, LogArgs};
+use tradewind_node::args::{
+    AttemptArgs, EndArgs, GateArgs, KeyArgs, LaneArgs, LivenessArgs, LogArgs,
+};
 use tradewind_node::exit::{Fatal, HELP, USAGE};
 use tradewind_node::keys::{KeyRole, sink_at, ventilator_at};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
@@ -89,6 +91,10 @@ pub struct RelayArgs {
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
+    pub gate: GateArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
     pub end: EndArgs,
 
     #[command(flatten)]
@@ -129,7 +135,7 @@ impl RelayArgs {
             stage: self.stage.unwrap_or_default(),
             keep_newline: self.keep_newline,
             policy: self.attempts.policy(&self.liveness, self.resume_wait, None),
-            lanes: self.lanes.options(),
+            lanes: self.gate.options(self.lanes.options()),
             connect_timeout: self.lanes.connect_timeout,
         })
     }

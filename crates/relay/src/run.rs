@@ -68,8 +68,9 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let sink = dialler(settings.sink.clone(), lanes, &downstream, Port::Results, keys)?;
 
     // Workers of both stages: each gets half of the files.
-    let (before, after) = (Room::for_workers(2), Room::for_workers(2));
-    let options = (before.options(lanes), after.options(lanes), lanes.clone());
+    let (before, after) = (Room::for_workers(2, 1), Room::for_workers(2, 1));
+    let options =
+        (before.options(lanes), after.options(lanes), after.options_without_workers(lanes));
     let door = gate_door(&upstream, Port::Results, before, keys);
     let listen = settings.listen.open(options.0, door).await.or_exit(LISTEN)?;
     let door = gate_door(&downstream, Port::Tasks, after.clone(), keys);

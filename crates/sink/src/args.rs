@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{EndArgs, KeyArgs, LaneArgs, LogArgs};
+use tradewind_node::args::{EndArgs, GateArgs, KeyArgs, LaneArgs, LogArgs};
 use tradewind_node::exit::{Audience, Fatal, HELP, USAGE};
 use tradewind_node::keys::{KeyRole, ventilator_at};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
@@ -46,6 +46,10 @@ pub struct SinkArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub lanes: LaneArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub gate: GateArgs,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
@@ -201,7 +205,7 @@ impl SinkArgs {
             keys,
             order: self.output.order(),
             spool_bytes_max: self.output.spool_max,
-            lanes: self.lanes.options(),
+            lanes: self.gate.options(self.lanes.options()),
             connect_timeout: self.lanes.connect_timeout,
             quiet: self.logs.quiet,
             // A bar between the lines of the output would be in the way of both.

@@ -120,7 +120,7 @@ pub async fn run<S: Store>(
         Port::Receipts,
         &settings.keys,
     )?;
-    let room = Room::for_workers(1);
+    let room = Room::for_workers(1, 0);
     let (options, door) =
         (room.options(&settings.lanes), gate_door(&card, Port::Results, room, &settings.keys));
     let gate = settings.listen.open(options, door).await.or_exit(LISTEN)?;

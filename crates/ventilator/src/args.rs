@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_lanes::Endpoint;
-use tradewind_node::args::{AttemptArgs, EndArgs, KeyArgs, LaneArgs, LivenessArgs, LogArgs};
+use tradewind_node::args::{
+    AttemptArgs, EndArgs, GateArgs, KeyArgs, LaneArgs, LivenessArgs, LogArgs,
+};
 use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE, say};
 use tradewind_node::keys::{KeyRole, sink_at};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs, parent};
@@ -107,6 +109,10 @@ pub struct VentilatorArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub lanes: LaneArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub gate: GateArgs,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
@@ -429,7 +435,7 @@ impl VentilatorArgs {
                 self.resume_wait,
                 self.policy.halt.0,
             ),
-            lanes: self.lanes.options(),
+            lanes: self.gate.options(self.lanes.options()),
             connect_timeout: self.lanes.connect_timeout,
             progress: !self.logs.no_progress && !self.logs.quiet,
             measured: None,

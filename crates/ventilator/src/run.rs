@@ -103,7 +103,7 @@ pub async fn run(
         name: settings.job.clone(),
     };
     keep_fresh(&settings.keys)?;
-    let room = Room::for_workers(1);
+    let room = Room::for_workers(1, 1);
     let sink =
         dialler(settings.sink.clone(), &settings.lanes, &card, Port::Results, &settings.keys)?;
     let (options, door) = (
@@ -111,8 +111,9 @@ pub async fn run(
         gate_door(&card, Port::Tasks, room.clone(), &settings.keys),
     );
     let tasks = settings.tasks.open(options, door).await.or_exit(LISTEN)?;
+    let options = room.options_without_workers(&settings.lanes);
     let door = gate_door(&card, Port::Receipts, room, &settings.keys);
-    let receipts = settings.receipts.open(settings.lanes, door).await.or_exit(LISTEN)?;
+    let receipts = settings.receipts.open(options, door).await.or_exit(LISTEN)?;
     tracing::info!(
         job = settings.job,
         tasks = %tasks.endpoint(),

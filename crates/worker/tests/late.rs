@@ -75,7 +75,7 @@ async fn one_that_has_missed_the_end_leaves() {
         message_bytes_max: MESSAGE_BYTES_MAX,
         name: "ventilator".to_owned(),
     };
-    let door = gate_door(&card, Port::Tasks, Room::for_workers(1), &None);
+    let door = gate_door(&card, Port::Tasks, Room::for_workers(1, 0), &None);
     let any_port = "tcp://127.0.0.1:0".parse().unwrap();
     let gate = PushGate::bind(&any_port, LaneOptions::default(), door).await.unwrap();
     let endpoint = gate.endpoint().clone();

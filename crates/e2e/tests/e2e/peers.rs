@@ -164,7 +164,12 @@ fn an_endpoint_that_stands_for_everywhere_is_not_dialled() {
 }
 
 /// The same program with so few open files.
-fn with_files(scene: &Scene, files: u32, start: impl FnOnce(Start) -> Start, name: &str) -> Start {
+pub(crate) fn with_files(
+    scene: &Scene,
+    files: u32,
+    start: impl FnOnce(Start) -> Start,
+    name: &str,
+) -> Start {
     let command = format!("ulimit -n {files}; exec \"$@\"");
     start(scene.other("sh").args(["-c", &command, "sh"]).arg(program(name)))
 }

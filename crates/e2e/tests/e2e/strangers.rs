@@ -3,10 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
 
+use socket2::{Domain, Socket, Type};
 use tradewind_e2e::{PATIENCE, Scene, random, records, wait_until};
 use tradewind_proto::SessionId;
 use tradewind_proto::message::{Card, Role};
 use tradewind_wire::encode;
+
+use crate::peers::with_files;
 
 /// ZMTP 3.0: signature, version, mechanism, as-server, filler.
 fn greeting() -> Vec<u8> {
@@ -37,7 +40,10 @@ fn frame(body: &[u8]) -> Vec<u8> {
 
 /// Says this, and waits until it is answered or shown the door.
 fn call(address: SocketAddrV4, bytes: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(address).expect("the port is open");
+    say(TcpStream::connect(address).expect("the port is open"), bytes)
+}
+
+fn say(mut stream: TcpStream, bytes: &[u8]) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     // The door may close while we speak.
     let _ = stream.write_all(bytes);
@@ -151,5 +157,50 @@ fn an_impostor_with_a_good_card_delays_its_tasks_at_most() {
     let _ = ventilator.wait().expect(0);
     let _ = worker.wait().expect(0);
     drop((silent, liars));
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn a_crowd_of_fake_workers_keeps_no_worker_of_another_host_out() {
+    let scene = Scene::new();
+    let (tasks, results, receipts) = (
+        format!("tcp://{}", scene.tasks()),
+        format!("tcp://{}", scene.results()),
+        format!("tcp://{}", scene.receipts()),
+    );
+    let sink = scene.sink().start();
+    // It has room for some twenty workers.
+    let ventilator = with_files(
+        &scene,
+        128,
+        |it| {
+            let it = it.args(["--tasks", &tasks, "--receipts", &receipts, "--sink", &results]);
+            it.words("--connections-per-address 10")
+        },
+        "ventilator",
+    );
+    let mut ventilator = ventilator.keep_stdin().start();
+    ventilator.wait_for_stderr("the ventilator is up");
+    let fakes: Vec<_> = (0..40)
+        .map(|n| {
+            let (role, session) = (Role::Worker, SessionId(n + 1));
+            let name = format!("fake{n}");
+            let card = Card { role, session, slots: 4096, message_bytes_max: 64 << 20, name };
+            let said = [greeting(), ready(b"PULL", &encode(&card))].concat();
+            let from = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            from.bind(&SocketAddrV4::new([127, 0, 0, 2].into(), 0).into()).unwrap();
+            from.connect(&scene.tasks().into()).unwrap();
+            say(from.into(), &said)
+        })
+        .collect();
+    let worker = scene.worker("honest").words("--exit-when-done --echo").start();
+    ventilator.stdin().unwrap().write_all(b"a\nb\n").unwrap();
+    ventilator.close_stdin();
+    assert_eq!(sink.wait().expect(0).text(), "a\nb\n");
+    let _ = ventilator.wait().expect(0);
+    // It did not have to wait until the others counted as lost.
+    let ended = worker.wait().expect(0);
+    assert!(!ended.stderr.contains("no more fit"), "{}", ended.stderr);
+    drop(fakes);
     scene.assert_nothing_left();
 }

@@ -128,13 +128,32 @@ fn one_connection_too_many_hears_so() {
 }
 
 #[test]
+fn the_last_connections_are_kept_for_whom_the_door_says() {
+    run(async |mut world| {
+        (world.options.connections_max, world.options.connections_reserved) = (3, 2);
+        let door = Door::default().admitting(|hello| {
+            let may_use_reserve = hello.identity == b"sink";
+            Ok(Admitted { may_use_reserve, ..Admitted::default() })
+        });
+        let mut gate = pull_gate(&world.options, door).await;
+        let mut worker = world.dialler(gate.endpoint());
+        let _lane = tokio::join!(worker.dial_push(), gate.accept());
+        let mut other = world.dialler(gate.endpoint());
+        assert_eq!(failure(&mut other).await, "it says: 1 connections, no more fit");
+        let showing = Door::showing(Bytes::from_static(b"sink")).unwrap();
+        let mut sink = Dialler::new(gate.endpoint(), world.options.clone(), showing, 7);
+        let _lane = tokio::join!(sink.dial_push(), gate.accept());
+    });
+}
+
+#[test]
 fn a_permit_is_given_back_when_the_lane_is_no_more() {
     run(async |world| {
         let room = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
         let permits = room.clone();
         let door = Door::default().admitting(move |_| {
             let permit = permits.clone().try_acquire_owned().map_err(|_| "full".to_owned())?;
-            Ok(Admitted { permit: Some(permit) })
+            Ok(Admitted { permit: Some(permit), ..Admitted::default() })
         });
         let mut gate = pull_gate(&world.options, door).await;
         let mut dialler = world.dialler(gate.endpoint());

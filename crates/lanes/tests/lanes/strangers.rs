@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tradewind_lanes::{Endpoint, PullGate};
 
 use crate::{World, run};
@@ -23,6 +23,14 @@ impl Stranger {
         let tcp = endpoint.tcp().unwrap();
         let stream = TcpStream::connect((tcp.host(), tcp.port())).await.unwrap();
         Self { stream }
+    }
+
+    /// Dials from another address of this machine.
+    pub(crate) async fn dial_from(from: [u8; 4], endpoint: &Endpoint) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let port = endpoint.tcp().unwrap().port();
+        Self { stream: socket.connect(([127, 0, 0, 1], port).into()).await.unwrap() }
     }
 
     pub(crate) fn greeting() -> Vec<u8> {
@@ -212,21 +220,64 @@ fn a_peer_that_gives_no_identity_gets_one_made_up() {
 }
 
 #[test]
-fn silent_strangers_delay_nobody_and_count() {
+fn of_silent_strangers_the_one_that_is_longest_there_goes_first() {
     run(async |mut world| {
-        world.options.connections_max = 20;
+        world.options.half_open_max = 3;
         let mut gate = world.pull_gate().await;
         let mut strangers = Vec::new();
-        for _ in 0..19 {
+        for _ in 0..3 {
+            let mut stranger = Stranger::dial(&gate.endpoint()).await;
+            stranger.stream.read_exact(&mut [0; 64]).await.unwrap();
+            strangers.push(stranger);
+        }
+        assert_works(&world, &mut gate).await;
+        strangers.remove(0).closed().await;
+        // The others are still welcome.
+        for mut stranger in strangers {
+            stranger
+                .stream
+                .write_all(&[Stranger::greeting(), ready("PUSH")].concat())
+                .await
+                .unwrap();
+            gate.accept().await;
+        }
+    });
+}
+
+#[test]
+fn a_crowd_of_strangers_keeps_nobody_out() {
+    run(async |mut world| {
+        world.options.half_open_max = 4;
+        let mut gate = world.pull_gate().await;
+        let mut strangers = Vec::new();
+        for _ in 0..40 {
             strangers.push(Stranger::dial(&gate.endpoint()).await);
         }
+        assert_works(&world, &mut gate).await;
+    });
+}
+
+#[test]
+fn a_host_that_has_enough_connections_keeps_no_other_host_out() {
+    run(async |mut world| {
+        world.options.connections_per_address = 2;
+        let mut gate = world.pull_gate().await;
+        let mut lanes = Vec::new();
+        for _ in 0..2 {
+            let mut fake = Stranger::dial(&gate.endpoint()).await;
+            fake.shake_hands("PUSH").await;
+            lanes.push((fake, gate.accept().await));
+        }
+        Stranger::dial(&gate.endpoint()).await.closed().await;
+        let mut honest = Stranger::dial_from([127, 0, 0, 2], &gate.endpoint()).await;
+        honest.shake_hands("PUSH").await;
+        let mut pull = gate.accept().await;
+        honest.stream.write_all(b"\x00\x04good").await.unwrap();
+        assert_eq!(pull.recv().await.unwrap(), "good");
+        // The first host is welcome again when one of its connections has ended, and a moment has passed.
+        drop(lanes.pop());
         let mut dialler = world.dialler(gate.endpoint());
         let (mut push, mut pull) = tokio::join!(dialler.dial_push(), gate.accept());
-        Stranger::dial(&gate.endpoint()).await.closed().await;
-        // A lane that has ended makes room for another one.
-        drop(pull);
-        push.gone().await;
-        (push, pull) = tokio::join!(dialler.dial_push(), gate.accept());
         push.send(Bytes::from_static(b"good")).unwrap();
         assert_eq!(pull.recv().await.unwrap(), "good");
     });

@@ -113,7 +113,18 @@ fn limits_are_those_of_the_programs() {
         ),
         ("record bytes that the sink holds in order", vec![size(limits::HELD_BYTES_MAX)]),
         ("task bytes that the ventilator keeps", vec![size(limits::RETAINED_BYTES_MAX)]),
-        ("connections to one port", vec![count(lanes.connections_max as u64)]),
+        (
+            "connections to one port",
+            vec![count(lanes.connections_max as u64), count(lanes.connections_reserved as u64)],
+        ),
+        (
+            "connections to one port from one address",
+            vec![count(lanes.connections_per_address as u64)],
+        ),
+        (
+            "connections to one port that have not said who they are",
+            vec![count(lanes.half_open_max as u64)],
+        ),
         ("a worker's silence", vec![time(limits::WORKER_TIMEOUT)]),
         ("losses of a task", vec![limits::LOSSES_MAX.to_string()]),
         (
