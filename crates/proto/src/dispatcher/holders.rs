@@ -45,6 +45,7 @@ impl Dispatcher {
             News::Heartbeat { running, queued, slots } => {
                 worker.running = running;
                 worker.queued = queued;
+                worker.has_unproven &= running > 0 || queued > 0;
                 if u64::from(slots) != worker.window.slots() {
                     worker.window.set_slots(slots.min(SLOTS_MAX));
                     worker.slots_max = worker.slots_max.max(worker.window.slots());
@@ -66,7 +67,12 @@ impl Dispatcher {
                     && counts == [all.count(); 2]
                     && worker.call.take_if(|due| *due == call).is_some()
                 {
+                    let unfinished = unfinished.to_set();
                     let held = self.proven(session, &all, &hashes.0, &tags.0);
+                    let proven = held.iter().filter(|(seq, _)| unfinished.contains(*seq)).count();
+                    if let Some(worker) = self.roster.get_mut(session) {
+                        worker.has_unproven = proven as u64 != unfinished.count();
+                    }
                     if self.is_input(&held) {
                         self.handle_holding(session, held.into_iter().map(|(seq, _)| seq));
                     }

@@ -136,7 +136,7 @@ impl Dispatcher {
 
     /// Blames tasks for the loss of the worker at which they may have run.
     pub(super) fn blame(&mut self, session: SessionId, worker: &Worker, blamed: Vec<Seq>) {
-        let is_alone = worker.out.count() == 1;
+        let is_alone = worker.out.count() == 1 && !worker.has_unproven;
         for seq in &blamed {
             let loss = Loss { session, is_alone, is_proven: false };
             self.suspicions.marks.entry(*seq).or_default().losses.push(loss);

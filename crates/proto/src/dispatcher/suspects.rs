@@ -41,7 +41,8 @@ impl Dispatcher {
         self.reserve(next);
         let seq = next?;
         let bytes = self.ledger.payload_bytes(seq);
-        let is_empty = |worker: &Worker| worker.is_usable() && worker.out.is_empty();
+        let is_empty =
+            |worker: &Worker| worker.is_usable() && worker.out.is_empty() && !worker.has_unproven;
         let mut reserved = self.roster.iter().filter(|(_, worker)| worker.is_reserved);
         let (session, _) = reserved.find(|(_, worker)| is_empty(worker) && worker.fits(bytes))?;
         let session = *session;
@@ -69,7 +70,8 @@ impl Dispatcher {
             let is_running = worker.is_reserved && self.has_suspect(*session, worker);
             kept += usize::from(is_running);
             if worker.is_usable() && !is_running && worker.fits(bytes) {
-                free.push((worker.out.count(), !worker.is_reserved, *session));
+                let place = (worker.has_unproven, worker.out.count());
+                free.push((place, !worker.is_reserved, *session));
             }
         }
         free.sort_unstable();

@@ -31,6 +31,9 @@ pub(super) struct Worker {
     pub(super) suspect: Option<Seq>,
     /// The worker is kept for a suspect that is to run alone, or has it.
     pub(super) is_reserved: bool,
+    /// The worker has tasks that an earlier ventilator gave to it, or claims so, and has not said since that
+    /// it has none: whatever it is given is not alone there.
+    pub(super) has_unproven: bool,
     /// Time since which the worker reports fewer tasks than it was given, or does not answer, and
     /// the number of such reports.
     pub(super) deaf_since: Option<(Time, u32)>,
@@ -84,6 +87,7 @@ impl Worker {
             payload_bytes_max: card.largest_payload(),
             suspect: None,
             is_reserved: false,
+            has_unproven: false,
             deaf_since: None,
             beat: Time(0),
             cut: None,

@@ -6,7 +6,7 @@ use tradewind_proto::limits::{
     DEAF_MIN, LARGE_WAIT_MAX, LOSSES_MAX, MESSAGE_BYTES_MAX, RETURN_GRACE, WORKER_TIMEOUT,
 };
 use tradewind_proto::message::{Failure, News, Outcome, Status, ToVentilator};
-use tradewind_proto::{Attempt, LaneId, Payload, Seq, SeqRanges, SessionId};
+use tradewind_proto::{Attempt, JobKey, LaneId, Payload, Seq, SeqRanges, SessionId};
 
 use tradewind_testkit::{JOB, Ring};
 
@@ -140,6 +140,49 @@ fn a_suspect_whose_next_loss_is_its_last_runs_alone() {
     }
     ring.finish_all();
     assert_eq!(ring.records().len(), 40);
+    assert_eq!(lost(&ring), []);
+}
+
+/// A sink is started again with another key: what it or its ventilator have given so far proves nothing.
+fn lose_the_key(ring: &mut Ring) {
+    ring.sink.key = JobKey::new([9; 16]);
+    ring.restart_sink(Order::Completion);
+}
+
+// Found by the simulator. Fails if a worker is taken to be empty while it runs what it was given before the
+// sink had another key.
+#[test]
+fn a_suspect_waits_for_tasks_whose_tags_a_new_sink_does_not_know() {
+    let mut ring = Ring::with(Order::Completion, |config| config.policy.losses_max = 2);
+    ring.join(1, 2);
+    ring.tasks(&["a"]);
+    ring.join(2, 2);
+    ring.tasks(&["suspect"]);
+    assert_eq!(ring.running(2), [(1, 1)]);
+    ring.kill(2);
+    lose_the_key(&mut ring);
+    ring.pass(5 * SECOND);
+    assert_eq!(ring.running(1), [(0, 1)]);
+    ring.finish(1, 0, ok());
+    ring.pass(SECOND);
+    assert_eq!(ring.running(1), [(1, 2)], "it has said that it has none");
+    ring.finish_all();
+    assert_eq!(ring.records().len(), 2);
+}
+
+// Fails if what a worker was given before the sink had another key cannot have killed it.
+#[test]
+fn a_task_is_not_alone_beside_one_whose_tag_a_new_sink_does_not_know() {
+    let mut ring = Ring::with(Order::Completion, |config| config.policy.losses_max = 1);
+    ring.join(2, 2);
+    ring.tasks(&["guilty"]);
+    ring.join(1, 1);
+    lose_the_key(&mut ring);
+    assert_eq!((ring.running(1), ring.running(2)), (vec![(0, 2)], vec![(0, 1)]));
+    ring.tasks(&["innocent"]);
+    assert_eq!(ring.running(2), [(0, 1), (1, 1)]);
+    ring.kill(2);
+    ring.pass(2 * WORKER_TIMEOUT.as_micros() as u64);
     assert_eq!(lost(&ring), []);
 }
 
