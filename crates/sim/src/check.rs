@@ -1,6 +1,6 @@
 //! The promise, checked at every step by an account of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tradewind_proto::Payload;
 use tradewind_proto::collector::{CollectorSnapshot, Order, Record};
@@ -50,6 +50,8 @@ pub(crate) struct Check {
     starts: Vec<u64>,
     /// By worker: when it was last declared lost, or died.
     lost: Vec<u64>,
+    /// Workers that say their results again and again.
+    repeating: BTreeSet<usize>,
     progressed: Instant,
     /// The time of the last record.
     last_record: Instant,
@@ -144,6 +146,7 @@ impl Check {
             clock: 0,
             starts: vec![1; stages],
             lost: Vec::new(),
+            repeating: BTreeSet::new(),
             progressed: 0,
             last_record: 0,
             reruns: 0,
@@ -279,6 +282,12 @@ impl Check {
         self.lost[worker] = self.clock;
     }
 
+    /// Notes that a worker says its results again and again. With a failure that is known it can make the
+    /// ventilator stop its own later attempt.
+    pub(crate) fn repeats(&mut self, worker: usize) {
+        self.repeating.insert(worker);
+    }
+
     /// Notes that a worker was told that the job is cancelled: a ventilator that resumes it has to run again
     /// what it had, in whatever stage.
     pub(crate) fn gave_up(&mut self, worker: usize) {
@@ -384,13 +393,14 @@ impl Check {
         let (dispatched, start) = (dispatch.map(|d| d.at), dispatch.map_or(0, |d| d.start));
         let is_twice = history.runs.iter().any(|run| run.attempt == attempt && run.start == start);
         let has_timeout = self.has_timeout;
-        let lost = &self.lost;
+        let (lost, repeating) = (&self.lost, &self.repeating);
         // What a cancelled ventilator has thrown away, the next one has to run again.
         let cancelled_before = if self.is_cancelled { self.starts[stage] } else { 0 };
         let is_excused = |run: &Run| {
             let was_lost = lost.get(run.worker).is_some_and(|at| *at > run.dispatched);
             match run.end {
                 _ if was_lost || run.start < cancelled_before => true,
+                _ if repeating.contains(&run.worker) => true,
                 Some(RunEnd::Failed) => true,
                 Some(RunEnd::Stopped) => has_timeout,
                 Some(RunEnd::Ok) | None => false,
@@ -660,6 +670,32 @@ mod tests {
             assert!(after_losses(&[over(0)]).is_some(), "{:?}", over(0));
             assert_eq!(after_losses(&[over(0), holding()]), None, "it has it after all");
         }
+    }
+
+    #[test]
+    fn a_worker_that_repeats_its_failures_may_run_a_task_again() {
+        let again = |is_repeating: bool, other: usize| {
+            let mut check = check();
+            if is_repeating {
+                check.repeats(0);
+            }
+            for (worker, attempt) in [(0, 1), (other, 2)] {
+                let (attempt, payload) = (Attempt(attempt), check.payload(0, 0));
+                let task = Task {
+                    seq: Seq(0),
+                    attempt,
+                    last: true,
+                    payload: payload.clone(),
+                    origin: None,
+                    tag: Tag::default(),
+                };
+                check.dispatched(worker, 0, &[task]);
+                check.started(worker, 0, Seq(0), attempt, &payload, 0);
+            }
+            check.violation().is_none()
+        };
+        assert_eq!([again(false, 0), again(false, 1)], [false; 2]);
+        assert_eq!([again(true, 0), again(true, 1)], [true; 2]);
     }
 
     #[test]

@@ -46,7 +46,8 @@ impl Plan {
         }
         for _ in 0..rng.usize(1..=2) {
             let lie = match rng.u8(0..3) {
-                0 => Lie::Repeats,
+                // On a slow link that would be withholding, without a timeout to end it.
+                0 if self.result_rate.is_none() => Lie::Repeats,
                 1 if withholds => Lie::Withholds,
                 _ => Lie::Forges,
             };

@@ -15,7 +15,7 @@ use tradewind_wire::encode;
 use crate::check::RunEnd;
 use crate::event::{ConnectionId, Event, Instant, Process, Route, Stage};
 use crate::mutation::Mutation;
-use crate::plan::{Fate, Sickness};
+use crate::plan::{Fate, Lie, Sickness};
 use crate::world::{Clock, POLLS_MAX, World};
 
 pub(crate) struct Worker {
@@ -125,6 +125,9 @@ impl World {
             tags: BTreeMap::new(),
             repeated: None,
         });
+        if self.plan.seats[seat].sickness == Sickness::Lies(Lie::Repeats) {
+            self.check.repeats(worker);
+        }
         let later = self.rng.u64(0..2_000);
         self.queue.push(self.now, Event::Dial(Route::Tasks(worker, stage)));
         self.queue.push(self.now + later, Event::Dial(Route::Results(worker, stage)));
