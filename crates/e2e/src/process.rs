@@ -108,6 +108,26 @@ impl Start {
         self
     }
 
+    /// Limits the number of files that it may have open. To be called last.
+    #[must_use]
+    pub fn files_max(mut self, files: u32) -> Self {
+        let mut limited = Command::new("prlimit");
+        limited.arg(format!("--nofile={files}:{files}"));
+        limited.arg(self.command.get_program()).args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        if let Some(dir) = self.command.get_current_dir() {
+            limited.current_dir(dir);
+        }
+        limited.process_group(0);
+        self.command = limited;
+        self
+    }
+
     /// Sets the home of its user: keys are looked for there, and needed for TCP.
     #[must_use]
     pub fn home(mut self, dir: impl AsRef<Path>) -> Self {

@@ -1,0 +1,51 @@
+//! What liars do.
+
+mod bytes;
+mod hosts;
+mod impostors;
+mod resources;
+mod workers;
+
+use tradewind_keys::Role as KeyRole;
+
+use crate::stage::Way;
+use crate::suite::{Group, NotYet};
+
+/// All of them.
+pub(crate) const GROUPS: &[Group] =
+    &[impostors::GROUP, workers::GROUP, resources::GROUP, bytes::GROUP, hosts::GROUP];
+
+/// Scenarios whose outcome is not the required one yet.
+pub(crate) const NOT_YET: &[NotYet] = &[
+    not_yet("unfinished-frames", "their bytes are not bounded in sum"),
+    not_yet("pinned-errors", "what is cut off an error stays in memory"),
+];
+
+const fn not_yet(scenario: &'static str, why: &'static str) -> NotYet {
+    NotYet { scenario, way: None, why }
+}
+
+/// Ways of one that poses as a worker.
+const AS_WORKER: &[Way] = &[Way::Plain, Way::Token(KeyRole::Worker), Way::NoKey, Way::OthersKey];
+
+/// Ways of one that says what workers may say, and gets in for that.
+const INSIDE: &[Way] = &[Way::Plain, Way::Token(KeyRole::Worker)];
+
+/// Ways of one that poses as a ventilator or sink, which workers must not be, and no second one beside the
+/// first.
+const AS_VENTILATOR: &[Way] = &[
+    Way::Plain,
+    Way::Token(KeyRole::Worker),
+    Way::Token(KeyRole::Ventilator),
+    Way::Token(KeyRole::Relay),
+    Way::NoKey,
+    Way::OthersKey,
+];
+const AS_SINK: &[Way] = &[
+    Way::Plain,
+    Way::Token(KeyRole::Worker),
+    Way::Token(KeyRole::Sink),
+    Way::Token(KeyRole::Relay),
+    Way::NoKey,
+    Way::OthersKey,
+];
