@@ -476,7 +476,9 @@ impl<S: Store> Sink<S> {
                 return Err(Fatal { code: CLOSED, error: error.into() });
             }
             records::Event::Failed(
-                error @ (OutputError::Io { .. } | OutputError::Unspool { .. }),
+                error @ (OutputError::Io { .. }
+                | OutputError::Unspool { .. }
+                | OutputError::Rewrite { .. }),
             ) if self.when_full == WhenFull::Exit => {
                 let how =
                     if self.journal.is_some() { "; --resume continues from there" } else { "" };
