@@ -31,8 +31,9 @@ use crate::meter::{
 };
 use crate::options::LaneOptions;
 use crate::porch::NoRoom;
-use crate::pump::Pump;
+use crate::pump::{Inflow, Pump};
 use crate::stream::{PeerAddr, Stream};
+use crate::unfinished::LaneFrames;
 
 /// Reason why a connection never became a lane.
 #[derive(Debug, Error)]
@@ -119,7 +120,9 @@ where
         let sent = timeout_at(deadline, send(&mut stream, &guard.ready(), &state)).await;
         sent.map_err(|_| timeout())?.map_err(HandshakeError::Gone)?;
     }
-    let pump = Pump::start(stream, zmq, L::FLOW, meter, buffer, state.clone());
+    let frames = LaneFrames::new(options.unfinished.clone());
+    let inflow = Inflow { meter, buffer, frames, lag_max: options.message_lag_max };
+    let pump = Pump::start(stream, zmq, L::FLOW, inflow, state.clone());
     let peer = Peer { identity: identity.into(), addr: peer_addr };
     Ok(L::new(Attached { socket, events, pump, state, peer }))
 }

@@ -24,6 +24,13 @@ impl Buffer {
         &mut self.bytes[self.held..]
     }
 
+    /// Returns as much of that as a buffer without traffic has.
+    pub(crate) fn little_space(&mut self) -> &mut [u8] {
+        let space = self.space();
+        let little = space.len().min(BUFFER_BYTES_MIN);
+        &mut space[..little]
+    }
+
     /// Returns what did not pass the last time, and what was read behind it.
     pub(crate) fn filled(&self, read: usize) -> &[u8] {
         &self.bytes[..self.held + read]

@@ -98,12 +98,20 @@ impl Closer {
 pub struct Traffic {
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
+    /// Nothing is read, because too much of unfinished messages is there.
+    pub(crate) is_paused: AtomicBool,
 }
 
 impl Traffic {
     /// Returns the bytes received from the peer.
     pub fn bytes_in(&self) -> u64 {
         self.bytes_in.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether nothing is read from the peer at present because too much of unfinished messages has come on
+    /// all lanes: its silence means nothing.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Relaxed)
     }
 
     /// Returns the bytes given to the kernel for the peer.

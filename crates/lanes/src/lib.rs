@@ -64,6 +64,7 @@ mod reasons;
 mod sparing;
 mod stream;
 mod tcp;
+mod unfinished;
 mod unix;
 
 pub use attach::HandshakeError;
@@ -81,3 +82,4 @@ pub use pull::PullLane;
 pub use push::PushLane;
 pub use sparing::Sparing;
 pub use stream::{PeerAddr, PeerHost};
+pub use unfinished::{RATE_BYTES_MIN, UNFINISHED_BYTES_MAX, Unfinished};

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::unfinished::Unfinished;
+
 /// The limits of a gate's or a dialler's lanes.
 #[derive(Debug, Clone)]
 pub struct LaneOptions {
@@ -31,6 +33,12 @@ pub struct LaneOptions {
     /// while data is on its way, when keepalive is silent. On a Unix socket: time for which a peer
     /// may read nothing of what waits for it.
     pub unacked_max: Duration,
+    /// Time that a message may be behind 64 KiB/s, reckoned from its first byte, before the lane ends. Only the time
+    /// counts in which its bytes are waited for.
+    pub message_lag_max: Duration,
+    /// Bytes of messages that have begun and not ended, over all lanes that have a clone of it: those of this process,
+    /// by default. Beyond its bound, lanes in the middle of a message wait.
+    pub unfinished: Unfinished,
     /// Directory in which the private directories for Unix sockets are made, each for an instant.
     /// `/dev/shm`, or else the system's temporary directory, if `None`.
     pub socket_dir: Option<PathBuf>,
@@ -48,6 +56,8 @@ impl Default for LaneOptions {
             connections_per_address: 1_024,
             keepalive: Duration::from_secs(15),
             unacked_max: Duration::from_secs(30),
+            message_lag_max: Duration::from_secs(30),
+            unfinished: Unfinished::of_process(),
             socket_dir: None,
         }
     }

@@ -9,11 +9,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
 use crate::buffer::Buffer;
 use crate::handshake::tell;
 use crate::lane::{GoneReason, LaneState};
-use crate::meter::{Found, Limits, Meter, Metered, Track, error_command};
+use crate::meter::{Begun, Found, Limits, Meter, Metered, Track, Violation, error_command};
+use crate::unfinished::{LaneFrames, Pace};
 
 /// Direction in which a lane carries messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,14 +55,13 @@ impl Pump {
         network: S,
         zmq: UnixStream,
         flow: Flow,
-        meter: Meter,
-        buffer: Buffer,
+        inflow: Inflow,
         state: Arc<LaneState>,
     ) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let task = tokio::spawn(run(network, zmq, flow, meter, buffer, state.clone()));
+        let task = tokio::spawn(run(network, zmq, flow, inflow, state.clone()));
         Self { task, state }
     }
 
@@ -95,14 +96,8 @@ impl Drop for EndOnDrop {
 /// Time for which the peer's reason is awaited after a write has failed.
 const LAST_WORD_MAX: Duration = Duration::from_millis(100);
 
-async fn run<S>(
-    network: S,
-    zmq: UnixStream,
-    flow: Flow,
-    meter: Meter,
-    buffer: Buffer,
-    state: Arc<LaneState>,
-) where
+async fn run<S>(network: S, zmq: UnixStream, flow: Flow, inflow: Inflow, state: Arc<LaneState>)
+where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let state = EndOnDrop(state);
@@ -113,7 +108,7 @@ async fn run<S>(
     // Each half is dropped when its direction is done. The inbound direction's end thereby tells a
     // PULL socket that no more frames will come, once it has read the last.
     let to_tell = {
-        let inbound = inbound(network_read, zmq_write, meter, buffer, &is_broken, &state.0);
+        let inbound = inbound(network_read, zmq_write, inflow, &is_broken, &state.0);
         let mut inbound = pin!(inbound);
         let mut outbound = pin!(outbound(zmq_read, &mut sender, &state.0));
         tokio::select! {
@@ -150,15 +145,28 @@ async fn run<S>(
     }
 }
 
+/// State of what comes from the peer.
+pub(crate) struct Inflow {
+    pub(crate) meter: Meter,
+    /// Holds what came behind the handshake.
+    pub(crate) buffer: Buffer,
+    pub(crate) frames: LaneFrames,
+    /// Time that a message may be behind.
+    pub(crate) lag_max: Duration,
+}
+
 async fn inbound<N: AsyncRead + Unpin>(
     mut network: N,
     mut zmq: impl AsyncWrite + Unpin,
-    mut meter: Meter,
-    mut buffer: Buffer,
+    inflow: Inflow,
     is_broken: &AtomicBool,
     state: &LaneState,
 ) -> (GoneReason, N) {
+    let Inflow { mut meter, mut buffer, mut frames, lag_max } = inflow;
     let mut dismissed = pin!(state.dismissed());
+    let mut pace = Pace::new(lag_max);
+    // Set again only when it has fired: the deadline never becomes earlier.
+    let mut timer = pin!(sleep(lag_max));
     // What came behind the handshake, before anything is read.
     let mut read = 0;
     let reason = loop {
@@ -166,15 +174,52 @@ async fn inbound<N: AsyncRead + Unpin>(
             Ok(passed) => buffer.consume(read, passed),
             Err(reason) => break reason,
         }
-        let result = tokio::select! {
-            read = network.read(buffer.space()) => read,
-            reason = &mut dismissed => break GoneReason::Refused(reason),
+        let unfinished = meter.unfinished();
+        match unfinished {
+            Some(Begun { held, left }) => frames.note(held, left),
+            None => {
+                frames.note(0, 0);
+                pace.end();
+            }
+        }
+        if !frames.may_read() {
+            state.traffic.is_paused.store(true, Ordering::Relaxed);
+            let is_dismissed = tokio::select! {
+                () = frames.wait() => None,
+                reason = &mut dismissed => Some(reason),
+            };
+            state.traffic.is_paused.store(false, Ordering::Relaxed);
+            if let Some(reason) = is_dismissed {
+                break GoneReason::Refused(reason);
+            }
+        }
+        let result = loop {
+            if unfinished.is_some() {
+                pace.wait(Instant::now());
+            }
+            let space = match frames.is_scarce() {
+                true => buffer.little_space(),
+                false => buffer.space(),
+            };
+            tokio::select! {
+                biased;
+                reason = &mut dismissed => break Err(GoneReason::Refused(reason)),
+                read = network.read(space) => break Ok(read),
+                () = &mut timer, if unfinished.is_some() => match pace.deadline() {
+                    Some(deadline) if deadline > Instant::now() => timer.as_mut().reset(deadline),
+                    _ => break Err(too_slow(unfinished, lag_max)),
+                },
+            }
         };
         read = match result {
-            Ok(0) => break GoneReason::Ended,
-            Ok(read) => read,
-            Err(error) => break GoneReason::Broken(error.kind()),
+            Ok(Ok(0)) => break GoneReason::Ended,
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => break GoneReason::Broken(error.kind()),
+            Err(reason) => break reason,
         };
+        if unfinished.is_some() {
+            pace.came(Instant::now(), read);
+        }
         state.traffic.bytes_in.fetch_add(read as u64, Ordering::Relaxed);
     };
     if reason.to_tell().is_some() {
@@ -186,6 +231,11 @@ async fn inbound<N: AsyncRead + Unpin>(
         state.end(reason.clone());
     }
     (reason, network)
+}
+
+fn too_slow(unfinished: Option<Begun>, lag: Duration) -> GoneReason {
+    let (held, left) = unfinished.map_or((0, 0), |it| (it.held, it.left));
+    GoneReason::Protocol(Violation::Slow { held, bytes: held + left, lag })
 }
 
 /// Forwards the bytes that may pass; returns their number.

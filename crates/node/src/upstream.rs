@@ -230,7 +230,8 @@ impl Upstream {
         }
         self.checked = Some(now);
         for caller in self.callers.values_mut().filter(|caller| caller.role == Role::Worker) {
-            if caller.arrivals.check(caller.traffic.bytes_in()) {
+            // One that is not read at present may be saying anything.
+            if caller.arrivals.check(caller.traffic.bytes_in()) || caller.traffic.is_paused() {
                 collector.handle_alive(caller.session);
             }
         }

@@ -15,7 +15,11 @@
 
 mod command;
 
+use std::time::Duration;
+
 use thiserror::Error;
+
+use crate::unfinished::RATE_BYTES_MIN;
 
 pub use command::{REASON_BYTES_MAX, Ready, Track, error_command, greeting, ready_command};
 
@@ -65,6 +69,11 @@ pub enum Violation {
     Message { bytes: u64, max: u64 },
     #[error("a message of more than {max} frames")]
     Frames { max: u32 },
+    #[error(
+        "a message too slowly: {held} of {bytes} bytes had come when it was {lag:?} behind {} KiB/s",
+        RATE_BYTES_MIN >> 10
+    )]
+    Slow { held: u64, bytes: u64, lag: Duration },
 }
 
 /// Result for a slice.
@@ -91,6 +100,15 @@ pub enum Found {
     Violation(Violation),
 }
 
+/// Bytes of a message that has begun and not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// Number of those that have passed.
+    pub held: u64,
+    /// Number of those that its latest header announces, and that have not come.
+    pub left: u64,
+}
+
 /// Follows one peer's stream.
 #[derive(Debug, Clone)]
 pub struct Meter {
@@ -99,6 +117,8 @@ pub struct Meter {
     ready: bool,
     /// Message that is under way.
     message: Message,
+    /// Bytes that the headers of the latest message announce.
+    begun_bytes: u64,
     bytes_passed: u64,
 }
 
@@ -140,6 +160,7 @@ impl Meter {
             expected: Expected::Greeting { at: 0 },
             ready: false,
             message: Message::default(),
+            begun_bytes: 0,
             bytes_passed: 0,
         }
     }
@@ -176,6 +197,17 @@ impl Meter {
         };
         self.bytes_passed += passed as u64;
         Metered { passed, found }
+    }
+
+    /// Returns the message that has begun and not ended, if there is one.
+    pub fn unfinished(&self) -> Option<Begun> {
+        let left = match self.expected {
+            Expected::Body { left } => left,
+            // Between two frames of one message.
+            Expected::Header if self.message.frames > 0 => 0,
+            _ => return None,
+        };
+        Some(Begun { held: self.begun_bytes - left, left })
     }
 
     /// Returns the number of bytes that passed so far.
@@ -273,6 +305,7 @@ impl Meter {
         if frames.saturating_add(u32::from(more)) > max {
             return Err(Violation::Frames { max });
         }
+        self.begun_bytes = bytes;
         self.message = if more { Message { bytes, frames } } else { Message::default() };
         Ok(())
     }

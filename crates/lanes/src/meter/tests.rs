@@ -229,6 +229,23 @@ fn what_we_say_is_what_the_peer_reads() {
 }
 
 #[test]
+fn it_is_known_what_has_come_of_a_message() {
+    let mut meter = Meter::new(LIMITS);
+    let mut feed = |bytes: &[u8]| {
+        let _ = meter.feed(bytes);
+        meter.unfinished().map(|it| (it.held, it.left))
+    };
+    assert_eq!(feed(&handshake()), None);
+    assert_eq!(feed(&frame(0, b"whole")), None);
+    assert_eq!(feed(&header(0, 10)), Some((0, 10)));
+    assert_eq!(feed(b"1234"), Some((4, 6)));
+    assert_eq!(feed(b"567890"), None);
+    assert_eq!(feed(&frame(MORE, b"first")), Some((5, 0)));
+    assert_eq!(feed(b"\x00\x03a"), Some((6, 2)));
+    assert_eq!(feed(&[b"bc", &header(0, 100)[..]].concat()), Some((0, 100)));
+}
+
+#[test]
 fn it_is_known_where_a_command_may_be_put() {
     let frames =
         [frame(0, b"a"), frame(COMMAND | LONG, b"\x05READY"), frame(0, b""), frame(LONG, b"abc")];

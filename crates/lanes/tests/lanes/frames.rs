@@ -1,9 +1,14 @@
 //! What is sent arrives, whole and in order.
 
-use bytes::Bytes;
-use tradewind_lanes::{GoneReason, PeerAddr, PullLane, PushLane};
+use std::time::Duration;
 
-use crate::{CARD, MESSAGE_BYTES_MAX, run_all};
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tradewind_lanes::meter::error_command;
+use tradewind_lanes::{GoneReason, PeerAddr, PullLane, PushLane, Unfinished};
+
+use crate::strangers::Stranger;
+use crate::{CARD, MESSAGE_BYTES_MAX, World, run, run_all};
 
 const SIZES: [usize; 9] = [
     0,
@@ -117,5 +122,83 @@ fn a_frame_over_the_limit_ends_the_lane_after_those_before_it() {
         );
         let gone = push.gone().await;
         assert!(matches!(gone, GoneReason::Told(_)), "{gone}");
+    });
+}
+
+/// Strangers that send most of a frame each, and the lanes that they have.
+async fn unfinished(world: &World, count: usize, bytes: usize) -> Vec<(Stranger, PullLane)> {
+    let mut gate = world.pull_gate().await;
+    let mut lanes = Vec::new();
+    for _ in 0..count {
+        let mut stranger = Stranger::dial(&gate.endpoint()).await;
+        stranger.shake_hands("PUSH").await;
+        let pull = gate.accept().await;
+        let header = [&[2][..], &(bytes as u64).to_be_bytes()].concat();
+        stranger.stream.write_all(&header).await.unwrap();
+        stranger.stream.write_all(&vec![7; bytes - 1]).await.unwrap();
+        lanes.push((stranger, pull));
+    }
+    lanes
+}
+
+#[test]
+fn frames_that_do_not_end_are_bounded_in_sum_and_stop_nobody() {
+    const BYTES_MAX: u64 = 1 << 20;
+    run(async |mut world| {
+        let all = Unfinished::new(BYTES_MAX);
+        world.options.unfinished = all.clone();
+        let mut lanes = unfinished(&world, 40, 128 << 10).await;
+        // Small messages and larger ones of another peer arrive, and what it needs for them is given back.
+        let (mut push, mut pull) = world.back().await;
+        for size in [10, 50_000, 20, 50_000, 30] {
+            push.send(vec![1; size].into()).unwrap();
+            assert_eq!(pull.recv().await.unwrap().len(), size);
+        }
+        // Each lane may have read once more.
+        let bytes = all.bytes();
+        assert!((BYTES_MAX / 2..BYTES_MAX + 40 * (4 << 10)).contains(&bytes), "{bytes}");
+        // All frames come to their end.
+        for (stranger, _) in &mut lanes {
+            stranger.stream.write_all(b"7").await.unwrap();
+        }
+        for (_, lane) in &mut lanes {
+            assert_eq!(lane.recv().await.unwrap().len(), 128 << 10);
+        }
+        assert_eq!(all.bytes(), 0);
+    });
+}
+
+#[test]
+fn what_a_peer_leaves_unfinished_goes_with_it() {
+    run(async |mut world| {
+        let all = Unfinished::new(1 << 20);
+        world.options.unfinished = all.clone();
+        let mut lanes = unfinished(&world, 20, 128 << 10).await;
+        let (_, mut last) = lanes.pop().unwrap();
+        for (stranger, mut pull) in lanes {
+            drop(stranger);
+            assert!(pull.recv().await.is_err());
+        }
+        assert!(last.recv().await.is_err());
+        assert_eq!(all.bytes(), 0);
+    });
+}
+
+#[test]
+fn a_frame_that_stops_ends_its_lane_and_both_ends_hear_why() {
+    run(async |mut world| {
+        world.options.message_lag_max = Duration::from_millis(20);
+        let mut gate = world.pull_gate().await;
+        let mut stranger = Stranger::dial(&gate.endpoint()).await;
+        stranger.shake_hands("PUSH").await;
+        let mut pull = gate.accept().await;
+        stranger.stream.write_all(b"\x00\x01a\x00\x04abc").await.unwrap();
+        assert_eq!(pull.recv().await.unwrap(), "a");
+        let said = "a message too slowly: 3 of 4 bytes had come when it was 20ms behind 64 KiB/s";
+        assert_eq!(pull.recv().await.unwrap_err().to_string(), format!("the peer sent {said}"));
+        let mut heard = Vec::new();
+        stranger.stream.read_to_end(&mut heard).await.unwrap();
+        let wanted = error_command(&format!("you sent {said}"));
+        assert!(heard.ends_with(&wanted), "{heard:?}");
     });
 }

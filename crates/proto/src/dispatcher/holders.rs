@@ -142,6 +142,8 @@ impl Dispatcher {
         worker.window.handle_reset();
         worker.deaf_since = None;
         let owed = worker.overdue.handle_held(&held);
+        // One that was sent after the call is answered after it.
+        let owed = owed.filter(|_| worker.recall.is_none());
         let out = std::mem::replace(&mut worker.out, held.clone());
         if worker.phase == Phase::Called {
             worker.phase = Phase::Ready;
@@ -224,8 +226,11 @@ impl Dispatcher {
         let end = self.dispatched_end();
         let Some(worker) = self.roster.get_mut(session) else { return };
         worker.window.handle_reset();
-        worker.deaf_since = None;
         let returned = worker.out.parts_of(ranges);
+        // It had them. An answer without any says nothing of those that it was given.
+        if !returned.is_empty() {
+            worker.deaf_since = None;
+        }
         returned.iter().for_each(|range| worker.out.remove_range(*range));
         worker.overdue.handle_left(&worker.out);
         for seq in returned.into_iter().flat_map(SeqRange::seqs).filter(|seq| *seq < end) {

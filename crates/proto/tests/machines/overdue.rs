@@ -7,9 +7,9 @@ use tradewind_proto::collector::Order;
 use tradewind_proto::dispatcher::{Notice, Timeout};
 use tradewind_proto::limits::ANSWER_MAX;
 use tradewind_proto::message::{
-    News, Outcome, Start, Task, TaskResult, ToSink, ToVentilator, ToWorker,
+    Failure, News, Outcome, Start, Task, TaskResult, ToSink, ToVentilator, ToWorker,
 };
-use tradewind_proto::{LaneId, SeqRanges, SessionId};
+use tradewind_proto::{CallId, LaneId, SeqRanges, SessionId};
 
 use crate::{failed, ok};
 use tradewind_testkit::{JOB, Ring};
@@ -105,7 +105,10 @@ fn a_worker_may_take_its_time_for_each_attempt() {
 
 /// Worker 2 has tasks in its queue and is silent from now on; worker 1 has nothing to do.
 fn a_queue_beside_a_starved_worker() -> (Ring, Vec<Task>) {
-    let mut ring = Ring::new(0, Order::Completion);
+    // One failure sets a worker aside.
+    let mut ring = Ring::with(Order::Completion, |config| {
+        (config.policy.retries, config.policy.worker_failures_max) = (1, Some(1));
+    });
     ring.join(2, 1);
     for _ in 0..6 {
         ring.tasks(&["t"]);
@@ -202,6 +205,77 @@ fn a_worker_that_does_not_answer_a_roll_call_loses_its_tasks() {
         }
     }
     assert_eq!((&ring.closed[..], ring.running(1).len()), (&[LaneId(2)][..], 2));
+}
+
+/// The last recall that a worker was sent, and the last roll call.
+fn asked(ring: &mut Ring) -> (Option<CallId>, Option<CallId>) {
+    let (mut recalled, mut called) = (None, None);
+    for message in std::mem::take(&mut ring.swallowed) {
+        match message {
+            ToWorker::Recall { call, .. } => recalled = Some(call),
+            ToWorker::RollCall { call, .. } => called = Some(call),
+            _ => {}
+        }
+    }
+    (recalled, called)
+}
+
+// Found by the simulator. Fails if the answer to a roll call has a recall sent again that came after the call:
+// what is handed back then is an answer to no recall, and stays with the worker that does not have it.
+#[test]
+fn a_recall_that_is_sent_after_a_roll_call_is_answered_after_it() {
+    let (mut ring, held) = a_queue_beside_a_starved_worker();
+    ring.swallows = Some(2);
+    ring.say(ToVentilator::Relay { session: SessionId(2), news: News::Reconnected });
+    let (_, called) = asked(&mut ring);
+    // It is set aside, and asked for all that it has not started.
+    let (session, Task { seq, attempt, .. }) = (SessionId(2), &held[0]);
+    ring.say(ToVentilator::Receipt {
+        job: JOB,
+        received: Bounded(Vec::new()),
+        stored: SeqRanges::new(),
+        retry: vec![Failure { session, seq: *seq, attempt: *attempt, ran_us: 1 }].into(),
+        held_bytes: 0,
+        failed: 0,
+    });
+    let held = &held[1..];
+    let (recalled, _) = asked(&mut ring);
+    let call = called.expect("the roll is called");
+    let recall = recalled.expect("it is set aside");
+    ring.pass(SECOND);
+    ring.finish_all();
+    let unfinished: SeqRanges = held.iter().map(|task| task.seq).collect();
+    let handed_back: SeqRanges = held[1..].iter().map(|task| task.seq).collect();
+    let hashes = Bounded(held.iter().map(Task::hash).collect());
+    let (finished, tags) = (SeqRanges::new(), Bounded(held.iter().map(|task| task.tag).collect()));
+    let job = JOB;
+    let holding = News::Holding { job, call, unfinished, finished, hashes, tags };
+    ring.say(ToVentilator::Relay { session: SessionId(2), news: holding });
+    assert_eq!(asked(&mut ring).0, None, "an answer is on its way");
+    let recalled = News::Recalled { job, call: recall, ranges: handed_back };
+    ring.say(ToVentilator::Relay { session: SessionId(2), news: recalled });
+    assert!(!ring.running(1).is_empty());
+}
+
+// Fails if a worker that hands back nothing is not deaf: asked again and again, it would keep for ever what it
+// does not have.
+#[test]
+fn a_worker_that_has_nothing_to_hand_back_may_be_deaf() {
+    let (mut ring, _) = a_queue_beside_a_starved_worker();
+    ring.swallows = Some(2);
+    for _ in 0..10 {
+        let beat = News::Heartbeat { running: 0, queued: 0, slots: 1 };
+        ring.say(ToVentilator::Relay { session: SessionId(2), news: beat });
+        ring.pass(SECOND);
+        let (recall, call) = asked(&mut ring);
+        if call.is_some() {
+            return;
+        }
+        let (Some(call), ranges) = (recall, SeqRanges::new()) else { continue };
+        let recalled = News::Recalled { job: JOB, call, ranges };
+        ring.say(ToVentilator::Relay { session: SessionId(2), news: recalled });
+    }
+    panic!("it is not asked what it has");
 }
 
 // Fails if the time in which a worker was not heard counts, or in which an answer may be on its way.

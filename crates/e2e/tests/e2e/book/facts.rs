@@ -125,6 +125,17 @@ fn limits_are_those_of_the_programs() {
             "connections to one port that have not said who they are",
             vec![count(lanes.half_open_max as u64)],
         ),
+        (
+            "messages that have begun to arrive and are not complete, of all peers of a program",
+            vec![size(tradewind_lanes::UNFINISHED_BYTES_MAX)],
+        ),
+        (
+            "a message that arrives slowly",
+            vec![
+                format!("{}/s", size(tradewind_lanes::RATE_BYTES_MIN)),
+                time(lanes.message_lag_max),
+            ],
+        ),
         ("a worker's silence", vec![time(limits::WORKER_TIMEOUT)]),
         ("losses of a task", vec![limits::LOSSES_MAX.to_string()]),
         (
