@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -408,5 +408,47 @@ impl Raw {
                 Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
             }
         }
+    }
+}
+/// A port of a liar, to which honest programs dial.
+pub(crate) struct Trap {
+    listener: TcpListener,
+    kind: Kind,
+    card: Vec<u8>,
+    keys: Option<Arc<Keys>>,
+}
+
+impl Trap {
+    /// Listens, and shows this card to those that come.
+    pub(crate) fn listen(
+        at: SocketAddrV4,
+        kind: Kind,
+        card: Vec<u8>,
+        keys: Option<Arc<Keys>>,
+    ) -> Self {
+        let listener = block(TcpListener::bind(at)).expect("no other program has this address");
+        Self { listener, kind, card, keys }
+    }
+
+    /// Waits for a program that shakes hands. `Err`: it has refused.
+    #[track_caller]
+    pub(crate) fn accept(&self) -> Result<Peer, Shut> {
+        block(async {
+            let (stream, _) = within(self.listener.accept()).await??;
+            let mut stream: Stream = match &self.keys {
+                None => Box::new(stream),
+                Some(keys) => {
+                    let protocol = protocol();
+                    let secured = keys.accept(stream, &protocol, all_roles(), UnixTime::now());
+                    let (stream, _) =
+                        within(secured).await?.map_err(|fault| Shut(fault.to_string()))?;
+                    Box::new(stream)
+                }
+            };
+            let said = [greeting(), ready(self.kind.name(), &self.card)].concat();
+            within(stream.write_all(&said)).await??;
+            let theirs = within(hear_ready(&mut stream)).await??;
+            Ok(Peer::of(stream, theirs, true))
+        })
     }
 }
