@@ -33,7 +33,6 @@ use crate::options::LaneOptions;
 use crate::porch::NoRoom;
 use crate::pump::{Inflow, Pump};
 use crate::stream::{PeerAddr, Stream};
-use crate::unfinished::LaneFrames;
 
 /// Reason why a connection never became a lane.
 #[derive(Debug, Error)]
@@ -120,8 +119,7 @@ where
         let sent = timeout_at(deadline, send(&mut stream, &guard.ready(), &state)).await;
         sent.map_err(|_| timeout())?.map_err(HandshakeError::Gone)?;
     }
-    let frames = LaneFrames::new(options.unfinished.clone());
-    let inflow = Inflow { meter, buffer, frames, lag_max: options.message_lag_max };
+    let inflow = Inflow { meter, buffer, lag_max: options.message_lag_max };
     let pump = Pump::start(stream, zmq, L::FLOW, inflow, state.clone());
     let peer = Peer { identity: identity.into(), addr: peer_addr };
     Ok(L::new(Attached { socket, events, pump, state, peer }))

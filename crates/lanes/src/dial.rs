@@ -233,7 +233,7 @@ impl Dialler {
             Endpoint::Tcp(tcp) => self.connect_tcp(tcp).await?,
             Endpoint::Ipc(ipc) => self.connect_unix(ipc)?,
         };
-        let state = LaneState::uncounted();
+        let state = LaneState::uncounted(&self.options);
         Ok(attach::<L>(stream, peer, &self.door, state, End::Dialler, &self.options).await?)
     }
 

@@ -529,5 +529,5 @@ async fn shake_hands<L: Lane>(
     options: &LaneOptions,
 ) -> Result<L, HandshakeError> {
     let stream = stream.stream(options).map_err(HandshakeError::Local)?;
-    attach::<L>(stream, peer, door, LaneState::counted(pass), End::Gate, options).await
+    attach::<L>(stream, peer, door, LaneState::counted(pass, options), End::Gate, options).await
 }

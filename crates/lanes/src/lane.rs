@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 
 use crate::attach::Attached;
 use crate::door::Admitted;
 use crate::gate::Pass;
 use crate::meter::Violation;
+use crate::options::LaneOptions;
 use crate::porch::NoRoom;
 use crate::pump::Flow;
 use crate::stream::PeerAddr;
+use crate::unfinished::LaneFrames;
 
 /// Reason why a lane ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -154,28 +156,34 @@ pub(crate) struct LaneState {
     is_telling: AtomicBool,
     /// Permits that are returned when both the lane and its pump have ended.
     permits: Mutex<Vec<OwnedSemaphorePermit>>,
+    /// Bytes of messages that have begun and not ended, or were not taken.
+    pub(crate) frames: LaneFrames,
+    /// Bytes were sent.
+    pub(crate) sent: Notify,
     /// Place among a gate's connections, given back likewise.
     pass: Option<Pass>,
 }
 
 impl LaneState {
     /// Creates the state of a lane that is not counted.
-    pub(crate) fn uncounted() -> Arc<Self> {
-        Self::new(None)
+    pub(crate) fn uncounted(options: &LaneOptions) -> Arc<Self> {
+        Self::new(None, options)
     }
 
     /// Creates the state of a lane that is one of a limited number.
-    pub(crate) fn counted(pass: Pass) -> Arc<Self> {
-        Self::new(Some(pass))
+    pub(crate) fn counted(pass: Pass, options: &LaneOptions) -> Arc<Self> {
+        Self::new(Some(pass), options)
     }
 
-    fn new(pass: Option<Pass>) -> Arc<Self> {
+    fn new(pass: Option<Pass>, options: &LaneOptions) -> Arc<Self> {
         Arc::new(Self {
             gone: watch::Sender::new(None),
             dismissal: watch::Sender::new(None),
             traffic: Arc::default(),
             is_telling: AtomicBool::new(false),
             permits: Mutex::default(),
+            frames: LaneFrames::new(options.unfinished.clone()),
+            sent: Notify::new(),
             pass,
         })
     }

@@ -13,6 +13,7 @@ use crate::lane::sealed::Sealed;
 use crate::lane::{Closer, GoneReason, Lane, LaneState, LaneWatch, Peer, Traffic};
 use crate::pump::{Flow, Pump};
 use crate::stream::PeerAddr;
+use crate::unfinished::LARGE_BYTES_MIN;
 
 /// A PULL socket with one peer. Dropping it closes the connection.
 pub struct PullLane {
@@ -20,6 +21,8 @@ pub struct PullLane {
     events: mpsc::Receiver<SocketEvent>,
     /// The socket has no more frames, and said so.
     drained: bool,
+    /// Bytes of the latest frame, if it is a large one: the next call says that it is done with.
+    large_bytes: u64,
     _pump: Pump,
     state: Arc<LaneState>,
     peer: Peer,
@@ -49,12 +52,17 @@ impl PullLane {
     /// Returns the next frame. When the peer has gone, returns first every frame that had arrived
     /// completely, and only then the reason, on every further call. Cancel-safe.
     ///
-    /// A frame is a slice of a read buffer and keeps all of that buffer in memory.
+    /// A frame is a slice of a read buffer and keeps all of that buffer in memory. A large one counts as unfinished
+    /// until the next call.
     ///
     /// # Errors
     ///
     /// When the peer has gone, with the reason.
     pub async fn recv(&mut self) -> Result<Bytes, GoneReason> {
+        let done = std::mem::take(&mut self.large_bytes);
+        if done > 0 {
+            self.state.frames.done(done);
+        }
         if !self.drained {
             tokio::select! {
                 // The socket would wait for ever for another peer. That it has lost its peer it
@@ -64,6 +72,8 @@ impl PullLane {
                 received = self.socket.0.recv() => {
                     let frame = received.ok().and_then(|message| message.into_vecdeque().pop_front());
                     if let Some(frame) = frame {
+                        let bytes = frame.len() as u64;
+                        self.large_bytes = if bytes < LARGE_BYTES_MIN { 0 } else { bytes };
                         return Ok(frame);
                     }
                 }
@@ -103,7 +113,7 @@ impl Sealed for PullLane {
 
     fn new(attached: Attached<PullSocket>) -> Self {
         let Attached { socket, events, pump, state, peer } = attached;
-        Self { socket, events, drained: false, _pump: pump, state, peer }
+        Self { socket, events, drained: false, large_bytes: 0, _pump: pump, state, peer }
     }
 
     fn watch(&self) -> LaneWatch {

@@ -15,7 +15,7 @@ use crate::buffer::Buffer;
 use crate::handshake::tell;
 use crate::lane::{GoneReason, LaneState};
 use crate::meter::{Begun, Found, Limits, Meter, Metered, Track, Violation, error_command};
-use crate::unfinished::{LaneFrames, Pace};
+use crate::unfinished::Pace;
 
 /// Direction in which a lane carries messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,8 @@ struct EndOnDrop(Arc<LaneState>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
+        // No more will come of what was under way.
+        self.0.frames.came(0, 0, 0);
         self.0.end(GoneReason::Closed);
     }
 }
@@ -150,7 +152,6 @@ pub(crate) struct Inflow {
     pub(crate) meter: Meter,
     /// Holds what came behind the handshake.
     pub(crate) buffer: Buffer,
-    pub(crate) frames: LaneFrames,
     /// Time that a message may be behind.
     pub(crate) lag_max: Duration,
 }
@@ -162,7 +163,8 @@ async fn inbound<N: AsyncRead + Unpin>(
     is_broken: &AtomicBool,
     state: &LaneState,
 ) -> (GoneReason, N) {
-    let Inflow { mut meter, mut buffer, mut frames, lag_max } = inflow;
+    let Inflow { mut meter, mut buffer, lag_max } = inflow;
+    let (frames, mut large_bytes) = (&state.frames, 0);
     let mut dismissed = pin!(state.dismissed());
     let mut pace = Pace::new(lag_max);
     // Set again only when it has fired: the deadline never becomes earlier.
@@ -175,10 +177,12 @@ async fn inbound<N: AsyncRead + Unpin>(
             Err(reason) => break reason,
         }
         let unfinished = meter.unfinished();
+        let ended = meter.large_bytes() - large_bytes;
+        large_bytes += ended;
         match unfinished {
-            Some(Begun { held, left }) => frames.note(held, left),
+            Some(Begun { held, left }) => frames.came(ended, held, left),
             None => {
-                frames.note(0, 0);
+                frames.came(ended, 0, 0);
                 pace.end();
             }
         }
@@ -300,6 +304,7 @@ async fn outbound(
             return GoneReason::Broken(error.kind());
         }
         state.traffic.bytes_out.fetch_add(read as u64, Ordering::Relaxed);
+        state.sent.notify_waiters();
         buffer.consume(read, read);
     }
 }

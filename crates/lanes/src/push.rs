@@ -1,6 +1,7 @@
 //! A lane that sends.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use crate::lane::{Closer, GoneReason, Lane, LaneGone, LaneState, LaneWatch, Peer
 use crate::pump::{Flow, Pump};
 use crate::stream::PeerAddr;
 
+/// Longest frame whose header has two bytes.
+const SHORT_FRAME_BYTES_MAX: u64 = 255;
+
 /// A PUSH socket with one peer. Dropping it closes the connection at once, even with frames still
 /// queued; [`close`](Self::close) does not.
 pub struct PushLane {
@@ -21,6 +25,8 @@ pub struct PushLane {
     pump: Pump,
     state: Arc<LaneState>,
     peer: Peer,
+    /// Bytes that were queued, as they go over the wire, those of the handshake included.
+    queued: u64,
 }
 
 impl PushLane {
@@ -57,8 +63,13 @@ impl PushLane {
         if let Some(reason) = self.state.gone() {
             return Err(LaneGone { reason });
         }
+        let frame_bytes = frame.len() as u64;
+        let header_bytes = if frame_bytes <= SHORT_FRAME_BYTES_MAX { 2 } else { 9 };
         let reason = match self.socket.0.send(ZmqMessage::from(frame)).now_or_never() {
-            Some(Ok(())) => return Ok(()),
+            Some(Ok(())) => {
+                self.queued += header_bytes + frame_bytes;
+                return Ok(());
+            }
             Some(Err(_)) => GoneReason::Closed,
             None => GoneReason::Overrun,
         };
@@ -66,6 +77,38 @@ impl PushLane {
         self.pump.stop();
         // The pump may have stored the reason earlier.
         Err(LaneGone { reason: self.state.gone().unwrap_or(reason) })
+    }
+
+    /// Returns the bytes that were queued and that the kernel has not taken for the peer; none when the lane is gone.
+    pub fn queue_bytes(&self) -> u64 {
+        if self.state.gone().is_some() {
+            return 0;
+        }
+        self.queued.saturating_sub(self.state.traffic.bytes_out())
+    }
+
+    /// Returns a future that resolves when no more than so many bytes of those that are queued now are left in the
+    /// queue, or when the lane is gone.
+    pub fn drained(&self, bytes: u64) -> impl Future<Output = ()> + use<> {
+        let (state, until) = (self.state.clone(), self.queued.saturating_sub(bytes));
+        async move {
+            let gone = state.watch().gone();
+            let sent = async {
+                loop {
+                    let mut sent = pin!(state.sent.notified());
+                    // From now on, so that nothing is missed between the question and the wait.
+                    sent.as_mut().enable();
+                    if state.traffic.bytes_out() >= until {
+                        return;
+                    }
+                    sent.await;
+                }
+            };
+            tokio::select! {
+                () = sent => {}
+                _ = gone => {}
+            }
+        }
     }
 
     /// Resolves when the peer has closed its end or the connection broke. Cancel-safe.
@@ -104,7 +147,8 @@ impl Sealed for PushLane {
 
     fn new(attached: Attached<PushSocket>) -> Self {
         let Attached { socket, pump, state, peer, .. } = attached;
-        Self { socket, pump, state, peer }
+        let queued = state.traffic.bytes_out();
+        Self { socket, pump, state, peer, queued }
     }
 
     fn watch(&self) -> LaneWatch {

@@ -2,7 +2,8 @@
 //! each may take.
 //!
 //! ZeroMQ keeps such bytes until the frame is whole, and nobody can do anything with them before. One peer may have
-//! so many of them as its largest message; a thousand peers together may not.
+//! as many of them as its largest message; a thousand peers together may not. A large frame counts until it was
+//! taken from its lane, and what was taken before it is done with.
 //!
 //! No I/O, no clock in what decides ([`Ledger`], [`Pace`]): time is an argument.
 
@@ -20,6 +21,9 @@ pub const UNFINISHED_BYTES_MAX: u64 = 256 << 20;
 
 /// Bytes of a frame that have to come in each second, so that it is not behind.
 pub const RATE_BYTES_MIN: u64 = 64 << 10;
+
+/// Frames from which on one counts until it was taken. What is smaller fits into the sockets that it passes through.
+pub(crate) const LARGE_BYTES_MIN: u64 = 64 << 10;
 
 /// Decides which lanes may read.
 ///
@@ -54,12 +58,9 @@ struct Share {
 enum Grant {
     #[default]
     None,
-    First {
-        left: u64,
-    },
+    First,
     Shared {
         bytes: u64,
-        left: u64,
     },
 }
 
@@ -80,41 +81,33 @@ impl Ledger {
         }
         if !self.has_first {
             self.has_first = true;
-            share.grant = Grant::First { left };
+            share.grant = Grant::First;
             return true;
         }
         let room = (self.bytes_max / 4).saturating_sub(self.granted);
         if left <= room / 2 {
             self.granted += left;
-            share.grant = Grant::Shared { bytes: left, left };
+            share.grant = Grant::Shared { bytes: left };
             return true;
         }
         false
     }
 
-    /// Notes what a lane has of its unfinished frame, and what is left of that. Returns whether others have more
-    /// room now.
-    fn note(&mut self, share: &mut Share, held: u64, left: u64) -> bool {
-        let before = (self.held, self.has_first, self.granted);
+    /// Notes what a lane has, and whether the frame for which it may have a grant is over. Returns whether others have
+    /// more room now.
+    fn note(&mut self, share: &mut Share, held: u64, is_over: bool) -> bool {
+        let has_less = held < share.held;
         self.held = self.held - share.held + held;
         share.held = held;
-        share.grant = match share.grant {
-            Grant::None => Grant::None,
-            // The frame goes on: a grant is for one only.
-            Grant::First { left: last } if left > 0 && left <= last => Grant::First { left },
-            Grant::Shared { bytes, left: last } if left > 0 && left <= last => {
-                Grant::Shared { bytes, left }
-            }
-            Grant::First { .. } => {
-                self.has_first = false;
-                Grant::None
-            }
-            Grant::Shared { bytes, .. } => {
-                self.granted -= bytes;
-                Grant::None
-            }
-        };
-        self.held < before.0 || (before.1 && !self.has_first) || self.granted < before.2
+        if !is_over {
+            return has_less;
+        }
+        match std::mem::take(&mut share.grant) {
+            Grant::None => return has_less,
+            Grant::First => self.has_first = false,
+            Grant::Shared { bytes } => self.granted -= bytes,
+        }
+        true
     }
 }
 
@@ -161,32 +154,68 @@ impl fmt::Debug for Unfinished {
 }
 
 /// A lane's part of them, given back when this is dropped.
+#[derive(Debug)]
 pub(crate) struct LaneFrames {
     all: Unfinished,
+    part: Mutex<Part>,
+}
+
+#[derive(Debug, Default)]
+struct Part {
     share: Share,
+    /// Bytes of the frame that is under way, and what is left of it.
+    held: u64,
     left: u64,
+    /// Bytes of large frames that are whole and not done with. Negative when one was done with before its end was
+    /// noted.
+    whole: i64,
+    /// The frame for which there may be a grant has ended.
+    is_over: bool,
 }
 
 impl LaneFrames {
     pub(crate) fn new(all: Unfinished) -> Self {
-        Self { all, share: Share::default(), left: 0 }
+        Self { all, part: Mutex::default() }
     }
 
-    /// Notes what has come of a frame, and what is left of it.
-    pub(crate) fn note(&mut self, held: u64, left: u64) {
-        if self.share.held == 0 && held == 0 {
+    /// Notes the bytes of large frames that have ended since the last time, what has come of the one that is under
+    /// way, and what is left of that.
+    pub(crate) fn came(&self, ended: u64, held: u64, left: u64) {
+        let mut part = self.part();
+        if part.share.held == 0 && held == 0 && ended == 0 {
             return;
         }
-        self.left = left;
-        let is_freed = self.all.ledger().note(&mut self.share, held, left);
-        if is_freed {
+        // Another one has begun if this has less, or if there is more to come.
+        part.is_over |= left == 0 || held < part.held || left > part.left;
+        part.whole += ended as i64;
+        (part.held, part.left) = (held, left);
+        self.note(&mut part);
+    }
+
+    /// Notes that a large frame is done with.
+    pub(crate) fn done(&self, bytes: u64) {
+        let mut part = self.part();
+        part.whole -= bytes as i64;
+        self.note(&mut part);
+    }
+
+    fn note(&self, part: &mut Part) {
+        let held = part.held + part.whole.max(0) as u64;
+        let is_over = part.is_over && part.whole <= 0;
+        if self.all.ledger().note(&mut part.share, held, is_over) {
             self.all.0.freed.notify_waiters();
         }
     }
 
     /// Returns whether the lane may read.
-    pub(crate) fn may_read(&mut self) -> bool {
-        self.left == 0 || self.all.ledger().may_read(&mut self.share, self.left)
+    pub(crate) fn may_read(&self) -> bool {
+        let mut part = self.part();
+        let left = part.left;
+        if left > 0 && part.share.grant == Grant::None {
+            part.is_over = false;
+            return self.all.ledger().may_read(&mut part.share, left);
+        }
+        true
     }
 
     /// Returns whether the lane is to read little at a time.
@@ -195,10 +224,9 @@ impl LaneFrames {
     }
 
     /// Waits until the lane may read. Cancel-safe.
-    pub(crate) async fn wait(&mut self) {
-        let all = self.all.clone();
+    pub(crate) async fn wait(&self) {
         loop {
-            let mut freed = pin!(all.0.freed.notified());
+            let mut freed = pin!(self.all.0.freed.notified());
             // From now on, so that nothing is missed between the question and the wait.
             freed.as_mut().enable();
             if self.may_read() {
@@ -207,11 +235,17 @@ impl LaneFrames {
             freed.await;
         }
     }
+
+    fn part(&self) -> MutexGuard<'_, Part> {
+        self.part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for LaneFrames {
     fn drop(&mut self) {
-        self.note(0, 0);
+        let mut part = std::mem::take(&mut *self.part());
+        (part.held, part.whole, part.is_over) = (0, 0, true);
+        self.note(&mut part);
     }
 }
 
@@ -267,7 +301,7 @@ mod tests {
     /// A lane that has this of a frame, and waits for that.
     fn lane(ledger: &mut Ledger, held: u64, left: u64) -> Share {
         let mut share = Share::default();
-        ledger.note(&mut share, held, left);
+        ledger.note(&mut share, held, left == 0);
         share
     }
 
@@ -293,23 +327,38 @@ mod tests {
         // Between frames always.
         assert!(ledger.may_read(&mut Share::default(), 0));
         // The first has its frame, and the next one is first.
-        assert!(ledger.note(&mut lanes[0], 0, 0));
-        ledger.note(&mut Share::default(), 200, 1);
+        assert!(ledger.note(&mut lanes[0], 0, true));
+        ledger.note(&mut Share::default(), 200, false);
         let others = lanes.iter_mut().skip(1);
         let may: Vec<_> = others.map(|share| ledger.may_read(share, 500)).collect();
         assert_eq!(may, [true, false, false]);
     }
 
     #[test]
-    fn a_grant_is_for_one_frame() {
-        let mut ledger = Ledger::new(MAX);
-        let _held = lane(&mut ledger, 500, 1);
-        let mut first = lane(&mut ledger, 1, 300);
-        assert!(ledger.may_read(&mut first, 300));
-        assert!(!ledger.note(&mut first, 100, 200), "there is no more room than before");
-        assert!(ledger.may_read(&mut first, 200));
-        assert!(ledger.note(&mut first, 1, 300), "another frame");
-        assert_eq!((first.grant, ledger.has_first), (Grant::None, false));
+    fn a_grant_is_for_one_frame_until_that_was_taken() {
+        let all = Unfinished::new(MAX << 20);
+        let crowd = LaneFrames::new(all.clone());
+        crowd.came(0, 600 << 20, 150 << 20);
+        let lane = LaneFrames::new(all.clone());
+        let has_first = || all.ledger().has_first;
+        lane.came(0, 1, 300);
+        assert!(lane.may_read() && has_first() && !crowd.may_read());
+        lane.came(0, 201, 100);
+        assert!(has_first() && lane.may_read());
+        // It is whole, but nobody has taken it; the next one goes on with what the sockets have room for.
+        lane.came(301, 50, 200);
+        assert!(has_first());
+        lane.done(301);
+        assert!(!has_first() && crowd.may_read() && has_first());
+        // Another frame is another grant.
+        crowd.came(0, 1 << 20, 200 << 20);
+        assert!(!has_first());
+        // A frame may be done with before its end is noted.
+        lane.done(100_000);
+        lane.came(100_000, 0, 0);
+        assert_eq!(all.bytes(), 1 << 20);
+        drop(crowd);
+        assert_eq!(all.bytes(), 0);
     }
 
     /// Lanes that read as they may, with frames of all sizes, at random: the bound holds, and all frames end.
@@ -338,7 +387,7 @@ mod tests {
                     if *left == 0 {
                         (*held, *frames) = (0, *frames - 1);
                     }
-                    ledger.note(share, *held, *left);
+                    ledger.note(share, *held, *left == 0);
                     // One read of each lane comes on top.
                     assert!(ledger.held <= MAX + 8 * 30, "seed {seed}: {}", ledger.held);
                 }
@@ -366,7 +415,7 @@ mod tests {
                     if ledger.may_read(share, if *held == 0 { 0 } else { *left }) {
                         let read = rng.u64(1..=1_000).min(*left - 1);
                         (moved, *held, *left) = (true, *held + read, *left - read);
-                        ledger.note(share, *held, *left);
+                        ledger.note(share, *held, *left == 0);
                     }
                 }
             }

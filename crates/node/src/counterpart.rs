@@ -28,6 +28,8 @@ pub(crate) struct Counterpart<M> {
 struct Caller<M> {
     session: SessionId,
     held: Vec<M>,
+    /// Bytes of those messages, as they came.
+    held_bytes: usize,
 }
 
 /// Verdict on a caller.
@@ -62,6 +64,12 @@ const ASK_INTERVAL: Duration = Duration::from_secs(30);
 /// Number of a caller's messages that are held.
 const HELD_MAX: usize = 4096;
 
+/// Bytes of a caller's messages that are held.
+const HELD_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of all callers' messages that are held.
+const ALL_HELD_BYTES_MAX: usize = 64 << 20;
+
 impl<M> Default for Counterpart<M> {
     fn default() -> Self {
         Self { answers: None, callers: BTreeMap::new(), heard: None, asked: None }
@@ -80,6 +88,7 @@ impl<M> Counterpart<M> {
         self.heard = None;
         let (mut held, mut others) = (Vec::new(), Vec::new());
         for (conn, caller) in &mut self.callers {
+            caller.held_bytes = 0;
             if caller.session == session {
                 held.extend(caller.held.drain(..).map(|message| (*conn, message)));
             } else {
@@ -96,7 +105,7 @@ impl<M> Counterpart<M> {
 
     /// Handles a new caller.
     pub(crate) fn handle_caller(&mut self, now: Time, conn: Conn, session: SessionId) -> Verdict {
-        self.callers.insert(conn, Caller { session, held: Vec::new() });
+        self.callers.insert(conn, Caller { session, held: Vec::new(), held_bytes: 0 });
         let Some((answers, since)) = self.answers else { return Verdict::Stay };
         if answers == session {
             return Verdict::Stay;
@@ -111,8 +120,15 @@ impl<M> Counterpart<M> {
         Verdict::Ask
     }
 
-    /// Handles a message of a caller.
-    pub(crate) fn handle_message(&mut self, now: Time, conn: Conn, message: M) -> Admission<M> {
+    /// Handles a message of a caller, of so many bytes.
+    pub(crate) fn handle_message(
+        &mut self,
+        now: Time,
+        conn: Conn,
+        message: M,
+        bytes: usize,
+    ) -> Admission<M> {
+        let all_bytes: usize = self.callers.values().map(|caller| caller.held_bytes).sum();
         let Some(caller) = self.callers.get_mut(&conn) else { return Admission::TooMuch };
         match self.answers {
             Some((session, _)) if session == caller.session => {
@@ -120,7 +136,11 @@ impl<M> Counterpart<M> {
                 Admission::Taken(message)
             }
             Some(_) => Admission::TooMuch,
-            None if caller.held.len() < HELD_MAX => {
+            None if caller.held.len() < HELD_MAX
+                && caller.held_bytes + bytes <= HELD_BYTES_MAX
+                && all_bytes + bytes <= ALL_HELD_BYTES_MAX =>
+            {
+                caller.held_bytes += bytes;
                 caller.held.push(message);
                 Admission::Held
             }
@@ -160,7 +180,7 @@ mod tests {
         }
 
         fn say(&mut self, secs: u64, conn: u64, message: &'static str) -> Admission<&'static str> {
-            self.counterpart.handle_message(self.at(secs), Conn(conn), message)
+            self.counterpart.handle_message(self.at(secs), Conn(conn), message, message.len())
         }
 
         fn answer(
@@ -233,5 +253,30 @@ mod tests {
             assert_eq!(scene.say(0, 1, "x"), Admission::Held);
         }
         assert_eq!(scene.say(0, 1, "x"), Admission::TooMuch);
+    }
+
+    #[test]
+    fn bytes_that_wait_are_bounded_for_each_caller_and_for_all() {
+        let mut scene = Scene::new();
+        let mut say = |conn, bytes| {
+            scene.counterpart.handle_message(Time(0), Conn(conn), "x", bytes) == Admission::Held
+        };
+        for conn in 0..10 {
+            assert!(!say(conn, 1), "it is not known");
+        }
+        for conn in 0..10 {
+            scene.call(0, conn, SessionId(conn));
+        }
+        let mut say = |conn, bytes| {
+            scene.counterpart.handle_message(Time(0), Conn(conn), "x", bytes) == Admission::Held
+        };
+        for conn in 0..8 {
+            assert!(say(conn, HELD_BYTES_MAX - 1) && !say(conn, 2) && say(conn, 1));
+        }
+        assert!(!say(8, 1));
+        // One that has gone takes its messages with it.
+        scene.counterpart.handle_gone(Conn(0));
+        let held = scene.counterpart.handle_message(Time(0), Conn(8), "x", HELD_BYTES_MAX);
+        assert_eq!(held, Admission::Held);
     }
 }

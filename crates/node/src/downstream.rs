@@ -205,12 +205,12 @@ impl Downstream {
                     }
                 }
             }
-            DownstreamEvent::Receipts(Inward::Message { conn, message }) => {
+            DownstreamEvent::Receipts(Inward::Message { conn, message, weight }) => {
                 if !self.is_own(conn, &message) {
                     self.expel(now, conn, "the hello names another session than the card");
                     return Ok(());
                 }
-                match self.counterpart.handle_message(now, conn, message) {
+                match self.counterpart.handle_message(now, conn, message, weight.bytes) {
                     Admission::Taken(message) => self.hear(now, dispatcher, conn, message),
                     Admission::Held => {}
                     Admission::TooMuch => self.refuse(now, conn),
@@ -359,6 +359,7 @@ mod tests {
     use tradewind_proto::{Attempt, JobId, JobKey, Payload, Seq, SeqRanges, Tag, TaskHash};
 
     use super::*;
+    use crate::links::Weight;
 
     fn dispatcher() -> Dispatcher {
         Dispatcher::new(DispatcherConfig {
@@ -399,7 +400,8 @@ mod tests {
         let _ = links.counterpart.handle_caller(now, conn, session);
         let mut dispatcher = dispatcher();
         let mut say = |session| {
-            let message = Inward::Message { conn, message: hello(session) };
+            let message =
+                Inward::Message { conn, message: hello(session), weight: Weight::default() };
             links.handle_event(now, &mut dispatcher, DownstreamEvent::Receipts(message)).unwrap();
             links.poll_heard().is_some()
         };

@@ -25,6 +25,12 @@ pub trait Role {
         std::future::pending()
     }
 
+    /// Returns a future to wait for before the next event is handled, if a peer has too much to take already. What
+    /// is asked for and what is due is done meanwhile.
+    fn congestion(&mut self) -> Option<impl Future<Output = ()> + use<Self>> {
+        None::<std::future::Ready<()>>
+    }
+
     /// Handles an event.
     ///
     /// # Errors
@@ -87,8 +93,11 @@ pub async fn drive<R: Role>(
     let mut batch = Vec::with_capacity(EVENTS_MAX);
     while !role.is_over() {
         let due = role.poll_timeout();
+        let congestion = role.congestion();
+        let is_congested = congestion.is_some();
         let next = tokio::select! {
-            _ = events.recv_many(&mut batch, EVENTS_MAX) => Next::Events,
+            _ = events.recv_many(&mut batch, EVENTS_MAX), if !is_congested => Next::Events,
+            () = relieved(congestion), if is_congested => Next::Due,
             event = role.read() => Next::Read(event),
             () = tokio::time::sleep_until(due.into()) => Next::Due,
             asked = shutdown.asked() => Next::Asked(asked),
@@ -112,4 +121,10 @@ pub async fn drive<R: Role>(
     }
     progress.clear();
     Ok(Driven::Over)
+}
+
+async fn relieved(congestion: Option<impl Future<Output = ()>>) {
+    if let Some(congestion) = congestion {
+        congestion.await;
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tradewind_lanes::{
     Closer, Dialler, Endpoint, GoneReason, LaneGone, LaneOptions, PeerAddr, PeerHost, PullGate,
@@ -86,6 +86,8 @@ pub enum Inward<M> {
         conn: Conn,
         /// The message.
         message: M,
+        /// What it takes.
+        weight: Weight,
     },
     /// A connection is gone, and all of its messages have been delivered.
     Down {
@@ -94,6 +96,43 @@ pub enum Inward<M> {
     },
     /// The peer is given up.
     GaveUp(GaveUp),
+}
+
+/// Bytes of the large messages of one port that wait for the loop, or are being decoded, at most; a single larger one
+/// waits alone. Further ones wait in their lanes.
+const WAITING_KIB_MAX: u32 = 16 << 10;
+
+/// Bytes from which on a message is a large one.
+const LARGE_BYTES_MIN: usize = 64 << 10;
+
+/// Bytes of a message that was received. They count as waiting until this is dropped.
+#[derive(Debug, Default)]
+pub struct Weight {
+    /// Bytes of the message, as it came.
+    pub bytes: usize,
+    _waiting: Option<OwnedSemaphorePermit>,
+}
+
+/// Scales for the messages of one port.
+#[derive(Clone, Debug)]
+struct Scales(Arc<Semaphore>);
+
+impl Scales {
+    fn new() -> Self {
+        Self(Arc::new(Semaphore::new(WAITING_KIB_MAX as usize)))
+    }
+
+    /// Waits until there is room for a message of so many bytes.
+    async fn weigh(&self, bytes: usize) -> Weight {
+        if bytes < LARGE_BYTES_MIN {
+            return Weight { bytes, _waiting: None };
+        }
+        let kib =
+            u32::try_from(bytes >> 10).map_or(WAITING_KIB_MAX, |kib| kib.min(WAITING_KIB_MAX));
+        // It is never closed.
+        let waiting = self.0.clone().acquire_many_owned(kib).await.ok();
+        Weight { bytes, _waiting: waiting }
+    }
 }
 
 /// Sends a message.
@@ -156,7 +195,7 @@ where
     M: Message + Send + 'static,
     E: Send + 'static,
 {
-    let warnings = Warnings::default();
+    let (warnings, scales) = (Warnings::default(), Scales::new());
     tokio::spawn(async move {
         for conn in (0..).map(Conn) {
             let lane = gate.accept().await;
@@ -164,9 +203,9 @@ where
             if events.send(event(up)).await.is_err() {
                 return;
             }
-            let (events, warnings) = (events.clone(), warnings.clone());
+            let (events, warnings, scales) = (events.clone(), warnings.clone(), scales.clone());
             tokio::spawn(async move {
-                receive(lane, conn, &warnings, &events, event).await;
+                receive(lane, conn, &warnings, &scales, &events, event).await;
                 let _ = events.send(event(Inward::Down { conn })).await;
             });
         }
@@ -219,7 +258,7 @@ where
     M: Message + Send + 'static,
     E: Send + 'static,
 {
-    let warnings = Warnings::default();
+    let (warnings, scales) = (Warnings::default(), Scales::new());
     tokio::spawn(async move {
         for conn in (0..).map(Conn) {
             let mut hopeless = dialler.hopeless();
@@ -239,7 +278,7 @@ where
             if events.send(event(up)).await.is_err() {
                 return;
             }
-            receive(lane, conn, &warnings, &events, event).await;
+            receive(lane, conn, &warnings, &scales, &events, event).await;
             if events.send(event(Inward::Down { conn })).await.is_err() {
                 return;
             }
@@ -280,6 +319,7 @@ async fn receive<M: Message, E>(
     mut lane: PullLane,
     conn: Conn,
     warnings: &Warnings,
+    scales: &Scales,
     events: &mpsc::Sender<E>,
     event: fn(Inward<M>) -> E,
 ) {
@@ -295,9 +335,12 @@ async fn receive<M: Message, E>(
                 return;
             }
         };
+        // Before it is decoded, which takes more memory.
+        let weight = scales.weigh(frame.len()).await;
         match decode(&frame) {
             Ok(message) => {
-                if events.send(event(Inward::Message { conn, message })).await.is_err() {
+                drop(frame);
+                if events.send(event(Inward::Message { conn, message, weight })).await.is_err() {
                     return;
                 }
             }

@@ -41,6 +41,8 @@ pub struct Upstream {
     refused: Sparing<()>,
     breaches: Sparing<PeerHost>,
     checked: Option<Time>,
+    /// The warning was given that the ventilator does not take what it is told.
+    is_congested: bool,
 }
 
 struct Caller {
@@ -70,6 +72,10 @@ pub enum Heard {
     VentilatorGone,
 }
 
+/// Bytes for the ventilator that it has not taken, beyond which no more is heard of others until it has taken half
+/// of them.
+pub const UNTAKEN_BYTES_MAX: u64 = 32 << 20;
+
 impl Upstream {
     /// Creates the set without any connection.
     #[must_use]
@@ -85,6 +91,7 @@ impl Upstream {
             refused: Sparing::default(),
             breaches: Sparing::new(BREACH_LINES_MAX),
             checked: None,
+            is_congested: false,
         }
     }
 
@@ -138,14 +145,14 @@ impl Upstream {
                     }
                 }
             }
-            UpstreamEvent::Results(Inward::Message { conn, message }) => {
+            UpstreamEvent::Results(Inward::Message { conn, message, weight }) => {
                 if let Some(caller) = self.callers.get_mut(&conn) {
                     caller.arrivals.handle_message();
                 }
                 if !self.peers.may_say(conn, &message) {
                     self.handle_breach(now, collector, conn);
                 } else if self.callers.get(&conn).is_some_and(|it| it.role == Role::Ventilator) {
-                    match self.counterpart.handle_message(now, conn, message) {
+                    match self.counterpart.handle_message(now, conn, message, weight.bytes) {
                         Admission::Taken(message) => self.heard.push_back(Heard::Message(message)),
                         Admission::Held => {}
                         Admission::TooMuch => self.refuse(now, conn),
@@ -246,6 +253,26 @@ impl Upstream {
         }
     }
 
+    /// Returns a future to wait for before any other event is handled, if too much of what the ventilator is told has
+    /// not been taken: workers make us say it, however fast they speak. It ends when the ventilator has taken some, or
+    /// its connection has ended.
+    ///
+    /// There is no deadlock: what a ventilator hears never waits for what a sink or relay hears from others.
+    pub fn congestion(&mut self) -> Option<impl Future<Output = ()> + use<>> {
+        let (_, lane) = self.receipts.as_ref()?;
+        let bytes = lane.queue_bytes();
+        if bytes < UNTAKEN_BYTES_MAX {
+            return None;
+        }
+        if !std::mem::replace(&mut self.is_congested, true) {
+            tracing::warn!(
+                "{} MiB wait for the ventilator to take them: workers wait as well meanwhile",
+                bytes >> 20
+            );
+        }
+        Some(lane.drained(UNTAKEN_BYTES_MAX / 2))
+    }
+
     /// Returns whether there is a connection to or from a ventilator.
     #[must_use]
     pub fn has_ventilator(&self) -> bool {
@@ -268,6 +295,36 @@ mod tests {
     use tradewind_proto::{JobId, JobKey};
 
     use super::*;
+    use crate::links::Weight;
+
+    #[tokio::test]
+    async fn others_are_not_heard_while_the_ventilator_has_too_much_to_take() {
+        let (any, options) = ("tcp://127.0.0.1:0".parse().unwrap(), LaneOptions::default());
+        let mut gate = PullGate::bind(&any, options.clone(), Door::default()).await.unwrap();
+        let mut dialler = Dialler::new(gate.endpoint(), options, Door::default(), 7);
+        let (mut push, mut pull) = tokio::join!(dialler.dial_push(), gate.accept());
+        let mut links = Upstream::new(Clock::default());
+        assert!(links.congestion().is_none(), "there is none");
+        while push.queue_bytes() < UNTAKEN_BYTES_MAX {
+            push.send(vec![0; 1 << 20].into()).unwrap();
+        }
+        links.receipts = Some((Conn(0), push));
+        let congestion = links.congestion().expect("it has taken nothing");
+        tokio::select! {
+            () = congestion => {}
+            () = async { while pull.recv().await.is_ok() {} } => panic!("the lane has ended"),
+        }
+        assert!(links.congestion().is_none());
+        let (_, push) = links.receipts.as_mut().unwrap();
+        while push.queue_bytes() < UNTAKEN_BYTES_MAX {
+            push.send(vec![0; 1 << 20].into()).unwrap();
+        }
+        let congestion = links.congestion().expect("it has taken half of it, and no more");
+        // A connection that ends is no reason to wait.
+        drop(pull);
+        congestion.await;
+        assert!(links.congestion().is_none());
+    }
 
     #[tokio::test]
     async fn who_says_three_times_what_only_another_may_say_loses_the_connection() {
@@ -294,11 +351,11 @@ mod tests {
         let up = Inward::Up { conn, card, closer, traffic, addr };
         links.handle_event(now, &mut collector, UpstreamEvent::Results(up)).unwrap();
         let mut say = |message| {
-            let message = Inward::Message { conn, message };
+            let message = Inward::Message { conn, message, weight: Weight::default() };
             links.handle_event(now, &mut collector, UpstreamEvent::Results(message)).unwrap();
             links.poll_heard().is_some()
         };
-        let beat = |session| ToSink::News { session, news: News::Alive };
+        let beat = |session| ToSink::News { session, news: News::Reconnected };
         assert!(say(beat(session)));
         assert!(!say(beat(SessionId(2))), "another session's");
         assert!(!say(ToSink::JobDone { job: JobId(1) }), "a ventilator's");

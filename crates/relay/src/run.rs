@@ -181,6 +181,10 @@ impl Node {
 impl drive::Role for Node {
     type Event = Event;
 
+    fn congestion(&mut self) -> Option<impl Future<Output = ()> + use<>> {
+        self.upstream.congestion()
+    }
+
     fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
         let now = self.clock.now();
         match event {

@@ -508,6 +508,10 @@ impl<S: Store> Sink<S> {
 impl<S: Store> drive::Role for Sink<S> {
     type Event = Event;
 
+    fn congestion(&mut self) -> Option<impl Future<Output = ()> + use<S>> {
+        self.links.congestion()
+    }
+
     fn handle_event(&mut self, event: Event) -> Result<(), Fatal> {
         let event = match event {
             Event::Link(event) => event,

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
 
 use socket2::{Domain, Socket, Type};
-use tradewind_e2e::{PATIENCE, Scene, random, records, wait_until};
-use tradewind_proto::SessionId;
-use tradewind_proto::message::{Card, Role};
+use tradewind_e2e::{MIB, PATIENCE, Scene, Signal, memory_bytes_max, random, records, wait_until};
+use tradewind_proto::message::{Card, News, Role, ToSink};
+use tradewind_proto::{JobId, Seq, SeqList, SessionId};
 use tradewind_wire::encode;
 
 use crate::peers::with_files;
@@ -202,5 +202,40 @@ fn a_crowd_of_fake_workers_keeps_no_worker_of_another_host_out() {
     let ended = worker.wait().expect(0);
     assert!(!ended.stderr.contains("no more fit"), "{}", ended.stderr);
     drop(fakes);
+    scene.assert_nothing_left();
+}
+
+#[test]
+fn news_that_the_ventilator_does_not_take_are_not_taken_from_workers() {
+    let scene = Scene::new();
+    let mut sink = scene.sink().start();
+    let mut ventilator = scene.ventilator().keep_stdin().start();
+    let worker = scene.worker("true").words("--exit-when-done --echo").start();
+    ventilator.stdin().unwrap().write_all(b"a\n").unwrap();
+    wait_until("the job has begun", || sink.stdout_lines() == 1);
+
+    ventilator.signal(Signal::STOP);
+    let (role, session, name) = (Role::Worker, SessionId(1), "liar".to_owned());
+    let card = encode(&Card { role, session, slots: 1, message_bytes_max: 64 << 20, name });
+    let mut liar = call(scene.results(), &[greeting(), ready(b"PUSH", &card)].concat());
+    let mut ranges = SeqList::new();
+    (0..100_000).for_each(|n| ranges.push(Seq(2_000_000_000 + 2 * n)));
+    let news = News::Returned { job: JobId(1), ranges: ranges.take() };
+    let body = encode(&ToSink::News { session, news });
+    let frame = [&[2][..], &(body.len() as u64).to_be_bytes(), &body].concat();
+    // Some hundred MiB, if they were taken.
+    let liar = std::thread::spawn(move || (0..1_000).all(|_| liar.write_all(&frame).is_ok()));
+    sink.wait_for_stderr("wait for the ventilator to take them");
+    ventilator.signal(Signal::CONT);
+
+    ventilator.stdin().unwrap().write_all(b"b\n").unwrap();
+    wait_until("the job goes on", || sink.stdout_lines() == 2);
+    let most = memory_bytes_max(sink.pid()).expect("it is running");
+    assert!(most < 400 * MIB, "{} MiB", most / MIB);
+    ventilator.close_stdin();
+    let _ = ventilator.wait().expect(0);
+    let _ = worker.wait().expect(0);
+    assert_eq!(sink.wait().expect(0).text(), "a\nb\n");
+    let _ = liar.join().unwrap();
     scene.assert_nothing_left();
 }

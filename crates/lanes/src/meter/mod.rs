@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::unfinished::RATE_BYTES_MIN;
+use crate::unfinished::{LARGE_BYTES_MIN, RATE_BYTES_MIN};
 
 pub use command::{REASON_BYTES_MAX, Ready, Track, error_command, greeting, ready_command};
 
@@ -119,6 +119,7 @@ pub struct Meter {
     message: Message,
     /// Bytes that the headers of the latest message announce.
     begun_bytes: u64,
+    large_bytes: u64,
     bytes_passed: u64,
 }
 
@@ -161,6 +162,7 @@ impl Meter {
             ready: false,
             message: Message::default(),
             begun_bytes: 0,
+            large_bytes: 0,
             bytes_passed: 0,
         }
     }
@@ -210,6 +212,11 @@ impl Meter {
         Some(Begun { held: self.begun_bytes - left, left })
     }
 
+    /// Returns the bytes of all large messages that have ended so far.
+    pub(crate) fn large_bytes(&self) -> u64 {
+        self.large_bytes
+    }
+
     /// Returns the number of bytes that passed so far.
     pub fn bytes_passed(&self) -> u64 {
         self.bytes_passed
@@ -250,7 +257,13 @@ impl Meter {
     fn skip(&mut self, left: u64, rest: &[u8]) -> usize {
         let size = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
         self.expected = match left - size as u64 {
-            0 => Expected::Header,
+            0 => {
+                // It is whole if no other frame was announced.
+                if self.message.frames == 0 && self.begun_bytes >= LARGE_BYTES_MIN {
+                    self.large_bytes += self.begun_bytes;
+                }
+                Expected::Header
+            }
             left => Expected::Body { left },
         };
         size

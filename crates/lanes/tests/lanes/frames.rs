@@ -161,8 +161,11 @@ fn frames_that_do_not_end_are_bounded_in_sum_and_stop_nobody() {
         for (stranger, _) in &mut lanes {
             stranger.stream.write_all(b"7").await.unwrap();
         }
-        for (_, lane) in &mut lanes {
+        for (stranger, mut lane) in lanes {
             assert_eq!(lane.recv().await.unwrap().len(), 128 << 10);
+            // What was taken counts until it is done with.
+            drop(stranger);
+            assert!(lane.recv().await.is_err());
         }
         assert_eq!(all.bytes(), 0);
     });
@@ -200,5 +203,53 @@ fn a_frame_that_stops_ends_its_lane_and_both_ends_hear_why() {
         stranger.stream.read_to_end(&mut heard).await.unwrap();
         let wanted = error_command(&format!("you sent {said}"));
         assert!(heard.ends_with(&wanted), "{heard:?}");
+    });
+}
+
+#[test]
+fn large_frames_that_nobody_takes_count_until_somebody_does() {
+    run(async |mut world| {
+        let all = Unfinished::new(8 << 20);
+        world.options.unfinished = all.clone();
+        let (mut push, mut pull) = world.back().await;
+        for _ in 0..3 {
+            push.send(vec![1; 1 << 20].into()).unwrap();
+        }
+        for _ in 0..3 {
+            assert_eq!(pull.recv().await.unwrap().len(), 1 << 20);
+            assert!(all.bytes() >= 1 << 20);
+        }
+        push.send(Bytes::from_static(b"small")).unwrap();
+        assert_eq!(pull.recv().await.unwrap(), "small");
+        assert_eq!(all.bytes(), 0);
+    });
+}
+
+#[test]
+fn it_is_known_what_a_peer_has_not_taken() {
+    run(async |world| {
+        let mut gate = world.push_gate().await;
+        let mut stranger = Stranger::dial(&gate.endpoint()).await;
+        stranger.shake_hands("PULL").await;
+        let mut push = gate.accept().await;
+        assert_eq!(push.queue_bytes(), 0);
+        // More than all sockets on the way take.
+        let sent: u64 =
+            (0..32).map(|_| push.send(vec![0; 1 << 20].into()).map(|()| 1 << 20).unwrap()).sum();
+        assert!(push.queue_bytes() > sent / 4, "{}", push.queue_bytes());
+        let drained = push.drained(1000);
+        let read = async {
+            let mut buffer = vec![0; 1 << 16];
+            while stranger.stream.read(&mut buffer).await.unwrap() > 0 {}
+        };
+        tokio::select! {
+            () = drained => {}
+            () = read => panic!("it has not ended"),
+        }
+        assert!(push.queue_bytes() <= 1000);
+        drop(stranger);
+        push.gone().await;
+        push.drained(0).await;
+        assert_eq!(push.queue_bytes(), 0);
     });
 }

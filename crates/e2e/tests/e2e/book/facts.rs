@@ -130,6 +130,10 @@ fn limits_are_those_of_the_programs() {
             vec![size(tradewind_lanes::UNFINISHED_BYTES_MAX)],
         ),
         (
+            "what a sink or relay has to say to its ventilator",
+            vec![size(tradewind_node::upstream::UNTAKEN_BYTES_MAX)],
+        ),
+        (
             "a message that arrives slowly",
             vec![
                 format!("{}/s", size(tradewind_lanes::RATE_BYTES_MIN)),
