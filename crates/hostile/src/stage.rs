@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddrV4;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -100,8 +101,14 @@ impl Stage {
     /// Returns what a worker is told, by way of an accomplice that has whatever a worker needs.
     #[track_caller]
     pub(crate) fn spy(&self, scene: &Scene) -> Known {
+        self.spy_at(scene, &Ports::of(scene))
+    }
+
+    /// The same at any ports.
+    #[track_caller]
+    pub(crate) fn spy_at(&self, scene: &Scene, at: &Ports) -> Known {
         let way = if self.way.has_keys() { Way::Token(KeyRole::Worker) } else { Way::Plain };
-        let worker = Self { way }.liar(scene).worker(scene, 1, "spy");
+        let worker = Self { way }.liar(scene).worker_at(at, 1, "spy");
         let worker = worker.expect("a worker gets in");
         let session = |peer: &Peer| peer.card.as_ref().expect("a gate shows a card").session;
         Known {
@@ -146,6 +153,21 @@ fn open(path: &std::path::Path, role: KeyRole) -> Arc<Keys> {
     Arc::new(Keys::open(source, role, UnixTime::now()).expect("the keys are good"))
 }
 
+/// Ports of one stage.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    pub(crate) tasks: SocketAddrV4,
+    pub(crate) results: SocketAddrV4,
+    pub(crate) receipts: SocketAddrV4,
+}
+
+impl Ports {
+    /// Those of a job with one stage.
+    fn of(scene: &Scene) -> Self {
+        Self { tasks: scene.tasks(), results: scene.results(), receipts: scene.receipts() }
+    }
+}
+
 /// Process that lies.
 pub(crate) struct Liar {
     pub(crate) way: Way,
@@ -176,11 +198,17 @@ impl Liar {
     /// Tries to become a worker. `None`: it was kept out, as it has to be.
     #[track_caller]
     pub(crate) fn worker(&self, scene: &Scene, slots: u32, name: &str) -> Option<Worker> {
+        self.worker_at(&Ports::of(scene), slots, name)
+    }
+
+    /// The same at any ports.
+    #[track_caller]
+    pub(crate) fn worker_at(&self, at: &Ports, slots: u32, name: &str) -> Option<Worker> {
         let card = self.card(Role::Worker, slots, name);
-        let results = self
-            .enter(Role::Worker, "results", || self.route.dial(scene.results(), Kind::Push, &card));
+        let results =
+            self.enter(Role::Worker, "results", || self.route.dial(at.results, Kind::Push, &card));
         let tasks =
-            self.enter(Role::Worker, "tasks", || self.route.dial(scene.tasks(), Kind::Pull, &card));
+            self.enter(Role::Worker, "tasks", || self.route.dial(at.tasks, Kind::Pull, &card));
         let (results, mut tasks) = results.zip(tasks)?;
         let called = tasks.wait_for("the roll is called", |message| match message {
             ToWorker::RollCall { job, call, .. } => Some((job, call)),
@@ -195,17 +223,27 @@ impl Liar {
     /// Shows a ventilator's card to the sink. `None`: it was kept out, as it has to be.
     #[track_caller]
     pub(crate) fn ventilator(&self, scene: &Scene) -> Option<Peer> {
+        self.ventilator_at(&Ports::of(scene))
+    }
+
+    /// The same at any ports.
+    #[track_caller]
+    pub(crate) fn ventilator_at(&self, at: &Ports) -> Option<Peer> {
         let card = self.card(Role::Ventilator, 0, "impostor");
-        self.enter(Role::Ventilator, "results", || {
-            self.route.dial(scene.results(), Kind::Push, &card)
-        })
+        self.enter(Role::Ventilator, "results", || self.route.dial(at.results, Kind::Push, &card))
     }
 
     /// Shows a sink's card to the ventilator. `None`: it was kept out, as it has to be.
     #[track_caller]
     pub(crate) fn sink(&self, scene: &Scene) -> Option<Peer> {
+        self.sink_at(&Ports::of(scene))
+    }
+
+    /// The same at any ports.
+    #[track_caller]
+    pub(crate) fn sink_at(&self, at: &Ports) -> Option<Peer> {
         let card = self.card(Role::Sink, 0, "impostor");
-        self.enter(Role::Sink, "receipts", || self.route.dial(scene.receipts(), Kind::Push, &card))
+        self.enter(Role::Sink, "receipts", || self.route.dial(at.receipts, Kind::Push, &card))
     }
 
     /// Sees to it that a door opens if it has to, and only then. A peer that is refused hears so right

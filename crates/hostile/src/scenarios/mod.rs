@@ -4,6 +4,7 @@ mod bytes;
 mod fakes;
 mod hosts;
 mod impostors;
+mod pipelines;
 mod resources;
 mod texts;
 mod workers;
@@ -19,6 +20,7 @@ pub(crate) const GROUPS: &[Group] = &[
     impostors::GROUP,
     workers::GROUP,
     fakes::GROUP,
+    pipelines::GROUP,
     bytes::GROUP,
     texts::GROUP,
     hosts::GROUP,

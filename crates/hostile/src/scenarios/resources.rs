@@ -5,8 +5,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use tradewind_e2e::{MIB, Process, Scene, memory_bytes_max, wait_until};
-use tradewind_proto::message::{News, Outcome, Role, Status, ToSink, ToWorker};
-use tradewind_proto::{CallId, Payload, Seq, SeqRange, SeqRanges, SessionId, TaskHash};
+use tradewind_keys::Role as KeyRole;
+use tradewind_proto::message::{News, Outcome, Role, Status, ToSink, ToVentilator, ToWorker};
+use tradewind_proto::{
+    Attempt, CallId, JobId, Payload, Seq, SeqRange, SeqRanges, SessionId, TaskHash,
+};
 use tradewind_wire::encode;
 
 use super::INSIDE;
@@ -80,6 +83,12 @@ pub(crate) const GROUP: Group = Group {
             required: "200 claims of 64 MiB, a byte each: the sink has at most 100 MiB (R5)",
             ways: INSIDE,
             play: claimed_frames,
+        },
+        Scenario {
+            name: "early-callers",
+            required: "600 MiB of messages before the right peer is there: 256 MiB at most (R5)",
+            ways: &[Way::Plain, Way::Token(KeyRole::Ventilator), Way::Token(KeyRole::Sink)],
+            play: early_callers,
         },
         Scenario {
             name: "held-results",
@@ -388,6 +397,51 @@ fn claimed_frames(stage: &Stage) -> Seen {
     drop(peers);
     let _ = ring.end_untouched();
     format!("the sink had {memory} MiB").into()
+}
+
+fn early_callers(stage: &Stage) -> Seen {
+    let text = "x".repeat(30 << 20);
+    let job = JobId(1);
+    // At the sink while it has no ventilator, and at a ventilator while it has no sink.
+    let (sink, (to_sink, to_ventilator)) = {
+        let scene = stage.scene();
+        let mut sink = Ring::sink(&scene, Flags::default()).start();
+        sink.wait_for_stderr("the sink is up");
+        let mut at_sink = (stage.way != Way::Token(KeyRole::Sink))
+            .then(|| stage.liar(&scene).ventilator(&scene).expect("it has what it needs"));
+        let mut taken = (0, 0);
+        for _ in 0..20 {
+            let give_up = ToSink::GiveUp {
+                job,
+                seq: Seq(1),
+                attempt: Attempt::FIRST,
+                task_hash: TaskHash(1),
+                status: Status::Failed,
+                error: text.clone(),
+            };
+            taken.0 += at_sink.as_mut().map_or(0, |peer| u32::from(peer.send(&give_up).is_ok()));
+        }
+        let sink_mib = assert_memory(&sink, 256);
+        sink.kill();
+        drop(at_sink);
+        let mut ventilator = Ring::ventilator(&scene, Flags::default()).keep_stdin().start();
+        ventilator.wait_for_stderr("the ventilator is up");
+        let mut at_ventilator = (stage.way != Way::Token(KeyRole::Ventilator))
+            .then(|| stage.liar(&scene).sink(&scene).expect("it has what it needs"));
+        for _ in 0..20 {
+            let refused = ToVentilator::Refused { job, reason: text.clone() };
+            taken.1 +=
+                at_ventilator.as_mut().map_or(0, |peer| u32::from(peer.send(&refused).is_ok()));
+        }
+        let _ = Ring::settle(&ventilator, Duration::ZERO);
+        let ventilator_mib = assert_memory(&ventilator, 256);
+        ((sink_mib, ventilator_mib), taken)
+    };
+    format!(
+        "{to_sink} and {to_ventilator} of 20 taken; sink {} MiB, ventilator {} MiB",
+        sink.0, sink.1
+    )
+    .into()
 }
 
 /// A job with ordered records of which a liar has this number of tasks, and honest workers the others.
