@@ -57,6 +57,11 @@ impl Ring {
         (Self { ventilator, sink, workers: Vec::new(), flags, fed: 0, scene }, done)
     }
 
+    /// A ring of programs that run.
+    pub(crate) fn of(scene: Scene, flags: Flags, ventilator: Process, sink: Process) -> Self {
+        Self { ventilator, sink, workers: Vec::new(), flags, fed: 0, scene }
+    }
+
     /// Starts a ring whose input is a file with all of its tasks.
     #[track_caller]
     pub(crate) fn start_whole(stage: &Stage, flags: Flags, tasks: u64) -> Self {

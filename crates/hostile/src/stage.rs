@@ -52,7 +52,7 @@ impl Way {
     }
 
     /// Returns whether a door has to open to a card of this role, shown in this way.
-    fn opens(self, role: Role) -> bool {
+    pub(crate) fn opens(self, role: Role) -> bool {
         match self {
             Self::Plain => true,
             Self::Token(key) => match role {

@@ -338,6 +338,17 @@ fn links(stage: &Stage) -> Seen {
     let output = dir("out.jsonl");
     let ended = run_here(&scene, &output, "--output out.jsonl");
     assert!(is_whole(), "the output was written over a link: {}", ended.stderr);
+    let joblog = dir("joblog");
+    let ended = run_here(&scene, &joblog, "--output out.jsonl --joblog joblog");
+    assert!(is_whole(), "the joblog was written over a link: {}", ended.stderr);
+    fs::create_dir(scene.path("modes")).expect("there is room");
+    let _ = run_here(&scene, "modes", "--output out.jsonl").expect(0);
+    let mode =
+        fs::metadata(scene.path("modes/out.jsonl.tradewind")).map(|it| it.permissions().mode());
+    assert!(
+        mode.is_ok_and(|mode| mode & 0o077 == 0),
+        "others read the journal, and the job's key in it"
+    );
     for name in ["out.jsonl.tradewind.1", "out.jsonl.tradewind.new"] {
         let rewrite = dir(name);
         let at = |words: &str| {
@@ -357,7 +368,7 @@ fn links(stage: &Stage) -> Seen {
     assert_eq!(ended.code(), 4, "{}", ended.stderr);
     let left = fs::read_to_string(notes).unwrap_or_default();
     assert_eq!(left, "my own notes, no journal\n");
-    "5 files of others unchanged".into()
+    "6 files of others unchanged; the journal is private".into()
 }
 
 fn crafted_journals(stage: &Stage) -> Seen {

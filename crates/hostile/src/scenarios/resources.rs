@@ -15,7 +15,7 @@ use tradewind_wire::encode;
 use super::INSIDE;
 use crate::peer::{Kind, Peer, Raw, frame, greeting, header, ready};
 use crate::ring::{Flags, Ring};
-use crate::stage::{Liar, Stage, Way, Worker, result};
+use crate::stage::{Known, Liar, Stage, Way, Worker, result};
 use crate::suite::{Group, Scenario, Seen};
 
 /// Ways of one that only connects.
@@ -131,6 +131,12 @@ pub(crate) const GROUP: Group = Group {
             required: "50 messages with ranges over 200,000 tasks take at most 20 ms each (R2)",
             ways: INSIDE,
             play: far_ranges,
+        },
+        Scenario {
+            name: "sparse-receipts",
+            required: "20 receipts for 65,536 tasks each take at most 20 ms each, of any sink (R2)",
+            ways: &[Way::Plain],
+            play: sparse_receipts,
         },
         Scenario {
             name: "reconnected-storm",
@@ -635,6 +641,33 @@ fn far_ranges(stage: &Stage) -> Seen {
     drop(worker);
     let _ = ring.end_untouched();
     format!("{:?} each", used / 50).into()
+}
+
+/// Without keys one that shows the sink's session is the sink: the job is its own, the time of the ventilator is not.
+fn sparse_receipts(stage: &Stage) -> Seen {
+    let ring = Ring::begin(stage, Flags::default());
+    let Known { job, sink, .. } = stage.spy(&ring.scene);
+    let liar = stage.liar(&ring.scene).showing(sink);
+    let mut peer = liar.sink(&ring.scene).expect("anybody gets in");
+    let _ = Ring::settle(&ring.ventilator, Duration::ZERO);
+    let cpu = Ring::cpu(&ring.ventilator);
+    for _ in 0..20 {
+        let receipt = ToVentilator::Receipt {
+            job,
+            received: Vec::new().into(),
+            // Not the first, so that nothing is settled in a row.
+            stored: (1..65_536).map(|at| SeqRange::one(Seq(2 * at))).collect(),
+            retry: Vec::new().into(),
+            held_bytes: 0,
+            failed: 0,
+        };
+        let _ = peer.send(&receipt);
+    }
+    let used = Ring::settle(&ring.ventilator, cpu);
+    // Debug builds take longer to decode that much.
+    let most = Duration::from_millis(20 * 20 * if cfg!(debug_assertions) { 4 } else { 1 });
+    assert!(used <= most, "{used:?}");
+    format!("{:?} each", used / 20).into()
 }
 
 fn all_below(end: u64) -> SeqRanges {
