@@ -9,6 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tradewind_lanes::LaneOptions;
 use tradewind_proto::SessionId;
+use tradewind_proto::limits::TO_VENTILATOR_BYTES_MAX;
 
 /// Room for workers at one port.
 #[derive(Clone, Debug)]
@@ -76,15 +77,22 @@ impl Room {
     pub fn options(&self, lanes: &LaneOptions) -> LaneOptions {
         let Inner { workers_max, reserved, .. } = *self.0;
         let connections_max = lanes.connections_max.min(workers_max.saturating_add(reserved));
-        LaneOptions { connections_max, ..self.options_without_workers(lanes) }
+        LaneOptions { connections_max, ..self.port_options(lanes) }
     }
 
-    /// Returns the options of a port that takes no workers.
+    /// Returns the options of a port for receipts: it takes no workers, and messages to a ventilator.
     #[must_use]
-    pub fn options_without_workers(&self, lanes: &LaneOptions) -> LaneOptions {
+    pub fn receipts_options(&self, lanes: &LaneOptions) -> LaneOptions {
+        LaneOptions {
+            connections_max: lanes.connections_max.min(self.0.reserved),
+            message_bytes_max: TO_VENTILATOR_BYTES_MAX,
+            ..self.port_options(lanes)
+        }
+    }
+
+    fn port_options(&self, lanes: &LaneOptions) -> LaneOptions {
         let Inner { reserved, half_open_max, .. } = *self.0;
         LaneOptions {
-            connections_max: lanes.connections_max.min(reserved),
             connections_reserved: lanes.connections_reserved.min(reserved),
             half_open_max: lanes.half_open_max.min(half_open_max),
             ..lanes.clone()
@@ -185,8 +193,9 @@ mod tests {
         let options = room(3000, 10, 1, 1).options(&usual);
         assert_eq!((options.connections_max, options.connections_reserved), (850, 16));
         assert_eq!(options.half_open_max, 185);
-        let options = room(3000, 10, 1, 1).options_without_workers(&usual);
+        let options = room(3000, 10, 1, 1).receipts_options(&usual);
         assert_eq!((options.connections_max, options.half_open_max), (16, 185));
+        assert_eq!(options.message_bytes_max, TO_VENTILATOR_BYTES_MAX);
         let options = room(1 << 30, 10, 1, 1).options(&usual);
         assert_eq!(options.connections_max, usual.connections_max);
         assert_eq!(options.half_open_max, usual.half_open_max);

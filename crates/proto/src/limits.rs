@@ -8,6 +8,9 @@ pub const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a message that are not payload. The largest task has the rest of the limit.
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 64 << 10;
 
+/// Bytes of a message to a ventilator, whatever the largest message with tasks or results is: there is no payload in it.
+pub const TO_VENTILATOR_BYTES_MAX: u64 = 16 << 20;
+
 /// Number of tasks or results in one message. Beyond a thousand a larger batch gains nothing and
 /// only delays the next station.
 pub const BATCH_TASKS_MAX: usize = 1024;
@@ -184,6 +187,12 @@ pub const WORKERS_MAX: usize = 1 << 14;
 /// Number of slots of one worker.
 pub const SLOTS_MAX: u32 = 4096;
 
+// The largest is a worker's answer to a roll call, with two lists of ranges, and a hash and a tag for each task; a seq
+// takes nine bytes, a hash five and a tag eight. A receipt has two such lists, and so has a hello.
+const _: () = assert!(
+    (RANGES_MAX * (4 * 9 + 5 + 8) + WORKERS_MAX * 9) as u64 + 2 * MESSAGE_OVERHEAD_BYTES
+        <= TO_VENTILATOR_BYTES_MAX
+);
 const _: () = assert!(OUTPUT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES <= MESSAGE_BYTES_MAX);
 const _: () = assert!(WAITING_BYTES_MAX < HELD_BYTES_MAX);
 const _: () = assert!(CREDIT_TASKS_MAX <= UNSETTLED_TASKS_MAX);

@@ -69,8 +69,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
 
     // Workers of both stages: each gets half of the files.
     let (before, after) = (Room::for_workers(2, 1), Room::for_workers(2, 1));
-    let options =
-        (before.options(lanes), after.options(lanes), after.options_without_workers(lanes));
+    let options = (before.options(lanes), after.options(lanes), after.receipts_options(lanes));
     let door = gate_door(&upstream, Port::Results, before, keys);
     let listen = settings.listen.open(options.0, door).await.or_exit(LISTEN)?;
     let door = gate_door(&downstream, Port::Tasks, after.clone(), keys);

@@ -111,7 +111,7 @@ pub async fn run(
         gate_door(&card, Port::Tasks, room.clone(), &settings.keys),
     );
     let tasks = settings.tasks.open(options, door).await.or_exit(LISTEN)?;
-    let options = room.options_without_workers(&settings.lanes);
+    let options = room.receipts_options(&settings.lanes);
     let door = gate_door(&card, Port::Receipts, room, &settings.keys);
     let receipts = settings.receipts.open(options, door).await.or_exit(LISTEN)?;
     tracing::info!(

@@ -2,10 +2,12 @@ use bytes::Bytes;
 use tradewind_proto::Payload;
 use tradewind_proto::Rare;
 use tradewind_proto::dispatcher::HaltOn;
-use tradewind_proto::limits::{BATCH_TASKS_MAX, RANGES_MAX, SEQS_MAX};
+use tradewind_proto::limits::{
+    BATCH_TASKS_MAX, RANGES_MAX, SEQS_MAX, TO_VENTILATOR_BYTES_MAX, WORKERS_MAX,
+};
 use tradewind_proto::message::{
-    Card, Exit, Failure, InputEnd, Layout, Limits, News, Outcome, Received, Report, Reported, Role,
-    Start, Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
+    Card, Exit, Failure, InputEnd, Layout, Limits, News, Outcome, RECEIVED_MAX, Received, Report,
+    Reported, Role, Start, Status, Task, TaskResult, ToSink, ToVentilator, ToWorker,
 };
 use tradewind_proto::{
     Attempt, CallId, JobId, JobKey, Seq, SeqRange, SeqRanges, SessionId, Tag, TaskHash,
@@ -587,4 +589,64 @@ fn the_protocols_page_has_these_messages_and_no_others() {
         assert!(in_page.contains(bytes), "docs/src/protocol.md lacks {bytes}");
     }
     assert_eq!(in_page, golden);
+}
+
+/// As many ranges as a list has, with the longest seqs.
+fn most_ranges() -> SeqRanges {
+    let first = SEQS_MAX - 2 * RANGES_MAX as u64;
+    (0..RANGES_MAX as u64).map(|n| SeqRange::one(Seq(first + 2 * n))).collect()
+}
+
+#[test]
+fn whatever_a_ventilator_hears_fits_into_a_message_to_it() {
+    let holding = News::Holding {
+        job: JOB,
+        call: CallId(u64::MAX),
+        unfinished: most_ranges(),
+        finished: most_ranges(),
+        hashes: vec![TaskHash(u32::MAX); RANGES_MAX].into(),
+        tags: vec![Tag(u64::MAX); RANGES_MAX].into(),
+    };
+    let failure = Failure {
+        session: SESSION,
+        seq: Seq(SEQS_MAX - 1),
+        attempt: Attempt::FIRST,
+        ran_us: u64::MAX,
+    };
+    let batch = (0..BATCH_TASKS_MAX as u64).map(|n| Seq(SEQS_MAX - 1 - 2 * n)).collect();
+    let received = Received {
+        session: SessionId(u64::MAX),
+        ranges: batch,
+        ran_us_max: u64::MAX,
+        ran_us_median: u64::MAX,
+        ran_us_mean: u64::MAX,
+        bytes: u64::MAX,
+        failed: u64::MAX,
+    };
+    let messages = [
+        ToVentilator::Relay { session: SESSION, news: holding },
+        ToVentilator::Receipt {
+            job: JOB,
+            received: vec![received; RECEIVED_MAX].into(),
+            stored: most_ranges(),
+            retry: vec![failure; BATCH_TASKS_MAX].into(),
+            held_bytes: u64::MAX,
+            failed: u64::MAX,
+        },
+        ToVentilator::SinkHello {
+            asked: JOB,
+            job: JOB,
+            sink: SESSION,
+            stored: most_ranges(),
+            again: most_ranges(),
+            workers: Some(vec![SessionId(u64::MAX); WORKERS_MAX].into()),
+            report: Report::default(),
+            key: JobKey::new([0xff; 16]),
+        },
+    ];
+    for message in &messages {
+        let bytes = encode(message).len() as u64;
+        assert!(bytes <= TO_VENTILATOR_BYTES_MAX, "{bytes} bytes");
+        assert!(bytes > TO_VENTILATOR_BYTES_MAX / 4, "{bytes} bytes: the bound is for more");
+    }
 }

@@ -129,6 +129,7 @@ fn limits_are_those_of_the_programs() {
             "messages that have begun to arrive and are not complete, of all peers of a program",
             vec![size(tradewind_lanes::UNFINISHED_BYTES_MAX)],
         ),
+        ("a message to a ventilator", vec![size(limits::TO_VENTILATOR_BYTES_MAX)]),
         (
             "what a sink or relay has to say to its ventilator",
             vec![size(tradewind_node::upstream::UNTAKEN_BYTES_MAX)],
