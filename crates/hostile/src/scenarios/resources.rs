@@ -79,6 +79,12 @@ pub(crate) const GROUP: Group = Group {
             play: unfinished_frames,
         },
         Scenario {
+            name: "trickled-frames",
+            required: "a frame of which a byte a second comes is closed in time, and excuses nobody (R4, R5)",
+            ways: INSIDE,
+            play: trickled_frames,
+        },
+        Scenario {
             name: "claimed-frames",
             required: "200 claims of 64 MiB, a byte each: the sink has at most 100 MiB (R5)",
             ways: INSIDE,
@@ -389,6 +395,34 @@ fn unfinished_frames(stage: &Stage) -> Seen {
     drop(peers);
     let _ = ring.end_untouched();
     format!("{sent} MiB were taken of 12 frames; the sink had {memory} MiB").into()
+}
+
+fn trickled_frames(stage: &Stage) -> Seen {
+    let mut ring = Ring::begin(stage, Flags { ventilator: "--timeout 2s", ..Flags::default() });
+    let mut worker =
+        stage.liar(&ring.scene).worker(&ring.scene, 4, "liar").expect("workers get in");
+    worker.answer();
+    wait_until("it is given a task", || worker.given() > 0);
+    let _ = worker.results.send_bytes(&header(1 << 20));
+    let began = Instant::now();
+    let mut last = began;
+    ring.feed(20);
+    let all = ring.fed();
+    ring.wait_for_stored_while(all, || {
+        if last.elapsed() > Duration::from_millis(500) {
+            last = Instant::now();
+            let _ = worker.results.send_bytes(b"x");
+        }
+    });
+    let told = worker.results.end().or(worker.tasks.end()).unwrap_or_else(|| "open".to_owned());
+    drop(worker);
+    let took = began.elapsed().as_secs();
+    let _ = ring.end_untouched();
+    format!(
+        "its tasks were done by others after {took} s; its connection: {}",
+        told.chars().take(60).collect::<String>()
+    )
+    .into()
 }
 
 fn claimed_frames(stage: &Stage) -> Seen {
