@@ -77,7 +77,7 @@ struct Entry<'a> {
 pub(crate) type Counts = BTreeMap<Verdict, usize>;
 
 /// Number of scenarios that are played beside one another: most of the time they wait.
-const TOGETHER: usize = 4;
+const TOGETHER: usize = 6;
 
 /// Plays the scenarios with these names, or all.
 pub(crate) fn play(groups: &[Group], not_yet: &[NotYet], names: &[String]) -> io::Result<Counts> {
