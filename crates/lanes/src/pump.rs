@@ -172,7 +172,13 @@ async fn inbound<N: AsyncRead + Unpin>(
     // What came behind the handshake, before anything is read.
     let mut read = 0;
     let reason = loop {
-        match pass(buffer.filled(read), &mut zmq, &mut meter).await {
+        let passed = tokio::select! {
+            biased;
+            passed = pass(buffer.filled(read), &mut zmq, &mut meter) => passed,
+            // Nobody may be taking what comes.
+            reason = &mut dismissed => Err(GoneReason::Refused(reason)),
+        };
+        match passed {
             Ok(passed) => buffer.consume(read, passed),
             Err(reason) => break reason,
         }

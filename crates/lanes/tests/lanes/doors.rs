@@ -101,6 +101,27 @@ fn a_lane_is_closed_with_a_reason_from_either_end() {
 }
 
 #[test]
+fn a_lane_from_which_nobody_takes_anything_is_closed_all_the_same() {
+    run(async |world| {
+        let (mut push, pull) = world.back().await;
+        // More than the sockets on the way take.
+        for _ in 0..32 {
+            push.send(vec![0; 1 << 20].into()).unwrap();
+        }
+        // The peer's bytes stop coming when the pump waits for somebody who takes them.
+        let (mut bytes_in, mut since) = (0, 0);
+        while bytes_in < 1 << 16 || since < 1_000 {
+            tokio::task::yield_now().await;
+            let now = pull.traffic().bytes_in();
+            since = if now == bytes_in { since + 1 } else { 0 };
+            bytes_in = now;
+        }
+        pull.closer().refuse("enough");
+        assert_eq!(push.watch().gone().await, GoneReason::Told("enough".into()));
+    });
+}
+
+#[test]
 fn a_sender_hears_that_its_message_was_too_large() {
     run(async |world| {
         let (mut push, mut pull) = world.back().await;
