@@ -5,9 +5,9 @@
 It has one slot, answers each task with its text in capitals, and leaves with the job. What it leaves out: dialling
 again when a connection breaks, timeouts, Cancel and Drain.
 """
-import queue, secrets, socket, struct, sys, threading, time, zlib
+import queue, secrets, socket, struct, sys, threading, time
 
-VERSION, WORKER, SLOTS = 6, 1, 1
+VERSION, WORKER, SLOTS = 7, 1, 1
 SESSION = secrets.randbits(63)
 ROLL_CALL, TASKS, SETTLED, RECALL, CANCEL, DRAIN, PING, DONE, LIMITS = range(9)
 HEARTBEAT, HOLDING, RECALLED = 0, 1, 6
@@ -67,16 +67,19 @@ class Reader:
         timeout_us = self.number() if self.byte() else None
         return timeout_us, self.byte(), self.byte()
 
-    def task(self):
+    def tasks(self):
+        beside = list(struct.iter_unpack("<QI", self.text()))
+        if self.number() != len(beside):
+            raise ValueError("there are not as many tasks as tags")
+        return [self.task(tag, known) for tag, known in beside]
+
+    def task(self, tag, known):
         head = self.byte()
-        if head & ~0x23:
+        if head & ~0x03:
             raise ValueError("a task has fields that are not known")
         seq = self.number()
         attempt = self.number() if head & 0x02 else 1
-        tag = self.number()
-        payload = self.text()
-        known = self.number() if head & 0x20 else zlib.crc32(payload)
-        return seq, attempt, head & 0x01, payload, known, tag
+        return seq, attempt, head & 0x01, self.text(), known, tag
 
 
 # ZMTP 3: how messages become a stream.
@@ -131,9 +134,9 @@ class Worker:
     def news(self, body):
         self.results.send(bytes([VERSION]) + b"s" + number(1) + number(SESSION) + body)
 
-    def push(self, results):
+    def push(self, tag, result):
         head = bytes([VERSION]) + b"s" + number(0) + number(self.job) + number(SESSION)
-        self.results.send(head + number(len(results)) + b"".join(results))
+        self.results.send(head + text(struct.pack("<Q", tag)) + number(1) + result)
 
     def run(self, task):
         seq, attempt, last, payload, known, tag = task
@@ -148,7 +151,7 @@ class Worker:
 
     def push_again(self, seq):
         _, tag, head, result = self.finished[seq]
-        self.push([head + number(tag) + result])
+        self.push(tag, head + result)
 
     def hear(self, frame):
         """One message of the ventilator; true if the job is over."""
@@ -170,7 +173,7 @@ class Worker:
                 self.push_again(seq)
         elif kind == TASKS and said.number() == self.job:
             said.limits()
-            for task in (said.task() for _ in range(said.number())):
+            for task in said.tasks():
                 if task[0] not in self.finished:
                     self.waiting[task[0]] = task
                 elif self.finished[task[0]][1] != task[5]:

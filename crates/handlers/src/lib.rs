@@ -56,8 +56,8 @@ pub struct Task {
     pub payload: Payload,
     /// Parts that [`Finished::reported`] should have.
     pub report: Report,
-    /// The hash of the line of the input that it was made of, if an earlier stage made it.
-    pub origin: Option<TaskHash>,
+    /// The hash of what it was in the user's input.
+    pub hash: TaskHash,
     /// Slot in which it runs.
     pub slot: Slot,
 }
@@ -66,8 +66,8 @@ impl Task {
     /// Creates a task of which nothing is to be reported.
     #[must_use]
     pub fn new(seq: Seq, attempt: Attempt, payload: Payload) -> Self {
-        let (report, origin, slot) = (Report::default(), None, Slot(0));
-        Self { seq, attempt, payload, report, origin, slot }
+        let (report, hash, slot) = (Report::default(), TaskHash::of(&payload), Slot(0));
+        Self { seq, attempt, payload, report, hash, slot }
     }
 
     /// Returns what is to be reported of the task.

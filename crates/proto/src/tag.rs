@@ -11,7 +11,7 @@
 use std::fmt;
 
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
-use aes::{Aes128, Block};
+use aes::{Aes128Enc, Block};
 use serde::{Deserialize, Serialize};
 
 use crate::{Seq, SessionId, TaskHash};
@@ -26,7 +26,19 @@ pub struct Tag(pub u64);
 
 /// Maker of the tags of one session.
 #[derive(Clone)]
-pub struct Tagger(Aes128);
+pub struct Tagger(Aes128Enc);
+
+/// Maker of the tags of one session under the key of the moment: to make one takes longer than many tags.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeptTagger(Option<(JobKey, Tagger)>);
+
+impl KeptTagger {
+    /// Returns the maker, for the session that this is always asked for.
+    pub(crate) fn get(&mut self, key: JobKey, session: SessionId) -> &Tagger {
+        self.0.take_if(|(of, _)| *of != key);
+        &self.0.get_or_insert_with(|| (key, key.tagger(session))).1
+    }
+}
 
 /// Number of blocks that are encrypted together.
 const TOGETHER: usize = 32;
@@ -54,7 +66,7 @@ impl JobKey {
     /// Returns the maker of a session's tags.
     #[must_use]
     pub fn tagger(self, session: SessionId) -> Tagger {
-        Tagger(Aes128::new(&self.derive(session.0, Purpose::Session).0.into()))
+        Tagger(Aes128Enc::new(&self.derive(session.0, Purpose::Session).0.into()))
     }
 
     /// Returns the key of the earlier stage, whose workers' results are this one's tasks.
@@ -64,7 +76,7 @@ impl JobKey {
     }
 
     fn derive(self, number: u64, purpose: Purpose) -> Self {
-        Self(encrypted(&Aes128::new(&self.0.into()), number, purpose as u64))
+        Self(encrypted(&Aes128Enc::new(&self.0.into()), number, purpose as u64))
     }
 }
 
@@ -99,7 +111,7 @@ impl Tagger {
 }
 
 #[inline]
-fn encrypted(cipher: &Aes128, first: u64, second: u64) -> [u8; 16] {
+fn encrypted(cipher: &Aes128Enc, first: u64, second: u64) -> [u8; 16] {
     let mut block = plain(first, second);
     cipher.encrypt_block(&mut block);
     block.into()

@@ -629,7 +629,7 @@ mod tests {
                 attempt: Attempt(1 + worker as u32),
                 last: true,
                 payload: Payload::new(),
-                origin: None,
+                hash: TaskHash::of(b""),
                 tag: Tag::default(),
             };
             check.dispatched(worker, 0, &[task(0), task(1)]);
@@ -686,7 +686,7 @@ mod tests {
                     attempt,
                     last: true,
                     payload: payload.clone(),
-                    origin: None,
+                    hash: TaskHash::of(b""),
                     tag: Tag::default(),
                 };
                 check.dispatched(worker, 0, &[task]);

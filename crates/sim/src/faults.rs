@@ -428,7 +428,7 @@ fn stranger(process: Process, choice: u8) -> Bytes {
         attempt: Attempt(9),
         last: true,
         payload: Payload::from(b"not ours"),
-        origin: None,
+        hash: TaskHash::of(b"not ours"),
         tag: Tag::default(),
     };
     let is_receipt = choice.is_multiple_of(2);

@@ -56,7 +56,7 @@ struct Run {
     seq: Seq,
     attempt: Attempt,
     payload: Payload,
-    origin: Option<TaskHash>,
+    hash: TaskHash,
     started: Instant,
     is_stopped: bool,
 }
@@ -202,7 +202,7 @@ impl World {
             seq: task.seq,
             attempt: task.attempt,
             payload: task.payload,
-            origin: task.origin,
+            hash: task.hash,
             started: self.now,
             is_stopped: false,
         });
@@ -272,8 +272,8 @@ impl World {
         let me = &mut self.workers[worker];
         let Some(run) = me.runs[slot].pop_front() else { return };
         let (seq, attempt, payload) = (run.seq, run.attempt, run.payload);
-        let (tag, origin) = (Tag::default(), run.origin);
-        let task = Task { seq, attempt, last: false, tag, payload, origin };
+        let (tag, hash) = (Tag::default(), run.hash);
+        let task = Task { seq, attempt, last: false, tag, hash, payload };
         me.executor.handle_unstartable(now, Slot(slot as u32), task);
     }
 

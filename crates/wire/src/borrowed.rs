@@ -55,8 +55,8 @@ pub(crate) fn to_worker(message: ToWorker<Borrowed<'_>>, frame: &Bytes) -> ToWor
                 attempt: task.attempt,
                 last: task.last,
                 tag: task.tag,
+                hash: task.hash,
                 payload: task.payload.share(frame),
-                origin: task.origin,
             };
             let tasks: Vec<Task> = tasks.0.into_iter().map(share).collect();
             ToWorker::Tasks { job, limits, tasks: tasks.into() }

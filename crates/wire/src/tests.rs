@@ -68,7 +68,7 @@ fn task(payload: &'static [u8]) -> Task {
         last: true,
         tag: Tag(0x0a0b),
         payload: Payload::from(payload),
-        origin: None,
+        hash: TaskHash(300),
     }
 }
 
@@ -101,65 +101,59 @@ fn messages_to_workers(golden: &mut Golden) {
     let call = CallId(9);
     golden.check(
         &ToWorker::RollCall { job, call, layout: Layout::Unsaid },
-        "067700fd08070605040302010900",
+        "077700fd08070605040302010900",
     );
     golden.check(
         &ToWorker::RollCall { job, call, layout: Layout::Whole },
-        "067700fd08070605040302010901",
+        "077700fd08070605040302010901",
     );
     golden.check(
         &ToWorker::RollCall { job, call, layout: Layout::Json },
-        "067700fd08070605040302010902",
+        "077700fd08070605040302010902",
     );
     golden.check(
         &ToWorker::RollCall { job, call, layout: Layout::Group(b'\n') },
-        "067700fd080706050403020109030a",
+        "077700fd080706050403020109030a",
     );
     let columns = Layout::Columns(r"\t".to_owned());
     golden.check(
         &ToWorker::RollCall { job, call, layout: columns },
-        "067700fd08070605040302010904025c74",
+        "077700fd08070605040302010904025c74",
     );
     // As the others, which differ in their last byte.
-    let line = "067700fd08070605040302010905";
+    let line = "077700fd08070605040302010905";
     check(&ToWorker::RollCall { job, call, layout: Layout::Line }, line);
     let limits = Limits { timeout_us: Some(1_000), report: Report { command: true, task: false } };
     let tasks = vec![task(b"abc"), task(b"")];
     golden.check(
         &ToWorker::Tasks { job, limits, tasks: tasks.into() },
-        "067701fd080706050403020101fbe80301000203fb2c0102fb0b0a0361626303fb2c0102fb0b0a00",
-    );
-    let later = Task { origin: Some(TaskHash(300)), ..task(b"abc") };
-    let tasks = vec![later].into();
-    golden.check(
-        &ToWorker::Tasks { job, limits, tasks },
-        "067701fd080706050403020101fbe80301000123fb2c0102fb0b0a03616263fb2c01",
+        "077701fd080706050403020101fbe8030100180b0a0000000000002c0100000b0a0000000000002c0100000203fb2c01020361626303fb2c010200",
     );
     let settled = ToWorker::Settled { job, below: Seq(4), ranges: ranges(&[6, 7, 9]) };
-    golden.check(&settled, "067702fd0807060504030201040206020901");
+    golden.check(&settled, "077702fd0807060504030201040206020901");
     golden.check(
         &ToWorker::Recall { job, call: CallId(9), keep: 300 },
-        "067703fd080706050403020109fb2c01",
+        "077703fd080706050403020109fb2c01",
     );
-    golden.check(&ToWorker::Cancel { job }, "067704fd0807060504030201");
-    golden.check(&ToWorker::Drain, "067705");
-    golden.check(&ToWorker::Ping, "067706");
-    golden.check(&ToWorker::Done { job }, "067707fd0807060504030201");
-    golden.check(&ToWorker::Limits { job, limits }, "067708fd080706050403020101fbe8030100");
+    golden.check(&ToWorker::Cancel { job }, "077704fd0807060504030201");
+    golden.check(&ToWorker::Drain, "077705");
+    golden.check(&ToWorker::Ping, "077706");
+    golden.check(&ToWorker::Done { job }, "077707fd0807060504030201");
+    golden.check(&ToWorker::Limits { job, limits }, "077708fd080706050403020101fbe8030100");
 }
 
 fn messages_to_the_sink(golden: &mut Golden) {
     let (job, session) = (JOB, SESSION);
-    golden.check(&ToSink::Results { job, session, results: vec![result()].into() }, "067300fd080706050403020107015805fd0907060504030201fd00401e18240a0600fa04fc70110100036f75740101010362616403657272067472756520780178");
+    golden.check(&ToSink::Results { job, session, results: vec![result()].into() }, "077300fd080706050403020107080907060504030201015805fd00401e18240a0600fa04fc70110100036f75740101010362616403657272067472756520780178");
     let plain = |exit| TaskResult {
         outcome: Outcome { exit, ..Outcome::ok(Payload::from(b"out")) },
         reported: None,
         ..result()
     };
     let results = vec![plain(Exit::None), plain(Exit::Code(0))].into();
-    golden.check(&ToSink::Results { job, session, results }, "067300fd080706050403020107020005fd0907060504030201fd00401e18240a0600fa04fc70110100036f75740405fd0907060504030201fd00401e18240a0600fa04fc70110100036f7574");
+    golden.check(&ToSink::Results { job, session, results }, "077300fd0807060504030201071009070605040302010907060504030201020005fd00401e18240a0600fa04fc70110100036f75740405fd00401e18240a0600fa04fc70110100036f7574");
     let heartbeat = News::Heartbeat { running: 2, queued: 300, slots: 4 };
-    golden.check(&ToSink::News { session, news: heartbeat }, "067301070002fb2c0104");
+    golden.check(&ToSink::News { session, news: heartbeat }, "077301070002fb2c0104");
     let holding = News::Holding {
         job,
         call: CallId(1),
@@ -170,16 +164,16 @@ fn messages_to_the_sink(golden: &mut Golden) {
     };
     golden.check(
         &ToSink::News { session, news: holding },
-        "0673010701fd0807060504030201010101010001020103",
+        "0773010701fd0807060504030201010101010001020103",
     );
     let returned = News::Returned { job, ranges: ranges(&[3, 4]) };
-    golden.check(&ToSink::News { session, news: returned }, "0673010702fd0807060504030201010302");
+    golden.check(&ToSink::News { session, news: returned }, "0773010702fd0807060504030201010302");
     let recalled = News::Recalled { job, call: CallId(9), ranges: ranges(&[3, 4]) };
-    golden.check(&ToSink::News { session, news: recalled }, "0673010706fd080706050403020109010302");
-    golden.check(&ToSink::News { session, news: News::Reconnected }, "0673010703");
+    golden.check(&ToSink::News { session, news: recalled }, "0773010706fd080706050403020109010302");
+    golden.check(&ToSink::News { session, news: News::Reconnected }, "0773010703");
     let draining = News::Draining { reason: "no".to_owned() };
-    golden.check(&ToSink::News { session, news: draining }, "0673010704026e6f");
-    golden.check(&ToSink::News { session, news: News::Goodbye }, "0673010705");
+    golden.check(&ToSink::News { session, news: draining }, "0773010704026e6f");
+    golden.check(&ToSink::News { session, news: News::Goodbye }, "0773010705");
     let open = |start| ToSink::JobOpen {
         job,
         name: "sums".to_owned(),
@@ -187,15 +181,15 @@ fn messages_to_the_sink(golden: &mut Golden) {
         stage: String::new(),
         is_untouched: false,
     };
-    golden.check(&open(Start::New), "067302fd08070605040302010473756d73000000");
-    golden.check(&open(Start::Resume), "067302fd08070605040302010473756d73010000");
-    golden.check(&open(Start::RetryFailed), "067302fd08070605040302010473756d73020000");
+    golden.check(&open(Start::New), "077302fd08070605040302010473756d73000000");
+    golden.check(&open(Start::Resume), "077302fd08070605040302010473756d73010000");
+    golden.check(&open(Start::RetryFailed), "077302fd08070605040302010473756d73020000");
     let close = |end| ToSink::JobClose { job, total: 1_000_000, end };
-    golden.check(&close(InputEnd::Whole), "067303fd0807060504030201fc40420f0000");
+    golden.check(&close(InputEnd::Whole), "077303fd0807060504030201fc40420f0000");
     golden
-        .check(&close(InputEnd::Halted(HaltOn::Success)), "067303fd0807060504030201fc40420f000101");
-    golden.check(&close(InputEnd::CutShort), "067303fd0807060504030201fc40420f0002");
-    golden.check(&ToSink::News { session, news: News::Gone }, "0673010708");
+        .check(&close(InputEnd::Halted(HaltOn::Success)), "077303fd0807060504030201fc40420f000101");
+    golden.check(&close(InputEnd::CutShort), "077303fd0807060504030201fc40420f0002");
+    golden.check(&ToSink::News { session, news: News::Gone }, "0773010708");
     let give_up = ToSink::GiveUp {
         job,
         seq: Seq(8),
@@ -204,13 +198,13 @@ fn messages_to_the_sink(golden: &mut Golden) {
         status: Status::Lost,
         error: "gone".to_owned(),
     };
-    golden.check(&give_up, "067304fd08070605040302010803060304676f6e65");
-    golden.check(&ToSink::JobDone { job }, "067305fd0807060504030201");
-    golden.check(&ToSink::Ping, "067306");
+    golden.check(&give_up, "077304fd08070605040302010803060304676f6e65");
+    golden.check(&ToSink::JobDone { job }, "077305fd0807060504030201");
+    golden.check(&ToSink::Ping, "077306");
     let hashes = vec![TaskHash(1), TaskHash(300)].into();
     golden.check(
         &ToSink::Inputs { job, from: Seq(5), hashes },
-        "067307fd0807060504030201050201fb2c01",
+        "077307fd0807060504030201050201fb2c01",
     );
     let of_a_stage = ToSink::JobOpen {
         job,
@@ -219,16 +213,17 @@ fn messages_to_the_sink(golden: &mut Golden) {
         stage: "parse".to_owned(),
         is_untouched: true,
     };
-    golden.check(&of_a_stage, "067302fd08070605040302010473756d730005706172736501");
-    let skipped = TaskResult { outcome: Outcome::error(Status::Skipped, ""), ..result() };
+    golden.check(&of_a_stage, "077302fd08070605040302010473756d730005706172736501");
+    let outcome = Outcome::error(Status::Skipped, "");
+    let skipped = TaskResult { tag: Tag::default(), outcome, ..result() };
     let passed = ToSink::Forwarded {
         job,
         stage: "parse".to_owned(),
         worker: "w".to_owned(),
         results: vec![skipped].into(),
     };
-    golden.check(&passed, "067308fd08070605040302010570617273650177011805fd0907060504030201fd00401e18240a0600fa04fc7011010000050000067472756520780178");
-    golden.check(&ToSink::Cancel { job }, "067309fd0807060504030201");
+    golden.check(&passed, "077308fd08070605040302010570617273650177011805fd00401e18240a0600fa04fc7011010000050000067472756520780178");
+    golden.check(&ToSink::Cancel { job }, "077309fd0807060504030201");
 }
 
 fn messages_to_the_ventilator(golden: &mut Golden) {
@@ -245,7 +240,7 @@ fn messages_to_the_ventilator(golden: &mut Golden) {
     };
     golden.check(
         &hello,
-        "06760004fd0807060504030201030100030105010101070100000102030405060708090a0b0c0d0eff",
+        "07760004fd0807060504030201030100030105010101070100000102030405060708090a0b0c0d0eff",
     );
     let received = vec![Received {
         session,
@@ -267,18 +262,18 @@ fn messages_to_the_ventilator(golden: &mut Golden) {
     };
     golden.check(
         &receipt,
-        "067601fd08070605040302010107010502463c415a010104010107070150fc0000100002",
+        "077601fd08070605040302010107010502463c415a010104010107070150fc0000100002",
     );
-    golden.check(&ToVentilator::Relay { session, news: News::Goodbye }, "0676020705");
-    golden.check(&ToVentilator::Relay { session, news: News::Alive }, "0676020707");
-    golden.check(&ToVentilator::Complete { job }, "067603fd0807060504030201");
+    golden.check(&ToVentilator::Relay { session, news: News::Goodbye }, "0776020705");
+    golden.check(&ToVentilator::Relay { session, news: News::Alive }, "0776020707");
+    golden.check(&ToVentilator::Complete { job }, "077603fd0807060504030201");
     golden.check(
         &ToVentilator::Refused { job, reason: "no".to_owned() },
-        "067604fd0807060504030201026e6f",
+        "077604fd0807060504030201026e6f",
     );
-    golden.check(&ToVentilator::Ping { is_stuck: true }, "06760501");
+    golden.check(&ToVentilator::Ping { is_stuck: true }, "07760501");
     golden
-        .check(&ToVentilator::Verified { job, below: Seq(300) }, "067606fd0807060504030201fb2c01");
+        .check(&ToVentilator::Verified { job, below: Seq(300) }, "077606fd0807060504030201fb2c01");
 }
 
 fn card(name: &str) -> Card {
@@ -292,7 +287,7 @@ fn card(name: &str) -> Card {
 }
 
 fn cards(golden: &mut Golden) {
-    golden.check(&card("host-1"), "066301fbeeff04fc0000000406686f73742d31");
+    golden.check(&card("host-1"), "076301fbeeff04fc0000000406686f73742d31");
 }
 
 #[test]
@@ -370,9 +365,11 @@ fn any_mixture_of_fields_survives() {
 #[test]
 fn a_result_by_itself_survives_and_nothing_else_is_one() {
     let mut bytes = b"before".to_vec();
-    encode_result(&result(), &mut bytes);
+    // It has proven already that its worker was given the task.
+    let result = TaskResult { tag: Tag::default(), ..result() };
+    encode_result(&result, &mut bytes);
     let whole = Bytes::from(bytes);
-    assert_eq!(decode_result(&whole, 6).unwrap(), result());
+    assert_eq!(decode_result(&whole, 6).unwrap(), result);
     for end in 6..whole.len() {
         assert!(decode_result(&whole.slice(..end), 6).is_err());
     }
@@ -385,11 +382,23 @@ fn fields_that_nobody_knows_are_refused() {
     let tasks = vec![task(b"abc")].into();
     let frame = encode(&ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks });
     let mut frame = frame.to_vec();
-    // The byte before the task's seq, its attempt, its tag and its payload.
-    let head = frame.len() - 12;
+    // The byte before the task's seq, its attempt and its payload.
+    let head = frame.len() - 9;
     assert_eq!(frame[head], 3);
     frame[head] |= 1 << 2;
     assert!(decode::<ToWorker>(&frame.into()).is_err());
+}
+
+#[test]
+fn a_list_of_which_too_little_or_too_much_travels_beside_it_is_refused() {
+    let tasks = vec![task(b"abc"), task(b"")].into();
+    let frame = encode(&ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks });
+    let at = frame.iter().position(|byte| *byte == 24).expect("12 bytes for each task");
+    for bytes in [0, 12, 23, 25, 36] {
+        let beside = vec![7; bytes];
+        let frame = [&frame[..at], &[bytes as u8], &beside, &frame[at + 25..]].concat();
+        assert!(decode::<ToWorker>(&frame.into()).is_err(), "{bytes} bytes");
+    }
 }
 
 #[test]

@@ -494,10 +494,10 @@ impl Worker {
 
     /// Handles a task that was not run because this host lacks something: that is not its failure.
     fn handle_unstarted(&mut self, slot: Slot, task: Task, unstarted: Unstarted) {
-        let Task { seq, attempt, payload, origin, .. } = task;
+        let Task { seq, attempt, payload, hash, .. } = task;
         // The executor knows what is left out here.
         let tag = Tag::default();
-        let task = message::Task { seq, attempt, last: false, tag, payload, origin };
+        let task = message::Task { seq, attempt, last: false, tag, hash, payload };
         let put_back = self.executor.handle_unstartable(self.clock.now(), slot, task);
         let Unstarted { lack, reason } = unstarted;
         let slots = self.executor.slots_now();

@@ -379,8 +379,8 @@ impl Drop for Runtime {
 }
 
 fn task_for_slot(task: message::Task, report: Report) -> Task {
-    let message::Task { seq, attempt, payload, origin, .. } = task;
-    Task { seq, attempt, payload, report, origin, slot: Slot(0) }
+    let message::Task { seq, attempt, payload, hash, .. } = task;
+    Task { seq, attempt, payload, report, hash, slot: Slot(0) }
 }
 
 fn finished(

@@ -55,7 +55,7 @@ pub(super) fn tasks(range: SeqRange) -> ToWorker {
         last: true,
         tag: Tag(u64::MAX - seq.0),
         payload: payload(),
-        origin: None,
+        hash: HASH,
     };
     let tasks: Vec<Task> = range.seqs().map(task).collect();
     ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks: tasks.into() }

@@ -105,7 +105,14 @@ fn caught(stage: &Stage, handler: &[&str], play: impl FnOnce(&mut Peer, &Process
 
 fn task(seq: u64, payload: Payload) -> Task {
     let seq = Seq(seq);
-    Task { seq, attempt: Attempt::FIRST, last: true, tag: Tag(1), payload, origin: None }
+    Task {
+        seq,
+        attempt: Attempt::FIRST,
+        last: true,
+        tag: Tag(1),
+        hash: TaskHash::of(&payload),
+        payload,
+    }
 }
 
 fn tasks(tasks: Vec<Task>) -> ToWorker {

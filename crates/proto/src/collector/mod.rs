@@ -24,6 +24,7 @@ use crate::message::{
     Failure, InputEnd, News, Outcome, RECEIVED_MAX, Received, Report, Start, Status, TaskResult,
     ToSink, ToVentilator, changed_input,
 };
+use crate::tag::KeptTagger;
 use crate::{
     Attempt, JobId, JobKey, Seq, SeqList, SeqRange, SeqRanges, SeqSet, SessionId, Tag, TaskHash,
     Time,
@@ -152,7 +153,7 @@ pub struct Collector {
     inputs: VecDeque<Inputs>,
     /// First task whose input has changed.
     changed: Option<Seq>,
-    workers: BTreeMap<SessionId, Arc<str>>,
+    workers: BTreeMap<SessionId, Worker>,
     is_ventilator_connected: bool,
     receipt: PendingReceipt,
     transmits: VecDeque<ToVentilator>,
@@ -168,6 +169,13 @@ pub struct Collector {
     no_worker: Arc<str>,
     /// State of the downstream stages, if records are forwarded and not written here.
     downstream: Option<DownstreamState>,
+}
+
+/// Worker that is connected.
+#[derive(Debug)]
+struct Worker {
+    name: Arc<str>,
+    tagger: KeptTagger,
 }
 
 /// Results that were refused, because their worker was not given the tasks.
@@ -359,7 +367,8 @@ impl Collector {
 
     /// Notes that a worker connected. Its name will stand in its records.
     pub fn handle_worker_connected(&mut self, session: SessionId, name: &str) {
-        self.workers.insert(session, Arc::from(name));
+        self.workers
+            .insert(session, Worker { name: Arc::from(name), tagger: KeptTagger::default() });
     }
 
     /// Notes that a worker's connection ended.
@@ -892,14 +901,18 @@ impl Collector {
     }
 
     fn handle_results(&mut self, id: JobId, session: SessionId, mut results: Vec<TaskResult>) {
-        let worker = self.workers.get(&session).unwrap_or(&self.no_worker).clone();
         let is_connected = self.is_ventilator_connected;
         let order = self.config.order;
         let Some(job) = self.job.as_mut().filter(|job| job.id == id) else {
             self.unexpected_results += results.len() as u64;
             return;
         };
-        let tagger = job.key.tagger(session);
+        let mut unknown = KeptTagger::default();
+        let (worker, kept) = match self.workers.get_mut(&session) {
+            Some(Worker { name, tagger }) => (name.clone(), tagger),
+            None => (self.no_worker.clone(), &mut unknown),
+        };
+        let tagger = kept.get(job.key, session);
         let is_given = |result: &TaskResult| tagger.tag(result.seq, result.task_hash) == result.tag;
         let mut is_all_given = true;
         let task = |result: &TaskResult| (result.seq, result.task_hash);

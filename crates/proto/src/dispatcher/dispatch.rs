@@ -62,7 +62,7 @@ impl Dispatcher {
         let count = self.halting.budget.tasks().map_or(count, |most| count.min(most));
         let room = worker.free_bytes();
         let was_idle = worker.out.is_empty();
-        let mut shipment = Shipment::new(session, self.sink.key, count as usize);
+        let mut shipment = Shipment::new(session, count as usize);
         let mut next = Some(first);
         // As nearly always: one fresh task comes after the other.
         let is_plain = self.ledger.waiting().any.is_empty()
@@ -107,7 +107,7 @@ impl Dispatcher {
         shipment: Shipment,
         was_idle: bool,
     ) -> Option<Transmit> {
-        let tasks = self.ledger.send(&mut self.roster, shipment);
+        let tasks = self.ledger.send(&mut self.roster, self.sink.key, shipment);
         let last = tasks.last()?.seq;
         let worker = self.roster.get_mut(session)?;
         let lane = worker.lane;

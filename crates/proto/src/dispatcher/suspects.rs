@@ -197,7 +197,7 @@ impl Dispatcher {
         seqs: &[Seq],
     ) -> Option<Transmit> {
         let was_idle = self.roster.get(session)?.out.is_empty();
-        let mut shipment = Shipment::new(session, self.sink.key, seqs.len());
+        let mut shipment = Shipment::new(session, seqs.len());
         for seq in seqs {
             self.ledger.dispatch(*seq, self.config.policy.retries, &mut shipment);
         }

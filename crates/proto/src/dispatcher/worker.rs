@@ -7,6 +7,7 @@ use super::snapshot::WorkerSnapshot;
 use super::tail::Pace;
 use crate::limits::CREDIT_BYTES_MAX;
 use crate::message::Card;
+use crate::tag::KeptTagger;
 use crate::window::Window;
 use crate::{CallId, LaneId, Seq, SeqList, SeqSet, SessionId, Time};
 
@@ -51,6 +52,7 @@ pub(super) struct Worker {
     pub(super) last_progress: Time,
     /// Tasks that the worker was given and whose results the sink has not received from it.
     pub(super) out: SeqSet,
+    pub(super) tagger: KeptTagger,
     /// Payload bytes of the tasks for which this worker alone answers.
     pub(super) charge: Charge,
     /// Settled seqs that were not announced to the worker.
@@ -96,6 +98,7 @@ impl Worker {
             recall_min: now,
             last_progress: now,
             out: SeqSet::new(),
+            tagger: KeptTagger::default(),
             charge: Charge::default(),
             settled: SeqList::new(),
             announced_below: Seq(0),

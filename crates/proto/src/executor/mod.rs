@@ -527,7 +527,7 @@ impl Executor {
             last: task.last,
             tag: task.tag,
             task_bytes: task.payload.len() as u64,
-            task_hash: task.hash(),
+            task_hash: task.hash,
             started: (!self.is_prefetching).then_some(began),
             limits: *limits,
             stopped: None,
@@ -629,7 +629,7 @@ impl Executor {
         let mut unfinished: Vec<(Seq, (TaskHash, Tag))> =
             wanted.map(|running| (running.seq, (running.task_hash, running.tag))).collect();
         let queued = self.queue.iter().map(|queued| &queued.task);
-        unfinished.extend(queued.map(|task| (task.seq, (task.hash(), task.tag))));
+        unfinished.extend(queued.map(|task| (task.seq, (task.hash, task.tag))));
         let finished = self.retained.iter();
         let finished = finished.map(|(seq, result)| (seq, (result.task_hash, result.tag)));
         let finished: Vec<(Seq, (TaskHash, Tag))> = finished.collect();
@@ -698,7 +698,7 @@ impl Executor {
         let Some((slot, running)) = self.in_slots_mut().find(|(_, running)| is_it(running)) else {
             return false;
         };
-        if running.task_hash != task.hash() {
+        if running.task_hash != task.hash {
             // The input has changed: nobody wants the result of what runs.
             let stop = running.stopped.replace(StopReason::Unwanted).is_none();
             let stop = stop.then(|| running.stop(slot));
@@ -928,7 +928,7 @@ fn has_result(retained: &mut SeqRing<TaskResult>, unsent: &mut VecDeque<Seq>, ta
         return false;
     }
     if result.tag != task.tag {
-        if result.task_hash != task.hash() {
+        if result.task_hash != task.hash {
             return false;
         }
         result.tag = task.tag;

@@ -1,7 +1,8 @@
 //! Compact form of tasks and results on the wire: fields that nearly all of them share are a bit.
 //!
 //! A job of a million tasks writes and reads a million of each, several times. Each begins with a
-//! byte that says which of its fields follow.
+//! byte that says which of its fields follow. Tags, and the hashes of tasks, travel
+//! [beside](super::beside) them.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::text::Text;
 use super::{Exit, Outcome, Reported, Status, Task, TaskResult};
-use crate::{Attempt, Rare};
+use crate::{Attempt, Rare, Tag, TaskHash};
 
 /// This attempt is the last.
 const LAST: u8 = 1 << 0;
@@ -24,8 +25,6 @@ const EXITED: u8 = 1 << 2;
 const ENDED: u8 = 1 << 3;
 /// The data that the sink asks for follows.
 const REPORTED: u8 = 1 << 4;
-/// The hash of the task in the user's input follows.
-const ORIGIN: u8 = 1 << 5;
 /// The end of stderr follows.
 const STDERR: u8 = 1 << 6;
 
@@ -34,22 +33,15 @@ const FIELDS_MAX: usize = 16;
 
 impl<P: Serialize> Serialize for Task<P> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { seq, attempt, last, tag, payload, origin } = self;
-        let mut head = head(*last, *attempt);
-        if origin.is_some() {
-            head |= ORIGIN;
-        }
+        let Self { seq, attempt, last, tag: _, hash: _, payload } = self;
+        let head = head(*last, *attempt);
         let mut fields = serializer.serialize_tuple(FIELDS_MAX)?;
         fields.serialize_element(&head)?;
         fields.serialize_element(seq)?;
         if *attempt != Attempt::FIRST {
             fields.serialize_element(attempt)?;
         }
-        fields.serialize_element(tag)?;
         fields.serialize_element(payload)?;
-        if let Some(origin) = origin {
-            fields.serialize_element(origin)?;
-        }
         fields.end()
     }
 }
@@ -75,7 +67,6 @@ impl<P: Serialize + AsRef<[u8]>> Serialize for TaskResult<P> {
         if self.attempt != Attempt::FIRST {
             fields.serialize_element(&self.attempt)?;
         }
-        fields.serialize_element(&self.tag)?;
         fields.serialize_element(&self.started_us)?;
         fields.serialize_element(&self.ran_us)?;
         fields.serialize_element(&self.task_bytes)?;
@@ -128,14 +119,14 @@ impl<'de, P: Deserialize<'de>> Visitor<'de> for Fields<Task<P>> {
 
     #[inline]
     fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
-        let head = next_head(&mut fields, LAST | ATTEMPT | ORIGIN)?;
+        let head = next_head(&mut fields, LAST | ATTEMPT)?;
         Ok(Task {
             seq: next(&mut fields)?,
             attempt: next_attempt(&mut fields, head)?,
             last: head & LAST != 0,
-            tag: next(&mut fields)?,
+            tag: Tag::default(),
+            hash: TaskHash::default(),
             payload: next(&mut fields)?,
-            origin: if head & ORIGIN != 0 { Some(next(&mut fields)?) } else { None },
         })
     }
 }
@@ -154,7 +145,7 @@ impl<'de, P: Deserialize<'de> + Default> Visitor<'de> for Fields<TaskResult<P>> 
             seq: next(&mut fields)?,
             attempt: next_attempt(&mut fields, head)?,
             last: head & LAST != 0,
-            tag: next(&mut fields)?,
+            tag: Tag::default(),
             started_us: next(&mut fields)?,
             ran_us: next(&mut fields)?,
             task_bytes: next(&mut fields)?,

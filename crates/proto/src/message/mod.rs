@@ -3,6 +3,7 @@
 //! `P` is the type of a payload: `Payload` in the machines, a slice of the received frame while a
 //! message is being decoded.
 
+mod beside;
 mod compact;
 mod job;
 mod text;
@@ -55,6 +56,7 @@ pub enum Role {
 
 /// From the ventilator to a worker, over the worker's lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(serialize = "P: Serialize", deserialize = "P: Deserialize<'de>"))]
 pub enum ToWorker<P = Payload> {
     /// Asks which tasks and results the worker holds ([`News::Holding`]), and for retained results
     /// to be pushed again. Comes first on every lane, and again when the sink is new.
@@ -73,6 +75,7 @@ pub enum ToWorker<P = Payload> {
         /// Limits of an attempt.
         limits: Limits,
         /// The tasks.
+        #[serde(with = "beside")]
         tasks: Batch<Task<P>>,
     },
     /// Tasks whose records are stored, or are not needed: the worker forgets the results.
@@ -165,10 +168,10 @@ pub struct Task<P = Payload> {
     pub last: bool,
     /// Proof for the sink that the worker was given the task; its result brings it back.
     pub tag: Tag,
+    /// Hash of the task in the user's input; its result brings that back too.
+    pub hash: TaskHash,
     /// The task's text in the user's input; in a later stage, the output of the earlier stage.
     pub payload: P,
-    /// Hash of the task in the user's input, where that is not the payload: in a later stage.
-    pub origin: Option<TaskHash>,
 }
 
 /// Messages to the sink, from workers and from the ventilator.
@@ -185,6 +188,7 @@ pub enum ToSink<P = Payload> {
         /// Session of the worker.
         session: SessionId,
         /// The results.
+        #[serde(with = "beside")]
         results: Batch<TaskResult<P>>,
     },
     /// News of a worker for the ventilator; the sink forwards it.
@@ -261,7 +265,7 @@ pub enum ToSink<P = Payload> {
         /// Name of the worker that ran the tasks; empty if no worker did.
         #[serde(deserialize_with = "text::deserialize")]
         worker: String,
-        /// Outcomes of the tasks.
+        /// Outcomes of the tasks, which travel without their tags.
         results: Batch<TaskResult<P>>,
     },
     /// Cancels the job: tasks without a result in any sink end as cancelled, in every stage.
@@ -366,7 +370,7 @@ pub struct TaskResult<P = Payload> {
     pub attempt: Attempt,
     /// Whether this attempt was the last, as the task had it: a failure is stored, not retried.
     pub last: bool,
-    /// The task's tag. 0 in a record that was taken already.
+    /// The task's tag. 0 in a record: it was taken already.
     pub tag: Tag,
     /// Start of the attempt in microseconds since 1970, by the worker's clock.
     pub started_us: u64,
@@ -563,14 +567,6 @@ impl Status {
             Self::Cancelled => "cancelled",
             Self::Skipped => "skipped",
         }
-    }
-}
-
-impl Task {
-    /// Returns the hash of the task in the user's input.
-    #[must_use]
-    pub fn hash(&self) -> TaskHash {
-        self.origin.unwrap_or_else(|| TaskHash::of(&self.payload))
     }
 }
 

@@ -8,7 +8,9 @@ use tradewind_proto::limits::HEARTBEAT_INTERVAL;
 use tradewind_proto::message::{
     Layout, Limits, News, Outcome, Report, Reported, Status, Task, ToSink, ToWorker,
 };
-use tradewind_proto::{Attempt, CallId, Payload, Seq, SeqRanges, SessionId, Slot, Tag, Time};
+use tradewind_proto::{
+    Attempt, CallId, Payload, Seq, SeqRanges, SessionId, Slot, Tag, TaskHash, Time,
+};
 
 use tradewind_testkit::{JOB, Ring};
 
@@ -26,7 +28,7 @@ fn worker() -> Executor {
         attempt: Attempt::FIRST,
         last: true,
         payload: Payload::from(b"task"),
-        origin: None,
+        hash: TaskHash::of(b"task"),
         tag: Tag::default(),
     });
     executor.handle_message(ToWorker::Tasks {
@@ -50,7 +52,8 @@ fn go_on(executor: &mut Executor, began: Time) {
 /// Gives a worker the first attempt of a task, with this tag.
 fn give(executor: &mut Executor, seq: u64, payload: &'static [u8], tag: Tag) {
     let (attempt, payload) = (Attempt::FIRST, Payload::from(payload));
-    let task = Task { seq: Seq(seq), attempt, last: true, payload, origin: None, tag };
+    let hash = TaskHash::of(&payload);
+    let task = Task { seq: Seq(seq), attempt, last: true, payload, hash, tag };
     let (limits, tasks) = (Limits::default(), vec![task].into());
     executor.handle_message(ToWorker::Tasks { job: JOB, limits, tasks });
     executor.check_invariants();
@@ -242,7 +245,7 @@ fn prefetching(attempts: &[u32]) -> (Executor, Vec<(u64, u32)>) {
         attempt: Attempt(*attempt),
         last: true,
         payload: Payload::from(b"task"),
-        origin: None,
+        hash: TaskHash::of(b"task"),
         tag: Tag::default(),
     });
     executor.handle_message(ToWorker::Tasks {
@@ -355,7 +358,7 @@ fn what_was_fed_answers_for_a_later_attempt() {
         attempt: Attempt(2),
         last: true,
         payload: Payload::from(b"task"),
-        origin: None,
+        hash: TaskHash::of(b"task"),
         tag: Tag::default(),
     };
     let limits = Limits::default();

@@ -15,7 +15,7 @@ use tradewind_proto::limits::{
 };
 use tradewind_proto::message::{InputEnd, Layout, Outcome, Report, Start, Task, ToSink, ToWorker};
 use tradewind_proto::{
-    Attempt, CallId, JobId, Payload, Seq, SeqRanges, SeqSet, SessionId, Slot, Tag, Time,
+    Attempt, CallId, JobId, Payload, Seq, SeqRanges, SeqSet, SessionId, Slot, Tag, TaskHash, Time,
 };
 
 use tradewind_testkit::{JOB, KEY, Ring};
@@ -280,7 +280,7 @@ impl Worker {
             attempt: Attempt(1),
             last: true,
             payload: Payload::new(),
-            origin: None,
+            hash: TaskHash::of(b""),
             tag: Tag::default(),
         };
         let tasks: Vec<Task> = seqs.map(task).collect();

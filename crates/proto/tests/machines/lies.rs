@@ -28,8 +28,8 @@ fn worker() -> Executor {
 
 fn task(seq: u64, payload: &Payload) -> Task {
     let (attempt, payload) = (Attempt::FIRST, payload.clone());
-    let tag = Tag::default();
-    Task { seq: Seq(seq), attempt, last: true, tag, payload, origin: None }
+    let (tag, hash) = (Tag::default(), TaskHash::of(&payload));
+    Task { seq: Seq(seq), attempt, last: true, tag, hash, payload }
 }
 
 fn give(executor: &mut Executor, tasks: Vec<Task>) {

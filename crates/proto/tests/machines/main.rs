@@ -32,7 +32,7 @@ use tradewind_proto::limits::{
 use tradewind_proto::message::{
     Exit, Layout, News, Outcome, Status, Task, ToSink, ToVentilator, ToWorker,
 };
-use tradewind_proto::{Attempt, CallId, LaneId, Seq, SessionId, Tag, Time};
+use tradewind_proto::{Attempt, CallId, LaneId, Seq, SessionId, Tag, TaskHash, Time};
 
 use tradewind_testkit::{JOB, Ring, tag};
 
@@ -245,7 +245,7 @@ fn a_recall_is_answered_and_leaves_what_would_start_first() {
         attempt: Attempt(1),
         last: true,
         payload: Default::default(),
-        origin: None,
+        hash: TaskHash::of(b""),
         tag: Tag::default(),
     };
     let tasks: Vec<Task> = (0..5).map(task).collect();

@@ -12,7 +12,7 @@ use tradewind_proto::message::{
     Layout, Limits, News, Outcome, Status, Task, ToSink, ToVentilator, ToWorker,
 };
 use tradewind_proto::{
-    Attempt, CallId, JobId, Payload, Seq, SeqRanges, SessionId, Slot, Tag, Time,
+    Attempt, CallId, JobId, Payload, Seq, SeqRanges, SessionId, Slot, Tag, TaskHash, Time,
 };
 
 use crate::{failed, ok};
@@ -215,7 +215,7 @@ fn give(executor: &mut Executor, seq: u64, attempt: u32) {
         attempt: Attempt(attempt),
         last: true,
         payload: Payload::from(b"task"),
-        origin: None,
+        hash: TaskHash::of(b"task"),
         tag: Tag::default(),
     };
     let limits = Limits::default();

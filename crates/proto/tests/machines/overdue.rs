@@ -140,7 +140,8 @@ fn pass_denying(ring: &mut Ring, seconds: u64, held: &[Task]) {
         for message in std::mem::take(&mut ring.swallowed) {
             let ToWorker::RollCall { job, call, .. } = message else { continue };
             let unfinished = held.iter().map(|task| task.seq).collect();
-            let (finished, hashes) = (SeqRanges::new(), held.iter().map(Task::hash).collect());
+            let (finished, hashes) =
+                (SeqRanges::new(), held.iter().map(|task| task.hash).collect());
             let (hashes, tags) = (Bounded(hashes), held.iter().map(|task| task.tag).collect());
             let tags = Bounded(tags);
             let news = News::Holding { job, call, unfinished, finished, hashes, tags };
@@ -246,7 +247,7 @@ fn a_recall_that_is_sent_after_a_roll_call_is_answered_after_it() {
     ring.finish_all();
     let unfinished: SeqRanges = held.iter().map(|task| task.seq).collect();
     let handed_back: SeqRanges = held[1..].iter().map(|task| task.seq).collect();
-    let hashes = Bounded(held.iter().map(Task::hash).collect());
+    let hashes = Bounded(held.iter().map(|task| task.hash).collect());
     let (finished, tags) = (SeqRanges::new(), Bounded(held.iter().map(|task| task.tag).collect()));
     let job = JOB;
     let holding = News::Holding { job, call, unfinished, finished, hashes, tags };
@@ -305,7 +306,7 @@ fn result_arrives(ring: &mut Ring, task: &Task, outcome: Outcome) {
         started_us: 1,
         ran_us: 1,
         task_bytes: 1,
-        task_hash: task.hash(),
+        task_hash: task.hash,
         outcome,
         reported: None,
     };

@@ -6,7 +6,7 @@ use tradewind_proto::collector::Order;
 use tradewind_proto::executor::{Executor, Finished, PutBack, Start};
 use tradewind_proto::limits::{SHORTAGE_PAUSE_MAX, SHORTAGE_PAUSE_MIN};
 use tradewind_proto::message::{Layout, News, Outcome, Task, ToSink, ToVentilator, ToWorker};
-use tradewind_proto::{Attempt, CallId, Payload, Seq, SessionId, Slot, Tag, Time};
+use tradewind_proto::{Attempt, CallId, Payload, Seq, SessionId, Slot, Tag, TaskHash, Time};
 
 use tradewind_testkit::{JOB, Ring};
 
@@ -21,7 +21,7 @@ fn worker(slots: u32, tasks: u64) -> (Executor, Vec<Start>) {
         attempt: Attempt::FIRST,
         last: true,
         payload: Payload::from(b"task"),
-        origin: None,
+        hash: TaskHash::of(b"task"),
         tag: Tag::default(),
     };
     let tasks: Vec<Task> = (0..tasks).map(task).collect();

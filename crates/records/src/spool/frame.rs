@@ -15,7 +15,7 @@ use tradewind_wire::{decode_result, encode_result};
 
 pub(super) const HEADER_BYTES: u64 = 24;
 
-const MAGIC: &[u8; 16] = b"tradewind spool\x02";
+const MAGIC: &[u8; 16] = b"tradewind spool\x03";
 
 /// Bytes before the body.
 pub(super) const HEAD_BYTES: u64 = 16;

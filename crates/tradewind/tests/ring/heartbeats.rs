@@ -8,7 +8,7 @@ use tradewind_lanes::{Door, LaneOptions, PullGate, PushGate};
 use tradewind_proto::message::{
     Card, Layout, Limits, News, Report, Role, Status, Task, ToSink, ToWorker,
 };
-use tradewind_proto::{Attempt, CallId, JobId, Payload, Seq, SessionId, Tag};
+use tradewind_proto::{Attempt, CallId, JobId, Payload, Seq, SessionId, Tag, TaskHash};
 use tradewind_wire::{decode, encode};
 
 use crate::{ANY_PORT, PATIENCE};
@@ -43,7 +43,7 @@ fn check(work: impl FnOnce(Worker, mpsc::Receiver<()>) -> Result<(), Error> + Se
             .unwrap();
         let payload = Payload::from("task");
         let (seq, attempt, tag) = (Seq(0), Attempt::FIRST, Tag::default());
-        let task = Task { seq, attempt, last: true, tag, payload, origin: None };
+        let task = Task { seq, attempt, last: true, tag, hash: TaskHash::of(&payload), payload };
         let limits = Limits { timeout_us: None, report: Report::default() };
         lane.send(encode(&ToWorker::Tasks { job, limits, tasks: vec![task].into() })).unwrap();
 

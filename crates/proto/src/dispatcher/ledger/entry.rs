@@ -129,8 +129,8 @@ impl Entry {
             attempt: self.attempt,
             last: self.failures >= retries,
             tag: Tag::default(),
+            hash: self.hash(),
             payload: self.payload.clone(),
-            origin: self.origin,
         }
     }
 

@@ -20,9 +20,7 @@ use self::table::Table;
 use super::roster::Roster;
 use crate::limits::{READ_AHEAD_TASKS_MAX, UNSETTLED_TASKS_MAX};
 use crate::message::{Status, Task, TaskResult};
-use crate::{
-    Attempt, JobKey, Payload, Seq, SeqList, SeqRange, SeqSet, SessionId, Tagger, TaskHash, Time,
-};
+use crate::{Attempt, JobKey, Payload, Seq, SeqList, SeqRange, SeqSet, SessionId, TaskHash, Time};
 
 /// The tasks, and what is kept of them.
 #[derive(Debug, Default)]
@@ -71,16 +69,14 @@ impl Charge {
 #[derive(Debug)]
 pub(super) struct Shipment {
     session: SessionId,
-    tagger: Tagger,
     tasks: Vec<Task>,
     seqs: SeqList,
     bytes: u64,
 }
 
 impl Shipment {
-    pub(super) fn new(session: SessionId, key: JobKey, count: usize) -> Self {
-        let tasks = Vec::with_capacity(count);
-        Self { session, tagger: key.tagger(session), tasks, seqs: SeqList::new(), bytes: 0 }
+    pub(super) fn new(session: SessionId, count: usize) -> Self {
+        Self { session, tasks: Vec::with_capacity(count), seqs: SeqList::new(), bytes: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -457,16 +453,22 @@ impl Ledger {
         shipment.tasks.push(entry.dispatch(seq, shipment.session, retries));
     }
 
-    /// Charges what was dispatched to its worker, and gives the tasks their tags.
-    pub(super) fn send(&mut self, roster: &mut Roster, shipment: Shipment) -> Vec<Task> {
-        if let Some(worker) = roster.get_mut(shipment.session) {
-            worker.charge.bytes += shipment.bytes;
-            for range in shipment.seqs.as_slice() {
+    /// Charges what was dispatched to its worker, and gives the tasks their tags by this key.
+    pub(super) fn send(
+        &mut self,
+        roster: &mut Roster,
+        key: JobKey,
+        shipment: Shipment,
+    ) -> Vec<Task> {
+        let Shipment { session, mut tasks, seqs, bytes } = shipment;
+        if let Some(worker) = roster.get_mut(session) {
+            worker.charge.bytes += bytes;
+            for range in seqs.as_slice() {
                 worker.out.insert_range(*range);
             }
+            let tagger = worker.tagger.get(key, session);
+            tagger.tag_each(&mut tasks, |task| (task.seq, task.hash), |task, tag| task.tag = tag);
         }
-        let Shipment { tagger, mut tasks, .. } = shipment;
-        tagger.tag_each(&mut tasks, |task| (task.seq, task.hash()), |task, tag| task.tag = tag);
         tasks
     }
 
