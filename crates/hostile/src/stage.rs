@@ -319,7 +319,7 @@ impl Worker {
         let mut held: Vec<&Task> = self.given.iter().collect();
         held.sort_by_key(|task| task.seq);
         held.dedup_by_key(|task| task.seq);
-        let hashes = held.iter().map(|task| task.hash()).collect();
+        let hashes = held.iter().map(|task| task.hash).collect();
         let tags = held.iter().map(|task| task.tag).collect();
         self.holding(held.iter().map(|task| task.seq).collect(), hashes, tags)
     }
@@ -401,7 +401,7 @@ pub(crate) fn result(task: &Task, outcome: Outcome) -> TaskResult {
         started_us: 1,
         ran_us: 1,
         task_bytes: task.payload.len() as u64,
-        task_hash: task.hash(),
+        task_hash: task.hash,
         outcome,
         reported: None,
     }

@@ -22,7 +22,7 @@ mod time;
 mod window;
 
 pub use ids::{Attempt, CallId, JobId, LaneId, Seq, SessionId, Slot, TaskHash};
-pub use payload::{Payload, Rare};
+pub use payload::{Payload, Rare, move_out};
 pub use ranges::{SeqList, SeqRange, SeqRanges};
 pub use seq_set::SeqSet;
 pub use tag::{JobKey, Tag, Tagger};

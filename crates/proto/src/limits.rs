@@ -40,6 +40,10 @@ pub const CREDIT_BYTES_MAX: u64 = 8 << 20;
 /// the sink waits for.
 pub const HELD_BYTES_MAX: u64 = 16 << 20;
 
+/// Bytes of records in the memory of a sink or a relay beyond which it takes no further result but that of the
+/// lowest task without a stored record. Workers keep the others, and are asked for them when there is room.
+pub const TAKEN_BYTES_MAX: u64 = 64 << 20;
+
 /// Bytes of records that wait in the sink's memory for an earlier record, beyond which they are
 /// spooled.
 pub const WAITING_BYTES_MAX: u64 = 4 << 20;
@@ -195,6 +199,8 @@ const _: () = assert!(
 );
 const _: () = assert!(OUTPUT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES <= MESSAGE_BYTES_MAX);
 const _: () = assert!(WAITING_BYTES_MAX < HELD_BYTES_MAX);
+// The ventilator stops long before results have to stay where they are.
+const _: () = assert!(HELD_BYTES_MAX < TAKEN_BYTES_MAX);
 const _: () = assert!(CREDIT_TASKS_MAX <= UNSETTLED_TASKS_MAX);
 const _: () = assert!(READ_AHEAD_TASKS_MAX <= UNSETTLED_TASKS_MAX);
 const _: () = assert!(BATCH_TASKS_MAX as u64 <= CREDIT_TASKS_MAX);

@@ -170,6 +170,20 @@ impl Serialize for Payload {
     }
 }
 
+/// Moves payloads that are parts of shared buffers into one of their own, which is as large as they are. So the
+/// others keep no memory that was read together with them.
+pub fn move_out<'a>(payloads: impl IntoIterator<Item = &'a mut Payload>) {
+    let is_shared = |payload: &&'a mut Payload| matches!(payload.0, Repr::Shared(_));
+    let shared: Vec<&mut Payload> = payloads.into_iter().filter(is_shared).collect();
+    let mut buffer = Vec::with_capacity(shared.iter().map(|payload| payload.len()).sum());
+    shared.iter().for_each(|payload| buffer.extend_from_slice(payload));
+    let mut rest = Bytes::from(buffer);
+    for payload in shared {
+        let length = payload.len();
+        *payload = Payload(Repr::Shared(rest.split_to(length)));
+    }
+}
+
 /// Bytes that hardly any of many values have: in one word, where a [`Payload`] takes three.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rare<P = Payload>(Option<Box<P>>);
@@ -183,6 +197,11 @@ impl<P> Rare<P> {
     /// Returns the bytes, if there are any.
     pub fn get(&self) -> Option<&P> {
         self.0.as_deref()
+    }
+
+    /// Returns the bytes, to be changed, if there are any.
+    pub fn get_mut(&mut self) -> Option<&mut P> {
+        self.0.as_deref_mut()
     }
 
     /// Stores bytes.
@@ -243,6 +262,16 @@ mod tests {
             let is_shared = payload.as_ptr() == part.as_ptr();
             assert_eq!(is_shared, part.len() > SHORT_BYTES_MAX);
         }
+    }
+
+    #[test]
+    fn what_is_moved_out_is_the_same_and_keeps_no_other_memory() {
+        let buffer = Bytes::from((0..=255).cycle().take(5_000).collect::<Vec<u8>>());
+        let parts = [&buffer[..10], &buffer[10..200], &buffer[1_000..1_000], &buffer[900..4_000]];
+        let mut payloads = parts.map(|part| Payload::part_of(&buffer, part));
+        move_out(&mut payloads);
+        assert!(buffer.is_unique(), "nothing else refers to it");
+        assert_eq!(payloads, parts);
     }
 
     #[test]

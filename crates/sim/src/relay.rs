@@ -8,7 +8,7 @@ use tradewind_testkit::Accepts;
 
 use crate::event::{Process, Route};
 use crate::plan::Plan;
-use crate::sink::Intake;
+use crate::sink::{Intake, leave_little_room};
 use crate::ventilator::{Hub, policy, stage_name};
 use crate::world::{Clock, World};
 
@@ -38,8 +38,10 @@ impl RelayNode {
             keep_newline: false,
             seed: unique,
         };
+        let mut relay = Relay::new(config);
+        leave_little_room(plan, relay.upstream_mut());
         Self {
-            relay: Relay::new(config),
+            relay,
             farewell: RelayFarewell::default(),
             is_alive: true,
             has_left: false,

@@ -311,8 +311,8 @@ impl World {
                     self.trust(&mut message);
                     self.sink.hear(&message, self.mutation);
                     self.write_duplicates(&message);
+                    self.sink.collector.handle_message(message.clone());
                     self.note_claims(&message);
-                    self.sink.collector.handle_message(message);
                 }
             }
             // It has two ports.

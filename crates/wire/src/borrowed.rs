@@ -6,9 +6,9 @@ use std::fmt;
 use bytes::Bytes;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
-use tradewind_proto::Payload;
 use tradewind_proto::batch::Batch;
 use tradewind_proto::message::{Outcome, Reported, Task, TaskResult, ToSink, ToWorker};
+use tradewind_proto::{Payload, move_out};
 
 /// A payload that has not left the frame.
 ///
@@ -58,7 +58,11 @@ pub(crate) fn to_worker(message: ToWorker<Borrowed<'_>>, frame: &Bytes) -> ToWor
                 hash: task.hash,
                 payload: task.payload.share(frame),
             };
-            let tasks: Vec<Task> = tasks.0.into_iter().map(share).collect();
+            let mut tasks: Vec<Task> = tasks.0.into_iter().map(share).collect();
+            let bytes = tasks.iter().map(|task| task.payload.len()).sum();
+            if is_mostly_other(frame, bytes, tasks.len()) {
+                move_out(tasks.iter_mut().map(|task| &mut task.payload));
+            }
             ToWorker::Tasks { job, limits, tasks: tasks.into() }
         }
         ToWorker::RollCall { job, call, layout } => ToWorker::RollCall { job, call, layout },
@@ -97,7 +101,18 @@ pub(crate) fn to_sink(message: ToSink<Borrowed<'_>>, frame: &Bytes) -> ToSink {
 
 fn task_results(results: Batch<TaskResult<Borrowed<'_>>>, frame: &Bytes) -> Batch<TaskResult> {
     let results = results.0.into_iter().map(|result| task_result(result, frame));
-    results.collect::<Vec<_>>().into()
+    let mut results: Vec<TaskResult> = results.collect();
+    let bytes = results.iter().map(|result| result.payload_bytes() as usize).sum();
+    if is_mostly_other(frame, bytes, results.len()) {
+        move_out(results.iter_mut().flat_map(TaskResult::payloads_mut));
+    }
+    results.into()
+}
+
+/// Returns whether a frame would take much more memory than its elements seem to, with so many payload bytes.
+/// No honest peer's does.
+fn is_mostly_other(frame: &Bytes, bytes: usize, count: usize) -> bool {
+    frame.len() > 2 * (bytes + count * crate::ELEMENT_BYTES) + crate::FRAME_OTHER_BYTES
 }
 
 pub(crate) fn task_result(result: TaskResult<Borrowed<'_>>, frame: &Bytes) -> TaskResult {

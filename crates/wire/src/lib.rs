@@ -4,7 +4,7 @@
 //! two bytes of header, the protocol's version and the channel to which it belongs, and a bincode
 //! body (`standard` configuration). A decoded message is checked: no bytes trail, no list is longer
 //! than its bound, no name is unprintable, ranges of seqs are normal. Payloads are slices of the frame, not
-//! copies.
+//! copies, unless they are a small part of it: then they would keep far more memory than they seem to.
 
 mod borrowed;
 
@@ -114,6 +114,9 @@ fn hint<T>(list: &[T], payload_bytes: impl Fn(&T) -> usize) -> usize {
 
 /// Bytes of a task or a result beside its payload, while its numbers are not large.
 const ELEMENT_BYTES: usize = 48;
+
+/// Bytes of a frame with tasks or results beside these.
+const FRAME_OTHER_BYTES: usize = 512;
 
 fn write<T: Serialize>(body: &T, frame: &mut Vec<u8>) {
     bincode::serde::encode_into_std_write(body, frame, CONFIG)

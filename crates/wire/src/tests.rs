@@ -3,7 +3,7 @@ use tradewind_proto::Payload;
 use tradewind_proto::Rare;
 use tradewind_proto::dispatcher::HaltOn;
 use tradewind_proto::limits::{
-    BATCH_TASKS_MAX, RANGES_MAX, SEQS_MAX, TO_VENTILATOR_BYTES_MAX, WORKERS_MAX,
+    BATCH_TASKS_MAX, ERROR_BYTES_MAX, RANGES_MAX, SEQS_MAX, TO_VENTILATOR_BYTES_MAX, WORKERS_MAX,
 };
 use tradewind_proto::message::{
     Card, Exit, Failure, InputEnd, Layout, Limits, News, Outcome, RECEIVED_MAX, Received, Report,
@@ -408,6 +408,47 @@ fn long_payloads_share_the_frames_memory() {
         encode(&ToWorker::Tasks { job: JOB, limits: Limits::default(), tasks: tasks.into() });
     let Ok(ToWorker::Tasks { tasks, .. }) = decode(&frame) else { panic!("tasks decode") };
     assert!(frame.as_ptr_range().contains(&tasks.0[0].payload.as_ptr()));
+}
+
+// Fails if a record that counts as some 4 KiB keeps a frame of any size.
+#[test]
+fn an_error_is_cut_while_it_is_read_and_nothing_keeps_its_frame() {
+    let outcome = Outcome {
+        output: Payload::from(b"an output of more than 23 bytes"),
+        error: "\u{e9}".repeat(1 << 20),
+        ..result().outcome
+    };
+    let results = vec![TaskResult { outcome, ..result() }].into();
+    let frame = encode(&ToSink::Results { job: JOB, session: SESSION, results });
+    let Ok(ToSink::Results { results, .. }) = decode(&frame) else { panic!("results decode") };
+    assert!(frame.is_unique(), "it can be freed");
+    let Outcome { output, error, .. } = &results.0[0].outcome;
+    assert_eq!(*output, b"an output of more than 23 bytes");
+    assert_eq!(*error, "\u{e9}".repeat(ERROR_BYTES_MAX / 2));
+    assert_eq!(error.capacity(), ERROR_BYTES_MAX);
+
+    let news = News::Draining { reason: "x".repeat(1 << 20) };
+    let frame = encode(&ToSink::News { session: SESSION, news });
+    let Ok(ToSink::News { news: News::Draining { reason }, .. }) = decode(&frame) else {
+        panic!("news decode")
+    };
+    assert_eq!((reason.len(), reason.capacity()), (ERROR_BYTES_MAX, ERROR_BYTES_MAX));
+}
+
+#[test]
+fn payloads_of_any_length_share_the_memory_of_an_honest_frame() {
+    for length in [24, 100, 5_000] {
+        for count in [1, 2, 100] {
+            let output = Payload::from(vec![7; length]);
+            let outcome = Outcome { exit: Exit::Code(0), ..Outcome::ok(output) };
+            let result = TaskResult { outcome, reported: None, ..result() };
+            let results = vec![result; count].into();
+            let frame = encode(&ToSink::Results { job: JOB, session: SESSION, results });
+            let message = decode::<ToSink>(&frame).expect("results decode");
+            assert!(!frame.is_unique(), "{count} outputs of {length} bytes are copied");
+            drop(message);
+        }
+    }
 }
 
 #[test]

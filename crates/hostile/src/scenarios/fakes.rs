@@ -3,7 +3,7 @@
 use tradewind_e2e::{MIB, Process, cpu_time, memory_bytes_max};
 use tradewind_keys::Role as KeyRole;
 use tradewind_proto::message::{Layout, Limits, Role, Task, ToWorker};
-use tradewind_proto::{Attempt, CallId, JobId, Payload, Seq, SeqRange, Tag};
+use tradewind_proto::{Attempt, CallId, JobId, Payload, Seq, SeqRange, Tag, TaskHash};
 
 use crate::peer::{Kind, Peer, Trap};
 use crate::stage::{Stage, Way};

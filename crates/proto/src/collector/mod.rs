@@ -9,16 +9,20 @@
 //! In the order of seqs a record may have to wait for an earlier one. Beyond a number of bytes such
 //! records leave through [`Collector::poll_spool`] instead, and are stored when they are in the
 //! spool. [`Collector::poll_unspool`] returns them when their turn comes.
+//!
+//! The bytes of all records that are held are bounded. A result for which there is no room is not taken: its
+//! worker has it still, and sends it again when the ventilator calls the roll, for which the collector asks
+//! when there is room.
 
 mod invariants;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::batch::{Batch, Bounded};
 use crate::limits::{
-    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, READ_AHEAD_TASKS_MAX, ROLL_CALL_GRACE, SPOOL_BYTES_MAX,
-    UNSETTLED_TASKS_MAX, WAITING_BYTES_MAX, WORKERS_MAX,
+    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, HELD_BYTES_MAX, READ_AHEAD_TASKS_MAX, ROLL_CALL_GRACE,
+    SPOOL_BYTES_MAX, TAKEN_BYTES_MAX, UNSETTLED_TASKS_MAX, WAITING_BYTES_MAX, WORKERS_MAX,
 };
 use crate::message::{
     Failure, InputEnd, News, Outcome, RECEIVED_MAX, Received, Report, Start, Status, TaskResult,
@@ -27,7 +31,7 @@ use crate::message::{
 use crate::tag::KeptTagger;
 use crate::{
     Attempt, JobId, JobKey, Seq, SeqList, SeqRange, SeqRanges, SeqSet, SessionId, Tag, TaskHash,
-    Time,
+    Time, move_out,
 };
 
 pub use crate::message::Opening;
@@ -145,6 +149,8 @@ pub struct Collector {
     config: CollectorConfig,
     /// Bounds of the spool; `None` if no record is spooled.
     spool: Option<SpoolLimits>,
+    /// Bytes of records that are held, beyond which hardly any result is taken.
+    taken_bytes_max: u64,
     job: Option<Job>,
     /// Job that the ventilator wants to open, until the output is ready for it.
     opening: Option<Unopened>,
@@ -251,6 +257,8 @@ struct Job {
     /// Tasks with a record, stored or not.
     taken: SeqSet,
     stored: SeqSet,
+    /// Tasks whose results were left to their workers for want of room.
+    left: BTreeMap<Seq, SessionId>,
     /// Tasks with records that are to be replaced.
     again: SeqSet,
     /// Set while the output is as an earlier sink left it, until the input is known to be
@@ -309,6 +317,9 @@ struct Writing {
 /// Bytes up to which lists of records that wait are put together.
 const WAITING_LIST_BYTES_MAX: u64 = 64 << 10;
 
+/// Bytes of a result beside its payloads.
+const RESULT_BYTES: u64 = size_of::<TaskResult>() as u64;
+
 /// Records in a list that is short: what a list takes for itself matters beside them.
 const SHORT_LIST_RECORDS: usize = 4;
 
@@ -317,6 +328,8 @@ struct PendingReceipt {
     received: Vec<Received>,
     stored: SeqList,
     retry: Vec<Failure>,
+    /// The sink is full, or no longer, and the ventilator does not know.
+    has_news: bool,
 }
 
 impl Collector {
@@ -326,6 +339,7 @@ impl Collector {
         Self {
             config,
             spool: None,
+            taken_bytes_max: TAKEN_BYTES_MAX,
             job: None,
             opening: None,
             asked: None,
@@ -351,6 +365,12 @@ impl Collector {
     #[must_use]
     pub fn with_spool(self, limits: SpoolLimits) -> Self {
         Self { spool: Some(limits), ..self }
+    }
+
+    /// Sets the bytes of records that are held, beyond which no further result is taken but that of the lowest
+    /// task without a stored record.
+    pub fn set_taken_bytes_max(&mut self, taken_bytes_max: u64) {
+        self.taken_bytes_max = taken_bytes_max;
     }
 
     /// Creates the collector of a relay, where no record is written. Records from
@@ -622,6 +642,7 @@ impl Collector {
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
             self.job.iter_mut().for_each(|job| job.spool.is_failing = false);
+            self.ask_for_left();
             self.send(ToVentilator::Ping { is_stuck: self.is_stuck });
         }
     }
@@ -776,6 +797,12 @@ impl Collector {
         self.job.as_ref().is_some_and(|job| job.done)
     }
 
+    /// Returns whether a task has a record, stored or not.
+    #[must_use]
+    pub fn has_taken(&self, seq: Seq) -> bool {
+        self.job.as_ref().is_some_and(|job| job.taken.contains(seq))
+    }
+
     /// Returns the tag that a session's result has if the session was given its task; `None` without a job.
     #[must_use]
     pub fn tag_of(&self, session: SessionId, result: &TaskResult) -> Option<Tag> {
@@ -917,17 +944,24 @@ impl Collector {
         let mut is_all_given = true;
         let task = |result: &TaskResult| (result.seq, result.task_hash);
         tagger.tag_each(&mut results, task, |result, tag| is_all_given &= result.tag == tag);
+        let came_bytes: u64 = results.iter().map(TaskResult::payload_bytes).sum();
         if !is_all_given {
             let count = results.len();
             results.retain(is_given);
             self.refused.add(&worker, (count - results.len()) as u64);
         }
-        let mut bytes = results.iter().map(TaskResult::payload_bytes).sum();
+        let mut bytes = came_bytes;
+        let elsewhere_bytes = self.downstream.map_or(0, |downstream| downstream.held_bytes);
+        let mut room = self.taken_bytes_max.saturating_sub(job.held_bytes + elsewhere_bytes);
+        let has_room = came_bytes + results.len() as u64 * RESULT_BYTES <= room;
         let is_failure = |result: &TaskResult| !result.outcome.status.is_success();
         let mut failed = 0;
         let mut ran_us: Vec<u64> = Vec::with_capacity(results.len());
         let mut ranges = SeqList::new();
-        if let Some(range) = job.all_new(&results) {
+        if is_all_given
+            && has_room
+            && let Some(range) = job.all_new(&results)
+        {
             // As nearly always: no result needs a decision of its own.
             ran_us.extend(results.iter().map(|result| result.ran_us));
             failed = results.iter().filter(|result| is_failure(result)).count() as u64;
@@ -938,6 +972,7 @@ impl Collector {
         } else {
             let mut run = Vec::new();
             let stage = job.stage.clone();
+            let base = job.stored.first_missing();
             // What is said of results counts those that came before only if all of them did: then the
             // answer was lost, or they are repeated to make it count once more.
             let (mut ran_before_us, mut bytes_before) = (Vec::new(), 0);
@@ -962,11 +997,16 @@ impl Collector {
                         self.receipt.retry.push(Failure { session, seq, attempt, ran_us: took_us });
                     }
                     continue;
+                } else if result.held_bytes() > room && seq != base {
+                    self.receipt.has_news |= job.left.is_empty();
+                    job.left.insert(seq, session);
+                    continue;
                 } else {
+                    room = room.saturating_sub(result.held_bytes());
                     if run.last().is_some_and(|last: &TaskResult| last.seq.next() != seq) {
                         let results = std::mem::take(&mut run);
                         let (worker, stage) = (worker.clone(), stage.clone());
-                        job.put(order, Records { worker, stage, results });
+                        job.put_part(order, Records { worker, stage, results }, came_bytes);
                     }
                     job.taken.insert(seq);
                     failed += u64::from(is_failure(&result));
@@ -979,7 +1019,7 @@ impl Collector {
             if ran_us.is_empty() {
                 (ran_us, bytes) = (ran_before_us, bytes_before);
             }
-            job.put(order, Records { worker, stage, results: run });
+            job.put_part(order, Records { worker, stage, results: run }, came_bytes);
         }
         if is_connected && !ranges.is_empty() {
             let ran_us_max = ran_us.iter().copied().max().unwrap_or_default();
@@ -997,6 +1037,33 @@ impl Collector {
         // grows beyond its bound.
         if self.receipt.received.len() == RECEIVED_MAX || !self.receipt.retry.is_empty() {
             self.flush_receipt();
+        }
+    }
+
+    /// Asks for the results that were left to their workers, if there is room for them by now, or if one of them
+    /// is the one that all others wait for.
+    fn ask_for_left(&mut self) {
+        if !self.is_ventilator_connected {
+            return;
+        }
+        let Some(job) = &mut self.job else { return };
+        let base = job.stored.first_missing();
+        let was_full = !job.left.is_empty();
+        job.left = job.left.split_off(&base);
+        let elsewhere_bytes = self.downstream.map_or(0, |downstream| downstream.held_bytes);
+        let mut sessions = BTreeSet::new();
+        if job.held_bytes + elsewhere_bytes <= self.taken_bytes_max / 2 {
+            sessions.extend(std::mem::take(&mut job.left).into_values());
+        } else if let Some(session) = job.left.get(&base).copied() {
+            job.left.retain(|_, other| *other != session);
+            sessions.insert(session);
+        }
+        self.receipt.has_news |= was_full && job.left.is_empty();
+        // Its answer to the roll call that this brings about comes with all of its results.
+        for session in sessions {
+            if self.workers.contains_key(&session) {
+                self.handle_news(session, News::Reconnected);
+            }
         }
     }
 
@@ -1081,18 +1148,23 @@ impl Collector {
 
     fn flush_receipt(&mut self) {
         let Some(job) = &self.job else { return };
-        let PendingReceipt { received, mut stored, retry } = std::mem::take(&mut self.receipt);
-        if received.is_empty() && stored.is_empty() && retry.is_empty() {
+        let PendingReceipt { received, mut stored, retry, has_news } =
+            std::mem::take(&mut self.receipt);
+        if received.is_empty() && stored.is_empty() && retry.is_empty() && !has_news {
             return;
         }
         let stored = stored.take();
+        let elsewhere_bytes = self.downstream.map_or(0, |downstream| downstream.held_bytes);
+        let held_bytes = job.held_bytes + elsewhere_bytes;
+        // However little it holds: the ventilator is to send what it waits for.
+        let held_bytes =
+            if job.left.is_empty() { held_bytes } else { held_bytes.max(HELD_BYTES_MAX) };
         self.transmits.push_back(ToVentilator::Receipt {
             job: job.id,
             received: Bounded(received),
             stored,
             retry: Batch::from(retry),
-            held_bytes: job.held_bytes
-                + self.downstream.map_or(0, |downstream| downstream.held_bytes),
+            held_bytes,
             failed: self.downstream.map_or(job.counts.not_ok(), |downstream| downstream.failed),
         });
     }
@@ -1109,6 +1181,7 @@ impl Job {
             end: None,
             taken: SeqSet::new(),
             stored: SeqSet::new(),
+            left: BTreeMap::new(),
             again: SeqSet::new(),
             pending: None,
             given: SeqSet::new(),
@@ -1154,6 +1227,16 @@ impl Job {
         let is_whole = range.seqs().eq(results.iter().map(|result| result.seq))
             && results.iter().all(TaskResult::is_final);
         (is_whole && self.taken.is_free(range)).then_some(range)
+    }
+
+    /// Makes a part of a message's results, which has so many bytes in all, the records of their seqs.
+    fn put_part(&mut self, order: Order, mut records: Records, came_bytes: u64) {
+        let bytes: u64 = records.results.iter().map(TaskResult::payload_bytes).sum();
+        if 2 * bytes < came_bytes {
+            // They would keep the memory of the others.
+            move_out(records.results.iter_mut().flat_map(TaskResult::payloads_mut));
+        }
+        self.put(order, records);
     }
 
     /// Makes results the records of their seqs, which have no gap between them and are taken.
@@ -1292,6 +1375,7 @@ impl Records {
 fn truncate(text: &mut String, bytes_max: usize) {
     if text.len() > bytes_max {
         text.truncate(text.floor_char_boundary(bytes_max));
+        text.shrink_to_fit();
     }
 }
 

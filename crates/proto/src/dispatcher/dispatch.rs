@@ -1,7 +1,7 @@
 //! Choice of the worker and the tasks for the next dispatch.
 
 use super::halt::Budget;
-use super::ledger::{Class, Shipment, TaskState};
+use super::ledger::{Class, Shipment, TaskState, Waiting};
 use super::worker::{Phase, Worker};
 use super::{Dispatcher, Transmit};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, HELD_BYTES_MAX};
@@ -26,6 +26,9 @@ impl Dispatcher {
         if let Some(special) = self.dispatch_special(now) {
             return Some(special);
         }
+        if let Some(needed) = self.dispatch_needed(now) {
+            return Some(needed);
+        }
         let Some(first) = self.next_to_dispatch() else { return self.recall(now) };
         let avoid = self.avoided(first);
         let left = self.left(now);
@@ -40,10 +43,16 @@ impl Dispatcher {
             avoid.is_none()
                 && left.as_ref().is_some_and(|left| left.hold_back_until(worker).is_some())
         };
+        // A full sink waits for this task alone: results that it has left to the workers fill their windows.
+        let is_needed = self.sink.held_bytes >= HELD_BYTES_MAX && first == self.ledger.base();
+        let may_have = |worker: &Worker| {
+            let is_hungry = worker.is_hungry(room(worker)) && !is_held(worker);
+            is_hungry || (is_needed && worker.can_start())
+        };
         let next = self
             .roster
             .iter()
-            .filter(|(_, worker)| worker.is_hungry(room(worker)) && !is_held(worker))
+            .filter(|(_, worker)| may_have(worker))
             // A worker at which the task failed gets it only if no other has room.
             .min_by(|(a, worker_a), (b, worker_b)| {
                 let is_avoided = |session| avoid == Some(session);
@@ -58,7 +67,8 @@ impl Dispatcher {
         let session = *session;
 
         let share = if left.is_some() { u64::MAX } else { self.even_share(worker) };
-        let count = worker.free(room(worker)).min(share).min(BATCH_TASKS_MAX as u64);
+        let free = worker.free(room(worker)).max(u64::from(is_needed));
+        let count = free.min(share).min(BATCH_TASKS_MAX as u64);
         let count = self.halting.budget.tasks().map_or(count, |most| count.min(most));
         let room = worker.free_bytes();
         let was_idle = worker.out.is_empty();
@@ -76,7 +86,7 @@ impl Dispatcher {
             let fits = shipment.bytes() + size <= room.min(BATCH_BYTES_MAX as u64);
             // A task that is larger than any bound travels alone, to a worker that holds no other
             // task or that has room for it.
-            let alone = shipment.len() == 0 && (was_idle || size <= room);
+            let alone = shipment.len() == 0 && (was_idle || is_needed || size <= room);
             // A task that is too large for some worker is dispatched by itself.
             if (!fits && !alone) || size > self.roster.payload_bytes_min {
                 break;
@@ -97,6 +107,24 @@ impl Dispatcher {
             next = self.next_to_dispatch();
         }
         self.send_tasks(now, session, shipment, was_idle)
+    }
+
+    /// Dispatches a suspect that a full sink waits for to a worker where nothing runs: none is without results
+    /// while the sink leaves them there.
+    fn dispatch_needed(&mut self, now: Time) -> Option<Transmit> {
+        let base = self.ledger.base();
+        let Waiting { beside, alone, .. } = self.ledger.waiting();
+        let is_suspect = beside.contains(&base) || alone.contains(&base);
+        if !is_suspect || self.sink.held_bytes < HELD_BYTES_MAX || self.roll.call.is_some() {
+            return None;
+        }
+        let bytes = self.ledger.payload_bytes(base);
+        let idle = self.roster.iter().filter(|(_, worker)| {
+            worker.is_usable() && worker.running + worker.queued == 0 && worker.fits(bytes)
+        });
+        let session = *idle.min_by_key(|(_, worker)| worker.out.count())?.0;
+        self.roster.get_mut(session)?.suspect = Some(base);
+        self.dispatch_seqs(now, session, &[base])
     }
 
     /// Sends the dispatched tasks to a worker, which was idle before or not.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::Dispatcher;
 use super::health::Notice;
 use super::worker::Worker;
-use crate::limits::{ANSWER_MAX, ARRIVING_BEATS_MAX, HEARTBEAT_INTERVAL};
+use crate::limits::{ANSWER_MAX, ARRIVING_BEATS_MAX, HEARTBEAT_INTERVAL, HELD_BYTES_MAX};
 use crate::{Seq, SeqSet, SessionId, Time};
 
 /// Answers and results that a worker owes, and the number of heartbeats since it does.
@@ -123,6 +123,9 @@ impl Dispatcher {
         }
         let answer_max = self.config.policy.worker_timeout.max(ANSWER_MAX);
         let timeout = self.limits().timeout_us.map(Duration::from_micros);
+        // A sink that is full leaves results with their workers, but not the one that it waits for.
+        let is_sink_full = self.sink.held_bytes >= HELD_BYTES_MAX;
+        let base = self.ledger.base();
         let mut lost = Vec::new();
         for (session, worker) in &mut self.roster {
             // What has not reached it yet is a matter of whether it hears us.
@@ -133,7 +136,10 @@ impl Dispatcher {
                 continue;
             }
             let is_called = worker.call.is_some();
-            let first = worker.out.first().filter(|_| worker.window.slots() > 0);
+            let first = worker
+                .out
+                .first()
+                .filter(|first| worker.window.slots() > 0 && (!is_sink_full || *first == base));
             if let Some(owed) = worker.overdue.beat(is_called, first, answer_max, timeout) {
                 lost.push((*session, owed));
             }

@@ -152,7 +152,7 @@ pub enum Layout {
     /// Several texts with this byte between them.
     Group(u8),
     /// A line of columns, separated by matches of this regular expression.
-    Columns(#[serde(deserialize_with = "text::deserialize")] String),
+    Columns(#[serde(deserialize_with = "text::deserialize_whole")] String),
     /// A line of the input, without the newline at its end.
     Line,
 }
@@ -611,6 +611,14 @@ impl<P: Clone> Clone for Outcome<P> {
 }
 
 impl TaskResult {
+    /// Returns the payloads that the result has.
+    pub fn payloads_mut(&mut self) -> impl Iterator<Item = &mut Payload> {
+        let Outcome { output, stderr, .. } = &mut self.outcome;
+        let reported = self.reported.as_deref_mut();
+        let reported = reported.map(|Reported { command, task }| [command, task]);
+        [output].into_iter().chain(stderr.get_mut()).chain(reported.into_iter().flatten())
+    }
+
     /// Returns the bytes of memory that the result takes up, approximately.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {

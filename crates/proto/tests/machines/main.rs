@@ -6,6 +6,7 @@ mod completion;
 mod executor;
 mod farewell;
 mod halt;
+mod held;
 mod hosts;
 mod late;
 mod lies;

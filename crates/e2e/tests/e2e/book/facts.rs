@@ -112,6 +112,7 @@ fn limits_are_those_of_the_programs() {
             vec![size(limits::WAITING_BYTES_MAX), size(limits::SPOOL_BYTES_MAX)],
         ),
         ("record bytes that the sink holds in order", vec![size(limits::HELD_BYTES_MAX)]),
+        ("record bytes that a sink or relay holds", vec![size(limits::TAKEN_BYTES_MAX)]),
         ("task bytes that the ventilator keeps", vec![size(limits::RETAINED_BYTES_MAX)]),
         (
             "connections to one port",
