@@ -4,6 +4,7 @@
 mod answers;
 mod input;
 mod journal;
+mod liars;
 mod meter;
 mod pipeline;
 mod run;
@@ -29,6 +30,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("template", template::template),
     ("answers", answers::answers),
     ("spool", spool::spool),
+    ("liars", liars::liars),
 ];
 
 fuzz_target!(|data: &[u8]| {

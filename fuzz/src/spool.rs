@@ -53,7 +53,7 @@ fn segments(mut data: &[u8]) -> Segments {
         data = rest;
         if segments.is_empty() || kind & 1 != 0 {
             let job = if kind & 2 == 0 { JOB.0 } else { u64::from(seq) };
-            let header = [&b"tradewind spool\x01"[..], &job.to_le_bytes()].concat();
+            let header = [&b"tradewind spool\x03"[..], &job.to_le_bytes()].concat();
             segments.insert(segments.len() as u64, header);
         }
         let Some(mut segment) = segments.last_entry() else { return Segments(segments) };
