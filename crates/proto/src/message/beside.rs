@@ -77,10 +77,8 @@ pub(super) fn serialize<T: Split + Serialize, S: Serializer>(
     list: &Batch<T>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let mut beside = vec![0; list.0.len() * T::BYTES];
-    for (bytes, element) in beside.chunks_exact_mut(T::BYTES).zip(&list.0) {
-        bytes.copy_from_slice(element.beside().as_ref());
-    }
+    let mut beside = Vec::with_capacity(list.0.len() * T::BYTES);
+    list.0.iter().for_each(|element| beside.extend_from_slice(element.beside().as_ref()));
     let mut parts = serializer.serialize_tuple(2)?;
     parts.serialize_element(&Raw(&beside))?;
     parts.serialize_element(list)?;
