@@ -109,21 +109,30 @@ impl Dispatcher {
         self.send_tasks(now, session, shipment, was_idle)
     }
 
-    /// Dispatches a suspect that a full sink waits for to a worker where nothing runs: none is without results
-    /// while the sink leaves them there.
+    /// Dispatches a task that a full sink waits for, and that is to go to a certain worker, to one where nothing
+    /// runs: none is without results while the sink leaves them there.
     fn dispatch_needed(&mut self, now: Time) -> Option<Transmit> {
         let base = self.ledger.base();
-        let Waiting { beside, alone, .. } = self.ledger.waiting();
+        let Waiting { beside, alone, elsewhere, large, .. } = self.ledger.waiting();
         let is_suspect = beside.contains(&base) || alone.contains(&base);
-        if !is_suspect || self.sink.held_bytes < HELD_BYTES_MAX || self.roll.call.is_some() {
+        let is_choosy = elsewhere.contains_key(&base) || large.contains_key(&base);
+        if !(is_suspect || is_choosy)
+            || self.sink.held_bytes < HELD_BYTES_MAX
+            || self.roll.call.is_some()
+        {
             return None;
         }
         let bytes = self.ledger.payload_bytes(base);
         let idle = self.roster.iter().filter(|(_, worker)| {
             worker.is_usable() && worker.running + worker.queued == 0 && worker.fits(bytes)
         });
-        let session = *idle.min_by_key(|(_, worker)| worker.out.count())?.0;
-        self.roster.get_mut(session)?.suspect = Some(base);
+        let order = |session: SessionId, worker: &Worker| {
+            (self.has_failed_at(base, session), worker.out.count())
+        };
+        let session = *idle.min_by_key(|(session, worker)| order(**session, worker))?.0;
+        if is_suspect {
+            self.roster.get_mut(session)?.suspect = Some(base);
+        }
         self.dispatch_seqs(now, session, &[base])
     }
 

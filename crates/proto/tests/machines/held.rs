@@ -6,6 +6,7 @@ use tradewind_proto::limits::HEARTBEAT_INTERVAL;
 use tradewind_proto::message::{News, Outcome, Start, TaskResult, ToSink, ToVentilator};
 use tradewind_proto::{Attempt, Payload, Seq, SessionId, TaskHash, Time};
 
+use crate::failed;
 use tradewind_testkit::{Accepts, JOB, Ring, Sink, tag};
 
 const OUTPUT_BYTES: u64 = 1000;
@@ -185,6 +186,32 @@ fn a_worker_whose_results_a_full_sink_has_left_gets_the_task_that_it_waits_for()
     }
     assert!(ring.sink.written.is_empty());
     ring.kill(1);
+    for _ in 0..60 {
+        ring.finish_all();
+        ring.pass(1_000_000);
+    }
+    assert_eq!(ring.sink.written.len(), 9);
+}
+
+// Found by the simulator. Fails if the task that a full sink waits for is kept for a worker at which it has not
+// failed, until that has room: the sink has left results to it.
+#[test]
+fn a_task_that_a_full_sink_waits_for_is_run_again_where_it_has_not_failed() {
+    let mut ring = Ring::new(1, Order::Seq);
+    ring.sink.collector.set_taken_bytes_max(1);
+    ring.join(1, 1);
+    ring.tasks(&["the first"]);
+    ring.join(2, 1);
+    ring.tasks(&["another"; 8]);
+    ring.end_input();
+    for _ in 0..20 {
+        if ring.worker(2).running.contains_key(&0) {
+            ring.finish(2, 0, Outcome::ok(output()));
+        }
+    }
+    ring.finish(1, 0, failed());
+    ring.pass(5_000_000);
+    assert!(ring.running(2).iter().any(|(seq, _)| *seq == 0));
     for _ in 0..60 {
         ring.finish_all();
         ring.pass(1_000_000);
