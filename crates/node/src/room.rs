@@ -38,6 +38,10 @@ const KEPT_FILES: u64 = 20;
 /// is kept for the ventilator, the sink and relays.
 const SHARE: u64 = 16;
 
+/// Number of workers from which on one address has three quarters of the room at most: with few files it would
+/// have all of it otherwise. Where there is room for fewer, that one address may be the whole job.
+const DIVIDED_MIN: usize = 32;
+
 /// Number of either that a port has where files are very few.
 const OTHERS_MIN: u64 = 2;
 
@@ -77,7 +81,11 @@ impl Room {
     pub fn options(&self, lanes: &LaneOptions) -> LaneOptions {
         let Inner { workers_max, reserved, .. } = *self.0;
         let connections_max = lanes.connections_max.min(workers_max.saturating_add(reserved));
-        LaneOptions { connections_max, ..self.port_options(lanes) }
+        let connections_per_address = match lanes.connections_per_address {
+            usual if workers_max >= DIVIDED_MIN => usual.min(workers_max / 4 * 3),
+            usual => usual,
+        };
+        LaneOptions { connections_max, connections_per_address, ..self.port_options(lanes) }
     }
 
     /// Returns the options of a port for receipts: it takes no workers, and messages to a ventilator.
@@ -199,6 +207,21 @@ mod tests {
         let options = room(1 << 30, 10, 1, 1).options(&usual);
         assert_eq!(options.connections_max, usual.connections_max);
         assert_eq!(options.half_open_max, usual.half_open_max);
+    }
+
+    #[test]
+    fn one_address_leaves_room_for_another_where_files_are_few() {
+        let per_address = |files, usual: LaneOptions| {
+            let room = Room::with_files(files, 9, 1, 1, &usual);
+            (room.0.workers_max, room.options(&usual).connections_per_address)
+        };
+        let usual = LaneOptions::default();
+        let (workers, one) = per_address(300, usual.clone());
+        assert!(workers > one && one > workers / 2, "{one} of {workers}");
+        assert_eq!(per_address(64, usual.clone()).1, usual.connections_per_address);
+        assert_eq!(per_address(1 << 30, usual.clone()).1, usual.connections_per_address);
+        let any = LaneOptions { connections_per_address: 0, ..usual };
+        assert_eq!(per_address(300, any).1, 0);
     }
 
     #[test]
