@@ -47,7 +47,9 @@ impl Dispatcher {
         let is_needed = self.sink.held_bytes >= HELD_BYTES_MAX && first == self.ledger.base();
         let may_have = |worker: &Worker| {
             let is_hungry = worker.is_hungry(room(worker)) && !is_held(worker);
-            is_hungry || (is_needed && worker.can_start())
+            // One that is kept for a suspect may have it once that has ended, though its result was left there.
+            let has_ended = || worker.is_usable() && worker.running + worker.queued == 0;
+            is_hungry || (is_needed && (worker.can_start() || has_ended()))
         };
         let next = self
             .roster
