@@ -1,0 +1,374 @@
+use std::cell::RefCell;
+use std::collections::BTreeMap as Map;
+use std::io::ErrorKind;
+use std::rc::Rc;
+
+use fastrand::Rng;
+
+use super::*;
+
+/// A disk in memory, of which a crash leaves any part of what was not synced.
+#[derive(Clone, Debug, Default)]
+struct Disk(Rc<RefCell<Files>>);
+
+#[derive(Clone, Debug, Default)]
+struct Files {
+    files: Map<u64, File>,
+    /// Bytes that may still be written.
+    room: Option<usize>,
+    is_sync_broken: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    bytes: Vec<u8>,
+    synced: Vec<u8>,
+}
+
+const SECTOR: usize = 16;
+
+impl Disk {
+    fn bytes(&self) -> Map<u64, Vec<u8>> {
+        let files = self.0.borrow();
+        files.files.iter().map(|(number, file)| (*number, file.bytes.clone())).collect()
+    }
+
+    fn of(bytes: &Map<u64, Vec<u8>>) -> Self {
+        let file = |bytes: &Vec<u8>| File { bytes: bytes.clone(), synced: bytes.clone() };
+        let files = bytes.iter().map(|(number, bytes)| (*number, file(bytes))).collect();
+        Self(Rc::new(RefCell::new(Files { files, ..Files::default() })))
+    }
+
+    /// Leaves of each sector what was synced, or what was written after.
+    fn crash(&self, rng: &mut Rng) {
+        for file in self.0.borrow_mut().files.values_mut() {
+            let len = rng.usize(file.synced.len()..=file.bytes.len().max(file.synced.len()));
+            file.synced.resize(len, 0);
+            for at in (0..len).step_by(SECTOR) {
+                let to = (at + SECTOR).min(len).min(file.bytes.len());
+                if at < to && rng.bool() {
+                    file.synced[at..to].copy_from_slice(&file.bytes[at..to]);
+                }
+            }
+            file.bytes = file.synced.clone();
+        }
+    }
+}
+
+impl Medium for Disk {
+    fn segments(&mut self) -> io::Result<Vec<u64>> {
+        Ok(self.0.borrow().files.keys().copied().collect())
+    }
+
+    fn create(&mut self, segment: u64) -> io::Result<()> {
+        let had = self.0.borrow_mut().files.insert(segment, File::default());
+        assert!(had.is_none(), "segment {segment} is there already");
+        Ok(())
+    }
+
+    fn len(&mut self, segment: u64) -> io::Result<u64> {
+        Ok(self.0.borrow().files[&segment].bytes.len() as u64)
+    }
+
+    fn read_at(&mut self, segment: u64, at: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        let files = self.0.borrow();
+        let file = &files.files[&segment].bytes;
+        let at = usize::try_from(at).unwrap().min(file.len());
+        let count = bytes.len().min(file.len() - at);
+        bytes[..count].copy_from_slice(&file[at..at + count]);
+        Ok(count)
+    }
+
+    fn write_at(&mut self, segment: u64, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let files = &mut *self.0.borrow_mut();
+        let file = &mut files.files.get_mut(&segment).unwrap().bytes;
+        let at = usize::try_from(at).unwrap();
+        // What is written over takes no room.
+        let grown = (at + bytes.len()).saturating_sub(file.len());
+        let missing = grown.saturating_sub(files.room.unwrap_or(usize::MAX));
+        let fits = bytes.len() - missing.min(bytes.len());
+        if let Some(room) = &mut files.room {
+            *room -= grown.min(*room);
+        }
+        file.resize(file.len().max(at + fits), 0);
+        file[at..at + fits].copy_from_slice(&bytes[..fits]);
+        if missing > 0 { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn cut(&mut self, segment: u64, len: u64) -> io::Result<()> {
+        let len = usize::try_from(len).unwrap();
+        self.0.borrow_mut().files.get_mut(&segment).unwrap().bytes.truncate(len);
+        Ok(())
+    }
+
+    fn sync(&mut self, segment: u64) -> io::Result<()> {
+        let files = &mut *self.0.borrow_mut();
+        if files.is_sync_broken {
+            return Err(ErrorKind::Other.into());
+        }
+        let file = files.files.get_mut(&segment).unwrap();
+        file.synced.clone_from(&file.bytes);
+        Ok(())
+    }
+
+    fn remove(&mut self, segment: u64) -> io::Result<()> {
+        self.0.borrow_mut().files.remove(&segment).map(|_| ()).ok_or(ErrorKind::NotFound.into())
+    }
+}
+
+const SMALL: LogOptions = LogOptions { segment_bytes: 400, zeroed_bytes: 100 };
+const ID: u64 = 0x1234_5678_9abc_def0;
+
+fn open(disk: &Disk) -> Result<(Log<Disk>, Found), LogError> {
+    Log::open(disk.clone(), Kind::Tasks, ID, SMALL)
+}
+
+/// Entries of different lengths, with what might be taken for the head of a batch in some.
+fn entry(position: u64) -> Vec<u8> {
+    let len = usize::try_from(position * 7 % 23).unwrap();
+    let mut entry = vec![u8::try_from(position % 251).unwrap(); len];
+    if position.is_multiple_of(3) {
+        entry.extend_from_slice(HEAD_MAGIC);
+        entry.extend_from_slice(&Head { body_bytes: 8, first: 9, count: 1, body_crc: 0 }.encode(0));
+    }
+    entry
+}
+
+fn append(log: &mut Log<Disk>, count: u64) {
+    for _ in 0..count {
+        let position = log.next();
+        assert_eq!(log.append(|bytes| bytes.extend(entry(position))).unwrap(), position);
+    }
+}
+
+fn all(log: &mut Log<Disk>) -> Result<Vec<u64>, LogError> {
+    let (mut positions, mut from) = (Vec::new(), 0);
+    loop {
+        let read = log.read(from, 60)?;
+        let Some((last, _)) = read.last() else { return Ok(positions) };
+        from = last + 1;
+        for (position, bytes) in read {
+            assert_eq!(*bytes, *entry(position), "entry {position}");
+            positions.push(position);
+        }
+    }
+}
+
+/// Batches of 1, 2, 3 and so on entries.
+fn filled(batches: u64) -> (Disk, Vec<u64>) {
+    let disk = Disk::default();
+    let mut log = open(&disk).unwrap().0;
+    let mut ends = vec![0];
+    for count in 1..=batches {
+        append(&mut log, count);
+        log.commit().unwrap();
+        ends.push(log.committed());
+    }
+    (disk, ends)
+}
+
+#[test]
+fn what_was_committed_is_read_again_from_any_position() {
+    let (disk, ends) = filled(12);
+    let end = *ends.last().unwrap();
+    let (mut log, found) = open(&disk).unwrap();
+    assert!(log.segments() > 3);
+    assert_eq!((found.torn_bytes, log.committed()), (0, end));
+    assert!(matches!(&found.ranges[..], [range] if *range == (0..end)), "{:?}", found.ranges);
+    assert_eq!(all(&mut log).unwrap(), (0..end).collect::<Vec<_>>());
+    assert_eq!(log.check().unwrap(), end);
+    for from in (0..end).rev() {
+        let read = log.read(from, 1).unwrap();
+        assert_eq!((read.len(), read[0].0, &*read[0].1), (1, from, &*entry(from)));
+    }
+    assert_eq!(log.read(end, 1).unwrap(), []);
+    append(&mut log, 2);
+    assert_eq!(log.read(end, 1).unwrap(), [], "it is not committed");
+    log.discard();
+    assert_eq!(log.next(), end);
+    append(&mut log, 2);
+    log.commit().unwrap();
+    assert_eq!(all(&mut log).unwrap(), (0..end + 2).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_has_one_of_its_own() {
+    let disk = Disk::default();
+    let mut log = open(&disk).unwrap().0;
+    append(&mut log, 100);
+    log.commit().unwrap();
+    append(&mut log, 1);
+    log.commit().unwrap();
+    assert_eq!(log.segments(), 2);
+    assert_eq!(all(&mut open(&disk).unwrap().0).unwrap(), (0..101).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_goes_when_none_of_its_entries_is_needed_and_leaves_the_others() {
+    let (disk, ends) = filled(12);
+    let end = *ends.last().unwrap();
+    let mut log = open(&disk).unwrap().0;
+    let straggler = 4;
+    let before = log.segments();
+    let removed = log.remove_unneeded(|range| range.contains(&straggler)).unwrap();
+    assert_eq!((removed, log.segments()), (before - 2, 2));
+    let (mut again, found) = open(&disk).unwrap();
+    let [kept, last] = &found.ranges[..] else { panic!("{:?}", found.ranges) };
+    assert!(kept.contains(&straggler) && kept.end < last.start && last.end == end);
+    let wanted: Vec<u64> = kept.clone().chain(last.clone()).collect();
+    for log in [&mut log, &mut again] {
+        assert_eq!(all(log).unwrap(), wanted);
+        assert_eq!(log.read(kept.end, 1).unwrap()[0].0, last.start, "the next one that is there");
+    }
+}
+
+#[test]
+fn cut_at_any_byte_a_prefix_is_there_or_the_place_is_named() {
+    let (disk, ends) = filled(9);
+    let whole = disk.bytes();
+    let last = *whole.keys().next_back().unwrap();
+    for (&number, bytes) in &whole {
+        for len in 0..bytes.len() {
+            let mut cut = whole.clone();
+            cut.get_mut(&number).unwrap().truncate(len);
+            check_what_is_left(
+                &cut,
+                &ends,
+                number,
+                last,
+                &format!("segment {number} cut at {len}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn with_any_byte_flipped_a_prefix_is_there_or_the_place_is_named() {
+    let (disk, ends) = filled(9);
+    let whole = disk.bytes();
+    let last = *whole.keys().next_back().unwrap();
+    for (&number, bytes) in &whole {
+        for at in 0..bytes.len() {
+            for bit in [0x01, 0x80, 0xff] {
+                let mut flipped = whole.clone();
+                flipped.get_mut(&number).unwrap()[at] ^= bit;
+                let what = format!("segment {number}, byte {at} ^ {bit:02x}");
+                check_what_is_left(&flipped, &ends, number, last, &what);
+            }
+        }
+    }
+}
+
+/// Checks that what is read is right and ends where a batch does, or that the error names the segment.
+fn check_what_is_left(bytes: &Map<u64, Vec<u8>>, ends: &[u64], hurt: u64, last: u64, what: &str) {
+    let read = open(&Disk::of(bytes)).and_then(|(mut log, _)| all(&mut log));
+    match read {
+        Ok(positions) => {
+            let count = positions.len() as u64;
+            assert_eq!(positions, (0..count).collect::<Vec<_>>(), "{what}");
+            assert!(ends.contains(&count), "{what}: {count} entries");
+            // At most the last batch is taken for one that was being written, and nothing goes from the middle.
+            let least = if hurt == last { ends[ends.len() - 2] } else { ends[ends.len() - 1] };
+            assert!(count >= least, "{what}: {count} entries");
+        }
+        Err(
+            LogError::Damaged { segment, .. }
+            | LogError::Version { segment, .. }
+            | LogError::Foreign { segment },
+        ) => assert_eq!(segment, hurt, "{what}"),
+        Err(error) => panic!("{what}: {error}"),
+    }
+}
+
+#[test]
+fn whatever_a_crash_leaves_what_was_committed_is_there() {
+    for seed in 0..3000 {
+        let mut rng = Rng::with_seed(seed);
+        let disk = Disk::default();
+        let mut committed = 0;
+        for _ in 0..rng.u32(1..5) {
+            let (mut log, _) = open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            assert_eq!(log.committed(), committed, "seed {seed}");
+            assert_eq!(all(&mut log).unwrap(), (0..committed).collect::<Vec<_>>(), "seed {seed}");
+            for _ in 0..rng.u32(0..6) {
+                append(&mut log, rng.u64(1..8));
+                log.commit().unwrap();
+                committed = log.committed();
+            }
+            // A batch whose sync never ended.
+            append(&mut log, rng.u64(0..8));
+            disk.0.borrow_mut().is_sync_broken = true;
+            let _ = log.commit();
+            disk.0.borrow_mut().is_sync_broken = false;
+            disk.crash(&mut rng);
+            let (log, _) = open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            // All of the unfinished batch, or nothing.
+            let whole = log.committed();
+            assert!(whole >= committed, "seed {seed}");
+            committed = whole;
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_what_waits_can_be_committed_later() {
+    for room in 0..900 {
+        let disk = Disk::default();
+        let mut log = open(&disk).unwrap().0;
+        disk.0.borrow_mut().room = Some(room);
+        let mut committed = 0;
+        while committed < 40 {
+            append(&mut log, 3);
+            match log.commit() {
+                Ok(()) => committed = log.committed(),
+                Err(LogError::Io(error)) => {
+                    assert_eq!(error.kind(), ErrorKind::StorageFull);
+                    assert_eq!(log.committed(), committed);
+                    let (mut again, _) = open(&Disk::of(&disk.bytes())).unwrap();
+                    assert_eq!(all(&mut again).unwrap(), (0..committed).collect::<Vec<_>>());
+                    disk.0.borrow_mut().room = None;
+                    log.commit().unwrap();
+                    committed = log.committed();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(all(&mut open(&disk).unwrap().0).unwrap(), (0..committed).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_is_of_another_log_kind_or_version_is_refused() {
+    let (disk, _) = filled(9);
+    let kind = Log::open(disk.clone(), Kind::Records, ID, SMALL).unwrap_err();
+    assert_eq!(kind.to_string(), "segment 0 is of another log");
+    let mut bytes = disk.bytes();
+    let (&last, file) = bytes.iter_mut().next_back().unwrap();
+    let header = Header { id: 7, first: last }.encode(Kind::Tasks);
+    file[..header.len()].copy_from_slice(&header);
+    let other = open(&Disk::of(&bytes)).unwrap_err();
+    assert_eq!(other.to_string(), format!("segment {last} is of another log"));
+    let file = bytes.get_mut(&last).unwrap();
+    file[8] = 9;
+    let crc = crc32fast::hash(&file[..32]);
+    file[32..36].copy_from_slice(&crc.to_le_bytes());
+    let newer = open(&Disk::of(&bytes)).unwrap_err();
+    let wanted = format!("segment {last} is of version 9, and this program reads version 1");
+    assert_eq!(newer.to_string(), wanted);
+}
+
+#[test]
+fn an_entry_that_looks_like_a_batch_is_none() {
+    // Whoever knew the id could: it is random and told to nobody.
+    let disk = Disk::default();
+    let mut log = open(&disk).unwrap().0;
+    let head = Head { body_bytes: 8, first: 1, count: 1, body_crc: 0 };
+    log.append(|bytes| bytes.extend([head.encode(ID ^ 1), head.encode(0)].concat())).unwrap();
+    log.commit().unwrap();
+    let mut bytes = disk.bytes();
+    // The head of the batch is torn, its body is there.
+    bytes.get_mut(&0).unwrap()[usize::try_from(HEADER_BYTES).unwrap()] = 0;
+    let (log, found) = open(&Disk::of(&bytes)).unwrap();
+    assert_eq!((log.committed(), found.ranges), (0, vec![]));
+    assert!(found.torn_bytes > 64);
+}
