@@ -7,8 +7,10 @@
 mod error;
 mod format;
 mod log;
+mod task;
 
 pub use self::error::LogError;
 pub use self::format::Kind;
 pub use self::log::{Found, Log, LogOptions};
+pub use self::task::{KEY_BYTES_MAX, StoredTask, TaskError, TaskOptions};
 pub use tradewind_records::Medium;
