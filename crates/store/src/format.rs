@@ -18,7 +18,7 @@
 //! | 8 | position of the first entry, 8 bytes |
 //! | 16 | number of entries, 4 bytes |
 //! | 20 | CRC-32 of the body, 4 bytes |
-//! | 24 | 0, 4 bytes |
+//! | 24 | marks, 4 bytes: which kinds of entries are among them, as the log's owner says |
 //! | 28 | CRC-32 of the log's id and the bytes before, 4 bytes |
 //! | 32 | body: each entry's length, 4 bytes, and the entry; then 0 up to a multiple of 8 |
 //!
@@ -118,6 +118,7 @@ pub(crate) struct Head {
     pub(crate) first: u64,
     pub(crate) count: u32,
     pub(crate) body_crc: u32,
+    pub(crate) marks: u32,
 }
 
 impl Head {
@@ -128,6 +129,7 @@ impl Head {
         bytes[8..16].copy_from_slice(&self.first.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.count.to_le_bytes());
         bytes[20..24].copy_from_slice(&self.body_crc.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.marks.to_le_bytes());
         let crc = head_crc(id, &bytes);
         bytes[28..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -141,12 +143,13 @@ impl Head {
             first: u64_at(bytes, 8),
             count: u32_at(bytes, 16),
             body_crc: u32_at(bytes, 20),
+            marks: u32_at(bytes, 24),
         })
     }
 
     /// Returns the head behind the last batch of a segment that is followed by another.
     pub(crate) fn end_of_segment(position: u64) -> Self {
-        Self { body_bytes: 0, first: position, count: 0, body_crc: 0 }
+        Self { body_bytes: 0, first: position, count: 0, body_crc: 0, marks: 0 }
     }
 
     /// Returns the bytes of the batch, those after its body too.

@@ -223,7 +223,10 @@ mod tests {
         assert_eq!(decode(b"\x01\x00x"), Err(TaskError::Key));
         assert_eq!(decode(b"\x01\x05abc"), Err(TaskError::Short));
         assert_eq!(decode(&[0xff; 20]), Err(TaskError::Flags));
-        assert_eq!(decode(b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), Err(TaskError::Short));
+        assert_eq!(
+            decode(b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+            Err(TaskError::Short)
+        );
         assert_eq!(decode(b"\x02\x02\x80\x00x"), Err(TaskError::Option(128)));
         let passed_over = StoredTask { payload: Bytes::from_static(b"x"), ..StoredTask::default() };
         assert_eq!(decode(b"\x02\x03\x7f\x01zx"), Ok(passed_over));

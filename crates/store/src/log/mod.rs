@@ -78,6 +78,7 @@ struct Batch {
     /// Room for the head, then the body.
     bytes: Vec<u8>,
     count: u32,
+    marks: u32,
 }
 
 /// Place at which reading goes on.
@@ -104,7 +105,7 @@ impl Batch {
     fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.resize(HEAD_BYTES, 0);
-        self.count = 0;
+        (self.count, self.marks) = (0, 0);
     }
 }
 
@@ -219,12 +220,16 @@ impl<M: Medium> Log<M> {
     }
 
     /// Adds an entry, of what `write` appends to the buffer. Returns its position, at which it is there once
-    /// it is [committed](Self::commit).
+    /// it is [committed](Self::commit). `marks` are bits by which [`visit`](Self::visit) finds its batch.
     ///
     /// # Errors
     ///
     /// When the batch would be too large. The entry is not in it then.
-    pub fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<u64, LogError> {
+    pub fn append(
+        &mut self,
+        marks: u32,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<u64, LogError> {
         let position = self.next();
         let bytes = &mut self.batch.bytes;
         let start = bytes.len();
@@ -238,6 +243,7 @@ impl<M: Medium> Log<M> {
         let len = u32::try_from(bytes.len() - start - 4).expect("a batch is smaller");
         bytes[start..start + 4].copy_from_slice(&len.to_le_bytes());
         self.batch.count += 1;
+        self.batch.marks |= marks;
         Ok(position)
     }
 
@@ -268,6 +274,7 @@ impl<M: Medium> Log<M> {
             first: self.committed,
             count: self.batch.count,
             body_crc: crc32fast::hash(&self.batch.bytes[HEAD_BYTES..]),
+            marks: self.batch.marks,
         };
         let number = self.room_for(head)?;
         let segment = self.segments.get_mut(&number).expect("there is room in it");
@@ -373,6 +380,42 @@ impl<M: Medium> Log<M> {
             }
         }
         Ok(entries)
+    }
+
+    /// Gives all entries, from this position on, of batches that have one of these marks; others are not read.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, are damaged, or `visit` fails.
+    pub fn visit<E: From<LogError>>(
+        &mut self,
+        from: u64,
+        marks: u32,
+        mut visit: impl FnMut(u64, Bytes) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut from = from;
+        while from < self.committed {
+            let Some(reader) = self.seek(from)? else { break };
+            let (number, at) = (reader.segment, reader.at);
+            let head = self.head_at(number, at)?;
+            let end = head.end().ok_or_else(|| damaged(number, at, "its positions"))?;
+            if head.marks & marks != 0 {
+                let (_, mut rest) = self.batch_at(number, at)?;
+                for position in head.first..end {
+                    let entry = take_entry(&mut rest);
+                    let entry =
+                        entry.ok_or_else(|| damaged(number, at, "the length of an entry"))?;
+                    if position >= from {
+                        visit(position, entry)?;
+                    }
+                }
+            }
+            from = from.max(end);
+            if let Some(reader) = &mut self.reader {
+                (reader.at, reader.next) = (at + head.batch_bytes(), end);
+            }
+        }
+        Ok(())
     }
 
     /// Finds the batch with this position, or the next one that there is.

@@ -129,15 +129,25 @@ fn entry(position: u64) -> Vec<u8> {
     let mut entry = vec![u8::try_from(position % 251).unwrap(); len];
     if position.is_multiple_of(3) {
         entry.extend_from_slice(HEAD_MAGIC);
-        entry.extend_from_slice(&Head { body_bytes: 8, first: 9, count: 1, body_crc: 0 }.encode(0));
+        entry.extend_from_slice(
+            &Head { body_bytes: 8, first: 9, count: 1, body_crc: 0, marks: 0 }.encode(0),
+        );
     }
     entry
+}
+
+/// Of one entry in ten.
+fn mark(position: u64) -> u32 {
+    u32::from(position.is_multiple_of(10)) << 3
 }
 
 fn append(log: &mut Log<Disk>, count: u64) {
     for _ in 0..count {
         let position = log.next();
-        assert_eq!(log.append(|bytes| bytes.extend(entry(position))).unwrap(), position);
+        assert_eq!(
+            log.append(mark(position), |bytes| bytes.extend(entry(position))).unwrap(),
+            position
+        );
     }
 }
 
@@ -189,6 +199,30 @@ fn what_was_committed_is_read_again_from_any_position() {
     append(&mut log, 2);
     log.commit().unwrap();
     assert_eq!(all(&mut log).unwrap(), (0..end + 2).collect::<Vec<_>>());
+}
+
+#[test]
+fn batches_with_a_mark_are_visited_and_no_others_are_read() {
+    let (disk, ends) = filled(12);
+    let mut bytes = disk.bytes();
+    let mut marked = Vec::new();
+    let (mut log, _) = open(&disk).unwrap();
+    let visited = log.visit(25, 8, |position, bytes| {
+        assert_eq!(*bytes, *entry(position));
+        marked.push(position);
+        Ok::<_, LogError>(())
+    });
+    visited.unwrap();
+    let batches = ends.windows(2).filter(|ends| (ends[0]..ends[1]).any(|it| mark(it) > 0));
+    let wanted: Vec<u64> = batches.flat_map(|ends| ends[0].max(25)..ends[1]).collect();
+    assert_eq!(marked, wanted);
+    // The first entry's batch has a mark. Damage to the second one's body is not seen by who passes it over.
+    let second = usize::try_from(HEADER_BYTES).unwrap() + HEAD_BYTES + 4 + entry(0).len();
+    let second = second.next_multiple_of(ALIGN) + HEAD_BYTES + 6;
+    bytes.get_mut(&0).unwrap()[second] ^= 1;
+    let (mut log, _) = open(&Disk::of(&bytes)).unwrap();
+    log.visit(0, 8, |_, _| Ok::<_, LogError>(())).unwrap();
+    assert!(matches!(log.check(), Err(LogError::Damaged { segment: 0, .. })));
 }
 
 #[test]
@@ -362,8 +396,8 @@ fn an_entry_that_looks_like_a_batch_is_none() {
     // Whoever knew the id could: it is random and told to nobody.
     let disk = Disk::default();
     let mut log = open(&disk).unwrap().0;
-    let head = Head { body_bytes: 8, first: 1, count: 1, body_crc: 0 };
-    log.append(|bytes| bytes.extend([head.encode(ID ^ 1), head.encode(0)].concat())).unwrap();
+    let head = Head { body_bytes: 8, first: 1, count: 1, body_crc: 0, marks: 0 };
+    log.append(0, |bytes| bytes.extend([head.encode(ID ^ 1), head.encode(0)].concat())).unwrap();
     log.commit().unwrap();
     let mut bytes = disk.bytes();
     // The head of the batch is torn, its body is there.
