@@ -4,13 +4,18 @@
 //! batch is there after a crash, or nothing, and what [`Log::commit`] said yes to is there. Without sockets,
 //! a clock or threads; files are behind [`Medium`], so that the simulator plays them.
 
+#[cfg(test)]
+mod disk;
 mod error;
 mod format;
+mod keys;
 mod log;
 mod task;
+mod tasks;
 
 pub use self::error::LogError;
 pub use self::format::Kind;
 pub use self::log::{Found, Log, LogOptions};
 pub use self::task::{KEY_BYTES_MAX, StoredTask, TaskError, TaskOptions};
+pub use self::tasks::{SubmitError, Submitted, Tasks, TasksOptions};
 pub use tradewind_records::Medium;

@@ -382,19 +382,19 @@ impl<M: Medium> Log<M> {
         Ok(entries)
     }
 
-    /// Gives all entries, from this position on, of batches that have one of these marks; others are not read.
+    /// Gives the entries in this range of batches that have one of these marks; others are not read.
     ///
     /// # Errors
     ///
     /// When they cannot be read, are damaged, or `visit` fails.
     pub fn visit<E: From<LogError>>(
         &mut self,
-        from: u64,
+        range: Range<u64>,
         marks: u32,
         mut visit: impl FnMut(u64, Bytes) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut from = from;
-        while from < self.committed {
+        let Range { start: mut from, end: to } = range;
+        while from < self.committed.min(to) {
             let Some(reader) = self.seek(from)? else { break };
             let (number, at) = (reader.segment, reader.at);
             let head = self.head_at(number, at)?;
@@ -405,7 +405,7 @@ impl<M: Medium> Log<M> {
                     let entry = take_entry(&mut rest);
                     let entry =
                         entry.ok_or_else(|| damaged(number, at, "the length of an entry"))?;
-                    if position >= from {
+                    if (from..to).contains(&position) {
                         visit(position, entry)?;
                     }
                 }
@@ -618,28 +618,36 @@ impl<M: Medium> Log<M> {
         Ok(ranges)
     }
 
-    /// Removes segments of whose entries none is needed. The last segment stays. Returns how many went.
+    /// Returns the positions of each segment that may be [removed](Self::remove): of all but the last.
     ///
     /// # Errors
     ///
-    /// When one could not be removed: it is still there.
-    pub fn remove_unneeded(
-        &mut self,
-        mut is_needed: impl FnMut(Range<u64>) -> bool,
-    ) -> Result<usize, LogError> {
-        let mut count = 0;
-        let Some((&last, _)) = self.segments.last_key_value() else { return Ok(0) };
-        for number in self.segments.range(..last).map(|(number, _)| *number).collect::<Vec<_>>() {
-            self.learn(number, false)?;
-            if is_needed(number..self.segments[&number].end) {
-                continue;
-            }
-            self.medium.remove(number)?;
-            self.segments.remove(&number);
-            self.reader.take_if(|reader| reader.segment == number);
-            count += 1;
+    /// When one cannot be read.
+    pub fn closed_segments(&mut self) -> Result<Vec<Range<u64>>, LogError> {
+        let Some((&last, _)) = self.segments.last_key_value() else { return Ok(Vec::new()) };
+        let numbers: Vec<u64> = self.segments.range(..last).map(|(number, _)| *number).collect();
+        numbers
+            .into_iter()
+            .map(|number| {
+                self.learn(number, false)?;
+                Ok(number..self.segments[&number].end)
+            })
+            .collect()
+    }
+
+    /// Removes one of the [closed segments](Self::closed_segments), by the position of its first entry.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be removed: it is still there.
+    pub fn remove(&mut self, first: u64) -> Result<(), LogError> {
+        let is_closed = self.segments.range(first + 1..).next().is_some();
+        if is_closed && self.segments.contains_key(&first) {
+            self.medium.remove(first)?;
+            self.segments.remove(&first);
+            self.reader.take_if(|reader| reader.segment == first);
         }
-        Ok(count)
+        Ok(())
     }
 
     /// Reads every entry, and returns their number.

@@ -1,120 +1,10 @@
-use std::cell::RefCell;
 use std::collections::BTreeMap as Map;
 use std::io::ErrorKind;
-use std::rc::Rc;
 
 use fastrand::Rng;
 
 use super::*;
-
-/// A disk in memory, of which a crash leaves any part of what was not synced.
-#[derive(Clone, Debug, Default)]
-struct Disk(Rc<RefCell<Files>>);
-
-#[derive(Clone, Debug, Default)]
-struct Files {
-    files: Map<u64, File>,
-    /// Bytes that may still be written.
-    room: Option<usize>,
-    is_sync_broken: bool,
-}
-
-#[derive(Clone, Debug, Default)]
-struct File {
-    bytes: Vec<u8>,
-    synced: Vec<u8>,
-}
-
-const SECTOR: usize = 16;
-
-impl Disk {
-    fn bytes(&self) -> Map<u64, Vec<u8>> {
-        let files = self.0.borrow();
-        files.files.iter().map(|(number, file)| (*number, file.bytes.clone())).collect()
-    }
-
-    fn of(bytes: &Map<u64, Vec<u8>>) -> Self {
-        let file = |bytes: &Vec<u8>| File { bytes: bytes.clone(), synced: bytes.clone() };
-        let files = bytes.iter().map(|(number, bytes)| (*number, file(bytes))).collect();
-        Self(Rc::new(RefCell::new(Files { files, ..Files::default() })))
-    }
-
-    /// Leaves of each sector what was synced, or what was written after.
-    fn crash(&self, rng: &mut Rng) {
-        for file in self.0.borrow_mut().files.values_mut() {
-            let len = rng.usize(file.synced.len()..=file.bytes.len().max(file.synced.len()));
-            file.synced.resize(len, 0);
-            for at in (0..len).step_by(SECTOR) {
-                let to = (at + SECTOR).min(len).min(file.bytes.len());
-                if at < to && rng.bool() {
-                    file.synced[at..to].copy_from_slice(&file.bytes[at..to]);
-                }
-            }
-            file.bytes = file.synced.clone();
-        }
-    }
-}
-
-impl Medium for Disk {
-    fn segments(&mut self) -> io::Result<Vec<u64>> {
-        Ok(self.0.borrow().files.keys().copied().collect())
-    }
-
-    fn create(&mut self, segment: u64) -> io::Result<()> {
-        let had = self.0.borrow_mut().files.insert(segment, File::default());
-        assert!(had.is_none(), "segment {segment} is there already");
-        Ok(())
-    }
-
-    fn len(&mut self, segment: u64) -> io::Result<u64> {
-        Ok(self.0.borrow().files[&segment].bytes.len() as u64)
-    }
-
-    fn read_at(&mut self, segment: u64, at: u64, bytes: &mut [u8]) -> io::Result<usize> {
-        let files = self.0.borrow();
-        let file = &files.files[&segment].bytes;
-        let at = usize::try_from(at).unwrap().min(file.len());
-        let count = bytes.len().min(file.len() - at);
-        bytes[..count].copy_from_slice(&file[at..at + count]);
-        Ok(count)
-    }
-
-    fn write_at(&mut self, segment: u64, at: u64, bytes: &[u8]) -> io::Result<()> {
-        let files = &mut *self.0.borrow_mut();
-        let file = &mut files.files.get_mut(&segment).unwrap().bytes;
-        let at = usize::try_from(at).unwrap();
-        // What is written over takes no room.
-        let grown = (at + bytes.len()).saturating_sub(file.len());
-        let missing = grown.saturating_sub(files.room.unwrap_or(usize::MAX));
-        let fits = bytes.len() - missing.min(bytes.len());
-        if let Some(room) = &mut files.room {
-            *room -= grown.min(*room);
-        }
-        file.resize(file.len().max(at + fits), 0);
-        file[at..at + fits].copy_from_slice(&bytes[..fits]);
-        if missing > 0 { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
-
-    fn cut(&mut self, segment: u64, len: u64) -> io::Result<()> {
-        let len = usize::try_from(len).unwrap();
-        self.0.borrow_mut().files.get_mut(&segment).unwrap().bytes.truncate(len);
-        Ok(())
-    }
-
-    fn sync(&mut self, segment: u64) -> io::Result<()> {
-        let files = &mut *self.0.borrow_mut();
-        if files.is_sync_broken {
-            return Err(ErrorKind::Other.into());
-        }
-        let file = files.files.get_mut(&segment).unwrap();
-        file.synced.clone_from(&file.bytes);
-        Ok(())
-    }
-
-    fn remove(&mut self, segment: u64) -> io::Result<()> {
-        self.0.borrow_mut().files.remove(&segment).map(|_| ()).ok_or(ErrorKind::NotFound.into())
-    }
-}
+use crate::disk::Disk;
 
 const SMALL: LogOptions = LogOptions { segment_bytes: 400, zeroed_bytes: 100 };
 const ID: u64 = 0x1234_5678_9abc_def0;
@@ -207,21 +97,21 @@ fn batches_with_a_mark_are_visited_and_no_others_are_read() {
     let mut bytes = disk.bytes();
     let mut marked = Vec::new();
     let (mut log, _) = open(&disk).unwrap();
-    let visited = log.visit(25, 8, |position, bytes| {
+    let visited = log.visit(25..60, 8, |position, bytes| {
         assert_eq!(*bytes, *entry(position));
         marked.push(position);
         Ok::<_, LogError>(())
     });
     visited.unwrap();
     let batches = ends.windows(2).filter(|ends| (ends[0]..ends[1]).any(|it| mark(it) > 0));
-    let wanted: Vec<u64> = batches.flat_map(|ends| ends[0].max(25)..ends[1]).collect();
+    let wanted: Vec<u64> = batches.flat_map(|ends| ends[0].max(25)..ends[1].min(60)).collect();
     assert_eq!(marked, wanted);
     // The first entry's batch has a mark. Damage to the second one's body is not seen by who passes it over.
     let second = usize::try_from(HEADER_BYTES).unwrap() + HEAD_BYTES + 4 + entry(0).len();
     let second = second.next_multiple_of(ALIGN) + HEAD_BYTES + 6;
     bytes.get_mut(&0).unwrap()[second] ^= 1;
     let (mut log, _) = open(&Disk::of(&bytes)).unwrap();
-    log.visit(0, 8, |_, _| Ok::<_, LogError>(())).unwrap();
+    log.visit(0..u64::MAX, 8, |_, _| Ok::<_, LogError>(())).unwrap();
     assert!(matches!(log.check(), Err(LogError::Damaged { segment: 0, .. })));
 }
 
@@ -244,8 +134,13 @@ fn a_segment_goes_when_none_of_its_entries_is_needed_and_leaves_the_others() {
     let mut log = open(&disk).unwrap().0;
     let straggler = 4;
     let before = log.segments();
-    let removed = log.remove_unneeded(|range| range.contains(&straggler)).unwrap();
-    assert_eq!((removed, log.segments()), (before - 2, 2));
+    let closed = log.closed_segments().unwrap();
+    assert_eq!(closed.len(), before - 1);
+    for range in closed.iter().filter(|range| !range.contains(&straggler)) {
+        log.remove(range.start).unwrap();
+    }
+    log.remove(log.committed() - 1).unwrap();
+    assert_eq!(log.segments(), 2, "that with the straggler, and the last");
     let (mut again, found) = open(&disk).unwrap();
     let [kept, last] = &found.ranges[..] else { panic!("{:?}", found.ranges) };
     assert!(kept.contains(&straggler) && kept.end < last.start && last.end == end);
@@ -331,9 +226,9 @@ fn whatever_a_crash_leaves_what_was_committed_is_there() {
             }
             // A batch whose sync never ended.
             append(&mut log, rng.u64(0..8));
-            disk.0.borrow_mut().is_sync_broken = true;
+            disk.break_sync(true);
             let _ = log.commit();
-            disk.0.borrow_mut().is_sync_broken = false;
+            disk.break_sync(false);
             disk.crash(&mut rng);
             let (log, _) = open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             // All of the unfinished batch, or nothing.
@@ -349,7 +244,7 @@ fn a_full_disk_loses_nothing_and_what_waits_can_be_committed_later() {
     for room in 0..900 {
         let disk = Disk::default();
         let mut log = open(&disk).unwrap().0;
-        disk.0.borrow_mut().room = Some(room);
+        disk.limit(Some(room));
         let mut committed = 0;
         while committed < 40 {
             append(&mut log, 3);
@@ -360,7 +255,7 @@ fn a_full_disk_loses_nothing_and_what_waits_can_be_committed_later() {
                     assert_eq!(log.committed(), committed);
                     let (mut again, _) = open(&Disk::of(&disk.bytes())).unwrap();
                     assert_eq!(all(&mut again).unwrap(), (0..committed).collect::<Vec<_>>());
-                    disk.0.borrow_mut().room = None;
+                    disk.limit(None);
                     log.commit().unwrap();
                     committed = log.committed();
                 }
