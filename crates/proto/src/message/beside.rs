@@ -21,11 +21,12 @@ const TAG_BYTES: usize = size_of::<u64>();
 /// Element of which a part travels beside it.
 pub(super) trait Split {
     /// That part.
-    type Beside: AsRef<[u8]> + for<'a> TryFrom<&'a [u8]>;
+    type Beside: for<'a> TryFrom<&'a [u8]>;
     /// Bytes of that part.
     const BYTES: usize;
 
     fn beside(&self) -> Self::Beside;
+    fn flat(all: &[Self::Beside]) -> &[u8];
     fn complete(&mut self, beside: Self::Beside);
 }
 
@@ -39,6 +40,11 @@ impl<P> Split for Task<P> {
         let (tag, hash) = (u128::from(self.tag.0), u128::from(self.hash.0));
         let [beside @ .., _, _, _, _] = (tag | hash << 64).to_le_bytes();
         beside
+    }
+
+    #[inline]
+    fn flat(all: &[[u8; 12]]) -> &[u8] {
+        all.as_flattened()
     }
 
     #[inline]
@@ -56,6 +62,11 @@ impl<P> Split for TaskResult<P> {
     #[inline]
     fn beside(&self) -> [u8; TAG_BYTES] {
         self.tag.0.to_le_bytes()
+    }
+
+    #[inline]
+    fn flat(all: &[[u8; TAG_BYTES]]) -> &[u8] {
+        all.as_flattened()
     }
 
     #[inline]
@@ -77,10 +88,9 @@ pub(super) fn serialize<T: Split + Serialize, S: Serializer>(
     list: &Batch<T>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let mut beside = Vec::with_capacity(list.0.len() * T::BYTES);
-    list.0.iter().for_each(|element| beside.extend_from_slice(element.beside().as_ref()));
+    let beside: Vec<T::Beside> = list.0.iter().map(T::beside).collect();
     let mut parts = serializer.serialize_tuple(2)?;
-    parts.serialize_element(&Raw(&beside))?;
+    parts.serialize_element(&Raw(T::flat(&beside)))?;
     parts.serialize_element(list)?;
     parts.end()
 }
