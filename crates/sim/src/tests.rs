@@ -115,7 +115,6 @@ fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
         is_synced: true,
         retries: 0,
         timeout_us: None,
-        has_percent_timeout: false,
         tasks,
         input_chunk: u64::MAX,
         input_gap_us: 0,

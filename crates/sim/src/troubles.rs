@@ -62,27 +62,6 @@ impl Plan {
         }
         self.is_safe = false;
         self.is_sparing = false;
-        let repeats = |seat: &SeatPlan| seat.sickness == Sickness::Lies(Lie::Repeats);
-        if self.timeout_us.is_none() && self.seats.iter().any(repeats) {
-            self.time_by_median(rng);
-        }
-    }
-
-    /// Attempts end that take much longer than others, which no task does: whoever says that its own took no
-    /// time must not end them.
-    fn time_by_median(&mut self, rng: &mut Rng) {
-        self.has_percent_timeout = true;
-        let task = |_| TaskPlan {
-            payload_bytes: rng.usize(0..40),
-            output_bytes: rng.usize(0..40),
-            run_us: rng.u64(20_000..=40_000),
-            fate: Fate::FailsUpTo(0),
-            fate_stage: 0,
-        };
-        self.tasks = (0..self.tasks.len().max(100)).map(task).collect();
-        for seat in &mut self.seats {
-            seat.slowness = seat.slowness.min(3);
-        }
     }
 
     /// The world of this seed, as it was before there were stragglers.
