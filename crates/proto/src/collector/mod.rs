@@ -681,7 +681,10 @@ impl Collector {
     pub fn poll_begin(&mut self) -> bool {
         let Some(job) = &mut self.job else { return false };
         let Some(Pending { verified, .. }) = job.pending else { return false };
-        let is_compared = verified >= job.known_end();
+        // A ventilator that was stopped while it read its input again has no more to compare.
+        let is_cut = job.end.is_some_and(|end| end != InputEnd::Whole);
+        let stopped_at = job.total.filter(|_| is_cut).map_or(Seq(u64::MAX), Seq);
+        let is_compared = verified >= job.known_end().min(stopped_at);
         let is_due = |(_, writing): &(Records, Writing)| {
             writing.seqs.as_slice().first().is_some_and(|range| range.start < verified)
         };

@@ -2,7 +2,7 @@
 //! too large for some workers.
 
 use super::health::Trust;
-use super::worker::Worker;
+use super::worker::{Phase, Worker};
 use super::{Dispatcher, SCAN_MAX, Transmit};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, ELSEWHERE_WAIT_MAX, LARGE_WAIT_MAX};
 use crate::message::Status;
@@ -139,7 +139,7 @@ impl Dispatcher {
         let may_have = |seq: Seq, session: SessionId, worker: &Worker| {
             !self.is_better_kept(seq, worker)
                 && worker.fits(self.ledger.payload_bytes(seq))
-                && (!self.has_failed_at(seq, session) || self.elsewhere(seq) != Elsewhere::Ready)
+                && (!self.has_failed_at(seq, session) || self.elsewhere(seq) == Elsewhere::Nowhere)
         };
         let mut seqs = seqs.into_iter().filter(|seq| self.may_go(*seq));
         let (first, session) = seqs.find_map(|seq| {
@@ -176,7 +176,7 @@ impl Dispatcher {
         };
         let bytes = self.ledger.payload_bytes(seq);
         self.roster.iter().any(|(session, other)| {
-            other.is_usable()
+            (other.is_usable() || other.phase == Phase::Called)
                 && other.health.trust() > trust
                 && other.fits(bytes)
                 && !mark.failed_at.contains(session)

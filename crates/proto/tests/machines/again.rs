@@ -3,7 +3,7 @@
 use tradewind_proto::collector::{Collector, CollectorConfig, Counts, Inputs, Opened, Order};
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Transmit};
 use tradewind_proto::message::{
-    InputEnd, Outcome, Report, Start, TaskResult, ToSink, ToVentilator,
+    HaltOn, InputEnd, Outcome, Report, Start, TaskResult, ToSink, ToVentilator,
 };
 use tradewind_proto::{Attempt, JobId, Payload, Seq, SeqSet, SessionId, TaskHash, Time};
 
@@ -108,6 +108,19 @@ fn an_output_is_changed_for_the_first_record_of_what_was_compared() {
     sink.handle_message(result(4));
     assert!(sink.poll_begin());
     assert!(sink.poll_write().is_some());
+}
+
+// Found by the simulator: a ventilator that was stopped before it had read its input again told its sink so, and
+// the sink waited for the rest of the comparison for ever.
+#[test]
+fn a_job_that_is_stopped_while_it_is_compared_is_over() {
+    for end in [InputEnd::CutShort, InputEnd::Halted(HaltOn::Fail)] {
+        let mut sink = pending();
+        sink.handle_message(ToSink::JobClose { job: JOB, total: 2, end });
+        assert!(!sink.poll_begin(), "task 1 is not compared");
+        sink.handle_verified(Seq(2));
+        assert!(sink.poll_begin() && sink.is_all_stored());
+    }
 }
 
 #[test]

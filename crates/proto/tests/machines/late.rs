@@ -3,7 +3,8 @@
 
 use tradewind_proto::batch::{Batch, Bounded};
 use tradewind_proto::collector::Order;
-use tradewind_proto::message::{Failure, News, Status, ToVentilator};
+use tradewind_proto::limits::RETRY_BACKOFF_MIN;
+use tradewind_proto::message::{Failure, News, Status, ToVentilator, ToWorker};
 use tradewind_proto::{Attempt, CallId, LaneId, Seq, SeqRanges, SessionId};
 
 use crate::{failed, ok};
@@ -71,6 +72,40 @@ fn a_failure_that_is_reported_again_after_a_roll_call_uses_up_no_retry() {
     assert_eq!(ring.running(1), [(0, 3)]);
     ring.finish(1, 0, failed());
     assert_eq!(ring.records(), [], "there is a retry left");
+}
+
+// Found by the simulator: a job's last attempt went to the worker where the first had failed, since the other one
+// had just connected anew. Fails if a worker that is being asked what it holds counts as none.
+#[test]
+fn a_task_is_not_tried_again_where_it_failed_while_another_answers_a_roll_call() {
+    let mut ring = Ring::new(1, Order::Seq);
+    ring.join(2, 1);
+    ring.tasks(&["a"]);
+    ring.finish(2, 0, ok("a"));
+    ring.swallows = Some(2);
+    ring.say(ToVentilator::Relay { session: SessionId(2), news: News::Reconnected });
+    ring.join(1, 1);
+    ring.tasks(&["b"]);
+    assert_eq!(ring.running(1), [(1, 1)]);
+    ring.finish(1, 0, failed());
+    ring.pass(10 * RETRY_BACKOFF_MIN.as_micros() as u64);
+    assert_eq!(ring.running(1), []);
+    let mut calls = std::mem::take(&mut ring.swallowed).into_iter().filter_map(|said| match said {
+        ToWorker::RollCall { call, .. } => Some(call),
+        _ => None,
+    });
+    let call = calls.next_back().expect("a call");
+    ring.swallows = None;
+    let news = News::Holding {
+        job: JOB,
+        call,
+        unfinished: SeqRanges::new(),
+        finished: SeqRanges::new(),
+        hashes: Bounded(Vec::new()),
+        tags: Bounded(Vec::new()),
+    };
+    ring.say(ToVentilator::Relay { session: SessionId(2), news });
+    assert_eq!((ring.running(1), ring.running(2)), (vec![], vec![(1, 2)]));
 }
 
 // Fails if the answer to any call is taken for that to the latest.
