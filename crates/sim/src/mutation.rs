@@ -63,7 +63,8 @@ pub enum Mutation {
     TrustResults,
     /// Each heartbeat of a worker excuses it for what it owes.
     ForgetOwed,
-    /// One in what a dispatcher keeps.
+    /// One in what a dispatcher keeps. [`CountRepeated`](LedgerBug::CountRepeated) is not among
+    /// [`ALL`](Self::ALL): it takes a job whose policy follows from what results say.
     Ledger(LedgerBug),
     /// A sink that starts again forgets a record that is in its spool.
     ForgetSpooled,

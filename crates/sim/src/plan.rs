@@ -24,6 +24,8 @@ pub struct Plan {
     pub retries: u32,
     /// Longest run time of an attempt, in microseconds.
     pub timeout_us: Option<u64>,
+    /// Whether attempts end that take ten times the median instead. None does by itself.
+    pub has_percent_timeout: bool,
     /// Tasks of the input.
     pub tasks: Vec<TaskPlan>,
     /// Number of tasks that the input has at a time.
@@ -193,6 +195,7 @@ impl Plan {
             is_synced: seed.is_multiple_of(2),
             retries,
             timeout_us,
+            has_percent_timeout: false,
             tasks: Vec::with_capacity(tasks),
             input_chunk: rng.u64(1..64),
             input_gap_us: 0,

@@ -209,6 +209,7 @@ impl std::fmt::Debug for Summary<'_> {
             .field("tasks", &plan.tasks.len())
             .field("retries", &plan.retries)
             .field("timeout_us", &plan.timeout_us)
+            .field("has_percent_timeout", &plan.has_percent_timeout)
             .field("stages", &plan.stages)
             .field("seats", &plan.seats)
             .field("delay_us", &plan.delay_us)

@@ -2,9 +2,10 @@ use tradewind_proto::collector::Order;
 
 use tradewind_records::Format;
 
+use tradewind_proto::dispatcher::LedgerBug;
 use tradewind_proto::limits::LOSSES_MAX;
 
-use crate::plan::{Fate, Fault, Link, Plan, SeatPlan, Sickness, TaskPlan, Trunk, Who};
+use crate::plan::{Fate, Fault, Lie, Link, Plan, SeatPlan, Sickness, TaskPlan, Trunk, Who};
 use crate::run::run_plan;
 use crate::{Mutation, Options, Report, run};
 
@@ -115,6 +116,7 @@ fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
         is_synced: true,
         retries: 0,
         timeout_us: None,
+        has_percent_timeout: false,
         tasks,
         input_chunk: u64::MAX,
         input_gap_us: 0,
@@ -268,6 +270,16 @@ fn sick_hosts_fail_nothing_where_another_is_well() {
         plan.seats[1].slots = 4;
         check(0, &run_plan(plan, 0, Options::default()));
     }
+}
+
+// Fails if a result that comes again says how long tasks take: then a liar ends the attempts of others.
+#[test]
+fn a_liar_that_repeats_its_results_ends_no_attempt_of_others() {
+    let tasks = (0..200).map(|seq| task(20_000 + 100 * seq)).collect();
+    let mut plan = plain(tasks, Order::Completion, &[1, 1, 3]);
+    (plan.is_fair, plan.is_sparing, plan.has_percent_timeout) = (false, true, true);
+    plan.seats[0].sickness = Sickness::Lies(Lie::Repeats);
+    check_and_find(&plan, Mutation::Ledger(LedgerBug::CountRepeated));
 }
 
 /// As a world is, and with a planted bug that it finds.

@@ -80,7 +80,10 @@ fn config(plan: &Plan, seed: u64, start: Start) -> DispatcherConfig {
 pub(crate) fn policy(plan: &Plan) -> Policy {
     Policy {
         retries: plan.retries,
-        timeout: plan.timeout_us.map(|us| Timeout::After(Duration::from_micros(us))),
+        timeout: match plan.timeout_us {
+            _ if plan.has_percent_timeout => Some(Timeout::Percent(1_000.0)),
+            us => us.map(|us| Timeout::After(Duration::from_micros(us))),
+        },
         losses_max: plan.losses_max,
         ..Policy::default()
     }

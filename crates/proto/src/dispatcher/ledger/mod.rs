@@ -50,6 +50,8 @@ pub enum LedgerBug {
     ForgetSettled,
     /// A task that is not settled is forgotten when the window moves on.
     ForgetStraggler,
+    /// A result that comes again, of a task that its worker no longer has, says something of tasks.
+    CountRepeated,
 }
 
 /// Payload bytes of the tasks that a worker alone answers for.
@@ -670,6 +672,10 @@ impl Ledger {
     /// Frees memory of settled tasks.
     pub(super) fn advance(&mut self) {
         self.table.advance();
+    }
+
+    pub(super) fn has_planted(&self, bug: LedgerBug) -> bool {
+        is_planted(self.bug, bug)
     }
 
     pub(super) fn plant(&mut self, bug: LedgerBug) {
