@@ -954,8 +954,8 @@ impl Collector {
             self.refused.add(&worker, (count - results.len()) as u64);
         }
         let mut bytes = came_bytes;
-        let elsewhere_bytes = self.downstream.map_or(0, |downstream| downstream.held_bytes);
-        let mut room = self.taken_bytes_max.saturating_sub(job.held_bytes + elsewhere_bytes);
+        let held_bytes = held_bytes(job, self.downstream);
+        let mut room = self.taken_bytes_max.saturating_sub(held_bytes);
         let has_room = came_bytes + results.len() as u64 * RESULT_BYTES <= room;
         let is_failure = |result: &TaskResult| !result.outcome.status.is_success();
         let mut failed = 0;
@@ -1053,9 +1053,8 @@ impl Collector {
         let base = job.stored.first_missing();
         let was_full = !job.left.is_empty();
         job.left = job.left.split_off(&base);
-        let elsewhere_bytes = self.downstream.map_or(0, |downstream| downstream.held_bytes);
         let mut sessions = BTreeSet::new();
-        if job.held_bytes + elsewhere_bytes <= self.taken_bytes_max / 2 {
+        if held_bytes(job, self.downstream) <= self.taken_bytes_max / 2 {
             sessions.extend(std::mem::take(&mut job.left).into_values());
         } else if let Some(session) = job.left.get(&base).copied() {
             job.left.retain(|_, other| *other != session);
@@ -1157,8 +1156,7 @@ impl Collector {
             return;
         }
         let stored = stored.take();
-        let elsewhere_bytes = self.downstream.map_or(0, |downstream| downstream.held_bytes);
-        let held_bytes = job.held_bytes + elsewhere_bytes;
+        let held_bytes = held_bytes(job, self.downstream);
         // However little it holds: the ventilator is to send what it waits for.
         let held_bytes =
             if job.left.is_empty() { held_bytes } else { held_bytes.max(HELD_BYTES_MAX) };
@@ -1171,6 +1169,11 @@ impl Collector {
             failed: self.downstream.map_or(job.counts.not_ok(), |downstream| downstream.failed),
         });
     }
+}
+
+/// Returns the bytes that are held for a job, here and downstream.
+fn held_bytes(job: &Job, downstream: Option<DownstreamState>) -> u64 {
+    job.held_bytes + downstream.map_or(0, |downstream| downstream.held_bytes)
 }
 
 impl Job {

@@ -208,6 +208,39 @@ fn the_only_worker_that_is_kept_for_a_suspect_still_does_what_the_output_waits_f
     assert_eq!(ring.records().len(), 4);
 }
 
+// Found by the simulator: the only worker had run a suspect alone, the full sink left the result there, and the task
+// that the sink waited for was kept from a worker that was reserved. Fails without `has_ended`.
+#[test]
+fn a_worker_whose_suspect_has_ended_does_what_a_full_sink_waits_for() {
+    let mut ring = Ring::with(Order::Seq, |config| {
+        (config.policy.losses_max, config.policy.retries) = (2, 1);
+    });
+    ring.join(1, 1);
+    ring.join(2, 1);
+    ring.tasks(&["t"; 2]);
+    ring.kill(2);
+    ring.finish(1, 0, crate::failed());
+    ring.pass(SECOND);
+    let out = |ring: &Ring| ring.dispatcher.snapshot().workers[0].out;
+    assert_eq!((ring.running(1), out(&ring)), (vec![(1, 2)], 1), "it runs alone");
+    ring.say(ToVentilator::Receipt {
+        job: JOB,
+        received: Default::default(),
+        stored: Default::default(),
+        retry: Default::default(),
+        held_bytes: u64::MAX,
+        failed: 0,
+    });
+    let beat = |running| {
+        let news = News::Heartbeat { running, queued: 0, slots: 1 };
+        ToVentilator::Relay { session: SessionId(1), news }
+    };
+    ring.say(beat(1));
+    assert_eq!(out(&ring), 1, "it runs still");
+    ring.say(beat(0));
+    assert_eq!(out(&ring), 2);
+}
+
 /// A worker's lane ends, and that of another connection takes its place.
 fn relane(ring: &mut Ring, id: u64, slots: u32) {
     ring.dispatcher.handle_lane_gone(LaneId(id));
