@@ -138,7 +138,7 @@ pub const STRANGE_BEATS_MAX: u32 = 30;
 /// Where all programs are stopped together, none comes back.
 pub const ALONE_MAX: Duration = Duration::from_secs(4);
 
-/// Time in which the sink has to store the last records of a cancelled job.
+/// Time in which the sink of a cancelled job has to store the next of its last records.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
 /// Time that `docker stop` and `docker compose down` leave a container, by default.

@@ -195,6 +195,12 @@ impl Dispatcher {
         self.course.stopped.is_some() && !self.course.halted
     }
 
+    /// Returns the number of tasks that have their records.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.ledger.settled()
+    }
+
     /// Returns whether there is a sink that knows the job.
     #[must_use]
     pub fn is_sink_open(&self) -> bool {

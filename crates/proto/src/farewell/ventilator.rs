@@ -11,6 +11,8 @@ pub struct VentilatorFarewell {
     timers: TimerTable,
     last_word: LastWord,
     is_input_failed: bool,
+    /// Number of tasks that had their records when the time for the last of them began.
+    settled: u64,
 }
 
 /// Reason why a ventilator leaves.
@@ -18,7 +20,7 @@ pub struct VentilatorFarewell {
 pub enum VentilatorExit {
     /// The job has [ended](Dispatcher::ended).
     Ended,
-    /// The job was cancelled, and no sink has stored the last of its records in time.
+    /// The job was cancelled, and no sink has stored any more of its records in time.
     Unanswered,
 }
 
@@ -43,6 +45,7 @@ impl VentilatorFarewell {
             self.last_word.is_hurried = true;
         } else {
             dispatcher.handle_cancel();
+            self.settled = dispatcher.settled();
             self.timers.start(Timer::CancelGrace, now + CANCEL_GRACE);
         }
     }
@@ -70,6 +73,10 @@ impl VentilatorFarewell {
         }
         if dispatcher.ended().is_some() {
             self.timers.stop(Timer::CancelGrace);
+        } else if self.is_cancelled() && dispatcher.settled() > self.settled {
+            // A sink that stores one record after the other is waited for, however many it has to store.
+            self.settled = dispatcher.settled();
+            self.timers.start(Timer::CancelGrace, now + CANCEL_GRACE);
         }
         LastWord::review(&mut self.timers, now, dispatcher);
         is_given_up

@@ -13,9 +13,12 @@ use tradewind_proto::limits::{
     ALONE_MAX, CANCEL_GRACE, FAREWELL_MAX, FORGOTTEN_MAX, LATE_MAX, LINGER, SETTLE_BYTES_MIN,
     SETTLE_WAIT_LEAVING_MAX, SETTLE_WAIT_MAX, STRANGE_BEATS_MAX,
 };
-use tradewind_proto::message::{InputEnd, Layout, Outcome, Report, Start, Task, ToSink, ToWorker};
+use tradewind_proto::message::{
+    InputEnd, Layout, Outcome, Report, Start, Task, ToSink, ToVentilator, ToWorker,
+};
 use tradewind_proto::{
-    Attempt, CallId, JobId, Payload, Seq, SeqRanges, SeqSet, SessionId, Slot, Tag, TaskHash, Time,
+    Attempt, CallId, JobId, Payload, Seq, SeqRange, SeqRanges, SeqSet, SessionId, Slot, Tag,
+    TaskHash, Time,
 };
 
 use tradewind_testkit::{JOB, KEY, Ring};
@@ -122,6 +125,28 @@ fn a_cancelled_job_without_an_answer_is_left() {
     farewell.handle_cancel(now, &mut ring.dispatcher);
     assert!(farewell.handle_sink_given_up(&ring.dispatcher));
     assert_eq!(farewell.exit(now, &ring.dispatcher), unanswered);
+}
+
+// Fails if a sink that has much to store gets no more time than one that stores nothing.
+#[test]
+fn a_cancelled_job_waits_for_a_sink_that_goes_on() {
+    let (mut ring, mut farewell) = (begun(), VentilatorFarewell::default());
+    ring.sink_is_mute = true;
+    let now = ring.now;
+    farewell.handle_cancel(now, &mut ring.dispatcher);
+    let later = now + (CANCEL_GRACE - TICK);
+    ring.say(ToVentilator::Receipt {
+        job: JOB,
+        received: Default::default(),
+        stored: SeqRanges::of(SeqRange::one(Seq(0))),
+        retry: Default::default(),
+        held_bytes: 0,
+        failed: 0,
+    });
+    assert_eq!(look(&mut farewell, &mut ring, later), None);
+    assert_eq!(look(&mut farewell, &mut ring, later + (CANCEL_GRACE - TICK)), None);
+    let unanswered = Some(VentilatorExit::Unanswered);
+    assert_eq!(look(&mut farewell, &mut ring, later + CANCEL_GRACE), unanswered);
 }
 
 #[test]
