@@ -6,7 +6,7 @@ use tradewind_proto::executor::Executor;
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{self, Card, Role};
 use tradewind_proto::relay::Relay;
-use tradewind_proto::{JobId, LaneId, SessionId};
+use tradewind_proto::{JobId, LaneId, Seq, SessionId};
 
 use crate::ring::{JOB, Ring, config, relay_config};
 use crate::worker::{Ends, Worker};
@@ -119,12 +119,32 @@ impl Ring {
     /// Kills the ventilator, and starts another one that has read no input. Workers connect to it when
     /// they [rejoin](Self::rejoin).
     pub fn restart_ventilator(&mut self, start: message::Start) {
-        let job = JobId(JOB.0 + self.ventilators);
-        self.ventilators += 1;
-        self.dispatcher = Dispatcher::new(DispatcherConfig { start, ..config(job) });
+        self.restart_ventilator_at(start, 0);
+    }
+
+    /// Kills the ventilator, and starts another one whose input begins with this seq.
+    pub fn restart_ventilator_at(&mut self, start: message::Start, first: u64) {
+        self.replace_ventilator(start, first);
         self.collector_of(0).handle_ventilator_disconnected();
         self.connect_stage(0);
         self.settle();
+    }
+
+    /// Kills sink and ventilator of a job of one stage, and starts others. The ventilator's input begins with this
+    /// seq.
+    pub fn restart_both_at(&mut self, order: Order, start: message::Start, first: u64) {
+        self.disconnect_collector(0);
+        self.sink.restart(order);
+        self.replace_ventilator(start, first);
+        self.connect_collector(0);
+        self.settle();
+    }
+
+    fn replace_ventilator(&mut self, start: message::Start, first: u64) {
+        let job = JobId(JOB.0 + self.ventilators);
+        self.ventilators += 1;
+        let config = DispatcherConfig { start, ..config(job) };
+        self.dispatcher = Dispatcher::new(config).with_first(Seq(first));
     }
 
     /// Connects a worker to a ventilator that was restarted.

@@ -9,7 +9,7 @@ use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Notice, P
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{self, Layout, Outcome, Status, ToSink, ToVentilator, ToWorker};
 use tradewind_proto::relay::{Relay, RelayConfig};
-use tradewind_proto::{JobId, LaneId, SessionId, Time};
+use tradewind_proto::{JobId, LaneId, Seq, SessionId, Time};
 
 use crate::machine::{Accepts, DispatcherAction, Machine};
 use crate::sink::{Sink, Written};
@@ -97,8 +97,28 @@ impl Ring {
         Self::connected(order, config, others.iter().enumerate().map(relay).collect())
     }
 
+    /// Creates a ventilator and a sink that are connected, with a job of which every task below a seq is
+    /// settled.
+    #[must_use]
+    pub fn starting_at(order: Order, first: u64) -> Self {
+        let mut ring = Self::unconnected(order, config(JOB), Vec::new());
+        ring.dispatcher = ring.dispatcher.with_first(Seq(first));
+        ring.sink.first = Seq(first);
+        ring.connect()
+    }
+
     fn connected(order: Order, config: DispatcherConfig, relays: Vec<Relay>) -> Self {
-        let mut ring = Self {
+        Self::unconnected(order, config, relays).connect()
+    }
+
+    fn connect(mut self) -> Self {
+        (0..=self.relays.len()).for_each(|stage| self.connect_stage(stage));
+        self.settle();
+        self
+    }
+
+    fn unconnected(order: Order, config: DispatcherConfig, relays: Vec<Relay>) -> Self {
+        Self {
             now: Time(1_000_000),
             hop: Duration::ZERO,
             dispatcher: Dispatcher::new(config),
@@ -117,10 +137,7 @@ impl Ring {
             events: BTreeMap::new(),
             scheduled: 0,
             unchecked: 0,
-        };
-        (0..=ring.relays.len()).for_each(|stage| ring.connect_stage(stage));
-        ring.settle();
-        ring
+        }
     }
 
     /// Returns the machine that dispatches the tasks of a stage.

@@ -19,6 +19,8 @@ pub struct Sink {
     pub collector: Collector,
     /// Key of the tags that the sink has when it is started again: that of the journal, or one of its own.
     pub key: JobKey,
+    /// Seq below which every task is stored, and has no record in the output.
+    pub first: Seq,
     /// Records in the output, in the order in which they were written.
     pub written: Vec<Written>,
     /// Records in the spool.
@@ -76,6 +78,7 @@ impl Sink {
         Self {
             collector: collector(SessionId(1000), order, limits, KEY),
             key: KEY,
+            first: Seq(0),
             written: Vec::new(),
             spooled: BTreeMap::new(),
             spool_room: usize::MAX,
@@ -100,6 +103,13 @@ impl Sink {
         self.written = written.into_iter().map(record).collect();
         self.spooled = spooled.into_iter().map(|result| (result.seq, record(result))).collect();
         self
+    }
+
+    /// Removes the records of all tasks below a seq from the output, as if nobody was to read them any more. A
+    /// sink that is started again still knows that they are stored.
+    pub fn trim(&mut self, first: Seq) {
+        self.written.retain(|record| record.seq >= first);
+        self.first = self.first.max(first);
     }
 
     /// Starts another sink with the output and the spool of this one. What the disk has not done is lost.
@@ -192,11 +202,13 @@ impl Sink {
             counts.add(record.outcome.status);
         }
         // An output with records in it belongs to the job that made them.
-        let job = self.job.filter(|_| counts.total() > 0).unwrap_or(opening.job);
+        let has_any = counts.total() > 0 || self.first > Seq(0);
+        let job = self.job.filter(|_| has_any).unwrap_or(opening.job);
         self.job = Some(job);
         let is_resumed = opening.start == Start::Resume && job != opening.job;
         self.collector.handle_opened(Opened {
             job,
+            first: self.first,
             stored,
             counts,
             spooled: self.spooled.keys().copied().collect(),

@@ -221,11 +221,14 @@ pub struct DownstreamState {
 pub struct Opened {
     /// Job that the output belongs to; differs from the requested one if the job is resumed.
     pub job: JobId,
+    /// Seq below which every task counts as stored, and is not compared: of these the output need have neither
+    /// records nor hashes. 0 unless the input is a log that was trimmed.
+    pub first: Seq,
     /// Tasks whose records are in the output or in the spool from before.
     pub stored: SeqSet,
     /// Stored tasks whose records are in the spool, and not in the output.
     pub spooled: SeqSet,
-    /// Number of stored records of each status.
+    /// Number of stored records of each status, from the first task on.
     pub counts: Counts,
     /// Tasks whose records are to be replaced. They run again, and their input is compared like
     /// that of stored tasks.
@@ -248,6 +251,8 @@ pub struct Inputs {
 #[derive(Debug)]
 struct Job {
     id: JobId,
+    /// Seq below which every task counts as stored.
+    first: Seq,
     key: JobKey,
     name: String,
     stage: Arc<str>,
@@ -469,7 +474,7 @@ impl Collector {
 
     /// Notes that the output is ready for the job that [`poll_open`](Self::poll_open) returned,
     /// with the records that it has from before.
-    pub fn handle_opened(&mut self, opened: Opened) {
+    pub fn handle_opened(&mut self, mut opened: Opened) {
         let Some(Unopened { opening, close, is_done, .. }) = self.opening.take() else { return };
         let key = opened.key.unwrap_or(self.config.key);
         let mut job = Job::new(opened.job, key, opening.name, &opening.stage);
@@ -477,6 +482,8 @@ impl Collector {
             (job.total, job.end) = close.unzip();
             job.done = is_done;
         }
+        job.first = opened.first;
+        opened.stored.insert_range(SeqRange { start: Seq(0), end: opened.first });
         job.taken = opened.stored.clone();
         job.given = opened.stored.clone();
         for range in opened.spooled.to_ranges().as_slice() {
@@ -1137,7 +1144,8 @@ impl Collector {
         }
         let below = Seq(from.0.saturating_add(hashes.len() as u64));
         let tasks = (from.0..below.0).map(Seq).zip(hashes);
-        let is_known = |seq| job.stored.contains(seq) || job.again.contains(seq);
+        let has_record = |seq| job.stored.contains(seq) || job.again.contains(seq);
+        let is_known = |seq| seq >= job.first && has_record(seq);
         let stored = tasks.filter(|(seq, _)| is_known(*seq)).collect();
         self.inputs.push_back(Inputs { stored, below });
     }
@@ -1180,6 +1188,7 @@ impl Job {
     fn new(id: JobId, key: JobKey, name: String, stage: &str) -> Self {
         Self {
             id,
+            first: Seq(0),
             key,
             name,
             stage: Arc::from(stage),

@@ -77,8 +77,21 @@ impl Dispatcher {
     /// Creates the dispatcher of a job that has no task yet.
     #[must_use]
     pub fn new(config: DispatcherConfig) -> Self {
-        let source = Source::input((config.start != Start::New).then(Resume::new));
+        let source = Source::input((config.start != Start::New).then(|| Resume::new(Seq(0))));
         Self::with_source(config, source)
+    }
+
+    /// Has the input begin at a seq, and not at 0: every task below it is settled, and was trimmed from the
+    /// log that the input is. To be called before anything else.
+    ///
+    /// The sink has to know of these tasks as well: each is [stored](crate::collector::Opened) there.
+    #[must_use]
+    pub fn with_first(mut self, first: Seq) -> Self {
+        self.ledger = Ledger::starting_at(first);
+        if let Some(resume) = self.source.resume_mut() {
+            *resume = Resume::new(first);
+        }
+        self
     }
 
     /// Creates a dispatcher without tasks, for tasks from a source.

@@ -6,6 +6,9 @@
 //! counts: from here on every seq that the sink or a worker may name is known. Tasks that workers
 //! still hold stay with them; the others wait in the queue until all workers have answered the roll
 //! call.
+//!
+//! An input that is a log may have been trimmed: it [begins](Dispatcher::with_first) with a task above 0, and
+//! what lies below is neither read nor compared.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,6 +21,8 @@ use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHas
 #[derive(Debug)]
 pub(super) struct Resume {
     pub(super) phase: Phase,
+    /// Seq of the first task of the input. Those below are settled, and are not compared.
+    first: Seq,
     /// Seqs that the sink had stored, of tasks that were not read at that time.
     known: SeqSet,
     /// Seq from which on no task is known to have or have had a record.
@@ -33,7 +38,7 @@ pub(super) struct Resume {
     sent: usize,
     /// State of tasks that are out or received and were not read yet.
     ahead: BTreeMap<(Seq, SessionId), Ahead>,
-    /// Number of tasks that were read at the last heartbeat.
+    /// Seq of the task that was to be read next at the last heartbeat.
     read: Seq,
 }
 
@@ -59,17 +64,18 @@ pub(super) enum Phase {
 }
 
 impl Resume {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(first: Seq) -> Self {
         Self {
             phase: Phase::Asking,
+            first,
             known: SeqSet::new(),
             known_end: Seq(0),
             sink_end: Seq(0),
-            verified: Seq(0),
+            verified: first,
             unverified: VecDeque::new(),
             sent: 0,
             ahead: BTreeMap::new(),
-            read: Seq(0),
+            read: first,
         }
     }
 
@@ -261,14 +267,17 @@ impl Dispatcher {
 
     /// Tells the sink, once the comparison is over, that none of its records needs one any more. It may wait
     /// for that: a relay that had heard of the resume before it had a sink asked for the job, and the sink has
-    /// records that the relay had not heard of.
+    /// records that the relay had not heard of. Or all of its records are of tasks that are not in the input any
+    /// more.
     fn end_comparison(&mut self) {
         if matches!(self.course.ended, Some(Ended::Refused(_))) {
             return;
         }
         let Some(resume) = self.source.resume_mut() else { return };
         let is_over = resume.phase == Phase::Going && resume.verified >= resume.known_end;
-        if is_over && resume.known_end < resume.sink_end {
+        // Of the tasks below the first one of the input no hash was sent.
+        let told = if resume.known_end > resume.first { resume.known_end } else { Seq(0) };
+        if is_over && told < resume.sink_end {
             let (job, from) = (self.config.job, std::mem::take(&mut resume.sink_end));
             self.send_sink(ToSink::Inputs { job, from, hashes: Vec::new().into() });
         }

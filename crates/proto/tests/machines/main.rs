@@ -12,6 +12,7 @@ mod late;
 mod lies;
 mod once_more;
 mod overdue;
+mod queue;
 mod receipts;
 mod relay;
 mod resume;

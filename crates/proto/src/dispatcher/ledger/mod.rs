@@ -128,6 +128,11 @@ fn is_planted(planted: Option<LedgerBug>, bug: LedgerBug) -> bool {
 }
 
 impl Ledger {
+    /// Creates the ledger of a job of which every task below a seq is settled.
+    pub(super) fn starting_at(first: Seq) -> Self {
+        Self { table: Table::starting_at(first), fresh: first, ..Self::default() }
+    }
+
     /// Returns the seq that the next task will have.
     pub(super) fn end(&self) -> Seq {
         self.table.end()

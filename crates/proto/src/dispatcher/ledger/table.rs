@@ -34,6 +34,13 @@ pub(super) struct Table {
 const VACANT_MIN: u64 = 1024;
 
 impl Table {
+    /// Creates a table in which every task below a seq is settled, and that has no other.
+    pub(super) fn starting_at(first: Seq) -> Self {
+        let mut table = Self { start: first, base: first, ..Self::default() };
+        table.settled.insert_range(SeqRange { start: Seq(0), end: first });
+        table
+    }
+
     pub(super) fn end(&self) -> Seq {
         Seq(self.start.0 + self.window.len() as u64)
     }
