@@ -39,7 +39,7 @@ pub use open::{Continued, Journal, Prepared, Settings, prepare};
 pub use output::FileOutput;
 pub use recover::{Damage, Recovered, recover};
 pub use same::{FileId, ReadFile, SameFile, check_distinct};
-pub use spool::{Found, Medium, Spool, Spooler, find};
+pub use spool::{Chunk, Found, Medium, Spool, Spooler, find};
 pub use store::Store;
 pub use stream::{Device, OutputError, Place, Presence};
 pub use target::{Destination, OutputTarget, Role};

@@ -8,6 +8,7 @@
 //! segment are. The rest is a torn end. A record that is in the output already, or in the spool
 //! twice, is skipped.
 
+mod chunk;
 mod frame;
 mod medium;
 mod spooler;
@@ -20,6 +21,7 @@ use tradewind_proto::collector::{Counts, Records};
 use tradewind_proto::message::Status;
 use tradewind_proto::{JobId, Seq, SeqRange, SeqSet};
 
+pub use self::chunk::Chunk;
 use self::frame::{HEAD_BYTES, HEADER_BYTES, Head, Names, Read};
 pub(super) use self::medium::Directory;
 pub use self::medium::Medium;
@@ -69,8 +71,7 @@ struct Segment {
     order: Order,
     /// Seq of the next frame, once that is known.
     next: Option<Seq>,
-    /// Bytes of the segment, and where they begin.
-    chunk: Option<(u64, Bytes)>,
+    chunk: Chunk,
 }
 
 #[derive(Debug)]
@@ -140,7 +141,7 @@ pub fn find(
         let first = Seq(0);
         let mut segment = FoundSegment { number, bytes, len, is_sorted: true, first, seqs: None };
         let mut last = None;
-        let mut chunk = None;
+        let mut chunk = Chunk::new(READ_BYTES);
         while segment.bytes > 0
             && let Some((head, frame)) = frame_at(medium, number, segment.bytes, len, &mut chunk)?
             && let Some(Read { result, .. }) = head.decode(&frame, &mut names)
@@ -194,41 +195,14 @@ fn frame_at(
     segment: u64,
     at: u64,
     end: u64,
-    chunk: &mut Option<(u64, Bytes)>,
+    chunk: &mut Chunk,
 ) -> io::Result<Option<(Head, Bytes)>> {
-    let Some(head) = bytes_at(medium, segment, at, HEAD_BYTES, end, chunk)? else {
+    let Some(head) = chunk.bytes_at(medium, segment, at, HEAD_BYTES, end)? else {
         return Ok(None);
     };
     let head = Head::read(&head).expect("a head was read");
-    let frame = bytes_at(medium, segment, at, head.frame_bytes(), end, chunk)?;
+    let frame = chunk.bytes_at(medium, segment, at, head.frame_bytes(), end)?;
     Ok(frame.map(|frame| (head, frame)))
-}
-
-/// Reads this number of bytes from here, of a segment that ends there; `None` if it has fewer.
-fn bytes_at(
-    medium: &mut impl Medium,
-    segment: u64,
-    at: u64,
-    count: u64,
-    end: u64,
-    chunk: &mut Option<(u64, Bytes)>,
-) -> io::Result<Option<Bytes>> {
-    if at.saturating_add(count) > end {
-        return Ok(None);
-    }
-    let within = |(start, bytes): &(u64, Bytes)| {
-        let from = usize::try_from(at.checked_sub(*start)?).ok()?;
-        let to = from.checked_add(usize::try_from(count).ok()?)?;
-        (to <= bytes.len()).then(|| bytes.slice(from..to))
-    };
-    if let Some(bytes) = chunk.as_ref().and_then(within) {
-        return Ok(Some(bytes));
-    }
-    let room = count.max(READ_BYTES).min(end - at);
-    let mut bytes = vec![0; usize::try_from(room).map_err(io::Error::other)?];
-    let read = medium.read_at(segment, at, &mut bytes)?;
-    bytes.truncate(read);
-    Ok(within(chunk.insert((at, bytes.into()))))
 }
 
 impl<M: Medium> Spool<M> {
@@ -490,17 +464,17 @@ impl<M: Medium> Spool<M> {
 
     /// Frees the bytes of segments that are read last, which can be read again.
     fn drop_chunks(&mut self, number: u64) {
-        if self.segments[&number].chunk.is_some() {
+        if !self.segments[&number].chunk.is_empty() {
             return;
         }
-        let with_chunk = self.segments.values_mut().filter(|segment| segment.chunk.is_some());
+        let with_chunk = self.segments.values_mut().filter(|segment| !segment.chunk.is_empty());
         let mut with_chunk: Vec<&mut Segment> = with_chunk.collect();
         if with_chunk.len() < CHUNKS_MAX {
             return;
         }
         with_chunk.sort_by_key(|segment| segment.next);
         for segment in with_chunk.into_iter().skip(CHUNKS_MAX / 2) {
-            segment.chunk = None;
+            segment.chunk.clear();
         }
     }
 
@@ -525,7 +499,7 @@ impl<M: Medium> Spool<M> {
         frames.sort_unstable();
         let mut frames = frames.clone();
         frames.retain(|(seq, _)| dropped.is_none_or(|dropped| !dropped.contains(*seq)));
-        let (bytes, mut chunk) = (segment.bytes, None);
+        let (bytes, mut chunk) = (segment.bytes, Chunk::new(READ_BYTES));
         let new = self.create()?;
         let copied = (|| {
             let mut at = HEADER_BYTES;
@@ -581,7 +555,7 @@ impl<M: Medium> Spool<M> {
             return Ok(());
         }
         let mut frames = Vec::new();
-        let (mut at, mut chunk) = (HEADER_BYTES, None);
+        let (mut at, mut chunk) = (HEADER_BYTES, Chunk::new(READ_BYTES));
         while let Some((head, _)) = frame_at(&mut self.medium, number, at, bytes, &mut chunk)? {
             frames.push((head.seq, at));
             at += head.frame_bytes();
@@ -596,7 +570,7 @@ impl<M: Medium> Spool<M> {
 impl Segment {
     fn new(bytes: u64) -> Self {
         let order = Order::Unsorted { frames: Vec::new(), read: 0, is_sorted: true };
-        Self { bytes, end: Seq(0), order, next: None, chunk: None }
+        Self { bytes, end: Seq(0), order, next: None, chunk: Chunk::new(READ_BYTES) }
     }
 
     /// Adds frames, up to which it has this number of bytes now.
@@ -605,7 +579,7 @@ impl Segment {
         let last = new.iter().map(|(seq, _)| seq.next()).max();
         self.end = self.end.max(last.unwrap_or_default());
         // The bytes that were read of it end too early now.
-        self.chunk = None;
+        self.chunk.clear();
         if let Order::Unsorted { frames, is_sorted, .. } = &mut self.order {
             frames.extend(new);
             *is_sorted = false;
@@ -629,7 +603,7 @@ impl Segment {
         }
         self.next = match &mut self.order {
             Order::Sorted { at } => {
-                let head = bytes_at(medium, number, *at, HEAD_BYTES, self.bytes, &mut self.chunk)?;
+                let head = self.chunk.bytes_at(medium, number, *at, HEAD_BYTES, self.bytes)?;
                 head.and_then(|head| Head::read(&head)).map(|head| head.seq)
             }
             Order::Unsorted { frames, read, is_sorted } => {
@@ -645,7 +619,7 @@ impl Segment {
     /// Skips the next frame.
     fn skip(&mut self, medium: &mut impl Medium, number: u64) -> io::Result<()> {
         let at = self.at();
-        let head = bytes_at(medium, number, at, HEAD_BYTES, self.bytes, &mut self.chunk)?;
+        let head = self.chunk.bytes_at(medium, number, at, HEAD_BYTES, self.bytes)?;
         let head = head.and_then(|head| Head::read(&head)).ok_or(ErrorKind::UnexpectedEof)?;
         self.go_past(head.frame_bytes());
         Ok(())

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use memchr::memmem::Finder;
-use tradewind_records::Medium;
+use tradewind_records::{Chunk, Medium};
 
 use crate::error::LogError;
 use crate::format::{
@@ -86,10 +86,18 @@ struct Batch {
 struct Reader {
     segment: u64,
     at: u64,
-    /// Bytes of the segment, and where they begin.
-    chunk: (u64, Bytes),
+    chunk: Chunk,
     /// Position of the first entry of the batch at `at`.
     next: u64,
+}
+
+/// How a walk goes on after an entry.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    GoOn,
+    Stop,
+    /// The entry was not taken: the next walk begins with it.
+    StopBefore,
 }
 
 /// Bytes of a batch at most: its body's length has four bytes.
@@ -355,30 +363,14 @@ impl<M: Medium> Log<M> {
     pub fn read(&mut self, from: u64, bytes_max: usize) -> Result<Vec<(u64, Bytes)>, LogError> {
         let mut entries = Vec::new();
         let mut bytes = 0;
-        let mut from = from;
-        while (entries.is_empty() || bytes < bytes_max) && from < self.committed {
-            let Some(reader) = self.seek(from)? else { break };
-            let (number, at) = (reader.segment, reader.at);
-            let (head, body) = self.batch_at(number, at)?;
-            let end = head.end().ok_or_else(|| damaged(number, at, "its positions"))?;
-            let mut rest = body;
-            for position in head.first..end {
-                let entry = take_entry(&mut rest);
-                let entry = entry.ok_or_else(|| damaged(number, at, "the length of an entry"))?;
-                if position < from {
-                    continue;
-                }
-                bytes += entry.len();
-                if !entries.is_empty() && bytes > bytes_max {
-                    return Ok(entries);
-                }
-                entries.push((position, entry));
+        self.walk(from..u64::MAX, None, |position, entry| {
+            bytes += entry.len();
+            if !entries.is_empty() && bytes > bytes_max {
+                return Ok::<_, LogError>(Then::StopBefore);
             }
-            from = from.max(end);
-            if let Some(reader) = &mut self.reader {
-                (reader.at, reader.next) = (at + head.batch_bytes(), end);
-            }
-        }
+            entries.push((position, entry));
+            Ok(if bytes < bytes_max { Then::GoOn } else { Then::Stop })
+        })?;
         Ok(entries)
     }
 
@@ -393,26 +385,50 @@ impl<M: Medium> Log<M> {
         marks: u32,
         mut visit: impl FnMut(u64, Bytes) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.walk(range, Some(marks), |position, entry| {
+            visit(position, entry)?;
+            Ok(Then::GoOn)
+        })
+    }
+
+    /// Gives the entries in this range, of all batches or of those with one of these marks, until it is told
+    /// to stop. The next walk goes on without looking for its place.
+    fn walk<E: From<LogError>>(
+        &mut self,
+        range: Range<u64>,
+        marks: Option<u32>,
+        mut visit: impl FnMut(u64, Bytes) -> Result<Then, E>,
+    ) -> Result<(), E> {
         let Range { start: mut from, end: to } = range;
         while from < self.committed.min(to) {
             let Some(reader) = self.seek(from)? else { break };
             let (number, at) = (reader.segment, reader.at);
             let head = self.head_at(number, at)?;
             let end = head.end().ok_or_else(|| damaged(number, at, "its positions"))?;
-            if head.marks & marks != 0 {
+            let mut then = Then::GoOn;
+            if marks.is_none_or(|marks| head.marks & marks != 0) {
                 let (_, mut rest) = self.batch_at(number, at)?;
                 for position in head.first..end {
                     let entry = take_entry(&mut rest);
                     let entry =
                         entry.ok_or_else(|| damaged(number, at, "the length of an entry"))?;
-                    if (from..to).contains(&position) {
-                        visit(position, entry)?;
+                    if !(from..to).contains(&position) {
+                        continue;
+                    }
+                    then = visit(position, entry)?;
+                    let is_last = position + 1 == end;
+                    if matches!(then, Then::StopBefore) || (matches!(then, Then::Stop) && !is_last)
+                    {
+                        return Ok(());
                     }
                 }
             }
             from = from.max(end);
             if let Some(reader) = &mut self.reader {
                 (reader.at, reader.next) = (at + head.batch_bytes(), end);
+            }
+            if matches!(then, Then::Stop) {
+                break;
             }
         }
         Ok(())
@@ -428,7 +444,7 @@ impl<M: Medium> Log<M> {
         if !self.reader.as_ref().is_some_and(goes_on) {
             let place = segment.places.partition_point(|(first, _)| *first <= from);
             let (next, at) = segment.places[place.saturating_sub(1)];
-            let chunk = (at, Bytes::new());
+            let chunk = Chunk::new(CHUNK_BYTES);
             self.reader = Some(Reader { segment: number, at, chunk, next });
         }
         // Batches before the one with the position are passed over by their heads.
@@ -478,28 +494,13 @@ impl<M: Medium> Log<M> {
     /// Reads this many bytes of a segment, through the reader's chunk.
     fn bytes_at(&mut self, number: u64, at: u64, count: u64) -> Result<Bytes, LogError> {
         let end = self.segments[&number].bytes;
-        if at.saturating_add(count) > end {
-            return Err(damaged(number, at, "it ends within a batch"));
-        }
-        let within = |(start, bytes): &(u64, Bytes)| {
-            let from = usize::try_from(at.checked_sub(*start)?).ok()?;
-            let to = from.checked_add(usize::try_from(count).ok()?)?;
-            (to <= bytes.len()).then(|| bytes.slice(from..to))
+        let mut other = Chunk::new(count);
+        let chunk = match &mut self.reader {
+            Some(reader) if reader.segment == number => &mut reader.chunk,
+            _ => &mut other,
         };
-        let reader = self.reader.as_mut().filter(|reader| reader.segment == number);
-        if let Some(bytes) = reader.as_ref().and_then(|reader| within(&reader.chunk)) {
-            return Ok(bytes);
-        }
-        let room = count.max(CHUNK_BYTES).min(end - at);
-        let mut bytes = vec![0; usize::try_from(room).map_err(io::Error::other)?];
-        let read = self.medium.read_at(number, at, &mut bytes)?;
-        bytes.truncate(read);
-        let chunk = (at, Bytes::from(bytes));
-        let found = within(&chunk).ok_or_else(|| damaged(number, at, "it was cut off"))?;
-        if let Some(reader) = self.reader.as_mut().filter(|reader| reader.segment == number) {
-            reader.chunk = chunk;
-        }
-        Ok(found)
+        let bytes = chunk.bytes_at(&mut self.medium, number, at, count, end)?;
+        bytes.ok_or_else(|| damaged(number, at, "it ends within a batch"))
     }
 
     /// Looks at each batch of a segment, if that was not done yet. Of the last one, what was being written is
@@ -511,12 +512,11 @@ impl<M: Medium> Log<M> {
         let len = self.medium.len(number)?;
         let next = self.segments.range(number + 1..).next().map(|(next, _)| *next);
         let mut segment = Segment { file_bytes: len, ..Segment::new(number) };
-        let mut scan = Scan::new(number, len);
+        let mut chunk = Chunk::new(CHUNK_BYTES);
         loop {
-            let Some(bytes) = scan.at(&mut self.medium, segment.bytes, HEAD_BYTES as u64)? else {
-                break;
-            };
-            let Some(head) = Head::decode(&bytes, self.id) else { break };
+            let medium = &mut self.medium;
+            let bytes = chunk.bytes_at(medium, number, segment.bytes, HEAD_BYTES as u64, len)?;
+            let Some(head) = bytes.and_then(|bytes| Head::decode(&bytes, self.id)) else { break };
             if head.first != segment.end
                 || head.end().is_none_or(|end| next.is_some_and(|next| end > next))
             {
@@ -525,7 +525,7 @@ impl<M: Medium> Log<M> {
             // What is read later is checked then.
             if is_last {
                 let at = segment.bytes + HEAD_BYTES as u64;
-                let body = scan.at(&mut self.medium, at, head.body_bytes.into())?;
+                let body = chunk.bytes_at(medium, number, at, head.body_bytes.into(), len)?;
                 if body.is_none_or(|body| crc32fast::hash(&body) != head.body_crc) {
                     break;
                 }
@@ -662,40 +662,6 @@ impl<M: Medium> Log<M> {
             let Some((last, _)) = entries.last() else { return Ok(count) };
             (count, from) = (count + entries.len() as u64, last + 1);
         }
-    }
-}
-
-/// Bytes of a segment that are read from front to back.
-struct Scan {
-    number: u64,
-    len: u64,
-    chunk: (u64, Bytes),
-}
-
-impl Scan {
-    fn new(number: u64, len: u64) -> Self {
-        Self { number, len, chunk: (0, Bytes::new()) }
-    }
-
-    /// Returns this many bytes; `None` if the segment ends before.
-    fn at(&mut self, medium: &mut impl Medium, at: u64, count: u64) -> io::Result<Option<Bytes>> {
-        if at.saturating_add(count) > self.len {
-            return Ok(None);
-        }
-        let within = |(start, bytes): &(u64, Bytes)| {
-            let from = usize::try_from(at.checked_sub(*start)?).ok()?;
-            let to = from.checked_add(usize::try_from(count).ok()?)?;
-            (to <= bytes.len()).then(|| bytes.slice(from..to))
-        };
-        if let Some(bytes) = within(&self.chunk) {
-            return Ok(Some(bytes));
-        }
-        let room = count.max(CHUNK_BYTES).min(self.len - at);
-        let mut bytes = vec![0; usize::try_from(room).map_err(io::Error::other)?];
-        let read = medium.read_at(self.number, at, &mut bytes)?;
-        bytes.truncate(read);
-        self.chunk = (at, bytes.into());
-        Ok(within(&self.chunk))
     }
 }
 
