@@ -15,7 +15,7 @@ mod tasks;
 
 pub use self::error::LogError;
 pub use self::format::Kind;
-pub use self::log::{Found, Log, LogOptions};
+pub use self::log::{Entry, Found, Log, LogOptions};
 pub use self::task::{KEY_BYTES_MAX, StoredTask, TaskError, TaskOptions};
 pub use self::tasks::{SubmitError, Submitted, Tasks, TasksOptions};
 pub use tradewind_records::Medium;

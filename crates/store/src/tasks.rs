@@ -86,9 +86,9 @@ impl<M: Medium> Tasks<M> {
     pub fn open(medium: M, id: u64, options: TasksOptions) -> Result<(Self, Found), SubmitError> {
         let (mut log, found) = Log::open(medium, Kind::Tasks, id, options.log)?;
         let mut keys = KeyIndex::default();
-        log.visit(0..u64::MAX, KEYED, |position, bytes| {
-            if let Some(key) = decoded(position, bytes)?.key {
-                keys.insert(&key, position);
+        log.visit(0..u64::MAX, KEYED, |entry| {
+            if let Some(key) = decoded(entry.position, entry.bytes)?.key {
+                keys.insert(&key, entry.position);
             }
             Ok::<_, SubmitError>(())
         })?;
@@ -212,13 +212,14 @@ impl<M: Medium> Tasks<M> {
         mut is_needed: impl FnMut(Range<u64>) -> bool,
     ) -> Result<usize, SubmitError> {
         let mut count = 0;
-        for range in self.log.closed_segments()? {
+        for range in self.log.closed_segments() {
             if is_needed(range.clone()) {
                 continue;
             }
             let mut keys = Vec::new();
-            self.log.visit(range.clone(), KEYED, |position, bytes| {
-                keys.extend(decoded(position, bytes)?.key.map(|key| (position, key)));
+            self.log.visit(range.clone(), KEYED, |entry| {
+                let key = decoded(entry.position, entry.bytes)?.key;
+                keys.extend(key.map(|key| (entry.position, key)));
                 Ok::<_, SubmitError>(())
             })?;
             self.log.remove(range.start)?;

@@ -5,6 +5,7 @@ use fastrand::Rng;
 
 use super::*;
 use crate::disk::Disk;
+use crate::format::HEAD_MAGIC;
 
 const SMALL: LogOptions = LogOptions { segment_bytes: 400, zeroed_bytes: 100 };
 const ID: u64 = 0x1234_5678_9abc_def0;
@@ -97,7 +98,7 @@ fn batches_with_a_mark_are_visited_and_no_others_are_read() {
     let mut bytes = disk.bytes();
     let mut marked = Vec::new();
     let (mut log, _) = open(&disk).unwrap();
-    let visited = log.visit(25..60, 8, |position, bytes| {
+    let visited = log.visit(25..60, 8, |Entry { position, bytes, .. }| {
         assert_eq!(*bytes, *entry(position));
         marked.push(position);
         Ok::<_, LogError>(())
@@ -111,7 +112,7 @@ fn batches_with_a_mark_are_visited_and_no_others_are_read() {
     let second = second.next_multiple_of(ALIGN) + HEAD_BYTES + 6;
     bytes.get_mut(&0).unwrap()[second] ^= 1;
     let (mut log, _) = open(&Disk::of(&bytes)).unwrap();
-    log.visit(0..u64::MAX, 8, |_, _| Ok::<_, LogError>(())).unwrap();
+    log.visit(0..u64::MAX, 8, |_| Ok::<_, LogError>(())).unwrap();
     assert!(matches!(log.check(), Err(LogError::Damaged { segment: 0, .. })));
 }
 
@@ -134,7 +135,7 @@ fn a_segment_goes_when_none_of_its_entries_is_needed_and_leaves_the_others() {
     let mut log = open(&disk).unwrap().0;
     let straggler = 4;
     let before = log.segments();
-    let closed = log.closed_segments().unwrap();
+    let closed = log.closed_segments();
     assert_eq!(closed.len(), before - 1);
     for range in closed.iter().filter(|range| !range.contains(&straggler)) {
         log.remove(range.start).unwrap();
@@ -149,6 +150,69 @@ fn a_segment_goes_when_none_of_its_entries_is_needed_and_leaves_the_others() {
         assert_eq!(all(log).unwrap(), wanted);
         assert_eq!(log.read(kept.end, 1).unwrap()[0].0, last.start, "the next one that is there");
     }
+}
+
+#[test]
+fn of_segments_before_the_last_only_the_ends_are_read_at_first() {
+    let (disk, ends) = filled(12);
+    let end = *ends.last().unwrap();
+    let log = open(&disk).unwrap().0;
+    let known = log.segments.values().filter(|segment| segment.is_known).count();
+    assert_eq!((known, log.committed()), (1, end));
+    // Where the end of one is not at the end of its file, its batches are looked at.
+    let mut bytes = disk.bytes();
+    bytes.get_mut(&0).unwrap().extend([0; 50]);
+    let (mut log, found) = open(&Disk::of(&bytes)).unwrap();
+    assert!(log.segments[&0].is_known);
+    assert_eq!((found.torn_bytes, all(&mut log).unwrap().len() as u64), (0, end));
+}
+
+#[test]
+fn an_entry_is_found_by_the_place_of_its_batch() {
+    let (disk, ends) = filled(12);
+    let mut log = open(&disk).unwrap().0;
+    let mut places = Vec::new();
+    log.walk(0..u64::MAX, None, |Entry { position, batch, .. }| {
+        places.push((position, batch));
+        Ok::<_, LogError>(read::Then::GoOn)
+    })
+    .unwrap();
+    assert_eq!(places.len() as u64, *ends.last().unwrap());
+    for &(position, batch) in &places {
+        let mut log = open(&disk).unwrap().0;
+        assert_eq!(*log.entry_at(position, batch).unwrap().unwrap(), *entry(position));
+        let known = log.segments.values().filter(|segment| segment.is_known).count();
+        assert_eq!(known, 1, "the rest of its segment was not looked at");
+        for other in [0, batch + 8, 1 << 40, u64::MAX] {
+            assert!(matches!(log.entry_at(position, other), Err(LogError::Damaged { .. })));
+        }
+    }
+    let (first, batch) = places[0];
+    log.remove(0).unwrap();
+    assert_eq!(log.entry_at(first, batch).unwrap(), None);
+    assert_eq!(log.entry_at(log.committed(), batch).unwrap(), None);
+    append(&mut log, 3);
+    let (position, at) = (log.next() - 1, log.commit().unwrap().unwrap());
+    assert_eq!(*log.entry_at(position, at).unwrap().unwrap(), *entry(position));
+}
+
+#[test]
+fn a_segment_that_is_closed_is_followed_by_another() {
+    let disk = Disk::default();
+    let mut log = open(&disk).unwrap().0;
+    log.close_segment().unwrap();
+    assert_eq!((log.segments(), log.last_segment_bytes()), (0, 0));
+    for count in 1..4 {
+        append(&mut log, 1);
+        log.commit().unwrap();
+        assert!(log.last_segment_bytes() > 0);
+        log.close_segment().unwrap();
+        log.close_segment().unwrap();
+        assert_eq!((log.segments(), log.last_segment_bytes()), (count, 0));
+        log = open(&disk).unwrap().0;
+        assert_eq!((log.segments(), log.last_segment_bytes()), (count, 0));
+    }
+    assert_eq!(all(&mut log).unwrap(), [0, 1, 2]);
 }
 
 #[test]
@@ -249,7 +313,7 @@ fn a_full_disk_loses_nothing_and_what_waits_can_be_committed_later() {
         while committed < 40 {
             append(&mut log, 3);
             match log.commit() {
-                Ok(()) => committed = log.committed(),
+                Ok(_) => committed = log.committed(),
                 Err(LogError::Io(error)) => {
                     assert_eq!(error.kind(), ErrorKind::StorageFull);
                     assert_eq!(log.committed(), committed);

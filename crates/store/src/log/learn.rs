@@ -1,0 +1,184 @@
+//! Learning what is in a segment that was there before.
+
+use std::io;
+use std::ops::Range;
+
+use memchr::memmem::Finder;
+use tradewind_records::{Chunk, Medium};
+
+use super::{CHUNK_BYTES, Log, Segment, damaged};
+use crate::error::LogError;
+use crate::format::{
+    ALIGN, HEAD_BYTES, HEAD_MAGIC, HEADER_BYTES, Head, Header, HeaderFault, Kind, VERSION,
+};
+
+impl<M: Medium> Log<M> {
+    /// Reads the end of a segment before the last one. Returns false if that is not at the end of its file:
+    /// then its batches say where it is.
+    pub(super) fn learn_end(&mut self, number: u64) -> Result<bool, LogError> {
+        let len = self.medium.len(number)?;
+        let Some(at) = len.checked_sub(HEAD_BYTES as u64) else { return Ok(false) };
+        let mut bytes = [0; HEAD_BYTES];
+        let read = self.medium.read_at(number, at, &mut bytes)?;
+        let Some(head) = Head::decode(&bytes[..read], self.id) else { return Ok(false) };
+        let next = self.segments.range(number + 1..).next().map(|(next, _)| *next);
+        if head != Head::end_of_segment(head.first)
+            || !(number..=next.unwrap_or(u64::MAX)).contains(&head.first)
+            || at < HEADER_BYTES
+        {
+            return Ok(false);
+        }
+        let (end, is_closed) = (head.first, true);
+        let segment =
+            Segment { bytes: at, file_bytes: len, end, is_closed, ..Segment::new(number) };
+        self.segments.insert(number, Segment { is_known: false, ..segment });
+        Ok(true)
+    }
+
+    /// Looks at each batch of a segment, if that was not done yet. Of the last one, what was being written is
+    /// cut off; returns its bytes.
+    pub(super) fn learn(&mut self, number: u64, is_last: bool) -> Result<u64, LogError> {
+        let before = &self.segments[&number];
+        if before.is_known {
+            return Ok(0);
+        }
+        let wanted = before.is_closed.then_some((before.bytes, before.end));
+        let len = self.medium.len(number)?;
+        let next = self.segments.range(number + 1..).next().map(|(next, _)| *next);
+        let mut segment = Segment { file_bytes: len, ..Segment::new(number) };
+        let mut chunk = Chunk::new(CHUNK_BYTES);
+        loop {
+            let medium = &mut self.medium;
+            let bytes = chunk.bytes_at(medium, number, segment.bytes, HEAD_BYTES as u64, len)?;
+            let Some(head) = bytes.and_then(|bytes| Head::decode(&bytes, self.id)) else { break };
+            if head.first != segment.end
+                || head.end().is_none_or(|end| next.is_some_and(|next| end > next))
+            {
+                return Err(damaged(number, segment.bytes, "its positions"));
+            }
+            // What is read later is checked then.
+            if is_last {
+                let at = segment.bytes + HEAD_BYTES as u64;
+                let body = chunk.bytes_at(medium, number, at, head.body_bytes.into(), len)?;
+                if body.is_none_or(|body| crc32fast::hash(&body) != head.body_crc) {
+                    break;
+                }
+            } else if segment.bytes + head.batch_bytes() > len.next_multiple_of(ALIGN as u64) {
+                break;
+            }
+            segment.add(head);
+            if segment.is_closed {
+                break;
+            }
+        }
+        segment.is_known = true;
+        let end = match segment.is_closed {
+            true => segment.bytes + HEAD_BYTES as u64,
+            false => segment.bytes,
+        };
+        // Zeros, or a batch that was never committed: nothing that was may follow.
+        if self.is_batch_after(number, end, len)? {
+            return Err(damaged(number, end, "a batch, and whole ones follow"));
+        }
+        let mut torn = 0;
+        if is_last {
+            torn = self.clear_rest(number, end, len)?;
+        } else if !segment.is_closed {
+            return Err(damaged(number, end, "a batch, and another segment follows"));
+        }
+        if wanted.is_some_and(|wanted| wanted != (segment.bytes, segment.end)) {
+            return Err(damaged(number, segment.bytes, "it does not reach to its end"));
+        }
+        self.segments.insert(number, segment);
+        Ok(torn)
+    }
+
+    /// Returns whether there is a whole head of a batch behind the one that begins here.
+    fn is_batch_after(&mut self, number: u64, from: u64, len: u64) -> Result<bool, LogError> {
+        let finder = Finder::new(HEAD_MAGIC);
+        // The batch at `from` is broken itself, though its head may be whole.
+        let mut at = from + ALIGN as u64;
+        while at + HEAD_BYTES as u64 <= len {
+            let room = CHUNK_BYTES.min(len - at);
+            let mut bytes = vec![0; usize::try_from(room).map_err(io::Error::other)?];
+            let read = self.medium.read_at(number, at, &mut bytes)?;
+            bytes.truncate(read);
+            let mut places = finder.find_iter(&bytes);
+            if places.any(|place| Head::decode(&bytes[place..], self.id).is_some()) {
+                return Ok(true);
+            }
+            if read < HEAD_BYTES {
+                break;
+            }
+            // A head that the chunk cuts is whole in the next.
+            at += (read - HEAD_BYTES + 1) as u64;
+        }
+        Ok(false)
+    }
+
+    /// Fills what is left of a batch with zeros. Returns the number of bytes up to the last that was none.
+    fn clear_rest(&mut self, number: u64, from: u64, len: u64) -> Result<u64, LogError> {
+        let mut torn = 0;
+        let mut at = from;
+        while at < len {
+            let room = usize::try_from(CHUNK_BYTES.min(len - at)).map_err(io::Error::other)?;
+            let mut bytes = vec![0; room];
+            let read = self.medium.read_at(number, at, &mut bytes)?;
+            if read == 0 {
+                break;
+            }
+            if let Some(last) = bytes[..read].iter().rposition(|byte| *byte != 0) {
+                torn = at + last as u64 + 1 - from;
+                bytes.fill(0);
+                self.medium.write_at(number, at, &bytes[..=last])?;
+            }
+            at += read as u64;
+        }
+        if torn > 0 {
+            self.medium.sync(number)?;
+        }
+        Ok(torn)
+    }
+}
+
+/// Returns the header of a segment; `None` if it was being written and nothing follows it.
+pub(super) fn header_of(
+    medium: &mut impl Medium,
+    segment: u64,
+    kind: Kind,
+) -> Result<Option<Header>, LogError> {
+    let mut bytes = [0; HEADER_BYTES as usize];
+    let read = medium.read_at(segment, 0, &mut bytes)?;
+    match Header::decode(&bytes[..read], kind) {
+        Ok(header) if header.first == segment => Ok(Some(header)),
+        Ok(_) => Err(damaged(segment, 24, "the position of its first entry")),
+        Err(HeaderFault::Version(version)) => {
+            Err(LogError::Version { segment, version, ours: VERSION })
+        }
+        Err(HeaderFault::Kind) => Err(LogError::Foreign { segment }),
+        Err(HeaderFault::Broken) => {
+            let len = medium.len(segment)?;
+            if len > HEADER_BYTES && !is_zero(medium, segment, HEADER_BYTES..len)? {
+                return Err(damaged(segment, 0, "its header"));
+            }
+            Ok(None)
+        }
+    }
+}
+
+fn is_zero(medium: &mut impl Medium, segment: u64, range: Range<u64>) -> io::Result<bool> {
+    let mut at = range.start;
+    while at < range.end {
+        let room = CHUNK_BYTES.min(range.end - at);
+        let mut bytes = vec![0; usize::try_from(room).map_err(io::Error::other)?];
+        let read = medium.read_at(segment, at, &mut bytes)?;
+        if bytes[..read].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        if read == 0 {
+            break;
+        }
+        at += read as u64;
+    }
+    Ok(true)
+}
