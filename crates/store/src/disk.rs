@@ -18,6 +18,8 @@ struct Files {
     /// Bytes that may still be written.
     room: Option<usize>,
     is_sync_broken: bool,
+    /// Number of reads, and of their bytes.
+    reads: (usize, usize),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -36,6 +38,11 @@ impl Disk {
 
     pub(crate) fn break_sync(&self, is_broken: bool) {
         self.0.borrow_mut().is_sync_broken = is_broken;
+    }
+
+    /// Returns the number of reads and of their bytes since the last call.
+    pub(crate) fn take_reads(&self) -> (usize, usize) {
+        std::mem::take(&mut self.0.borrow_mut().reads)
     }
 
     pub(crate) fn bytes(&self) -> Map<u64, Vec<u8>> {
@@ -81,11 +88,12 @@ impl Medium for Disk {
     }
 
     fn read_at(&mut self, segment: u64, at: u64, bytes: &mut [u8]) -> io::Result<usize> {
-        let files = self.0.borrow();
+        let files = &mut *self.0.borrow_mut();
         let file = &files.files[&segment].bytes;
         let at = usize::try_from(at).unwrap().min(file.len());
         let count = bytes.len().min(file.len() - at);
         bytes[..count].copy_from_slice(&file[at..at + count]);
+        files.reads = (files.reads.0 + 1, files.reads.1 + count);
         Ok(count)
     }
 

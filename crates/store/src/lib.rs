@@ -10,12 +10,15 @@ mod error;
 mod format;
 mod keys;
 mod log;
+mod parts;
+mod records;
 mod task;
 mod tasks;
 
 pub use self::error::LogError;
 pub use self::format::Kind;
 pub use self::log::{Entry, Found, Log, LogOptions};
+pub use self::records::{EntryError, Keep, RecordError, RecordLog, RecordOptions, StoredRecord};
 pub use self::task::{KEY_BYTES_MAX, StoredTask, TaskError, TaskOptions};
 pub use self::tasks::{SubmitError, Submitted, Tasks, TasksOptions};
 pub use tradewind_records::Medium;

@@ -7,14 +7,14 @@
 //! | options | length of all, then for each: number, length, bytes |
 //! | payload | the rest |
 //!
-//! Lengths are varints, 7 bits a byte, the lowest first. An option with a number of 128 or more has to be
-//! understood by who reads it; a lower one that is not known is passed over, so that older programs can read
-//! what newer ones wrote.
+//! Lengths, numbers and options are those of `parts.rs`.
 
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use thiserror::Error;
+
+use crate::parts::{CRITICAL, Short, put_number, put_part, take_part, take_varint};
 
 /// Bytes of the longest key.
 pub const KEY_BYTES_MAX: usize = 512;
@@ -63,8 +63,11 @@ const RETRIES: u8 = 1;
 const TIMEOUT: u8 = 2;
 const RETRY_OF: u8 = 3;
 
-/// From this number on an option has to be understood.
-const CRITICAL: u8 = 128;
+impl From<Short> for TaskError {
+    fn from(_: Short) -> Self {
+        Self::Short
+    }
+}
 
 impl StoredTask {
     /// Appends the task's bytes. A key is to have 1 to [`KEY_BYTES_MAX`] bytes.
@@ -75,8 +78,7 @@ impl StoredTask {
         out.push(flags);
         for part in self.key.iter().map(|key| &key[..]).chain([&options[..]]) {
             if !part.is_empty() {
-                put_varint(part.len() as u64, out);
-                out.extend_from_slice(part);
+                put_part(part, out);
             }
         }
         out.extend_from_slice(&self.payload);
@@ -117,12 +119,9 @@ impl TaskOptions {
         let timeout = self.timeout.map(|it| u64::try_from(it.as_micros()).unwrap_or(u64::MAX));
         let values = [(RETRIES, self.retries.map(u64::from)), (TIMEOUT, timeout)];
         for (number, value) in values.into_iter().chain([(RETRY_OF, self.retry_of)]) {
-            let Some(value) = value else { continue };
-            let mut bytes = Vec::new();
-            put_varint(value, &mut bytes);
-            out.push(number);
-            put_varint(bytes.len() as u64, &mut out);
-            out.extend_from_slice(&bytes);
+            if let Some(value) = value {
+                put_number(number, value, &mut out);
+            }
         }
         out
     }
@@ -147,35 +146,6 @@ impl TaskOptions {
         }
         Ok(options)
     }
-}
-
-fn put_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn take_varint(bytes: &mut Bytes) -> Result<u64, TaskError> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = bytes.try_get_u8().map_err(|_| TaskError::Short)?;
-        let bits = u64::from(byte & 0x7f);
-        value |= bits << shift;
-        if byte < 0x80 {
-            return Ok(value);
-        }
-    }
-    Err(TaskError::Short)
-}
-
-fn take_part(bytes: &mut Bytes) -> Result<Bytes, TaskError> {
-    let len = usize::try_from(take_varint(bytes)?).map_err(|_| TaskError::Short)?;
-    if len > bytes.len() {
-        return Err(TaskError::Short);
-    }
-    Ok(bytes.split_to(len))
 }
 
 #[cfg(test)]

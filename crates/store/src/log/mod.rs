@@ -185,6 +185,12 @@ impl<M: Medium> Log<M> {
         Ok((log, found))
     }
 
+    /// Returns the id of the log.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Returns the position of the next entry.
     #[must_use]
     pub fn next(&self) -> u64 {
@@ -379,11 +385,16 @@ impl<M: Medium> Log<M> {
         ranges
     }
 
+    /// Returns the positions of each segment.
+    #[must_use]
+    pub fn segment_ranges(&self) -> Vec<Range<u64>> {
+        self.segments.iter().map(|(number, segment)| *number..segment.end).collect()
+    }
+
     /// Returns the positions of each segment that may be [removed](Self::remove): of all but the last.
     #[must_use]
     pub fn closed_segments(&self) -> Vec<Range<u64>> {
-        let segments = self.segments.iter();
-        let mut ranges: Vec<_> = segments.map(|(number, segment)| *number..segment.end).collect();
+        let mut ranges = self.segment_ranges();
         ranges.pop();
         ranges
     }

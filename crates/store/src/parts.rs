@@ -1,0 +1,62 @@
+//! Numbers and parts of entries: a varint has 7 bits a byte, the lowest first; a part is its length, as a
+//! varint, and its bytes; an option is its number, one byte, and a part.
+//!
+//! An option with a number of 128 or more has to be understood by who reads it; a lower one that is not known
+//! is passed over, so that older programs can read what newer ones wrote.
+
+use bytes::{Buf, Bytes};
+use thiserror::Error;
+
+/// Reason why bytes are not numbers and parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("it ends too soon")]
+pub(crate) struct Short;
+
+/// From this number on an option has to be understood.
+pub(crate) const CRITICAL: u8 = 128;
+
+pub(crate) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+pub(crate) fn put_part(part: &[u8], out: &mut Vec<u8>) {
+    put_varint(part.len() as u64, out);
+    out.extend_from_slice(part);
+}
+
+/// Appends an option whose value is a number.
+pub(crate) fn put_number(option: u8, value: u64, out: &mut Vec<u8>) {
+    let mut bytes = Vec::new();
+    put_varint(value, &mut bytes);
+    out.push(option);
+    put_part(&bytes, out);
+}
+
+pub(crate) fn take_u8(bytes: &mut Bytes) -> Result<u8, Short> {
+    bytes.try_get_u8().map_err(|_| Short)
+}
+
+pub(crate) fn take_varint(bytes: &mut Bytes) -> Result<u64, Short> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = take_u8(bytes)?;
+        let bits = u64::from(byte & 0x7f);
+        value |= bits << shift;
+        if byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(Short)
+}
+
+pub(crate) fn take_part(bytes: &mut Bytes) -> Result<Bytes, Short> {
+    let len = usize::try_from(take_varint(bytes)?).map_err(|_| Short)?;
+    if len > bytes.len() {
+        return Err(Short);
+    }
+    Ok(bytes.split_to(len))
+}
