@@ -202,6 +202,15 @@ impl Dispatcher {
         self.cancel_all();
     }
 
+    /// Returns the low-water mark: the seq below which every task's record is stored. A log may be trimmed up to
+    /// it. While a job is resumed, tasks whose input has yet to be compared lie above it: a log that is refused
+    /// has lost nothing.
+    #[must_use]
+    pub fn low_water_mark(&self) -> Seq {
+        let base = self.ledger.base();
+        self.source.resume().map_or(base, |resume| resume.compared(base))
+    }
+
     /// Returns whether the job was stopped by a drain or a cancel before its input ended.
     #[must_use]
     pub fn is_stopped(&self) -> bool {

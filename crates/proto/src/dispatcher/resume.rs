@@ -94,6 +94,11 @@ impl Resume {
         self.unverified.is_empty()
     }
 
+    /// Returns the part below a seq that needs no more comparing, by its end.
+    pub(super) fn compared(&self, below: Seq) -> Seq {
+        if self.verified < self.known_end { below.min(self.verified) } else { below }
+    }
+
     /// Returns the number of tasks that may be read before the sink has compared more.
     pub(super) fn room(&self) -> u64 {
         let unverified = self.unverified.len() as u64;

@@ -156,3 +156,44 @@ fn a_sink_without_the_records_of_what_was_trimmed_is_refused() {
     resume_both_at(&mut ring, Order::Completion, 2, &TASKS[2..]);
     assert_refused(&ring, "no longer has the record of task 0");
 }
+
+#[test]
+fn a_log_may_be_trimmed_up_to_the_first_task_that_is_not_stored() {
+    let mut ring = begun(Order::Completion, FIRST);
+    let mark = |ring: &Ring| ring.dispatcher.low_water_mark().0 - FIRST;
+    assert_eq!(mark(&ring), 1);
+    // Task 1 runs on.
+    for _ in 2..6 {
+        ring.finish(1, 0, ok("x"));
+        assert_eq!(mark(&ring), 1);
+    }
+    ring.disk_is_stuck = true;
+    ring.finish(1, 1, ok("x"));
+    assert_eq!(mark(&ring), 1, "received is not stored");
+    ring.disk_is_stuck = false;
+    ring.settle();
+    assert_eq!(mark(&ring), 6);
+    ring.tasks(&["g"]);
+    assert_eq!(mark(&ring), 6);
+    ring.finish_all();
+    assert_eq!(mark(&ring), 7);
+}
+
+#[test]
+fn a_log_is_not_trimmed_of_what_was_not_compared() {
+    let mut ring = begun(Order::Completion, FIRST);
+    ring.finish(1, 1, ok("b"));
+    ring.finish(1, 0, ok("c"));
+    ring.restart_ventilator_at(Start::Resume, FIRST + 1);
+    let mark = |ring: &Ring| ring.dispatcher.low_water_mark().0 - FIRST;
+    assert_eq!(mark(&ring), 1);
+    ring.tasks(&TASKS[1..2]);
+    assert_eq!(mark(&ring), 2, "compared");
+    ring.sink_is_mute = true;
+    ring.tasks(&["x"]);
+    assert_eq!(mark(&ring), 2, "it may not be what the sink has a record of");
+    ring.sink_is_mute = false;
+    ring.settle();
+    assert_refused(&ring, "number 5000000003 of its tasks");
+    assert_eq!(mark(&ring), 2);
+}
