@@ -6,7 +6,7 @@ use std::ops::Range;
 use memchr::memmem::Finder;
 use tradewind_records::{Chunk, Medium};
 
-use super::{CHUNK_BYTES, Log, Segment, damaged};
+use super::{CHUNK_BYTES, Log, Segment, damaged, write_zeros};
 use crate::error::LogError;
 use crate::format::{
     ALIGN, HEAD_BYTES, HEAD_MAGIC, HEADER_BYTES, Head, Header, HeaderFault, Kind, VERSION,
@@ -35,8 +35,8 @@ impl<M: Medium> Log<M> {
         Ok(true)
     }
 
-    /// Looks at each batch of a segment, if that was not done yet. Of the last one, what was being written is
-    /// cut off; returns its bytes.
+    /// Looks at each batch of a segment, if that was not done yet. Of the last one, returns the bytes of what was
+    /// being written.
     pub(super) fn learn(&mut self, number: u64, is_last: bool) -> Result<u64, LogError> {
         let before = &self.segments[&number];
         if before.is_known {
@@ -82,7 +82,8 @@ impl<M: Medium> Log<M> {
         }
         let mut torn = 0;
         if is_last {
-            torn = self.clear_rest(number, end, len)?;
+            torn = self.torn_bytes(number, end..len)?;
+            segment.is_torn = torn > 0;
         } else if !segment.is_closed {
             return Err(damaged(number, end, "a batch, and another segment follows"));
         }
@@ -116,28 +117,39 @@ impl<M: Medium> Log<M> {
         Ok(false)
     }
 
-    /// Fills what is left of a batch with zeros. Returns the number of bytes up to the last that was none.
-    fn clear_rest(&mut self, number: u64, from: u64, len: u64) -> Result<u64, LogError> {
+    /// Returns the number of bytes up to the last that is not zero.
+    fn torn_bytes(&mut self, number: u64, range: Range<u64>) -> Result<u64, LogError> {
         let mut torn = 0;
-        let mut at = from;
-        while at < len {
-            let room = usize::try_from(CHUNK_BYTES.min(len - at)).map_err(io::Error::other)?;
+        let mut at = range.start;
+        while at < range.end {
+            let room =
+                usize::try_from(CHUNK_BYTES.min(range.end - at)).map_err(io::Error::other)?;
             let mut bytes = vec![0; room];
             let read = self.medium.read_at(number, at, &mut bytes)?;
             if read == 0 {
                 break;
             }
             if let Some(last) = bytes[..read].iter().rposition(|byte| *byte != 0) {
-                torn = at + last as u64 + 1 - from;
-                bytes.fill(0);
-                self.medium.write_at(number, at, &bytes[..=last])?;
+                torn = at + last as u64 + 1 - range.start;
             }
             at += read as u64;
         }
-        if torn > 0 {
-            self.medium.sync(number)?;
-        }
         Ok(torn)
+    }
+
+    /// Fills what is left of a batch with zeros, if there is something.
+    pub(super) fn clear_rest(&mut self, number: u64) -> Result<(), LogError> {
+        let segment = self.segments.get_mut(&number).expect("the segment is there");
+        if segment.is_torn {
+            let end = match segment.is_closed {
+                true => segment.bytes + HEAD_BYTES as u64,
+                false => segment.bytes,
+            };
+            write_zeros(&mut self.medium, number, end..segment.file_bytes)?;
+            self.medium.sync(number)?;
+            segment.is_torn = false;
+        }
+        Ok(())
     }
 }
 

@@ -36,7 +36,7 @@ impl Default for LogOptions {
 pub struct Found {
     /// Positions that are there, ascending; what is missing between two was removed.
     pub ranges: Vec<Range<u64>>,
-    /// Bytes of a batch that was being written when the process or the machine ended: they were cut off.
+    /// Bytes of a batch that was being written when the process or the machine ended: they do not count.
     pub torn_bytes: u64,
 }
 
@@ -56,6 +56,8 @@ pub struct Log<M> {
     committed: u64,
     batch: Batch,
     reader: Option<Reader>,
+    /// Segment whose header was not written to its end: it goes with the next commit.
+    unfinished: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,8 @@ struct Segment {
     is_known: bool,
     /// Whether it has an end: nothing is appended any more.
     is_closed: bool,
+    /// Whether what was torn is yet to be filled with zeros, before anything is appended.
+    is_torn: bool,
 }
 
 /// Batch that is being made.
@@ -102,8 +106,15 @@ impl Batch {
 
 impl Segment {
     fn new(first: u64) -> Self {
-        let (bytes, places) = (HEADER_BYTES, Vec::new());
-        Self { bytes, file_bytes: bytes, end: first, places, is_known: true, is_closed: false }
+        Self {
+            bytes: HEADER_BYTES,
+            file_bytes: HEADER_BYTES,
+            end: first,
+            places: Vec::new(),
+            is_known: true,
+            is_closed: false,
+            is_torn: false,
+        }
     }
 
     fn add(&mut self, head: Head) {
@@ -123,8 +134,9 @@ impl Segment {
 impl<M: Medium> Log<M> {
     /// Opens a log, and creates one in an empty medium. `id` is that of a new log and is to be random.
     ///
-    /// What was being written at the end is cut off. Of segments before the last only the headers and the ends
-    /// are read: what is amiss in one is found when it is read, or by [`check`](Self::check).
+    /// What was being written at the end does not count. It is cut off by the next commit: to open a log changes
+    /// nothing. Of segments before the last only the headers and the ends are read: what is amiss in one is found
+    /// when it is read, or by [`check`](Self::check).
     ///
     /// # Errors
     ///
@@ -139,7 +151,7 @@ impl<M: Medium> Log<M> {
         let mut numbers = medium.segments()?;
         numbers.sort_unstable();
         let last = numbers.last().copied();
-        let mut of_all = None;
+        let (mut of_all, mut unfinished) = (None, None);
         let mut found = Found::default();
         for segment in numbers {
             match header_of(&mut medium, segment, kind)? {
@@ -152,7 +164,7 @@ impl<M: Medium> Log<M> {
                 // It was about to be begun.
                 None if Some(segment) == last => {
                     found.torn_bytes += medium.len(segment)?;
-                    medium.remove(segment)?;
+                    unfinished = Some(segment);
                 }
                 None => return Err(damaged(segment, 0, "its header")),
             }
@@ -167,6 +179,7 @@ impl<M: Medium> Log<M> {
             committed: 0,
             batch: Batch::default(),
             reader: None,
+            unfinished,
         };
         log.batch.clear();
         for &segment in headers.keys() {
@@ -285,6 +298,10 @@ impl<M: Medium> Log<M> {
         if self.batch.count == 0 {
             return Ok(None);
         }
+        if let Some(unfinished) = self.unfinished {
+            self.medium.remove(unfinished)?;
+            self.unfinished = None;
+        }
         let body_bytes = self.batch.bytes.len() - HEAD_BYTES;
         let head = Head {
             body_bytes: u32::try_from(body_bytes).expect("a batch is smaller"),
@@ -294,6 +311,7 @@ impl<M: Medium> Log<M> {
             marks: self.batch.marks,
         };
         let number = self.room_for(head)?;
+        self.clear_rest(number)?;
         let segment = self.segments.get_mut(&number).expect("there is room in it");
         let (at, end) = (segment.bytes, segment.bytes + head.batch_bytes());
         if end > segment.file_bytes {
@@ -354,11 +372,12 @@ impl<M: Medium> Log<M> {
     ///
     /// When that failed. More is appended to it then.
     pub fn close_segment(&mut self) -> Result<(), LogError> {
-        let Some(mut last) = self.segments.last_entry() else { return Ok(()) };
-        let (number, segment) = (*last.key(), last.get_mut());
+        let Some((&number, segment)) = self.segments.last_key_value() else { return Ok(()) };
         if segment.is_closed || segment.bytes == HEADER_BYTES {
             return Ok(());
         }
+        self.clear_rest(number)?;
+        let segment = self.segments.get_mut(&number).expect("it was just there");
         // By its end one that was cut off is told from one after which others were removed.
         let end = Head::end_of_segment(segment.end);
         self.medium.write_at(number, segment.bytes, &end.encode(self.id))?;

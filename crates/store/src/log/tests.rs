@@ -216,6 +216,35 @@ fn a_segment_that_is_closed_is_followed_by_another() {
 }
 
 #[test]
+fn to_open_a_log_changes_nothing_and_what_was_torn_goes_with_the_next_commit() {
+    let (disk, ends) = filled(9);
+    let mut torn = disk.bytes();
+    let (last, file) = torn.iter_mut().next_back().unwrap();
+    let (last, len) = (*last, file.len());
+    file[len - 60..].fill(0xee);
+    for unfinished in [false, true] {
+        if unfinished {
+            torn.get_mut(&last).unwrap()[len - 60..].fill(0);
+            torn.insert(*ends.last().unwrap(), vec![0xee; 10]);
+        }
+        let disk = Disk::of(&torn);
+        let (mut log, found) = open(&disk).unwrap();
+        assert!(found.torn_bytes > 0);
+        assert_eq!(
+            (all(&mut log).unwrap().len() as u64, disk.bytes()),
+            (log.committed(), torn.clone())
+        );
+        let before = log.committed();
+        append(&mut log, 3);
+        log.commit().unwrap();
+        let (mut log, found) = open(&disk).unwrap();
+        assert_eq!((found.torn_bytes, log.committed()), (0, before + 3));
+        assert_eq!(all(&mut log).unwrap().len() as u64, before + 3);
+        assert!(!disk.bytes().values().any(|file| file.windows(5).any(|some| some == [0xee; 5])));
+    }
+}
+
+#[test]
 fn cut_at_any_byte_a_prefix_is_there_or_the_place_is_named() {
     let (disk, ends) = filled(9);
     let whole = disk.bytes();
