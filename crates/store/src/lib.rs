@@ -4,6 +4,7 @@
 //! batch is there after a crash, or nothing, and what [`Log::commit`] said yes to is there. Without sockets,
 //! a clock or threads; files are behind [`Medium`], so that the simulator plays them.
 
+mod control;
 #[cfg(test)]
 mod disk;
 mod error;
@@ -15,6 +16,10 @@ mod records;
 mod task;
 mod tasks;
 
+pub use self::control::{
+    CANCELLED_RANGES_MAX, CONSUMERS_MAX, Change, ChangeError, Control, ControlError,
+    ControlOptions, ControlState, NAME_BYTES_MAX, SETTINGS_BYTES_MAX,
+};
 pub use self::error::LogError;
 pub use self::format::Kind;
 pub use self::log::{Entry, Found, Log, LogOptions};

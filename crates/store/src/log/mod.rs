@@ -161,8 +161,8 @@ impl<M: Medium> Log<M> {
                     }
                     headers.insert(segment, header);
                 }
-                // It was about to be begun.
-                None if Some(segment) == last => {
+                // It was about to be begun, beside another if it is not the first.
+                None if Some(segment) == last && (segment == 0 || !headers.is_empty()) => {
                     found.torn_bytes += medium.len(segment)?;
                     unfinished = Some(segment);
                 }

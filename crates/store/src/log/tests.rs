@@ -360,6 +360,18 @@ fn a_full_disk_loses_nothing_and_what_waits_can_be_committed_later() {
 }
 
 #[test]
+fn a_segment_whose_header_is_gone_was_not_about_to_be_begun_if_it_is_alone() {
+    let (disk, _) = filled(12);
+    let mut log = open(&disk).unwrap().0;
+    log.closed_segments().iter().for_each(|range| log.remove(range.start).unwrap());
+    let mut bytes = disk.bytes();
+    let (&number, file) = bytes.iter_mut().next().unwrap();
+    file.truncate(20);
+    let error = open(&Disk::of(&bytes)).unwrap_err();
+    assert_eq!(error.to_string(), format!("segment {number} is damaged at byte 0: its header"));
+}
+
+#[test]
 fn what_is_of_another_log_kind_or_version_is_refused() {
     let (disk, _) = filled(9);
     let kind = Log::open(disk.clone(), Kind::Records, ID, SMALL).unwrap_err();

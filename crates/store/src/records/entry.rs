@@ -11,11 +11,11 @@
 //! | --- | --- |
 //! | kind | 2 |
 //! | option 1 | time at which its segment begins, in microseconds since 1970 |
-//! | option 2 | stored seqs before it: for each range a varint with its distance from the end of the last, and one with its length |
+//! | option 2 | stored seqs before it |
 //! | option 3 | numbers of records by status, in the order above, varints |
 //! | option 4 | number of seqs in a file of the index, varint; for each of its files two: the file's number, and the highest position in it |
 //!
-//! Varints and options are those of `parts.rs`.
+//! Varints, options and sets of seqs are those of `parts.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,10 +25,11 @@ use thiserror::Error;
 use tradewind_proto::collector::Counts;
 use tradewind_proto::limits::SEQS_MAX;
 use tradewind_proto::message::Status;
-use tradewind_proto::{Seq, SeqRange, SeqSet};
+use tradewind_proto::{Seq, SeqSet};
 
 use crate::parts::{
-    CRITICAL, Short, put_number, put_part, put_varint, take_part, take_u8, take_varint,
+    CRITICAL, SetError, Short, put_number, put_part, put_set, put_varint, take_part, take_set,
+    take_u8, take_varint,
 };
 
 /// Record as it stands in a log.
@@ -85,6 +86,15 @@ impl From<Short> for EntryError {
     }
 }
 
+impl From<SetError> for EntryError {
+    fn from(error: SetError) -> Self {
+        match error {
+            SetError::Short => Self::Short,
+            SetError::Seq => Self::Seq,
+        }
+    }
+}
+
 const RECORD: u8 = 1;
 const CHECKPOINT: u8 = 2;
 
@@ -135,12 +145,7 @@ impl Checkpoint {
         out.push(CHECKPOINT);
         put_number(BEGUN, u64::try_from(begun.as_micros()).unwrap_or(u64::MAX), out);
         let mut part = Vec::new();
-        let mut last = 0;
-        for range in stored.to_ranges().as_slice() {
-            put_varint(range.start.0 - last, &mut part);
-            put_varint(range.count(), &mut part);
-            last = range.end.0;
-        }
+        put_set(stored, &mut part);
         out.push(STORED);
         put_part(&part, out);
         part.clear();
@@ -188,19 +193,6 @@ impl Checkpoint {
         }
         Ok(checkpoint)
     }
-}
-
-fn take_set(mut part: Bytes) -> Result<SeqSet, EntryError> {
-    let (mut set, mut last) = (SeqSet::new(), 0_u64);
-    while !part.is_empty() {
-        let start = last.saturating_add(take_varint(&mut part)?);
-        last = start.saturating_add(take_varint(&mut part)?);
-        if last > SEQS_MAX {
-            return Err(EntryError::Seq);
-        }
-        set.insert_range(SeqRange { start: Seq(start), end: Seq(last) });
-    }
-    Ok(set)
 }
 
 #[cfg(test)]
