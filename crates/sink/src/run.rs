@@ -478,7 +478,8 @@ impl<S: Store> Sink<S> {
             records::Event::Failed(
                 error @ (OutputError::Io { .. }
                 | OutputError::Unspool { .. }
-                | OutputError::Rewrite { .. }),
+                | OutputError::Rewrite { .. }
+                | OutputError::Replaced { .. }),
             ) if self.when_full == WhenFull::Exit => {
                 let how =
                     if self.journal.is_some() { "; --resume continues from there" } else { "" };

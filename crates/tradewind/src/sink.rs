@@ -151,6 +151,14 @@ impl Sink {
         self
     }
 
+    /// Sets the number of connections to one port from one address, or from one /64 network of IPv6, at a time; 0 for
+    /// any number. By default 1,024. More workers than that behind one address (NAT, a proxy) need a higher one.
+    #[must_use]
+    pub fn connections_per_address(mut self, connections: usize) -> Self {
+        self.lanes.connections_per_address = connections;
+        self
+    }
+
     /// Whether SIGTERM, SIGINT and SIGHUP stop it. By default they are left alone, and there is the
     /// [handle](Self::handle). Once taken over, they are for the rest of the process's life.
     #[must_use]

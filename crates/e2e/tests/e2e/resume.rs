@@ -4,6 +4,7 @@ use tradewind_e2e::{
     PATIENCE, Process, Scene, Signal, Start, pause_between_signals, records, wait_for_as_long_as,
     wait_until,
 };
+use tradewind_node::exit::OUTPUT;
 
 /// Notes each run of a task in the scene's `runs`, takes a moment, and says what it was.
 const NOTED: &str = "echo $1 >> runs; sleep 0.02; echo $1";
@@ -381,6 +382,21 @@ fn an_output_that_was_replaced_is_not_touched() {
     sink.wait().expect(0);
     let _ = records(&scene.read("out.jsonl"), COUNT);
     assert_each_ran_once(&scene, COUNT);
+}
+
+// Fails if a sink that is to end where its output cannot be written waits until somebody moves a file away.
+#[test]
+fn a_sink_that_is_not_to_wait_ends_where_its_output_was_replaced() {
+    let scene = Scene::new();
+    let sink = scene.sink().words("--output out.jsonl --when-full exit").start();
+    let _worker = noted(&scene, "w").start();
+    let _ventilator = scene.ventilator().input(numbers(COUNT)).words("--quiet").start();
+    wait_for_lines(&scene, "out.jsonl", 20);
+    std::fs::rename(scene.path("out.jsonl"), scene.path("moved")).expect("it is there");
+    scene.file("out.jsonl", "precious");
+    let ended = sink.wait().expect(OUTPUT.into());
+    assert!(ended.stderr.contains("was replaced by another file"), "{}", ended.stderr);
+    assert_eq!(scene.read("out.jsonl"), b"precious");
 }
 
 #[test]
