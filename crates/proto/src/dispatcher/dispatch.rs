@@ -206,6 +206,7 @@ impl Dispatcher {
             } else if state == TaskState::GivenUp
                 && !self.source.has_no_order()
                 && let Some(given_up) = self.ledger.records().given_up(fresh).cloned()
+                && !given_up.is_at_once
             {
                 self.send_give_up(fresh, given_up);
             }

@@ -126,9 +126,7 @@ impl Dispatcher {
         let Some((halt, limit)) = self.halt_limit() else { return Budget::Free };
         let left = limit.saturating_sub(halt.count(self.sink.failed, self.ledger.settled()));
         let out: u64 = self.roster.values().map(|worker| worker.out.count()).sum();
-        let fresh = self.ledger.fresh();
-        let given_up = self.ledger.records().all_given_up();
-        let given_up = given_up.take_while(|(seq, _)| *seq < fresh).count() as u64;
+        let given_up = self.ledger.given_up_in_turn(false).count() as u64;
         let under_way = out + self.halting.unstored.count() + given_up;
         if left > under_way + 1 {
             Budget::Tasks(left - under_way - 1)

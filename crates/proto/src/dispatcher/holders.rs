@@ -158,10 +158,14 @@ impl Dispatcher {
             self.ledger.doubt_attempt(seq, session);
         }
         // The worker may retain results that are settled below the base, and settled seqs above it
-        // were announced on a lane that may have died with them.
-        let settled: Vec<Seq> =
-            held.iter().filter(|seq| self.ledger.state(*seq) == Some(TaskState::Settled)).collect();
-        for seq in settled {
+        // were announced on a lane that may have died with them, as may have the cancel of a task.
+        let is_unneeded = |seq: &Seq| match self.ledger.state(*seq) {
+            Some(TaskState::Settled) => true,
+            Some(TaskState::GivenUp) => self.ledger.is_cancelled(*seq),
+            _ => false,
+        };
+        let unneeded: Vec<Seq> = held.iter().filter(is_unneeded).collect();
+        for seq in unneeded {
             self.roster.announce_settled(session, SeqRange::one(seq));
         }
         self.roster.announce_base(session);

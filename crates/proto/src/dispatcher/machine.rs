@@ -8,7 +8,7 @@ use crate::limits::{
 use crate::message::{
     Card, HaltOn, InputEnd, Layout, Report, Start, Status, ToSink, ToVentilator, ToWorker,
 };
-use crate::{CallId, JobId, JobKey, LaneId, Payload, Seq, SeqRanges, SessionId, Time};
+use crate::{CallId, JobId, JobKey, LaneId, Payload, Seq, SeqRanges, SeqSet, SessionId, Time};
 
 use super::course::{Course, Ended, Stopped};
 use super::halt::{HaltWhen, Halting};
@@ -66,6 +66,8 @@ pub struct Dispatcher {
     pub(super) outbox: Outbox,
     pub(super) run_times: RunTimes,
     pub(super) tail: Tail,
+    /// Tasks that are to be cancelled as soon as they are read.
+    pub(super) unread_cancels: SeqSet,
     /// Latest time that was passed in.
     pub(super) seen: Time,
     pub(super) next_beat: Time,
@@ -113,6 +115,7 @@ impl Dispatcher {
             outbox: Outbox::default(),
             run_times: RunTimes::default(),
             tail: Tail::default(),
+            unread_cancels: SeqSet::new(),
             seen: Time(0),
             next_beat: Time(0),
             last_beat: Time(0),
@@ -143,12 +146,14 @@ impl Dispatcher {
         if self.source.total.is_some() {
             return;
         }
-        if self.read_again(self.ledger.end(), &payload) {
+        let seq = self.ledger.end();
+        if self.read_again(seq, &payload) {
             self.ledger.take_in_settled();
-            return;
+        } else {
+            self.ledger.take_in(payload);
+            self.adopt_ahead(seq);
         }
-        let seq = self.ledger.take_in(payload);
-        self.adopt_ahead(seq);
+        self.cancel_if_due(seq);
     }
 
     /// Takes in a task that cannot be sent to any worker: it gets a failed record.
@@ -156,12 +161,14 @@ impl Dispatcher {
         if self.source.total.is_some() {
             return;
         }
-        if self.read_again(self.ledger.end(), b"") {
+        let seq = self.ledger.end();
+        if self.read_again(seq, b"") {
             self.ledger.take_in_settled();
-            return;
+        } else {
+            self.ledger.take_in(Payload::new());
+            self.give_up(seq, Status::Failed, error);
         }
-        let seq = self.ledger.take_in(Payload::new());
-        self.give_up(seq, Status::Failed, error);
+        self.cancel_if_due(seq);
     }
 
     /// Notes that there is no more input.
@@ -173,7 +180,7 @@ impl Dispatcher {
         self.end_reading(false);
     }
 
-    /// Takes no more input, and finishes the tasks that are out.
+    /// Takes no more input, and finishes the tasks that are out, and those before one that was cancelled.
     pub fn handle_drain(&mut self) {
         if self.course.stopped.is_none() {
             self.course.stopped = Some(Stopped::Draining);
@@ -511,9 +518,8 @@ impl Dispatcher {
     /// made ready.
     pub(super) fn resend(&mut self) {
         self.send_close();
-        let (fresh, has_no_order) = (self.ledger.fresh(), self.source.has_no_order());
-        let given_up = self.ledger.records().all_given_up();
-        let given_up = given_up.filter(|(seq, _)| *seq < fresh || has_no_order);
+        let has_no_order = self.source.has_no_order();
+        let given_up = self.ledger.given_up_in_turn(has_no_order);
         let given_up: Vec<(Seq, GivenUp)> = given_up.map(|(seq, it)| (seq, it.clone())).collect();
         for (seq, given_up) in given_up {
             self.send_give_up(seq, given_up);
@@ -528,7 +534,7 @@ impl Dispatcher {
     }
 
     pub(super) fn send_give_up(&mut self, seq: Seq, given_up: GivenUp) {
-        let GivenUp { attempt, task_hash, status, error } = given_up;
+        let GivenUp { attempt, task_hash, status, error, .. } = given_up;
         let job = self.config.job;
         self.send_sink(ToSink::GiveUp { job, seq, attempt, task_hash, status, error });
     }
@@ -588,7 +594,7 @@ impl Dispatcher {
     }
 
     pub(super) fn give_up(&mut self, seq: Seq, status: Status, error: String) {
-        let given_up = self.ledger.give_up(&mut self.roster, seq, status, error);
+        let given_up = self.ledger.give_up(&mut self.roster, seq, status, error, false);
         if let Some(given_up) = given_up
             && (seq < self.ledger.fresh() || self.source.has_no_order())
         {

@@ -11,6 +11,7 @@
 //! changes by a message alone: each effect depends on the state of a seq, and lost messages are
 //! made up for by the roll call that follows each new lane and each new sink.
 
+mod cancel;
 mod course;
 mod deaf;
 mod dispatch;
@@ -38,6 +39,7 @@ mod suspects;
 mod tail;
 mod worker;
 
+pub use self::cancel::CancelAnswer;
 pub use self::course::Ended;
 pub use self::halt::{Halt, HaltError, HaltLimit, HaltWhen, PERCENT_TASKS_MIN};
 pub use self::health::Notice;

@@ -2,6 +2,7 @@
 
 mod again;
 mod bounds;
+mod cancel;
 mod completion;
 mod executor;
 mod farewell;

@@ -36,6 +36,8 @@ pub(super) struct Ledger {
     backoff: BTreeSet<(Time, Seq)>,
     /// The records of tasks that were [given up](TaskState::GivenUp).
     records: Records,
+    /// No task from this seq on was given up before its turn.
+    at_once_end: Seq,
     /// Payload bytes of all tasks.
     retained_bytes: u64,
     bug: Option<LedgerBug>,
@@ -223,9 +225,24 @@ impl Ledger {
         self.backoff.first().filter(|(until, _)| *until <= now).map(|(_, seq)| *seq)
     }
 
-    /// Returns the seq from which on no task was dispatched or has a record.
+    /// Returns the seq from which on no task was dispatched, or has a record that the sink may have.
     pub(super) fn begun(&self) -> Seq {
-        self.table.begun(self.fresh)
+        self.table.begun(self.fresh).max(self.at_once_end)
+    }
+
+    /// Returns the records that the sink is to write itself now, ascending. Without an order those are all.
+    pub(super) fn given_up_in_turn(
+        &self,
+        has_no_order: bool,
+    ) -> impl Iterator<Item = (Seq, &GivenUp)> {
+        let is_in_turn =
+            move |seq: Seq, it: &GivenUp| has_no_order || it.is_at_once || seq < self.fresh;
+        self.records.all_given_up().filter(move |(seq, given_up)| is_in_turn(*seq, given_up))
+    }
+
+    /// Returns whether the task was cancelled by itself.
+    pub(super) fn is_cancelled(&self, seq: Seq) -> bool {
+        self.records.given_up(seq).is_some_and(|given_up| given_up.is_at_once)
     }
 
     /// Returns the tasks that are neither settled nor absent, ascending.
@@ -321,16 +338,20 @@ impl Ledger {
         }
     }
 
-    /// Gives a task up: the sink is to write the record itself.
+    /// Gives a task up: the sink is to write the record itself, at once or when the task's turn has come.
     pub(super) fn give_up(
         &mut self,
         roster: &mut Roster,
         seq: Seq,
         status: Status,
         error: String,
+        is_at_once: bool,
     ) -> Option<GivenUp> {
         let (attempt, task_hash) = self.close(roster, seq)?;
-        let given_up = GivenUp { attempt, task_hash, status, error };
+        let given_up = GivenUp { attempt, task_hash, status, error, is_at_once };
+        if is_at_once {
+            self.at_once_end = self.at_once_end.max(seq.next());
+        }
         self.records.insert(seq, Record::GivenUp(given_up.clone()));
         Some(given_up)
     }

@@ -23,6 +23,8 @@ pub(in crate::dispatcher) struct GivenUp {
     pub(in crate::dispatcher) task_hash: TaskHash,
     pub(in crate::dispatcher) status: Status,
     pub(in crate::dispatcher) error: String,
+    /// The task was cancelled by itself: its record does not wait for its turn to be dispatched.
+    pub(in crate::dispatcher) is_at_once: bool,
 }
 
 /// Result of an earlier stage that is forwarded unchanged.
