@@ -217,6 +217,7 @@ impl AttemptArgs {
             retries,
             timeout,
             losses_max: max_losses,
+            max_running: None,
             worker_failures_max: max_failures_per_worker,
             worker_timeout,
             resume_wait,

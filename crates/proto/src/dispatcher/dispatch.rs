@@ -1,5 +1,6 @@
 //! Choice of the worker and the tasks for the next dispatch.
 
+use super::flow::OutRoom;
 use super::halt::Budget;
 use super::ledger::{Class, Shipment, TaskState, Waiting};
 use super::worker::{Phase, Worker};
@@ -21,6 +22,14 @@ impl Dispatcher {
             && roll.expected.iter().all(|session| self.roster.contains(*session))
         {
             self.roll.call = None;
+        }
+        if self.is_paused() {
+            return None;
+        }
+        let out_room = self.out_room();
+        if out_room.is_some_and(OutRoom::is_empty) {
+            // What waits at one worker may yet start sooner at another.
+            return self.recall(now);
         }
         self.halting.budget = self.halt_budget();
         if let Some(special) = self.dispatch_special(now) {
@@ -46,7 +55,9 @@ impl Dispatcher {
         // A full sink waits for this task alone: results that it has left to the workers fill their windows.
         let is_needed = self.sink.held_bytes >= HELD_BYTES_MAX && first == self.ledger.base();
         let may_have = |worker: &Worker| {
-            let is_hungry = worker.is_hungry(room(worker)) && !is_held(worker);
+            let is_hungry = worker.is_hungry(room(worker))
+                && !is_held(worker)
+                && out_room.is_none_or(|out| out.of(worker) > 0);
             // One that is kept for a suspect may have it once that has ended, though its result was left there.
             let has_ended = || worker.is_usable() && worker.running + worker.queued == 0;
             is_hungry || (is_needed && (worker.can_start() || has_ended()))
@@ -72,6 +83,8 @@ impl Dispatcher {
         let free = worker.free(room(worker)).max(u64::from(is_needed));
         let count = free.min(share).min(BATCH_TASKS_MAX as u64);
         let count = self.halting.budget.tasks().map_or(count, |most| count.min(most));
+        let count =
+            out_room.map_or(count, |out| count.min(out.of(worker).max(u64::from(is_needed))));
         let room = worker.free_bytes();
         let was_idle = worker.out.is_empty();
         let mut shipment = Shipment::new(session, count as usize);

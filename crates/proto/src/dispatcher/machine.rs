@@ -68,6 +68,7 @@ pub struct Dispatcher {
     pub(super) tail: Tail,
     /// Tasks that are to be cancelled as soon as they are read.
     pub(super) unread_cancels: SeqSet,
+    pub(super) is_paused: bool,
     /// Latest time that was passed in.
     pub(super) seen: Time,
     pub(super) next_beat: Time,
@@ -116,6 +117,7 @@ impl Dispatcher {
             run_times: RunTimes::default(),
             tail: Tail::default(),
             unread_cancels: SeqSet::new(),
+            is_paused: false,
             seen: Time(0),
             next_beat: Time(0),
             last_beat: Time(0),

@@ -15,6 +15,7 @@ mod cancel;
 mod course;
 mod deaf;
 mod dispatch;
+mod flow;
 mod halt;
 mod health;
 mod holders;

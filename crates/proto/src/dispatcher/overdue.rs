@@ -140,6 +140,8 @@ impl Dispatcher {
                 .out
                 .first()
                 .filter(|first| worker.window.slots() > 0 && (!is_sink_full || *first == base));
+            let longest = Duration::from_micros(worker.longest_earlier_limit());
+            let timeout = timeout.map(|timeout| timeout.max(longest));
             if let Some(owed) = worker.overdue.beat(is_called, first, answer_max, timeout) {
                 lost.push((*session, owed));
             }

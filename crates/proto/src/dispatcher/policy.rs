@@ -14,6 +14,9 @@ pub struct Policy {
     pub timeout: Option<Timeout>,
     /// Number of lost workers after which a task is recorded as `lost`.
     pub losses_max: u32,
+    /// Number of tasks that may be out at the workers at once, in sum; `None` for any. What a worker has queued or
+    /// prefetched is out as well, so the number that runs may be lower. With 0 none is dispatched.
+    pub max_running: Option<u64>,
     /// Number of failed tasks after which a worker gets no more, while there is another worker;
     /// `None` for any.
     pub worker_failures_max: Option<u64>,
@@ -33,6 +36,7 @@ impl Default for Policy {
             retries: 0,
             timeout: None,
             losses_max: LOSSES_MAX,
+            max_running: None,
             worker_failures_max: None,
             worker_timeout: WORKER_TIMEOUT,
             resume_wait: ROLL_CALL_GRACE,

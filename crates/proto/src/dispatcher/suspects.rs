@@ -148,7 +148,9 @@ impl Dispatcher {
             best.map(|(session, _)| (seq, session))
         })?;
         let worker = self.roster.get(session)?;
-        let count = (worker.free(self.room(worker)) as usize).min(BATCH_TASKS_MAX);
+        let free = worker.free(self.room(worker));
+        let free = self.out_room().map_or(free, |out| free.min(out.of(worker)));
+        let count = (free as usize).min(BATCH_TASKS_MAX);
         let room = worker.free_bytes().min(BATCH_BYTES_MAX as u64);
         let (mut chosen, mut bytes) = (vec![first], self.ledger.payload_bytes(first));
         for seq in seqs {

@@ -1,5 +1,7 @@
 //! A worker as the dispatcher knows it.
 
+use std::collections::BTreeMap;
+
 use super::health::Health;
 use super::ledger::Charge;
 use super::overdue::Overdue;
@@ -42,6 +44,9 @@ pub(super) struct Worker {
     pub(super) beat: Time,
     /// Time at which its connection to the sink ended, if the worker was not heard since.
     pub(super) cut: Option<Time>,
+    /// Tasks that were sent with another timeout than the present one of the job, by that timeout in
+    /// microseconds; `u64::MAX` for none. Some may have ended.
+    earlier_limits: BTreeMap<u64, SeqSet>,
     /// Answers and results that the worker owes.
     pub(super) overdue: Overdue,
     /// Recall that the worker has not answered.
@@ -93,6 +98,7 @@ impl Worker {
             deaf_since: None,
             beat: Time(0),
             cut: None,
+            earlier_limits: BTreeMap::new(),
             overdue: Overdue::default(),
             recall: None,
             recall_min: now,
@@ -152,6 +158,27 @@ impl Worker {
     /// Returns whether a task of this size fits into a message to the worker.
     pub(super) fn fits(&self, bytes: u64) -> bool {
         bytes <= self.payload_bytes_max
+    }
+
+    /// Notes the timeout, in microseconds, of all tasks that are out and of which none is noted: those that follow
+    /// may have another one.
+    pub(super) fn note_limit(&mut self, limit_us: Option<u64>) {
+        let mut unnoted = self.out.clone();
+        self.earlier_limits.retain(|_, seqs| {
+            *seqs = SeqSet::of(&seqs.parts_of(&self.out.to_ranges()).into_iter().collect());
+            seqs.to_ranges().as_slice().iter().for_each(|range| unnoted.remove_range(*range));
+            !seqs.is_empty()
+        });
+        let noted = self.earlier_limits.entry(limit_us.unwrap_or(u64::MAX)).or_default();
+        unnoted.to_ranges().as_slice().iter().for_each(|range| noted.insert_range(*range));
+    }
+
+    /// Returns the longest timeout, in microseconds, of a task that is out and may have been sent with another one
+    /// than the job's; `u64::MAX` for none.
+    pub(super) fn longest_earlier_limit(&self) -> u64 {
+        let mut limits = self.earlier_limits.iter().rev();
+        let is_out = |seqs: &SeqSet| !self.out.parts_of(&seqs.to_ranges()).is_empty();
+        limits.find(|(_, seqs)| is_out(seqs)).map_or(0, |(limit_us, _)| *limit_us)
     }
 
     /// Returns the number of tasks per slot.

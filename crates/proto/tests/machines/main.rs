@@ -6,6 +6,7 @@ mod cancel;
 mod completion;
 mod executor;
 mod farewell;
+mod flow;
 mod halt;
 mod held;
 mod hosts;
