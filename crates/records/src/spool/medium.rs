@@ -118,7 +118,8 @@ const OPEN_FILES_MAX: usize = 8;
 
 impl Directory {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, open: VecDeque::new(), is_dirty: false }
+        // An earlier process may have ended before it had synced its names.
+        Self { path, open: VecDeque::new(), is_dirty: true }
     }
 
     /// Makes all segments survive a crash of the machine, also those of an earlier process.

@@ -190,6 +190,8 @@ impl<M: Medium> Log<M> {
             if Some(&segment) == headers.keys().next_back() {
                 found.torn_bytes += log.learn(segment, true)?;
                 log.committed = log.segments[&segment].end;
+                // What is there may have been written by a process that ended before it was synced, or could not.
+                log.medium.sync(segment)?;
             } else if !log.learn_end(segment)? {
                 log.learn(segment, false)?;
             }

@@ -322,6 +322,10 @@ fn whatever_a_crash_leaves_what_was_committed_is_there() {
             disk.break_sync(true);
             let _ = log.commit();
             disk.break_sync(false);
+            if rng.bool() {
+                // The process ends, and another finds what the machine would not have kept.
+                committed = open(&disk).unwrap().0.committed();
+            }
             disk.crash(&mut rng);
             let (log, _) = open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             // All of the unfinished batch, or nothing.
