@@ -49,6 +49,8 @@ pub enum Kind {
     Records,
     /// Changes of a queue: cancels, pauses, settings, positions of consumers.
     Control,
+    /// Keys of tasks that are gone.
+    Keys,
 }
 
 impl Kind {
@@ -57,6 +59,7 @@ impl Kind {
             Self::Tasks => 1,
             Self::Records => 2,
             Self::Control => 3,
+            Self::Keys => 4,
         }
     }
 }

@@ -9,6 +9,7 @@ mod control;
 mod disk;
 mod error;
 mod format;
+mod kept;
 mod keys;
 mod log;
 mod parts;

@@ -114,7 +114,7 @@ impl StoredTask {
 }
 
 impl TaskOptions {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let timeout = self.timeout.map(|it| u64::try_from(it.as_micros()).unwrap_or(u64::MAX));
         let values = [(RETRIES, self.retries.map(u64::from)), (TIMEOUT, timeout)];

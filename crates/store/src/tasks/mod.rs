@@ -1,0 +1,424 @@
+//! The task log of a queue: what was submitted, each key once.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+use thiserror::Error;
+use tradewind_records::Medium;
+
+use crate::error::LogError;
+use crate::format::Kind;
+use crate::kept::{KeptKey, PayloadHash};
+use crate::keys::KeyIndex;
+use crate::log::{Found, Log, LogOptions};
+use crate::records::RecordError;
+use crate::task::{KEY_BYTES_MAX, StoredTask, TaskError};
+
+/// Limits of a task log.
+#[derive(Clone, Copy, Debug)]
+pub struct TasksOptions {
+    /// Sizes of its segments.
+    pub log: LogOptions,
+    /// Sizes of the key log's segments.
+    pub keys: LogOptions,
+    /// Number of keys that are remembered: some 32 bytes of memory each.
+    pub keys_max: usize,
+}
+
+impl Default for TasksOptions {
+    fn default() -> Self {
+        let keys = LogOptions { segment_bytes: 4 << 20, zeroed_bytes: 64 << 10 };
+        Self { log: LogOptions::default(), keys, keys_max: 1 << 21 }
+    }
+}
+
+/// The task log of a queue, and the log of keys whose tasks are gone.
+///
+/// A task that is [submitted](Self::submit) is promised once [`commit`](Self::commit) has returned. One with the
+/// key of another that is remembered is that other one. A key is remembered as long as its task is there, and as
+/// long as its record is: see [`forget_below`](Self::forget_below).
+#[derive(Debug)]
+pub struct Tasks<M> {
+    log: Log<M>,
+    /// Keys whose tasks are gone.
+    kept: Log<M>,
+    /// Highest position of a record in each segment of the key log.
+    kept_records: BTreeMap<u64, u64>,
+    /// Position of the record log from which on a record's key is remembered.
+    kept_from: u64,
+    /// Positions of tasks, and of keys in the key log: with [`KEPT`].
+    keys: KeyIndex,
+    keys_max: usize,
+    /// Keys of tasks that are not committed, with their payloads: these cannot be read yet.
+    waiting: Vec<(u64, StoredTask)>,
+}
+
+/// Answer to a submit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is a new task, with this position.
+    New(u64),
+    /// It is known, by its key.
+    Known(u64),
+}
+
+impl Submitted {
+    /// Returns the task's position.
+    #[must_use]
+    pub fn position(self) -> u64 {
+        let (Self::New(position) | Self::Known(position)) = self;
+        position
+    }
+}
+
+/// Task with a key.
+enum Known {
+    There(u64, StoredTask),
+    Gone(KeptKey),
+}
+
+/// Reason why a task is not taken.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what each case is")]
+pub enum SubmitError {
+    #[error("a key has 1 to {KEY_BYTES_MAX} bytes")]
+    Key,
+    #[error("task {position} has the same key, and is another one")]
+    OtherTask { position: u64 },
+    #[error("{max} keys are remembered, no more fit")]
+    KeysFull { max: usize },
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the key log: {0}")]
+    KeyLog(LogError),
+    #[error(transparent)]
+    Records(#[from] RecordError),
+    #[error("task {position} in the log cannot be read: {error}")]
+    Unreadable { position: u64, error: TaskError },
+    #[error("entry {position} of the key log cannot be read: {error}")]
+    UnreadableKey { position: u64, error: TaskError },
+}
+
+/// Mark of a batch with keys.
+const KEYED: u32 = 1;
+
+/// Bit of a position in the key log, where it is not one of a task.
+const KEPT: u64 = 1 << 63;
+
+/// Bytes of keys that are written at a time.
+const KEPT_BATCH_BYTES: usize = 256 << 10;
+
+impl<M: Medium> Tasks<M> {
+    /// Opens a task log and its key log, or creates them. `id` is that of new ones and is to be random.
+    /// `kept_from` is the position of the record log from which on a record's key is remembered.
+    ///
+    /// # Errors
+    ///
+    /// When one is damaged, or cannot be read.
+    pub fn open(
+        medium: M,
+        keys: M,
+        id: u64,
+        options: TasksOptions,
+        kept_from: u64,
+    ) -> Result<(Self, Found), SubmitError> {
+        let (log, found) = Log::open(medium, Kind::Tasks, id, options.log)?;
+        let kept = Log::open(keys, Kind::Keys, log.id(), options.keys);
+        let (kept, _) = kept.map_err(SubmitError::KeyLog)?;
+        let mut tasks = Self {
+            log,
+            kept,
+            kept_records: BTreeMap::new(),
+            kept_from,
+            keys: KeyIndex::default(),
+            keys_max: options.keys_max,
+            waiting: Vec::new(),
+        };
+        let keys = &mut tasks.keys;
+        tasks.log.visit(0..u64::MAX, KEYED, |entry| {
+            if let Some(key) = decoded(entry.position, entry.bytes)?.key {
+                keys.insert(&key, entry.position);
+            }
+            Ok::<_, SubmitError>(())
+        })?;
+        for segment in tasks.kept.segment_ranges() {
+            let keys = &mut tasks.keys;
+            let mut last = 0;
+            visit_kept(&mut tasks.kept, segment.clone(), |position, key| {
+                keys.insert(&key.key, position | KEPT);
+                last = key.record.max(last);
+            })?;
+            tasks.kept_records.insert(segment.start, last);
+        }
+        tasks.forget_below(kept_from)?;
+        Ok((tasks, found))
+    }
+
+    /// Adds a task, unless one with its key is remembered.
+    ///
+    /// # Errors
+    ///
+    /// When the key stands for another task, there are too many, or the log cannot be read.
+    pub fn submit(&mut self, task: StoredTask) -> Result<Submitted, SubmitError> {
+        if let Some(key) = &task.key {
+            if !(1..=KEY_BYTES_MAX).contains(&key.len()) {
+                return Err(SubmitError::Key);
+            }
+            if let Some(known) = self.known(key)? {
+                let (position, is_same) = match known {
+                    Known::There(position, known) => {
+                        (position, (known.options, known.payload) == (task.options, task.payload))
+                    }
+                    Known::Gone(kept) => {
+                        (kept.task, kept.hash == PayloadHash::of(&task, self.kept.id()))
+                    }
+                };
+                return match is_same {
+                    true => Ok(Submitted::Known(position)),
+                    false => Err(SubmitError::OtherTask { position }),
+                };
+            }
+            if self.keys.len() >= self.keys_max {
+                return Err(SubmitError::KeysFull { max: self.keys_max });
+            }
+        }
+        let marks = if task.key.is_some() { KEYED } else { 0 };
+        let position = self.log.append(marks, |bytes| task.encode(bytes))?;
+        if let Some(key) = &task.key {
+            self.keys.insert(key, position);
+            self.waiting.push((position, task));
+        }
+        Ok(Submitted::New(position))
+    }
+
+    /// Returns the position of the task with a key, if one is remembered.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub fn find(&mut self, key: &[u8]) -> Result<Option<u64>, SubmitError> {
+        Ok(self.known(key)?.map(|known| match known {
+            Known::There(position, _) => position,
+            Known::Gone(kept) => kept.task,
+        }))
+    }
+
+    fn known(&mut self, key: &[u8]) -> Result<Option<Known>, SubmitError> {
+        // Two keys with one hash are rare: of the candidates the first is it.
+        for position in self.keys.candidates(key).to_vec() {
+            if position & KEPT != 0 {
+                let kept = self.kept_key(position & !KEPT)?;
+                let is_it = |kept: &KeptKey| kept.key == key && kept.record >= self.kept_from;
+                if let Some(kept) = kept.filter(is_it) {
+                    return Ok(Some(Known::Gone(kept)));
+                }
+                continue;
+            }
+            let waiting = self.waiting.binary_search_by_key(&position, |(position, _)| *position);
+            let task = match waiting {
+                Ok(place) => Some(self.waiting[place].1.clone()),
+                Err(_) => self.task(position)?,
+            };
+            if let Some(task) = task.filter(|task| task.key.as_deref() == Some(key)) {
+                return Ok(Some(Known::There(position, task)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn kept_key(&mut self, position: u64) -> Result<Option<KeptKey>, SubmitError> {
+        let read = self.kept.read(position, 0).map_err(SubmitError::KeyLog)?;
+        let entry = read.into_iter().next().filter(|(at, _)| *at == position);
+        entry.map(|(at, bytes)| decoded_kept(at, bytes)).transpose()
+    }
+
+    /// Writes what was submitted, so that it survives a crash of the machine when this returns.
+    ///
+    /// # Errors
+    ///
+    /// When that failed. None of it is promised then. It may be committed again, or
+    /// [discarded](Self::discard).
+    pub fn commit(&mut self) -> Result<(), SubmitError> {
+        self.log.commit()?;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// Takes back what was submitted and not committed.
+    pub fn discard(&mut self) {
+        for (position, task) in self.waiting.drain(..) {
+            self.keys.remove(task.key.as_deref().unwrap_or_default(), position);
+        }
+        self.log.discard();
+    }
+
+    /// Returns the bytes that wait to be committed.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.log.waiting_bytes()
+    }
+
+    /// Returns the position after the last task that is committed.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.log.committed()
+    }
+
+    /// Returns committed tasks from a position on: at least one if there is one, and as many more as fit into
+    /// these bytes. The first may be a later one, if those before were removed.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or are damaged.
+    pub fn read(
+        &mut self,
+        from: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<(u64, StoredTask)>, SubmitError> {
+        let entries = self.log.read(from, bytes_max)?.into_iter();
+        entries.map(|(position, bytes)| Ok((position, decoded(position, bytes)?))).collect()
+    }
+
+    /// Returns a committed task; `None` if there is none at this position, or no longer.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is damaged.
+    pub fn task(&mut self, position: u64) -> Result<Option<StoredTask>, SubmitError> {
+        let read = self.read(position, 0)?;
+        Ok(read.into_iter().next().filter(|(at, _)| *at == position).map(|(_, task)| task))
+    }
+
+    /// Removes segments of whose tasks none is needed. Of the keys in them those are remembered whose records are
+    /// kept: `record_of` is asked for a record's position in the record log, by its task's, and answers `None`
+    /// if it is not, or if no key is to outlive its task. Returns how many segments went.
+    ///
+    /// # Errors
+    ///
+    /// When one could not be read or removed: it is still there. Or when keys could not be written.
+    pub fn remove_unneeded(
+        &mut self,
+        mut is_needed: impl FnMut(Range<u64>) -> bool,
+        mut record_of: impl FnMut(u64) -> Result<Option<u64>, RecordError>,
+    ) -> Result<usize, SubmitError> {
+        let mut count = 0;
+        for range in self.log.closed_segments() {
+            if is_needed(range.clone()) {
+                continue;
+            }
+            let (mut keys, mut kept) = (Vec::new(), Vec::new());
+            let id = self.kept.id();
+            self.log.visit(range.clone(), KEYED, |entry| {
+                let position = entry.position;
+                let task = decoded(position, entry.bytes)?;
+                let Some(key) = task.key.clone() else { return Ok(()) };
+                if let Some(record) = record_of(position)? {
+                    let hash = PayloadHash::of(&task, id);
+                    kept.push(KeptKey { task: position, record, hash, key: key.clone() });
+                }
+                keys.push((position, key));
+                Ok::<_, SubmitError>(())
+            })?;
+            self.keep(kept)?;
+            self.log.remove(range.start)?;
+            // Not before: with the segment they would come back.
+            keys.into_iter().for_each(|(position, key)| self.keys.remove(&key, position));
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Writes keys to the key log, of which some may be there: a segment was not removed after that.
+    fn keep(&mut self, keys: Vec<KeptKey>) -> Result<(), SubmitError> {
+        let mut batch = Vec::new();
+        for key in keys {
+            if key.record < self.kept_from || self.is_kept(&key)? {
+                continue;
+            }
+            let position = self.kept.append(KEYED, |bytes| key.encode(bytes));
+            batch.push((position.map_err(SubmitError::KeyLog)?, key));
+            if self.kept.waiting_bytes() >= KEPT_BATCH_BYTES {
+                self.commit_kept(&mut batch)?;
+            }
+        }
+        self.commit_kept(&mut batch)
+    }
+
+    fn is_kept(&mut self, key: &KeptKey) -> Result<bool, SubmitError> {
+        for position in self.keys.candidates(&key.key).to_vec() {
+            if position & KEPT != 0 && self.kept_key(position & !KEPT)?.as_ref() == Some(key) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn commit_kept(&mut self, batch: &mut Vec<(u64, KeptKey)>) -> Result<(), SubmitError> {
+        if let Err(error) = self.kept.commit() {
+            self.kept.discard();
+            return Err(SubmitError::KeyLog(error));
+        }
+        let segment = self.kept.segment_ranges().last().map_or(0, |range| range.start);
+        for (position, key) in batch.drain(..) {
+            let last = self.kept_records.entry(segment).or_default();
+            *last = key.record.max(*last);
+            self.keys.insert(&key.key, position | KEPT);
+        }
+        Ok(())
+    }
+
+    /// Forgets the keys of tasks that are gone and whose records are below this position of the record log. It is
+    /// to be called before these records are removed, or after: a record says nothing of its key.
+    ///
+    /// # Errors
+    ///
+    /// When what is not needed any more could not be read or removed. The keys are forgotten then, and take room.
+    pub fn forget_below(&mut self, position: u64) -> Result<(), SubmitError> {
+        self.kept_from = position.max(self.kept_from);
+        for range in self.kept.closed_segments() {
+            if self.kept_records.get(&range.start).is_some_and(|last| *last >= self.kept_from) {
+                continue;
+            }
+            let mut keys = Vec::new();
+            visit_kept(&mut self.kept, range.clone(), |position, key| {
+                keys.push((position | KEPT, key.key));
+            })?;
+            self.kept.remove(range.start).map_err(SubmitError::KeyLog)?;
+            self.kept_records.remove(&range.start);
+            keys.into_iter().for_each(|(position, key)| self.keys.remove(&key, position));
+        }
+        Ok(())
+    }
+}
+
+fn visit_kept<M: Medium>(
+    kept: &mut Log<M>,
+    range: Range<u64>,
+    mut visit: impl FnMut(u64, KeptKey),
+) -> Result<(), SubmitError> {
+    let mut unreadable = None;
+    let visited = kept.visit(range, KEYED, |entry| {
+        match KeptKey::decode(entry.bytes) {
+            Ok(key) => visit(entry.position, key),
+            Err(error) => unreadable = Some((entry.position, error)),
+        }
+        Ok::<_, LogError>(())
+    });
+    visited.map_err(SubmitError::KeyLog)?;
+    match unreadable {
+        Some((position, error)) => Err(SubmitError::UnreadableKey { position, error }),
+        None => Ok(()),
+    }
+}
+
+fn decoded_kept(position: u64, bytes: Bytes) -> Result<KeptKey, SubmitError> {
+    KeptKey::decode(bytes).map_err(|error| SubmitError::UnreadableKey { position, error })
+}
+
+fn decoded(position: u64, bytes: Bytes) -> Result<StoredTask, SubmitError> {
+    StoredTask::decode(bytes).map_err(|error| SubmitError::Unreadable { position, error })
+}
+
+#[cfg(test)]
+mod tests;
