@@ -4,6 +4,7 @@
 //! batch is there after a crash, or nothing, and what [`Log::commit`] said yes to is there. Without sockets,
 //! a clock or threads; files are behind [`Medium`], so that the simulator plays them.
 
+mod check;
 mod control;
 #[cfg(test)]
 mod disk;
@@ -17,13 +18,14 @@ mod records;
 mod task;
 mod tasks;
 
+pub use self::check::{Fault, Part, QueueMedia, Report, check};
 pub use self::control::{
     CANCELLED_RANGES_MAX, CONSUMERS_MAX, Change, ChangeError, Control, ControlError,
     ControlOptions, ControlState, NAME_BYTES_MAX, SETTINGS_BYTES_MAX,
 };
 pub use self::error::LogError;
 pub use self::format::Kind;
-pub use self::log::{Entry, Found, Log, LogOptions};
+pub use self::log::{Entry, Found, Log, LogOptions, Survey};
 pub use self::records::{EntryError, Keep, RecordError, RecordLog, RecordOptions, StoredRecord};
 pub use self::task::{KEY_BYTES_MAX, StoredTask, TaskError, TaskOptions};
 pub use self::tasks::{SubmitError, Submitted, Tasks, TasksOptions};

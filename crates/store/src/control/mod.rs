@@ -21,7 +21,7 @@ pub use self::state::{
 use self::state::{Entry, Undo};
 use crate::error::LogError;
 use crate::format::Kind;
-use crate::log::{Found, Log, LogOptions};
+use crate::log::{Found, Log, LogOptions, Surveyed};
 
 /// Sizes of a control log.
 #[derive(Clone, Copy, Debug)]
@@ -194,6 +194,30 @@ impl<M: Medium> Control<M> {
         (self.snapshot_bytes, self.changes_bytes) = (snapshot.len() as u64 + ENTRY_BYTES, 0);
         for segment in self.log.closed_segments() {
             self.log.remove(segment.start)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is known of a control log whose entries are checked one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct ControlCheck {
+    state: ControlState,
+    has_begun: bool,
+}
+
+impl ControlCheck {
+    /// Returns what is amiss with an entry.
+    pub(crate) fn check(&mut self, entry: Surveyed) -> Result<(), String> {
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
+        match Entry::decode(entry.bytes).map_err(|error| error.to_string())? {
+            Entry::Snapshot(snapshot) => self.state = snapshot,
+            Entry::Change(_) if is_first && entry.segment > 0 => {
+                return Err("no snapshot, and the log begins".to_owned());
+            }
+            Entry::Change(change) => {
+                self.state.apply(change).map_err(|error| error.to_string())?;
+            }
         }
         Ok(())
     }

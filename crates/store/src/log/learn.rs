@@ -3,14 +3,12 @@
 use std::io;
 use std::ops::Range;
 
-use memchr::memmem::Finder;
 use tradewind_records::{Chunk, Medium};
 
+use super::survey::head_after;
 use super::{CHUNK_BYTES, Log, Segment, damaged, write_zeros};
 use crate::error::LogError;
-use crate::format::{
-    ALIGN, HEAD_BYTES, HEAD_MAGIC, HEADER_BYTES, Head, Header, HeaderFault, Kind, VERSION,
-};
+use crate::format::{ALIGN, HEAD_BYTES, HEADER_BYTES, Head, Header, HeaderFault, Kind, VERSION};
 
 impl<M: Medium> Log<M> {
     /// Reads the end of a segment before the last one. Returns false if that is not at the end of its file:
@@ -77,7 +75,7 @@ impl<M: Medium> Log<M> {
             false => segment.bytes,
         };
         // Zeros, or a batch that was never committed: nothing that was may follow.
-        if self.is_batch_after(number, end, len)? {
+        if head_after(&mut self.medium, number, end, len, self.id)?.is_some() {
             return Err(damaged(number, end, "a batch, and whole ones follow"));
         }
         let mut torn = 0;
@@ -92,29 +90,6 @@ impl<M: Medium> Log<M> {
         }
         self.segments.insert(number, segment);
         Ok(torn)
-    }
-
-    /// Returns whether there is a whole head of a batch behind the one that begins here.
-    fn is_batch_after(&mut self, number: u64, from: u64, len: u64) -> Result<bool, LogError> {
-        let finder = Finder::new(HEAD_MAGIC);
-        // The batch at `from` is broken itself, though its head may be whole.
-        let mut at = from + ALIGN as u64;
-        while at + HEAD_BYTES as u64 <= len {
-            let room = CHUNK_BYTES.min(len - at);
-            let mut bytes = vec![0; usize::try_from(room).map_err(io::Error::other)?];
-            let read = self.medium.read_at(number, at, &mut bytes)?;
-            bytes.truncate(read);
-            let mut places = finder.find_iter(&bytes);
-            if places.any(|place| Head::decode(&bytes[place..], self.id).is_some()) {
-                return Ok(true);
-            }
-            if read < HEAD_BYTES {
-                break;
-            }
-            // A head that the chunk cuts is whole in the next.
-            at += (read - HEAD_BYTES + 1) as u64;
-        }
-        Ok(false)
     }
 
     /// Returns the number of bytes up to the last that is not zero.
@@ -178,7 +153,11 @@ pub(super) fn header_of(
     }
 }
 
-fn is_zero(medium: &mut impl Medium, segment: u64, range: Range<u64>) -> io::Result<bool> {
+pub(super) fn is_zero(
+    medium: &mut impl Medium,
+    segment: u64,
+    range: Range<u64>,
+) -> io::Result<bool> {
     let mut at = range.start;
     while at < range.end {
         let room = CHUNK_BYTES.min(range.end - at);

@@ -2,6 +2,7 @@
 
 mod learn;
 mod read;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,6 +13,8 @@ use tradewind_records::Medium;
 use self::learn::header_of;
 pub use self::read::Entry;
 use self::read::Reader;
+pub use self::survey::Survey;
+pub(crate) use self::survey::{Surveyed, survey};
 use crate::error::LogError;
 use crate::format::{ALIGN, HEAD_BYTES, HEADER_BYTES, Head, Header, Kind};
 

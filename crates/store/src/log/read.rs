@@ -192,17 +192,17 @@ impl<M: Medium> Log<M> {
 }
 
 /// Segment whose batches are read.
-struct Source<'a, M> {
-    medium: &'a mut M,
-    id: u64,
-    segment: u64,
+pub(super) struct Source<'a, M> {
+    pub(super) medium: &'a mut M,
+    pub(super) id: u64,
+    pub(super) segment: u64,
     /// Byte after its last batch.
-    end: u64,
+    pub(super) end: u64,
 }
 
 impl<M: Medium> Source<'_, M> {
     /// Returns the head of the batch that begins here, and the position after its last entry.
-    fn head(&mut self, chunk: &mut Chunk, at: u64) -> Result<(Head, u64), LogError> {
+    pub(super) fn head(&mut self, chunk: &mut Chunk, at: u64) -> Result<(Head, u64), LogError> {
         let bytes = self.bytes(chunk, at, HEAD_BYTES as u64)?;
         let head = Head::decode(&bytes, self.id);
         let head = head.ok_or_else(|| damaged(self.segment, at, "the head of a batch"))?;
@@ -210,7 +210,12 @@ impl<M: Medium> Source<'_, M> {
         Ok((head, end))
     }
 
-    fn body(&mut self, chunk: &mut Chunk, at: u64, head: Head) -> Result<Bytes, LogError> {
+    pub(super) fn body(
+        &mut self,
+        chunk: &mut Chunk,
+        at: u64,
+        head: Head,
+    ) -> Result<Bytes, LogError> {
         let body = self.bytes(chunk, at + HEAD_BYTES as u64, head.body_bytes.into())?;
         let is_right = crc32fast::hash(&body) == head.body_crc;
         is_right.then_some(body).ok_or_else(|| damaged(self.segment, at, "the body of a batch"))
@@ -229,7 +234,7 @@ impl<M: Medium> Source<'_, M> {
 }
 
 /// Takes the next entry off the front of a batch's body.
-fn take_entry(body: &mut Bytes) -> Option<Bytes> {
+pub(super) fn take_entry(body: &mut Bytes) -> Option<Bytes> {
     let (len, _) = body.split_first_chunk::<4>()?;
     let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
     if body.len() - 4 < len {

@@ -26,7 +26,7 @@ pub use self::entry::{EntryError, StoredRecord};
 use self::index::{Index, Looked, Place};
 use crate::error::LogError;
 use crate::format::{HEADER_BYTES, Kind};
-use crate::log::{Found, Log, LogOptions};
+use crate::log::{Found, Log, LogOptions, Surveyed};
 
 /// Sizes of a record log.
 #[derive(Clone, Copy, Debug)]
@@ -493,6 +493,91 @@ fn checkpoint_of<M: Medium>(log: &mut Log<M>, segment: u64) -> Result<Checkpoint
 
 fn decoded(position: u64, bytes: Bytes) -> Result<Entry, RecordError> {
     Entry::decode(bytes).map_err(|error| RecordError::Unreadable { position, error })
+}
+
+/// What is known of a record log whose entries are checked one after the other, and of its index.
+#[derive(Debug)]
+pub(crate) struct RecordCheck<M> {
+    /// Medium of the index, until it is opened.
+    medium: Option<M>,
+    index: Option<Index<M>>,
+    index_faults: Vec<(u64, u64, String)>,
+    index_error: Option<std::io::Error>,
+    /// Number of tasks that there are.
+    tasks: u64,
+    seen: SeqSet,
+    segment: Option<u64>,
+}
+
+impl<M: Medium> RecordCheck<M> {
+    pub(crate) fn new(index: M, tasks: u64) -> Self {
+        Self {
+            medium: Some(index),
+            index: None,
+            index_faults: Vec::new(),
+            index_error: None,
+            tasks,
+            seen: SeqSet::new(),
+            segment: None,
+        }
+    }
+
+    /// Returns what is amiss with an entry.
+    pub(crate) fn check(&mut self, entry: Surveyed) -> Result<(), String> {
+        let Surveyed { id, segment, is_last, batch, position, bytes } = entry;
+        let is_first = self.segment.replace(segment) != Some(segment);
+        let decoded = Entry::decode(bytes).map_err(|error| error.to_string())?;
+        let record = match decoded {
+            Entry::Checkpoint(checkpoint) => {
+                if let Some(medium) = self.medium.take() {
+                    match Index::open(medium, id, checkpoint.index_seqs.max(1)) {
+                        Ok(index) => self.index = Some(index),
+                        Err(error) => self.index_error = Some(error),
+                    }
+                }
+                let is_right = self.seen.is_subset(&checkpoint.stored);
+                return is_right.then_some(()).ok_or("records before it are missing".to_owned());
+            }
+            Entry::Record(_) if is_first => {
+                return Err("it begins a segment and is no checkpoint".to_owned());
+            }
+            Entry::Record(record) => record,
+        };
+        let seq = record.seq;
+        // Records of the last segment are written to the index again when the log is opened.
+        if !is_last {
+            self.check_index(Place { seq: seq.0, position, batch });
+        }
+        if !self.seen.insert(seq) {
+            return Err(format!("a second record of task {}", seq.0));
+        }
+        if seq.0 >= self.tasks {
+            return Err(format!("a record of task {}, which is not there", seq.0));
+        }
+        Ok(())
+    }
+
+    fn check_index(&mut self, place: Place) {
+        let Some(index) = &mut self.index else { return };
+        let seq = Seq(place.seq);
+        let what = match index.get(seq) {
+            Ok(Looked::Found(found)) if found == place => return,
+            Ok(Looked::Found(_)) => "another place for the record of task",
+            Ok(Looked::Nothing) => "no place for the record of task",
+            Ok(Looked::Damaged { .. }) => "no whole place for the record of task",
+            Err(error) => {
+                self.index_error = Some(error);
+                return;
+            }
+        };
+        let (file, at) = index.place_in_file(seq);
+        self.index_faults.push((file, at, format!("{what} {}", seq.0)));
+    }
+
+    /// Returns what is amiss with the index, and why it could not be read.
+    pub(crate) fn finish(self) -> (Vec<(u64, u64, String)>, Option<std::io::Error>) {
+        (self.index_faults, self.index_error)
+    }
 }
 
 #[cfg(test)]
