@@ -2,13 +2,15 @@ use std::collections::BTreeMap as Map;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fastrand::Rng;
 use tradewind_proto::message::Status;
 use tradewind_proto::{Seq, SeqRange};
 
 use super::*;
 use crate::disk::Disk;
 use crate::{
-    Change, Control, ControlOptions, LogOptions, RecordLog, RecordOptions, Tasks, TasksOptions,
+    Change, Control, ControlOptions, Keep, Log, LogOptions, RecordLog, RecordOptions, Tasks,
+    TasksOptions,
 };
 
 const LOG: LogOptions = LogOptions { segment_bytes: 400, zeroed_bytes: 100 };
@@ -137,4 +139,89 @@ fn what_is_amiss_is_said_in_words_and_what_follows_is_looked_at() {
     let faults = check(media(&hurt)).faults;
     assert!(faults.len() > 4 && last > 0);
     assert_eq!(faults[0].to_string(), "index/00000000, byte 64: no place for the record of task 0");
+}
+
+/// Makes logs of entries of which some bytes were changed, in batches that are right.
+fn garbled(whole: &QueueMedia<Disk>, rng: &mut Rng) -> QueueMedia<Disk> {
+    let QueueMedia { tasks, keys, records, index, control } = whole;
+    let mut garble = |disk: &Disk, kind| {
+        let (mut log, _) = Log::open(disk.clone(), kind, 7, LOG).unwrap();
+        let entries = log.read(0, usize::MAX).unwrap();
+        let garbled = Disk::default();
+        let one = LogOptions { segment_bytes: u64::MAX, ..LOG };
+        let (mut log, _) = Log::open(garbled.clone(), kind, log.id(), one).unwrap();
+        for (_, entry) in entries {
+            let mut entry = entry.to_vec();
+            let changes = if rng.u8(0..40) == 0 { rng.u8(1..4) } else { 0 };
+            for _ in 0..changes {
+                let (at, byte) = (rng.usize(0..entry.len()), rng.u8(..));
+                entry[at] = if rng.bool() { byte } else { 0xff };
+            }
+            if rng.u8(0..80) == 0 {
+                entry.truncate(rng.usize(0..entry.len()));
+            }
+            log.append(7, |bytes| bytes.extend_from_slice(&entry)).unwrap();
+            if rng.u8(0..3) > 0 {
+                log.commit().unwrap();
+            }
+        }
+        log.commit().unwrap();
+        // What a broken checkpoint makes of the index takes no more room than this.
+        garbled.limit(Some(4096));
+        garbled
+    };
+    let tasks = garble(tasks, Kind::Tasks);
+    let keys = garble(keys, Kind::Keys);
+    let records = garble(records, Kind::Records);
+    let control = garble(control, Kind::Control);
+    let index = Disk::of(&index.bytes());
+    index.limit(Some(4096));
+    QueueMedia { tasks, keys, records, index, control }
+}
+
+#[test]
+fn whatever_an_entry_says_nothing_panics() {
+    let whole = queue();
+    let (mut opened, mut refused) = (0, 0);
+    for seed in 0..400 {
+        let mut rng = Rng::with_seed(seed);
+        let media = garbled(&whole, &mut rng);
+        check(media.clone());
+        let QueueMedia { tasks, keys, records, index, control } = media;
+        let mut count = |is_open| if is_open { opened += 1 } else { refused += 1 };
+        let options = TasksOptions { log: LOG, keys: LOG, keys_max: 100 };
+        let tasks = Tasks::open(tasks, keys, 7, options, 0);
+        count(tasks.is_ok());
+        if let Ok((mut tasks, _)) = tasks {
+            for at in 0..30 {
+                let key = format!("key-{at}");
+                let _ = tasks.find(key.as_bytes());
+                let key = Some(Bytes::from(key));
+                let _ = tasks.submit(crate::StoredTask { key, ..Default::default() });
+            }
+            let _ = tasks.commit();
+            let _ = tasks.remove_unneeded(|_| false, |task| Ok(Some(task)));
+            let _ = tasks.forget_below(rng.u64(0..100));
+        }
+        let records =
+            RecordLog::open(records, index, 8, RecordOptions { log: LOG, index_seqs: 16 });
+        count(records.is_ok());
+        if let Ok((mut records, _)) = records {
+            for at in 0..30 {
+                let _ = records.get(Seq(at));
+                let _ = records.append(Duration::ZERO, Seq(at), Status::Ok, b"more");
+            }
+            let _ = records.read(0, 1000);
+            let _ = records.commit();
+            let _ = records.remove_old(Keep::Bytes(rng.u64(0..2000)), Duration::MAX);
+        }
+        let options = ControlOptions { log: LOG, changes_bytes_min: 300 };
+        let control = Control::open(control, 9, options);
+        count(control.is_ok());
+        if let Ok((mut control, _)) = control {
+            let _ = control.apply(Change::Pause(true));
+            let _ = control.commit();
+        }
+    }
+    assert!(opened > 100 && refused > 100, "{opened} opened, {refused} refused");
 }

@@ -32,6 +32,9 @@ use crate::parts::{
     take_u8, take_varint,
 };
 
+/// Number of seqs in a file of the index at most.
+pub(super) const INDEX_SEQS_MAX: u64 = 1 << 32;
+
 /// Record as it stands in a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRecord {
@@ -78,6 +81,8 @@ pub enum EntryError {
     Seq,
     #[error("option {0} is not understood by this program")]
     Option(u8),
+    #[error("it has a number that cannot be, in option {0}")]
+    Number(u8),
 }
 
 impl From<Short> for EntryError {
@@ -178,10 +183,17 @@ impl Checkpoint {
                         &mut checkpoint.counts;
                     for count in [ok, failed, timed_out, lost, cancelled, skipped] {
                         *count = take_varint(&mut part)?;
+                        // A sum of them does not overflow.
+                        if *count > SEQS_MAX / 8 {
+                            return Err(EntryError::Number(COUNTS));
+                        }
                     }
                 }
                 INDEX => {
                     checkpoint.index_seqs = take_varint(&mut part)?;
+                    if checkpoint.index_seqs > INDEX_SEQS_MAX {
+                        return Err(EntryError::Number(INDEX));
+                    }
                     while !part.is_empty() {
                         let file = take_varint(&mut part)?;
                         checkpoint.index.insert(file, take_varint(&mut part)?);

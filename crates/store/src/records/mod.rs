@@ -21,7 +21,7 @@ use tradewind_proto::message::Status;
 use tradewind_proto::{Seq, SeqSet};
 use tradewind_records::Medium;
 
-use self::entry::{Checkpoint, Entry, encode_record};
+use self::entry::{Checkpoint, Entry, INDEX_SEQS_MAX, encode_record};
 pub use self::entry::{EntryError, StoredRecord};
 use self::index::{Index, Looked, Place};
 use crate::error::LogError;
@@ -64,7 +64,8 @@ const SEGMENT_BYTES_MAX: u64 = 16 << 30;
 /// The record log of a queue.
 ///
 /// A record that is [appended](Self::append) is stored once [`commit`](Self::commit) has returned. In memory are
-/// the ranges of stored seqs, and some hundred bytes for each segment and each file of the index.
+/// the ranges of stored seqs, some hundred bytes for each segment and each file of the index, and a place for each
+/// 256 KiB of the segments that were read from within.
 #[derive(Debug)]
 pub struct RecordLog<M> {
     log: Log<M>,
@@ -132,7 +133,10 @@ impl<M: Medium> RecordLog<M> {
         let last = last_checkpoint(&mut log)?;
         let (from, Checkpoint { begun, stored, counts, index_seqs, index: files }) = match last {
             Some(last) => last,
-            None => (0, Checkpoint { index_seqs: options.index_seqs, ..Checkpoint::default() }),
+            None => {
+                let index_seqs = options.index_seqs.min(INDEX_SEQS_MAX);
+                (0, Checkpoint { index_seqs, ..Checkpoint::default() })
+            }
         };
         let mut index = Index::open(index, log.id(), index_seqs.max(1))?;
         index.expect(files);
