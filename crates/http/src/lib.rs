@@ -1,0 +1,41 @@
+//! The HTTP face of queues: requests in, answers out, over the trait [`Queues`].
+//!
+//! It knows no store and no machine, and keeps nothing between two requests. What stands in a request is
+//! parsed here, once; the [`Queues`] are given names, tasks and settings that are such. All that fails is
+//! answered as a problem (RFC 9457), and what others wrote is escaped where a person is shown it.
+//!
+//! | module | |
+//! | --- | --- |
+//! | `routes` | the table of what can be asked, in the order of `openapi.json` |
+//! | `answers`, `records` | what is done about it |
+//! | `params`, `ndjson`, `settings`, `names` | text to values: without I/O |
+//! | `body`, `limits` | what a client may cost |
+//! | `access` | who may ask |
+//! | `problem`, `refusal` | why something was not done |
+
+mod access;
+mod answers;
+mod app;
+mod body;
+mod limits;
+mod names;
+mod ndjson;
+mod params;
+mod problem;
+mod queues;
+mod records;
+mod refusal;
+mod routes;
+mod server;
+mod settings;
+
+pub use access::{Access, Check, Token};
+pub use limits::Limits;
+pub use names::{
+    ConsumerName, KEY_BYTES_MAX, NAME_BYTES_MAX, NameError, QueueName, TaskId, TaskKey,
+};
+pub use queues::{NewTask, Page, QueueState, Queues, Record, Submitted, TaskState, Wanted};
+pub use refusal::Refusal;
+pub use routes::Peer;
+pub use server::Server;
+pub use settings::{Change, Fsync, Keep, SettingError, Settings, SettingsPatch, Unique};

@@ -1,0 +1,6 @@
+//! The routes over queues in memory, and the server over real sockets.
+
+mod ask;
+mod cases;
+mod memory;
+mod requests;
