@@ -11,9 +11,11 @@
 //! | `params`, `ndjson`, `settings`, `names` | text to values: without I/O |
 //! | `body`, `limits` | what a client may cost |
 //! | `access` | who may ask |
+//! | `server`, `stream`, `admission` | connections, over whatever carries them |
 //! | `problem`, `refusal` | why something was not done |
 
 mod access;
+mod admission;
 mod answers;
 mod app;
 mod body;
@@ -28,8 +30,10 @@ mod refusal;
 mod routes;
 mod server;
 mod settings;
+mod stream;
 
 pub use access::{Access, Check, Token};
+pub use admission::{Admission, NoRoom};
 pub use limits::Limits;
 pub use names::{
     ConsumerName, KEY_BYTES_MAX, NAME_BYTES_MAX, NameError, QueueName, TaskId, TaskKey,

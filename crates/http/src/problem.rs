@@ -39,9 +39,11 @@ pub(crate) enum Kind {
     Gone,
     RecordsGone,
     TooLarge,
+    UriTooLong,
     MediaType,
     OtherTask,
     BadValue,
+    HeadTooLarge,
     Failed,
     Full,
     Busy,
@@ -71,6 +73,7 @@ impl Kind {
             Self::Gone => (S::GONE, "gone", "The record is no longer kept"),
             Self::RecordsGone => (S::GONE, "records-gone", "Records are no longer kept"),
             Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
+            Self::UriTooLong => (S::URI_TOO_LONG, "uri-too-long", "The URI is too long"),
             Self::MediaType => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body has another media type")
             }
@@ -78,6 +81,11 @@ impl Kind {
                 (S::UNPROCESSABLE_ENTITY, "other-task", "The key is that of another task")
             }
             Self::BadValue => (S::UNPROCESSABLE_ENTITY, "bad-value", "A value cannot be taken"),
+            Self::HeadTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "head-too-large",
+                "The headers are too many or too large",
+            ),
             Self::Failed => (S::INTERNAL_SERVER_ERROR, "failed", "The request failed"),
             Self::Full => (S::SERVICE_UNAVAILABLE, "full", "No more tasks fit"),
             Self::Busy => (S::SERVICE_UNAVAILABLE, "busy", "There are too many requests"),
@@ -166,6 +174,13 @@ impl Problem {
 
     pub(crate) fn status(&self) -> StatusCode {
         self.kind.facts().0
+    }
+
+    /// Returns the seconds after which the request may come again, if that is known.
+    pub(crate) fn retry_after(&self) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let (_, value) = headers.find(|(name, _)| *name == RETRY_AFTER)?;
+        Some(value.to_str().expect("digits are plain text"))
     }
 
     /// Returns the JSON, on one line.

@@ -8,13 +8,16 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
-use axum::http::header::{CACHE_CONTROL, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderValue, Version};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, any, on};
 
 use crate::answers;
 use crate::app::App;
+use crate::params::header;
 use crate::problem::{Kind, Problem};
 use crate::queues::Queues;
 
@@ -121,7 +124,7 @@ fn handler<Q: Queues>(
         let app = Arc::clone(&app);
         Box::pin(async move {
             let answer = async {
-                check_host(&request)?;
+                check_head(&request)?;
                 if operation != Operation::Health {
                     app.access.judge(peer(&request), request.headers())?;
                 }
@@ -148,7 +151,7 @@ where
     let app = Arc::clone(app);
     move |request: Request| {
         let judged =
-            check_host(&request).and_then(|()| app.access.judge(peer(&request), request.headers()));
+            check_head(&request).and_then(|()| app.access.judge(peer(&request), request.headers()));
         let problem = judged.err().unwrap_or_else(&problem);
         Box::pin(std::future::ready(finished(Err(problem))))
     }
@@ -158,12 +161,22 @@ fn peer(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<Peer>().map(|peer| peer.0)
 }
 
-/// Returns a problem if it is not clear which host is meant (RFC 9112, section 3.2).
-fn check_host(request: &Request) -> Result<(), Problem> {
-    let hosts = request.headers().get_all(HOST).iter().count();
-    match hosts == 1 || hosts == 0 && request.version() < Version::HTTP_11 {
+/// Returns a problem if it is not clear which host is meant (RFC 9112, section 3.2), or how long the body is:
+/// a proxy on the way may have understood it in another way, and take the end of one request for another.
+fn check_head(request: &Request) -> Result<(), Problem> {
+    let headers = request.headers();
+    let hosts = headers.get_all(HOST).iter().count();
+    if hosts > 1 || hosts == 0 && request.version() == Version::HTTP_11 {
+        return Err(Problem::bad_request("Host is to be there once").closing());
+    }
+    let lengths = header(headers, CONTENT_LENGTH.as_str()).map_err(Problem::closing)?;
+    let Some(coding) = header(headers, TRANSFER_ENCODING.as_str()).map_err(Problem::closing)?
+    else {
+        return Ok(());
+    };
+    match lengths.is_none() && coding.eq_ignore_ascii_case("chunked") {
         true => Ok(()),
-        false => Err(Problem::bad_request("Host is to be there once").closing()),
+        false => Err(Problem::bad_request("Transfer-Encoding is to be chunked").closing()),
     }
 }
 

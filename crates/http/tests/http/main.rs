@@ -2,5 +2,6 @@
 
 mod ask;
 mod cases;
+mod connections;
 mod memory;
 mod requests;
