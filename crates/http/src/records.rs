@@ -27,15 +27,6 @@ use crate::settings::excerpt;
 /// Media type of server-sent events.
 pub(crate) const EVENTS: &str = "text/event-stream";
 
-const STATUSES: [Status; 6] = [
-    Status::Ok,
-    Status::Failed,
-    Status::TimedOut,
-    Status::Lost,
-    Status::Cancelled,
-    Status::Skipped,
-];
-
 /// A client that reads records. Nothing is read ahead of it: the next page is asked for when it has taken
 /// this one.
 struct Reader<Q> {
@@ -163,9 +154,9 @@ impl<Q: Queues> Reader<Q> {
 }
 
 fn status(text: &str) -> Result<Status, Problem> {
-    let found = STATUSES.into_iter().find(|status| status.as_str() == text);
+    let found = Status::ALL.into_iter().find(|status| status.as_str() == text);
     found.ok_or_else(|| {
-        let known = STATUSES.map(Status::as_str).join(", ");
+        let known = Status::ALL.map(Status::as_str).join(", ");
         Problem::bad_request(format!("status is one of {known}, not \"{}\"", excerpt(text)))
     })
 }

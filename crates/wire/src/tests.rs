@@ -309,19 +309,9 @@ fn messages_keep_their_bytes() {
     assert_eq!(different.len(), golden.len(), "an example stands twice");
 }
 
-/// In the order of their numbers.
-const STATUSES: [Status; 6] = [
-    Status::Ok,
-    Status::Failed,
-    Status::TimedOut,
-    Status::Lost,
-    Status::Cancelled,
-    Status::Skipped,
-];
-
 #[test]
 fn every_status_and_exit_keeps_its_number() {
-    let statuses = STATUSES;
+    let statuses = Status::ALL;
     let exits = [Exit::None, Exit::Code(300), Exit::Signal(9)];
     let encoded = |body: Vec<u8>| body.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let mut body = Vec::new();
@@ -334,7 +324,7 @@ fn every_status_and_exit_keeps_its_number() {
 
 #[test]
 fn any_mixture_of_fields_survives() {
-    let statuses = STATUSES;
+    let statuses = Status::ALL;
     let exits = [Exit::None, Exit::Code(0), Exit::Code(3), Exit::Signal(9)];
     for (status, exit) in statuses.into_iter().flat_map(|s| exits.map(|e| (s, e))) {
         for choice in 0..64 {

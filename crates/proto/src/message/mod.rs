@@ -550,6 +550,10 @@ pub struct Failure {
 }
 
 impl Status {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 6] =
+        [Self::Ok, Self::Failed, Self::TimedOut, Self::Lost, Self::Cancelled, Self::Skipped];
+
     /// Returns whether the handler succeeded. Such a task is not retried.
     #[must_use]
     pub fn is_success(self) -> bool {

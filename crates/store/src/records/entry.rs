@@ -108,18 +108,8 @@ const STORED: u8 = 2;
 const COUNTS: u8 = 3;
 const INDEX: u8 = 4;
 
-/// In the order of their numbers.
-const STATUSES: [Status; 6] = [
-    Status::Ok,
-    Status::Failed,
-    Status::TimedOut,
-    Status::Lost,
-    Status::Cancelled,
-    Status::Skipped,
-];
-
 pub(super) fn encode_record(seq: Seq, status: Status, record: &[u8], out: &mut Vec<u8>) {
-    let number = STATUSES.iter().position(|it| *it == status).expect("it is one of them");
+    let number = Status::ALL.iter().position(|it| *it == status).expect("it is one of them");
     out.extend([RECORD, number as u8]);
     put_varint(seq.0, out);
     out.extend_from_slice(record);
@@ -130,7 +120,7 @@ impl Entry {
         match take_u8(&mut bytes)? {
             RECORD => {
                 let number = take_u8(&mut bytes)?;
-                let status = STATUSES.get(usize::from(number)).copied();
+                let status = Status::ALL.get(usize::from(number)).copied();
                 let status = status.ok_or(EntryError::Status(number))?;
                 let seq = Seq(take_varint(&mut bytes)?);
                 if seq.0 >= SEQS_MAX {
@@ -242,7 +232,7 @@ mod tests {
         assert_eq!(Entry::decode(out.clone().into()), Ok(Entry::Checkpoint(checkpoint())));
         out.extend(b"\x7f\x01z");
         assert_eq!(Entry::decode(out.into()), Ok(Entry::Checkpoint(checkpoint())));
-        for status in STATUSES {
+        for status in Status::ALL {
             let mut out = Vec::new();
             encode_record(Seq(1), status, b"", &mut out);
             let Ok(Entry::Record(record)) = Entry::decode(out.into()) else { panic!("{status:?}") };
