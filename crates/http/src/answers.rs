@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::body::{read, read_json};
-use crate::names::{ConsumerName, QueueName, TaskId};
 use crate::ndjson::{self, Answer, NDJSON, json};
 use crate::params::{Params, idempotency_key, media_type, preferred_wait};
 use crate::problem::Problem;
 use crate::queues::{NewTask, QueueState, Queues, Record, Submitted, TaskState};
 use crate::records;
 use crate::routes::{Operation, PathValues};
-use crate::settings::{Settings, SettingsPatch, WrittenPatch, WrittenSettings};
+use tradewind_queue::{ConsumerName, QueueName, TaskId};
+use tradewind_queue::{Settings, SettingsPatch, WrittenPatch, WrittenSettings};
 
 /// Media type of most answers.
 pub(crate) const JSON: &str = "application/json";

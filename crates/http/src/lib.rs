@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `routes` | the table of what can be asked, in the order of `openapi.json` |
 //! | `answers`, `records` | what is done about it |
-//! | `params`, `ndjson`, `settings`, `names` | text to values: without I/O |
+//! | `params`, `ndjson`, and the crate `tradewind-queue` | text to values: without I/O |
 //! | `body`, `limits` | what a client may cost |
 //! | `access` | who may ask |
 //! | `server`, `stream`, `admission` | connections, over whatever carries them |
@@ -20,7 +20,6 @@ mod answers;
 mod app;
 mod body;
 mod limits;
-mod names;
 mod ndjson;
 mod params;
 mod problem;
@@ -29,17 +28,16 @@ mod records;
 mod refusal;
 mod routes;
 mod server;
-mod settings;
 mod stream;
 
 pub use access::{Access, Check, Token};
 pub use admission::{Admission, NoRoom};
 pub use limits::Limits;
-pub use names::{
-    ConsumerName, KEY_BYTES_MAX, NAME_BYTES_MAX, NameError, QueueName, TaskId, TaskKey,
-};
 pub use queues::{NewTask, Page, QueueState, Queues, Record, Submitted, TaskState, Wanted};
 pub use refusal::Refusal;
 pub use routes::Peer;
 pub use server::Server;
-pub use settings::{Change, Fsync, Keep, SettingError, Settings, SettingsPatch, Unique};
+pub use tradewind_queue::{
+    Change, ConsumerName, Fsync, KEY_BYTES_MAX, Keep, NAME_BYTES_MAX, NameError, QueueName,
+    SettingError, Settings, SettingsPatch, TaskId, TaskKey, Unique,
+};

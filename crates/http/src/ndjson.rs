@@ -7,10 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 
-use crate::names::TaskKey;
 use crate::problem::{Kind, Problem};
 use crate::queues::{NewTask, Submitted};
-use crate::settings::{excerpt, time};
+use tradewind_queue::TaskKey;
+use tradewind_queue::{excerpt, time};
 
 /// Media type of lines of JSON.
 pub(crate) const NDJSON: &str = "application/x-ndjson";

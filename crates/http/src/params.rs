@@ -6,9 +6,9 @@ use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use percent_encoding::percent_decode;
 use tradewind_text::duration_or_zero;
 
-use crate::names::TaskKey;
 use crate::problem::{Kind, Problem};
-use crate::settings::excerpt;
+use tradewind_queue::TaskKey;
+use tradewind_queue::excerpt;
 
 /// Parameters of a query, each once.
 #[derive(Debug)]

@@ -12,9 +12,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::names::NameError;
 use crate::refusal::Refusal;
-use crate::settings::SettingError;
+use tradewind_queue::NameError;
+use tradewind_queue::SettingError;
 
 /// Media type of a problem.
 pub(crate) const PROBLEM: &str = "application/problem+json";

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tradewind_proto::message::Status;
 
-use crate::names::{ConsumerName, QueueName, TaskId, TaskKey};
 use crate::refusal::Refusal;
-use crate::settings::{Settings, SettingsPatch};
+use tradewind_queue::{ConsumerName, QueueName, TaskId, TaskKey};
+use tradewind_queue::{Settings, SettingsPatch};
 
 /// Queues: what requests ask for, and what answers are made of.
 ///

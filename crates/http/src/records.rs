@@ -16,13 +16,13 @@ use tradewind_proto::message::Status;
 use crate::answers::{record_json, response};
 use crate::app::App;
 use crate::limits::{PAGE_BYTES, PAGE_RECORDS_MAX};
-use crate::names::QueueName;
 use crate::ndjson::NDJSON;
 use crate::params::{Params, accepts, header, number};
 use crate::problem::{Kind, Problem};
 use crate::queues::{Page, Queues, Wanted};
 use crate::refusal::Refusal;
-use crate::settings::excerpt;
+use tradewind_queue::QueueName;
+use tradewind_queue::excerpt;
 
 /// Media type of server-sent events.
 pub(crate) const EVENTS: &str = "text/event-stream";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::names::{ConsumerName, QueueName, TaskId, TaskKey};
+use tradewind_queue::{ConsumerName, QueueName, TaskId, TaskKey};
 
 /// Reason for which queues do not do what a request asks.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -1,8 +1,9 @@
 //! Settings of a queue, and how they stand in JSON.
 
+use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 use tradewind_shown::shown;
 use tradewind_text::{duration, size};
@@ -121,6 +122,18 @@ impl<T> Change<T> {
         }
     }
 
+    fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    fn then<U>(self, then: impl FnOnce(T) -> Change<U>) -> Change<U> {
+        match self {
+            Self::None => Change::None,
+            Self::Default => Change::Default,
+            Self::To(value) => then(value),
+        }
+    }
+
     fn map<U, E>(self, map: impl FnOnce(T) -> Result<U, E>) -> Result<Change<U>, E> {
         Ok(match self {
             Self::None => Change::None,
@@ -131,11 +144,7 @@ impl<T> Change<T> {
 
     /// Returns the change of a setting for which `None` is a value, and the default.
     fn some(self) -> Change<Option<T>> {
-        match self {
-            Self::None => Change::None,
-            Self::Default => Change::Default,
-            Self::To(value) => Change::To(Some(value)),
-        }
+        self.then(|value| Change::To(Some(value)))
     }
 }
 
@@ -155,21 +164,44 @@ impl SettingsPatch {
 }
 
 /// Changes as they are written: a merge patch (RFC 7396), in which `null` is the default.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct WrittenPatch {
-    #[serde(deserialize_with = "written")]
+pub struct WrittenPatch {
+    #[serde(deserialize_with = "written", skip_serializing_if = "Change::is_none")]
     retries: Change<u32>,
-    #[serde(deserialize_with = "written")]
+    #[serde(deserialize_with = "written", skip_serializing_if = "Change::is_none")]
     timeout: Change<String>,
-    #[serde(deserialize_with = "written")]
+    #[serde(deserialize_with = "written", skip_serializing_if = "Change::is_none")]
     max_running: Change<u64>,
-    #[serde(deserialize_with = "written")]
+    #[serde(deserialize_with = "written", skip_serializing_if = "Change::is_none")]
     keep: Change<String>,
-    #[serde(deserialize_with = "written")]
+    #[serde(deserialize_with = "written", skip_serializing_if = "Change::is_none")]
     unique: Change<String>,
-    #[serde(deserialize_with = "written")]
+    #[serde(deserialize_with = "written", skip_serializing_if = "Change::is_none")]
     fsync: Change<String>,
+}
+
+impl<T: Serialize> Serialize for Change<T> {
+    /// Writes `null` for the default. A setting that stays is not written at all.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None | Self::Default => serializer.serialize_none(),
+            Self::To(value) => value.serialize(serializer),
+        }
+    }
+}
+
+impl From<&SettingsPatch> for WrittenPatch {
+    fn from(patch: &SettingsPatch) -> Self {
+        Self {
+            retries: patch.retries,
+            timeout: patch.timeout.then(|time| Change::To(written_time(time))),
+            max_running: patch.max_running,
+            keep: patch.keep.then(|keep| written_keep(keep).map_or(Change::Default, Change::To)),
+            unique: patch.unique.then(|unique| Change::To(written_unique(unique))),
+            fsync: patch.fsync.then(|fsync| Change::To(written_fsync(fsync).to_owned())),
+        }
+    }
 }
 
 fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Change<T>, D::Error> {
@@ -182,7 +214,7 @@ impl WrittenPatch {
     /// # Errors
     ///
     /// When a value is none for its setting.
-    pub(crate) fn parse(self) -> Result<SettingsPatch, SettingError> {
+    pub fn parse(self) -> Result<SettingsPatch, SettingError> {
         Ok(SettingsPatch {
             retries: self.retries,
             timeout: self.timeout.map(|text| time("timeout", &text))?,
@@ -190,95 +222,145 @@ impl WrittenPatch {
                 0 => Err(SettingError::NoneRunning),
                 _ => Ok(max),
             })?,
-            keep: self.keep.map(|text| keep(&text))?,
-            unique: self.unique.map(|text| unique(&text))?,
-            fsync: self.fsync.map(|text| fsync(&text))?,
+            keep: self.keep.map(|text| text.parse())?,
+            unique: self.unique.map(|text| text.parse())?,
+            fsync: self.fsync.map(|text| text.parse())?,
         })
     }
 }
 
 /// Parses a time with a unit: a number alone is taken for milliseconds by one and for seconds by another.
-pub(crate) fn time(name: &'static str, text: &str) -> Result<Duration, SettingError> {
+///
+/// # Errors
+///
+/// When it is none.
+pub fn time(name: &'static str, text: &str) -> Result<Duration, SettingError> {
     let has_unit = text.bytes().any(|byte| byte.is_ascii_alphabetic());
     let parsed = duration(text).ok().filter(|_| has_unit);
     parsed.ok_or_else(|| SettingError::Time { name, value: excerpt(text) })
 }
 
-fn keep(text: &str) -> Result<Keep, SettingError> {
-    if text == "consumed" {
-        return Ok(Keep::Consumed);
-    }
-    // Units of sizes are upper case, those of times are not; `M` would be a month.
-    let is_size = text.bytes().any(|byte| byte.is_ascii_uppercase());
-    let parsed = match is_size {
-        true => size(text).ok().filter(|bytes| *bytes > 0).map(Keep::Bytes),
-        false => time("keep", text).ok().map(Keep::Time),
-    };
-    parsed.ok_or_else(|| SettingError::Keep { name: "keep", value: excerpt(text) })
-}
+impl FromStr for Keep {
+    type Err = SettingError;
 
-fn unique(text: &str) -> Result<Unique, SettingError> {
-    match text {
-        "kept" => Ok(Unique::Kept),
-        "stored" => Ok(Unique::Stored),
-        _ => match time("unique", text) {
-            Ok(time) => Ok(Unique::Time(time)),
-            Err(_) => Err(SettingError::Unique { name: "unique", value: excerpt(text) }),
-        },
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        if text == "consumed" {
+            return Ok(Keep::Consumed);
+        }
+        // Units of sizes are upper case, those of times are not; `M` would be a month.
+        let is_size = text.bytes().any(|byte| byte.is_ascii_uppercase());
+        let parsed = match is_size {
+            true => size(text).ok().filter(|bytes| *bytes > 0).map(Keep::Bytes),
+            false => time("keep", text).ok().map(Keep::Time),
+        };
+        parsed.ok_or_else(|| SettingError::Keep { name: "keep", value: excerpt(text) })
     }
 }
 
-fn fsync(text: &str) -> Result<Fsync, SettingError> {
-    match text {
-        "none" => Ok(Fsync::None),
-        "batch" => Ok(Fsync::Batch),
-        "record" => Ok(Fsync::Record),
-        _ => Err(SettingError::Fsync { name: "fsync", value: excerpt(text) }),
+impl FromStr for Unique {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        match text {
+            "kept" => Ok(Unique::Kept),
+            "stored" => Ok(Unique::Stored),
+            _ => match time("unique", text) {
+                Ok(time) => Ok(Unique::Time(time)),
+                Err(_) => Err(SettingError::Unique { name: "unique", value: excerpt(text) }),
+            },
+        }
+    }
+}
+
+impl FromStr for Fsync {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        match text {
+            "none" => Ok(Fsync::None),
+            "batch" => Ok(Fsync::Batch),
+            "record" => Ok(Fsync::Record),
+            _ => Err(SettingError::Fsync { name: "fsync", value: excerpt(text) }),
+        }
     }
 }
 
 /// Returns the beginning of a text that another chose, fit to be shown.
-pub(crate) fn excerpt(text: &str) -> String {
+#[must_use]
+pub fn excerpt(text: &str) -> String {
     let cut = text.floor_char_boundary(SHOWN_BYTES_MAX);
     let dots = if cut < text.len() { "…" } else { "" };
     format!("{}{dots}", shown(&text[..cut]))
 }
 
 /// Settings as they are written.
-#[derive(Debug, Serialize)]
-pub(crate) struct WrittenSettings {
+#[derive(Debug, Deserialize, Serialize)]
+pub struct WrittenSettings {
     retries: u32,
     timeout: Option<String>,
     max_running: Option<u64>,
     keep: Option<String>,
     unique: String,
-    fsync: &'static str,
+    fsync: String,
 }
 
 impl From<&Settings> for WrittenSettings {
     fn from(settings: &Settings) -> Self {
-        let time = |time: Duration| humantime::format_duration(time).to_string();
         Self {
             retries: settings.retries,
-            timeout: settings.timeout.map(time),
+            timeout: settings.timeout.map(written_time),
             max_running: settings.max_running,
-            keep: match settings.keep {
-                Keep::All => None,
-                Keep::Time(kept) => Some(time(kept)),
-                Keep::Bytes(bytes) => Some(written_size(bytes)),
-                Keep::Consumed => Some("consumed".to_owned()),
-            },
-            unique: match settings.unique {
-                Unique::Kept => "kept".to_owned(),
-                Unique::Stored => "stored".to_owned(),
-                Unique::Time(kept) => time(kept),
-            },
-            fsync: match settings.fsync {
-                Fsync::None => "none",
-                Fsync::Batch => "batch",
-                Fsync::Record => "record",
-            },
+            keep: written_keep(settings.keep),
+            unique: written_unique(settings.unique),
+            fsync: written_fsync(settings.fsync).to_owned(),
         }
+    }
+}
+
+impl WrittenSettings {
+    /// Returns the settings that these are.
+    ///
+    /// # Errors
+    ///
+    /// When a value is none for its setting.
+    pub fn parse(self) -> Result<Settings, SettingError> {
+        Ok(Settings {
+            retries: self.retries,
+            timeout: self.timeout.map(|text| time("timeout", &text)).transpose()?,
+            max_running: self.max_running,
+            keep: self.keep.map(|text| text.parse()).transpose()?.unwrap_or_default(),
+            unique: self.unique.parse()?,
+            fsync: self.fsync.parse()?,
+        })
+    }
+}
+
+fn written_time(time: Duration) -> String {
+    humantime::format_duration(time).to_string()
+}
+
+fn written_keep(keep: Keep) -> Option<String> {
+    match keep {
+        Keep::All => None,
+        Keep::Time(kept) => Some(written_time(kept)),
+        Keep::Bytes(bytes) => Some(written_size(bytes)),
+        Keep::Consumed => Some("consumed".to_owned()),
+    }
+}
+
+fn written_unique(unique: Unique) -> String {
+    match unique {
+        Unique::Kept => "kept".to_owned(),
+        Unique::Stored => "stored".to_owned(),
+        Unique::Time(kept) => written_time(kept),
+    }
+}
+
+fn written_fsync(fsync: Fsync) -> &'static str {
+    match fsync {
+        Fsync::None => "none",
+        Fsync::Batch => "batch",
+        Fsync::Record => "record",
     }
 }
 
@@ -319,6 +401,36 @@ mod tests {
             let json = serde_json::to_string(&WrittenSettings::from(&settings)).unwrap();
             assert_eq!(parse(&json).unwrap().apply(Settings::default()), settings, "{json}");
             assert_eq!(parse(&json).unwrap().apply(all_other()), settings, "{json}");
+            // A client takes those of a server that knows of more.
+            let more = json.replacen('{', r#"{"priority":1,"#, 1);
+            let written: WrittenSettings = serde_json::from_str(&more).unwrap();
+            assert_eq!(written.parse().unwrap(), settings, "{json}");
+        }
+    }
+
+    #[test]
+    fn changes_are_read_as_they_are_written() {
+        let none = SettingsPatch::default();
+        let defaults = r#"{"retries":null,"timeout":null,"max_running":null,"keep":null,"unique":null,"fsync":null}"#;
+        let all = [
+            ("{}", none.clone()),
+            (defaults, parse(defaults).unwrap()),
+            (r#"{"keep":null}"#, SettingsPatch { keep: Change::To(Keep::All), ..none.clone() }),
+            (r#"{"max_running":2}"#, SettingsPatch { max_running: Change::To(2), ..none }),
+            (
+                r#"{"timeout":"1m 30s","keep":"1GiB","unique":"stored","fsync":"none"}"#,
+                SettingsPatch {
+                    timeout: Change::To(Duration::from_secs(90)),
+                    keep: Change::To(Keep::Bytes(1 << 30)),
+                    unique: Change::To(Unique::Stored),
+                    fsync: Change::To(Fsync::None),
+                    ..SettingsPatch::default()
+                },
+            ),
+        ];
+        for (json, patch) in all {
+            assert_eq!(serde_json::to_string(&WrittenPatch::from(&patch)).unwrap(), json);
+            assert_eq!(parse(json).unwrap().apply(all_other()), patch.apply(all_other()), "{json}");
         }
     }
 
