@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tradewind_node::exit;
 use tradewind_relay::RelayArgs;
+use tradewind_serve::ServeArgs;
 use tradewind_sink::SinkArgs;
 use tradewind_ventilator::VentilatorArgs;
 use tradewind_worker::WorkerArgs;
@@ -31,6 +32,7 @@ enum Command {
     Relay(Box<RelayArgs>),
     Sink(Box<SinkArgs>),
     Keys(Box<KeysArgs>),
+    Serve(Box<ServeArgs>),
 }
 
 fn main() -> ExitCode {
@@ -41,5 +43,6 @@ fn main() -> ExitCode {
         Command::Relay(args) => exit::report("relay", args.main()),
         Command::Sink(args) => exit::report("sink", args.main()),
         Command::Keys(args) => exit::report("tradewind keys", args.main()),
+        Command::Serve(args) => exit::report("tradewind serve", args.main()),
     }
 }

@@ -191,7 +191,14 @@ impl Liar {
     /// Its card.
     pub(crate) fn card(&self, role: Role, slots: u32, name: &str) -> Vec<u8> {
         let name = name.to_owned();
-        let card = Card { role, session: self.session, slots, message_bytes_max: 64 << 20, name };
+        let card = Card {
+            role,
+            session: self.session,
+            slots,
+            message_bytes_max: 64 << 20,
+            name,
+            queue: String::new(),
+        };
         encode(&card).to_vec()
     }
 

@@ -195,6 +195,12 @@ impl<Q: Queues> Server<Q> {
         self.app.draining.send_replace(true);
     }
 
+    /// Returns whether it was [drained](Self::drain).
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.app.is_draining()
+    }
+
     /// Returns once there is no connection.
     pub async fn closed(&self) {
         self.places.empty().await;

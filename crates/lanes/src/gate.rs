@@ -46,6 +46,8 @@ pub type PullGate = Gate<PullLane>;
 pub struct Gate<L> {
     endpoint: Endpoint,
     lanes: mpsc::UnboundedReceiver<L>,
+    /// Lanes of another gate.
+    others: Option<mpsc::UnboundedReceiver<L>>,
     porter: JoinHandle<()>,
 }
 
@@ -238,7 +240,7 @@ impl<L: Lane> Gate<L> {
             farewells: Arc::new(Semaphore::new(FAREWELLS_MAX)),
             spare: spare(),
         };
-        Ok(Self { endpoint, lanes, porter: tokio::spawn(porter.run(listeners)) })
+        Ok(Self { endpoint, lanes, others: None, porter: tokio::spawn(porter.run(listeners)) })
     }
 
     /// Returns the host as it was asked for, with the actual port.
@@ -246,9 +248,23 @@ impl<L: Lane> Gate<L> {
         self.endpoint.clone()
     }
 
+    /// Yields these lanes too, which another gate has yielded: whoever is behind that one passes them on.
+    #[must_use]
+    pub fn with_lanes(mut self, lanes: mpsc::UnboundedReceiver<L>) -> Self {
+        self.others = Some(lanes);
+        self
+    }
+
     /// Returns the next lane whose handshake is complete. Cancel-safe.
     pub async fn accept(&mut self) -> L {
-        self.lanes.recv().await.expect("the porter runs until the gate is dropped")
+        let own = self.lanes.recv();
+        let Some(others) = &mut self.others else {
+            return own.await.expect("the porter runs until the gate is dropped");
+        };
+        tokio::select! {
+            lane = own => lane.expect("the porter runs until the gate is dropped"),
+            Some(lane) = others.recv() => lane,
+        }
     }
 
     /// Closes the gate as dropping it does, but when this returns the port is free again.

@@ -47,6 +47,14 @@ impl PrivateDir {
         Self::in_first_of(runtime.into_iter().chain(usual))
     }
 
+    /// Makes one of abstract sockets, of which nothing is left however the process ends.
+    ///
+    /// # Errors
+    /// When the system has none.
+    pub fn without_files() -> io::Result<Self> {
+        Self::in_first_of([])
+    }
+
     fn in_first_of(places: impl IntoIterator<Item = PathBuf>) -> io::Result<Self> {
         if let Some(dir) = places.into_iter().find_map(|place| private_dir(&place).ok()) {
             return Ok(Self(Place::Dir(dir)));

@@ -106,11 +106,49 @@ fn name(role: Role) -> &'static str {
 /// Never: every card fits into an identity, since names are bounded.
 #[must_use]
 pub fn gate_door(ours: &Card, port: Port, room: Room, keys: &MaybeKeys) -> Door {
+    let queue = ours.queue.clone();
+    door(ours, port, room, keys, move |card| match &card.queue {
+        theirs if *theirs == queue => Ok(()),
+        theirs if queue.is_empty() => {
+            Err(format!("a job runs here, and no queues: nobody serves queue {theirs:?} (--queue)"))
+        }
+        theirs => Err(format!("queue {queue:?} is served here, and not {theirs:?} (--queue)")),
+    })
+}
+
+/// Returns the door of a port at which all queues of a program are listened for. `judge` is given the name of a
+/// queue, and returns why nobody may take part in it.
+///
+/// # Panics
+/// Never: see [`gate_door`].
+#[must_use]
+pub fn queues_door(
+    ours: &Card,
+    port: Port,
+    room: Room,
+    keys: &MaybeKeys,
+    judge: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static,
+) -> Door {
+    door(ours, port, room, keys, move |card| match &*card.queue {
+        "" => Err("queues are served here: say which one with --queue NAME".to_owned()),
+        queue => judge(queue),
+    })
+}
+
+fn door(
+    ours: &Card,
+    port: Port,
+    room: Room,
+    keys: &MaybeKeys,
+    judge: impl Fn(&Card) -> Result<(), String> + Send + Sync + 'static,
+) -> Door {
     let said = Mutex::new(Sparing::default());
     let door = showing(ours).admitting(move |hello| {
-        let card = judge_dialler(port, hello).inspect_err(|reason| {
-            warn_once_a_minute(&said, &hello.addr, port, reason);
-        })?;
+        let card = judge_dialler(port, hello)
+            .and_then(|card| judge(&card).map(|()| card))
+            .inspect_err(|reason| {
+                warn_once_a_minute(&said, &hello.addr, port, reason);
+            })?;
         Ok(match card.role {
             Role::Worker => {
                 let permit = room.admit(Instant::now(), card.session)?;
@@ -225,7 +263,15 @@ mod tests {
     fn ours(role: Role) -> Vec<u8> {
         let slots = u32::from(role == Role::Worker);
         let name = "n".to_owned();
-        encode(&Card { role, session: SessionId(1), slots, message_bytes_max: 7, name }).to_vec()
+        encode(&Card {
+            role,
+            session: SessionId(1),
+            slots,
+            message_bytes_max: 7,
+            name,
+            queue: String::new(),
+        })
+        .to_vec()
     }
 
     fn hello<'a>(socket_type: &'a [u8], identity: &'a [u8]) -> Hello<'a> {

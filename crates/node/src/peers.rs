@@ -68,8 +68,17 @@ mod tests {
         let mut peers = Peers::default();
         let (conn, session) = (Conn(0), SessionId(1));
         let name = String::new();
-        peers
-            .add(conn, &Card { role: Role::Worker, session, slots: 1, message_bytes_max: 1, name });
+        peers.add(
+            conn,
+            &Card {
+                role: Role::Worker,
+                session,
+                slots: 1,
+                message_bytes_max: 1,
+                name,
+                queue: String::new(),
+            },
+        );
         let may_say = |session, news| peers.may_say(conn, &ToSink::News { session, news });
         assert!(may_say(session, News::Goodbye));
         assert!(!may_say(SessionId(2), News::Goodbye));

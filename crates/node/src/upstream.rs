@@ -346,6 +346,7 @@ mod tests {
             slots: 1,
             message_bytes_max: 1 << 20,
             name: "liar".to_owned(),
+            queue: String::new(),
         };
         let (closer, traffic, addr) = (pull.closer(), pull.traffic(), pull.peer_addr().clone());
         let up = Inward::Up { conn, card, closer, traffic, addr };

@@ -53,7 +53,7 @@ fn card(port: Port, is_gate: bool, key: KeyRole, session: SessionId) -> Card {
         (Port::Tasks | Port::Results, false, _) => Role::Worker,
     };
     let name = key.to_string();
-    Card { role, session, slots: 1, message_bytes_max: 1 << 20, name }
+    Card { role, session, slots: 1, message_bytes_max: 1 << 20, name, queue: String::new() }
 }
 
 /// Returns the first failure of a dialler; none if it was let in.

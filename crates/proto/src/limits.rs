@@ -185,6 +185,9 @@ pub const STDERR_BYTES_MAX: usize = 64 << 10;
 /// Bytes of the name of a worker or a job.
 pub const NAME_BYTES_MAX: usize = 100;
 
+/// Bytes of the name of a queue.
+pub const QUEUE_BYTES_MAX: usize = 63;
+
 /// Number of workers that a sink names to a new ventilator.
 pub const WORKERS_MAX: usize = 1 << 14;
 

@@ -4,10 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
-use tradewind_proto::limits::SEQS_MAX;
+use tradewind_proto::limits::{QUEUE_BYTES_MAX, SEQS_MAX};
+use tradewind_text::{is_identifier, is_queue_name};
 
 /// Bytes of the longest name of a queue or consumer.
-pub const NAME_BYTES_MAX: usize = 63;
+pub const NAME_BYTES_MAX: usize = QUEUE_BYTES_MAX;
 
 /// Bytes of the longest key of a task.
 pub const KEY_BYTES_MAX: usize = 512;
@@ -52,25 +53,14 @@ pub struct TaskId {
     pub seq: u64,
 }
 
-fn is_name(text: &str) -> bool {
-    let is_alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    text.len() <= NAME_BYTES_MAX
-        && text.bytes().next().is_some_and(|first| is_alphanumeric(&first))
-        && text.bytes().all(|byte| is_alphanumeric(&byte) || matches!(byte, b'-' | b'_'))
-}
-
 impl FromStr for QueueName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        if !is_name(text) {
+        if !is_identifier(text) {
             return Err(NameError::Name);
         }
-        let end = text.rsplit_once('-').map(|(_, end)| end);
-        if end.is_some_and(|end| end.bytes().all(|byte| byte.is_ascii_digit())) {
-            return Err(NameError::LikeId);
-        }
-        Ok(Self(text.to_owned()))
+        if is_queue_name(text) { Ok(Self(text.to_owned())) } else { Err(NameError::LikeId) }
     }
 }
 
@@ -78,7 +68,7 @@ impl FromStr for ConsumerName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        if is_name(text) { Ok(Self(text.to_owned())) } else { Err(NameError::Name) }
+        if is_identifier(text) { Ok(Self(text.to_owned())) } else { Err(NameError::Name) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 use thiserror::Error;
 use tradewind_shown::shown;
 use tradewind_text::{duration, size};
@@ -114,6 +115,15 @@ pub enum Change<T> {
 }
 
 impl<T> Change<T> {
+    /// Returns whether the setting gets a value of its own; `None` if it stays.
+    fn has_value(&self) -> Option<bool> {
+        match self {
+            Self::None => None,
+            Self::Default => Some(false),
+            Self::To(_) => Some(true),
+        }
+    }
+
     fn apply(self, value: &mut T, default: T) {
         match self {
             Self::None => {}
@@ -148,7 +158,48 @@ impl<T> Change<T> {
     }
 }
 
+impl Settings {
+    /// Returns the settings as JSON has them, by their names.
+    ///
+    /// # Panics
+    ///
+    /// Never: they are text and numbers.
+    #[must_use]
+    pub fn to_json(&self) -> Map<String, Value> {
+        match serde_json::to_value(WrittenSettings::from(self)) {
+            Ok(Value::Object(members)) => members,
+            written => panic!("settings are an object: {written:?}"),
+        }
+    }
+}
+
 impl SettingsPatch {
+    /// Returns the changes that a JSON object has: a merge patch (RFC 7396), in which `null` is the default.
+    ///
+    /// # Errors
+    ///
+    /// In words, when a name or a value is none.
+    pub fn from_json(members: Map<String, Value>) -> Result<Self, String> {
+        let written = WrittenPatch::deserialize(Value::Object(members));
+        let written = written.map_err(|error| excerpt(&error.to_string()))?;
+        written.parse().map_err(|error| error.to_string())
+    }
+
+    /// Returns the names of the settings that change, and whether each gets a value of its own and not the default.
+    #[must_use]
+    pub fn names(&self) -> Vec<(&'static str, bool)> {
+        let Self { retries, timeout, max_running, keep, unique, fsync } = self;
+        let all = [
+            ("retries", retries.has_value()),
+            ("timeout", timeout.has_value()),
+            ("max_running", max_running.has_value()),
+            ("keep", keep.has_value()),
+            ("unique", unique.has_value()),
+            ("fsync", fsync.has_value()),
+        ];
+        all.into_iter().filter_map(|(name, has_value)| Some((name, has_value?))).collect()
+    }
+
     /// Returns settings with these changes.
     #[must_use]
     pub fn apply(self, mut settings: Settings) -> Settings {

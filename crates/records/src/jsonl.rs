@@ -45,8 +45,8 @@ struct Line<'a> {
     stderr_base64: Option<Base64<'a>>,
 }
 
-/// Appends a record to `out`, with the task if it is known and wanted.
-pub(super) fn encode(record: Record<'_>, has_task: bool, out: &mut Vec<u8>) {
+/// Appends a record to `out`, as a JSON object and a newline, with the task if it is known and wanted.
+pub fn encode(record: Record<'_>, has_task: bool, out: &mut Vec<u8>) {
     let outcome = &record.result.outcome;
     write(record, has_task, Some(&outcome.output), Some(&outcome.stderr), out);
 }

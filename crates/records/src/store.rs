@@ -28,6 +28,11 @@ pub trait Store: Send + 'static {
         false
     }
 
+    /// Returns whether the input is a log that this store belongs to, so that no task of it can change.
+    fn has_input(&self) -> bool {
+        false
+    }
+
     /// Returns whether records say why their tasks failed.
     fn has_reasons(&self) -> bool {
         true

@@ -61,7 +61,14 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
     let session = session(keys);
     let message_bytes_max = settings.lanes.message_bytes_max;
     let name = || "relay".to_owned();
-    let card = |role| Card { role, session, slots: 0, message_bytes_max, name: name() };
+    let card = |role| Card {
+        role,
+        session,
+        slots: 0,
+        message_bytes_max,
+        name: name(),
+        queue: String::new(),
+    };
     let (upstream, downstream) = (card(Role::Sink), card(Role::Ventilator));
     let lanes = &settings.lanes;
     let ventilator = dialler(settings.ventilator.clone(), lanes, &upstream, Port::Receipts, keys)?;

@@ -234,6 +234,7 @@ impl World {
                     slots: worker.slots,
                     message_bytes_max: MESSAGE_BYTES_MAX,
                     name: worker.name(),
+                    queue: String::new(),
                 };
                 let card = tradewind_wire::decode(&tradewind_wire::encode(&card))
                     .expect("an honest card decodes");

@@ -212,6 +212,7 @@ impl SinkArgs {
             progress: !self.logs.no_progress && !self.logs.quiet && !self.output.is_terminal(),
             when_full: self.output.when_full.unwrap_or_default(),
             audience: Audience::User,
+            queue: None,
         })
     }
 

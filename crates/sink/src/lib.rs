@@ -12,4 +12,4 @@ mod summary;
 
 #[cfg(feature = "cli")]
 pub use args::SinkArgs;
-pub use run::{Settings, WhenFull, run};
+pub use run::{NoteWorkers, Queue, Settings, WhenFull, run};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tradewind_lanes::{Endpoint, LaneOptions};
+use tradewind_lanes::{Endpoint, LaneOptions, PullLane};
 use tradewind_node::doors::{Port, gate_door};
 use tradewind_node::drive::{self, Driven, EVENTS_MAX, drive};
 use tradewind_node::exit::{
@@ -20,7 +20,7 @@ use tradewind_proto::collector::{
 use tradewind_proto::dispatcher::HaltOn;
 use tradewind_proto::farewell::{SinkExit, SinkFarewell};
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
-use tradewind_proto::{JobKey, Time};
+use tradewind_proto::{JobKey, SessionId, Time};
 use tradewind_system::{Clock, random_key};
 
 use crate::summary::summary;
@@ -74,7 +74,26 @@ pub struct Settings {
     pub when_full: WhenFull,
     /// Receiver of messages about the job.
     pub audience: Audience,
+    /// What makes the job a queue, which stays open.
+    pub queue: Option<Queue>,
 }
+
+/// What makes a job a queue.
+pub struct Queue {
+    /// Name of the queue.
+    pub name: String,
+    /// Session that its sink shows: of the gate that workers have met.
+    pub session: SessionId,
+    /// Workers and relays that another gate has let in.
+    pub callers: mpsc::UnboundedReceiver<PullLane>,
+    /// Workers that may hold tasks since the process before this one; `None` if that is not known.
+    pub workers: Option<Vec<SessionId>>,
+    /// Takes the workers that may hold tasks, for the process after this one, whenever they change.
+    pub note_workers: NoteWorkers,
+}
+
+/// What takes the sessions of workers. It does not wait.
+pub type NoteWorkers = Box<dyn FnMut(Vec<SessionId>) + Send>;
 
 /// Event of the sink.
 enum Event {
@@ -105,13 +124,17 @@ pub async fn run<S: Store>(
 ) -> exit::Outcome {
     let (events_in, mut events) = mpsc::channel(EVENTS_MAX);
     keep_fresh(&settings.keys)?;
-    let session = session(&settings.keys);
+    let (name, session) = match &settings.queue {
+        Some(queue) => (queue.name.clone(), queue.session),
+        None => (String::new(), session(&settings.keys)),
+    };
     let card = Card {
         role: Role::Sink,
         session,
         slots: 0,
         message_bytes_max: settings.lanes.message_bytes_max,
         name: "sink".to_owned(),
+        queue: name,
     };
     let ventilator = dialler(
         settings.ventilator.clone(),
@@ -123,12 +146,18 @@ pub async fn run<S: Store>(
     let room = Room::for_workers(1, 0);
     let (options, door) =
         (room.options(&settings.lanes), gate_door(&card, Port::Results, room, &settings.keys));
-    let gate = settings.listen.open(options, door).await.or_exit(LISTEN)?;
+    let mut gate = settings.listen.open(options, door).await.or_exit(LISTEN)?;
+    let mut queue = None;
+    if let Some(Queue { callers, workers, note_workers, .. }) = settings.queue {
+        gate = gate.with_lanes(callers);
+        queue = Some((workers, note_workers));
+    }
     let Some(store) = prepared(prepare, settings.when_full, &mut shutdown).await? else {
         return Ok(STOPPED);
     };
     let (report, can_retry) = (store.report(), store.can_retry());
     let has_reasons = store.has_reasons();
+    let has_input = store.has_input();
     tracing::info!(
         listen = %gate.endpoint(),
         ventilator = %settings.ventilator,
@@ -144,8 +173,15 @@ pub async fn run<S: Store>(
         let spool_bytes_max = settings.spool_bytes_max;
         collector = collector.with_spool(SpoolLimits { spool_bytes_max, ..SpoolLimits::default() });
     }
+    let mut note_workers = None;
+    if let Some((workers, note)) = queue {
+        collector = collector.with_workers(workers);
+        note_workers = Some(note);
+    }
     let mut sink = Sink::new(collector, settings.audience, store, events_in);
+    sink.note_workers = note_workers;
     sink.when_full = settings.when_full;
+    sink.is_unchecked = has_input;
     let progress = Progress::new(settings.progress);
     if drive(&mut sink, &mut events, &mut shutdown, progress).await? == Driven::Stopped {
         if let Some(error) = sink.refused {
@@ -234,6 +270,8 @@ struct Sink<S> {
     /// Number of stored lists of records.
     stored: u64,
     when_full: WhenFull,
+    /// Takes the workers that may hold tasks; `None` in a job.
+    note_workers: Option<NoteWorkers>,
 }
 
 impl<S: Store> Sink<S> {
@@ -265,6 +303,7 @@ impl<S: Store> Sink<S> {
             is_new: true,
             stored: 0,
             when_full: WhenFull::default(),
+            note_workers: None,
         }
     }
 
@@ -557,6 +596,10 @@ impl<S: Store> drive::Role for Sink<S> {
             if let Some(records) = self.collector.poll_spool() {
                 writer.spool(records);
             }
+        }
+        if let (Some(note), Some(workers)) = (&mut self.note_workers, self.collector.poll_workers())
+        {
+            note(workers);
         }
         // A ventilator that resumes a finished job may have more.
         let was_finishing =

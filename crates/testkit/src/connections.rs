@@ -169,7 +169,8 @@ impl Ring {
 
 fn card(id: u64, slots: u32) -> Card {
     let (role, session, name) = (Role::Worker, SessionId(id), name(id));
-    Card { role, session, slots, message_bytes_max: MESSAGE_BYTES_MAX, name }
+    let queue = String::new();
+    Card { role, session, slots, message_bytes_max: MESSAGE_BYTES_MAX, name, queue }
 }
 
 fn name(id: u64) -> String {

@@ -9,5 +9,6 @@ mod values;
 
 pub use colsep::Colsep;
 pub use values::{
-    default_name, duration, duration_or_zero, name, payload_bytes_max, size, timeout,
+    default_name, duration, duration_or_zero, is_identifier, is_queue_name, name,
+    payload_bytes_max, queue_name, size, timeout,
 };

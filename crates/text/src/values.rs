@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tradewind_proto::dispatcher::Timeout;
-use tradewind_proto::limits::{MESSAGE_OVERHEAD_BYTES, NAME_BYTES_MAX};
+use tradewind_proto::limits::{MESSAGE_OVERHEAD_BYTES, NAME_BYTES_MAX, QUEUE_BYTES_MAX};
 use tradewind_shown::{is_hidden, is_plain};
 
 /// Parses a duration: a number of seconds, or with a unit as in `300ms`, `2m`, `1h 30m`.
@@ -67,6 +67,38 @@ pub fn name(text: &str) -> Result<String, String> {
         return Err("a name holds no hidden characters (control, direction, zero width)".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// Returns whether a text is 1 to 63 of `a-z`, `0-9`, `-` and `_`, the first of them one of `a-z` and `0-9`: fit for a
+/// path, a URL and a file name as it is.
+#[must_use]
+pub fn is_identifier(text: &str) -> bool {
+    let is_alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.len() <= QUEUE_BYTES_MAX
+        && text.bytes().next().is_some_and(|first| is_alphanumeric(&first))
+        && text.bytes().all(|byte| is_alphanumeric(&byte) || matches!(byte, b'-' | b'_'))
+}
+
+/// Returns whether a text is the name of a queue: an [identifier](is_identifier) that does not end as the id of a
+/// task does, with `-` or with `-` and digits.
+#[must_use]
+pub fn is_queue_name(text: &str) -> bool {
+    let end = text.rsplit_once('-').map(|(_, end)| end);
+    is_identifier(text) && !end.is_some_and(|end| end.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Parses the [name of a queue](is_queue_name).
+///
+/// # Errors
+/// When it is none.
+pub fn queue_name(text: &str) -> Result<String, String> {
+    if is_queue_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "the name of a queue has 1 to {QUEUE_BYTES_MAX} of a-z, 0-9, - and _, begins with one of a-z and 0-9, and does \
+         not end with - and digits"
+    ))
 }
 
 /// Parses a [`duration`], or a percentage of the median so far as in `300%`.

@@ -220,6 +220,7 @@ impl Sink {
             progress: false,
             when_full: WhenFull::Wait,
             audience: Audience::Program,
+            queue: None,
         };
         let (handle, signals) = (self.handle, self.signals);
         let run = move || {

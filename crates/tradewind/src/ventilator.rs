@@ -323,6 +323,7 @@ impl Ventilator {
             connect_timeout: self.connect_timeout,
             progress: false,
             audience: Audience::Program,
+            queue: None,
         };
         let (source, _wanted) = feed(tasks).map_err(Error::system)?;
         let Ending { code, tasks, failed } = block_on_until(

@@ -28,6 +28,7 @@ pub struct Worker {
     ventilator: Endpoint,
     sink: Endpoint,
     name: Option<String>,
+    queue: Option<String>,
     slots: u32,
     exit_when_done: bool,
     grace: Duration,
@@ -60,6 +61,7 @@ impl Worker {
             ventilator: ventilator.parse()?,
             sink: sink.parse()?,
             name: None,
+            queue: None,
             slots: cores(),
             exit_when_done: false,
             grace: GRACE,
@@ -70,6 +72,15 @@ impl Worker {
             runtime: None,
             handle: Handle::default(),
         })
+    }
+
+    /// Queue whose tasks it runs, of a program that serves queues; by default none, for a job.
+    ///
+    /// # Errors
+    /// When this is not the name of a queue.
+    pub fn queue(mut self, name: &str) -> Result<Self, Error> {
+        self.queue = Some(tradewind_text::queue_name(name).map_err(Error::Name)?);
+        Ok(self)
     }
 
     /// Its name, for people and records; by default the host's and the process's id.
@@ -221,6 +232,7 @@ impl Worker {
         let settings = Settings {
             ventilator: self.ventilator,
             sink: self.sink,
+            queue: self.queue.unwrap_or_default(),
             slots: self.slots,
             name: self.name.unwrap_or_else(tradewind_text::default_name),
             exit_when_done: self.exit_when_done,

@@ -440,6 +440,7 @@ impl VentilatorArgs {
             progress: !self.logs.no_progress && !self.logs.quiet,
             measured: None,
             audience: Audience::User,
+            queue: None,
         })
     }
 

@@ -7,9 +7,11 @@
 
 #[cfg(feature = "cli")]
 pub mod args;
+mod queue;
 mod reader;
 mod run;
 
 #[cfg(feature = "cli")]
 pub use args::VentilatorArgs;
+pub use queue::{Command, Queue};
 pub use run::{Ending, Settings, run};

@@ -21,6 +21,7 @@ use tradewind_proto::farewell::{VentilatorExit, VentilatorFarewell};
 use tradewind_proto::message::{Card, Layout, Role, Start};
 use tradewind_system::{Clock, random_id};
 
+use crate::queue::{Command, Queue};
 use crate::reader;
 use tradewind_input::{Chunk, InputError, Item, Measured, Source};
 
@@ -56,6 +57,8 @@ pub struct Settings {
     pub measured: Option<Measured>,
     /// Receiver of messages about the job.
     pub audience: Audience,
+    /// What makes the job a queue, which stays open.
+    pub queue: Option<Queue>,
 }
 
 /// End of a job.
@@ -76,6 +79,8 @@ enum Event {
     Link(DownstreamEvent),
     /// A chunk of the input, its end, or the end of the thread that reads it.
     Read(Option<Read>),
+    /// What is said about the queue.
+    Said(Command),
 }
 
 impl From<DownstreamEvent> for Event {
@@ -90,17 +95,19 @@ impl From<DownstreamEvent> for Event {
 /// # Errors
 /// When the job cannot be run, or not to its end.
 pub async fn run(
-    settings: Settings,
+    mut settings: Settings,
     source: impl Source + Send + 'static,
     mut shutdown: Shutdown,
 ) -> Result<Ending, Fatal> {
     let mut ventilator = Ventilator::new(&settings);
+    let queue = settings.queue.take();
     let card = Card {
         role: Role::Ventilator,
-        session: session(&settings.keys),
+        session: queue.as_ref().map_or_else(|| session(&settings.keys), |queue| queue.session),
         slots: 0,
         message_bytes_max: settings.lanes.message_bytes_max,
         name: settings.job.clone(),
+        queue: queue.as_ref().map(|queue| queue.name.clone()).unwrap_or_default(),
     };
     keep_fresh(&settings.keys)?;
     let room = Room::for_workers(1, 1);
@@ -110,10 +117,14 @@ pub async fn run(
         room.options(&settings.lanes),
         gate_door(&card, Port::Tasks, room.clone(), &settings.keys),
     );
-    let tasks = settings.tasks.open(options, door).await.or_exit(LISTEN)?;
+    let mut tasks = settings.tasks.open(options, door).await.or_exit(LISTEN)?;
     let options = room.receipts_options(&settings.lanes);
     let door = gate_door(&card, Port::Receipts, room, &settings.keys);
-    let receipts = settings.receipts.open(options, door).await.or_exit(LISTEN)?;
+    let mut receipts = settings.receipts.open(options, door).await.or_exit(LISTEN)?;
+    if let Some(Queue { workers, sinks, commands, .. }) = queue {
+        (tasks, receipts) = (tasks.with_lanes(workers), receipts.with_lanes(sinks));
+        ventilator.commands = Some(commands);
+    }
     tracing::info!(
         job = settings.job,
         tasks = %tasks.endpoint(),
@@ -129,7 +140,11 @@ pub async fn run(
     ventilator.chunks = Some(reader::spawn(source).or_exit(SYSTEM)?);
     let progress = Progress::new(settings.progress);
     let driven = drive(&mut ventilator, &mut events, &mut shutdown, progress).await?;
-    debug_assert_eq!(driven, Driven::Over, "it is never stopped but by its own rules");
+    if driven == Driven::Stopped {
+        // A queue goes on with its next process: workers keep what they have.
+        let DispatcherSnapshot { settled, failed, .. } = ventilator.dispatcher.snapshot();
+        return Ok(Ending { code: OK, tasks: settled, failed });
+    }
     ventilator.links.close().await;
     ventilator.ending()
 }
@@ -141,6 +156,8 @@ struct Ventilator {
     farewell: VentilatorFarewell,
     /// Chunks of the input; `None` once there is no more.
     chunks: Option<mpsc::Receiver<Read>>,
+    /// What is said about the queue; `None` in a job.
+    commands: Option<mpsc::Receiver<Command>>,
     audience: Audience,
     task_bytes_max: u64,
     input_error: Option<InputError>,
@@ -165,10 +182,14 @@ impl Ventilator {
         let clock = Clock::default();
         Self {
             clock,
-            dispatcher: Dispatcher::new(config),
+            dispatcher: match &settings.queue {
+                Some(queue) => queue.dispatcher(config),
+                None => Dispatcher::new(config),
+            },
             links: Downstream::new(clock),
             farewell: VentilatorFarewell::default(),
             chunks: None,
+            commands: None,
             audience: settings.audience,
             task_bytes_max: settings.task_bytes_max,
             input_error: None,
@@ -260,9 +281,18 @@ impl drive::Role for Ventilator {
     type Event = Event;
 
     async fn read(&mut self) -> Event {
-        match &mut self.chunks {
-            Some(chunks) if self.dispatcher.input_room() > 0 => Event::Read(chunks.recv().await),
-            _ => std::future::pending().await,
+        let Self { chunks, commands, dispatcher, .. } = self;
+        let read = async {
+            match chunks {
+                Some(chunks) if dispatcher.input_room() > 0 => chunks.recv().await,
+                _ => std::future::pending().await,
+            }
+        };
+        let Some(commands) = commands else { return Event::Read(read.await) };
+        tokio::select! {
+            biased;
+            Some(command) = commands.recv() => Event::Said(command),
+            read = read => Event::Read(read),
         }
     }
 
@@ -271,6 +301,10 @@ impl drive::Role for Ventilator {
             Event::Link(event) => event,
             Event::Read(read) => {
                 self.handle_read(read);
+                return Ok(());
+            }
+            Event::Said(command) => {
+                command.apply(&mut self.dispatcher);
                 return Ok(());
             }
         };
@@ -287,6 +321,9 @@ impl drive::Role for Ventilator {
     }
 
     fn handle_asked(&mut self, asked: Asked) -> Result<bool, Fatal> {
+        if self.commands.is_some() {
+            return Ok(true);
+        }
         let is_over = self.dispatcher.ended().is_some();
         self.chunks = None;
         match asked {

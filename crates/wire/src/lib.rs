@@ -11,14 +11,14 @@ mod borrowed;
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tradewind_proto::limits::{NAME_BYTES_MAX, SLOTS_MAX};
+use tradewind_proto::limits::{NAME_BYTES_MAX, QUEUE_BYTES_MAX, SLOTS_MAX};
 use tradewind_proto::message::{Card, Role, TaskResult, ToSink, ToVentilator, ToWorker};
 use tradewind_shown::is_plain;
 
 use crate::borrowed::Borrowed;
 
 /// The protocol's version. Both ends of a lane must have the same one.
-pub const VERSION: u8 = 7;
+pub const VERSION: u8 = 8;
 
 /// Bytes of the largest frame that this codec reads, whatever a lane lets through.
 pub const FRAME_BYTES_MAX: usize = 1 << 30;
@@ -224,6 +224,10 @@ impl Message for Card {
         }
         let card: Self = read(frame, at)?;
         check_name(&card.name)?;
+        check_name(&card.queue)?;
+        if card.queue.len() > QUEUE_BYTES_MAX {
+            return Err(DecodeError::Name("the name of a queue is too long"));
+        }
         if card.role == Role::Worker && !(1..=SLOTS_MAX).contains(&card.slots) {
             return Err(DecodeError::Card("a worker has no slots, or too many"));
         }

@@ -3,7 +3,8 @@ use tradewind_proto::Payload;
 use tradewind_proto::Rare;
 use tradewind_proto::dispatcher::HaltOn;
 use tradewind_proto::limits::{
-    BATCH_TASKS_MAX, ERROR_BYTES_MAX, RANGES_MAX, SEQS_MAX, TO_VENTILATOR_BYTES_MAX, WORKERS_MAX,
+    BATCH_TASKS_MAX, ERROR_BYTES_MAX, QUEUE_BYTES_MAX, RANGES_MAX, SEQS_MAX,
+    TO_VENTILATOR_BYTES_MAX, WORKERS_MAX,
 };
 use tradewind_proto::message::{
     Card, Exit, Failure, InputEnd, Layout, Limits, News, Outcome, RECEIVED_MAX, Received, Report,
@@ -101,59 +102,59 @@ fn messages_to_workers(golden: &mut Golden) {
     let call = CallId(9);
     golden.check(
         &ToWorker::RollCall { job, call, layout: Layout::Unsaid },
-        "077700fd08070605040302010900",
+        "087700fd08070605040302010900",
     );
     golden.check(
         &ToWorker::RollCall { job, call, layout: Layout::Whole },
-        "077700fd08070605040302010901",
+        "087700fd08070605040302010901",
     );
     golden.check(
         &ToWorker::RollCall { job, call, layout: Layout::Json },
-        "077700fd08070605040302010902",
+        "087700fd08070605040302010902",
     );
     golden.check(
         &ToWorker::RollCall { job, call, layout: Layout::Group(b'\n') },
-        "077700fd080706050403020109030a",
+        "087700fd080706050403020109030a",
     );
     let columns = Layout::Columns(r"\t".to_owned());
     golden.check(
         &ToWorker::RollCall { job, call, layout: columns },
-        "077700fd08070605040302010904025c74",
+        "087700fd08070605040302010904025c74",
     );
     // As the others, which differ in their last byte.
-    let line = "077700fd08070605040302010905";
+    let line = "087700fd08070605040302010905";
     check(&ToWorker::RollCall { job, call, layout: Layout::Line }, line);
     let limits = Limits { timeout_us: Some(1_000), report: Report { command: true, task: false } };
     let tasks = vec![task(b"abc"), task(b"")];
     golden.check(
         &ToWorker::Tasks { job, limits, tasks: tasks.into() },
-        "077701fd080706050403020101fbe8030100180b0a0000000000002c0100000b0a0000000000002c0100000203fb2c01020361626303fb2c010200",
+        "087701fd080706050403020101fbe8030100180b0a0000000000002c0100000b0a0000000000002c0100000203fb2c01020361626303fb2c010200",
     );
     let settled = ToWorker::Settled { job, below: Seq(4), ranges: ranges(&[6, 7, 9]) };
-    golden.check(&settled, "077702fd0807060504030201040206020901");
+    golden.check(&settled, "087702fd0807060504030201040206020901");
     golden.check(
         &ToWorker::Recall { job, call: CallId(9), keep: 300 },
-        "077703fd080706050403020109fb2c01",
+        "087703fd080706050403020109fb2c01",
     );
-    golden.check(&ToWorker::Cancel { job }, "077704fd0807060504030201");
-    golden.check(&ToWorker::Drain, "077705");
-    golden.check(&ToWorker::Ping, "077706");
-    golden.check(&ToWorker::Done { job }, "077707fd0807060504030201");
-    golden.check(&ToWorker::Limits { job, limits }, "077708fd080706050403020101fbe8030100");
+    golden.check(&ToWorker::Cancel { job }, "087704fd0807060504030201");
+    golden.check(&ToWorker::Drain, "087705");
+    golden.check(&ToWorker::Ping, "087706");
+    golden.check(&ToWorker::Done { job }, "087707fd0807060504030201");
+    golden.check(&ToWorker::Limits { job, limits }, "087708fd080706050403020101fbe8030100");
 }
 
 fn messages_to_the_sink(golden: &mut Golden) {
     let (job, session) = (JOB, SESSION);
-    golden.check(&ToSink::Results { job, session, results: vec![result()].into() }, "077300fd080706050403020107080907060504030201015805fd00401e18240a0600fa04fc70110100036f75740101010362616403657272067472756520780178");
+    golden.check(&ToSink::Results { job, session, results: vec![result()].into() }, "087300fd080706050403020107080907060504030201015805fd00401e18240a0600fa04fc70110100036f75740101010362616403657272067472756520780178");
     let plain = |exit| TaskResult {
         outcome: Outcome { exit, ..Outcome::ok(Payload::from(b"out")) },
         reported: None,
         ..result()
     };
     let results = vec![plain(Exit::None), plain(Exit::Code(0))].into();
-    golden.check(&ToSink::Results { job, session, results }, "077300fd0807060504030201071009070605040302010907060504030201020005fd00401e18240a0600fa04fc70110100036f75740405fd00401e18240a0600fa04fc70110100036f7574");
+    golden.check(&ToSink::Results { job, session, results }, "087300fd0807060504030201071009070605040302010907060504030201020005fd00401e18240a0600fa04fc70110100036f75740405fd00401e18240a0600fa04fc70110100036f7574");
     let heartbeat = News::Heartbeat { running: 2, queued: 300, slots: 4 };
-    golden.check(&ToSink::News { session, news: heartbeat }, "077301070002fb2c0104");
+    golden.check(&ToSink::News { session, news: heartbeat }, "087301070002fb2c0104");
     let holding = News::Holding {
         job,
         call: CallId(1),
@@ -164,16 +165,16 @@ fn messages_to_the_sink(golden: &mut Golden) {
     };
     golden.check(
         &ToSink::News { session, news: holding },
-        "0773010701fd0807060504030201010101010001020103",
+        "0873010701fd0807060504030201010101010001020103",
     );
     let returned = News::Returned { job, ranges: ranges(&[3, 4]) };
-    golden.check(&ToSink::News { session, news: returned }, "0773010702fd0807060504030201010302");
+    golden.check(&ToSink::News { session, news: returned }, "0873010702fd0807060504030201010302");
     let recalled = News::Recalled { job, call: CallId(9), ranges: ranges(&[3, 4]) };
-    golden.check(&ToSink::News { session, news: recalled }, "0773010706fd080706050403020109010302");
-    golden.check(&ToSink::News { session, news: News::Reconnected }, "0773010703");
+    golden.check(&ToSink::News { session, news: recalled }, "0873010706fd080706050403020109010302");
+    golden.check(&ToSink::News { session, news: News::Reconnected }, "0873010703");
     let draining = News::Draining { reason: "no".to_owned() };
-    golden.check(&ToSink::News { session, news: draining }, "0773010704026e6f");
-    golden.check(&ToSink::News { session, news: News::Goodbye }, "0773010705");
+    golden.check(&ToSink::News { session, news: draining }, "0873010704026e6f");
+    golden.check(&ToSink::News { session, news: News::Goodbye }, "0873010705");
     let open = |start| ToSink::JobOpen {
         job,
         name: "sums".to_owned(),
@@ -181,15 +182,15 @@ fn messages_to_the_sink(golden: &mut Golden) {
         stage: String::new(),
         is_untouched: false,
     };
-    golden.check(&open(Start::New), "077302fd08070605040302010473756d73000000");
-    golden.check(&open(Start::Resume), "077302fd08070605040302010473756d73010000");
-    golden.check(&open(Start::RetryFailed), "077302fd08070605040302010473756d73020000");
+    golden.check(&open(Start::New), "087302fd08070605040302010473756d73000000");
+    golden.check(&open(Start::Resume), "087302fd08070605040302010473756d73010000");
+    golden.check(&open(Start::RetryFailed), "087302fd08070605040302010473756d73020000");
     let close = |end| ToSink::JobClose { job, total: 1_000_000, end };
-    golden.check(&close(InputEnd::Whole), "077303fd0807060504030201fc40420f0000");
+    golden.check(&close(InputEnd::Whole), "087303fd0807060504030201fc40420f0000");
     golden
-        .check(&close(InputEnd::Halted(HaltOn::Success)), "077303fd0807060504030201fc40420f000101");
-    golden.check(&close(InputEnd::CutShort), "077303fd0807060504030201fc40420f0002");
-    golden.check(&ToSink::News { session, news: News::Gone }, "0773010708");
+        .check(&close(InputEnd::Halted(HaltOn::Success)), "087303fd0807060504030201fc40420f000101");
+    golden.check(&close(InputEnd::CutShort), "087303fd0807060504030201fc40420f0002");
+    golden.check(&ToSink::News { session, news: News::Gone }, "0873010708");
     let give_up = ToSink::GiveUp {
         job,
         seq: Seq(8),
@@ -198,13 +199,13 @@ fn messages_to_the_sink(golden: &mut Golden) {
         status: Status::Lost,
         error: "gone".to_owned(),
     };
-    golden.check(&give_up, "077304fd08070605040302010803060304676f6e65");
-    golden.check(&ToSink::JobDone { job }, "077305fd0807060504030201");
-    golden.check(&ToSink::Ping, "077306");
+    golden.check(&give_up, "087304fd08070605040302010803060304676f6e65");
+    golden.check(&ToSink::JobDone { job }, "087305fd0807060504030201");
+    golden.check(&ToSink::Ping, "087306");
     let hashes = vec![TaskHash(1), TaskHash(300)].into();
     golden.check(
         &ToSink::Inputs { job, from: Seq(5), hashes },
-        "077307fd0807060504030201050201fb2c01",
+        "087307fd0807060504030201050201fb2c01",
     );
     let of_a_stage = ToSink::JobOpen {
         job,
@@ -213,7 +214,7 @@ fn messages_to_the_sink(golden: &mut Golden) {
         stage: "parse".to_owned(),
         is_untouched: true,
     };
-    golden.check(&of_a_stage, "077302fd08070605040302010473756d730005706172736501");
+    golden.check(&of_a_stage, "087302fd08070605040302010473756d730005706172736501");
     let outcome = Outcome::error(Status::Skipped, "");
     let skipped = TaskResult { tag: Tag::default(), outcome, ..result() };
     let passed = ToSink::Forwarded {
@@ -222,8 +223,8 @@ fn messages_to_the_sink(golden: &mut Golden) {
         worker: "w".to_owned(),
         results: vec![skipped].into(),
     };
-    golden.check(&passed, "077308fd08070605040302010570617273650177011805fd00401e18240a0600fa04fc7011010000050000067472756520780178");
-    golden.check(&ToSink::Cancel { job }, "077309fd0807060504030201");
+    golden.check(&passed, "087308fd08070605040302010570617273650177011805fd00401e18240a0600fa04fc7011010000050000067472756520780178");
+    golden.check(&ToSink::Cancel { job }, "087309fd0807060504030201");
 }
 
 fn messages_to_the_ventilator(golden: &mut Golden) {
@@ -240,7 +241,7 @@ fn messages_to_the_ventilator(golden: &mut Golden) {
     };
     golden.check(
         &hello,
-        "07760004fd0807060504030201030100030105010101070100000102030405060708090a0b0c0d0eff",
+        "08760004fd0807060504030201030100030105010101070100000102030405060708090a0b0c0d0eff",
     );
     let received = vec![Received {
         session,
@@ -262,18 +263,18 @@ fn messages_to_the_ventilator(golden: &mut Golden) {
     };
     golden.check(
         &receipt,
-        "077601fd08070605040302010107010502463c415a010104010107070150fc0000100002",
+        "087601fd08070605040302010107010502463c415a010104010107070150fc0000100002",
     );
-    golden.check(&ToVentilator::Relay { session, news: News::Goodbye }, "0776020705");
-    golden.check(&ToVentilator::Relay { session, news: News::Alive }, "0776020707");
-    golden.check(&ToVentilator::Complete { job }, "077603fd0807060504030201");
+    golden.check(&ToVentilator::Relay { session, news: News::Goodbye }, "0876020705");
+    golden.check(&ToVentilator::Relay { session, news: News::Alive }, "0876020707");
+    golden.check(&ToVentilator::Complete { job }, "087603fd0807060504030201");
     golden.check(
         &ToVentilator::Refused { job, reason: "no".to_owned() },
-        "077604fd0807060504030201026e6f",
+        "087604fd0807060504030201026e6f",
     );
-    golden.check(&ToVentilator::Ping { is_stuck: true }, "07760501");
+    golden.check(&ToVentilator::Ping { is_stuck: true }, "08760501");
     golden
-        .check(&ToVentilator::Verified { job, below: Seq(300) }, "077606fd0807060504030201fb2c01");
+        .check(&ToVentilator::Verified { job, below: Seq(300) }, "087606fd0807060504030201fb2c01");
 }
 
 fn card(name: &str) -> Card {
@@ -283,16 +284,32 @@ fn card(name: &str) -> Card {
         slots: 4,
         message_bytes_max: 64 << 20,
         name: name.to_owned(),
+        queue: String::new(),
     }
 }
 
 fn cards(golden: &mut Golden) {
-    golden.check(&card("host-1"), "076301fbeeff04fc0000000406686f73742d31");
+    let queue = "thumbs".to_owned();
+    golden.check(
+        &Card { queue, ..card("host-1") },
+        "086301fbeeff04fc0000000406686f73742d31067468756d6273",
+    );
+    golden.check(&card("host-1"), "086301fbeeff04fc0000000406686f73742d3100");
 }
 
 #[test]
 fn cards_are_bounded() {
-    assert!(encode(&card(&"é".repeat(NAME_BYTES_MAX / 2))).len() <= CARD_BYTES_MAX);
+    let of = |queue: &str| Card {
+        queue: queue.to_owned(),
+        session: SessionId(u64::MAX),
+        slots: SLOTS_MAX,
+        message_bytes_max: u64::MAX,
+        ..card(&"é".repeat(NAME_BYTES_MAX / 2))
+    };
+    assert!(encode(&of(&"q".repeat(QUEUE_BYTES_MAX))).len() <= CARD_BYTES_MAX);
+    for queue in ["a\nb", &"q".repeat(QUEUE_BYTES_MAX + 1)] {
+        assert!(decode::<Card>(&encode(&of(queue))).is_err(), "{queue:?}");
+    }
     for name in ["a\nb", "\u{1b}[2J", &"x".repeat(NAME_BYTES_MAX + 1)] {
         assert!(decode::<Card>(&encode(&card(name))).is_err(), "{name:?}");
     }

@@ -15,7 +15,9 @@ use tradewind_node::{Inherited, block_on, exit, logs, parent};
 use tradewind_proto::limits::{OUTPUT_BYTES_MAX, SLOTS_MAX};
 use tradewind_system::cores;
 use tradewind_text::Colsep;
-use tradewind_text::{default_name, duration, duration_or_zero, name, payload_bytes_max, size};
+use tradewind_text::{
+    default_name, duration, duration_or_zero, name, payload_bytes_max, queue_name, size,
+};
 
 use crate::run::{Settings, run};
 use crate::runner::Runner;
@@ -70,6 +72,10 @@ pub struct WorkerArgs {
     /// Where the sink listens [default: the token's, or tcp://127.0.0.1:5558]
     #[arg(long, env = "TRADEWIND_SINK", value_name = "ENDPOINT")]
     pub sink: Option<Endpoint>,
+
+    /// Run the tasks of this queue, of a program that serves queues
+    #[arg(long, env = "TRADEWIND_QUEUE", value_name = "NAME", value_parser = queue_name)]
+    pub queue: Option<String>,
 
     /// Tasks to run at once [default: the cores]
     #[arg(
@@ -483,6 +489,7 @@ impl WorkerArgs {
             ventilator,
             sink,
             keys,
+            queue: self.queue.unwrap_or_default(),
             slots,
             name,
             exit_when_done: self.exit_when_done,

@@ -32,6 +32,8 @@ pub struct Settings {
     pub ventilator: Endpoint,
     /// Address of the sink, which gets results.
     pub sink: Endpoint,
+    /// Queue whose tasks it runs; empty for a job.
+    pub queue: String,
     /// Number of tasks that run at once.
     pub slots: u32,
     /// Name of the worker.
@@ -119,6 +121,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         slots: settings.slots,
         message_bytes_max: settings.lanes.message_bytes_max,
         name: settings.name.clone(),
+        queue: settings.queue.clone(),
     };
     let dial = |endpoint: &Endpoint, port| {
         dialler(endpoint.clone(), &settings.lanes, &card, port, &settings.keys)

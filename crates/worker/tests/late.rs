@@ -74,6 +74,7 @@ async fn one_that_has_missed_the_end_leaves() {
         slots: 0,
         message_bytes_max: MESSAGE_BYTES_MAX,
         name: "ventilator".to_owned(),
+        queue: String::new(),
     };
     let door = gate_door(&card, Port::Tasks, Room::for_workers(1, 0), &None);
     let any_port = "tcp://127.0.0.1:0".parse().unwrap();

@@ -125,6 +125,7 @@ fn an_impostor_with_a_good_card_delays_its_tasks_at_most() {
             slots: 1,
             message_bytes_max: 64 << 20,
             name: name.to_owned(),
+            queue: String::new(),
         };
         encode(&card)
     };
@@ -185,7 +186,14 @@ fn a_crowd_of_fake_workers_keeps_no_worker_of_another_host_out() {
         .map(|n| {
             let (role, session) = (Role::Worker, SessionId(n + 1));
             let name = format!("fake{n}");
-            let card = Card { role, session, slots: 4096, message_bytes_max: 64 << 20, name };
+            let card = Card {
+                role,
+                session,
+                slots: 4096,
+                message_bytes_max: 64 << 20,
+                name,
+                queue: String::new(),
+            };
             let said = [greeting(), ready(b"PULL", &encode(&card))].concat();
             let from = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             from.bind(&SocketAddrV4::new([127, 0, 0, 2].into(), 0).into()).unwrap();
@@ -216,7 +224,14 @@ fn news_that_the_ventilator_does_not_take_are_not_taken_from_workers() {
 
     ventilator.signal(Signal::STOP);
     let (role, session, name) = (Role::Worker, SessionId(1), "liar".to_owned());
-    let card = encode(&Card { role, session, slots: 1, message_bytes_max: 64 << 20, name });
+    let card = encode(&Card {
+        role,
+        session,
+        slots: 1,
+        message_bytes_max: 64 << 20,
+        name,
+        queue: String::new(),
+    });
     let mut liar = call(scene.results(), &[greeting(), ready(b"PUSH", &card)].concat());
     let mut ranges = SeqList::new();
     (0..100_000).for_each(|n| ranges.push(Seq(2_000_000_000 + 2 * n)));

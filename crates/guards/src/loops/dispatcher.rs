@@ -73,6 +73,7 @@ impl Ventilator {
                 slots: 1,
                 message_bytes_max: MESSAGE_BYTES_MAX,
                 name: String::new(),
+                queue: String::new(),
             };
             dispatcher.handle_lane_opened(time(0), LaneId(worker), &card);
         }

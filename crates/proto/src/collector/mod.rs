@@ -15,6 +15,7 @@
 //! when there is room.
 
 mod invariants;
+mod remembered;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::{
     Time, move_out,
 };
 
+use self::remembered::Remembered;
 pub use crate::message::Opening;
 
 /// Order of the records in the output.
@@ -160,6 +162,8 @@ pub struct Collector {
     /// First task whose input has changed.
     changed: Option<Seq>,
     workers: BTreeMap<SessionId, Worker>,
+    /// Workers that may hold tasks, if the next sink is to know of them.
+    remembered: Option<Remembered>,
     is_ventilator_connected: bool,
     receipt: PendingReceipt,
     transmits: VecDeque<ToVentilator>,
@@ -355,6 +359,7 @@ impl Collector {
             receipt: PendingReceipt::default(),
             transmits: VecDeque::new(),
             next_beat: Time(0),
+            remembered: None,
             settles_in: None,
             is_settled_in: false,
             is_stuck: false,
@@ -364,6 +369,14 @@ impl Collector {
             no_worker: Arc::from(""),
             downstream: None,
         }
+    }
+
+    /// Keeps track of the workers that may hold tasks, for the sink after this one: see
+    /// [`poll_workers`](Self::poll_workers). `before` are those of the sink before it, if that is known: with them
+    /// this one knows all workers from its start.
+    #[must_use]
+    pub fn with_workers(self, before: Option<Vec<SessionId>>) -> Self {
+        Self { remembered: Some(Remembered::new(before)), ..self }
     }
 
     /// Adds a spool for records that wait.
@@ -394,13 +407,21 @@ impl Collector {
     pub fn handle_worker_connected(&mut self, session: SessionId, name: &str) {
         self.workers
             .insert(session, Worker { name: Arc::from(name), tagger: KeptTagger::default() });
+        self.remembered.iter_mut().for_each(|it| it.handle_connected(session));
     }
 
     /// Notes that a worker's connection ended.
     pub fn handle_worker_disconnected(&mut self, session: SessionId) {
         if self.workers.remove(&session).is_some() {
+            self.remembered.iter_mut().for_each(|it| it.handle_disconnected(session));
             self.handle_news(session, News::Gone);
         }
+    }
+
+    /// Returns the workers that may hold tasks, if they are others than the last time. The sink after this one is to
+    /// [know](Self::with_workers) of them.
+    pub fn poll_workers(&mut self) -> Option<Vec<SessionId>> {
+        self.remembered.as_mut()?.poll()
     }
 
     /// Notes that bytes of a worker's message arrive that is not complete yet: the worker lives,
@@ -431,7 +452,12 @@ impl Collector {
             ToSink::Results { job, session, results } => {
                 self.handle_results(job, session, results.0);
             }
-            ToSink::News { session, news } => self.handle_news(session, news),
+            ToSink::News { session, news } => {
+                if news == News::Goodbye {
+                    self.remembered.iter_mut().for_each(|it| it.handle_goodbye(session));
+                }
+                self.handle_news(session, news);
+            }
             ToSink::JobOpen { job, name, start, stage, is_untouched } => {
                 let key = Some(self.config.key);
                 self.handle_open(Opening { job, name, start, stage, is_untouched, key });
@@ -646,6 +672,7 @@ impl Collector {
     pub fn handle_timeout(&mut self, now: Time) {
         let settles_in = *self.settles_in.get_or_insert(now + ROLL_CALL_GRACE);
         self.is_settled_in |= now >= settles_in;
+        self.remembered.iter_mut().for_each(|it| it.handle_timeout(now));
         if now >= self.next_beat {
             self.next_beat = now + HEARTBEAT_INTERVAL;
             self.job.iter_mut().for_each(|job| job.spool.is_failing = false);
@@ -879,8 +906,11 @@ impl Collector {
     }
 
     fn known_workers(&self) -> Option<Bounded<SessionId, WORKERS_MAX>> {
-        let sessions = self.workers.keys().copied().take(WORKERS_MAX);
-        self.is_settled_in.then(|| Bounded(sessions.collect()))
+        let before = self.remembered.as_ref().and_then(|it| it.before.as_ref());
+        let sessions: BTreeSet<SessionId> =
+            self.workers.keys().chain(before.into_iter().flatten()).copied().collect();
+        let is_known = before.is_some() || self.is_settled_in;
+        is_known.then(|| Bounded(sessions.into_iter().take(WORKERS_MAX).collect()))
     }
 
     fn handle_open(&mut self, opening: Opening) {

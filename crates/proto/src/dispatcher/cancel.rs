@@ -60,6 +60,12 @@ impl Dispatcher {
         if holders.is_empty() { CancelAnswer::Cancelled } else { CancelAnswer::Stopping }
     }
 
+    /// Returns whether a worker has the task, or has ended it and its record is not stored yet.
+    #[must_use]
+    pub fn is_out(&self, seq: Seq) -> bool {
+        matches!(self.ledger.state(seq), Some(TaskState::Out(_) | TaskState::Received(_)))
+    }
+
     /// Cancels a task that was just read, if it was to be. Nothing is to be done if it has its record.
     pub(super) fn cancel_if_due(&mut self, seq: Seq) {
         if !self.unread_cancels.is_empty() && self.unread_cancels.remove(seq) {

@@ -33,6 +33,10 @@ pub struct Card {
     /// Name, at most [`NAME_BYTES_MAX`](crate::limits::NAME_BYTES_MAX) bytes.
     #[serde(deserialize_with = "text::deserialize")]
     pub name: String,
+    /// Queue that it takes part in, at most [`QUEUE_BYTES_MAX`](crate::limits::QUEUE_BYTES_MAX) bytes; empty in a
+    /// job, and where all queues of a program are listened for.
+    #[serde(deserialize_with = "text::deserialize")]
+    pub queue: String,
 }
 
 impl Card {

@@ -107,7 +107,7 @@ fn an_answer_to_a_roll_call_without_hashes_is_none() {
         let (lane, session) = (LaneId(1), SessionId(1));
         let name = "w1".to_owned();
         let (role, slots, message_bytes_max) = (Role::Worker, 1, MESSAGE_BYTES_MAX);
-        let card = Card { role, session, slots, message_bytes_max, name };
+        let card = Card { role, session, slots, message_bytes_max, name, queue: String::new() };
         ring.dispatcher.handle_lane_opened(ring.now, lane, &card);
         let asked = ring.dispatcher.poll_transmit(ring.now);
         let Some(Transmit::Worker(_, ToWorker::RollCall { call, .. })) = asked else {

@@ -521,6 +521,7 @@ fn a_worker_that_comes_back_keeps_what_it_runs() {
         slots: 1,
         message_bytes_max: tradewind_proto::limits::MESSAGE_BYTES_MAX,
         name: "w1".into(),
+        queue: String::new(),
     };
     ring.dispatcher.handle_lane_opened(ring.now, LaneId(2), &card);
     ring.settle();

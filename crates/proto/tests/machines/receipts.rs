@@ -229,6 +229,7 @@ fn what_was_settled_while_a_lane_was_dead_is_told_on_the_next() {
             slots: 2,
             message_bytes_max: MESSAGE_BYTES_MAX,
             name: "w1".to_owned(),
+            queue: String::new(),
         };
         ring.dispatcher.handle_lane_opened(ring.now, LaneId(2), &card);
         ring.settle();

@@ -103,9 +103,9 @@ impl<M: Medium + ?Sized> Medium for Box<M> {
     }
 }
 
-/// Files in a directory, which is created with the first of them.
+/// Files in a directory, which is created with the first of them. The directory that it is in has to be there.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub struct Directory {
     path: PathBuf,
     /// Files that were used last.
     open: VecDeque<(u64, File)>,
@@ -117,7 +117,9 @@ pub(crate) struct Directory {
 const OPEN_FILES_MAX: usize = 8;
 
 impl Directory {
-    pub(crate) fn new(path: PathBuf) -> Self {
+    /// Names a directory. Nothing is read or created yet.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
         // An earlier process may have ended before it had synced its names.
         Self { path, open: VecDeque::new(), is_dirty: true }
     }

@@ -23,7 +23,7 @@ use tradewind_proto::{JobId, Seq, SeqRange, SeqSet};
 
 pub use self::chunk::Chunk;
 use self::frame::{HEAD_BYTES, HEADER_BYTES, Head, Names, Read};
-pub(super) use self::medium::Directory;
+pub use self::medium::Directory;
 pub use self::medium::Medium;
 pub use self::spooler::Spooler;
 pub(super) use self::spooler::{beside, destination};

@@ -222,6 +222,17 @@ impl<M: Medium> RecordLog<M> {
         self.log.first()
     }
 
+    /// Returns the number of records that are there.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        // Each segment has a checkpoint as well.
+        self.log
+            .segment_ranges()
+            .iter()
+            .map(|range| (range.end - range.start).saturating_sub(1))
+            .sum()
+    }
+
     /// Returns the position after the last record that is stored.
     #[must_use]
     pub fn committed(&self) -> u64 {
@@ -328,6 +339,25 @@ impl<M: Medium> RecordLog<M> {
         self.waiting.clear();
         self.waiting_seqs = SeqSet::new();
         self.beginning = None;
+    }
+
+    /// Returns the tasks whose records are there and are not `ok`, nor `skipped`. Reads the batches that have such
+    /// records.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or are damaged.
+    pub fn not_ok(&mut self) -> Result<SeqSet, RecordError> {
+        let mut seqs = SeqSet::new();
+        self.log.visit(0..u64::MAX, NOT_OK, |entry| {
+            if let Entry::Record(record) = decoded(entry.position, entry.bytes)?
+                && !matches!(record.status, Status::Ok | Status::Skipped)
+            {
+                seqs.insert(record.seq);
+            }
+            Ok::<_, RecordError>(())
+        })?;
+        Ok(seqs)
     }
 
     /// Returns the record of a task; `None` if there is none that is stored, or no longer.

@@ -161,27 +161,11 @@ impl<M: Medium> Tasks<M> {
     ///
     /// When the key stands for another task, there are too many, or the log cannot be read.
     pub fn submit(&mut self, task: StoredTask) -> Result<Submitted, SubmitError> {
-        if let Some(key) = &task.key {
-            if !(1..=KEY_BYTES_MAX).contains(&key.len()) {
-                return Err(SubmitError::Key);
-            }
-            if let Some(known) = self.known(key)? {
-                let (position, is_same) = match known {
-                    Known::There(position, known) => {
-                        (position, (known.options, known.payload) == (task.options, task.payload))
-                    }
-                    Known::Gone(kept) => {
-                        (kept.task, kept.hash == PayloadHash::of(&task, self.kept.id()))
-                    }
-                };
-                return match is_same {
-                    true => Ok(Submitted::Known(position)),
-                    false => Err(SubmitError::OtherTask { position }),
-                };
-            }
-            if self.keys.len() >= self.keys_max {
-                return Err(SubmitError::KeysFull { max: self.keys_max });
-            }
+        if let Some(position) = self.check(&task)? {
+            return Ok(Submitted::Known(position));
+        }
+        if task.key.is_some() {
+            self.check_room(1)?;
         }
         let marks = if task.key.is_some() { KEYED } else { 0 };
         let position = self.log.append(marks, |bytes| task.encode(bytes))?;
@@ -190,6 +174,56 @@ impl<M: Medium> Tasks<M> {
             self.waiting.push((position, task));
         }
         Ok(Submitted::New(position))
+    }
+
+    /// Returns the position of a task that is known, by its key; `None` if it would be a new one.
+    ///
+    /// # Errors
+    ///
+    /// When the key stands for another task, is none, or the log cannot be read.
+    pub fn check(&mut self, task: &StoredTask) -> Result<Option<u64>, SubmitError> {
+        let Some(key) = &task.key else { return Ok(None) };
+        if !(1..=KEY_BYTES_MAX).contains(&key.len()) {
+            return Err(SubmitError::Key);
+        }
+        let Some(known) = self.known(key)? else { return Ok(None) };
+        let (position, is_same) = match known {
+            Known::There(position, known) => {
+                (position, (&known.options, &known.payload) == (&task.options, &task.payload))
+            }
+            Known::Gone(kept) => (kept.task, kept.hash == PayloadHash::of(task, self.kept.id())),
+        };
+        if is_same { Ok(Some(position)) } else { Err(SubmitError::OtherTask { position }) }
+    }
+
+    /// Returns an error if so many new keys cannot be remembered.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot.
+    pub fn check_room(&self, keys: usize) -> Result<(), SubmitError> {
+        match self.keys.len().saturating_add(keys) > self.keys_max {
+            true => Err(SubmitError::KeysFull { max: self.keys_max }),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns the position of the next task that is submitted and new.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.log.next()
+    }
+
+    /// Returns the position of the first task that is still there.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.log.first()
+    }
+
+    /// Returns the bytes of all segments, of tasks and of keys, with zeros that were written ahead.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.log.file_bytes() + self.kept.file_bytes()
     }
 
     /// Returns the position of the task with a key, if one is remembered.

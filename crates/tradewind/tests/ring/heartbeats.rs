@@ -16,7 +16,8 @@ use crate::{ANY_PORT, PATIENCE};
 /// Shows workers that this is whom they were to dial.
 fn door(role: Role) -> Door {
     let (session, name) = (SessionId(7), "test".to_owned());
-    let card = Card { role, session, slots: 0, message_bytes_max: 64 << 20, name };
+    let card =
+        Card { role, session, slots: 0, message_bytes_max: 64 << 20, name, queue: String::new() };
     Door::showing(encode(&card)).unwrap()
 }
 

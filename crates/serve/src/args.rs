@@ -1,0 +1,107 @@
+//! The flags of `tradewind serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use tradewind_lanes::Endpoint;
+use tradewind_node::args::{GateArgs, KeyArgs, LaneArgs, LogArgs};
+use tradewind_node::exit::{HELP, OrExit, USAGE};
+use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
+
+use crate::config::Config;
+use crate::serve::{Settings, serve};
+
+const EXAMPLES: &str = "\
+Examples:
+  tradewind keys new                     # once: workers and this program trust one another
+  tradewind serve &
+  tradewind worker --queue thumbs -- convert {} {.}.png &
+  tradewind submit thumbs --wait photo.jpg
+  curl -X POST --data-binary photo.jpg http://127.0.0.1:5560/v1/queues/thumbs/tasks";
+
+const CONFIG: &str = "\
+The configuration FILE (TOML) has settings of queues, which `tradewind queue set` changes while they are open:
+  [queue.thumbs]
+  retries = 3              # attempts after the first [default: 0]
+  timeout = \"10m\"          # of an attempt [default: any]
+  max_running = 200        # tasks at the workers at once [default: any]
+  keep = \"7d\"              # records: a time, a size as \"20G\", or \"consumed\" [default: all]
+  unique = \"kept\"          # a key is remembered as long as its record is \"kept\", or until it is \"stored\"
+  fsync = \"batch\"          # what is promised is synced before, many together; \"record\": each; \"none\"";
+
+/// Serve queues that stay open: tasks in by HTTP, records out, for as long as it runs
+#[derive(Args, Clone, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{CONFIG}\n\n{HELP}"))]
+pub struct ServeArgs {
+    /// Directory of the queues' tasks and records; made if it is not there
+    #[arg(long, env = "TRADEWIND_DIR", value_name = "DIR", default_value = "tradewind-queues")]
+    pub dir: PathBuf,
+
+    /// File with settings of queues; see below
+    #[arg(long, env = "TRADEWIND_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Listen for workers here: tcp://HOST:PORT, or ipc:///PATH for a Unix socket
+    #[arg(
+        long,
+        env = "TRADEWIND_TASKS",
+        value_name = "ENDPOINT",
+        default_value = "tcp://127.0.0.1:5557"
+    )]
+    pub tasks: Endpoint,
+
+    /// Listen for workers' results here, likewise
+    #[arg(
+        long,
+        env = "TRADEWIND_RESULTS",
+        value_name = "ENDPOINT",
+        default_value = "tcp://127.0.0.1:5558"
+    )]
+    pub results: Endpoint,
+
+    /// Answer HTTP here. On loopback nobody needs a token; elsewhere it speaks TLS, and clients need a key of
+    /// `tradewind keys token client`
+    #[arg(long, env = "TRADEWIND_HTTP", value_name = "ADDRESS", default_value = "127.0.0.1:5560")]
+    pub http: SocketAddr,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub keys: KeyArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub lanes: LaneArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub gate: GateArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub logs: LogArgs,
+}
+
+impl ServeArgs {
+    /// Runs the program: everything between the flags and the exit code.
+    ///
+    /// # Errors
+    /// When a port, a key, the configuration or the directory cannot be used.
+    pub fn main(self) -> exit::Outcome {
+        logs::init(&self.logs, "info")?;
+        let config = self.config.as_deref().map(Config::read).transpose().or_exit(USAGE)?;
+        let mut inherited = Inherited::from_env();
+        let settings = Settings {
+            dir: self.dir,
+            config: config.unwrap_or_default(),
+            tasks: inherited.or_endpoint(0, self.tasks),
+            results: inherited.or_endpoint(1, self.results),
+            receipts: None,
+            http: self.http,
+            keys: self.keys.wanted(),
+            lanes: self.gate.options(self.lanes.options()),
+        };
+        allow_many_files();
+        block_on(|shutdown| serve(settings, shutdown))
+    }
+}

@@ -1,0 +1,117 @@
+//! The configuration file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use toml::{Table, Value};
+use tradewind_http::{QueueName, SettingsPatch};
+
+/// What a configuration file says: settings of queues, by their names.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Settings of each queue. Such a queue is made at the start.
+    pub queues: BTreeMap<QueueName, SettingsPatch>,
+}
+
+/// Reason why a configuration file is not understood.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what each case is")]
+pub enum ConfigError {
+    #[error("{}: {error}", .path.display())]
+    Io { path: PathBuf, error: std::io::Error },
+    #[error("{}: {text}", .path.display())]
+    Text { path: PathBuf, text: String },
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has a table, a queue or a setting that is none.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
+        Self::parse(&text).map_err(|text| ConfigError::Text { path: path.to_owned(), text })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+        })?;
+        let queues = table.remove("queue").unwrap_or_else(|| Value::Table(Table::new()));
+        if let Some(other) = table.keys().next() {
+            return Err(format!("{other:?} is not known: settings stand under [queue.NAME]"));
+        }
+        let Value::Table(queues) = queues else {
+            return Err("queue is a table of tables: [queue.NAME]".to_owned());
+        };
+        let mut config = Self::default();
+        for (name, settings) in queues {
+            let amiss = |text: &str| format!("[queue.{name}]: {text}");
+            let queue: QueueName = name.parse().map_err(|error| amiss(&format!("{error}")))?;
+            let Value::Table(settings) = settings else {
+                return Err(amiss("it is a table of settings"));
+            };
+            let members = settings.into_iter().map(|(setting, value)| match value {
+                Value::String(text) => Ok((setting, text.into())),
+                Value::Integer(number) => Ok((setting, number.into())),
+                other => Err(amiss(&format!(
+                    "{setting} is a text or a number, not a {}",
+                    other.type_str()
+                ))),
+            });
+            let members = members.collect::<Result<_, String>>()?;
+            let patch = SettingsPatch::from_json(members).map_err(|text| amiss(&text))?;
+            crate::settings::check(&patch.clone().apply(tradewind_http::Settings::default()))
+                .map_err(amiss)?;
+            config.queues.insert(queue, patch);
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tradewind_http::{Keep, Settings};
+
+    use super::*;
+
+    #[test]
+    fn settings_of_queues_are_read() {
+        let text = "
+            [queue.thumbs]
+            retries = 3
+            timeout = \"10m\"
+            keep = \"7d\"
+            [queue.mail]
+        ";
+        let config = Config::parse(text).unwrap();
+        let names: Vec<_> = config.queues.keys().map(QueueName::as_str).collect();
+        assert_eq!(names, ["mail", "thumbs"]);
+        let thumbs = config.queues[&"thumbs".parse().unwrap()].clone().apply(Settings::default());
+        assert_eq!((thumbs.retries, thumbs.timeout), (3, Some(Duration::from_secs(600))));
+        assert_eq!(thumbs.keep, Keep::Time(Duration::from_secs(7 * 24 * 3600)));
+        assert!(Config::parse("").unwrap().queues.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (text, wanted) in [
+            ("queue = 1", "queue is a table of tables"),
+            ("[queues.thumbs]", "\"queues\" is not known"),
+            ("[queue.Thumbs]", "[queue.Thumbs]: a name has 1 to 63 characters"),
+            ("[queue.thumbs]\nretires = 1", "[queue.thumbs]: unknown field `retires`"),
+            ("[queue.thumbs]\ntimeout = 10", "[queue.thumbs]: invalid type"),
+            ("[queue.thumbs]\nretries = true", "retries is a text or a number, not a boolean"),
+            ("[queue.thumbs]\nunique = \"1h\"", "unique as a time"),
+            ("\n[queue", "line 2: unclosed table"),
+        ] {
+            let error = Config::parse(text).unwrap_err();
+            assert!(error.contains(wanted), "{text:?}: {error}");
+        }
+    }
+}

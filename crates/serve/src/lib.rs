@@ -1,0 +1,41 @@
+//! Queues that stay open: programs put tasks in while it runs, workers come and go, and records are taken by id or
+//! followed.
+//!
+//! A queue is a job without an end whose input is a log: a ventilator and a sink, each with its loop on a thread of
+//! its own, between three logs on the disk. This crate has no decision about a task: it holds the logs, the threads
+//! and the gates, and answers what HTTP asks.
+//!
+//! | module | |
+//! | --- | --- |
+//! | `logs` | the logs of a queue, shared by its threads, and who waits for what |
+//! | `disk` | where the logs lie, and when they are synced |
+//! | `submitter` | tasks in: many requests, one sync |
+//! | `source` | the task log as the ventilator's input |
+//! | `output` | the record log as the sink's output |
+//! | `engine` | a queue's ventilator and sink |
+//! | `workers` | the workers that may hold tasks, for the next process |
+//! | `settings` | what holds for a queue: by default, by the configuration, by what was set |
+//! | `queue`, `service` | what can be asked of one queue, and of all |
+//! | `gates` | the ports that all queues share |
+//! | `serve` | the program |
+
+#[cfg(feature = "cli")]
+mod args;
+mod config;
+mod disk;
+mod engine;
+mod gates;
+mod logs;
+mod output;
+mod queue;
+mod serve;
+mod service;
+mod settings;
+mod source;
+mod submitter;
+mod workers;
+
+#[cfg(feature = "cli")]
+pub use args::ServeArgs;
+pub use config::{Config, ConfigError};
+pub use serve::{Settings, serve};

@@ -1,0 +1,311 @@
+//! The logs of a queue, shared by its threads.
+//!
+//! Each log has a lock of its own, which is held while it is synced. Whoever needs two takes that of the tasks
+//! before that of the records, and that of the control log last.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use thiserror::Error;
+use tokio::sync::{oneshot, watch};
+use tradewind_proto::{JobId, JobKey, Seq, SeqRange, SeqSet};
+use tradewind_records::Directory;
+use tradewind_store::{
+    Change, Control, ControlError, ControlOptions, Keep, Part, RecordError, RecordLog,
+    RecordOptions, SubmitError, Tasks, TasksOptions,
+};
+use tradewind_system::{random_id, random_key};
+
+use crate::disk::{Disk, Durability};
+
+/// Name of the setting that is the id of a queue's job.
+const JOB: &str = ".job";
+
+/// Name of the setting that is the key of the tags of a queue's tasks.
+const TAGS: &str = ".tags";
+
+/// The logs of a queue.
+pub(crate) struct Logs {
+    dir: PathBuf,
+    durability: Durability,
+    tasks: Mutex<Tasks<Disk>>,
+    records: Mutex<RecordLog<Disk>>,
+    control: Mutex<Control<Disk>>,
+    /// Tasks whose records are kept, and are neither `ok` nor `skipped`: they may be retried.
+    failed: Mutex<SeqSet>,
+    submitted: Mutex<Submitted>,
+    is_submitted: Condvar,
+    /// Position after the last record.
+    stored: watch::Sender<u64>,
+    /// Who waits for the record of a task.
+    waiting: Mutex<HashMap<u64, Vec<oneshot::Sender<()>>>>,
+}
+
+/// What the ventilator's input waits for.
+struct Submitted {
+    /// Position after the last task.
+    end: u64,
+    is_closed: bool,
+}
+
+/// Reason why the logs of a queue cannot be opened.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what each case is")]
+pub(crate) enum OpenError {
+    #[error("{}: {error}", .path.display())]
+    Io { path: PathBuf, error: io::Error },
+    #[error("{}: the tasks: {error}", .path.display())]
+    Tasks { path: PathBuf, error: SubmitError },
+    #[error("{}: the records: {error}", .path.display())]
+    Records { path: PathBuf, error: RecordError },
+    #[error("{}: the control log: {error}", .path.display())]
+    Control { path: PathBuf, error: ControlError },
+    #[error("{}: it has no id of its own that can be read", .path.display())]
+    Job { path: PathBuf },
+}
+
+impl Logs {
+    /// Opens the logs in a directory, or creates them there. One process has them at a time.
+    pub(crate) fn open(dir: &Path) -> Result<Self, OpenError> {
+        let path = dir.to_owned();
+        let io = |error| OpenError::Io { path: dir.to_owned(), error };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        let durability = Durability::default();
+        let part =
+            |part: Part| Disk::new(Directory::new(dir.join(part.as_str())), durability.clone());
+        let (records, found) = RecordLog::open(
+            part(Part::Records),
+            part(Part::Index),
+            random_id(),
+            RecordOptions::default(),
+        )
+        .map_err(|error| OpenError::Records { path: path.clone(), error })?;
+        say_torn(dir, Part::Records, found.torn_bytes);
+        let (tasks, found) = Tasks::open(
+            part(Part::Tasks),
+            part(Part::Keys),
+            random_id(),
+            TasksOptions::default(),
+            records.first(),
+        )
+        .map_err(|error| OpenError::Tasks { path: path.clone(), error })?;
+        say_torn(dir, Part::Tasks, found.torn_bytes);
+        let (mut control, found) =
+            Control::open(part(Part::Control), random_id(), ControlOptions::default())
+                .map_err(|error| OpenError::Control { path: path.clone(), error })?;
+        say_torn(dir, Part::Control, found.torn_bytes);
+        control.settle(records.stored());
+        let mut records = records;
+        let failed =
+            records.not_ok().map_err(|error| OpenError::Records { path: path.clone(), error })?;
+        let logs = Self {
+            dir: path,
+            durability,
+            failed: Mutex::new(failed),
+            submitted: Mutex::new(Submitted { end: tasks.committed(), is_closed: false }),
+            is_submitted: Condvar::new(),
+            stored: watch::Sender::new(records.committed()),
+            waiting: Mutex::default(),
+            tasks: Mutex::new(tasks),
+            records: Mutex::new(records),
+            control: Mutex::new(control),
+        };
+        // What cannot be read is found out now.
+        logs.job().map(|_| logs).map_err(|()| OpenError::Job { path: dir.to_owned() })
+    }
+
+    /// Returns the directory of the logs.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Says whether what is written is synced before it is promised.
+    pub(crate) fn set_synced(&self, is_synced: bool) {
+        self.durability.set(is_synced);
+    }
+
+    pub(crate) fn tasks(&self) -> MutexGuard<'_, Tasks<Disk>> {
+        lock(&self.tasks)
+    }
+
+    pub(crate) fn records(&self) -> MutexGuard<'_, RecordLog<Disk>> {
+        lock(&self.records)
+    }
+
+    pub(crate) fn control(&self) -> MutexGuard<'_, Control<Disk>> {
+        lock(&self.control)
+    }
+
+    /// Makes changes that survive a crash of the machine, all or none.
+    pub(crate) fn change(
+        &self,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<(), ControlError> {
+        let mut control = self.control();
+        let made = changes.into_iter().try_for_each(|change| control.apply(change));
+        let made = made.and_then(|()| control.commit());
+        if made.is_err() {
+            control.discard();
+        }
+        made
+    }
+
+    /// Returns the id of the queue's job and the key of its tags; `None` if it has not begun.
+    fn job(&self) -> Result<Option<(JobId, JobKey)>, ()> {
+        let control = self.control();
+        let settings = &control.state().settings;
+        let Some(job) = settings.get(JOB) else { return Ok(None) };
+        let job = <[u8; 8]>::try_from(&job[..]).map_err(drop)?;
+        let tags = settings.get(TAGS).ok_or(())?;
+        let tags = <[u8; 16]>::try_from(&tags[..]).map_err(drop)?;
+        Ok(Some((JobId(u64::from_le_bytes(job)), JobKey::new(tags))))
+    }
+
+    /// Returns whether the queue's job has begun.
+    pub(crate) fn has_job(&self) -> bool {
+        matches!(self.job(), Ok(Some(_)))
+    }
+
+    /// Returns the queue's job and the key of its tags: it is this one from now on if there was none.
+    pub(crate) fn begin(&self, job: JobId) -> Result<(JobId, JobKey), ControlError> {
+        if let Ok(Some(begun)) = self.job() {
+            return Ok(begun);
+        }
+        let tags = random_key();
+        let setting = |name: &str, value: &[u8]| {
+            Change::Setting(name.into(), Some(bytes::Bytes::copy_from_slice(value)))
+        };
+        self.change([setting(JOB, &job.0.to_le_bytes()), setting(TAGS, &tags)])?;
+        Ok((job, JobKey::new(tags)))
+    }
+
+    /// Returns the position after the last task that is promised.
+    pub(crate) fn submitted(&self) -> u64 {
+        lock(&self.submitted).end
+    }
+
+    /// Notes that tasks are promised.
+    pub(crate) fn note_submitted(&self, end: u64) {
+        lock(&self.submitted).end = end;
+        self.is_submitted.notify_all();
+    }
+
+    /// Waits for a task at this position or behind it, for so long at most. Returns the position after the last
+    /// one; `None` if the queue is closed.
+    pub(crate) fn wait_submitted(&self, position: u64, wait: Duration) -> Option<u64> {
+        let submitted = lock(&self.submitted);
+        let is_waiting = |it: &mut Submitted| it.end <= position && !it.is_closed;
+        let waited = self.is_submitted.wait_timeout_while(submitted, wait, is_waiting);
+        let (submitted, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        (!submitted.is_closed).then_some(submitted.end)
+    }
+
+    /// Ends what waits for tasks.
+    pub(crate) fn close(&self) {
+        lock(&self.submitted).is_closed = true;
+        self.is_submitted.notify_all();
+    }
+
+    /// Notes that records are stored, up to this position of their log.
+    pub(crate) fn note_stored(&self, records: &[(Seq, bool)], end: u64) {
+        {
+            let mut failed = lock(&self.failed);
+            for (seq, _) in records.iter().filter(|(_, is_failed)| *is_failed) {
+                failed.insert(*seq);
+            }
+        }
+        self.stored.send_replace(end);
+        let mut waiting = lock(&self.waiting);
+        if waiting.is_empty() {
+            return;
+        }
+        for (seq, _) in records {
+            for waiter in waiting.remove(&seq.0).into_iter().flatten() {
+                let _ = waiter.send(());
+            }
+        }
+    }
+
+    /// Returns what tells the position after the last record.
+    pub(crate) fn stored(&self) -> watch::Receiver<u64> {
+        self.stored.subscribe()
+    }
+
+    /// Returns what ends when the record of a task is stored. One that is stored already does not end it: to be
+    /// looked at after this.
+    pub(crate) fn wait_stored(&self, seq: Seq) -> oneshot::Receiver<()> {
+        let (waiter, stored) = oneshot::channel();
+        let mut waiting = lock(&self.waiting);
+        let waiters = waiting.entry(seq.0).or_default();
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(waiter);
+        stored
+    }
+
+    /// Forgets who does not wait any more.
+    pub(crate) fn forget_waiters(&self) {
+        lock(&self.waiting).retain(|_, waiters| {
+            waiters.retain(|waiter| !waiter.is_closed());
+            !waiters.is_empty()
+        });
+    }
+
+    /// Removes what is not needed any more: records by `keep`, tasks that have their records, keys of both.
+    pub(crate) fn trim(&self, keep: Option<Keep>, forgets_keys: bool) -> Result<(), SubmitError> {
+        if let Some(keep) = keep {
+            self.records().remove_old(keep, now())?;
+        }
+        let mut tasks = self.tasks();
+        let first = self.records().first();
+        tasks.forget_below(if forgets_keys { u64::MAX } else { first })?;
+        tasks.remove_unneeded(
+            |range| self.is_needed(SeqRange { start: Seq(range.start), end: Seq(range.end) }),
+            |position| match forgets_keys {
+                true => Ok(None),
+                false => self.records().position_of(Seq(position)),
+            },
+        )?;
+        Ok(())
+    }
+
+    /// Returns whether a task of this range has no record, or one that may be retried.
+    fn is_needed(&self, range: SeqRange) -> bool {
+        let mut records = self.records();
+        if !records.stored().gaps(range).is_empty() {
+            return true;
+        }
+        let mut failed = lock(&self.failed);
+        for part in failed.parts(range) {
+            for seq in (part.start.0..part.end.0).map(Seq) {
+                match records.position_of(seq) {
+                    Ok(None) => drop(failed.remove(seq)),
+                    // What cannot be read stays.
+                    Ok(Some(_)) | Err(_) => return true,
+                }
+            }
+        }
+        false
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No thread leaves what it guards in the middle of a change by a panic: the logs see to that themselves.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn say_torn(dir: &Path, part: Part, bytes: u64) {
+    if bytes > 0 {
+        let (dir, part) = (dir.display(), part.as_str());
+        tracing::warn!(
+            "{dir}/{part}: {bytes} bytes that were being written, and were promised to nobody, are cut"
+        );
+    }
+}
+
+/// Returns the time since 1970.
+pub(crate) fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
