@@ -13,7 +13,7 @@ pub enum Role {
     Worker,
     Sink,
     Relay,
-    /// Program that asks about jobs and takes no part in them. No port accepts it yet.
+    /// Program that submits tasks to queues or asks about them, and takes no part in their jobs.
     Client,
 }
 

@@ -17,7 +17,7 @@ use rustls::{
     SignatureScheme,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream, client};
 
 use crate::certificate::server_name;
 use crate::fault::Fault;
@@ -106,10 +106,48 @@ impl Keys {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let (mut stream, peer) = self.connect_as_client(stream, protocol, expected, now).await?;
+        // In TLS 1.3 the dialler is done before the listener has judged it.
+        match stream.fill_buf().await {
+            Ok([]) => Err(Fault::Io(io::ErrorKind::UnexpectedEof)),
+            Ok(_) => Ok((stream.into(), peer)),
+            Err(error) => Err(Fault::of_io(&error)),
+        }
+    }
+
+    /// Does the same without waiting for the peer's first byte: for protocols in which the dialler speaks first.
+    /// That the peer does not accept this end is then the error of a later read: [`Fault::of_io`].
+    ///
+    /// # Errors
+    /// When the peer is not one of those that are expected.
+    pub async fn connect_unconfirmed<S>(
+        &self,
+        stream: S,
+        protocol: &str,
+        expected: Roles,
+        now: UnixTime,
+    ) -> Result<(Encrypted<S>, Peer), Fault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (stream, peer) = self.connect_as_client(stream, protocol, expected, now).await?;
+        Ok((stream.into(), peer))
+    }
+
+    async fn connect_as_client<S>(
+        &self,
+        stream: S,
+        protocol: &str,
+        expected: Roles,
+        now: UnixTime,
+    ) -> Result<(client::TlsStream<S>, Peer), Fault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let verifier = Arc::new(Verifier::new(self, End::Listener, expected, now));
         let config = Arc::new(self.client_config(&verifier, protocol));
         let connector = TlsConnector::from(config);
-        let mut stream = match connector.connect(server_name(), stream).into_fallible().await {
+        let stream = match connector.connect(server_name(), stream).into_fallible().await {
             Ok(stream) => stream,
             Err((error, stream)) => {
                 see_off(stream).await;
@@ -121,12 +159,7 @@ impl Keys {
             let theirs = stream.get_ref().1.alpn_protocol().map_or("another protocol".into(), name);
             return Err(Fault::WrongVersion { theirs, ours: protocol.to_owned() });
         }
-        // In TLS 1.3 the dialler is done before the listener has judged it.
-        match stream.fill_buf().await {
-            Ok([]) => Err(Fault::Io(io::ErrorKind::UnexpectedEof)),
-            Ok(_) => Ok((stream.into(), peer)),
-            Err(error) => Err(Fault::of_io(&error)),
-        }
+        Ok((stream, peer))
     }
 
     fn server_config(&self, verifier: &Arc<Verifier>, protocol: &str) -> ServerConfig {
