@@ -20,6 +20,8 @@ mod answers;
 mod app;
 mod body;
 mod limits;
+#[cfg(feature = "memory")]
+pub mod memory;
 mod ndjson;
 mod params;
 mod problem;

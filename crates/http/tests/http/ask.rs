@@ -8,7 +8,7 @@ use tower::ServiceExt;
 use tradewind_http::{Access, Limits, Peer, Server, Token};
 use tradewind_proto::message::Status;
 
-use crate::memory::Memory;
+use tradewind_http::memory::Memory;
 
 /// Token of all tests.
 pub(crate) const TOKEN: &[u8] = b"a-token";

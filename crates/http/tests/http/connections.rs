@@ -15,7 +15,7 @@ use tradewind_http::{Limits, NoRoom, Server};
 use tradewind_proto::message::Status;
 
 use crate::ask::{memory, server_with};
-use crate::memory::Memory;
+use tradewind_http::memory::Memory;
 
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 

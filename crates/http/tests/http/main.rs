@@ -3,5 +3,4 @@
 mod ask;
 mod cases;
 mod connections;
-mod memory;
 mod requests;

@@ -10,7 +10,7 @@ use tradewind_http::{Limits, NewTask, Refusal};
 use tradewind_proto::message::Status;
 
 use crate::ask::{ask, memory, response, server, server_with};
-use crate::memory::Memory;
+use tradewind_http::memory::Memory;
 
 const NDJSON: &[(&str, &str)] = &[("content-type", "application/x-ndjson")];
 const EVENTS: &[(&str, &str)] = &[("accept", "text/event-stream")];

@@ -1,4 +1,4 @@
-//! Queues in memory.
+//! Queues in memory, for tests of what asks a server: nothing survives, and workers are the test.
 
 use std::collections::BTreeMap as Map;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tradewind_http::{
-    ConsumerName, NewTask, Page, QueueName, QueueState, Queues, Record, Refusal, Settings,
-    SettingsPatch, Submitted, TaskId, TaskKey, TaskState, Wanted,
-};
 use tradewind_proto::message::Status;
+use tradewind_queue::{ConsumerName, QueueName, Settings, SettingsPatch, TaskId, TaskKey};
+
+use crate::queues::{NewTask, Page, QueueState, Queues, Record, Submitted, TaskState, Wanted};
+use crate::refusal::Refusal;
 
 /// Queues in memory. All clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Memory(Arc<Inner>);
+pub struct Memory(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -79,40 +79,40 @@ impl Memory {
     }
 
     /// Refuses all that is asked from now on.
-    pub(crate) fn refuse(&self, refusal: Refusal) {
+    pub fn refuse(&self, refusal: Refusal) {
         self.state().refusal = Some(refusal);
         self.change();
     }
 
     /// Makes a task one that a worker has.
-    pub(crate) fn start(&self, id: &str) {
+    pub fn start(&self, id: &str) {
         let id: TaskId = id.parse().unwrap();
         let at = usize::try_from(id.seq).unwrap();
         self.state().queues.get_mut(&id.queue).unwrap().tasks[at].1 = Progress::Running;
     }
 
     /// Writes the record of a task.
-    pub(crate) fn record(&self, id: &str, status: Status) {
+    pub fn record(&self, id: &str, status: Status) {
         let id: TaskId = id.parse().unwrap();
         self.state().queues.get_mut(&id.queue).unwrap().record(&id, status);
         self.change();
     }
 
     /// Keeps no record before this position.
-    pub(crate) fn trim(&self, queue: &str, first: u64) {
+    pub fn trim(&self, queue: &str, first: u64) {
         self.state().queues.get_mut(&queue.parse().unwrap()).unwrap().first = first;
         self.change();
     }
 
     /// Returns the tasks of a queue.
-    pub(crate) fn tasks(&self, queue: &str) -> Vec<NewTask> {
+    pub fn tasks(&self, queue: &str) -> Vec<NewTask> {
         let state = self.state();
         let queue = state.queues.get(&queue.parse().unwrap());
         queue.map_or(Vec::new(), |queue| queue.tasks.iter().map(|(task, _)| task.clone()).collect())
     }
 
     /// Returns once this many requests wait.
-    pub(crate) async fn waiting(&self, count: usize) {
+    pub async fn waiting(&self, count: usize) {
         while self.0.waiting.load(Ordering::SeqCst) != count {
             tokio::task::yield_now().await;
         }
