@@ -2,6 +2,7 @@
 
 mod keys;
 mod run;
+mod store;
 
 use std::process::ExitCode;
 
@@ -15,6 +16,7 @@ use tradewind_worker::WorkerArgs;
 
 use crate::keys::KeysArgs;
 use crate::run::RunArgs;
+use crate::store::StoreArgs;
 
 /// A pile of tasks, some machines, and one record for each task
 #[derive(Parser)]
@@ -33,6 +35,7 @@ enum Command {
     Sink(Box<SinkArgs>),
     Keys(Box<KeysArgs>),
     Serve(Box<ServeArgs>),
+    Store(StoreArgs),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Relay(args) => exit::report("relay", args.main()),
         Command::Sink(args) => exit::report("sink", args.main()),
         Command::Keys(args) => exit::report("tradewind keys", args.main()),
+        Command::Store(args) => exit::report("tradewind store", args.main()),
         Command::Serve(args) => exit::report("tradewind serve", args.main()),
     }
 }

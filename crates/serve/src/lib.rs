@@ -18,10 +18,13 @@
 //! | `queue`, `service` | what can be asked of one queue, and of all |
 //! | `gates` | the ports that all queues share |
 //! | `serve` | the program |
+//! | `dir`, `check` | the directory of all that, and a look at what lies there |
 
 #[cfg(feature = "cli")]
 mod args;
+mod check;
 mod config;
+mod dir;
 mod disk;
 mod engine;
 mod gates;
@@ -37,5 +40,7 @@ mod workers;
 
 #[cfg(feature = "cli")]
 pub use args::ServeArgs;
+pub use check::{CheckError, Checked, check};
 pub use config::{Config, ConfigError};
+pub use dir::InUse;
 pub use serve::{Settings, serve};

@@ -1,13 +1,11 @@
 //! The program: the gates, the HTTP port and the queues behind them, until it is told to stop.
 
-use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -21,9 +19,10 @@ use tradewind_node::{Listen, Room, Shutdown};
 use tradewind_proto::message::{Card, Role};
 
 use crate::config::Config;
+use crate::dir::{lock_dir, queues_dir};
 use crate::engine::Common;
 use crate::gates::{judge, pass_callers, pass_sinks, pass_workers};
-use crate::service::{Service, queues_dir};
+use crate::service::Service;
 
 /// Settings of the program.
 pub struct Settings {
@@ -67,7 +66,7 @@ pub async fn serve(settings: Settings, mut shutdown: Shutdown) -> Outcome {
     let http_keys = http_keys(&wanted, http.ip(), &keys)?;
     keep_fresh(&keys)?;
     keep_fresh(&sink_keys)?;
-    let _locked = lock_dir(&dir)?;
+    let _locked = lock_dir(&dir).or_exit(OUTPUT)?;
 
     let (ended, mut ends) = mpsc::unbounded_channel();
     let common = Common {
@@ -183,24 +182,6 @@ fn http_keys(wanted: &Wanted, at: IpAddr, keys: &MaybeKeys) -> Result<HttpKeys, 
                  `tradewind keys new`; --insecure does without"
             ),
         )),
-    }
-}
-
-/// Takes the directory for this process.
-fn lock_dir(dir: &Path) -> Result<File, Fatal> {
-    let amiss = |error: std::io::Error| Fatal::new(OUTPUT, format!("{}: {error}", dir.display()));
-    std::fs::create_dir_all(dir).map_err(amiss)?;
-    let mut options = File::options();
-    let file =
-        options.create(true).truncate(false).write(true).open(dir.join("lock")).map_err(amiss)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let text =
-                format!("{} is in use by another process: one serves it at a time", dir.display());
-            Err(Fatal::new(OUTPUT, text))
-        }
-        Err(error) => Err(amiss(error.into())),
     }
 }
 

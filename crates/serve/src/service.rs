@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -295,9 +295,4 @@ impl Queues for Service {
     async fn health(&self) -> Result<(), Refusal> {
         if self.0.is_closed.load(Ordering::Relaxed) { Err(Refusal::Closed) } else { Ok(()) }
     }
-}
-
-/// Returns the directory with the directories of queues.
-pub(crate) fn queues_dir(dir: &Path) -> PathBuf {
-    dir.join("queues")
 }
