@@ -11,7 +11,7 @@ use tradewind_node::args::{
 use tradewind_node::exit::{Fatal, HELP, USAGE};
 use tradewind_node::keys::{KeyRole, sink_at, ventilator_at};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
-use tradewind_text::{duration_or_zero, name};
+use tradewind_text::{duration_or_zero, name, queue_name};
 
 use crate::run::{Settings, run};
 
@@ -57,6 +57,10 @@ pub struct RelayArgs {
     /// [default: the token's, or tcp://127.0.0.1:5558]
     #[arg(long, env = "TRADEWIND_SINK", value_name = "ENDPOINT")]
     pub sink: Option<Endpoint>,
+
+    /// Relay the tasks of this queue, of a program that serves queues
+    #[arg(long, env = "TRADEWIND_QUEUE", value_name = "NAME", value_parser = queue_name)]
+    pub queue: Option<String>,
 
     /// Name of the next stage; part of its records
     #[arg(long, env = "TRADEWIND_STAGE", value_name = "NAME", value_parser = name)]
@@ -132,6 +136,7 @@ impl RelayArgs {
             ventilator,
             sink,
             keys,
+            queue: self.queue.unwrap_or_default(),
             stage: self.stage.unwrap_or_default(),
             keep_newline: self.keep_newline,
             policy: self.attempts.policy(&self.liveness, self.resume_wait, None),

@@ -30,6 +30,8 @@ pub struct Settings {
     pub ventilator: Endpoint,
     /// Address of the sink downstream.
     pub sink: Endpoint,
+    /// Queue whose tasks it relays; empty for a job.
+    pub queue: String,
     /// Name of the stage downstream; may be empty.
     pub stage: String,
     /// Limits of tasks and workers of the stage downstream.
@@ -67,7 +69,7 @@ pub async fn run(settings: Settings, mut shutdown: Shutdown) -> exit::Outcome {
         slots: 0,
         message_bytes_max,
         name: name(),
-        queue: String::new(),
+        queue: settings.queue.clone(),
     };
     let (upstream, downstream) = (card(Role::Sink), card(Role::Ventilator));
     let lanes = &settings.lanes;

@@ -7,7 +7,7 @@ use clap::Args;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{GateArgs, KeyArgs, LaneArgs, LogArgs};
 use tradewind_node::exit::{HELP, OrExit, USAGE};
-use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
+use tradewind_node::{Inherited, Listen, allow_many_files, block_on, exit, logs};
 
 use crate::config::Config;
 use crate::serve::{Settings, serve};
@@ -28,7 +28,13 @@ The configuration FILE (TOML) has settings of queues, which `tradewind queue set
   max_running = 200        # tasks at the workers at once [default: any]
   keep = \"7d\"              # records: a time, a size as \"20G\", or \"consumed\" [default: all]
   unique = \"kept\"          # a key is remembered as long as its record is \"kept\", or until it is \"stored\"
-  fsync = \"batch\"          # what is promised is synced before, many together; \"record\": each; \"none\"";
+  fsync = \"batch\"          # what is promised is synced before, many together; \"record\": each; \"none\"
+With further stages, whose relays are started with --queue thumbs:
+  first_relay = \"tcp://relay-host:5558\"   # --listen of the first relay
+  last_relay = \"tcp://relay-host:5559\"    # --receipts of the last one";
+
+/// Port for receipts by default, where there are relays.
+const RECEIPTS: &str = "tcp://127.0.0.1:5559";
 
 /// Serve queues that stay open: tasks in by HTTP, records out, for as long as it runs
 #[derive(Args, Clone, Debug)]
@@ -60,6 +66,11 @@ pub struct ServeArgs {
     )]
     pub results: Endpoint,
 
+    /// Listen for receipts of relays here, likewise, if a queue has relays behind it
+    /// [default: tcp://127.0.0.1:5559]
+    #[arg(long, env = "TRADEWIND_RECEIPTS", value_name = "ENDPOINT")]
+    pub receipts: Option<Endpoint>,
+
     /// Answer HTTP here. On loopback nobody needs a token; elsewhere it speaks TLS, and clients need a key of
     /// `tradewind keys token client`
     #[arg(long, env = "TRADEWIND_HTTP", value_name = "ADDRESS", default_value = "127.0.0.1:5560")]
@@ -90,13 +101,19 @@ impl ServeArgs {
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
         let config = self.config.as_deref().map(Config::read).transpose().or_exit(USAGE)?;
+        let config = config.unwrap_or_default();
         let mut inherited = Inherited::from_env();
+        let has_relays = config.queues.values().any(|queue| queue.relays.is_some());
+        let receipts = match self.receipts {
+            None if has_relays => Some(RECEIPTS.parse().or_exit(USAGE)?),
+            receipts => receipts,
+        };
         let settings = Settings {
             dir: self.dir,
-            config: config.unwrap_or_default(),
+            config,
             tasks: inherited.or_endpoint(0, self.tasks),
             results: inherited.or_endpoint(1, self.results),
-            receipts: None,
+            receipts: receipts.map(Listen::Endpoint),
             http: self.http,
             keys: self.keys.wanted(),
             lanes: self.gate.options(self.lanes.options()),

@@ -6,12 +6,31 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::{Table, Value};
 use tradewind_http::{QueueName, SettingsPatch};
+use tradewind_lanes::Endpoint;
 
-/// What a configuration file says: settings of queues, by their names.
+/// What a configuration file says of queues, by their names. Such a queue is made at the start.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// Settings of each queue. Such a queue is made at the start.
-    pub queues: BTreeMap<QueueName, SettingsPatch>,
+    /// What it says of each.
+    pub queues: BTreeMap<QueueName, QueueConfig>,
+}
+
+/// What a configuration says of a queue.
+#[derive(Clone, Debug, Default)]
+pub struct QueueConfig {
+    /// Settings, which can be changed while the queue is open.
+    pub settings: SettingsPatch,
+    /// Relays to its further stages, if it has any.
+    pub relays: Option<Relays>,
+}
+
+/// Ends of the chain of relays behind a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relays {
+    /// Where the first relay listens for results: its `--listen`.
+    pub first: Endpoint,
+    /// Where the last relay listens for receipts: its `--receipts`.
+    pub last: Endpoint,
 }
 
 /// Reason why a configuration file is not understood.
@@ -51,8 +70,21 @@ impl Config {
         for (name, settings) in queues {
             let amiss = |text: &str| format!("[queue.{name}]: {text}");
             let queue: QueueName = name.parse().map_err(|error| amiss(&format!("{error}")))?;
-            let Value::Table(settings) = settings else {
+            let Value::Table(mut settings) = settings else {
                 return Err(amiss("it is a table of settings"));
+            };
+            let mut relay = |name: &str| match settings.remove(name) {
+                None => Ok(None),
+                Some(Value::String(text)) => text
+                    .parse::<Endpoint>()
+                    .map(Some)
+                    .map_err(|error| amiss(&format!("{name}: {error}"))),
+                Some(_) => Err(amiss(&format!("{name} is an endpoint as \"tcp://host:5558\""))),
+            };
+            let relays = match (relay("first_relay")?, relay("last_relay")?) {
+                (Some(first), Some(last)) => Some(Relays { first, last }),
+                (None, None) => None,
+                _ => return Err(amiss("first_relay and last_relay belong together")),
             };
             let members = settings.into_iter().map(|(setting, value)| match value {
                 Value::String(text) => Ok((setting, text.into())),
@@ -66,7 +98,7 @@ impl Config {
             let patch = SettingsPatch::from_json(members).map_err(|text| amiss(&text))?;
             crate::settings::check(&patch.clone().apply(tradewind_http::Settings::default()))
                 .map_err(amiss)?;
-            config.queues.insert(queue, patch);
+            config.queues.insert(queue, QueueConfig { settings: patch, relays });
         }
         Ok(config)
     }
@@ -92,10 +124,17 @@ mod tests {
         let config = Config::parse(text).unwrap();
         let names: Vec<_> = config.queues.keys().map(QueueName::as_str).collect();
         assert_eq!(names, ["mail", "thumbs"]);
-        let thumbs = config.queues[&"thumbs".parse().unwrap()].clone().apply(Settings::default());
+        let thumbs = &config.queues[&"thumbs".parse().unwrap()];
+        assert_eq!(thumbs.relays, None);
+        let thumbs = thumbs.settings.clone().apply(Settings::default());
         assert_eq!((thumbs.retries, thumbs.timeout), (3, Some(Duration::from_secs(600))));
         assert_eq!(thumbs.keep, Keep::Time(Duration::from_secs(7 * 24 * 3600)));
         assert!(Config::parse("").unwrap().queues.is_empty());
+        let text = "[queue.pages]\nfirst_relay = 'tcp://a:1'\nlast_relay = 'ipc:///b'\nretries = 1";
+        let config = Config::parse(text).unwrap();
+        let relays = config.queues.values().next().unwrap().relays.clone().unwrap();
+        assert_eq!(relays.first.to_string(), "tcp://a:1");
+        assert_eq!(relays.last.to_string(), "ipc:///b");
     }
 
     #[test]
@@ -107,6 +146,12 @@ mod tests {
             ("[queue.thumbs]\nretires = 1", "[queue.thumbs]: unknown field `retires`"),
             ("[queue.thumbs]\ntimeout = 10", "[queue.thumbs]: invalid type"),
             ("[queue.thumbs]\nretries = true", "retries is a text or a number, not a boolean"),
+            (
+                "[queue.x]\nfirst_relay = \"tcp://a:1\"",
+                "first_relay and last_relay belong together",
+            ),
+            ("[queue.x]\nlast_relay = 1", "last_relay is an endpoint"),
+            ("[queue.x]\nlast_relay = \"a:1\"", "does not start with tcp://"),
             ("[queue.thumbs]\nunique = \"1h\"", "unique as a time"),
             ("\n[queue", "line 2: unclosed table"),
         ] {

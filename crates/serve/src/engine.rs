@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::mpsc;
 use tradewind_lanes::{Endpoint, LaneOptions, Listener, PrivateDir, PullLane, PushLane};
 use tradewind_node::exit::{Audience, Fatal, LISTEN, OrExit, SYSTEM};
+use tradewind_node::keys::MaybeKeys;
 use tradewind_node::{Asked, Listen, Shutdown, StopHandle, block_on_until};
 use tradewind_proto::collector::Order;
 use tradewind_proto::dispatcher::Policy;
@@ -14,6 +15,7 @@ use tradewind_proto::{Seq, SessionId};
 use tradewind_sink::WhenFull;
 use tradewind_ventilator::Command;
 
+use crate::config::Relays;
 use crate::logs::Logs;
 use crate::output::LogStore;
 use crate::source::LogSource;
@@ -29,6 +31,10 @@ pub(crate) struct Common {
     pub(crate) ventilator: SessionId,
     /// Session that sinks show.
     pub(crate) sink: SessionId,
+    /// Keys of ventilators, for the first relays of their queues.
+    pub(crate) ventilator_keys: MaybeKeys,
+    /// Keys of sinks, for the last relays.
+    pub(crate) sink_keys: MaybeKeys,
     /// Limits of connections.
     pub(crate) lanes: LaneOptions,
     /// Says that an engine has ended, and why.
@@ -61,6 +67,7 @@ impl Engine {
         name: &str,
         logs: &Arc<Logs>,
         policy: Policy,
+        relays: Option<Relays>,
         common: &Common,
     ) -> Result<Self, Fatal> {
         let sockets = PrivateDir::without_files().or_exit(LISTEN)?;
@@ -71,14 +78,19 @@ impl Engine {
         let (tasks, _) = listen("tasks")?;
         let (receipts, receipts_at) = listen("receipts")?;
         let (results, results_at) = listen("results")?;
+        // With relays between them the two do not meet.
+        let (next, before) = match relays {
+            Some(Relays { first, last }) => (first, last),
+            None => (results_at, receipts_at),
+        };
 
         let (callers, called) = mpsc::unbounded_channel();
         let sink = tradewind_sink::Settings {
             listen: results,
-            ventilator: receipts_at,
+            ventilator: before,
             order: Order::Completion,
             spool_bytes_max: 0,
-            keys: None,
+            keys: common.sink_keys.clone(),
             lanes: common.lanes.clone(),
             connect_timeout: None,
             quiet: true,
@@ -112,13 +124,13 @@ impl Engine {
             task_bytes_max: tradewind_text::payload_bytes_max(common.lanes.message_bytes_max),
             tasks,
             receipts,
-            sink: results_at,
+            sink: next,
             job: name.to_owned(),
             stage: String::new(),
             start: if logs.has_job() { Start::Resume } else { Start::New },
             layout: Layout::Unsaid,
             policy,
-            keys: None,
+            keys: common.ventilator_keys.clone(),
             lanes: common.lanes.clone(),
             connect_timeout: None,
             progress: false,

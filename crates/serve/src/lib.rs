@@ -41,6 +41,6 @@ mod workers;
 #[cfg(feature = "cli")]
 pub use args::ServeArgs;
 pub use check::{CheckError, Checked, check};
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, QueueConfig, Relays};
 pub use dir::InUse;
 pub use serve::{Settings, serve};

@@ -19,6 +19,7 @@ use tradewind_proto::{Seq, SeqRange};
 use tradewind_store::{Change, ChangeError, ControlError, StoredRecord, StoredTask, TaskOptions};
 use tradewind_ventilator::Command;
 
+use crate::config::QueueConfig;
 use crate::engine::{Common, Engine};
 use crate::logs::Logs;
 use crate::settings::{all_changes, changes, check, durability, effective, keep, policy};
@@ -57,10 +58,11 @@ impl Queue {
     pub(crate) fn start(
         name: QueueName,
         dir: &Path,
-        config: SettingsPatch,
+        config: QueueConfig,
         common: &Common,
     ) -> Result<Self, Fatal> {
         let logs = Arc::new(Logs::open(dir).or_exit(OUTPUT)?);
+        let QueueConfig { settings: config, relays } = config;
         let settings = effective(&config, logs.control().state());
         let amiss = |text: &dyn std::fmt::Display| {
             Fatal::new(OUTPUT, format!("{}: its settings: {text}", dir.display()))
@@ -68,7 +70,7 @@ impl Queue {
         let settings = settings.map_err(|error| amiss(&error))?;
         check(&settings).map_err(|error| amiss(&error))?;
         let submitter = Submitter::spawn(logs.clone()).or_exit(SYSTEM)?;
-        let engine = Engine::start(name.as_str(), &logs, policy(&settings), common)?;
+        let engine = Engine::start(name.as_str(), &logs, policy(&settings), relays, common)?;
         let queue = Self {
             name,
             logs,

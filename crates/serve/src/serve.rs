@@ -64,6 +64,7 @@ pub async fn serve(settings: Settings, mut shutdown: Shutdown) -> Outcome {
         wanted.clone().open(KeyRole::Ventilator, [&tasks].into_iter().chain(&receipts), [])?;
     let sink_keys = wanted.clone().open(KeyRole::Sink, [&results], [])?;
     let http_keys = http_keys(&wanted, http.ip(), &keys)?;
+    // What only dials here is locked by the same keys.
     keep_fresh(&keys)?;
     keep_fresh(&sink_keys)?;
     let _locked = lock_dir(&dir).or_exit(OUTPUT)?;
@@ -72,6 +73,8 @@ pub async fn serve(settings: Settings, mut shutdown: Shutdown) -> Outcome {
     let common = Common {
         ventilator: session(&keys),
         sink: session(&sink_keys),
+        ventilator_keys: keys.clone(),
+        sink_keys: sink_keys.clone(),
         lanes: lanes.clone(),
         ended,
     };
