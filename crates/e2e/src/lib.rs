@@ -6,12 +6,14 @@
 //! constants.
 
 pub mod chaos;
+mod http;
 mod namespaces;
 mod process;
 mod records;
 mod scene;
 mod system;
 
+pub use http::{Answer, ask};
 pub use namespaces::Namespaces;
 pub use process::{Ended, Process, Start};
 pub use records::{Record, records, summary_counts};

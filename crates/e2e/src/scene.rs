@@ -176,6 +176,23 @@ impl Scene {
         self.ours("tradewind").arg("run")
     }
 
+    /// Returns the address at which queues are asked for.
+    #[must_use]
+    pub fn http(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.host(VENTILATOR), 5560)
+    }
+
+    /// `tradewind serve` at this scene's addresses, with its directory in the scene's.
+    #[must_use]
+    pub fn serve(&self) -> Start {
+        self.ours_at(VENTILATOR, "tradewind")
+            .arg("serve")
+            .args(["--tasks", &endpoint(self.tasks())])
+            .args(["--results", &endpoint(self.results())])
+            .args(["--http", &self.http().to_string()])
+            .args(["--dir", "queues"])
+    }
+
     /// A ventilator at this scene's address.
     #[must_use]
     pub fn ventilator(&self) -> Start {

@@ -20,6 +20,7 @@ mod output;
 mod peers;
 mod pipe;
 mod pipeline;
+mod queues;
 mod relay;
 mod resume;
 mod resume_again;
