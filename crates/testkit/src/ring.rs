@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tradewind_proto::Payload;
 use tradewind_proto::collector::{Collector, Order};
-use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Ended, Notice, Policy, Transmit};
+use tradewind_proto::dispatcher::{
+    Dispatcher, DispatcherConfig, Ended, Notice, Policy, TaskLimits, Transmit,
+};
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{self, Layout, Outcome, Status, ToSink, ToVentilator, ToWorker};
 use tradewind_proto::relay::{Relay, RelayConfig};
@@ -160,6 +162,14 @@ impl Ring {
     pub fn tasks(&mut self, tasks: &[&'static str]) {
         for task in tasks {
             self.dispatcher.handle_task(Payload::from(task.as_bytes()));
+        }
+        self.settle();
+    }
+
+    /// Reads tasks that have limits of their own.
+    pub fn tasks_with(&mut self, tasks: &[(&'static str, TaskLimits)]) {
+        for (task, limits) in tasks {
+            self.dispatcher.handle_task_with(Payload::from(task.as_bytes()), *limits);
         }
         self.settle();
     }

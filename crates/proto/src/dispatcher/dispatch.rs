@@ -88,14 +88,17 @@ impl Dispatcher {
         let room = worker.free_bytes();
         let was_idle = worker.out.is_empty();
         let mut shipment = Shipment::new(session, count as usize);
+        let timeout_us = self.ledger.own().timeout_us(first);
         let mut next = Some(first);
         // As nearly always: one fresh task comes after the other.
         let is_plain = self.ledger.waiting().any.is_empty()
             && !self.is_fresh_held()
-            && self.sink.held_bytes < HELD_BYTES_MAX;
+            && self.sink.held_bytes < HELD_BYTES_MAX
+            && timeout_us.is_none();
         while let Some(seq) = next
             && (shipment.len() as u64) < count
             && (shipment.len() == 0 || self.avoided(seq) != Some(session))
+            && self.ledger.own().timeout_us(seq) == timeout_us
         {
             let size = self.ledger.payload_bytes(seq);
             let fits = shipment.bytes() + size <= room.min(BATCH_BYTES_MAX as u64);
@@ -151,7 +154,7 @@ impl Dispatcher {
         self.dispatch_seqs(now, session, &[base])
     }
 
-    /// Sends the dispatched tasks to a worker, which was idle before or not.
+    /// Sends the dispatched tasks, all of which have the same timeout, to a worker, which was idle before or not.
     pub(super) fn send_tasks(
         &mut self,
         now: Time,
@@ -160,7 +163,7 @@ impl Dispatcher {
         was_idle: bool,
     ) -> Option<Transmit> {
         let tasks = self.ledger.send(&mut self.roster, self.sink.key, shipment);
-        let last = tasks.last()?.seq;
+        let (first, last) = (tasks.first()?.seq, tasks.last()?.seq);
         let worker = self.roster.get_mut(session)?;
         let lane = worker.lane;
         worker.deaf_since = None;
@@ -169,7 +172,7 @@ impl Dispatcher {
             worker.last_progress = now;
         }
         self.tail.handle_dispatched(now);
-        let limits = self.limits();
+        let limits = self.limits_of(first);
         let tasks = ToWorker::Tasks { job: self.config.job, limits, tasks: tasks.into() };
         Some(Transmit::Worker(lane, tasks))
     }
@@ -183,6 +186,15 @@ impl Dispatcher {
         share.max(worker.idle_slots()).max(self.tail.least_worth())
     }
 
+    /// Returns the limits of a task's next attempt.
+    fn limits_of(&self, seq: Seq) -> Limits {
+        match self.ledger.own().timeout_us(seq) {
+            None => self.limits(),
+            timeout_us => Limits { timeout_us, report: self.sink.report },
+        }
+    }
+
+    /// Returns the limits of attempts of tasks that have no timeout of their own.
     pub(super) fn limits(&self) -> Limits {
         Limits {
             timeout_us: self

@@ -48,13 +48,16 @@ impl Dispatcher {
     /// Changes the policy of the job. Retries, timeout and the bound of tasks that are out hold for what is
     /// dispatched from now on: an attempt that is out keeps its timeout, unless the new one is a percentage, which
     /// is announced to the workers, and a failure of one that was not the last is retried once at least. Nothing is
-    /// taken back from workers. When the job is to be halted stays as it was.
+    /// taken back from workers. When the job is to be halted stays as it was, and so do the limits that
+    /// [tasks have of their own](Self::handle_task_with).
     pub fn set_policy(&mut self, policy: Policy) {
         let Policy { timeout, halt, .. } = self.config.policy;
         if timeout != policy.timeout {
             let limit_us = self.limits().timeout_us;
             for worker in self.roster.values_mut() {
-                worker.note_limit(limit_us);
+                let own = self.ledger.own().timeouts_us(&worker.out);
+                worker.note_limit(limit_us.filter(|_| !worker.is_limit_due), &own);
+                worker.is_limit_due = false;
             }
         }
         self.config.policy = Policy { halt, ..policy };

@@ -141,8 +141,8 @@ impl fmt::Display for Notice {
             ),
             Self::NoResult { worker, seq, seconds, out } => write!(
                 f,
-                "worker {worker} has had task {seq} for {seconds} s, longer than the job's timeout \
-                 lets it: closing its connection, {out} tasks go back"
+                "worker {worker} has had task {seq} for {seconds} s, longer than the timeouts of \
+                 its tasks let it: closing its connection, {out} tasks go back"
             ),
             Self::Deaf { worker, out } => write!(
                 f,
@@ -387,7 +387,7 @@ impl Dispatcher {
             .find(|seq| self.has_retry(*seq) && self.may_go(*seq));
         let seq = retry.or_else(|| {
             let plain = self.next_to_dispatch()?;
-            let is_worth = self.has_retry(plain) || (self.config.policy.retries == 0 && is_first);
+            let is_worth = self.has_retry(plain) || (self.retries(plain) == 0 && is_first);
             (is_worth && !self.has_failed_at(plain, session)).then_some(plain)
         })?;
         self.roster.get_mut(session)?.health.handle_probe(now);
@@ -396,7 +396,12 @@ impl Dispatcher {
 
     /// Returns whether the task may fail once more without that being its record.
     pub(super) fn has_retry(&self, seq: Seq) -> bool {
-        self.ledger.get(seq).is_some_and(|entry| entry.failures() < self.config.policy.retries)
+        self.ledger.get(seq).is_some_and(|entry| entry.failures() < self.retries(seq))
+    }
+
+    /// Returns the number of times that the task is retried.
+    fn retries(&self, seq: Seq) -> u32 {
+        self.ledger.own().retries(seq).unwrap_or(self.config.policy.retries)
     }
 }
 

@@ -343,20 +343,31 @@ impl Dispatcher {
     }
 
     /// Announces a timeout that has changed to the workers: the tasks that they run were dispatched
-    /// with an older one, or with none.
+    /// with an older one, or with none. It would hold for all tasks of a worker, so one that has a task with its own
+    /// timeout is told later.
     fn announce_limits(&mut self) {
         let limits = self.limits();
         let (old, new) = (self.run_times.told_limit_us, limits.timeout_us);
         let is_fixed = !matches!(self.config.policy.timeout, Some(Timeout::Percent(_)));
         let has_moved = old.is_none_or(|old| new.is_some_and(|new| new.abs_diff(old) > old / 10));
-        if is_fixed || new.is_none() || !has_moved {
+        if is_fixed || new.is_none() {
             return;
         }
-        self.run_times.told_limit_us = new;
+        if has_moved {
+            self.run_times.told_limit_us = new;
+            self.roster.values_mut().for_each(|worker| worker.is_limit_due = true);
+        }
         let job = self.config.job;
-        let told = self.roster.lanes();
-        let told = told.map(|lane| Transmit::Worker(lane, ToWorker::Limits { job, limits }));
-        self.outbox.transmits.extend(told);
+        for lane in self.roster.lanes().collect::<Vec<_>>() {
+            let session = self.roster.session(lane);
+            let worker = session.and_then(|session| self.roster.get_mut(session));
+            let Some(worker) = worker.filter(|worker| worker.is_limit_due) else { continue };
+            if self.ledger.own().timeouts_us(&worker.out).is_empty() {
+                worker.is_limit_due = false;
+                let told = Transmit::Worker(lane, ToWorker::Limits { job, limits });
+                self.outbox.transmits.push_back(told);
+            }
+        }
     }
 
     pub(super) fn beat(&mut self, now: Time, before: Time) {

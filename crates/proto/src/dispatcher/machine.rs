@@ -17,7 +17,7 @@ use super::ledger::{GivenUp, Ledger, TaskState};
 use super::marks::Suspicions;
 use super::outbox::{Outbox, Transmit};
 use super::overdue::Overdue;
-use super::policy::Policy;
+use super::policy::{Policy, TaskLimits};
 use super::receipts::settled;
 use super::resume::{Phase as ResumePhase, Resume};
 use super::rng::Rng;
@@ -156,6 +156,18 @@ impl Dispatcher {
             self.adopt_ahead(seq);
         }
         self.cancel_if_due(seq);
+    }
+
+    /// Takes in a task that has limits of its own, as [`handle_task`](Self::handle_task) does one that has none.
+    /// They are kept until the task's record is stored, whatever the policy becomes meanwhile, and hold for each
+    /// of its attempts.
+    ///
+    /// A ventilator that resumes the job does not know of them: it is given them again, with the task. In a job of
+    /// several stages they hold in the first one alone.
+    pub fn handle_task_with(&mut self, payload: Payload, limits: TaskLimits) {
+        let seq = self.ledger.end();
+        self.handle_task(payload);
+        self.ledger.limit(seq, limits);
     }
 
     /// Takes in a task that cannot be sent to any worker: it gets a failed record.
@@ -485,6 +497,7 @@ impl Dispatcher {
             total: self.source.total,
             settled: self.ledger.settled(),
             entries: self.ledger.entries(),
+            own_limits: self.ledger.own_limits(),
             failed: self.sink.failed,
             is_sink_open: self.sink.is_open(),
             is_calling_roll: self.is_resuming()

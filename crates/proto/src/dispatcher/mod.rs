@@ -47,7 +47,7 @@ pub use self::health::Notice;
 pub use self::ledger::LedgerBug;
 pub use self::machine::{Dispatcher, DispatcherConfig};
 pub use self::outbox::Transmit;
-pub use self::policy::Policy;
+pub use self::policy::{Policy, TaskLimits};
 pub(crate) use self::relay::StageReport;
 pub use self::run_times::Timeout;
 pub use self::snapshot::{DispatcherSnapshot, WorkerSnapshot};

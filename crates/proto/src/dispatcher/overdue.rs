@@ -24,12 +24,22 @@ pub(super) struct Overdue {
     recall: Option<u64>,
     /// Tasks that it has shown to hold by its last answer to a roll call: they have reached it.
     shown: SeqSet,
-    /// Its first task by seq, which it runs or starts next, and heartbeats since that is so.
-    first: Option<(Seq, u32)>,
+    /// Its first task by seq, which it runs or starts next.
+    first: Option<First>,
     /// Bytes of a message of the worker have arrived since the last heartbeat: it may be the answer.
     is_arriving: bool,
     /// Heartbeats in which only such bytes have come.
     arriving: u32,
+}
+
+/// The first task of a worker by seq.
+#[derive(Clone, Copy, Debug)]
+struct First {
+    seq: Seq,
+    /// Heartbeats since it is the first.
+    beats: u32,
+    /// Longest timeout of a task that the worker has had since then.
+    timeout: Duration,
 }
 
 impl Overdue {
@@ -69,7 +79,7 @@ impl Overdue {
 
     /// Notes which tasks are left to the worker. The count of one that comes to it once more is reset.
     pub(super) fn handle_left(&mut self, out: &SeqSet) {
-        self.first.take_if(|(seq, _)| !out.contains(*seq));
+        self.first.take_if(|first| !out.contains(first.seq));
     }
 
     /// Notes that bytes of a message arrive. Returns whether that excuses the worker: not for ever.
@@ -79,7 +89,7 @@ impl Overdue {
     }
 
     /// Counts a heartbeat. Returns for how long the worker owes something, and what, if that is too
-    /// long.
+    /// long. `timeout`: longest timeout of its tasks; `None` if one of them may take any time.
     fn beat(
         &mut self,
         is_called: bool,
@@ -92,16 +102,18 @@ impl Overdue {
             return None;
         }
         self.unanswered += u32::from(is_called || self.recall.is_some());
-        self.first = first.map(|seq| match self.first {
-            Some((same, beats)) if same == seq => (seq, beats + 1),
-            _ => (seq, 0),
+        self.first = first.zip(timeout).map(|(seq, timeout)| match self.first {
+            Some(First { seq: same, beats, timeout: longest }) if same == seq => {
+                First { seq, beats: beats + 1, timeout: longest.max(timeout) }
+            }
+            _ => First { seq, beats: 0, timeout },
         });
         if HEARTBEAT_INTERVAL * self.unanswered > answer_max {
             return Some(Owed::Answer { seconds: answer_max.as_secs() });
         }
-        let (seq, beats) = self.first?;
-        // All slots may have begun with others before it came.
-        let most = timeout?.saturating_mul(2).saturating_add(answer_max);
+        let First { seq, beats, timeout } = self.first?;
+        // All slots may have begun with others before it came, and those may have ended since.
+        let most = timeout.saturating_mul(2).saturating_add(answer_max);
         let held = HEARTBEAT_INTERVAL * beats;
         (held > most).then_some(Owed::Result { seq, seconds: held.as_secs() })
     }
@@ -122,7 +134,7 @@ impl Dispatcher {
             return;
         }
         let answer_max = self.config.policy.worker_timeout.max(ANSWER_MAX);
-        let timeout = self.limits().timeout_us.map(Duration::from_micros);
+        let timeout_us = self.limits().timeout_us;
         // A sink that is full leaves results with their workers, but not the one that it waits for.
         let is_sink_full = self.sink.held_bytes >= HELD_BYTES_MAX;
         let base = self.ledger.base();
@@ -140,8 +152,8 @@ impl Dispatcher {
                 .out
                 .first()
                 .filter(|first| worker.window.slots() > 0 && (!is_sink_full || *first == base));
-            let longest = Duration::from_micros(worker.longest_earlier_limit());
-            let timeout = timeout.map(|timeout| timeout.max(longest));
+            let own = self.ledger.own().timeouts_us(&worker.out);
+            let timeout = worker.longest_timeout_us(timeout_us, &own).map(Duration::from_micros);
             if let Some(owed) = worker.overdue.beat(is_called, first, answer_max, timeout) {
                 lost.push((*session, owed));
             }
@@ -172,5 +184,27 @@ impl Dispatcher {
             self.note_failed_at(seq, session);
         }
         self.lose(session, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fails if only the timeouts of the tasks count that are there now: the first one has yet to begin.
+    #[test]
+    fn the_first_task_may_have_waited_for_one_that_took_longer_and_has_ended() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3_600));
+        let mut overdue = Overdue::default();
+        let mut beat = |timeout| overdue.beat(false, Some(Seq(3)), second, timeout);
+        let beats_in = |time: Duration| (time.as_micros() / HEARTBEAT_INTERVAL.as_micros()) as u32;
+        for _ in 0..beats_in(hour) {
+            assert_eq!(beat(Some(hour)), None);
+        }
+        for _ in 0..beats_in(hour) {
+            assert_eq!(beat(Some(second)), None);
+        }
+        let owed = (0..4 * beats_in(second)).find_map(|_| beat(Some(second)));
+        assert!(matches!(owed, Some(Owed::Result { seq: Seq(3), .. })), "{owed:?}");
     }
 }

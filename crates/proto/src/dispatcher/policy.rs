@@ -1,4 +1,4 @@
-//! Limits that a job sets for its tasks and its workers.
+//! Limits that a job sets for its tasks and its workers, and limits of single tasks.
 
 use std::time::Duration;
 
@@ -43,4 +43,14 @@ impl Default for Policy {
             halt: None,
         }
     }
+}
+
+/// Limits that a task has of its own, above those of the [`Policy`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskLimits {
+    /// Number of times that the task is retried if it fails; `None` for the policy's number.
+    pub retries: Option<u32>,
+    /// Time that an attempt may take; `None` for the policy's time. Tasks with the same timeout travel together:
+    /// where each has another one, each is a message.
+    pub timeout: Option<Duration>,
 }

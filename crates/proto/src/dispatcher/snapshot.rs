@@ -13,6 +13,8 @@ pub struct DispatcherSnapshot {
     pub settled: u64,
     /// Number of tasks that take up memory: those that are not settled, and some that are.
     pub entries: u64,
+    /// Number of retries and timeouts that unsettled tasks have of their own.
+    pub own_limits: u64,
     /// Number of settled tasks whose status is not `ok`.
     pub failed: u64,
     /// Whether there is a sink that has opened the job.

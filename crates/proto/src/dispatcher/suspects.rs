@@ -191,7 +191,7 @@ impl Dispatcher {
         workers.map(|(session, worker)| (*session, worker))
     }
 
-    /// Dispatches these tasks to a worker.
+    /// Dispatches the first of these tasks to a worker, and those of the others that have the same timeout.
     pub(super) fn dispatch_seqs(
         &mut self,
         now: Time,
@@ -200,7 +200,10 @@ impl Dispatcher {
     ) -> Option<Transmit> {
         let was_idle = self.roster.get(session)?.out.is_empty();
         let mut shipment = Shipment::new(session, seqs.len());
-        for seq in seqs {
+        let timeout_us = |seq: &Seq| self.ledger.own().timeout_us(*seq);
+        let first = seqs.first().and_then(timeout_us);
+        let alike: Vec<Seq> = seqs.iter().copied().filter(|seq| timeout_us(seq) == first).collect();
+        for seq in &alike {
             self.ledger.dispatch(*seq, self.config.policy.retries, &mut shipment);
         }
         self.send_tasks(now, session, shipment, was_idle)

@@ -47,6 +47,8 @@ pub(super) struct Worker {
     /// Tasks that were sent with another timeout than the present one of the job, by that timeout in
     /// microseconds; `u64::MAX` for none. Some may have ended.
     earlier_limits: BTreeMap<u64, SeqSet>,
+    /// The job's timeout has changed, and the worker is to be told as soon as it has no task that has its own.
+    pub(super) is_limit_due: bool,
     /// Answers and results that the worker owes.
     pub(super) overdue: Overdue,
     /// Recall that the worker has not answered.
@@ -99,6 +101,7 @@ impl Worker {
             beat: Time(0),
             cut: None,
             earlier_limits: BTreeMap::new(),
+            is_limit_due: false,
             overdue: Overdue::default(),
             recall: None,
             recall_min: now,
@@ -161,9 +164,10 @@ impl Worker {
     }
 
     /// Notes the timeout, in microseconds, of all tasks that are out and of which none is noted: those that follow
-    /// may have another one.
-    pub(super) fn note_limit(&mut self, limit_us: Option<u64>) {
+    /// may have another one. `own`: those that have their own.
+    pub(super) fn note_limit(&mut self, limit_us: Option<u64>, own: &[(Seq, u64)]) {
         let mut unnoted = self.out.clone();
+        own.iter().for_each(|(seq, _)| _ = unnoted.remove(*seq));
         self.earlier_limits.retain(|_, seqs| {
             *seqs = SeqSet::of(&seqs.parts_of(&self.out.to_ranges()).into_iter().collect());
             seqs.to_ranges().as_slice().iter().for_each(|range| unnoted.remove_range(*range));
@@ -173,9 +177,27 @@ impl Worker {
         unnoted.to_ranges().as_slice().iter().for_each(|range| noted.insert_range(*range));
     }
 
+    /// Returns the longest timeout, in microseconds, of the tasks that are out, where the job has this one; `None` if
+    /// a task may take any time. `own`: those that have their own, with it.
+    pub(super) fn longest_timeout_us(
+        &self,
+        job_us: Option<u64>,
+        own: &[(Seq, u64)],
+    ) -> Option<u64> {
+        let longest_own = own.iter().map(|(_, us)| *us).max();
+        let longest = if own.len() as u64 == self.out.count() {
+            longest_own?
+        } else {
+            // A worker that was not told of the job's timeout may have tasks that were sent with none.
+            let job_us = job_us.filter(|_| !self.is_limit_due)?;
+            job_us.max(self.longest_earlier_limit()).max(longest_own.unwrap_or(0))
+        };
+        (longest < u64::MAX).then_some(longest)
+    }
+
     /// Returns the longest timeout, in microseconds, of a task that is out and may have been sent with another one
     /// than the job's; `u64::MAX` for none.
-    pub(super) fn longest_earlier_limit(&self) -> u64 {
+    fn longest_earlier_limit(&self) -> u64 {
         let mut limits = self.earlier_limits.iter().rev();
         let is_out = |seqs: &SeqSet| !self.out.parts_of(&seqs.to_ranges()).is_empty();
         limits.find(|(_, seqs)| is_out(seqs)).map_or(0, |(limit_us, _)| *limit_us)

@@ -422,7 +422,7 @@ pub enum Status {
     Ok,
     /// It ended with a non-zero exit code, a signal or an error.
     Failed,
-    /// It took longer than the job's timeout and was stopped.
+    /// It took longer than its timeout and was stopped.
     TimedOut,
     /// All workers that ran it were lost.
     Lost,

@@ -2,7 +2,7 @@
 
 use tradewind_proto::Payload;
 use tradewind_proto::collector::Order;
-use tradewind_proto::dispatcher::Notice;
+use tradewind_proto::dispatcher::{Notice, TaskLimits};
 use tradewind_proto::limits::ELSEWHERE_WAIT_MAX;
 use tradewind_proto::message::{Exit, News, Outcome, Status, ToVentilator};
 use tradewind_proto::{Seq, SessionId};
@@ -81,6 +81,32 @@ fn a_host_at_which_everything_fails_uses_up_no_retries() {
         let said = notices(&mut ring);
         assert!(matches!(said[..], [Notice::SetAside { .. }]), "{said:?}");
     }
+}
+
+/// The same where each task has another number of retries than the job.
+fn with_own_retries(job: u32, retries: u32, tasks: usize) -> Ring {
+    let mut ring = Ring::new(job, Order::Completion);
+    (1..=4).for_each(|id| ring.join(id, 2));
+    let limits = TaskLimits { retries: Some(retries), timeout: None };
+    ring.tasks_with(&vec![("t", limits); tasks]);
+    ring.dispatcher.handle_input_end();
+    ring
+}
+
+// Fails if a sick worker is probed, or the last attempt kept for a better one, by the job's number of retries.
+#[test]
+fn probes_go_by_the_retries_that_tasks_have_of_their_own() {
+    let mut ring = with_own_retries(0, 1, 2_000);
+    play(&mut ring, 2_000, |ring| if ring.now.0 < 8 * SECOND { failed() } else { ok() });
+    assert_eq!(not_ok(&ring), 0);
+    let back = Notice::TakenBack { worker: "w1".to_owned() };
+    assert_eq!(notices(&mut ring).last(), Some(&back));
+    let mut ring = with_own_retries(1, 0, 2_000);
+    play(&mut ring, 2_000, |_| failed());
+    let said = notices(&mut ring);
+    let [Notice::SetAside { ended, .. }] = &said[..] else { panic!("{said:?}") };
+    // One more ran beside the last of these.
+    assert!((not_ok(&ring) as u64) <= ended + 1 + 3, "{} of {ended}", not_ok(&ring));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod late;
 mod lies;
 mod once_more;
 mod overdue;
+mod own;
 mod queue;
 mod receipts;
 mod relay;

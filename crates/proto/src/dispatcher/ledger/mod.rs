@@ -5,6 +5,7 @@
 //! and the sets, the counts and the [charges](Charge) with it.
 
 mod entry;
+mod own;
 mod records;
 mod table;
 mod waiting;
@@ -12,11 +13,13 @@ mod waiting;
 use std::collections::BTreeSet;
 
 pub(super) use self::entry::{Entry, TaskState};
+pub(super) use self::own::OwnLimits;
 pub(super) use self::records::{Forwarded, GivenUp, Record};
 pub(super) use self::waiting::{Class, Waiting};
 
 use self::records::Records;
 use self::table::Table;
+use super::TaskLimits;
 use super::roster::Roster;
 use crate::limits::{READ_AHEAD_TASKS_MAX, UNSETTLED_TASKS_MAX};
 use crate::message::{Status, Task, TaskResult};
@@ -38,6 +41,8 @@ pub(super) struct Ledger {
     records: Records,
     /// No task from this seq on was given up before its turn.
     at_once_end: Seq,
+    /// Limits of the tasks that have their own.
+    own: OwnLimits,
     /// Payload bytes of all tasks.
     retained_bytes: u64,
     bug: Option<LedgerBug>,
@@ -54,6 +59,8 @@ pub enum LedgerBug {
     ForgetStraggler,
     /// A result that comes again, of a task that its worker no longer has, says something of tasks.
     CountRepeated,
+    /// The limits that a task has of its own are forgotten when a worker turns out to hold the task.
+    ForgetOwn,
 }
 
 /// Payload bytes of the tasks that a worker alone answers for.
@@ -215,6 +222,16 @@ impl Ledger {
         &self.records
     }
 
+    /// Returns the limits of the tasks that have their own.
+    pub(super) fn own(&self) -> &OwnLimits {
+        &self.own
+    }
+
+    /// Returns the number of retries and timeouts that unsettled tasks have of their own.
+    pub(super) fn own_limits(&self) -> u64 {
+        self.own.count()
+    }
+
     /// Returns the time at which the next backoff ends.
     pub(super) fn next_backoff(&self) -> Option<Time> {
         self.backoff.first().map(|(until, _)| *until)
@@ -270,6 +287,13 @@ impl Ledger {
         self.retained_bytes += payload.len() as u64;
         self.fresh_count += 1;
         self.table.push(Entry::new(payload))
+    }
+
+    /// Gives a task that is not settled limits of its own.
+    pub(super) fn limit(&mut self, seq: Seq, limits: TaskLimits) {
+        if self.state(seq).is_some_and(|state| state != TaskState::Settled) {
+            self.own.insert(seq, limits);
+        }
     }
 
     /// Takes in a task of the input whose record is stored already.
@@ -434,7 +458,7 @@ impl Ledger {
     }
 
     /// Dispatches consecutive fresh tasks while they fit: up to a number and to the bytes of the
-    /// whole shipment and of each task.
+    /// whole shipment and of each task, and up to the first that has limits of its own.
     pub(super) fn dispatch_fresh(
         &mut self,
         count: u64,
@@ -445,6 +469,10 @@ impl Ledger {
     ) {
         let count = count.saturating_sub(shipment.tasks.len() as u64).min(self.fresh_room());
         let range = SeqRange { start: self.fresh, end: Seq(self.fresh.0 + count) };
+        let range = match self.own.first_from(range.start) {
+            Some(own) => range.clamped(range.start, own),
+            None => range,
+        };
         let mut end = range.start;
         for (seq, entry) in self.table.window_mut(range) {
             let bytes = shipment.bytes + entry.bytes();
@@ -464,8 +492,9 @@ impl Ledger {
         self.fresh = range.end;
     }
 
-    /// Dispatches a task that is fresh or requeued.
+    /// Dispatches a task that is fresh or requeued, and that has this number of retries unless it has its own.
     pub(super) fn dispatch(&mut self, seq: Seq, retries: u32, shipment: &mut Shipment) {
+        let retries = self.own.retries(seq).unwrap_or(retries);
         let Some(entry) = self.table.get_mut(seq) else { return };
         match entry.state {
             TaskState::Fresh => {
@@ -513,6 +542,9 @@ impl Ledger {
             self.table.add_live(1);
         }
         self.set(seq, TaskState::Out(session));
+        if is_planted(self.bug, LedgerBug::ForgetOwn) {
+            self.own.remove_range(SeqRange::one(seq));
+        }
         let Some(entry) = self.table.get_mut(seq) else { return };
         entry.attempt = entry.attempt.max(Attempt::FIRST);
         if let Some(worker) = roster.get_mut(session) {
@@ -685,6 +717,7 @@ impl Ledger {
         }
         release.end(roster);
         *retained_bytes -= freed;
+        self.own.remove_range(range);
     }
 
     /// Notes that records are stored of tasks that a relay has not seen.
@@ -721,6 +754,7 @@ impl Ledger {
         backoff.retain(|(_, seq)| *seq < end);
         records.cut_off(end);
         *fresh = (*fresh).min(end);
+        self.own.cut_off(end);
     }
 
     /// Takes a task that has no record from the worker that answers for it, or out of the set in
@@ -796,6 +830,12 @@ impl Ledger {
         assert_eq!(self.waiting.len(), requeued, "tasks that are requeued");
         assert_eq!(self.backoff.len(), backing_off, "tasks that back off");
         self.records.check_invariants(given_up);
+        let mut limited = std::iter::successors(self.own.first_from(Seq(0)), |seq| {
+            self.own.first_from(seq.next())
+        });
+        let settled =
+            limited.find(|seq| self.state(*seq).is_none_or(|state| state == TaskState::Settled));
+        assert_eq!(settled, None, "a task that is settled has limits of its own");
         for (session, worker) in roster {
             let bytes = charged.remove(session).unwrap_or_default();
             assert_eq!(worker.charge.bytes, bytes, "bytes that {} answers for", worker.name);
