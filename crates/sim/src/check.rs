@@ -1,10 +1,11 @@
 //! The promise, checked at every step by an account of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tradewind_proto::Payload;
 use tradewind_proto::collector::{CollectorSnapshot, Order, Record};
-use tradewind_proto::dispatcher::DispatcherSnapshot;
+use tradewind_proto::dispatcher::{DispatcherSnapshot, TaskLimits};
 use tradewind_proto::limits::{
     BATCH_BYTES_MAX, BATCH_TASKS_MAX, CREDIT_BYTES_MAX, CREDIT_TASKS_MAX, HELD_BYTES_MAX,
     RETAINED_BYTES_MAX, UNSETTLED_TASKS_MAX,
@@ -19,13 +20,16 @@ use crate::worker::output;
 
 pub(crate) struct Check {
     order: Order,
-    retries: u32,
+    limits: TaskLimits,
+    /// By seq, limits in the first stage.
+    own_limits: BTreeMap<u64, TaskLimits>,
+    /// No worker hangs, and none of their clocks jumps: no attempt is stopped later than it is due.
+    is_timely: bool,
     losses_max: u32,
     /// Only what kills its worker is lost.
     is_bloodless: bool,
     /// Nothing may fail.
     is_sparing: bool,
-    has_timeout: bool,
     /// Bytes of the largest task in any stage, and of the largest result with all that is kept of
     /// it.
     largest_bytes: u64,
@@ -91,6 +95,7 @@ struct Run {
     start: u64,
     attempt: Attempt,
     dispatched: u64,
+    began: Instant,
     end: Option<RunEnd>,
 }
 
@@ -130,11 +135,15 @@ impl Check {
             // A window that has not seen a result yet may have let in as much again.
             under_way_bytes: 2 * under_way,
             order: plan.order,
-            retries: plan.retries,
+            limits: TaskLimits {
+                retries: Some(plan.retries),
+                timeout: plan.timeout_us.map(Duration::from_micros),
+            },
+            own_limits: plan.own_limits.clone(),
+            is_timely: plan.faults.iter().all(|(_, fault)| fault.is_timely()),
             losses_max: plan.losses_max,
             is_bloodless: plan.is_bloodless,
             is_sparing: plan.is_sparing,
-            has_timeout: plan.timeout_us.is_some(),
             tasks: plan.tasks.iter().enumerate().map(history).collect(),
             claims: BTreeMap::new(),
             violation: None,
@@ -208,6 +217,15 @@ impl Check {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.is_cancelled
+    }
+
+    /// Returns the limits of a task in a stage.
+    fn limits(&self, seq: Seq, stage: usize) -> TaskLimits {
+        let own = self.own_limits.get(&seq.0).filter(|_| stage == 0).copied().unwrap_or_default();
+        TaskLimits {
+            retries: own.retries.or(self.limits.retries),
+            timeout: own.timeout.or(self.limits.timeout),
+        }
     }
 
     /// Checks that the memory of a process that dispatches tasks is within its bounds.
@@ -381,6 +399,7 @@ impl Check {
         now: Instant,
     ) {
         self.progressed = now;
+        let TaskLimits { retries, timeout } = self.limits(seq, stage);
         let Some(history) = self.tasks.get_mut(seq.0 as usize) else {
             self.fail(|| format!("{seq} started and was never read"));
             return;
@@ -392,7 +411,6 @@ impl Check {
         let dispatch = history.dispatches.iter().rev().find(is_known);
         let (dispatched, start) = (dispatch.map(|d| d.at), dispatch.map_or(0, |d| d.start));
         let is_twice = history.runs.iter().any(|run| run.attempt == attempt && run.start == start);
-        let has_timeout = self.has_timeout;
         let (lost, repeating) = (&self.lost, &self.repeating);
         // What a cancelled ventilator has thrown away, the next one has to run again.
         let cancelled_before = if self.is_cancelled { self.starts[stage] } else { 0 };
@@ -402,7 +420,7 @@ impl Check {
                 _ if was_lost || run.start < cancelled_before => true,
                 _ if repeating.contains(&run.worker) => true,
                 Some(RunEnd::Failed) => true,
-                Some(RunEnd::Stopped) => has_timeout,
+                Some(RunEnd::Stopped) => timeout.is_some(),
                 Some(RunEnd::Ok) | None => false,
             }
         };
@@ -410,9 +428,24 @@ impl Check {
         let was_lost = lost.get(worker) > dispatched.as_ref();
         let needless = history.runs.iter().find(|run| !was_lost && !is_excused(run));
         let needless = needless.map(|run| (run.worker, run.attempt));
+        // Of those that this ventilator must have heard of.
+        let failures = history.runs.iter().filter(|run| {
+            let was_lost = lost.get(run.worker).is_some_and(|at| *at > run.dispatched);
+            let is_failed = matches!(run.end, Some(RunEnd::Failed | RunEnd::Stopped));
+            is_failed && run.start == start && !was_lost
+        });
+        let failures = failures.count() as u32;
+        let is_repeated = !repeating.is_empty();
         self.reruns += u64::from(!history.runs.is_empty());
         let dispatched_at = dispatched.unwrap_or_default();
-        history.runs.push(Run { worker, start, attempt, dispatched: dispatched_at, end: None });
+        history.runs.push(Run {
+            worker,
+            start,
+            attempt,
+            dispatched: dispatched_at,
+            began: now,
+            end: None,
+        });
         if !is_payload {
             self.fail(|| format!("{seq} ran with another payload than its own"));
         } else if dispatched.is_none() {
@@ -426,6 +459,8 @@ impl Check {
                      worker {other} has attempt {earlier}"
                 )
             });
+        } else if !was_lost && !is_repeated && retries.is_some_and(|most| failures > most) {
+            self.fail(|| format!("{seq} started again after {failures} failures: {retries:?}"));
         }
     }
 
@@ -439,11 +474,16 @@ impl Check {
         now: Instant,
     ) {
         self.progressed = now;
+        let timeout = self.limits(seq, stage).timeout.filter(|_| self.is_timely);
         let runs = &mut self.tasks[seq.0 as usize].stages[stage].runs;
         let is_this =
             |run: &&mut Run| run.worker == worker && run.attempt == attempt && run.end.is_none();
         if let Some(run) = runs.iter_mut().rev().find(is_this) {
             run.end = Some(end);
+            let ran = Duration::from_micros(now - run.began);
+            if end != RunEnd::Stopped && timeout.is_some_and(|timeout| ran > timeout) {
+                self.fail(|| format!("{seq} ran for {ran:?}, its timeout is {timeout:?}"));
+            }
         }
     }
 
@@ -453,6 +493,8 @@ impl Check {
         self.records += 1;
         self.lost_records += u64::from(record.result.outcome.status == Status::Lost);
         let seq = record.result.seq;
+        let limits = |place| self.limits(seq, place);
+        let limits: Vec<TaskLimits> = (0..self.starts.len()).map(limits).collect();
         let Some(history) = self.tasks.get_mut(seq.0 as usize) else {
             self.fail(|| format!("{seq} has a record and was never read"));
             return;
@@ -463,7 +505,7 @@ impl Check {
         let (is_bloodless, is_sparing) = (self.is_bloodless, self.is_sparing);
         let is_poison = history.plan.fate == Fate::Poison;
         let status = record.result.outcome.status;
-        let problem = history.judge(record, self.retries, self.losses_max, self.is_cancelled);
+        let problem = history.judge(record, &limits, self.losses_max, self.is_cancelled);
         match self.claims.get(&seq) {
             None => self.fail(|| format!("{seq} has a record, and no result was heard of")),
             Some(Some(claim)) if *claim != status => {
@@ -520,11 +562,11 @@ impl Check {
 }
 
 impl History {
-    /// Returns what is wrong with a record.
+    /// Returns what is wrong with a record, with the task's limits by stage.
     fn judge(
         &self,
         record: Record<'_>,
-        retries: u32,
+        limits: &[TaskLimits],
         losses_max: u32,
         is_cancelled: bool,
     ) -> Option<String> {
@@ -536,6 +578,8 @@ impl History {
         let StageHistory { payload, runs, losses, .. } = &self.stages[place];
         let ended = |end| runs.iter().filter(move |run| run.end == Some(end)).count();
         let failures = (ended(RunEnd::Failed) + ended(RunEnd::Stopped)) as u32;
+        let retries = limits[place].retries.unwrap_or_default();
+        let timeout = limits[place].timeout;
         let status = result.outcome.status;
         let fate = self.plan.fate_in(place);
         let is_fine = match status {
@@ -546,7 +590,11 @@ impl History {
             }
             Status::Failed if fate == Fate::Unfit => result.attempt == Attempt(0),
             Status::Failed => ended(RunEnd::Failed) > 0 && failures > retries,
-            Status::TimedOut => ended(RunEnd::Stopped) > 0 && failures > retries,
+            Status::TimedOut => {
+                let said = timeout.map(|timeout| format!("timed out after {timeout:?}"));
+                let is_its = said.is_none_or(|said| said == result.outcome.error);
+                ended(RunEnd::Stopped) > 0 && failures > retries && is_its
+            }
             Status::Lost => *losses >= losses_max,
             Status::Cancelled => is_cancelled,
             Status::Skipped => fate == Fate::Skips && ended(RunEnd::Ok) > 0,

@@ -160,6 +160,14 @@ const SECOND: u64 = 1_000_000;
 impl Fault {
     pub(crate) const KINDS: u8 = 9;
 
+    /// Returns whether workers have the time all the while.
+    pub(crate) fn is_timely(&self) -> bool {
+        !matches!(
+            self,
+            Self::Hang { who: Who::Seat(_), .. } | Self::ClockJump { who: Who::Seat(_), .. }
+        )
+    }
+
     pub(crate) fn draw(kind: u8, rng: &mut Rng, seats: usize, span: u64) -> Self {
         let seat = rng.usize(0..seats);
         let link = match rng.u8(0..6) {

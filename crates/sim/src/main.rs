@@ -21,6 +21,9 @@ struct Args {
     /// Run just this seed.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
+    /// Give some tasks limits of their own.
+    #[arg(long)]
+    own_limits: bool,
     /// Print a line for each event.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -35,7 +38,8 @@ const TWICE: u64 = 20;
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let (first, count) = args.seed.map_or((args.first, args.seeds), |seed| (seed, 1));
-    let options = Options { trace: args.trace, ..Options::default() };
+    let has_own_limits = args.own_limits;
+    let options = Options { trace: args.trace, has_own_limits, ..Options::default() };
     let mut out = std::io::stdout().lock();
     let began = Instant::now();
     let (mut failed, mut events, mut records, mut reruns, mut ran) = (0, 0, 0, 0, 0);
@@ -53,7 +57,8 @@ fn main() -> Result<ExitCode> {
         reruns += report.reruns;
         if let Some(violation) = report.violation {
             writeln!(out, "seed {seed}: {violation}")?;
-            writeln!(out, "cargo run --release -p tradewind-sim -- --seed {seed} --trace")?;
+            let own = if has_own_limits { "--own-limits " } else { "" };
+            writeln!(out, "cargo run --release -p tradewind-sim -- {own}--seed {seed} --trace")?;
             failed += 1;
             if failed >= args.failures {
                 break;

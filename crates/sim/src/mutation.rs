@@ -64,7 +64,8 @@ pub enum Mutation {
     /// Each heartbeat of a worker excuses it for what it owes.
     ForgetOwed,
     /// One in what a dispatcher keeps. [`CountRepeated`](LedgerBug::CountRepeated) is not among
-    /// [`ALL`](Self::ALL): it takes a job whose policy follows from what results say.
+    /// [`ALL`](Self::ALL): it takes a job whose policy follows from what results say. [`ForgetOwn`](LedgerBug::ForgetOwn)
+    /// takes [worlds](crate::Options::has_own_limits) in which tasks have limits of their own.
     Ledger(LedgerBug),
     /// A sink that starts again forgets a record that is in its spool.
     ForgetSpooled,
@@ -78,7 +79,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// Those that some hundred seeds find.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::TrustResults,
         Self::ForgetOwed,
         Self::DropReceipt,
@@ -104,6 +105,7 @@ impl Mutation {
         Self::Ledger(LedgerBug::KeepCharge),
         Self::Ledger(LedgerBug::ForgetSettled),
         Self::Ledger(LedgerBug::ForgetStraggler),
+        Self::Ledger(LedgerBug::ForgetOwn),
         Self::ForgetSpooled,
         Self::EarlyRelease,
         Self::EarlySpooled,

@@ -1,7 +1,10 @@
 //! Plan of a world, drawn from the seed before anything runs.
 
+use std::collections::BTreeMap;
+
 use fastrand::Rng;
 use tradewind_proto::collector::Order;
+use tradewind_proto::dispatcher::TaskLimits;
 use tradewind_proto::limits::LOSSES_MAX;
 use tradewind_records::Format;
 
@@ -64,6 +67,8 @@ pub struct Plan {
     pub is_sparing: bool,
     /// The sink keeps the key of the tags nowhere: each of its processes has another one.
     pub is_keyless: bool,
+    /// By seq, the limits that tasks have of their own.
+    pub own_limits: BTreeMap<u64, TaskLimits>,
 }
 
 /// A task as the seed has it.
@@ -215,6 +220,7 @@ impl Plan {
             is_bloodless: false,
             is_sparing: false,
             is_keyless: false,
+            own_limits: BTreeMap::new(),
         };
         for _ in 0..tasks {
             let fate = match rng.u8(0..100) {

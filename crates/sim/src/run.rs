@@ -21,6 +21,8 @@ use crate::world::{Trace, World};
 pub struct Options {
     /// A bug to plant.
     pub mutation: Option<Mutation>,
+    /// Some tasks have limits of their own.
+    pub has_own_limits: bool,
     /// Keep a line for each event.
     pub trace: bool,
 }
@@ -57,7 +59,8 @@ const EVENTS_MAX: u64 = 2_000_000;
 /// Runs the world of a seed to its end.
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Report {
-    run_plan(Plan::new(seed), seed, options)
+    let plan = if options.has_own_limits { Plan::with_own_limits(seed) } else { Plan::new(seed) };
+    run_plan(plan, seed, options)
 }
 
 /// Runs a world to its end.

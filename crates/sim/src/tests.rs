@@ -32,6 +32,19 @@ fn the_promise_holds() {
 }
 
 #[test]
+fn the_promise_holds_where_tasks_have_limits_of_their_own() {
+    let options = Options { has_own_limits: true, ..Options::default() };
+    for seed in 0..400 {
+        if let Some(violation) = run(seed, options).violation {
+            panic!(
+                "seed {seed}: {violation}\n\
+                 cargo run --release -p tradewind-sim -- --own-limits --seed {seed} --trace"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_seed_decides_everything() {
     for seed in 0..40 {
         let options = Options { trace: true, ..Options::default() };
@@ -49,7 +62,8 @@ fn seeds_differ() {
 
 /// Returns the number of seeds that it takes to find a planted bug.
 fn seeds_until_found(mutation: Mutation) -> Option<u64> {
-    let options = Options { mutation: Some(mutation), ..Options::default() };
+    let has_own_limits = mutation == Mutation::Ledger(LedgerBug::ForgetOwn);
+    let options = Options { mutation: Some(mutation), has_own_limits, ..Options::default() };
     let of_spool = [Mutation::ForgetSpooled, Mutation::EarlyRelease, Mutation::EarlySpooled];
     let report = |seed| match of_spool.contains(&mutation) {
         true => run_plan(with_stragglers(seed), seed, options),
@@ -135,6 +149,7 @@ fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
         is_bloodless: true,
         is_sparing: false,
         is_keyless: false,
+        own_limits: std::collections::BTreeMap::new(),
     }
 }
 

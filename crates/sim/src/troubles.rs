@@ -3,7 +3,10 @@
 //!
 //! Drawn by dice of their own, after all else: without them a world is what it was before.
 
+use std::time::Duration;
+
 use fastrand::Rng;
+use tradewind_proto::dispatcher::TaskLimits;
 
 use crate::faults::{Fault, Link, Trunk};
 use crate::plan::{Fate, Lie, Plan, SeatPlan, Sickness, TaskPlan};
@@ -33,6 +36,25 @@ impl Plan {
         if !plan.is_fair && plan.tasks.len() < 150 && rng.u8(0..100) < LIARS_PERCENT {
             plan.add_liars(&mut rng);
         }
+        plan
+    }
+
+    /// The world of this seed, where some tasks have limits of their own.
+    #[must_use]
+    pub fn with_own_limits(seed: u64) -> Self {
+        let mut plan = Self::new(seed);
+        let mut rng = Rng::with_seed(seed ^ 0x0000_11a1);
+        let percent = [10, 50, 100][rng.usize(0..3)];
+        for (seq, task) in (0..).zip(&plan.tasks) {
+            if rng.u8(0..100) < percent {
+                let retries = rng.bool().then(|| rng.u32(0..6));
+                // Of a few lengths, so that neighbours may have the same.
+                let timeout_us = rng.u64(task.run_us / 2..=2 * task.run_us).next_power_of_two();
+                let timeout = rng.bool().then(|| Duration::from_micros(timeout_us));
+                plan.own_limits.insert(seq, TaskLimits { retries, timeout });
+            }
+        }
+        (plan.is_fair, plan.is_sparing) = (false, false);
         plan
     }
 

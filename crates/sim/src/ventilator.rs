@@ -183,6 +183,9 @@ impl World {
             chunk -= 1;
             if task.fate == Fate::Unfit {
                 self.ventilator.dispatcher.handle_unfit_task("unfit".to_owned());
+            } else if let Some(limits) = self.plan.own_limits.get(&(seq as u64)) {
+                let payload = self.check.payload(seq, 0);
+                self.ventilator.dispatcher.handle_task_with(payload, *limits);
             } else {
                 self.ventilator.dispatcher.handle_task(self.check.payload(seq, 0));
             }
