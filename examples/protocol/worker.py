@@ -7,7 +7,7 @@ again when a connection breaks, timeouts, Cancel and Drain.
 """
 import queue, secrets, socket, struct, sys, threading, time
 
-VERSION, WORKER, SLOTS = 7, 1, 1
+VERSION, WORKER, SLOTS = 8, 1, 1
 SESSION = secrets.randbits(63)
 ROLL_CALL, TASKS, SETTLED, RECALL, CANCEL, DRAIN, PING, DONE, LIMITS = range(9)
 HEARTBEAT, HOLDING, RECALLED = 0, 1, 6
@@ -94,7 +94,7 @@ class Lane:
         self.lock = threading.Lock()
         card = bytes([VERSION]) + b"c" + number(WORKER) + number(SESSION) + number(SLOTS) + number(64 << 20)
         body = b"\x05READY"
-        for name, value in ((b"Socket-Type", kind), (b"Identity", card + text(b"python"))):
+        for name, value in ((b"Socket-Type", kind), (b"Identity", card + text(b"python") + text(b""))):
             body += bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
         greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
         self.socket.sendall(greeting + b"\x04" + bytes([len(body)]) + body)
