@@ -1,6 +1,7 @@
 //! Chunks of tasks, which every kind of input gives.
 
 use tradewind_proto::Payload;
+use tradewind_proto::dispatcher::TaskLimits;
 
 use super::InputError;
 
@@ -25,6 +26,8 @@ pub trait Source {
 pub struct Chunk {
     items: Vec<Item>,
     bytes: u64,
+    /// Limits that tasks have of their own, with their places, ascending.
+    limits: Vec<(usize, TaskLimits)>,
 }
 
 /// One task of the input. Its place counts even if it cannot be run.
@@ -48,7 +51,7 @@ impl Chunk {
     /// Creates an empty chunk with room for this number of tasks.
     #[must_use]
     pub fn with_capacity(tasks: usize) -> Self {
-        Self { items: Vec::with_capacity(tasks), bytes: 0 }
+        Self { items: Vec::with_capacity(tasks), ..Self::default() }
     }
 
     /// Adds a task after the others.
@@ -57,6 +60,17 @@ impl Chunk {
             self.bytes += payload.len() as u64;
         }
         self.items.push(item);
+    }
+
+    /// Adds a task that has limits of its own after the others.
+    pub fn push_limited(&mut self, payload: Payload, limits: TaskLimits) {
+        self.limits.push((self.items.len(), limits));
+        self.push(Item::Task(payload));
+    }
+
+    /// Takes the limits that tasks have of their own, with their places among all, ascending.
+    pub fn take_limits(&mut self) -> Vec<(usize, TaskLimits)> {
+        std::mem::take(&mut self.limits)
     }
 
     /// Returns the number of tasks.

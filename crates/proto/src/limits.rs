@@ -58,6 +58,10 @@ pub const RETAINED_BYTES_MAX: u64 = 24 << 20;
 /// Number of tasks that the ventilator reads ahead of dispatching.
 pub const READ_AHEAD_TASKS_MAX: u64 = 1 << 15;
 
+/// Number of tasks of a queue that are read at once, while there is [room](READ_AHEAD_TASKS_MAX) for one at least.
+/// Any of them may be cancelled, and so have its record, before it is dispatched.
+pub const READ_TASKS_MAX: u64 = 1 << 13;
+
 /// Work queued at a worker beyond the tasks that run.
 pub const QUEUED_WORK_TARGET: Duration = Duration::from_millis(50);
 

@@ -4,6 +4,7 @@
 //! before that of the records, and that of the control log last.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
-use tradewind_proto::{JobId, JobKey, Seq, SeqSet};
+use tradewind_proto::{JobId, JobKey, Seq, SeqRange, SeqSet};
 use tradewind_records::Directory;
 use tradewind_store::{
     Change, Control, ControlError, ControlOptions, Keep, Part, RecordError, RecordLog,
@@ -19,6 +20,7 @@ use tradewind_store::{
 };
 use tradewind_system::{random_id, random_key};
 
+use crate::dir::{LockError, lock_dir};
 use crate::disk::{Disk, Durability};
 
 /// Name of the setting that is the id of a queue's job.
@@ -30,6 +32,8 @@ const TAGS: &str = ".tags";
 /// The logs of a queue.
 pub(crate) struct Logs {
     dir: PathBuf,
+    /// Holds the directory, for nobody else to write there.
+    _lock: File,
     durability: Durability,
     tasks: Mutex<Tasks<Disk>>,
     records: Mutex<RecordLog<Disk>>,
@@ -71,8 +75,11 @@ impl Logs {
     /// Opens the logs in a directory, or creates them there. One process has them at a time.
     pub(crate) fn open(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.to_owned();
-        let io = |error| OpenError::Io { path: dir.to_owned(), error };
-        std::fs::create_dir_all(dir).map_err(io)?;
+        let failed = |error| OpenError::Io { path: dir.to_owned(), error };
+        let lock = lock_dir(dir).map_err(|error| match error {
+            LockError::Io { error, .. } => failed(error),
+            LockError::InUse(error) => failed(io::Error::other(error)),
+        })?;
         let durability = Durability::default();
         let part =
             |part: Part| Disk::new(Directory::new(dir.join(part.as_str())), durability.clone());
@@ -103,6 +110,7 @@ impl Logs {
             records.not_ok().map_err(|error| OpenError::Records { path: path.clone(), error })?;
         let logs = Self {
             dir: path,
+            _lock: lock,
             durability,
             failed: Mutex::new(failed),
             submitted: Mutex::new(Submitted { end: tasks.committed(), is_closed: false }),
@@ -258,7 +266,36 @@ impl Logs {
         if let Some(keep) = keep {
             self.records().remove_old(keep, now())?;
         }
-        self.tasks().trim(|| self.records(), || lock(&self.failed), forgets_keys)
+        let mut tasks = self.tasks();
+        let first = self.records().first();
+        tasks.forget_below(if forgets_keys { u64::MAX } else { first })?;
+        tasks.remove_unneeded(
+            |range| self.is_needed(SeqRange { start: Seq(range.start), end: Seq(range.end) }),
+            |position| match forgets_keys {
+                true => Ok(None),
+                false => self.records().position_of(Seq(position)),
+            },
+        )?;
+        Ok(())
+    }
+
+    /// Returns whether a task of this range has no record, or one that may be retried.
+    fn is_needed(&self, range: SeqRange) -> bool {
+        let mut records = self.records();
+        if !records.stored().gaps(range).is_empty() {
+            return true;
+        }
+        let mut failed = lock(&self.failed);
+        for part in failed.parts(range) {
+            for seq in (part.start.0..part.end.0).map(Seq) {
+                match records.position_of(seq) {
+                    Ok(None) => drop(failed.remove(seq)),
+                    // What cannot be read stays.
+                    Ok(Some(_)) | Err(_) => return true,
+                }
+            }
+        }
+        false
     }
 }
 

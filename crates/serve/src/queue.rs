@@ -438,6 +438,12 @@ impl Queue {
         })
     }
 
+    /// Returns whether the ventilator dispatches nothing.
+    #[cfg(test)]
+    pub(crate) async fn is_dispatch_paused(&self) -> Result<bool, Refusal> {
+        Ok(self.look().await?.is_paused)
+    }
+
     async fn look(&self) -> Result<DispatcherSnapshot, Refusal> {
         let (answer, answered) = oneshot::channel();
         self.say(Command::Look(answer)).await?;

@@ -120,18 +120,24 @@ impl Service {
         if let Some(queue) = self.find(name) {
             return Ok((queue, false));
         }
+        let (service, name) = (self.clone(), name.clone());
+        whole(async move { service.make_new(name).await }).await
+    }
+
+    /// Makes a queue, unless it is there by now. To its end: two of them would write to the same files.
+    async fn make_new(self, name: QueueName) -> Result<(Arc<Queue>, bool), Refusal> {
         let _making = self.0.making.lock().await;
         if self.0.is_closed.load(Ordering::Relaxed) {
             return Err(Refusal::Closed);
         }
-        if let Some(queue) = self.find(name) {
+        if let Some(queue) = self.find(&name) {
             return Ok((queue, false));
         }
         if self.all().len() >= QUEUES_MAX {
             let what = "there are 256 queues";
             return Err(Refusal::Full { what, retry_after: FULL_RETRY_AFTER });
         }
-        let (service, name) = (self.clone(), name.clone());
+        let service = self.clone();
         let started = tokio::task::spawn_blocking(move || service.start(&name)).await;
         match started {
             Ok(Ok(queue)) => Ok((queue, true)),
@@ -187,6 +193,13 @@ impl Service {
     }
 }
 
+/// Does something to its end, although the client that has asked for it may leave meanwhile.
+async fn whole<T: Send + 'static>(
+    done: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(done).await.unwrap_or(Err(Refusal::Failed("the request was not carried out")))
+}
+
 impl Queues for Service {
     async fn submit(
         &self,
@@ -201,7 +214,8 @@ impl Queues for Service {
     }
 
     async fn cancel(&self, id: &TaskId) -> Result<TaskState, Refusal> {
-        self.with_task(id)?.cancel(id.seq).await
+        let (queue, seq) = (self.with_task(id)?, id.seq);
+        whole(async move { queue.cancel(seq).await }).await
     }
 
     async fn retry(&self, id: &TaskId, key: Option<TaskKey>) -> Result<Submitted, Refusal> {
@@ -265,8 +279,11 @@ impl Queues for Service {
     ) -> Result<(QueueState, bool), Refusal> {
         settings::check(&settings).map_err(Refusal::Settings)?;
         let (queue, is_new) = self.make(queue).await?;
-        queue.put(settings).await?;
-        Ok((queue.state().await?, is_new))
+        whole(async move {
+            queue.put(settings).await?;
+            Ok((queue.state().await?, is_new))
+        })
+        .await
     }
 
     async fn patch_queue(
@@ -275,24 +292,106 @@ impl Queues for Service {
         patch: SettingsPatch,
     ) -> Result<QueueState, Refusal> {
         let queue = self.known(queue)?;
-        queue.patch(patch).await?;
-        queue.state().await
+        whole(async move {
+            queue.patch(patch).await?;
+            queue.state().await
+        })
+        .await
     }
 
     async fn remove_queue(&self, queue: &QueueName) -> Result<(), Refusal> {
-        let _making = self.0.making.lock().await;
-        let (service, name, queue) = (self.clone(), queue.clone(), self.known(queue)?);
-        let removed = tokio::task::spawn_blocking(move || service.remove(&name, &queue)).await;
-        removed.unwrap_or(Err(Refusal::Failed("the queue cannot be removed")))
+        let (service, name) = (self.clone(), queue.clone());
+        whole(async move {
+            let _making = service.0.making.lock().await;
+            let queue = service.known(&name)?;
+            let remove = {
+                let service = service.clone();
+                move || service.remove(&name, &queue)
+            };
+            let removed = tokio::task::spawn_blocking(remove).await;
+            removed.unwrap_or(Err(Refusal::Failed("the queue cannot be removed")))
+        })
+        .await
     }
 
     async fn set_paused(&self, queue: &QueueName, is_paused: bool) -> Result<QueueState, Refusal> {
         let queue = self.known(queue)?;
-        queue.set_paused(is_paused).await?;
-        queue.state().await
+        whole(async move {
+            queue.set_paused(is_paused).await?;
+            queue.state().await
+        })
+        .await
     }
 
     async fn health(&self) -> Result<(), Refusal> {
         if self.0.is_closed.load(Ordering::Relaxed) { Err(Refusal::Closed) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use tokio::sync::mpsc;
+    use tradewind_lanes::LaneOptions;
+    use tradewind_proto::SessionId;
+
+    use super::*;
+
+    fn service(dir: &std::path::Path) -> Service {
+        let (ended, _) = mpsc::unbounded_channel();
+        let common = Common {
+            ventilator: SessionId(1),
+            sink: SessionId(2),
+            ventilator_keys: None,
+            sink_keys: None,
+            lanes: LaneOptions::default(),
+            ended,
+        };
+        Service::open(dir.to_owned(), Config::default(), common).unwrap()
+    }
+
+    fn task(payload: &'static str) -> Vec<NewTask> {
+        vec![NewTask { payload: payload.into(), ..NewTask::default() }]
+    }
+
+    // Fails if a queue is made by the request alone: the second one makes it beside the first.
+    #[tokio::test]
+    async fn a_queue_whose_maker_leaves_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = service(dir.path());
+        for round in 0..5 {
+            let name: QueueName = format!("q{round}").parse().unwrap();
+            let mut leaves = Box::pin(service.submit(&name, task("first")));
+            for _ in 0..2 {
+                let _ = leaves.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                tokio::task::yield_now().await;
+            }
+            drop(leaves);
+            let submitted = service.submit(&name, task("second")).await.unwrap();
+            // The first was taken or not.
+            assert!(submitted[0].id.seq <= 1, "{submitted:?}");
+            let next = service.submit(&name, task("third")).await.unwrap();
+            assert_eq!(next[0].id.seq, submitted[0].id.seq + 1);
+        }
+        tokio::task::spawn_blocking(move || service.close()).await.unwrap();
+    }
+
+    // Fails if what was said about a queue is written down, and its ventilator is not told.
+    #[tokio::test]
+    async fn a_pause_whose_client_leaves_is_a_pause() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = service(dir.path());
+        let name: QueueName = "q".parse().unwrap();
+        service.submit(&name, task("first")).await.unwrap();
+        let mut leaves = Box::pin(service.set_paused(&name, true));
+        let _ = leaves.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        drop(leaves);
+        let until = tokio::time::Instant::now() + Duration::from_secs(60);
+        while !service.find(&name).unwrap().is_dispatch_paused().await.unwrap() {
+            assert!(tokio::time::Instant::now() < until, "it is not paused");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::task::spawn_blocking(move || service.close()).await.unwrap();
     }
 }

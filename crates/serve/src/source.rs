@@ -1,19 +1,19 @@
 //! The task log as the ventilator's input.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tradewind_input::{Chunk, InputError, Item, Source};
-use tradewind_store::{StoredTask, SubmitError};
+use tradewind_proto::dispatcher::TaskLimits;
+use tradewind_proto::limits::READ_TASKS_MAX;
+use tradewind_store::{StoredTask, SubmitError, TaskOptions};
 
 use crate::logs::Logs;
 
 /// Bytes of tasks that are read together.
-const CHUNK_BYTES_MAX: usize = 1 << 20;
-
-/// Number of tasks that were removed, and are passed over together.
-const REMOVED_MAX: u64 = 64 << 10;
+const READ_BYTES_MAX: usize = 1 << 20;
 
 /// Time after which a log that cannot be read is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,41 +25,44 @@ const WAIT: Duration = Duration::from_millis(500);
 pub(crate) struct LogSource {
     logs: Arc<Logs>,
     next: u64,
+    /// Tasks that are read already, by their positions.
+    ahead: VecDeque<(u64, StoredTask)>,
 }
 
 impl LogSource {
     pub(crate) fn new(logs: Arc<Logs>, first: u64) -> Self {
-        Self { logs, next: first }
+        Self { logs, next: first, ahead: VecDeque::new() }
     }
 
+    /// Gives what comes next: no more tasks than may be taken in at once.
     fn read_on(&mut self) -> Result<Chunk, SubmitError> {
+        if self.ahead.is_empty() {
+            self.ahead.extend(self.logs.tasks().read(self.next, READ_BYTES_MAX)?);
+        }
         let mut chunk = Chunk::default();
-        let tasks = self.logs.tasks().read(self.next, CHUNK_BYTES_MAX)?;
-        for (position, task) in tasks {
-            if !self.pass_over(&mut chunk, position) {
-                break;
+        while (chunk.len() as u64) < READ_TASKS_MAX
+            && let Some((position, _)) = self.ahead.front()
+        {
+            if self.next < *position {
+                // It was removed from the log: it has its record, of which the sink knows.
+                let reason = "the task was removed from the log, and has no record".to_owned();
+                chunk.push(Item::Unfit { reason });
+            } else if let Some((_, task)) = self.ahead.pop_front() {
+                push(&mut chunk, task);
             }
-            chunk.push(item(task));
-            self.next = position + 1;
+            self.next += 1;
         }
         Ok(chunk)
     }
-
-    /// Gives what is before a position, and is not in the log any more: tasks that have their records, of which the
-    /// sink knows. Returns whether that is all.
-    fn pass_over(&mut self, chunk: &mut Chunk, position: u64) -> bool {
-        let end = position.min(self.next + REMOVED_MAX);
-        for _ in self.next..end {
-            let reason = "the task was removed from the log, and has no record".to_owned();
-            chunk.push(Item::Unfit { reason });
-        }
-        self.next = end;
-        end == position
-    }
 }
 
-fn item(task: StoredTask) -> Item {
-    Item::Task(task.payload.into())
+fn push(chunk: &mut Chunk, task: StoredTask) {
+    let TaskOptions { retries, timeout, .. } = task.options;
+    let limits = TaskLimits { retries, timeout };
+    match limits {
+        TaskLimits { retries: None, timeout: None } => chunk.push(Item::Task(task.payload.into())),
+        _ => chunk.push_limited(task.payload.into(), limits),
+    }
 }
 
 impl Source for LogSource {

@@ -200,10 +200,15 @@ impl Ventilator {
 
     fn handle_read(&mut self, read: Option<Read>) {
         match read {
-            Some(Ok(Some(chunk))) => {
-                for item in chunk {
+            Some(Ok(Some(mut chunk))) => {
+                let mut limits = chunk.take_limits().into_iter().peekable();
+                for (place, item) in chunk.into_iter().enumerate() {
+                    let own = limits.next_if(|(limited, _)| *limited == place);
                     match item {
-                        Item::Task(payload) => self.dispatcher.handle_task(payload),
+                        Item::Task(payload) => match own {
+                            Some((_, own)) => self.dispatcher.handle_task_with(payload, own),
+                            None => self.dispatcher.handle_task(payload),
+                        },
                         Item::Unfit { reason } => self.dispatcher.handle_unfit_task(reason),
                         Item::TooLarge { bytes } => self.dispatcher.handle_unfit_task(format!(
                             "the task has {bytes} bytes, more than the {} that fit into a message; \

@@ -8,12 +8,14 @@
 mod faults;
 mod growth;
 mod plan;
+mod queue;
 mod round;
 mod tally;
 mod verdict;
 
 pub use faults::{Fault, Gap, Kind, Role, Tempo, one_by_one, schedule};
 pub use plan::{Format, Plan, Work};
+pub use queue::{QueuePlan, QueueReport, queue_chaos};
 pub use round::{Failure, Options, Report, Round};
 pub use tally::Tally;
 pub use verdict::{Expected, Verdict, compare};

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
-use tradewind_e2e::{Answer, Process, Scene, Signal, ask, wait_for, wait_until};
+use tradewind_e2e::chaos::{QueuePlan, queue_chaos};
+use tradewind_e2e::{Answer, PATIENCE, Process, Scene, Signal, ask, wait_for, wait_until};
 
 /// A scene with `tradewind serve`.
 struct Queues {
@@ -251,6 +253,20 @@ fn settings_hold_for_what_comes_and_are_kept() {
 }
 
 #[test]
+fn a_task_has_limits_of_its_own() {
+    let queues = Queues::new();
+    let _worker = queues.worker("s", "-- sh -c");
+    let json = ["Content-Type: application/json"];
+    queues.ask_with("PUT", "/v1/queues/s", &json, b"{\"retries\": 1}").expect(201);
+    let own = b"{\"task\": \"exit 3\", \"retries\": 0}\n";
+    let answer = queues.ask_with("POST", "/v1/queues/s/tasks", &[NDJSON], own).expect(200).json();
+    assert_eq!(queues.record(&id(&answer))["attempt"], 1, "its own number of retries");
+    let own = b"{\"task\": \"sleep 1000\", \"retries\": 0, \"timeout\": \"100ms\"}\n";
+    let answer = queues.ask_with("POST", "/v1/queues/s/tasks", &[NDJSON], own).expect(200).json();
+    assert_eq!(queues.record(&id(&answer))["status"], "timed_out", "its own timeout");
+}
+
+#[test]
 fn a_queue_is_removed_when_each_task_has_its_record() {
     let queues = Queues::new();
     let task = queues.submit("gone", "x");
@@ -343,6 +359,23 @@ fn what_is_in_the_way_of_a_start_is_said_in_a_line() {
     let open = scene.ours("tradewind").words("serve --http 0.0.0.0:0").home(scene.dir()).run();
     let open = open.expect(2);
     assert!(open.stderr.contains("tradewind keys new"), "{}", open.stderr);
+}
+
+#[test]
+fn the_promise_is_kept_while_everything_is_killed() {
+    let plan = QueuePlan {
+        seed: tradewind_e2e::random().u64(..),
+        length: Duration::from_secs(8),
+        submitters: 3,
+        workers: 2,
+        tasks_max: 20_000,
+        pause: Duration::from_millis(600),
+        patience: PATIENCE,
+    };
+    eprintln!("{plan:?}");
+    let report = queue_chaos(&plan);
+    assert!(report.is_good(), "{report}");
+    assert!(report.server_kills + report.worker_kills > 0 && report.sent_again > 0, "{report}");
 }
 
 #[test]

@@ -22,8 +22,9 @@ use std::sync::Arc;
 
 use crate::batch::{Batch, Bounded};
 use crate::limits::{
-    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, HELD_BYTES_MAX, READ_AHEAD_TASKS_MAX, ROLL_CALL_GRACE,
-    SPOOL_BYTES_MAX, TAKEN_BYTES_MAX, UNSETTLED_TASKS_MAX, WAITING_BYTES_MAX, WORKERS_MAX,
+    ERROR_BYTES_MAX, HEARTBEAT_INTERVAL, HELD_BYTES_MAX, READ_AHEAD_TASKS_MAX, READ_TASKS_MAX,
+    ROLL_CALL_GRACE, SPOOL_BYTES_MAX, TAKEN_BYTES_MAX, UNSETTLED_TASKS_MAX, WAITING_BYTES_MAX,
+    WORKERS_MAX,
 };
 use crate::message::{
     Failure, InputEnd, News, Outcome, RECEIVED_MAX, Received, Report, Start, Status, TaskResult,
@@ -1256,7 +1257,7 @@ impl Job {
     /// Returns whether there can be such a task. The ventilator keeps every task that is not
     /// stored, and there is a bound to those.
     fn can_have(&self, seq: Seq) -> bool {
-        let unsettled = UNSETTLED_TASKS_MAX + READ_AHEAD_TASKS_MAX;
+        let unsettled = UNSETTLED_TASKS_MAX + READ_AHEAD_TASKS_MAX + READ_TASKS_MAX;
         let end = self.stored.count() + unsettled;
         seq.0 < end.min(self.total.unwrap_or(u64::MAX))
     }

@@ -500,6 +500,7 @@ impl Dispatcher {
             own_limits: self.ledger.own_limits(),
             failed: self.sink.failed,
             is_sink_open: self.sink.is_open(),
+            is_paused: self.is_paused(),
             is_calling_roll: self.is_resuming()
                 || self.is_job_unknown()
                 || self.roll.call.is_some(),

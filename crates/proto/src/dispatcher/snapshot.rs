@@ -19,6 +19,8 @@ pub struct DispatcherSnapshot {
     pub failed: u64,
     /// Whether there is a sink that has opened the job.
     pub is_sink_open: bool,
+    /// Whether no task is dispatched because of a pause.
+    pub is_paused: bool,
     /// Whether tasks wait until workers have answered the roll call.
     pub is_calling_roll: bool,
     /// Bytes of the tasks, and of an earlier stage's records, that are kept until they are stored.

@@ -1,9 +1,12 @@
 //! Bounds of memory: each is reached, and not passed.
 
-use tradewind_proto::Payload;
 use tradewind_proto::collector::Order;
-use tradewind_proto::limits::{READ_AHEAD_TASKS_MAX, RETAINED_BYTES_MAX, UNSETTLED_TASKS_MAX};
-use tradewind_proto::message::Outcome;
+use tradewind_proto::dispatcher::CancelAnswer;
+use tradewind_proto::limits::{
+    READ_AHEAD_TASKS_MAX, READ_TASKS_MAX, RETAINED_BYTES_MAX, UNSETTLED_TASKS_MAX,
+};
+use tradewind_proto::message::{Outcome, Status};
+use tradewind_proto::{Payload, Seq};
 
 use tradewind_testkit::Ring;
 
@@ -52,4 +55,31 @@ fn the_input_is_read_up_to_a_number_of_tasks() {
         assert!(count <= 2 * (READ_AHEAD_TASKS_MAX + UNSETTLED_TASKS_MAX), "there is no bound");
     }
     assert_eq!(count, READ_AHEAD_TASKS_MAX + UNSETTLED_TASKS_MAX);
+}
+
+// Fails if the sink takes records only of tasks that may be out or were read one by one.
+#[test]
+fn the_last_task_that_may_be_read_can_be_cancelled_at_once() {
+    let mut ring = Ring::new(0, Order::Completion);
+    ring.disk_is_stuck = true;
+    let mut next = 0;
+    while ring.dispatcher.input_room() > 0 {
+        // The first ones wait for the sink, so that the rest has as many before it as there can be.
+        if next < UNSETTLED_TASKS_MAX {
+            ring.dispatcher.handle_unfit_task("no".to_owned());
+            next += 1;
+            continue;
+        }
+        let count = if next == UNSETTLED_TASKS_MAX { READ_TASKS_MAX - 1 } else { READ_TASKS_MAX };
+        (0..count).for_each(|_| ring.dispatcher.handle_task(Payload::from(b"x")));
+        next += count;
+    }
+    ring.settle();
+    let last = Seq(next - 1);
+    assert_eq!(ring.dispatcher.handle_cancel_task(last), CancelAnswer::Cancelled);
+    ring.settle();
+    ring.disk_is_stuck = false;
+    ring.settle();
+    assert!(ring.records().contains(&(last.0, Status::Cancelled, 0)));
+    assert_eq!(ring.sink.collector.snapshot().unexpected_results, 0);
 }

@@ -1,0 +1,59 @@
+//! Serves a queue whose server and workers are killed while submitters die and send again, and counts what is lost.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tradewind_e2e::chaos::{QueuePlan, queue_chaos};
+
+/// Kill the server and the workers of a queue while submitters die and send again
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Example: queue-chaos --minutes 10")]
+struct Args {
+    /// For how long tasks are submitted and processes killed
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+
+    /// Decides everything but the machine's own timing [default: a new one]
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// Seconds between two kills, on average
+    #[arg(long, default_value_t = 2.0)]
+    pause: f64,
+
+    /// Number of submitters
+    #[arg(long, default_value_t = 4)]
+    submitters: usize,
+
+    /// Number of workers
+    #[arg(long, default_value_t = 3)]
+    workers: usize,
+
+    /// Number of tasks of each submitter at most
+    #[arg(long, default_value_t = 400_000)]
+    tasks: u64,
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    let mut out = std::io::stdout();
+    let plan = QueuePlan {
+        seed: args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..))),
+        length: Duration::try_from_secs_f64(args.minutes * 60.0).context("--minutes")?,
+        submitters: args.submitters,
+        workers: args.workers,
+        tasks_max: args.tasks,
+        pause: Duration::try_from_secs_f64(args.pause).context("--pause")?,
+        patience: Duration::from_secs(300),
+    };
+    writeln!(out, "queue-chaos: seed {}, {} min", plan.seed, args.minutes)?;
+    let began = Instant::now();
+    let report = queue_chaos(&plan);
+    writeln!(out, "{report}")?;
+    let verdict = if report.is_good() { "the promise was kept" } else { "FAILED" };
+    writeln!(out, "{verdict}, in {:.0} s", began.elapsed().as_secs_f64())?;
+    Ok(ExitCode::from(u8::from(!report.is_good())))
+}

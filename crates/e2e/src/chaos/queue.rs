@@ -1,0 +1,321 @@
+//! A queue whose server and workers are killed while submitters die and send again.
+//!
+//! What was said yes to is counted against the records: each has one, none has two, and no key is two tasks.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::io::{self, Write as _};
+use std::net::{SocketAddrV4, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use serde_json::Value;
+
+use crate::{Process, Scene, Signal, ask, wait_until};
+
+/// What is done to a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct QueuePlan {
+    /// Decides everything but the machine's own timing.
+    pub seed: u64,
+    /// Time for which tasks are submitted and processes killed.
+    pub length: Duration,
+    /// Number of submitters.
+    pub submitters: usize,
+    /// Number of workers.
+    pub workers: usize,
+    /// Number of tasks that each submitter submits at most.
+    pub tasks_max: u64,
+    /// Pause between two kills, on average.
+    pub pause: Duration,
+    /// Time after the last kill in which all records have to be there.
+    pub patience: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueReport {
+    /// Times that the server was killed.
+    pub server_kills: u64,
+    /// Times that it was told to stop, and started again.
+    pub server_stops: u64,
+    /// Times that a worker was killed.
+    pub worker_kills: u64,
+    /// Times that a submitter did not hear the answer, and sent the same again.
+    pub sent_again: u64,
+    /// Cancels that were answered.
+    pub cancels: u64,
+    /// Tasks that were said yes to.
+    pub promised: u64,
+    /// Records that came out.
+    pub records: u64,
+    /// Records of tasks whose answer nobody heard, and which had no key to be sent again.
+    pub unheard: u64,
+    /// Tasks without a record.
+    pub lost: u64,
+    /// Records too many, of a task or of a key.
+    pub doubled: u64,
+    /// Records that are not those of their task.
+    pub wrong: u64,
+    /// Keys that were answered with two ids.
+    pub split_keys: u64,
+}
+
+impl QueueReport {
+    /// Returns whether the promise was kept.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        let Self { lost, doubled, wrong, split_keys, promised, .. } = *self;
+        promised > 0 && [lost, doubled, wrong, split_keys] == [0; 4]
+    }
+}
+
+impl fmt::Display for QueueReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { server_kills, server_stops, worker_kills, sent_again, cancels, .. } = self;
+        let Self { promised, records, unheard, lost, doubled, wrong, split_keys, .. } = self;
+        writeln!(
+            f,
+            "server killed {server_kills} times, stopped {server_stops}; workers killed {worker_kills}"
+        )?;
+        writeln!(f, "answers not heard, and sent again: {sent_again}; cancels: {cancels}")?;
+        write!(
+            f,
+            "{promised} tasks promised, {records} records ({unheard} of unheard answers), {lost} lost, {doubled} \
+             doubled, {wrong} wrong, {split_keys} keys with two ids"
+        )
+    }
+}
+
+const QUEUE: &str = "chaos";
+
+/// What all threads share.
+struct Shared {
+    at: SocketAddrV4,
+    /// Ids by the task that each is.
+    promised: Mutex<HashMap<String, String>>,
+    is_over: AtomicBool,
+    sent_again: AtomicU64,
+    split_keys: AtomicU64,
+    cancels: AtomicU64,
+}
+
+/// Does it.
+///
+/// # Panics
+/// When a process cannot be started, or not all records come in time.
+#[must_use]
+pub fn queue_chaos(plan: &QueuePlan) -> QueueReport {
+    let mut rng = Rng::with_seed(plan.seed);
+    let scene = Scene::new();
+    let shared = Shared {
+        at: scene.http(),
+        promised: Mutex::default(),
+        is_over: AtomicBool::new(false),
+        sent_again: AtomicU64::new(0),
+        split_keys: AtomicU64::new(0),
+        cancels: AtomicU64::new(0),
+    };
+    let mut serve = up(&scene);
+    let worker = |number: usize| {
+        let name = format!("w{number}");
+        let words = format!("--queue {QUEUE} --echo --slots 4 --grace 1s");
+        scene.worker(&name).words(&words).stdout(null()).stderr(null()).start()
+    };
+    let mut workers: Vec<Process> = (0..plan.workers).map(worker).collect();
+    let mut report = QueueReport::default();
+    thread::scope(|scope| {
+        for number in 0..plan.submitters {
+            let (rng, shared) = (rng.fork(), &shared);
+            scope.spawn(move || submit(number, plan.tasks_max, rng, shared));
+        }
+        let (cancels, shared) = (rng.fork(), &shared);
+        scope.spawn(move || cancel(cancels, shared));
+        let until = Instant::now() + plan.length;
+        while Instant::now() < until {
+            // Between nothing and twice the pause.
+            thread::sleep(plan.pause.mul_f64(2.0 * rng.f64()));
+            match rng.u8(..10) {
+                0..4 => {
+                    serve.kill();
+                    report.server_kills += 1;
+                    serve = up(&scene);
+                }
+                4 => {
+                    serve.signal(Signal::TERM);
+                    wait_until("the server stops", || !serve.is_running());
+                    report.server_stops += 1;
+                    serve = up(&scene);
+                }
+                _ => {
+                    let number = rng.usize(..workers.len());
+                    workers[number].kill();
+                    report.worker_kills += 1;
+                    workers[number] = worker(number);
+                }
+            }
+        }
+        shared.is_over.store(true, Ordering::Relaxed);
+    });
+    report.sent_again = shared.sent_again.into_inner();
+    report.split_keys = shared.split_keys.into_inner();
+    report.cancels = shared.cancels.into_inner();
+    let promised = shared.promised.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.promised = promised.len() as u64;
+    settle(shared.at, plan.patience);
+    count(shared.at, &promised, &mut report);
+    drop((serve, workers));
+    report
+}
+
+fn null() -> std::process::Stdio {
+    std::process::Stdio::null()
+}
+
+fn up(scene: &Scene) -> Process {
+    let mut serve = scene.serve().stdout(null()).start();
+    serve.wait_for_stderr("queues are served");
+    serve
+}
+
+/// Submits tasks with keys, a batch at a time, until it has had an answer to each.
+fn submit(number: usize, tasks_max: u64, mut rng: Rng, shared: &Shared) {
+    let path = format!("/v1/queues/{QUEUE}/tasks");
+    let mut next = 0_u64;
+    while !shared.is_over.load(Ordering::Relaxed) && next < tasks_max {
+        let count = rng.u64(1..200);
+        let mut tasks: Vec<String> =
+            (next..next + count).map(|n| format!("s{number}-{n}")).collect();
+        next += count;
+        // Some of long ago are sent again: they are the same tasks.
+        if rng.u8(..8) == 0 && next > 1000 {
+            tasks.extend((0..5).map(|_| format!("s{number}-{}", rng.u64(..next - 500))));
+            tasks.sort();
+            tasks.dedup();
+        }
+        let lines: String = tasks
+            .iter()
+            .map(|task| format!("{{\"task\":\"{task}\",\"key\":\"{task}\"}}\n"))
+            .collect();
+        let headers = ["Content-Type: application/x-ndjson"];
+        loop {
+            // It dies, and is started again with the same tasks.
+            if rng.u8(..6) == 0 {
+                let _ = send_and_leave(shared.at, &path, lines.as_bytes(), &mut rng);
+                shared.sent_again.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            match ask(shared.at, "POST", &path, &headers, lines.as_bytes()) {
+                Ok(answer) if answer.status == 200 => {
+                    note(shared, &tasks, &answer.body);
+                    break;
+                }
+                // It leaves, or its answer was lost.
+                Ok(_) | Err(_) => {
+                    shared.sent_again.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(rng.u64(1..50)));
+                }
+            }
+        }
+        thread::sleep(Duration::from_millis(rng.u64(..20)));
+    }
+}
+
+/// Sends a request, or a part of it, and goes away before the answer.
+fn send_and_leave(at: SocketAddrV4, path: &str, body: &[u8], rng: &mut Rng) -> io::Result<()> {
+    let mut stream = TcpStream::connect(at)?;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {at}\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let request = [head.as_bytes(), body].concat();
+    let part = if rng.bool() { request.len() } else { rng.usize(..request.len()) };
+    stream.write_all(&request[..part])
+}
+
+/// Notes the ids that tasks have.
+fn note(shared: &Shared, tasks: &[String], body: &str) {
+    let mut promised = shared.promised.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut lines = body.lines();
+    for task in tasks {
+        let line = lines.next().and_then(|line| serde_json::from_str::<Value>(line).ok());
+        let id = line.as_ref().and_then(|line| line["id"].as_str());
+        let id = id.unwrap_or_else(|| panic!("an id for each task: {body:?}"));
+        if promised.insert(task.clone(), id.to_owned()).is_some_and(|before| before != id) {
+            shared.split_keys.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Cancels a task now and then, most of which have their records already.
+fn cancel(mut rng: Rng, shared: &Shared) {
+    while !shared.is_over.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(rng.u64(..100)));
+        let count = shared.promised.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        if count == 0 {
+            continue;
+        }
+        let id = format!("/v1/tasks/{QUEUE}-{}", rng.u64(count.saturating_sub(200)..count));
+        let answer = ask(shared.at, "DELETE", &id, &[], b"");
+        shared
+            .cancels
+            .fetch_add(u64::from(answer.is_ok_and(|it| it.status < 300)), Ordering::Relaxed);
+    }
+}
+
+fn state(at: SocketAddrV4) -> Option<Value> {
+    let answer = ask(at, "GET", &format!("/v1/queues/{QUEUE}"), &[], b"").ok()?;
+    serde_json::from_str(&answer.body).ok()
+}
+
+/// Waits until each task has its record.
+fn settle(at: SocketAddrV4, patience: Duration) {
+    let until = Instant::now() + patience;
+    loop {
+        let state = state(at);
+        let left = |name: &str| state.as_ref().and_then(|state| state[name].as_u64());
+        if left("queued") == Some(0) && left("running") == Some(0) {
+            return;
+        }
+        assert!(Instant::now() < until, "tasks are without a record: {state:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Compares records with what was promised.
+fn count(at: SocketAddrV4, promised: &HashMap<String, String>, report: &mut QueueReport) {
+    let by_id: BTreeMap<&str, &str> =
+        promised.iter().map(|(task, id)| (id.as_str(), task.as_str())).collect();
+    // Two tasks with one id.
+    report.doubled += (promised.len() - by_id.len()) as u64;
+    let (mut ids, mut tasks) = (HashSet::new(), HashSet::new());
+    let mut after = String::new();
+    loop {
+        let path = format!("/v1/queues/{QUEUE}/records?limit=1000{after}");
+        let page = ask(at, "GET", &path, &[], b"").expect("the server answers");
+        assert_eq!(page.status, 200, "{}", page.body);
+        let mut last = None;
+        for line in page.body.lines() {
+            let record: Value = serde_json::from_str(line).expect("records are JSON");
+            last = Some(record["position"].clone());
+            report.records += 1;
+            let id = record["id"].as_str().expect("it has an id").to_owned();
+            let output = record["output"].as_str().unwrap_or_default().to_owned();
+            let is_cancelled = record["status"] == "cancelled";
+            match by_id.get(&*id) {
+                _ if is_cancelled => {}
+                Some(task) if output != *task || record["status"] != "ok" => report.wrong += 1,
+                Some(_) => {}
+                None => report.unheard += 1,
+            }
+            let is_twice = !is_cancelled && !tasks.insert(output);
+            report.doubled += u64::from(!ids.insert(id) || is_twice);
+        }
+        let Some(last) = last else { break };
+        after = format!("&after={last}");
+    }
+    report.lost += by_id.keys().filter(|id| !ids.contains(**id)).count() as u64;
+}
