@@ -110,9 +110,19 @@ impl Start {
 
     /// Limits the number of files that it may have open. To be called last.
     #[must_use]
-    pub fn files_max(mut self, files: u32) -> Self {
+    pub fn files_max(self, files: u32) -> Self {
+        self.limited(&format!("--nofile={files}:{files}"))
+    }
+
+    /// Limits the bytes of each file that it writes, until [`Process::lift_file_bytes_max`]. To be called last.
+    #[must_use]
+    pub fn file_bytes_max(self, bytes: u64) -> Self {
+        self.limited(&format!("--fsize={bytes}:unlimited"))
+    }
+
+    fn limited(mut self, limit: &str) -> Self {
         let mut limited = Command::new("prlimit");
-        limited.arg(format!("--nofile={files}:{files}"));
+        limited.arg(limit);
         limited.arg(self.command.get_program()).args(self.command.get_args());
         for (name, value) in self.command.get_envs() {
             match value {
@@ -306,6 +316,16 @@ impl Process {
     pub fn status(&mut self) -> Option<ExitStatus> {
         self.is_running();
         self.status
+    }
+
+    /// Lifts a limit of the bytes of its files.
+    ///
+    /// # Panics
+    /// When it cannot be lifted.
+    pub fn lift_file_bytes_max(&self) {
+        let pid = self.pid().as_raw_pid().to_string();
+        let lifted = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited"]).status();
+        assert!(lifted.is_ok_and(|status| status.success()), "the limit is lifted");
     }
 
     /// Sends it a signal, unless it has ended.

@@ -379,6 +379,46 @@ fn the_promise_is_kept_while_everything_is_killed() {
 }
 
 #[test]
+fn a_full_disk_refuses_submits_and_loses_nothing() {
+    let scene = Scene::new();
+    let mut serve = scene.serve().file_bytes_max(6 << 20).start();
+    serve.wait_for_stderr("queues are served");
+    let mut queues = Queues { scene, serve };
+    let task = "x".repeat(200_000);
+    let path = "/v1/queues/full/tasks";
+    let mut promised = 0;
+    let refused = loop {
+        let answer = queues.ask("POST", path, task.as_bytes());
+        if answer.status != 201 {
+            break answer.expect(503).json();
+        }
+        promised += 1;
+        assert!(promised < 100, "there is no limit");
+    };
+    assert_eq!(refused["type"], "urn:tradewind:full");
+    assert!(promised > 10);
+    // What was promised goes on, until its records do not fit either; and waits then.
+    let twice = ["--queue", "full", "--stdin", "--", "awk", "{ print $0 $0 }"];
+    let _worker = queues.scene.worker("w").args(twice).start();
+    queues.serve.wait_for_stderr("waiting until it can be written, nothing is lost");
+    let before = queues.state("full");
+    assert!(before["records"].as_u64().unwrap() > 0, "{before}");
+    assert!(
+        before["queued"].as_u64().unwrap() + before["running"].as_u64().unwrap() > 0,
+        "{before}"
+    );
+    queues.serve.lift_file_bytes_max();
+    for seq in 0..promised {
+        assert_eq!(queues.record(&format!("full-{seq}"))["status"], "ok");
+    }
+    assert_eq!(queues.submit("full", "again"), format!("full-{promised}"));
+    assert_eq!(queues.record(&format!("full-{promised}"))["output"], "againagain\n");
+    queues.kill();
+    queues.start_again();
+    assert_eq!(queues.records("full").len(), promised + 1);
+}
+
+#[test]
 fn a_damaged_store_is_refused_and_its_place_is_named() {
     let mut queues = Queues::new();
     for n in 0..50 {
