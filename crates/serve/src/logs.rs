@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
-use tradewind_proto::{JobId, JobKey, Seq, SeqRange, SeqSet};
+use tradewind_proto::{JobId, JobKey, Seq, SeqSet};
 use tradewind_records::Directory;
 use tradewind_store::{
     Change, Control, ControlError, ControlOptions, Keep, Part, RecordError, RecordLog,
@@ -266,36 +266,7 @@ impl Logs {
         if let Some(keep) = keep {
             self.records().remove_old(keep, now())?;
         }
-        let mut tasks = self.tasks();
-        let first = self.records().first();
-        tasks.forget_below(if forgets_keys { u64::MAX } else { first })?;
-        tasks.remove_unneeded(
-            |range| self.is_needed(SeqRange { start: Seq(range.start), end: Seq(range.end) }),
-            |position| match forgets_keys {
-                true => Ok(None),
-                false => self.records().position_of(Seq(position)),
-            },
-        )?;
-        Ok(())
-    }
-
-    /// Returns whether a task of this range has no record, or one that may be retried.
-    fn is_needed(&self, range: SeqRange) -> bool {
-        let mut records = self.records();
-        if !records.stored().gaps(range).is_empty() {
-            return true;
-        }
-        let mut failed = lock(&self.failed);
-        for part in failed.parts(range) {
-            for seq in (part.start.0..part.end.0).map(Seq) {
-                match records.position_of(seq) {
-                    Ok(None) => drop(failed.remove(seq)),
-                    // What cannot be read stays.
-                    Ok(Some(_)) | Err(_) => return true,
-                }
-            }
-        }
-        false
+        self.tasks().trim(|| self.records(), || lock(&self.failed), forgets_keys)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The record log as the sink's output.
 
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 
 use tradewind_proto::Seq;
@@ -11,12 +10,9 @@ use tradewind_records::{
     Continued, Destination, Obstacle, OpenError, Output, OutputError, OutputTarget, Role, Store,
     encode_jsonl,
 };
-use tradewind_store::{ControlError, LogError, RecordError};
+use tradewind_store::{ControlError, LogError, RecordBatches, RecordError};
 
 use crate::logs::{Logs, now};
-
-/// Bytes of records that are committed together.
-const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// The record log of a queue, before its job is known.
 pub(crate) struct LogStore(pub(crate) Arc<Logs>);
@@ -24,17 +20,8 @@ pub(crate) struct LogStore(pub(crate) Arc<Logs>);
 /// Stores records in the record log.
 pub(crate) struct LogOutput {
     logs: Arc<Logs>,
-    /// Lines of the records that are not in the log yet.
-    lines: Vec<u8>,
-    taken: Vec<Line>,
-    /// Number of them that wait in the log.
-    appended: usize,
-}
-
-struct Line {
-    seq: Seq,
-    status: Status,
-    line: Range<usize>,
+    /// Records that are not in the log yet.
+    batches: RecordBatches,
 }
 
 impl Store for LogStore {
@@ -53,7 +40,7 @@ impl Store for LogStore {
             let (first, counts) = (stored.first_missing(), *records.counts());
             Opened { job, first, stored, counts, key: Some(key), ..Opened::default() }
         };
-        let output = LogOutput { logs, lines: Vec::new(), taken: Vec::new(), appended: 0 };
+        let output = LogOutput { logs, batches: RecordBatches::default() };
         Ok((output, Continued { opened, journal: None, cut_bytes: 0 }))
     }
 
@@ -62,36 +49,10 @@ impl Store for LogStore {
     }
 }
 
-impl LogOutput {
-    fn append(&mut self) -> Result<(), RecordError> {
-        let mut records = self.logs.records();
-        while let Some(Line { seq, status, line }) = self.taken.get(self.appended) {
-            if records.waiting_bytes() + line.len() > BATCH_BYTES_MAX && records.waiting_bytes() > 0
-            {
-                records.commit()?;
-                note(&self.logs, records.committed(), &self.taken[..self.appended]);
-                self.taken.drain(..self.appended);
-                self.appended = 0;
-                continue;
-            }
-            records.append(now(), *seq, *status, &self.lines[line.clone()])?;
-            self.appended += 1;
-        }
-        records.commit()?;
-        note(&self.logs, records.committed(), &self.taken);
-        self.taken.clear();
-        self.lines.clear();
-        self.appended = 0;
-        // One large record does not hold on to its size.
-        self.lines.shrink_to(BATCH_BYTES_MAX);
-        Ok(())
-    }
-}
-
-fn note(logs: &Logs, end: u64, stored: &[Line]) {
+fn note(logs: &Logs, end: u64, stored: &[(Seq, Status)]) {
     let is_failed = |status| !matches!(status, Status::Ok | Status::Skipped);
     let stored: Vec<(Seq, bool)> =
-        stored.iter().map(|line| (line.seq, is_failed(line.status))).collect();
+        stored.iter().map(|(seq, status)| (*seq, is_failed(*status))).collect();
     logs.note_stored(&stored, end);
 }
 
@@ -102,20 +63,21 @@ fn destination(logs: &Logs) -> Destination {
 impl Output for LogOutput {
     fn write(&mut self, records: &[Records]) -> Result<(), OutputError> {
         for record in records.iter().flat_map(Records::iter) {
-            let start = self.lines.len();
-            encode_jsonl(record, true, &mut self.lines);
             let (seq, status) = (record.result.seq, record.result.outcome.status);
-            self.taken.push(Line { seq, status, line: start..self.lines.len() });
+            self.batches.add(seq, status, |line| encode_jsonl(record, true, line));
         }
         Ok(())
     }
 
     fn commit(&mut self) -> Result<(), OutputError> {
-        if self.taken.is_empty() {
+        if self.batches.is_empty() {
             return Ok(());
         }
-        let appended = self.append();
-        appended.map_err(|error| OutputError::Io {
+        let Self { logs, batches } = self;
+        let stored = batches.commit(&mut logs.records(), now, |end, stored| {
+            note(logs, end, stored);
+        });
+        stored.map_err(|error| OutputError::Io {
             destination: destination(&self.logs),
             reason: reason(error),
         })

@@ -1,17 +1,14 @@
 //! Tasks in: what many requests submit is synced together.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
-use tradewind_store::{LogError, StoredTask, SubmitError, Submitted, Tasks};
+use tradewind_store::{LogError, RequestError, StoredTask, SubmitError, Submitted};
 
-use crate::disk::Disk;
 use crate::logs::Logs;
 
 /// Bytes after which no further request joins a batch.
@@ -91,7 +88,7 @@ fn run(logs: &Logs, requests: &Receiver<Option<Request>>, is_alone: &AtomicBool)
         let mut tasks = logs.tasks();
         let mut next = Some(first);
         while let Some(Request { tasks: wanted, answer }) = next.take() {
-            match take(&mut tasks, wanted) {
+            match tasks.submit_all(wanted) {
                 Ok(submitted) => taken.push((answer, submitted)),
                 Err(error) => {
                     let _ = answer.send(Err(refused(logs, error, &mut is_failing)));
@@ -119,8 +116,10 @@ fn run(logs: &Logs, requests: &Receiver<Option<Request>>, is_alone: &AtomicBool)
                 }
             }
             Err(error) => {
-                let is_full =
-                    matches!(refused(logs, Fault::of(error), &mut is_failing), Refused::DiskFull);
+                let is_full = matches!(
+                    refused(logs, RequestError::from(error), &mut is_failing),
+                    Refused::DiskFull
+                );
                 for (answer, _) in taken {
                     let refused = if is_full { Refused::DiskFull } else { Refused::Failed };
                     let _ = answer.send(Err(refused));
@@ -130,47 +129,8 @@ fn run(logs: &Logs, requests: &Receiver<Option<Request>>, is_alone: &AtomicBool)
     }
 }
 
-/// Failure of a request, of which nothing was taken.
-struct Fault {
-    /// Place of the task in the request.
-    place: usize,
-    error: SubmitError,
-}
-
-impl Fault {
-    fn of(error: SubmitError) -> Self {
-        Self { place: 0, error }
-    }
-}
-
-/// Takes all tasks of a request into the batch, or none.
-fn take(log: &mut Tasks<Disk>, tasks: Vec<StoredTask>) -> Result<Vec<Submitted>, Fault> {
-    // Nothing can be taken back of a batch that has others' tasks: what would be refused is found out before.
-    let mut keys: HashMap<&Bytes, (u64, &StoredTask)> = HashMap::new();
-    let (mut next, mut new_keys) = (log.next(), 0);
-    for (place, task) in tasks.iter().enumerate() {
-        let fault = |error| Fault { place, error };
-        let same = task.key.as_ref().and_then(|key| keys.get(key));
-        if let Some((position, known)) = same {
-            if *known != task {
-                return Err(fault(SubmitError::OtherTask { position: *position }));
-            }
-            continue;
-        }
-        let known = log.check(task).map_err(fault)?;
-        let position = known.unwrap_or(next);
-        next += u64::from(known.is_none());
-        if let Some(key) = &task.key {
-            new_keys += usize::from(known.is_none());
-            keys.insert(key, (position, task));
-        }
-    }
-    log.check_room(new_keys).map_err(Fault::of)?;
-    tasks.into_iter().map(|task| log.submit(task).map_err(Fault::of)).collect()
-}
-
-fn refused(logs: &Logs, fault: Fault, is_failing: &mut bool) -> Refused {
-    let Fault { place, error } = fault;
+fn refused(logs: &Logs, error: RequestError, is_failing: &mut bool) -> Refused {
+    let RequestError { place, error } = error;
     match error {
         SubmitError::OtherTask { position } => return Refused::OtherTask { place, position },
         SubmitError::KeysFull { .. } => return Refused::KeysFull,

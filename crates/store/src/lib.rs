@@ -26,7 +26,9 @@ pub use self::control::{
 pub use self::error::LogError;
 pub use self::format::Kind;
 pub use self::log::{Entry, Found, Log, LogOptions, Survey};
-pub use self::records::{EntryError, Keep, RecordError, RecordLog, RecordOptions, StoredRecord};
+pub use self::records::{
+    EntryError, Keep, RecordBatches, RecordError, RecordLog, RecordOptions, StoredRecord,
+};
 pub use self::task::{KEY_BYTES_MAX, StoredTask, TaskError, TaskOptions};
-pub use self::tasks::{SubmitError, Submitted, Tasks, TasksOptions};
+pub use self::tasks::{RequestError, SubmitError, Submitted, Tasks, TasksOptions};
 pub use tradewind_records::Medium;

@@ -8,6 +8,7 @@
 //! open a log takes reading its last segment, segments may go from the front without that their tasks are
 //! forgotten, and no second file has to agree with the log.
 
+mod batches;
 mod entry;
 mod index;
 
@@ -18,9 +19,10 @@ use bytes::Bytes;
 use thiserror::Error;
 use tradewind_proto::collector::Counts;
 use tradewind_proto::message::Status;
-use tradewind_proto::{Seq, SeqSet};
+use tradewind_proto::{Seq, SeqRange, SeqSet};
 use tradewind_records::Medium;
 
+pub use self::batches::RecordBatches;
 use self::entry::{Checkpoint, Entry, INDEX_SEQS_MAX, encode_record};
 pub use self::entry::{EntryError, StoredRecord};
 use self::index::{Index, Looked, Place};
@@ -358,6 +360,24 @@ impl<M: Medium> RecordLog<M> {
             Ok::<_, RecordError>(())
         })?;
         Ok(seqs)
+    }
+
+    /// Returns whether a task of this range has no record, or one of `failed` that is still there: it may be
+    /// retried. What `failed` has of records that were removed is taken out of it.
+    pub fn is_needed(&mut self, range: SeqRange, failed: &mut SeqSet) -> bool {
+        if !self.stored.gaps(range).is_empty() {
+            return true;
+        }
+        for part in failed.parts(range) {
+            for seq in (part.start.0..part.end.0).map(Seq) {
+                match self.position_of(seq) {
+                    Ok(None) => drop(failed.remove(seq)),
+                    // What cannot be read stays.
+                    Ok(Some(_)) | Err(_) => return true,
+                }
+            }
+        }
+        false
     }
 
     /// Returns the record of a task; `None` if there is none that is stored, or no longer.

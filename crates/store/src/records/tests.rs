@@ -457,3 +457,27 @@ fn a_log_whose_checkpoint_is_gone_is_refused() {
     let wanted = format!("segment {segment} of the record log does not begin with a checkpoint");
     assert_eq!(error.to_string(), wanted);
 }
+
+#[test]
+fn records_that_could_not_be_stored_wait_for_the_next_commit() {
+    let disks = Disks::default();
+    let mut records = disks.open().unwrap();
+    let mut batches = RecordBatches::default();
+    let mut noted = Vec::new();
+    let add = |batches: &mut RecordBatches, seq: u64| {
+        batches.add(Seq(seq), status(seq), |line| line.extend_from_slice(&record(seq)));
+    };
+    [3, 5].into_iter().for_each(|seq| add(&mut batches, seq));
+    disks.log.limit(Some(0));
+    let now = || at(0);
+    batches.commit(&mut records, now, |_, stored| noted.extend_from_slice(stored)).unwrap_err();
+    assert!(noted.is_empty() && !batches.is_empty());
+    disks.log.limit(None);
+    add(&mut batches, 4);
+    batches.commit(&mut records, now, |_, stored| noted.extend_from_slice(stored)).unwrap();
+    assert!(batches.is_empty());
+    assert_eq!(noted, [3, 5, 4].map(|seq| (Seq(seq), status(seq))));
+    for seq in 3..6 {
+        assert_eq!(records.get(Seq(seq)).unwrap().unwrap().bytes, record(seq));
+    }
+}

@@ -1,10 +1,11 @@
 //! The task log of a queue: what was submitted, each key once.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::{DerefMut, Range};
 
 use bytes::Bytes;
 use thiserror::Error;
+use tradewind_proto::{Seq, SeqRange, SeqSet};
 use tradewind_records::Medium;
 
 use crate::error::LogError;
@@ -12,7 +13,7 @@ use crate::format::Kind;
 use crate::kept::{KeptKey, PayloadHash};
 use crate::keys::KeyIndex;
 use crate::log::{Found, Log, LogOptions};
-use crate::records::RecordError;
+use crate::records::{RecordError, RecordLog};
 use crate::task::{KEY_BYTES_MAX, StoredTask, TaskError};
 
 /// Limits of a task log.
@@ -100,6 +101,23 @@ pub enum SubmitError {
     UnreadableKey { position: u64, error: TaskError },
 }
 
+/// Reason why none of the tasks of a request is taken.
+#[derive(Debug, Error)]
+#[error("task {place} of the request: {error}")]
+pub struct RequestError {
+    /// Place of the task in the request.
+    pub place: usize,
+    /// What is the matter with it.
+    pub error: SubmitError,
+}
+
+impl From<SubmitError> for RequestError {
+    /// Of the request as a whole.
+    fn from(error: SubmitError) -> Self {
+        Self { place: 0, error }
+    }
+}
+
 /// Mark of a batch with keys.
 const KEYED: u32 = 1;
 
@@ -174,6 +192,36 @@ impl<M: Medium> Tasks<M> {
             self.waiting.push((position, task));
         }
         Ok(Submitted::New(position))
+    }
+
+    /// Adds all tasks of a request to the batch, or none.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`submit`](Self::submit), for the first task for which there is one.
+    pub fn submit_all(&mut self, tasks: Vec<StoredTask>) -> Result<Vec<Submitted>, RequestError> {
+        // Nothing can be taken back of a batch that has others' tasks: what would be refused is found out before.
+        let mut keys: HashMap<&Bytes, (u64, &StoredTask)> = HashMap::new();
+        let (mut next, mut new_keys) = (self.next(), 0);
+        for (place, task) in tasks.iter().enumerate() {
+            let refused = |error| RequestError { place, error };
+            let same = task.key.as_ref().and_then(|key| keys.get(key));
+            if let Some((position, known)) = same {
+                if *known != task {
+                    return Err(refused(SubmitError::OtherTask { position: *position }));
+                }
+                continue;
+            }
+            let known = self.check(task).map_err(refused)?;
+            let position = known.unwrap_or(next);
+            next += u64::from(known.is_none());
+            if let Some(key) = &task.key {
+                new_keys += usize::from(known.is_none());
+                keys.insert(key, (position, task));
+            }
+        }
+        self.check_room(new_keys)?;
+        tasks.into_iter().map(|task| Ok(self.submit(task)?)).collect()
     }
 
     /// Returns the position of a task that is known, by its key; `None` if it would be a new one.
@@ -322,6 +370,38 @@ impl<M: Medium> Tasks<M> {
     pub fn task(&mut self, position: u64) -> Result<Option<StoredTask>, SubmitError> {
         let read = self.read(position, 0)?;
         Ok(read.into_iter().next().filter(|(at, _)| *at == position).map(|(_, task)| task))
+    }
+
+    /// Removes tasks that are not [needed](RecordLog::is_needed) any more, and keys whose records were removed; with
+    /// `forgets_keys` those of all tasks that are removed. `records` and `failed` are asked for again and again, and
+    /// held on to for one answer each.
+    ///
+    /// # Errors
+    ///
+    /// When something that is not needed could not be read or removed: it is still there.
+    pub fn trim<R, F>(
+        &mut self,
+        records: impl Fn() -> R,
+        failed: impl Fn() -> F,
+        forgets_keys: bool,
+    ) -> Result<(), SubmitError>
+    where
+        R: DerefMut<Target = RecordLog<M>>,
+        F: DerefMut<Target = SeqSet>,
+    {
+        let first = records().first();
+        self.forget_below(if forgets_keys { u64::MAX } else { first })?;
+        self.remove_unneeded(
+            |Range { start, end }| {
+                let range = SeqRange { start: Seq(start), end: Seq(end) };
+                records().is_needed(range, &mut failed())
+            },
+            |position| match forgets_keys {
+                true => Ok(None),
+                false => records().position_of(Seq(position)),
+            },
+        )?;
+        Ok(())
     }
 
     /// Removes segments of whose tasks none is needed. Of the keys in them those are remembered whose records are

@@ -306,3 +306,23 @@ fn whatever_happens_a_key_stands_for_one_task_while_that_or_its_record_is_there(
         }
     }
 }
+
+#[test]
+fn all_tasks_of_a_request_are_taken_or_none_whatever_else_is_in_the_batch() {
+    let disk = Disk::default();
+    let mut tasks = open(&disk);
+    tasks.submit_all(vec![task("a", "x")]).unwrap();
+    let known = tasks.submit_all(vec![task("b", "y"), task("a", "x"), task("b", "y")]).unwrap();
+    assert_eq!(known, [Submitted::New(1), Submitted::Known(0), Submitted::Known(1)]);
+    for others in [("a", "z"), ("b", "z"), ("c", "z")] {
+        let request = vec![task("", "new"), task("c", "y"), task(others.0, others.1)];
+        let refused = tasks.submit_all(request).unwrap_err();
+        assert!(matches!(refused, RequestError { place: 2, error: SubmitError::OtherTask { .. } }));
+    }
+    let request = (0..49).map(|at| task(&format!("many-{at}"), "")).collect();
+    let full = tasks.submit_all(request).unwrap_err();
+    assert!(matches!(full.error, SubmitError::KeysFull { .. }), "{full}");
+    assert_eq!(tasks.next(), 2);
+    tasks.commit().unwrap();
+    assert_eq!(open(&disk).find(b"c").unwrap(), None);
+}
