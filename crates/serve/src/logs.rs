@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
+use tradewind_http::Unique;
 use tradewind_proto::{JobId, JobKey, Seq, SeqSet};
 use tradewind_records::Directory;
 use tradewind_store::{
@@ -96,7 +97,8 @@ impl Logs {
             part(Part::Keys),
             random_id(),
             TasksOptions::default(),
-            records.first(),
+            // What is not remembered any more is found out by the first trim.
+            0,
         )
         .map_err(|error| OpenError::Tasks { path: path.clone(), error })?;
         say_torn(dir, Part::Tasks, found.torn_bytes);
@@ -262,11 +264,21 @@ impl Logs {
     }
 
     /// Removes what is not needed any more: records by `keep`, tasks that have their records, keys of both.
-    pub(crate) fn trim(&self, keep: Option<Keep>, forgets_keys: bool) -> Result<(), SubmitError> {
+    pub(crate) fn trim(&self, keep: Option<Keep>, unique: Unique) -> Result<(), SubmitError> {
+        let now = now();
         if let Some(keep) = keep {
-            self.records().remove_old(keep, now())?;
+            self.records().remove_old(keep, now)?;
         }
-        self.tasks().trim(|| self.records(), || lock(&self.failed), forgets_keys)
+        let (records, failed) = (|| self.records(), || lock(&self.failed));
+        match unique {
+            Unique::Kept => self.tasks().trim(records, failed, false),
+            Unique::Stored => self.tasks().trim(records, failed, true),
+            Unique::Time(time) => {
+                // Whoever was submitted since then was stored later.
+                let first = self.records().first_since(now.saturating_sub(time))?;
+                self.tasks().trim_from(records, failed, first)
+            }
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use tradewind_ventilator::Command;
 use crate::config::QueueConfig;
 use crate::engine::{Common, Engine};
 use crate::logs::Logs;
-use crate::settings::{all_changes, changes, check, durability, effective, keep, policy};
+use crate::settings::{all_changes, changes, durability, effective, keep, policy};
 use crate::submitter::{Refused, Submitter, is_full};
 
 /// Time after which a submit for which there was no room may come again.
@@ -68,7 +68,6 @@ impl Queue {
             Fatal::new(OUTPUT, format!("{}: its settings: {text}", dir.display()))
         };
         let settings = settings.map_err(|error| amiss(&error))?;
-        check(&settings).map_err(|error| amiss(&error))?;
         let submitter = Submitter::spawn(logs.clone()).or_exit(SYSTEM)?;
         let engine = Engine::start(name.as_str(), &logs, policy(&settings), relays, common)?;
         let queue = Self {
@@ -128,8 +127,7 @@ impl Queue {
     pub(crate) fn trim(&self) {
         let settings = lock(&self.settings).clone();
         let consumed = self.logs.control().state().consumed();
-        let forgets_keys = settings.unique == tradewind_http::Unique::Stored;
-        if let Err(error) = self.logs.trim(keep(&settings, consumed), forgets_keys) {
+        if let Err(error) = self.logs.trim(keep(&settings, consumed), settings.unique) {
             let dir = self.logs.dir().display();
             tracing::warn!("{dir}: what is not needed any more stays for now: {error}");
         }
@@ -391,14 +389,11 @@ impl Queue {
     }
 
     pub(crate) async fn put(self: &Arc<Self>, settings: Settings) -> Result<(), Refusal> {
-        check(&settings).map_err(Refusal::Settings)?;
         let changes = all_changes(&settings);
         self.set(changes).await
     }
 
     pub(crate) async fn patch(self: &Arc<Self>, patch: SettingsPatch) -> Result<(), Refusal> {
-        let changed = patch.clone().apply(lock(&self.settings).clone());
-        check(&changed).map_err(Refusal::Settings)?;
         self.set(changes(&patch)).await
     }
 

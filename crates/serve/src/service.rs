@@ -19,7 +19,6 @@ use crate::config::Config;
 use crate::engine::Common;
 use crate::gates::Waiting;
 use crate::queue::Queue;
-use crate::settings;
 
 /// Number of queues: each has some threads and two dozen files.
 const QUEUES_MAX: usize = 256;
@@ -277,7 +276,6 @@ impl Queues for Service {
         queue: &QueueName,
         settings: Settings,
     ) -> Result<(QueueState, bool), Refusal> {
-        settings::check(&settings).map_err(Refusal::Settings)?;
         let (queue, is_new) = self.make(queue).await?;
         whole(async move {
             queue.put(settings).await?;

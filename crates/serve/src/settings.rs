@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use tradewind_http::{Fsync, Keep, Settings, SettingsPatch, Unique};
+use tradewind_http::{Fsync, Keep, Settings, SettingsPatch};
 use tradewind_proto::dispatcher::{Policy, Timeout};
 use tradewind_store::{Change, ControlState};
 
@@ -45,14 +45,6 @@ pub(crate) fn all_changes(settings: &Settings) -> Vec<Change> {
         Change::Setting(name.as_str().into(), Some(Bytes::from(value.to_string())))
     };
     settings.to_json().into_iter().map(set).collect()
-}
-
-/// Returns why settings cannot hold, if they cannot.
-pub(crate) fn check(settings: &Settings) -> Result<(), &'static str> {
-    match settings.unique {
-        Unique::Time(_) => Err("unique as a time is not supported: \"kept\" or \"stored\""),
-        Unique::Kept | Unique::Stored => Ok(()),
-    }
 }
 
 /// Returns the limits of tasks that settings mean.

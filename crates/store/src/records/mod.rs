@@ -224,6 +224,22 @@ impl<M: Medium> RecordLog<M> {
         self.log.first()
     }
 
+    /// Returns a position behind which every record is that was stored at this time since 1970 or later: that of the
+    /// segment that was written to then.
+    ///
+    /// # Errors
+    ///
+    /// When a checkpoint cannot be read.
+    pub fn first_since(&mut self, time: Duration) -> Result<u64, RecordError> {
+        let segments = self.log.segment_ranges();
+        for segment in segments.iter().rev().filter(|segment| !segment.is_empty()) {
+            if checkpoint_of(&mut self.log, segment.start)?.begun <= time {
+                return Ok(segment.start);
+            }
+        }
+        Ok(self.log.first())
+    }
+
     /// Returns the number of records that are there.
     #[must_use]
     pub fn kept(&self) -> u64 {

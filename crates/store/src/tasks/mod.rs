@@ -392,13 +392,39 @@ impl<M: Medium> Tasks<M> {
         let first = records().first();
         self.forget_below(if forgets_keys { u64::MAX } else { first })?;
         self.remove_unneeded(
-            |Range { start, end }| {
-                let range = SeqRange { start: Seq(start), end: Seq(end) };
-                records().is_needed(range, &mut failed())
-            },
+            |range| is_needed(&records, &failed, range),
             |position| match forgets_keys {
                 true => Ok(None),
                 false => records().position_of(Seq(position)),
+            },
+        )?;
+        Ok(())
+    }
+
+    /// Does the same, and remembers the keys of tasks whose records were stored at this position of the record log
+    /// or later, also of records that are gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`trim`](Self::trim).
+    pub fn trim_from<R, F>(
+        &mut self,
+        records: impl Fn() -> R,
+        failed: impl Fn() -> F,
+        position: u64,
+    ) -> Result<(), SubmitError>
+    where
+        R: DerefMut<Target = RecordLog<M>>,
+        F: DerefMut<Target = SeqSet>,
+    {
+        self.forget_below(position)?;
+        self.remove_unneeded(
+            |range| is_needed(&records, &failed, range),
+            |task| {
+                let mut records = records();
+                let stored = records.position_of(Seq(task))?;
+                // When one was stored that is gone is not known any more: not after this.
+                Ok(Some(stored.unwrap_or_else(|| records.committed())))
             },
         )?;
         Ok(())
@@ -504,6 +530,19 @@ impl<M: Medium> Tasks<M> {
         }
         Ok(())
     }
+}
+
+fn is_needed<M: Medium, R, F>(
+    records: impl Fn() -> R,
+    failed: impl Fn() -> F,
+    range: Range<u64>,
+) -> bool
+where
+    R: DerefMut<Target = RecordLog<M>>,
+    F: DerefMut<Target = SeqSet>,
+{
+    let range = SeqRange { start: Seq(range.start), end: Seq(range.end) };
+    records().is_needed(range, &mut failed())
 }
 
 fn visit_kept<M: Medium>(

@@ -326,3 +326,43 @@ fn all_tasks_of_a_request_are_taken_or_none_whatever_else_is_in_the_batch() {
     tasks.commit().unwrap();
     assert_eq!(open(&disk).find(b"c").unwrap(), None);
 }
+
+#[test]
+fn a_key_is_known_for_a_time_although_its_record_has_gone() {
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    use tradewind_proto::Seq;
+    use tradewind_proto::message::Status;
+
+    use crate::records::{Keep, RecordOptions};
+
+    let small = LogOptions { segment_bytes: 300, zeroed_bytes: 0 };
+    let options = RecordOptions { log: small, index_seqs: 16 };
+    let log = RecordLog::open(Disk::default(), Disk::default(), 9, options).unwrap().0;
+    let (records, failed) = (RefCell::new(log), RefCell::new(SeqSet::new()));
+    let (disk, keys) = (Disk::default(), Disk::default());
+    let mut tasks = Tasks::open(disk, keys, 7, SMALL, 0).unwrap().0;
+    let name = |seq: u64| format!("key-{seq}");
+    for seq in 0..40 {
+        assert_eq!(tasks.submit(task(&name(seq), "x")).unwrap(), Submitted::New(seq));
+        tasks.commit().unwrap();
+        let mut records = records.borrow_mut();
+        // One a second, with twice as much as a segment for each ten of them.
+        let stored = records.append(Duration::from_secs(seq), Seq(seq), Status::Ok, &[b'x'; 60]);
+        assert!(stored.unwrap());
+        records.commit().unwrap();
+    }
+    // Only the last few records are kept; keys for twenty seconds.
+    records.borrow_mut().remove_old(Keep::Bytes(400), Duration::from_secs(40)).unwrap();
+    assert!(records.borrow().first() > 30);
+    let since = records.borrow_mut().first_since(Duration::from_secs(20)).unwrap();
+    tasks.trim_from(|| records.borrow_mut(), || failed.borrow_mut(), since).unwrap();
+    assert!(tasks.first() > 20, "its segments went");
+    for seq in 20..40 {
+        assert_eq!(tasks.find(name(seq).as_bytes()).unwrap(), Some(seq), "key {seq}");
+    }
+    let later = records.borrow().committed() + 1;
+    tasks.trim_from(|| records.borrow_mut(), || failed.borrow_mut(), later).unwrap();
+    assert_eq!(tasks.find(name(25).as_bytes()).unwrap(), None);
+}
