@@ -124,10 +124,51 @@
 //!
 //! Where all of it is to happen in this process there is [`map`].
 //!
+//! # Queues
+//!
+//! A queue of `tradewind serve` stays open: any program submits tasks to it, and takes their records by id or as
+//! a stream. A task that is submitted again under its key is the same task.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use tradewind::blocking;
+//! use tradewind::queues::NewTask;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = blocking::Client::connect("http://127.0.0.1:5560")?;
+//! let task = NewTask::new("https://example.net/1.jpg").key("1.jpg")?;
+//! let submitted = client.submit("thumbs", task)?;
+//! if let Some(record) = client.result(&submitted.id, Duration::from_secs(60))? {
+//!     println!("{}: {:?}", record.status.as_str(), record.output());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! And as futures, with records as they are stored, whether the server is started again meanwhile or not:
+//!
+//! ```no_run
+//! use futures::TryStreamExt;
+//! use tradewind::Client;
+//! use tradewind::queues::Wanted;
+//!
+//! # async fn run() -> Result<(), tradewind::queues::Error> {
+//! let client = Client::from_env()?;
+//! let wanted = Wanted::default().consumer("billing")?.follow();
+//! let mut records = client.records("thumbs", wanted)?;
+//! while let Some(record) = records.try_next().await? {
+//!     println!("{}", record.json());
+//!     client.set_consumer("thumbs", "billing", Some(record.position)).await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Keys
 //!
-//! Over TCP all three use the keys that `tradewind keys` makes, and find them as the programs do; each has
-//! `keys` and `insecure`. A ventilator or a sink that is to listen on TCP without keys is refused.
+//! Over TCP a worker, a ventilator and a sink use the keys that `tradewind keys` makes, and find them as the
+//! programs do; each has `keys` and `insecure`. A ventilator or a sink that is to listen on TCP without keys is
+//! refused. A client of queues uses them for `https`.
 
 mod codec;
 mod context;
@@ -142,6 +183,10 @@ mod sink;
 mod taking;
 mod ventilator;
 mod worker;
+
+/// Queues that stay open, and their clients: names, settings, tasks, records and errors.
+pub use tradewind_client as queues;
+pub use tradewind_client::{Client, blocking};
 
 pub use codec::{Codec, Json};
 pub use context::{AsyncContext, Context};
