@@ -1,6 +1,7 @@
 //! The `tradewind` program.
 
 mod keys;
+mod queues;
 mod run;
 mod store;
 
@@ -15,6 +16,10 @@ use tradewind_ventilator::VentilatorArgs;
 use tradewind_worker::WorkerArgs;
 
 use crate::keys::KeysArgs;
+use crate::queues::{
+    CancelArgs, PauseArgs, QueueArgs, RecordsArgs, ResultArgs, ResumeArgs, RetryArgs, StatusArgs,
+    SubmitArgs,
+};
 use crate::run::RunArgs;
 use crate::store::StoreArgs;
 
@@ -36,6 +41,15 @@ enum Command {
     Keys(Box<KeysArgs>),
     Serve(Box<ServeArgs>),
     Store(StoreArgs),
+    Submit(Box<SubmitArgs>),
+    Result(ResultArgs),
+    Status(StatusArgs),
+    Records(RecordsArgs),
+    Cancel(CancelArgs),
+    Retry(RetryArgs),
+    Pause(PauseArgs),
+    Resume(ResumeArgs),
+    Queue(Box<QueueArgs>),
 }
 
 fn main() -> ExitCode {
@@ -48,5 +62,14 @@ fn main() -> ExitCode {
         Command::Keys(args) => exit::report("tradewind keys", args.main()),
         Command::Store(args) => exit::report("tradewind store", args.main()),
         Command::Serve(args) => exit::report("tradewind serve", args.main()),
+        Command::Submit(args) => exit::report("tradewind submit", args.main()),
+        Command::Result(args) => exit::report("tradewind result", args.main()),
+        Command::Status(args) => exit::report("tradewind status", args.main()),
+        Command::Records(args) => exit::report("tradewind records", args.main()),
+        Command::Cancel(args) => exit::report("tradewind cancel", args.main()),
+        Command::Retry(args) => exit::report("tradewind retry", args.main()),
+        Command::Pause(args) => exit::report("tradewind pause", args.main()),
+        Command::Resume(args) => exit::report("tradewind resume", args.main()),
+        Command::Queue(args) => exit::report("tradewind queue", args.main()),
     }
 }
