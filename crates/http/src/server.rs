@@ -201,6 +201,12 @@ impl<Q: Queues> Server<Q> {
         self.app.is_draining()
     }
 
+    /// Returns once it is [drained](Self::drain).
+    pub async fn drained(&self) {
+        // It cannot fail: the sender is ours.
+        let _ = self.app.draining.subscribe().wait_for(|is_draining| *is_draining).await;
+    }
+
     /// Returns once there is no connection.
     pub async fn closed(&self) {
         self.places.empty().await;

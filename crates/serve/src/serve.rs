@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
-use tradewind_http::{Access, Limits, Server};
+use tradewind_http::{Access, Limits, Queues, Server};
 use tradewind_keys::{Role as KeyRole, Roles, UnixTime};
 use tradewind_lanes::{Keyring, LaneOptions};
 use tradewind_node::doors::{Port, queues_door};
@@ -210,13 +210,17 @@ enum Answering {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Answering {
-    async fn run(self, server: Server<Service>) {
+    async fn run<Q: Queues>(self, server: Server<Q>) {
         let (listener, keyring) = match self {
             Self::Plain(listener) => return server.listen(listener).await,
             Self::Tls(listener, keyring) => (listener, keyring),
         };
         loop {
-            let (stream, peer) = match listener.accept().await {
+            let accepted = tokio::select! {
+                () = server.drained() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a connection");
@@ -224,12 +228,7 @@ impl Answering {
                     continue;
                 }
             };
-            let Ok(admission) = server.admit(peer.ip()) else {
-                if server.is_draining() {
-                    break;
-                }
-                continue;
-            };
+            let Ok(admission) = server.admit(peer.ip()) else { continue };
             let (server, keyring) = (server.clone(), keyring.clone());
             tokio::spawn(async move {
                 match timeout(HANDSHAKE_TIME, secure(stream, &keyring)).await {
@@ -238,6 +237,7 @@ impl Answering {
                 }
             });
         }
+        drop(listener);
         server.closed().await;
     }
 }
@@ -265,5 +265,29 @@ async fn trim(service: Service) {
         for queue in service.all() {
             let _ = tokio::task::spawn_blocking(move || queue.trim()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tradewind_http::memory::Memory;
+    use tradewind_keys::Folder;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_with_keys_ends_when_it_is_drained_though_nobody_connects_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("keys");
+        Folder::create(&folder, UnixTime::now()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let wanted = Wanted { keys: Some(folder), is_insecure: false };
+        let on_tcp = Listen::Endpoint("tcp://127.0.0.1:0".parse().unwrap());
+        let keyring = wanted.open(KeyRole::Ventilator, [&on_tcp], []).unwrap().unwrap();
+        let server =
+            Server::new(Memory::default(), Access::default().with_all(), Limits::default());
+        let answering = tokio::spawn(Answering::Tls(listener, keyring).run(server.clone()));
+        server.drain();
+        timeout(Duration::from_secs(30), answering).await.expect("it ends").unwrap();
     }
 }
