@@ -70,6 +70,12 @@ pub(crate) enum OpenError {
     Control { path: PathBuf, error: ControlError },
     #[error("{}: it has no id of its own that can be read", .path.display())]
     Job { path: PathBuf },
+    #[error(
+        "{}: its records are of tasks up to {record}, and its task log ends before task {end}: they are of different \
+         times, of a copy that was made while the queue was served, or of a machine that stopped with fsync = \"none\"",
+        .path.display()
+    )]
+    Ahead { path: PathBuf, record: u64, end: u64 },
 }
 
 impl Logs {
@@ -102,6 +108,11 @@ impl Logs {
         )
         .map_err(|error| OpenError::Tasks { path: path.clone(), error })?;
         say_torn(dir, Part::Tasks, found.torn_bytes);
+        // A task that is submitted next would be taken for one that has its record.
+        let (recorded, end) = (records.stored().end().0, tasks.committed());
+        if recorded > end {
+            return Err(OpenError::Ahead { path, record: recorded - 1, end });
+        }
         let (mut control, found) =
             Control::open(part(Part::Control), random_id(), ControlOptions::default())
                 .map_err(|error| OpenError::Control { path: path.clone(), error })?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -416,6 +417,31 @@ fn a_full_disk_refuses_submits_and_loses_nothing() {
     queues.kill();
     queues.start_again();
     assert_eq!(queues.records("full").len(), promised + 1);
+}
+
+#[test]
+fn records_that_are_newer_than_the_tasks_are_refused() {
+    let mut queues = Queues::new();
+    let _worker = queues.worker("c", "--echo");
+    queues.record(&queues.submit("c", "first"));
+    let copied = |part: &str, to: &str| {
+        let dir = queues.scene.path("queues/queues/c");
+        let copied =
+            Command::new("cp").arg("-r").arg(dir.join(part)).arg(queues.scene.path(to)).status();
+        assert!(copied.is_ok_and(|status| status.success()), "{part} can be copied");
+    };
+    // As a copy of a directory that is in use may be.
+    copied("tasks", "tasks-before");
+    queues.record(&queues.submit("c", "second"));
+    queues.kill();
+    fs::remove_dir_all(queues.scene.path("queues/queues/c/tasks")).unwrap();
+    fs::rename(queues.scene.path("tasks-before"), queues.scene.path("queues/queues/c/tasks"))
+        .unwrap();
+    let refused = queues.scene.serve().run().expect(4);
+    let why = "its records are of tasks up to 1, and its task log ends before task 1";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    let checked = queues.scene.ours("tradewind").words("store check queues").run().expect(1);
+    assert!(checked.text().contains("damaged  records/00000000"), "{}", checked.text());
 }
 
 #[test]
