@@ -53,6 +53,8 @@ pub struct Tasks<M> {
     keys_max: usize,
     /// Keys of tasks that are not committed, with their payloads: these cannot be read yet.
     waiting: Vec<(u64, StoredTask)>,
+    /// Tasks that were read last, by their positions.
+    near: Vec<(u64, StoredTask)>,
 }
 
 /// Answer to a submit.
@@ -118,6 +120,9 @@ impl From<SubmitError> for RequestError {
     }
 }
 
+/// Bytes of tasks that are read together where one is asked for.
+const NEAR_BYTES: usize = 128 << 10;
+
 /// Mark of a batch with keys.
 const KEYED: u32 = 1;
 
@@ -152,6 +157,7 @@ impl<M: Medium> Tasks<M> {
             keys: KeyIndex::default(),
             keys_max: options.keys_max,
             waiting: Vec::new(),
+            near: Vec::new(),
         };
         let keys = &mut tasks.keys;
         tasks.log.visit(0..u64::MAX, KEYED, |entry| {
@@ -362,14 +368,20 @@ impl<M: Medium> Tasks<M> {
         entries.map(|(position, bytes)| Ok((position, decoded(position, bytes)?))).collect()
     }
 
-    /// Returns a committed task; `None` if there is none at this position, or no longer.
+    /// Returns a committed task; `None` if there is none at this position, or no longer. Reads some of those behind
+    /// it as well: who asks for one as a rule asks for the next.
     ///
     /// # Errors
     ///
     /// When it cannot be read, or is damaged.
     pub fn task(&mut self, position: u64) -> Result<Option<StoredTask>, SubmitError> {
-        let read = self.read(position, 0)?;
-        Ok(read.into_iter().next().filter(|(at, _)| *at == position).map(|(_, task)| task))
+        let place = |near: &[(u64, StoredTask)]| {
+            near.binary_search_by_key(&position, |(position, _)| *position).ok()
+        };
+        if place(&self.near).is_none() {
+            self.near = self.read(position, NEAR_BYTES)?;
+        }
+        Ok(place(&self.near).map(|place| self.near[place].1.clone()))
     }
 
     /// Removes tasks that are not [needed](RecordLog::is_needed) any more, and keys whose records were removed; with
@@ -461,6 +473,7 @@ impl<M: Medium> Tasks<M> {
                 Ok::<_, SubmitError>(())
             })?;
             self.keep(kept)?;
+            self.near.clear();
             self.log.remove(range.start)?;
             // Not before: with the segment they would come back.
             keys.into_iter().for_each(|(position, key)| self.keys.remove(&key, position));

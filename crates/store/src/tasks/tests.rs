@@ -366,3 +366,24 @@ fn a_key_is_known_for_a_time_although_its_record_has_gone() {
     tasks.trim_from(|| records.borrow_mut(), || failed.borrow_mut(), later).unwrap();
     assert_eq!(tasks.find(name(25).as_bytes()).unwrap(), None);
 }
+
+// Fails if each look at a key reads the whole batch that its task is in.
+#[test]
+fn a_batch_that_is_submitted_again_is_read_a_few_times_and_not_once_for_each_task() {
+    let options = TasksOptions { keys_max: 10_000, ..TasksOptions::default() };
+    let disk = Disk::default();
+    let mut tasks = Tasks::open(disk.clone(), Disk::default(), 7, options, 0).unwrap().0;
+    let again = |tasks: &mut Tasks<Disk>| {
+        for n in 0..3000 {
+            let submitted = tasks.submit(task(&format!("key-{n}"), &"x".repeat(100))).unwrap();
+            assert_eq!(submitted.position(), n);
+        }
+        tasks.commit().unwrap();
+    };
+    again(&mut tasks);
+    let bytes = disk.bytes().values().map(Vec::len).sum::<usize>().min(3000 * 130);
+    let _ = disk.take_reads();
+    again(&mut tasks);
+    let (_, read) = disk.take_reads();
+    assert!(read < 10 * bytes, "{read} bytes were read of {bytes}");
+}
