@@ -120,6 +120,12 @@ pub fn check<M: Medium>(media: QueueMedia<M>) -> Report {
     let mut check = ControlCheck::default();
     let control =
         survey_part(&mut faults, Part::Control, control, Kind::Control, |entry| check.check(entry));
+    faults.extend(check.finish().map(|(file, at, what)| Fault {
+        part: Part::Control,
+        file: Some(file),
+        at,
+        what,
+    }));
     Report { tasks, keys, records, control, faults }
 }
 

@@ -93,7 +93,8 @@ impl<M: Medium> Control<M> {
         options: ControlOptions,
     ) -> Result<(Self, Found), ControlError> {
         let (mut log, found) = Log::open(medium, Kind::Control, id, options.log)?;
-        // All before it was removed because of a snapshot.
+        // All before it was removed because of a snapshot, which may be in a later segment: to remove several takes
+        // several steps.
         let mut needs_snapshot = log.first() > 0;
         let first = log.first();
         let (mut state, mut snapshot_bytes, mut changes_bytes) = (ControlState::default(), 0, 0);
@@ -105,15 +106,13 @@ impl<M: Medium> Control<M> {
                     (state, needs_snapshot) = (snapshot, false);
                     (snapshot_bytes, changes_bytes) = (bytes, 0);
                 }
-                Entry::Change(_) if needs_snapshot => {
-                    return Err(ControlError::NoSnapshot { segment: first });
-                }
+                Entry::Change(_) if needs_snapshot => {}
                 Entry::Change(change) => {
                     state.apply(change).map_err(unreadable)?;
                     changes_bytes += bytes;
                 }
             }
-            Ok(())
+            Ok::<_, ControlError>(())
         })?;
         if needs_snapshot {
             return Err(ControlError::NoSnapshot { segment: first });
@@ -204,6 +203,8 @@ impl<M: Medium> Control<M> {
 pub(crate) struct ControlCheck {
     state: ControlState,
     has_begun: bool,
+    /// Segment and byte of the first change, if there is to be a snapshot behind it.
+    needs_snapshot: Option<(u64, u64)>,
 }
 
 impl ControlCheck {
@@ -211,15 +212,24 @@ impl ControlCheck {
     pub(crate) fn check(&mut self, entry: Surveyed) -> Result<(), String> {
         let is_first = !std::mem::replace(&mut self.has_begun, true);
         match Entry::decode(entry.bytes).map_err(|error| error.to_string())? {
-            Entry::Snapshot(snapshot) => self.state = snapshot,
-            Entry::Change(_) if is_first && entry.segment > 0 => {
-                return Err("no snapshot, and the log begins".to_owned());
+            Entry::Snapshot(snapshot) => {
+                (self.state, self.needs_snapshot) = (snapshot, None);
             }
+            Entry::Change(_) if is_first && entry.segment > 0 => {
+                self.needs_snapshot = Some((entry.segment, entry.batch));
+            }
+            Entry::Change(_) if self.needs_snapshot.is_some() => {}
             Entry::Change(change) => {
                 self.state.apply(change).map_err(|error| error.to_string())?;
             }
         }
         Ok(())
+    }
+
+    /// Returns what is amiss with the log as a whole, and the segment and the byte.
+    pub(crate) fn finish(self) -> Option<(u64, u64, String)> {
+        let (segment, at) = self.needs_snapshot?;
+        Some((segment, at, "no snapshot, and the log begins".to_owned()))
     }
 }
 

@@ -303,3 +303,37 @@ fn the_format_is_as_documented() {
     assert_eq!(Entry::decode(b"\x01\x80\x00"[..].into()), Err(ChangeError::Option(128)));
     assert_eq!(Entry::decode(b""[..].into()), Err(ChangeError::Short));
 }
+
+#[test]
+fn segments_before_a_snapshot_may_be_there_without_those_before_them() {
+    // Snapshots fail while the disk is full: changes fill several segments, and go all at once.
+    let (disk, mut before) = (Disk::default(), Vec::new());
+    let mut control = open(&disk).unwrap();
+    for number in 0_u64.. {
+        before.push(disk.bytes());
+        let had = control.log.segments();
+        control.changes_bytes = 0;
+        if had > 3 {
+            control.changes_bytes = control.changes_bytes_min;
+        }
+        control.apply(setting("a", if number % 2 == 0 { "x" } else { "longer" })).unwrap();
+        control.commit().unwrap();
+        if control.log.segments() < had {
+            break;
+        }
+    }
+    let mut removed = before.pop().unwrap();
+    // That one was not closed yet.
+    removed.pop_last();
+    for count in 0..removed.len() {
+        let mut left = disk.bytes();
+        left.extend(removed.clone().into_iter().skip(count));
+        let opened = open(&Disk::of(&left)).unwrap();
+        assert_same(opened.state(), control.state(), "some segments are left");
+        let control = Disk::of(&left);
+        let other = Disk::default;
+        let (tasks, keys, records, index) = (other(), other(), other(), other());
+        let report = crate::check(crate::QueueMedia { tasks, keys, records, index, control });
+        assert_eq!(report.faults, []);
+    }
+}
