@@ -35,10 +35,8 @@ impl Store for LogStore {
         };
         let (job, key) = logs.begin(opening.job).map_err(failed)?;
         let opened = {
-            let records = logs.records();
-            let stored = records.stored().clone();
-            let (first, counts) = (stored.first_missing(), *records.counts());
-            Opened { job, first, stored, counts, key: Some(key), ..Opened::default() }
+            let opened = logs.records().opened();
+            Opened { job, key: Some(key), ..opened }
         };
         let output = LogOutput { logs, batches: RecordBatches::default() };
         Ok((output, Continued { opened, journal: None, cut_bytes: 0 }))

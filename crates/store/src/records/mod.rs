@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
-use tradewind_proto::collector::Counts;
+use tradewind_proto::collector::{Counts, Opened};
 use tradewind_proto::message::Status;
 use tradewind_proto::{Seq, SeqRange, SeqSet};
 use tradewind_records::Medium;
@@ -216,6 +216,12 @@ impl<M: Medium> RecordLog<M> {
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Returns what a sink whose output this is begins with: the stored tasks, and the numbers of their records.
+    #[must_use]
+    pub fn opened(&self) -> Opened {
+        Opened { stored: self.stored.clone(), counts: self.counts, ..Opened::default() }
     }
 
     /// Returns the position of the first entry that is still there.
