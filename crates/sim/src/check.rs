@@ -21,6 +21,10 @@ use crate::worker::output;
 pub(crate) struct Check {
     order: Order,
     limits: TaskLimits,
+    /// The highest number of retries that ever holds.
+    retries_most: u32,
+    /// Tasks of a queue that may be cancelled.
+    cancelled_tasks: BTreeSet<u64>,
     /// By seq, limits in the first stage.
     own_limits: BTreeMap<u64, TaskLimits>,
     /// No worker hangs, and none of their clocks jumps: no attempt is stopped later than it is due.
@@ -110,21 +114,15 @@ pub(crate) enum RunEnd {
 impl Check {
     pub(crate) fn new(plan: &Plan) -> Self {
         let stages = plan.stages;
-        let history = |(seq, plan): (usize, &TaskPlan)| {
+        let queue = plan.queue.as_ref();
+        let (retries, retries_most) =
+            queue.map_or((plan.retries, plan.retries), |queue| queue.retries(plan.retries));
+        // The tasks of a queue come later.
+        let tasks = plan.tasks.iter().enumerate().take_while(|_| queue.is_none());
+        let history = |(seq, task): (usize, &TaskPlan)| {
             let mut payload = format!("task {seq} ").into_bytes();
-            payload.resize(payload.len() + plan.payload_bytes, b'-');
-            let first: Payload = payload.into();
-            let payloads = std::iter::successors(Some(first), |payload| {
-                Some(output(payload, plan.output_bytes))
-            });
-            let stage = |payload| StageHistory {
-                payload,
-                dispatches: Vec::new(),
-                runs: Vec::new(),
-                losses: 0,
-            };
-            let stages = payloads.map(stage).take(stages).collect();
-            History { plan: *plan, stages, record: None }
+            payload.resize(payload.len() + task.payload_bytes, b'-');
+            History::new(*task, payload.into(), stages)
         };
         let largest = |task: &TaskPlan| task.payload_bytes + stages * task.output_bytes + 1_000;
         let largest_bytes = plan.tasks.iter().map(largest).max().unwrap_or(0) as u64;
@@ -136,7 +134,7 @@ impl Check {
             under_way_bytes: 2 * under_way,
             order: plan.order,
             limits: TaskLimits {
-                retries: Some(plan.retries),
+                retries: Some(retries),
                 timeout: plan.timeout_us.map(Duration::from_micros),
             },
             own_limits: plan.own_limits.clone(),
@@ -144,7 +142,9 @@ impl Check {
             losses_max: plan.losses_max,
             is_bloodless: plan.is_bloodless,
             is_sparing: plan.is_sparing,
-            tasks: plan.tasks.iter().enumerate().map(history).collect(),
+            retries_most,
+            cancelled_tasks: BTreeSet::new(),
+            tasks: tasks.map(history).collect(),
             claims: BTreeMap::new(),
             violation: None,
             records: 0,
@@ -201,6 +201,17 @@ impl Check {
 
     pub(crate) fn progressed(&mut self, now: Instant) {
         self.progressed = now;
+    }
+
+    /// Notes a task that was submitted, with its limits.
+    pub(crate) fn learn(&mut self, plan: TaskPlan, payload: Payload, limits: TaskLimits) {
+        self.own_limits.insert(self.tasks.len() as u64, limits);
+        self.tasks.push(History::new(plan, payload, self.starts.len()));
+    }
+
+    /// Notes that a task may be cancelled.
+    pub(crate) fn cancelled_task(&mut self, seq: u64) {
+        self.cancelled_tasks.insert(seq);
     }
 
     pub(crate) fn restarted(&mut self, stage: usize) {
@@ -400,6 +411,8 @@ impl Check {
     ) {
         self.progressed = now;
         let TaskLimits { retries, timeout } = self.limits(seq, stage);
+        let own = self.own_limits.get(&seq.0).and_then(|own| own.retries);
+        let retries = own.or(retries.map(|_| self.retries_most));
         let Some(history) = self.tasks.get_mut(seq.0 as usize) else {
             self.fail(|| format!("{seq} started and was never read"));
             return;
@@ -505,7 +518,8 @@ impl Check {
         let (is_bloodless, is_sparing) = (self.is_bloodless, self.is_sparing);
         let is_poison = history.plan.fate == Fate::Poison;
         let status = record.result.outcome.status;
-        let problem = history.judge(record, &limits, self.losses_max, self.is_cancelled);
+        let is_cancelled = self.is_cancelled || self.cancelled_tasks.contains(&seq.0);
+        let problem = history.judge(record, &limits, self.losses_max, is_cancelled);
         match self.claims.get(&seq) {
             None => self.fail(|| format!("{seq} has a record, and no result was heard of")),
             Some(Some(claim)) if *claim != status => {
@@ -562,6 +576,15 @@ impl Check {
 }
 
 impl History {
+    fn new(plan: TaskPlan, payload: Payload, stages: usize) -> Self {
+        let payloads = std::iter::successors(Some(payload), |payload| {
+            Some(output(payload, plan.output_bytes))
+        });
+        let stage =
+            |payload| StageHistory { payload, dispatches: Vec::new(), runs: Vec::new(), losses: 0 };
+        Self { plan, stages: payloads.map(stage).take(stages).collect(), record: None }
+    }
+
     /// Returns what is wrong with a record, with the task's limits by stage.
     fn judge(
         &self,

@@ -5,6 +5,8 @@ use std::collections::BinaryHeap;
 
 use bytes::Bytes;
 
+use crate::serve::Turn;
+
 /// Microseconds of the world's own clock.
 pub(crate) type Instant = u64;
 
@@ -99,6 +101,8 @@ pub(crate) enum Event {
     Revive(Process),
     /// A worker starts in this seat.
     Spawn(usize),
+    /// Something happens to a queue.
+    Queue(Turn),
     /// Something goes wrong, or is asked for: a place in the plan's list.
     Fault(usize),
 }

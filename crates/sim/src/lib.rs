@@ -16,6 +16,7 @@ mod network;
 pub mod plan;
 mod relay;
 mod run;
+mod serve;
 mod sink;
 mod troubles;
 mod ventilator;

@@ -24,6 +24,9 @@ struct Args {
     /// Give some tasks limits of their own.
     #[arg(long)]
     own_limits: bool,
+    /// Play queues instead of jobs.
+    #[arg(long, conflicts_with = "own_limits")]
+    queue: bool,
     /// Print a line for each event.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -39,7 +42,8 @@ fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let (first, count) = args.seed.map_or((args.first, args.seeds), |seed| (seed, 1));
     let has_own_limits = args.own_limits;
-    let options = Options { trace: args.trace, has_own_limits, ..Options::default() };
+    let is_queue = args.queue;
+    let options = Options { trace: args.trace, has_own_limits, is_queue, ..Options::default() };
     let mut out = std::io::stdout().lock();
     let began = Instant::now();
     let (mut failed, mut events, mut records, mut reruns, mut ran) = (0, 0, 0, 0, 0);
@@ -57,8 +61,12 @@ fn main() -> Result<ExitCode> {
         reruns += report.reruns;
         if let Some(violation) = report.violation {
             writeln!(out, "seed {seed}: {violation}")?;
-            let own = if has_own_limits { "--own-limits " } else { "" };
-            writeln!(out, "cargo run --release -p tradewind-sim -- {own}--seed {seed} --trace")?;
+            let kind = match (has_own_limits, is_queue) {
+                (true, _) => "--own-limits ",
+                (_, true) => "--queue ",
+                _ => "",
+            };
+            writeln!(out, "cargo run --release -p tradewind-sim -- {kind}--seed {seed} --trace")?;
             failed += 1;
             if failed >= args.failures {
                 break;

@@ -75,9 +75,32 @@ pub enum Mutation {
     EarlySpooled,
     /// The output of a resumed job is not made ready when its input is known to be unchanged.
     ForgetBegin,
+    /// A queue answers before what was submitted is synced. This one and those that follow are found in
+    /// [worlds](crate::Options::is_queue) that have a queue.
+    AnswerEarly,
+    /// A segment of tasks is removed whatever is in it.
+    TrimEarly,
+    /// The key of a task is forgotten with its segment, though its record is kept.
+    ForgetKey,
+    /// A queue that starts again does not say again which tasks are cancelled.
+    ForgetCancels,
+    /// A queue that starts again leaves out its first task without a record.
+    SkipTask,
+    /// A cancelled task that a worker has done gets a second record.
+    RecordBoth,
 }
 
 impl Mutation {
+    /// Those that are found in worlds with a queue.
+    pub const OF_QUEUES: [Self; 6] = [
+        Self::AnswerEarly,
+        Self::TrimEarly,
+        Self::ForgetKey,
+        Self::ForgetCancels,
+        Self::SkipTask,
+        Self::RecordBoth,
+    ];
+
     /// Those that some hundred seeds find.
     pub const ALL: [Self; 34] = [
         Self::TrustResults,

@@ -11,6 +11,7 @@ use tradewind_records::Format;
 use crate::event::Stage;
 
 pub use crate::faults::{Fault, Link, Trunk, Who};
+pub use crate::serve::plan::QueuePlan;
 
 /// A world as the seed has it.
 #[derive(Clone, Debug)]
@@ -69,6 +70,8 @@ pub struct Plan {
     pub is_keyless: bool,
     /// By seq, the limits that tasks have of their own.
     pub own_limits: BTreeMap<u64, TaskLimits>,
+    /// Queue that is played instead of a job. Tasks are there when they are submitted.
+    pub queue: Option<QueuePlan>,
 }
 
 /// A task as the seed has it.
@@ -221,6 +224,7 @@ impl Plan {
             is_sparing: false,
             is_keyless: false,
             own_limits: BTreeMap::new(),
+            queue: None,
         };
         for _ in 0..tasks {
             let fate = match rng.u8(0..100) {
@@ -322,7 +326,8 @@ impl Plan {
     #[must_use]
     pub fn run_us_max(&self) -> u64 {
         let slowness = self.seats.iter().map(|seat| seat.slowness).max().unwrap_or(1);
-        self.tasks.iter().map(|task| task.run_us * slowness).max().unwrap_or(0)
+        let wishes = self.queue.iter().flat_map(|queue| &queue.wishes).map(|wish| &wish.task);
+        self.tasks.iter().chain(wishes).map(|task| task.run_us * slowness).max().unwrap_or(0)
     }
 
     /// The longest that results may take on a slow link, in microseconds.

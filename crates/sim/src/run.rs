@@ -12,6 +12,7 @@ use crate::event::Queue;
 use crate::mutation::Mutation;
 use crate::plan::Plan;
 use crate::relay::RelayNode;
+use crate::serve::Serve;
 use crate::sink::Sink;
 use crate::ventilator::Ventilator;
 use crate::world::{Trace, World};
@@ -23,6 +24,8 @@ pub struct Options {
     pub mutation: Option<Mutation>,
     /// Some tasks have limits of their own.
     pub has_own_limits: bool,
+    /// There is a queue instead of a job.
+    pub is_queue: bool,
     /// Keep a line for each event.
     pub trace: bool,
 }
@@ -59,7 +62,11 @@ const EVENTS_MAX: u64 = 2_000_000;
 /// Runs the world of a seed to its end.
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Report {
-    let plan = if options.has_own_limits { Plan::with_own_limits(seed) } else { Plan::new(seed) };
+    let plan = match options {
+        Options { is_queue: true, .. } => Plan::with_queue(seed),
+        Options { has_own_limits: true, .. } => Plan::with_own_limits(seed),
+        _ => Plan::new(seed),
+    };
     run_plan(plan, seed, options)
 }
 
@@ -85,13 +92,21 @@ pub(crate) fn run_plan(plan: Plan, seed: u64, options: Options) -> Report {
 }
 
 impl World {
-    fn new(plan: Plan, seed: u64, options: Options) -> Self {
+    fn new(mut plan: Plan, seed: u64, options: Options) -> Self {
         let seats = plan.seats.len();
+        let check = Check::new(&plan);
+        let queue = plan.queue.clone();
+        if queue.is_some() {
+            // They are there when they are submitted.
+            plan.tasks.clear();
+        }
+        let serve = queue.map(|queue| Box::new(Serve::new(queue, seed, options.mutation)));
         Self {
+            serve,
             now: 0,
             queue: Queue::default(),
             rng: Rng::with_seed(!seed),
-            check: Check::new(&plan),
+            check,
             mutation: options.mutation,
             connections: Vec::new(),
             ventilator: Ventilator::new(&plan, seed),
@@ -154,6 +169,9 @@ impl World {
     /// Has everybody left? One that was started again when the others had left knows no job, and waits
     /// for one: that is what it was started for.
     fn is_over(&self) -> bool {
+        if self.serve.is_some() {
+            return self.is_queue_over();
+        }
         let Self { ventilator, sink, relays, workers, .. } = self;
         let knows_none = |job: Option<JobId>| job.is_none();
         self.is_job_over()
@@ -169,6 +187,12 @@ impl World {
     }
 
     fn check_end(&mut self) {
+        if self.serve.is_some() {
+            if let Some(problem) = self.judge_queue() {
+                self.check.fail(|| problem);
+            }
+            return;
+        }
         if !self.is_over() {
             self.check.fail(|| "nothing happens any more, and somebody is left".to_owned());
         }

@@ -88,6 +88,17 @@ impl Sink {
 }
 
 impl Sink {
+    /// Tells the sink of a queue which workers may hold tasks, if that is known.
+    pub(crate) fn know_workers(&mut self, plan: &Plan, workers: Option<Vec<SessionId>>) {
+        let collector = collector(plan, None, SessionId(self.session));
+        self.collector = collector.with_workers(workers);
+    }
+
+    /// Notes that the disk is at this many lists of records still: it could not write them.
+    pub(crate) fn hold_writing(&mut self, lists: usize) {
+        self.writing = lists;
+    }
+
     pub(crate) fn hear(&mut self, message: &ToSink, mutation: Option<Mutation>) {
         let is_pinged = matches!(message, ToSink::Ping);
         if !is_pinged || mutation != Some(Mutation::TrustStranger) {
@@ -143,6 +154,7 @@ impl World {
         }
         self.write_on();
         self.note_end();
+        self.note_workers();
         self.drive_intake(Process::Sink, Accepts { messages: true, records: false });
         let now = self.time_of(Process::Sink);
         let is_connected = self.has_ventilator(Process::Sink);
@@ -305,6 +317,9 @@ impl World {
             count -= 1;
         }
         let mut records: Vec<Records> = self.sink.given.drain(..count).collect();
+        if self.serve.is_some() {
+            return self.store_records(records);
+        }
         if self.mutation == Some(Mutation::RecordCancelled) && self.check.is_cancelled() {
             let results = records.iter_mut().flat_map(|list| &mut list.results);
             results.for_each(|result| result.outcome.status = Status::Cancelled);
@@ -384,6 +399,9 @@ impl World {
     pub(crate) fn handle_output_opened(&mut self) {
         // A request of the sink before this one is not answered.
         if let Some(opening) = self.sink.opening.take() {
+            if self.serve.is_some() {
+                return self.open_logs(&opening);
+            }
             match self.sink.disk.open(&opening, &self.plan, self.mutation) {
                 Ok(opened) => self.sink.collector.handle_opened(opened),
                 Err(problem) => self.check.fail(|| problem),
@@ -395,13 +413,17 @@ impl World {
     /// The input of a resumed job is what it was: the output is made ready for more records.
     fn begin_output(&mut self) {
         self.trace.say(self.now, || "the output of the resumed job is made ready".to_owned());
-        if self.mutation != Some(Mutation::ForgetBegin) {
+        if self.mutation != Some(Mutation::ForgetBegin) && self.serve.is_none() {
             self.sink.disk.begin(self.mutation);
         }
     }
 
     /// Compares the input of a resumed job with the records.
     fn compare(&mut self, inputs: &Inputs) {
+        if self.serve.is_some() {
+            // There are no hashes to compare with.
+            return self.sink.collector.handle_verified(inputs.below);
+        }
         let disk = &self.sink.disk;
         let differs = |(seq, hash): &&(Seq, TaskHash)| disk.hash(*seq) != Some(*hash);
         match inputs.stored.iter().find(differs) {

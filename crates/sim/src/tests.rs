@@ -45,6 +45,38 @@ fn the_promise_holds_where_tasks_have_limits_of_their_own() {
 }
 
 #[test]
+fn the_promise_of_queues_holds() {
+    for seed in 0..400 {
+        check_queue(seed);
+    }
+}
+
+/// As [`check_seed`], of a world with a queue.
+#[track_caller]
+fn check_queue(seed: u64) {
+    let options = Options { is_queue: true, ..Options::default() };
+    if let Some(violation) = run(seed, options).violation {
+        panic!(
+            "seed {seed}: {violation}\n\
+             cargo run --release -p tradewind-sim -- --queue --seed {seed} --trace"
+        );
+    }
+}
+
+#[test]
+fn planted_bugs_of_queues_are_found() {
+    for mutation in Mutation::OF_QUEUES {
+        let options = Options { mutation: Some(mutation), is_queue: true, ..Options::default() };
+        let violation = |seed| run(seed, options).violation.map(|what| (seed, what));
+        let found = (0..QUEUE_SEEDS_MAX).find_map(violation);
+        println!("{mutation:?} is found: {found:?}");
+        assert!(found.is_some(), "{mutation:?} is not found in {QUEUE_SEEDS_MAX} seeds");
+    }
+}
+
+const QUEUE_SEEDS_MAX: u64 = 300;
+
+#[test]
 fn a_seed_decides_everything() {
     for seed in 0..40 {
         let options = Options { trace: true, ..Options::default() };
@@ -150,6 +182,7 @@ fn plain(tasks: Vec<TaskPlan>, order: Order, slowness: &[u64]) -> Plan {
         is_sparing: false,
         is_keyless: false,
         own_limits: std::collections::BTreeMap::new(),
+        queue: None,
     }
 }
 

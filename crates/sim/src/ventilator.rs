@@ -7,7 +7,7 @@ use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Policy, Timeout,
 use tradewind_proto::farewell::{VentilatorExit, VentilatorFarewell};
 use tradewind_proto::limits::MESSAGE_BYTES_MAX;
 use tradewind_proto::message::{Layout, Start, ToWorker};
-use tradewind_proto::{JobId, LaneId, SessionId, Time};
+use tradewind_proto::{JobId, LaneId, Seq, SessionId, Time};
 use tradewind_testkit::{Accepts, DispatcherAction, Machine};
 use tradewind_wire::encode;
 
@@ -60,6 +60,26 @@ impl Ventilator {
             input_ended: false,
             input_waits: false,
         }
+    }
+}
+
+impl Ventilator {
+    /// Creates the ventilator of a queue, whose tasks begin with this one.
+    pub(crate) fn of_queue(
+        plan: &Plan,
+        seed: u64,
+        start: Start,
+        first: Seq,
+        policy: Policy,
+    ) -> Self {
+        let config = DispatcherConfig { policy, ..config(plan, seed, start) };
+        let dispatcher = Dispatcher::new(config).with_first(first);
+        Self { dispatcher, ..Self::new(plan, seed) }
+    }
+
+    /// Notes that the next task is to be read when there is room for it.
+    pub(crate) fn wait_for_room(&mut self) {
+        self.input_waits = true;
     }
 }
 
@@ -165,6 +185,9 @@ impl World {
 
     pub(crate) fn read_input(&mut self) {
         self.ventilator.input_waits = false;
+        if self.serve.is_some() {
+            return self.read_tasks();
+        }
         let mut chunk = self.plan.input_chunk;
         while chunk > 0 && !self.ventilator.input_ended && !self.ventilator.dispatcher.is_stopped()
         {
@@ -289,6 +312,11 @@ impl World {
         let Route::Tasks(worker, stage) = self.connections[id].route else { return };
         if let ToWorker::Tasks { tasks, .. } = message {
             self.check.dispatched(worker, stage.index, &tasks.0);
+            if let Some(serve) = &mut self.serve
+                && let Err(problem) = serve.account.dispatched(&tasks.0)
+            {
+                self.check.fail(|| problem);
+            }
             let session = self.workers[worker].session;
             let snapshot = self.dispatcher(stage.hub()).snapshot();
             let held = snapshot.workers.iter().find(|worker| worker.session == session);

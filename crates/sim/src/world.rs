@@ -13,6 +13,7 @@ use crate::mutation::Mutation;
 use crate::network::Connection;
 use crate::plan::Plan;
 use crate::relay::RelayNode;
+use crate::serve::{Serve, Turn};
 use crate::sink::Sink;
 use crate::ventilator::Ventilator;
 use crate::worker::Worker;
@@ -27,6 +28,8 @@ pub(crate) struct World {
     pub(crate) connections: Vec<Connection>,
     pub(crate) ventilator: Ventilator,
     pub(crate) sink: Sink,
+    /// Of worlds that have a queue: what the two share.
+    pub(crate) serve: Option<Box<Serve>>,
     /// One less than there are stages.
     pub(crate) relays: Vec<RelayNode>,
     /// All that ever started.
@@ -88,6 +91,9 @@ impl World {
         }
         for fault in 0..self.plan.faults.len() {
             self.queue.push(self.plan.faults[fault].0, Event::Fault(fault));
+        }
+        if self.serve.is_some() {
+            return self.begin_queue();
         }
         for index in 0..self.plan.stages {
             let stage = self.plan.stage(index);
@@ -161,6 +167,7 @@ impl World {
             Event::Revive(Process::Relay(relay)) => self.start_relay(relay),
             Event::Revive(_) => self.start_sink(),
             Event::Spawn(seat) => self.spawn(seat),
+            Event::Queue(turn) => self.handle_turn(turn),
             Event::Fault(index) => {
                 let (_, fault) = self.plan.faults[index];
                 self.trace.say(self.now, || format!("{fault:?}"));
@@ -219,7 +226,13 @@ impl World {
                 Some(Process::Worker(*worker))
             }
             Event::OutputOpened | Event::Written | Event::Flushed => Some(Process::Sink),
-            Event::Resume(_) | Event::Revive(_) | Event::Spawn(_) | Event::Fault(_) => None,
+            Event::Queue(Turn::Said(..)) => Some(Process::Ventilator),
+            Event::Queue(Turn::Retry(_)) => Some(Process::Sink),
+            Event::Resume(_)
+            | Event::Revive(_)
+            | Event::Spawn(_)
+            | Event::Queue(_)
+            | Event::Fault(_) => None,
         }
     }
 
@@ -311,6 +324,7 @@ impl World {
                     self.trust(&mut message);
                     self.sink.hear(&message, self.mutation);
                     self.write_duplicates(&message);
+                    self.write_both(&message);
                     self.sink.collector.handle_message(message.clone());
                     self.note_claims(&message);
                 }
