@@ -49,20 +49,21 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Who may ask: those with a token, and those on this machine if they are trusted.
+/// Who may ask: those with a token, and those on this machine or at certain addresses if they are trusted.
 #[derive(Clone, Default)]
 pub struct Access {
     check: Option<Arc<dyn Check>>,
     trusts_loopback: bool,
+    addresses: Arc<[IpAddr]>,
     trusts_all: bool,
 }
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { check, trusts_loopback, trusts_all } = self;
+        let Self { check, trusts_loopback, addresses, trusts_all } = self;
         let mut f = f.debug_struct("Access");
         f.field("check", &check.is_some()).field("trusts_loopback", trusts_loopback);
-        f.field("trusts_all", trusts_all).finish()
+        f.field("addresses", addresses).field("trusts_all", trusts_all).finish()
     }
 }
 
@@ -78,6 +79,13 @@ impl Access {
     #[must_use]
     pub fn with_loopback(self) -> Self {
         Self { trusts_loopback: true, ..self }
+    }
+
+    /// Lets in who comes from one of these addresses, as [`Self::with_loopback`] does.
+    #[must_use]
+    pub fn with_addresses(self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        let addresses = addresses.into_iter().map(|address| address.to_canonical()).collect();
+        Self { addresses, ..self }
     }
 
     /// Lets everybody in without a token: whatever carries the connections has seen to who they are.
@@ -100,13 +108,21 @@ impl Access {
         if self.trusts_all {
             return Ok(());
         }
-        if !self.trusts_loopback || !peer.is_some_and(|peer| peer.to_canonical().is_loopback()) {
-            return Err(Problem::unauthorized("Authorization is to be Bearer and a token"));
+        if !peer.is_some_and(|peer| self.trusts(peer)) {
+            let from =
+                peer.map(|peer| format!(" from {}", peer.to_canonical())).unwrap_or_default();
+            let detail = format!("a request{from} needs Authorization: Bearer and a token");
+            return Err(Problem::unauthorized(detail));
         }
         match foreign_page(headers) {
             Some(why) => Err(Problem::new(Kind::Forbidden, why)),
             None => Ok(()),
         }
+    }
+
+    fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusts_loopback && peer.is_loopback() || self.addresses.contains(&peer)
     }
 }
 
@@ -147,6 +163,7 @@ mod tests {
     use super::*;
 
     const LOOPBACK: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    const REMOTE: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
 
     fn judge(access: &Access, peer: Option<IpAddr>, headers: &[(&str, &str)]) -> u16 {
         let header = |(name, value): &(&str, &str)| {
@@ -158,12 +175,14 @@ mod tests {
 
     #[test]
     fn a_token_is_needed_unless_loopback_is_trusted() {
-        let remote = Some("192.0.2.1".parse().unwrap());
+        let remote = REMOTE;
         let mapped = Some("::ffff:127.0.0.1".parse().unwrap());
         let closed = Access::default();
         let token = Access::default().with_check(Token::new(b"secret"));
         let both = token.clone().with_loopback();
         let all = Access::default().with_all();
+        let gateway = "172.18.0.1".parse().ok();
+        let some = Access::default().with_addresses(gateway);
         let bearer: &[(&str, &str)] = &[("authorization", "bEARER  secret ")];
         for (access, peer, headers, wanted) in [
             (&closed, LOOPBACK, &[][..], 401),
@@ -180,6 +199,11 @@ mod tests {
             (&both, "::1".parse().ok(), &[], 200),
             (&both, remote, &[], 401),
             (&both, None, &[], 401),
+            (&some, gateway, &[], 200),
+            (&some, "::ffff:172.18.0.1".parse().ok(), &[], 200),
+            (&some, "172.18.0.2".parse().ok(), &[], 401),
+            (&some, LOOPBACK, &[], 401),
+            (&some, None, &[], 401),
             (&all, remote, &[], 200),
             (&all, None, &[], 200),
             (&all, remote, bearer, 401),
@@ -195,8 +219,9 @@ mod tests {
     }
 
     #[test]
-    fn a_web_page_does_not_submit_to_a_loopback_that_is_trusted() {
-        let access = Access::default().with_check(Token::new(b"secret")).with_loopback();
+    fn a_web_page_does_not_submit_to_where_its_browser_is_trusted() {
+        let token = Access::default().with_check(Token::new(b"secret"));
+        let (loopback, some) = (token.clone().with_loopback(), token.with_addresses(REMOTE));
         for (name, value, wanted) in [
             ("origin", "https://example.net", 403),
             ("origin", "null", 403),
@@ -212,9 +237,11 @@ mod tests {
             ("host", "[::1]:5560", 200),
             ("host", "[::1]", 200),
         ] {
-            assert_eq!(judge(&access, LOOPBACK, &[(name, value)]), wanted, "{name}: {value}");
-            let with_token = &[(name, value), ("authorization", "Bearer secret")];
-            assert_eq!(judge(&access, LOOPBACK, with_token), 200, "{name}: {value}");
+            for (access, peer) in [(&loopback, LOOPBACK), (&some, REMOTE)] {
+                assert_eq!(judge(access, peer, &[(name, value)]), wanted, "{name}: {value}");
+                let with_token = &[(name, value), ("authorization", "Bearer secret")];
+                assert_eq!(judge(access, peer, with_token), 200, "{name}: {value}");
+            }
         }
     }
 }

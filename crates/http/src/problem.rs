@@ -123,7 +123,7 @@ impl Problem {
         Self::new(Kind::BadRequest, detail)
     }
 
-    pub(crate) fn unauthorized(detail: &'static str) -> Self {
+    pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
         let challenge = HeaderValue::from_static("Bearer realm=\"tradewind\"");
         Self::new(Kind::Unauthorized, detail).with_header(WWW_AUTHENTICATE, challenge)
     }

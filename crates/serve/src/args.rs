@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{GateArgs, KeyArgs, LaneArgs, LogArgs};
-use tradewind_node::exit::{HELP, OrExit, USAGE};
+use tradewind_node::exit::{HELP, OK, OrExit, USAGE};
 use tradewind_node::{Inherited, Listen, allow_many_files, block_on, exit, logs};
 
 use crate::config::Config;
+use crate::health::health;
 use crate::serve::{Settings, serve};
+use crate::trust::Trusted;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,6 +34,9 @@ The configuration FILE (TOML) has settings of queues, which `tradewind queue set
 With further stages, whose relays are started with --queue thumbs:
   first_relay = \"tcp://relay-host:5558\"   # --listen of the first relay
   last_relay = \"tcp://relay-host:5559\"    # --receipts of the last one";
+
+/// Exit code for one that is not well: what container engines take for it.
+const UNWELL: u8 = 1;
 
 /// Port for receipts by default, where there are relays.
 const RECEIPTS: &str = "tcp://127.0.0.1:5559";
@@ -76,6 +81,23 @@ pub struct ServeArgs {
     #[arg(long, env = "TRADEWIND_HTTP", value_name = "ADDRESS", default_value = "127.0.0.1:5560")]
     pub http: SocketAddr,
 
+    /// Trust requests of these addresses, as those of this machine: without TLS and without a key. For a container
+    /// whose port is published on the host's loopback: gateway is its default gateway, from which those
+    /// connections come. Whoever connects from there may submit, read and cancel; all others are refused
+    #[arg(
+        long,
+        env = "TRADEWIND_HTTP_TRUST",
+        value_name = "ADDRESS|gateway",
+        value_delimiter = ',',
+        value_parser = str::parse::<Trusted>
+    )]
+    pub http_trust: Vec<Trusted>,
+
+    /// Serve nothing, but ask the program that listens at --http, without TLS, whether it is well: exit code 0 or 1.
+    /// For the health checks of container engines
+    #[arg(long, hide = true)]
+    pub check: bool,
+
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub keys: KeyArgs,
@@ -100,6 +122,9 @@ impl ServeArgs {
     /// When a port, a key, the configuration or the directory cannot be used.
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
+        if self.check {
+            return health(self.http).map(|()| OK).or_exit(UNWELL);
+        }
         let config = self.config.as_deref().map(Config::read).transpose().or_exit(USAGE)?;
         let config = config.unwrap_or_default();
         let mut inherited = Inherited::from_env();
@@ -115,6 +140,7 @@ impl ServeArgs {
             results: inherited.or_endpoint(1, self.results),
             receipts: receipts.map(Listen::Endpoint),
             http: self.http,
+            http_trust: self.http_trust,
             keys: self.keys.wanted(),
             lanes: self.gate.options(self.lanes.options()),
         };

@@ -18,6 +18,8 @@
 //! | `queue`, `service` | what can be asked of one queue, and of all |
 //! | `gates` | the ports that all queues share |
 //! | `serve` | the program |
+//! | `trust` | who may ask without a key |
+//! | `health` | whether a program that serves is well |
 //! | `dir`, `check` | the directory of all that, and a look at what lies there |
 
 #[cfg(feature = "cli")]
@@ -28,6 +30,8 @@ mod dir;
 mod disk;
 mod engine;
 mod gates;
+#[cfg(feature = "cli")]
+mod health;
 mod logs;
 mod output;
 mod queue;
@@ -36,6 +40,7 @@ mod service;
 mod settings;
 mod source;
 mod submitter;
+mod trust;
 mod workers;
 
 #[cfg(feature = "cli")]
@@ -44,3 +49,4 @@ pub use check::{CheckError, Checked, check};
 pub use config::{Config, ConfigError, QueueConfig, Relays};
 pub use dir::InUse;
 pub use serve::{Settings, serve};
+pub use trust::{NoGateway, ParseTrusted, Trusted};

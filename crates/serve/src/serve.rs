@@ -23,6 +23,7 @@ use crate::dir::{lock_dir, queues_dir};
 use crate::engine::Common;
 use crate::gates::{judge, pass_callers, pass_sinks, pass_workers};
 use crate::service::Service;
+use crate::trust::Trusted;
 
 /// Settings of the program.
 pub struct Settings {
@@ -38,6 +39,8 @@ pub struct Settings {
     pub receipts: Option<Listen>,
     /// Port for HTTP.
     pub http: SocketAddr,
+    /// Who may ask there without a key, besides this machine. If there is somebody, the port has no TLS.
+    pub http_trust: Vec<Trusted>,
     /// What was said about keys.
     pub keys: Wanted,
     /// Limits of connections.
@@ -58,12 +61,13 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// # Errors
 /// When a port cannot be listened on, keys cannot be used, or what is in the directory is damaged or in use.
 pub async fn serve(settings: Settings, mut shutdown: Shutdown) -> Outcome {
-    let Settings { dir, config, tasks, results, receipts, http, keys, lanes } = settings;
+    let Settings { dir, config, tasks, results, receipts, http, http_trust, keys, lanes } =
+        settings;
     let wanted = keys;
     let keys =
         wanted.clone().open(KeyRole::Ventilator, [&tasks].into_iter().chain(&receipts), [])?;
     let sink_keys = wanted.clone().open(KeyRole::Sink, [&results], [])?;
-    let http_keys = http_keys(&wanted, http.ip(), &keys)?;
+    let http_keys = http_keys(&wanted, http.ip(), &keys, &http_trust)?;
     // What only dials here is locked by the same keys.
     keep_fresh(&keys)?;
     keep_fresh(&sink_keys)?;
@@ -113,7 +117,9 @@ pub async fn serve(settings: Settings, mut shutdown: Shutdown) -> Outcome {
     let access = match &http_keys {
         // Who has come through TLS has a key of the right role.
         HttpKeys::Tls(_) | HttpKeys::Insecure => Access::default().with_all(),
-        HttpKeys::Loopback => Access::default().with_loopback(),
+        HttpKeys::Trusted(addresses) => {
+            Access::default().with_loopback().with_addresses(addresses.iter().copied())
+        }
     };
     let server = Server::new(service.clone(), access, limits);
     tracing::info!(
@@ -133,7 +139,7 @@ pub async fn serve(settings: Settings, mut shutdown: Shutdown) -> Outcome {
     ];
     let answering = tokio::spawn(match http_keys {
         HttpKeys::Tls(keyring) => Answering::Tls(listener, keyring).run(server.clone()),
-        HttpKeys::Loopback | HttpKeys::Insecure => Answering::Plain(listener).run(server.clone()),
+        HttpKeys::Trusted(_) | HttpKeys::Insecure => Answering::Plain(listener).run(server.clone()),
     });
     let trimming = tokio::spawn(trim(service.clone()));
 
@@ -167,22 +173,34 @@ pub async fn serve(settings: Settings, mut shutdown: Shutdown) -> Outcome {
 enum HttpKeys {
     /// Who connects needs a key.
     Tls(Arc<Keyring>),
-    /// Only this machine can connect.
-    Loopback,
+    /// Only this machine may ask, and these addresses.
+    Trusted(Vec<IpAddr>),
     /// Whoever connects may ask.
     Insecure,
 }
 
-fn http_keys(wanted: &Wanted, at: IpAddr, keys: &MaybeKeys) -> Result<HttpKeys, Fatal> {
+fn http_keys(
+    wanted: &Wanted,
+    at: IpAddr,
+    keys: &MaybeKeys,
+    trusted: &[Trusted],
+) -> Result<HttpKeys, Fatal> {
     match keys {
-        _ if at.is_loopback() => Ok(HttpKeys::Loopback),
+        _ if at.is_loopback() || !trusted.is_empty() => {
+            let addresses: Result<Vec<_>, _> = trusted.iter().map(Trusted::address).collect();
+            let addresses = addresses.or_exit(USAGE)?;
+            if !addresses.is_empty() {
+                tracing::info!(?addresses, "trusted at the HTTP port, besides this machine");
+            }
+            Ok(HttpKeys::Trusted(addresses))
+        }
         Some(keyring) => Ok(HttpKeys::Tls(keyring.clone())),
         None if wanted.is_insecure => Ok(HttpKeys::Insecure),
         None => Err(Fatal::new(
             USAGE,
             format!(
                 "there are no keys, and --http {at} would be open to whoever reaches it: make keys with \
-                 `tradewind keys new`; --insecure does without"
+                 `tradewind keys new`, or name with --http-trust who may ask; --insecure does without"
             ),
         )),
     }
@@ -289,5 +307,20 @@ mod tests {
         let answering = tokio::spawn(Answering::Tls(listener, keyring).run(server.clone()));
         server.drain();
         timeout(Duration::from_secs(30), answering).await.expect("it ends").unwrap();
+    }
+
+    #[test]
+    fn without_keys_http_elsewhere_than_on_loopback_is_for_those_who_are_named() {
+        let trusted = |at: &str, trusted: &[Trusted]| {
+            let keys = http_keys(&Wanted::default(), at.parse().unwrap(), &None, trusted);
+            keys.ok().map(|keys| match keys {
+                HttpKeys::Trusted(addresses) => addresses,
+                HttpKeys::Tls(_) | HttpKeys::Insecure => panic!("open to all at {at}"),
+            })
+        };
+        let host = "172.18.0.1".parse().unwrap();
+        assert_eq!(trusted("0.0.0.0", &[]), None);
+        assert_eq!(trusted("0.0.0.0", &[Trusted::Address(host)]), Some(vec![host]));
+        assert_eq!(trusted("127.0.0.1", &[]), Some(vec![]));
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -360,6 +363,36 @@ fn what_is_in_the_way_of_a_start_is_said_in_a_line() {
     let open = scene.ours("tradewind").words("serve --http 0.0.0.0:0").home(scene.dir()).run();
     let open = open.expect(2);
     assert!(open.stderr.contains("tradewind keys new"), "{}", open.stderr);
+    let on_sockets = "serve --http 0.0.0.0:0 --tasks ipc:///tmp/none --results ipc:///tmp/none";
+    let http = scene.ours("tradewind").words(on_sockets).home(scene.dir()).run().expect(2);
+    assert!(http.stderr.contains("name with --http-trust who may ask"), "{}", http.stderr);
+    let nobody = scene.serve().words("--http-trust 127.0.0.1,router").run().expect(2);
+    assert!(nobody.stderr.contains("neither an address nor `gateway`"), "{}", nobody.stderr);
+}
+
+#[test]
+fn a_health_check_asks_the_program_that_serves() {
+    let mut queues = Queues::new();
+    let at = queues.scene.http();
+    let check = |scene: &Scene| {
+        scene.ours("tradewind").words("serve --check").args(["--http", &at.to_string()]).run()
+    };
+    check(&queues.scene).expect(0);
+    queues.kill();
+    let silent = check(&queues.scene).expect(1);
+    assert!(silent.stderr.contains(&format!("http://{at}/healthz was not answered")));
+    let listener = TcpListener::bind(at).unwrap();
+    let unwell = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = BufReader::new(stream.try_clone().unwrap()).lines();
+        assert_eq!(request.next().unwrap().unwrap(), "GET /healthz HTTP/1.1");
+        // The rest, so that the answer is not lost with what was not read.
+        request.find(|line| line.as_ref().unwrap().is_empty());
+        stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap();
+    });
+    let answered = check(&queues.scene).expect(1);
+    assert!(answered.stderr.contains("answered with: HTTP/1.1 503"), "{}", answered.stderr);
+    unwell.join().unwrap();
 }
 
 #[test]
