@@ -307,15 +307,16 @@ impl World {
         }
         self.kill_serve(true);
         let serve = self.serve();
-        let report = check(serve.disk.media());
-        if let Some(fault) = report.faults.first() {
-            return Some(format!("the queue is damaged: {fault}"));
-        }
         if let Err(problem) = serve.open() {
             return Some(problem);
         }
         let logs = serve.logs.as_ref()?;
         let count = logs.records.borrow().stored().count();
+        // After it was opened: what there is of the index need not be synced, and is made again.
+        let report = check(serve.disk.media());
+        if let Some(fault) = report.faults.first() {
+            return Some(format!("the queue is damaged: {fault}"));
+        }
         let wanted = serve.account.count();
         (count != wanted).then(|| format!("{count} records for {wanted} tasks"))
     }
