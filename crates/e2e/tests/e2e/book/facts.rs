@@ -1,6 +1,6 @@
 //! Exit codes and limits in the book are those of the programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tradewind_e2e::Scene;
@@ -32,7 +32,7 @@ fn exit_codes_are_those_of_the_programs() {
     let in_book: Vec<u8> = rows.iter().map(|row| row[0].parse().expect("a code")).collect();
     assert_eq!(in_book, codes);
 
-    for program in ["run", "ventilator", "worker", "relay", "sink"] {
+    for program in ["run", "ventilator", "worker", "relay", "sink", "serve"] {
         let help = Scene::new().ours("tradewind").args([program, "--help"]).run().expect(0);
         let help = help.text().to_owned();
         let (_, table) = help.split_once("Exit codes:\n").expect("it has them");
@@ -46,6 +46,20 @@ fn exit_codes_are_those_of_the_programs() {
         let in_book: BTreeMap<_, _> =
             rows.iter().map(|row| (row[0].clone(), row[1].replace('`', ""))).collect();
         assert_eq!(in_book, in_help, "tradewind {program} --help");
+    }
+}
+
+#[test]
+fn exit_codes_of_the_commands_of_queues_are_those_of_their_help() {
+    let rows = Page::read("docs/src/queues.md").rows("| exit code | meaning |");
+    let in_book: BTreeSet<&str> = rows.iter().flat_map(|row| row[0].split(", ")).collect();
+    for command in super::flags::CLIENTS.iter().filter(|command| !command.contains(' ')) {
+        let help = Scene::new().ours("tradewind").args([command, "--help"]).run().expect(0);
+        let (_, table) = help.text().split_once("Exit codes:\n").expect("it has them");
+        let lines = table.lines().take_while(|line| line.starts_with("  "));
+        let in_help: BTreeSet<&str> =
+            lines.filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(in_book, in_help, "tradewind {command} --help");
     }
 }
 

@@ -11,6 +11,25 @@ const KEYS: [&str; 5] = ["new", "token", "rotate", "ban", "show"];
 
 const PROGRAMS: [&str; 5] = ["run", "ventilator", "worker", "relay", "sink"];
 
+/// Commands that ask a server of queues: `clients` in the book.
+pub(super) const CLIENTS: [&str; 12] = [
+    "submit",
+    "result",
+    "status",
+    "records",
+    "cancel",
+    "retry",
+    "pause",
+    "resume",
+    "queue add",
+    "queue set",
+    "queue list",
+    "queue rm",
+];
+
+/// Commands that serve queues, and look at them.
+const SERVERS: [&str; 2] = ["serve", "store check"];
+
 /// A flag, of the programs that have it alike.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Flag {
@@ -67,8 +86,11 @@ fn flags_of_command(words: &[&str]) -> BTreeSet<Flag> {
         }
     }
     let flags = entries.iter().map(|entry| {
-        let (first, rest) = entry.split_once('\n').expect("it has a first line");
-        let mut forms = forms_in(first);
+        let (first, _) = entry.split_once('\n').expect("it has a first line");
+        let first = first.trim_start();
+        // Short helps have the description on the same line.
+        let mut forms = forms_in(first.split_once("  ").map_or(first, |(forms, _)| forms));
+        let rest = entry;
         for name in ["[alias: ", "[aliases: "] {
             forms.extend(forms_in(bracketed(rest, name).unwrap_or_default()));
         }
@@ -101,7 +123,11 @@ fn flags_in_book(page: &str, programs: &[&str]) -> BTreeMap<String, BTreeSet<Fla
             None if effect.contains("It has no variable") => String::new(),
             None => variable_of(&forms),
         };
-        for program in of.split(", ") {
+        let named = of.split(", ").flat_map(|of| match of {
+            "clients" => CLIENTS.to_vec(),
+            of => vec![of],
+        });
+        for program in named {
             assert!(programs.contains(&program), "{flag}: which program is {program:?}?");
             let entry =
                 Flag { forms: forms.clone(), default: default.clone(), variable: variable.clone() };
@@ -114,16 +140,32 @@ fn flags_in_book(page: &str, programs: &[&str]) -> BTreeMap<String, BTreeSet<Fla
 
 #[test]
 fn the_flags_of_each_program_are_those_of_its_help() {
-    let in_book = flags_in_book("docs/src/flags.md", &PROGRAMS);
+    let in_book = flags_in_book("docs/src/flags.md", &[&PROGRAMS[..], &["serve"]].concat());
     for program in PROGRAMS {
-        let (book, help) = (&in_book[program], &flags_of(program));
+        let help = flags_of(program);
         assert!(help.len() > 10, "{program}: {help:?}");
-        let missing: Vec<_> = help.difference(book).collect();
-        let extra: Vec<_> = book.difference(help).collect();
-        assert!(
-            missing.is_empty() && extra.is_empty(),
-            "{program}: only in --help: {missing:#?}\nonly in the book: {extra:#?}"
-        );
+        compare(program, &in_book[program], &help);
+    }
+}
+
+fn compare(program: &str, book: &BTreeSet<Flag>, help: &BTreeSet<Flag>) {
+    let missing: Vec<_> = help.difference(book).collect();
+    let extra: Vec<_> = book.difference(help).collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "{program}: only in --help: {missing:#?}\nonly in the book: {extra:#?}"
+    );
+}
+
+#[test]
+fn the_flags_of_the_commands_of_queues_are_those_of_their_help() {
+    let mut in_book = flags_in_book("docs/src/queues.md", &[&SERVERS[..], &CLIENTS].concat());
+    // What it has like other programs stands with theirs.
+    let common = flags_in_book("docs/src/flags.md", &[&PROGRAMS[..], &["serve"]].concat());
+    in_book.entry("serve".to_owned()).or_default().extend(common["serve"].clone());
+    for command in SERVERS.iter().chain(&CLIENTS) {
+        let words: Vec<&str> = command.split(' ').collect();
+        compare(command, &in_book[*command], &flags_of_command(&words));
     }
 }
 
@@ -140,7 +182,11 @@ fn the_flags_of_the_keys_commands_are_those_of_their_help() {
 fn no_document_speaks_of_a_flag_that_is_not_there() {
     let of_keys = KEYS.iter().flat_map(|command| flags_of_command(&["keys", command]));
     let of_programs = PROGRAMS.iter().flat_map(|program| flags_of(program));
-    let known: BTreeSet<String> = of_programs.chain(of_keys).flat_map(|flag| flag.forms).collect();
+    let of_queues = SERVERS.iter().chain(&CLIENTS);
+    let of_queues =
+        of_queues.flat_map(|command| flags_of_command(&command.split(' ').collect::<Vec<_>>()));
+    let known = of_programs.chain(of_keys).chain(of_queues);
+    let known: BTreeSet<String> = known.flat_map(|flag| flag.forms).collect();
     // Every program's own, those of cargo, and that of scripts/bench.
     const OTHERS: [&str; 4] = ["--help", "--path", "--open", "--growth"];
     let mut wrong = Vec::new();
