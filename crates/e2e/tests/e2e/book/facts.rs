@@ -178,6 +178,42 @@ fn limits_are_those_of_the_programs() {
 }
 
 #[test]
+fn limits_of_queues_are_those_of_the_server() {
+    let http = tradewind_http::Limits::default();
+    let keys = tradewind_store::TasksOptions::default().keys_max;
+    let key = tradewind_http::KEY_BYTES_MAX;
+    let wanted: [(&str, Vec<String>); 6] = [
+        ("a task", vec![size(http.task_bytes_max as u64)]),
+        (
+            "a request",
+            vec![
+                size(http.body_bytes_max as u64),
+                count(http.tasks_max as u64),
+                size(http.bodies_bytes_max as u64),
+            ],
+        ),
+        ("a key", vec![format!("{key} bytes"), count(keys as u64)]),
+        ("consumers of a queue", vec![count(tradewind_store::CONSUMERS_MAX as u64)]),
+        (
+            "HTTP connections",
+            vec![
+                count(http.connections_max as u64),
+                count(http.connections_per_address_max as u64),
+            ],
+        ),
+        ("a wait over HTTP", vec![time(http.wait_max)]),
+    ];
+    let rows = Page::read("docs/src/queues.md").rows("| limit | |");
+    for (what, values) in wanted {
+        let row = rows.iter().find(|row| row[0] == what);
+        let row = row.unwrap_or_else(|| panic!("the book has no limit of {what}"));
+        for value in values {
+            assert!(row[1].contains(&value), "{what}: {} in the book, {value} there", row[1]);
+        }
+    }
+}
+
+#[test]
 fn limits_of_the_protocol_are_those_of_the_codec() {
     let page = Page::read("docs/src/protocol.md").text;
     let version = format!("This is version **{}**", wire::VERSION);
