@@ -411,7 +411,7 @@ impl Check {
     ) {
         self.progressed = now;
         let TaskLimits { retries, timeout } = self.limits(seq, stage);
-        let own = self.own_limits.get(&seq.0).and_then(|own| own.retries);
+        let own = self.own_limits.get(&seq.0).filter(|_| stage == 0).and_then(|own| own.retries);
         let retries = own.or(retries.map(|_| self.retries_most));
         let Some(history) = self.tasks.get_mut(seq.0 as usize) else {
             self.fail(|| format!("{seq} started and was never read"));
