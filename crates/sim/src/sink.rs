@@ -282,6 +282,10 @@ impl World {
     }
 
     pub(crate) fn handle_written(&mut self) {
+        if self.serve.as_ref().is_some_and(|serve| serve.is_retrying()) {
+            // It is what the process before this one was writing.
+            return;
+        }
         match std::mem::take(&mut self.sink.under) {
             Under::Nothing | Under::Store(_) => {}
             Under::Spool(records) => {

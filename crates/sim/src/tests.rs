@@ -63,6 +63,12 @@ fn check_queue(seed: u64) {
     }
 }
 
+// It was the simulator's: a write of the process before was taken for one that is to be tried again.
+#[test]
+fn what_an_earlier_process_wrote_does_not_end_a_write_of_this_one() {
+    check_queue(106_595);
+}
+
 #[test]
 fn planted_bugs_of_queues_are_found() {
     for mutation in Mutation::OF_QUEUES {

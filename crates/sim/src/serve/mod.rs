@@ -136,6 +136,11 @@ impl Serve {
         }
     }
 
+    /// Returns whether records could not be stored, and wait for the next time that it is tried.
+    pub(crate) fn is_retrying(&self) -> bool {
+        self.lists > 0
+    }
+
     /// Returns whether nothing is to be done any more.
     fn is_over(&self) -> bool {
         self.is_calm
