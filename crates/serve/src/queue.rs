@@ -45,6 +45,8 @@ pub(crate) struct Queue {
     /// What the configuration says.
     config: SettingsPatch,
     settings: Mutex<Settings>,
+    /// Held from the writing of a change until the ventilator is told: it hears of changes in their order.
+    telling: tokio::sync::Mutex<()>,
     commands: mpsc::Sender<Command>,
     workers: mpsc::UnboundedSender<PushLane>,
     sinks: mpsc::UnboundedSender<PullLane>,
@@ -76,6 +78,7 @@ impl Queue {
             submitter: RwLock::new(submitter),
             config,
             settings: Mutex::new(settings.clone()),
+            telling: tokio::sync::Mutex::default(),
             commands: engine.commands.clone(),
             workers: engine.workers.clone(),
             sinks: engine.sinks.clone(),
@@ -398,6 +401,7 @@ impl Queue {
     }
 
     async fn set(self: &Arc<Self>, changes: Vec<Change>) -> Result<(), Refusal> {
+        let _telling = self.telling.lock().await;
         let settings = self.blocking(move |queue| {
             let mut settings = lock(&queue.settings);
             queue.change(changes)?;
@@ -411,6 +415,7 @@ impl Queue {
     }
 
     pub(crate) async fn set_paused(self: &Arc<Self>, is_paused: bool) -> Result<(), Refusal> {
+        let _telling = self.telling.lock().await;
         self.blocking(move |queue| queue.change([Change::Pause(is_paused)])).await?;
         self.say(Command::Pause(is_paused)).await
     }
