@@ -7,7 +7,7 @@ use tradewind_e2e::{
     MIB, Process, Record, Scene, Start, cpu_time, memory_bytes_max, records, wait_for, wait_until,
 };
 
-use crate::stage::Stage;
+use crate::stage::{Stage, Worker};
 
 /// Settings of a ring's programs, as flags.
 #[derive(Clone, Copy, Default)]
@@ -120,6 +120,15 @@ impl Ring {
     pub(crate) fn feed(&mut self, tasks: u64) {
         self.feed_lines(lines(self.fed..self.fed + tasks).as_bytes());
         self.fed += tasks;
+    }
+
+    /// Gives the job tasks until this worker is given one: the others may have done all by the time it was let in.
+    #[track_caller]
+    pub(crate) fn feed_until_given(&mut self, worker: &mut Worker) {
+        wait_until("it is given a task", || {
+            self.feed(5);
+            worker.given() > 0
+        });
     }
 
     /// Gives the job lines as they are.

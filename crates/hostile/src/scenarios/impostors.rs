@@ -186,7 +186,7 @@ fn hash(seq: u64) -> TaskHash {
 }
 
 fn forged_results(stage: &Stage) -> Seen {
-    let ring = Ring::begin(stage, Flags::default());
+    let mut ring = Ring::begin(stage, Flags::default());
     let worker = stage.liar(&ring.scene).worker(&ring.scene, 1, "liar");
     let is_in = worker.is_some();
     if let Some(mut worker) = worker {
@@ -194,7 +194,7 @@ fn forged_results(stage: &Stage) -> Seen {
         let _ = worker.send((0..80).map(|seq| forged(seq, hash(seq))).collect());
         // With the one tag that it can have seen: that of another task, once it has one.
         worker.answer();
-        wait_until("it is given a task", || worker.given() > 0);
+        ring.feed_until_given(&mut worker);
         let own = worker.take();
         let others = (0..80).filter(|seq| own.iter().all(|task| task.seq.0 != *seq));
         let copies = others.map(|seq| forged(seq, hash(seq))).map(|mut it| {

@@ -402,7 +402,7 @@ fn trickled_frames(stage: &Stage) -> Seen {
     let mut worker =
         stage.liar(&ring.scene).worker(&ring.scene, 4, "liar").expect("workers get in");
     worker.answer();
-    wait_until("it is given a task", || worker.given() > 0);
+    ring.feed_until_given(&mut worker);
     let _ = worker.results.send_bytes(&header(1 << 20));
     let began = Instant::now();
     let mut last = began;

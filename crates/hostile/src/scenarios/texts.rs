@@ -81,9 +81,11 @@ fn assert_escaped(what: &str, text: &str) {
 /// A card with a name of any bytes.
 fn named(liar: &Liar, name: &[u8]) -> Vec<u8> {
     let mut card = liar.card(Role::Worker, 1, "");
-    assert_eq!(card.pop(), Some(0), "the name comes last");
+    assert_eq!(card.pop(), Some(0), "the queue comes last");
+    assert_eq!(card.pop(), Some(0), "and the name before it");
     card.push(name.len() as u8);
     card.extend_from_slice(name);
+    card.push(0);
     card
 }
 
@@ -138,7 +140,11 @@ fn wrong_cards(stage: &Stage) -> Seen {
         version(VERSION + 1),
         [&good[..], b"\0"].concat(),
         good[..good.len() - 1].to_vec(),
-        [&good[..good.len() - 2], &[0xfd], &[0xff; 8]].concat(),
+        [&good[..good.len() - 3], &[0xfd], &[0xff; 8]].concat(),
+        [&good[..good.len() - 1], &[0xfd], &[0xff; 8]].concat(),
+        [&good[..good.len() - 1], b"\x03a\nb"].concat(),
+        // No queue is served here.
+        [&good[..good.len() - 1], b"\x01q"].concat(),
         vec![b'z'; 255],
     ];
     for card in &wrong {

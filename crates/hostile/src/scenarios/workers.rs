@@ -1,6 +1,5 @@
 //! A worker that was let in, and lies about itself and its tasks.
 
-use tradewind_e2e::wait_until;
 use tradewind_proto::message::{News, Outcome, ToWorker};
 use tradewind_proto::{CallId, Payload, Seq, SeqRange, SeqRanges, Tag, TaskHash};
 
@@ -53,11 +52,11 @@ pub(crate) const GROUP: Group = Group {
 };
 
 /// A worker among honest ones, which was given tasks.
-fn with_tasks(stage: &Stage, ring: &Ring, slots: u32) -> Worker {
+fn with_tasks(stage: &Stage, ring: &mut Ring, slots: u32) -> Worker {
     let liar = stage.liar(&ring.scene);
     let mut worker = liar.worker(&ring.scene, slots, "liar").expect("workers get in");
     worker.answer();
-    wait_until("it is given a task", || worker.given() > 0);
+    ring.feed_until_given(&mut worker);
     worker
 }
 
@@ -99,16 +98,13 @@ fn with_fresh_tasks(stage: &Stage, ring: &mut Ring) -> Worker {
     let liar = stage.liar(&ring.scene);
     let mut worker = liar.worker(&ring.scene, 8, "liar").expect("workers get in");
     worker.answer();
-    wait_until("it is given a task", || {
-        ring.feed(20);
-        worker.given() > 0
-    });
+    ring.feed_until_given(&mut worker);
     worker
 }
 
 fn returns_of_others(stage: &Stage) -> Seen {
-    let ring = Ring::begin(stage, Flags::default());
-    let mut worker = with_tasks(stage, &ring, 1);
+    let mut ring = Ring::begin(stage, Flags::default());
+    let mut worker = with_tasks(stage, &mut ring, 1);
     let (job, call) = (worker.job, worker.call);
     let all = || SeqRanges::of(SeqRange { start: Seq(0), end: Seq(60) });
     let far = || SeqRanges::of(SeqRange { start: Seq(1 << 40), end: Seq((1 << 62) - 1) });
@@ -124,8 +120,8 @@ fn returns_of_others(stage: &Stage) -> Seen {
 }
 
 fn goodbye_and_on(stage: &Stage) -> Seen {
-    let ring = Ring::begin(stage, Flags::default());
-    let mut worker = with_tasks(stage, &ring, 4);
+    let mut ring = Ring::begin(stage, Flags::default());
+    let mut worker = with_tasks(stage, &mut ring, 4);
     let own = worker.take();
     let _ = worker.tell(News::Goodbye);
     let _ = worker.tell(News::Draining { reason: String::new() });
@@ -178,8 +174,8 @@ fn second_lane(stage: &Stage) -> Seen {
 }
 
 fn results_twice(stage: &Stage) -> Seen {
-    let ring = Ring::begin(stage, Flags::default());
-    let mut worker = with_tasks(stage, &ring, 1);
+    let mut ring = Ring::begin(stage, Flags::default());
+    let mut worker = with_tasks(stage, &mut ring, 1);
     let own = worker.take();
     let first = |task| result(task, Outcome::ok(Payload::from("first")));
     let second = |task| result(task, Outcome::ok(Payload::from("second")));
