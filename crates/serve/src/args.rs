@@ -29,7 +29,7 @@ The configuration FILE (TOML) has settings of queues, which `tradewind queue set
   timeout = \"10m\"          # of an attempt [default: any]
   max_running = 200        # tasks at the workers at once [default: any]
   keep = \"7d\"              # records: a time, a size as \"20G\", or \"consumed\" [default: all]
-  unique = \"kept\"          # a key is remembered as long as its record is \"kept\", or until it is \"stored\"
+  unique = \"kept\"          # a key is remembered while its record is \"kept\", until it is \"stored\", or a time as \"1h\"
   fsync = \"batch\"          # what is promised is synced before, many together; \"record\": each; \"none\"
 With further stages, whose relays are started with --queue thumbs:
   first_relay = \"tcp://relay-host:5558\"   # --listen of the first relay

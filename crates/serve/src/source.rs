@@ -71,11 +71,8 @@ impl Source for LogSource {
         match self.logs.wait_submitted(self.next, WAIT) {
             Some(end) if end > self.next => {}
             Some(_) => return Ok(Some(Chunk::default())),
-            None => {
-                // Whoever closed it does not take it for the end of the input, and is about to end.
-                thread::sleep(Duration::from_millis(10));
-                return Ok(Some(Chunk::default()));
-            }
+            // The ventilator has ended before the logs are closed: nobody takes this for the end of the input.
+            None => return Ok(Some(Chunk::default())),
         }
         match self.read_on() {
             Ok(chunk) => Ok(Some(chunk)),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use serde_json::Value;
 
-use crate::{Process, Scene, Signal, ask, wait_until};
+use crate::{Process, Scene, Signal, ask, wait_for_as_long_as, wait_until};
 
 /// What is done to a queue.
 #[derive(Clone, Copy, Debug)]
@@ -273,16 +273,10 @@ fn state(at: SocketAddrV4) -> Option<Value> {
 
 /// Waits until each task has its record.
 fn settle(at: SocketAddrV4, patience: Duration) {
-    let until = Instant::now() + patience;
-    loop {
-        let state = state(at);
-        let left = |name: &str| state.as_ref().and_then(|state| state[name].as_u64());
-        if left("queued") == Some(0) && left("running") == Some(0) {
-            return;
-        }
-        assert!(Instant::now() < until, "tasks are without a record: {state:?}");
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_for_as_long_as(patience, "each task has its record", || {
+        let state = state(at)?;
+        ["queued", "running"].iter().all(|name| state[*name] == 0).then_some(())
+    });
 }
 
 /// Compares records with what was promised.
