@@ -18,7 +18,7 @@ use crate::problem::Problem;
 use crate::queues::{NewTask, QueueState, Queues, Record, Submitted, TaskState};
 use crate::records;
 use crate::routes::{Operation, PathValues};
-use tradewind_queue::{ConsumerName, QueueName, TaskId};
+use tradewind_queue::{ConsumerName, QueueName, TaskId, whole};
 use tradewind_queue::{Settings, SettingsPatch, WrittenPatch, WrittenSettings};
 
 /// Media type of most answers.
@@ -169,7 +169,7 @@ fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
 #[serde(deny_unknown_fields)]
 struct WrittenPosition {
     // By a function, so that it has to be there: `{}` would set a consumer back to the start.
-    #[serde(deserialize_with = "Option::deserialize")]
+    #[serde(deserialize_with = "whole")]
     position: Option<u64>,
 }
 

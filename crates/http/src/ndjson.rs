@@ -10,7 +10,7 @@ use serde_json::error::Category;
 use crate::problem::{Kind, Problem};
 use crate::queues::{NewTask, Submitted};
 use tradewind_queue::TaskKey;
-use tradewind_queue::{excerpt, time};
+use tradewind_queue::{excerpt, time, whole};
 
 /// Media type of lines of JSON.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
@@ -22,6 +22,7 @@ struct Line {
     task: Option<String>,
     task_base64: Option<String>,
     key: Option<String>,
+    #[serde(default, deserialize_with = "whole")]
     retries: Option<u32>,
     timeout: Option<String>,
 }

@@ -50,9 +50,10 @@ pub(crate) async fn answer<Q: Queues>(
     let is_events = accepts(&request.headers, EVENTS);
     let mut after = params.number("after")?;
     // A browser that connects again asks as before, and says in this header where it was.
-    let last = header(&request.headers, "last-event-id")?.filter(|id| is_events && !id.is_empty());
-    if let Some(last) = last {
-        after = Some(number("Last-Event-ID", last)?);
+    let last = header(&request.headers, "last-event-id")?.filter(|id| !id.is_empty());
+    let last = last.map(|id| number("Last-Event-ID", id)).transpose()?;
+    if is_events {
+        after = last.or(after);
     }
     let left = params.number("limit")?.unwrap_or(u64::MAX);
     if left == 0 {

@@ -4,6 +4,7 @@
 
 mod names;
 mod settings;
+mod whole;
 
 pub use names::{
     ConsumerName, KEY_BYTES_MAX, NAME_BYTES_MAX, NameError, QueueName, TaskId, TaskKey,
@@ -12,3 +13,4 @@ pub use settings::{
     Change, Fsync, Keep, SettingError, Settings, SettingsPatch, Unique, WrittenPatch,
     WrittenSettings, excerpt, time,
 };
+pub use whole::whole;

@@ -9,6 +9,8 @@ use thiserror::Error;
 use tradewind_shown::shown;
 use tradewind_text::{duration, size};
 
+use crate::whole::whole;
+
 /// Reason why a value is no setting.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[allow(missing_docs, reason = "the messages say what each case is")]
@@ -218,11 +220,11 @@ impl SettingsPatch {
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WrittenPatch {
-    #[serde(deserialize_with = "written", skip_serializing_if = "Change::is_none")]
+    #[serde(deserialize_with = "written_whole", skip_serializing_if = "Change::is_none")]
     retries: Change<u32>,
     #[serde(deserialize_with = "written", skip_serializing_if = "Change::is_none")]
     timeout: Change<String>,
-    #[serde(deserialize_with = "written", skip_serializing_if = "Change::is_none")]
+    #[serde(deserialize_with = "written_whole", skip_serializing_if = "Change::is_none")]
     max_running: Change<u64>,
     #[serde(deserialize_with = "written", skip_serializing_if = "Change::is_none")]
     keep: Change<String>,
@@ -257,6 +259,14 @@ impl From<&SettingsPatch> for WrittenPatch {
 
 fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Change<T>, D::Error> {
     Ok(Option::deserialize(from)?.map_or(Change::Default, Change::To))
+}
+
+fn written_whole<'de, D, T>(from: D) -> Result<Change<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    Ok(whole(from)?.map_or(Change::Default, Change::To))
 }
 
 impl WrittenPatch {

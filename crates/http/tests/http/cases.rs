@@ -21,6 +21,7 @@ const AS_LINES: &[(&str, &str)] = &[("content-type", LINES)];
 const AS_PATCH: &[(&str, &str)] = &[("content-type", "application/merge-patch+json")];
 const AS_TEXT: &[(&str, &str)] = &[("content-type", "text/plain")];
 const WRONG: &[(&str, &str)] = &[("authorization", "Bearer wrong")];
+const LAST_EVENT: &[(&str, &str)] = &[("last-event-id", "7")];
 
 /// A request, of a path of the table with its values, and its answer: status, media type, part of the body.
 type Case = (
@@ -342,6 +343,17 @@ const CASES: &[(&str, &[Case])] = &[
                 PROBLEM,
                 "Last-Event-ID",
             ),
+            // It is read by nothing but events, and looked at all the same.
+            (
+                "GET",
+                "/v1/queues/jobs/records",
+                &[("last-event-id", "x")],
+                "",
+                400,
+                PROBLEM,
+                "Last-Event-ID",
+            ),
+            ("GET", "/v1/queues/old/records?after=0", LAST_EVENT, "", 200, LINES, "old-1"),
             ("GET", "/v1/queues/jobs/records", WRONG, "", 401, PROBLEM, "unauthorized"),
         ],
     ),
@@ -354,6 +366,16 @@ const CASES: &[(&str, &[Case])] = &[
                 AS_JSON,
                 r#"{"position":7}"#,
                 201,
+                JSON,
+                r#"{"name":"c-1","position":7}"#,
+            ),
+            // Whole numbers are whole however they are written.
+            (
+                "PUT",
+                "/v1/queues/jobs/consumers/c-1",
+                AS_JSON,
+                r#"{"position":7.0}"#,
+                200,
                 JSON,
                 r#"{"name":"c-1","position":7}"#,
             ),
