@@ -375,7 +375,7 @@ const CASES: &[(&str, &[Case])] = &[
                 "/v1/queues/jobs/consumers/c-1",
                 AS_JSON,
                 r#"{"position":7.0}"#,
-                200,
+                201,
                 JSON,
                 r#"{"name":"c-1","position":7}"#,
             ),
