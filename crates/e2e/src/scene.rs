@@ -185,11 +185,17 @@ impl Scene {
     /// `tradewind serve` at this scene's addresses, with its directory in the scene's.
     #[must_use]
     pub fn serve(&self) -> Start {
+        self.serve_at(&self.http().to_string())
+    }
+
+    /// The same with HTTP elsewhere.
+    #[must_use]
+    pub fn serve_at(&self, http: &str) -> Start {
         self.ours_at(VENTILATOR, "tradewind")
             .arg("serve")
             .args(["--tasks", &endpoint(self.tasks())])
             .args(["--results", &endpoint(self.results())])
-            .args(["--http", &self.http().to_string()])
+            .args(["--http", http])
             .args(["--dir", "queues"])
     }
 

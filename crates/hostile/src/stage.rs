@@ -125,6 +125,11 @@ fn keys_folder(scene: &Scene) -> PathBuf {
 
 /// Makes a token of the scene's folder and opens it, as a new process would.
 fn token(scene: &Scene, role: KeyRole) -> Arc<Keys> {
+    open(&token_file(scene, role), role)
+}
+
+/// Makes a token of the scene's folder; returns its file.
+pub(crate) fn token_file(scene: &Scene, role: KeyRole) -> PathBuf {
     let now = UnixTime::now();
     let folder = Folder::open(&keys_folder(scene)).expect("the scene has keys");
     let token = folder.token(role, ROOT_LIFE, Addresses::default(), now).expect("one can be made");
@@ -136,7 +141,7 @@ fn token(scene: &Scene, role: KeyRole) -> Arc<Keys> {
         options.write(true).create_new(true).mode(0o600).open(&path).expect("a file can be made");
     let text = token.encode().expect("it has no addresses");
     file.write_all(text.as_bytes()).expect("there is room");
-    open(&path, role)
+    path
 }
 
 /// Makes keys of a folder of the liar's own.

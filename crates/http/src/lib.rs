@@ -38,7 +38,7 @@ pub use limits::Limits;
 pub use queues::{NewTask, Page, QueueState, Queues, Record, Submitted, TaskState, Wanted};
 pub use refusal::Refusal;
 pub use routes::Peer;
-pub use server::Server;
+pub use server::{Acceptor, Server};
 pub use tradewind_queue::{
     Change, ConsumerName, Fsync, KEY_BYTES_MAX, Keep, NAME_BYTES_MAX, NameError, QueueName,
     SettingError, Settings, SettingsPatch, TaskId, TaskKey, Unique,

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +19,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 use tracing::{debug, warn};
 
@@ -45,6 +45,41 @@ const LINGER_BYTES_MAX: usize = 1 << 20;
 
 /// Time until the next attempt to accept a connection when there are no open files left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time in which one line says that there are none.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Accepts connections, also after the system has given none for want of files.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: TcpListener,
+    warned: Option<Instant>,
+}
+
+impl Acceptor {
+    /// Makes one of a listener.
+    #[must_use]
+    pub fn new(listener: TcpListener) -> Self {
+        Self { listener, warned: None }
+    }
+
+    /// Returns the next connection.
+    pub async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok(accepted) => return accepted,
+                // The client left before it was accepted, or there are no files left.
+                Err(error) => {
+                    if self.warned.is_none_or(|warned| warned.elapsed() >= WARN_INTERVAL) {
+                        self.warned = Some(Instant::now());
+                        warn!(%error, "failed to accept a connection");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
 
 /// Answers requests to queues. All clones are one server.
 #[derive(Debug)]
@@ -81,19 +116,11 @@ impl<Q: Queues> Server<Q> {
     /// Takes connections of a listener, without TLS, until the server is drained and all of them have ended.
     pub async fn listen(self, listener: TcpListener) {
         let mut draining = self.app.draining.subscribe();
+        let mut acceptor = Acceptor::new(listener);
         loop {
-            let accepted = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 _ = draining.wait_for(|is_draining| *is_draining) => break,
-                accepted = listener.accept() => accepted,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                // The client left before it was accepted, or there are no files left.
-                Err(error) => {
-                    warn!(%error, "failed to accept a connection");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
+                accepted = acceptor.accept() => accepted,
             };
             match self.admit(peer.ip()) {
                 Ok(admission) => {
@@ -107,7 +134,7 @@ impl<Q: Queues> Server<Q> {
                 }
             }
         }
-        drop(listener);
+        drop(acceptor);
         self.closed().await;
     }
 

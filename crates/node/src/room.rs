@@ -50,10 +50,18 @@ impl Room {
     /// take none.
     #[must_use]
     pub fn for_workers(ports: u64, others: u64) -> Self {
-        let files_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        // Where the system gives no number, assume little more than a runtime needs.
-        let open = std::fs::read_dir("/proc/self/fd").map_or(16, |fds| fds.count() as u64);
+        let (files_max, open) = files();
         Self::with_files(files_max, open, ports, others, &LaneOptions::default())
+    }
+
+    /// Returns the room of a server of queues, and the number of connections that are left for HTTP: a quarter of the
+    /// files, and not more than so many.
+    #[must_use]
+    pub fn beside_http(ports: u64, others: u64, http_max: usize) -> (Self, usize) {
+        let (files_max, open) = files();
+        let http = http_files(files_max, open).min(http_max as u64);
+        let room = Self::with_files(files_max, open + http, ports, others, &LaneOptions::default());
+        (room, usize::try_from(http).unwrap_or(http_max))
     }
 
     fn with_files(files_max: u64, open: u64, ports: u64, others: u64, usual: &LaneOptions) -> Self {
@@ -134,6 +142,19 @@ impl Room {
     }
 }
 
+/// Returns the number of files that this process may have open, and of those that it has.
+fn files() -> (u64, u64) {
+    let files_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // Where the system gives no number, assume little more than a runtime needs.
+    let open = std::fs::read_dir("/proc/self/fd").map_or(16, |fds| fds.count() as u64);
+    (files_max, open)
+}
+
+/// Returns the part of these files that is for HTTP.
+fn http_files(files_max: u64, open: u64) -> u64 {
+    (files_max.saturating_sub(open + KEPT_FILES) / 4).max(OTHERS_MIN)
+}
+
 /// Workers for which there was no room lately.
 #[derive(Debug, Default)]
 struct TurnedAway {
@@ -193,6 +214,13 @@ mod tests {
         check(3000, 1, 1, [834, 16, 185]);
         check(20_000, 1, 1, [6454, 16, 256]);
         check(20, 1, 1, [1, 2, 2]);
+    }
+
+    #[test]
+    fn http_has_a_quarter_of_the_files() {
+        for (files, wanted) in [(20, 2), (64, 8), (256, 56), (1024, 248), (20_000, 4992)] {
+            assert_eq!(http_files(files, 10), wanted, "{files} files");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
-use tradewind_http::{Access, Limits, Queues, Server};
+use tradewind_http::{Acceptor, Access, Limits, Queues, Server};
 use tradewind_keys::{Role as KeyRole, Roles, UnixTime};
 use tradewind_lanes::{Keyring, LaneOptions};
 use tradewind_node::doors::{Port, queues_door};
@@ -91,7 +91,12 @@ pub async fn serve(settings: Settings, mut shutdown: Shutdown) -> Outcome {
         queue: String::new(),
     };
     let ours = card(Role::Ventilator, common.ventilator);
-    let room = Room::for_workers(2, 1);
+    let mut limits = Limits::default();
+    let (room, http_max) = Room::beside_http(2, 1, limits.connections_max);
+    limits.connections_max = http_max;
+    // As for workers: one address does not have all of them.
+    limits.connections_per_address_max =
+        limits.connections_per_address_max.min((http_max / 4 * 3).max(1));
     let door = queues_door(&ours, Port::Tasks, room.clone(), &keys, judge);
     let tasks = tasks.open(room.options(&lanes), door).await.or_exit(LISTEN)?;
     let receipts = match receipts {
@@ -111,7 +116,6 @@ pub async fn serve(settings: Settings, mut shutdown: Shutdown) -> Outcome {
     let opened =
         tokio::task::spawn_blocking(move || Service::open(queues_dir(&dir), config, common));
     let service = opened.await.or_exit(SYSTEM)??;
-    let mut limits = Limits::default();
     limits.task_bytes_max =
         limits.task_bytes_max.min(usize::try_from(task_bytes_max).unwrap_or(usize::MAX));
     let access = match &http_keys {
@@ -224,27 +228,17 @@ enum Answering {
     Tls(TcpListener, Arc<Keyring>),
 }
 
-/// Pause after the system gave no connection, for want of files as a rule.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 impl Answering {
     async fn run<Q: Queues>(self, server: Server<Q>) {
         let (listener, keyring) = match self {
             Self::Plain(listener) => return server.listen(listener).await,
             Self::Tls(listener, keyring) => (listener, keyring),
         };
+        let mut acceptor = Acceptor::new(listener);
         loop {
-            let accepted = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 () = server.drained() => break,
-                accepted = listener.accept() => accepted,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "failed to accept a connection");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
+                accepted = acceptor.accept() => accepted,
             };
             let Ok(admission) = server.admit(peer.ip()) else { continue };
             let (server, keyring) = (server.clone(), keyring.clone());
@@ -255,7 +249,7 @@ impl Answering {
                 }
             });
         }
-        drop(listener);
+        drop(acceptor);
         server.closed().await;
     }
 }

@@ -5,6 +5,7 @@ mod fakes;
 mod hosts;
 mod impostors;
 mod pipelines;
+mod requests;
 mod resources;
 mod texts;
 mod workers;
@@ -16,6 +17,7 @@ use crate::suite::{Group, NotYet};
 
 /// All of them.
 pub(crate) const GROUPS: &[Group] = &[
+    requests::GROUP,
     resources::GROUP,
     impostors::GROUP,
     workers::GROUP,
