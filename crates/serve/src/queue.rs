@@ -16,7 +16,9 @@ use tradewind_lanes::{PullLane, PushLane};
 use tradewind_node::exit::{Fatal, OUTPUT, OrExit, SYSTEM};
 use tradewind_proto::dispatcher::{CancelAnswer, DispatcherSnapshot};
 use tradewind_proto::{Seq, SeqRange};
-use tradewind_store::{Change, ChangeError, ControlError, StoredRecord, StoredTask, TaskOptions};
+use tradewind_store::{
+    Change, ChangeError, ControlError, Retry, StoredRecord, StoredTask, TaskOptions, retry,
+};
 use tradewind_ventilator::Command;
 
 use crate::config::QueueConfig;
@@ -265,19 +267,20 @@ impl Queue {
         if seq >= self.logs.submitted() {
             return Err(Refusal::UnknownTask(self.id(seq)));
         }
+        let stored_key = key.as_ref().map(|key| Bytes::copy_from_slice(key.as_str().as_bytes()));
         let task = self.blocking(move |queue| {
-            if queue.record(seq)?.is_none() {
-                return Err(Refusal::Unsettled(queue.id(seq)));
+            let logs = &queue.logs;
+            match retry(|| logs.records(), || logs.tasks(), seq, stored_key) {
+                Ok(Retry::Unsettled) => Err(Refusal::Unsettled(queue.id(seq))),
+                Ok(Retry::Gone) => Err(Refusal::Gone(queue.id(seq))),
+                Ok(Retry::Known(position)) => Ok(Err(position)),
+                Ok(Retry::New(task)) => Ok(Ok(task)),
+                Err(error) => Err(queue.unreadable(&error)),
             }
-            let task = queue.logs.tasks().task(seq);
-            let task = task.map_err(|error| queue.unreadable(&error))?;
-            task.ok_or_else(|| Refusal::Gone(queue.id(seq)))
         });
-        let task = task.await?;
-        let task = StoredTask {
-            key: key.as_ref().map(|key| Bytes::copy_from_slice(key.as_str().as_bytes())),
-            options: TaskOptions { retry_of: Some(seq), ..task.options },
-            payload: task.payload,
+        let task = match task.await? {
+            Ok(task) => task,
+            Err(position) => return Ok(Submitted { id: self.id(position), key, is_new: false }),
         };
         let submitted = self.submit_stored(vec![key], vec![task]).await?;
         submitted.into_iter().next().ok_or(Refusal::Closed)

@@ -84,6 +84,8 @@ pub enum Mutation {
     ForgetKey,
     /// A queue that starts again does not say again which tasks are cancelled.
     ForgetCancels,
+    /// A task that may be run again is removed with its segment, though its record is kept.
+    ForgetFailed,
     /// A queue that starts again leaves out its first task without a record.
     SkipTask,
     /// A cancelled task that a worker has done gets a second record.
@@ -92,10 +94,11 @@ pub enum Mutation {
 
 impl Mutation {
     /// Those that are found in worlds with a queue.
-    pub const OF_QUEUES: [Self; 6] = [
+    pub const OF_QUEUES: [Self; 7] = [
         Self::AnswerEarly,
         Self::TrimEarly,
         Self::ForgetKey,
+        Self::ForgetFailed,
         Self::ForgetCancels,
         Self::SkipTask,
         Self::RecordBoth,

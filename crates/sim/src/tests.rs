@@ -55,7 +55,8 @@ fn the_promise_of_queues_holds() {
 #[track_caller]
 fn check_queue(seed: u64) {
     let options = Options { is_queue: true, ..Options::default() };
-    if let Some(violation) = run(seed, options).violation {
+    let first = run_plan(Plan::with_queue_of_wishes(seed), seed, options);
+    if let Some(violation) = run(seed, options).violation.or(first.violation) {
         panic!(
             "seed {seed}: {violation}\n\
              cargo run --release -p tradewind-sim -- --queue --seed {seed} --trace"

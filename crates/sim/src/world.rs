@@ -227,7 +227,7 @@ impl World {
             }
             Event::OutputOpened | Event::Written | Event::Flushed => Some(Process::Sink),
             Event::Queue(Turn::Said(..)) => Some(Process::Ventilator),
-            Event::Queue(Turn::Retry(_)) => Some(Process::Sink),
+            Event::Queue(Turn::Rewrite(_)) => Some(Process::Sink),
             Event::Resume(_)
             | Event::Revive(_)
             | Event::Spawn(_)

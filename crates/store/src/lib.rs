@@ -15,6 +15,7 @@ mod keys;
 mod log;
 mod parts;
 mod records;
+mod retry;
 mod task;
 mod tasks;
 
@@ -29,6 +30,7 @@ pub use self::log::{Entry, Found, Log, LogOptions, Survey};
 pub use self::records::{
     EntryError, Keep, RecordBatches, RecordError, RecordLog, RecordOptions, StoredRecord,
 };
+pub use self::retry::{Retry, retry};
 pub use self::task::{KEY_BYTES_MAX, StoredTask, TaskError, TaskOptions};
 pub use self::tasks::{RequestError, SubmitError, Submitted, Tasks, TasksOptions};
 pub use tradewind_records::Medium;

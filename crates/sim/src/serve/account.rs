@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use tradewind_proto::message::{Status, Task};
-use tradewind_store::{StoredTask, Submitted};
+use tradewind_store::{Retry, StoredTask, Submitted};
 
 /// The account of a queue.
 #[derive(Default)]
@@ -17,6 +17,10 @@ pub(crate) struct Account {
     pub(crate) records: BTreeMap<u64, Vec<u8>>,
     /// Tasks whose records are `cancelled`.
     pub(crate) cancelled_records: BTreeSet<u64>,
+    /// Tasks whose records are neither `ok` nor `skipped`.
+    pub(crate) not_ok: BTreeSet<u64>,
+    /// Tasks that somebody wanted to be run again, and under which key.
+    pub(crate) asked_retries: BTreeSet<(u64, Option<Bytes>)>,
     /// Tasks whose records were removed because they are not kept any longer, or may have been.
     pub(crate) gone: BTreeSet<u64>,
     /// Whether the keys of tasks with records may be forgotten.
@@ -60,6 +64,18 @@ impl Account {
             }
             positions.push(position);
         }
+        if let Some(of) = task.options.retry_of {
+            if !self.asked_retries.contains(&(of, task.key.clone())) {
+                return Err(format!("task {position} is a retry of {of}, for which nobody asked"));
+            }
+            let before = self.tasks.get(of as usize).map(|it| &it.payload);
+            if before != Some(&task.payload) {
+                return Err(format!("task {position} is a retry of {of}, and another task"));
+            }
+            if !self.records.contains_key(&of) {
+                return Err(format!("task {position} is a retry of {of}, which has no record"));
+            }
+        }
         self.tasks.push(task);
         Ok(())
     }
@@ -87,6 +103,38 @@ impl Account {
             Some(task) if task != wanted && task.key == wanted.key => self.named(wanted, position),
             _ => Err(format!("a task was refused, and task {position} is no reason")),
         }
+    }
+
+    /// Checks the answer to the wish that a task is run again, for which this is to be submitted.
+    pub(crate) fn judge_retry(
+        &self,
+        of: u64,
+        wanted: &StoredTask,
+        answer: &Retry,
+    ) -> Result<(), String> {
+        match answer {
+            Retry::Unsettled if self.records.contains_key(&of) => {
+                Err(format!("task {of} was said to have no record, and has one"))
+            }
+            Retry::Gone if !self.records.contains_key(&of) || self.may_be_retried(of) => {
+                Err(format!("task {of} was said to be gone, and is to be kept"))
+            }
+            Retry::New(task) if task != wanted || !self.records.contains_key(&of) => {
+                Err(format!("task {of} was to be run again, and another task is"))
+            }
+            Retry::Known(position) => self.answered(wanted, Submitted::Known(*position)),
+            Retry::Unsettled | Retry::Gone | Retry::New(_) => Ok(()),
+        }
+    }
+
+    /// Returns whether a task has a record that is kept, and for which it is kept as well.
+    pub(crate) fn may_be_retried(&self, position: u64) -> bool {
+        self.not_ok.contains(&position) && !self.gone.contains(&position)
+    }
+
+    /// Returns the last task with a key.
+    pub(crate) fn last_of(&self, key: &Bytes) -> Option<u64> {
+        self.keys.get(key).and_then(|positions| positions.last()).copied()
     }
 
     fn named(&self, wanted: &StoredTask, position: u64) -> Result<(), String> {
@@ -131,6 +179,9 @@ impl Account {
         }
         if self.records.insert(position, line).is_some() {
             return Err(format!("a second record of task {position}"));
+        }
+        if !matches!(status, Status::Ok | Status::Skipped) {
+            self.not_ok.insert(position);
         }
         if status == Status::Cancelled {
             self.cancelled_records.insert(position);

@@ -1,7 +1,7 @@
 //! What is asked of a queue while it runs, and done to it.
 
 use tradewind_proto::dispatcher::CancelAnswer;
-use tradewind_proto::{Seq, SeqRange};
+use tradewind_proto::{Seq, SeqRange, SeqSet};
 use tradewind_store::Change;
 
 use super::plan::Ask;
@@ -32,6 +32,8 @@ impl World {
             Ask::Policy { retries, max_running } => drop(self.set_policy(retries, max_running)),
             Ask::Consume(dice) => self.consume(dice),
             Ask::Trim => self.trim(),
+            Ask::Retry(dice) => self.ask_retry(dice),
+            Ask::RetryFailed => self.ask_retry_failed(),
             Ask::Full { room, lasts_us } => {
                 self.serve().disk.limit(Some(room));
                 self.queue.push(now + lasts_us, Event::Queue(Turn::Room));
@@ -131,7 +133,13 @@ impl World {
     fn trim(&mut self) {
         let (now, mutation) = (since_1970(self.now), self.mutation);
         let Some(serve) = self.serve.as_mut() else { return };
+        let places = match serve.places() {
+            Ok(places) => places,
+            Err(problem) => return self.check.fail(|| problem),
+        };
         serve.trim(now, mutation);
+        // Also where it died there: with the machine, names that were removed may come back.
+        serve.note_gone(places);
         if self.has_died() {
             return;
         }
@@ -194,11 +202,14 @@ impl Serve {
         };
         let is_needed = |range: std::ops::Range<u64>| {
             let range = SeqRange { start: Seq(range.start), end: Seq(range.end) };
-            mutation != Some(Mutation::TrimEarly)
-                && records.borrow_mut().is_needed(range, &mut failed.borrow_mut())
+            let failed = &mut match mutation {
+                Some(Mutation::ForgetFailed) => SeqSet::new(),
+                _ => failed.borrow().clone(),
+            };
+            mutation != Some(Mutation::TrimEarly) && records.borrow_mut().is_needed(range, failed)
         };
         let _ = match mutation {
-            Some(Mutation::ForgetKey | Mutation::TrimEarly) => {
+            Some(Mutation::ForgetKey | Mutation::TrimEarly | Mutation::ForgetFailed) => {
                 tasks.remove_unneeded(is_needed, record_of).map(drop)
             }
             _ => tasks.trim(|| records.borrow_mut(), || failed.borrow_mut(), forgets_keys),

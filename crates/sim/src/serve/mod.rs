@@ -7,6 +7,7 @@ mod account;
 mod asks;
 mod disk;
 pub(crate) mod plan;
+mod retry;
 mod store;
 mod submit;
 
@@ -18,11 +19,12 @@ use tradewind_proto::collector::Records;
 use tradewind_proto::dispatcher::Policy;
 use tradewind_proto::message::Start;
 use tradewind_proto::{Seq, SeqSet, SessionId};
-use tradewind_store::{Change, Control, RecordBatches, RecordLog, Tasks, check};
+use tradewind_store::{Change, Control, RecordBatches, RecordLog, StoredTask, Tasks, check};
 
 use self::account::Account;
 use self::disk::{Disk, Part};
 use self::plan::QueuePlan;
+use self::retry::Retry;
 use self::submit::{Reply, Request, Submitter};
 use crate::event::{Event, Instant, Process, Route};
 use crate::mutation::Mutation;
@@ -50,8 +52,8 @@ pub(crate) enum Turn {
     Said(u64, Said),
     /// The workers that may hold tasks are noted.
     Noted(u64, Vec<SessionId>),
-    /// The output is tried again.
-    Retry(u64),
+    /// Records that could not be stored are tried again.
+    Rewrite(u64),
     /// The disk has room again.
     Room,
 }
@@ -73,9 +75,11 @@ pub(crate) struct Serve {
     logs: Option<Logs>,
     /// Number of starts.
     life: u64,
-    /// Requests that wait for the disk.
-    requests: Vec<Request>,
+    /// Requests that wait for the disk, with their tasks.
+    requests: Vec<(Request, Vec<StoredTask>)>,
     submitters: Vec<Submitter>,
+    /// Those who want tasks to be run again.
+    retries: Vec<Retry>,
     /// Records on their way into the log, and the number of lists of them that the collector has given.
     batches: RecordBatches,
     under_way: Vec<Records>,
@@ -121,6 +125,7 @@ impl Serve {
             life: 0,
             requests: Vec::new(),
             submitters,
+            retries: Vec::new(),
             batches: RecordBatches::default(),
             under_way: Vec::new(),
             lists: 0,
@@ -146,6 +151,7 @@ impl Serve {
         self.is_calm
             && self.logs.is_some()
             && self.submitters.iter().all(Submitter::is_done)
+            && self.retries.iter().all(Retry::is_done)
             && self.account.records.len() == self.account.tasks.len()
     }
 }
@@ -197,10 +203,10 @@ impl World {
             Turn::Noted(life, workers) if life == self.serve().life => {
                 self.serve().workers = Some(workers);
             }
-            Turn::Retry(life) if life == self.serve().life => self.commit_records(),
+            Turn::Rewrite(life) if life == self.serve().life => self.commit_records(),
             Turn::Room => self.serve().disk.limit(None),
             // Of a process that has died.
-            Turn::Commit(_) | Turn::Said(..) | Turn::Noted(..) | Turn::Retry(_) => {}
+            Turn::Commit(_) | Turn::Said(..) | Turn::Noted(..) | Turn::Rewrite(_) => {}
         }
     }
 

@@ -89,6 +89,10 @@ pub enum Ask {
     Consume(u64),
     /// What is not needed any more is removed.
     Trim,
+    /// Somebody wants a task to be run again: dice say which.
+    Retry(u64),
+    /// Somebody wants all tasks to be run again that have failed.
+    RetryFailed,
     /// The disk has room for this many bytes more for a while.
     Full {
         /// Room in bytes.
@@ -122,6 +126,30 @@ impl QueuePlan {
         }
     }
 
+    /// Has tasks run again that were, by dice of their own.
+    fn add_retries(&mut self, rng: &mut Rng, span: u64) {
+        if rng.bool() {
+            return;
+        }
+        let until = self.calm_at.max(2 * span) + 1;
+        let mut asks = Vec::new();
+        for _ in 0..rng.usize(0..8) {
+            asks.push((rng.u64(0..until), Ask::Retry(rng.u64(..))));
+        }
+        for _ in 0..rng.usize(0..4) {
+            let at = rng.u64(0..until);
+            // Now and then the command is run again at once.
+            let again = at + rng.u64(0..2_000_000);
+            let ats = if rng.u8(0..3) == 0 { vec![at, again.min(until)] } else { vec![at] };
+            asks.extend(ats.into_iter().map(|at| (at, Ask::RetryFailed)));
+        }
+        let calm = self.asks.pop();
+        self.asks.extend(asks);
+        self.asks.sort_by_key(|(at, _)| *at);
+        self.calm_at = self.calm_at.max(self.asks.last().map_or(0, |(at, _)| *at));
+        self.asks.extend(calm.map(|(_, ask)| (self.calm_at, ask)));
+    }
+
     /// Returns the lowest and the highest number of retries that ever hold, with these of the beginning.
     pub(crate) fn retries(&self, first: u32) -> (u32, u32) {
         let set = self.asks.iter().filter_map(|(_, ask)| match ask {
@@ -136,6 +164,16 @@ impl Plan {
     /// The world of this seed, with a queue instead of a job.
     #[must_use]
     pub fn with_queue(seed: u64) -> Self {
+        let mut plan = Self::with_queue_of_wishes(seed);
+        let span = plan.bound_us();
+        let Some(queue) = &mut plan.queue else { return plan };
+        queue.add_retries(&mut Rng::with_seed(seed ^ 0x0000_2e72), span);
+        plan.calm_at = plan.calm_at.max(queue.calm_at);
+        plan
+    }
+
+    /// The same world, in which nobody wants tasks to be run again.
+    pub(crate) fn with_queue_of_wishes(seed: u64) -> Self {
         let mut plan = Self::without_troubles(seed);
         let mut rng = Rng::with_seed(seed ^ 0x0005_e47e);
         plan.become_one_stage(&mut rng);

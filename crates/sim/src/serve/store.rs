@@ -56,6 +56,7 @@ impl Serve {
         self.compare_control(&logs)?;
         self.compare_tasks(&mut logs)?;
         self.compare_records(&logs)?;
+        self.compare_needed(&logs)?;
         self.submitted = logs.tasks.get_mut().committed();
         self.logs = Some(logs);
         Ok(())
@@ -93,11 +94,10 @@ impl Serve {
         if committed < count {
             return Err(format!("task {committed} was promised, and is lost"));
         }
-        self.learn(logs)?;
-        self.compare_needed(logs)
+        self.learn(logs)
     }
 
-    /// Checks that each task without a record is there as it was submitted.
+    /// Checks that each task is there as it was submitted that has no record, or one for which it may be run again.
     pub(super) fn compare_needed(&self, logs: &Logs) -> Result<(), String> {
         let mut tasks = logs.tasks.borrow_mut();
         let stored = logs.records.borrow().stored().clone();
@@ -108,6 +108,9 @@ impl Serve {
                 }
                 None if !stored.contains(Seq(seq)) => {
                     return Err(format!("task {seq} was removed, and has no record"));
+                }
+                None if self.account.may_be_retried(seq) => {
+                    return Err(format!("task {seq} was removed, and may be run again"));
                 }
                 _ => {}
             }
@@ -153,6 +156,28 @@ impl Serve {
             }
         }
         Ok(())
+    }
+
+    /// Returns the positions of all records that are kept.
+    pub(super) fn places(&self) -> Result<Vec<(u64, u64)>, String> {
+        let Some(logs) = &self.logs else { return Ok(Vec::new()) };
+        let mut records = logs.records.borrow_mut();
+        let kept = self.account.records.keys().filter(|seq| !self.account.gone.contains(seq));
+        let mut places = Vec::new();
+        for seq in kept {
+            let place = records.position_of(Seq(*seq));
+            let place = place.map_err(|error| format!("record of {seq}: {error}"))?;
+            places.extend(place.map(|place| (*seq, place)));
+        }
+        Ok(places)
+    }
+
+    /// Notes which records are gone of those that had these positions.
+    pub(super) fn note_gone(&mut self, places: Vec<(u64, u64)>) {
+        let Some(logs) = &self.logs else { return };
+        let first = logs.records.borrow().first();
+        let gone = places.into_iter().filter(|(_, place)| *place < first);
+        self.account.gone.extend(gone.map(|(seq, _)| seq));
     }
 
     /// Makes changes of the control log, all or none. Returns whether they are promised.
@@ -306,7 +331,7 @@ impl World {
             let (life, lists) = (serve.life, serve.lists);
             self.sink.hold_writing(lists);
             self.sink.collector.handle_stuck(true);
-            self.queue.push(self.now + RETRY_US, Event::Queue(Turn::Retry(life)));
+            self.queue.push(self.now + RETRY_US, Event::Queue(Turn::Rewrite(life)));
             return self.drive(Process::Sink);
         }
         let lists = std::mem::take(&mut serve.lists);

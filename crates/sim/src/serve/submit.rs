@@ -22,21 +22,26 @@ pub(super) struct Submitter {
 
 /// A request at the process.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Request {
-    submitter: usize,
-    attempt: u64,
-    /// Place of the request among those of its submitter.
-    place: usize,
+pub(crate) enum Request {
+    /// Of one who submits.
+    Submit {
+        submitter: usize,
+        attempt: u64,
+        /// Place of the request among those of its submitter.
+        place: usize,
+    },
+    /// That a task is run again, by its place among such wishes.
+    Retry(usize),
 }
 
 /// An answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reply {
-    request: Request,
+    pub(super) request: Request,
     /// Life of the process that answers.
-    life: u64,
+    pub(super) life: u64,
     /// Whether there is nothing to be sent again: all is promised, or refused for good.
-    is_final: bool,
+    pub(super) is_final: bool,
 }
 
 impl Submitter {
@@ -49,8 +54,8 @@ impl Submitter {
 const RESTARTS_MAX: u32 = 2;
 
 impl Serve {
-    fn tasks_of(&self, request: Request) -> Vec<StoredTask> {
-        let wishes = &self.plan.submitters[request.submitter].requests[request.place];
+    fn tasks_of(&self, submitter: usize, place: usize) -> Vec<StoredTask> {
+        let wishes = &self.plan.submitters[submitter].requests[place];
         let task = |place: &usize| {
             let wish = &self.plan.wishes[*place];
             let mut payload = format!("wish {place} ").into_bytes();
@@ -81,7 +86,7 @@ impl World {
             return;
         }
         me.attempt += 1;
-        let request = Request { submitter, attempt: me.attempt, place: me.at };
+        let request = Request::Submit { submitter, attempt: me.attempt, place: me.at };
         let way = serve.rng.u64(30..2_000);
         if now < calm_at && serve.rng.u8(0..100) < plan.dies_percent {
             // The answer does not reach it.
@@ -96,18 +101,22 @@ impl World {
     }
 
     fn submit_again(&mut self, request: Request) {
+        let (submitter, attempt) = match request {
+            Request::Submit { submitter, attempt, .. } => (submitter, attempt),
+            Request::Retry(retry) => return self.retry_again(retry),
+        };
         let now = self.now;
         let serve = self.serve();
-        if serve.submitters[request.submitter].attempt == request.attempt {
+        if serve.submitters[submitter].attempt == attempt {
             let backoff = serve.rng.u64(1_000..1_000_000);
-            let again = Turn::Submit(request.submitter);
+            let again = Turn::Submit(submitter);
             self.queue.push(now + backoff, Event::Queue(again));
         }
     }
 
     /// Requests that wait get no answer.
     pub(super) fn break_requests(&mut self) {
-        for request in std::mem::take(&mut self.serve().requests) {
+        for (request, _) in std::mem::take(&mut self.serve().requests) {
             self.submit_again(request);
         }
     }
@@ -115,11 +124,18 @@ impl World {
     pub(super) fn handle_request(&mut self, request: Request) {
         let now = self.now;
         let (least, most) = self.plan.write_us;
-        let serve = self.serve();
-        if serve.logs.is_none() {
+        if self.serve().logs.is_none() {
             return self.submit_again(request);
         }
-        serve.requests.push(request);
+        let tasks = match request {
+            Request::Submit { submitter, place, .. } => self.serve().tasks_of(submitter, place),
+            Request::Retry(retry) => match self.take_retry(retry) {
+                Some(task) => vec![task],
+                None => return,
+            },
+        };
+        let serve = self.serve();
+        serve.requests.push((request, tasks));
         if serve.requests.len() == 1 {
             let (life, takes) = (serve.life, serve.rng.u64(least..=most));
             self.queue.push(now + takes, Event::Queue(Turn::Commit(life)));
@@ -129,13 +145,10 @@ impl World {
     /// Takes what was sent, and syncs it together.
     pub(super) fn commit_requests(&mut self) {
         let serve = self.serve();
-        let requests = serve.requests.clone();
-        let wanted: Vec<Vec<StoredTask>> =
-            requests.iter().map(|request| serve.tasks_of(*request)).collect();
-        let Some(logs) = &mut serve.logs else { return };
+        let Serve { logs: Some(logs), requests, .. } = serve else { return };
         let tasks = logs.tasks.get_mut();
         let answers: Vec<_> =
-            wanted.iter().map(|wanted| tasks.submit_all(wanted.clone())).collect();
+            requests.iter().map(|(_, wanted)| tasks.submit_all(wanted.clone())).collect();
         let committed = tasks.commit();
         if committed.is_err() {
             tasks.discard();
@@ -144,7 +157,7 @@ impl World {
             return;
         }
         let serve = self.serve();
-        serve.requests.clear();
+        let requests = std::mem::take(&mut serve.requests);
         let before = serve.account.count();
         if committed.is_ok() {
             let Some(mut logs) = serve.logs.take() else { return };
@@ -156,7 +169,7 @@ impl World {
             }
         }
         let mut new = 0;
-        for ((request, wanted), answer) in requests.into_iter().zip(wanted).zip(answers) {
+        for ((request, wanted), answer) in requests.into_iter().zip(answers) {
             let serve = self.serve();
             let (is_final, judged) = match answer {
                 Ok(submitted) if committed.is_ok() => {
@@ -193,9 +206,13 @@ impl World {
     pub(super) fn handle_reply(&mut self, reply: Reply) {
         let now = self.now;
         let Reply { request, life, is_final } = reply;
+        let (submitter, attempt) = match request {
+            Request::Submit { submitter, attempt, .. } => (submitter, attempt),
+            Request::Retry(retry) => return self.handle_retry_reply(retry, reply),
+        };
         let serve = self.serve();
-        let me = &mut serve.submitters[request.submitter];
-        if me.attempt != request.attempt {
+        let me = &mut serve.submitters[submitter];
+        if me.attempt != attempt {
             return;
         }
         // With the process its connections may go.
@@ -203,7 +220,7 @@ impl World {
             return self.submit_again(request);
         }
         me.at += 1;
-        let gap = serve.rng.u64(0..=serve.plan.submitters[request.submitter].gap_us);
-        self.queue.push(now + gap, Event::Queue(Turn::Submit(request.submitter)));
+        let gap = serve.rng.u64(0..=serve.plan.submitters[submitter].gap_us);
+        self.queue.push(now + gap, Event::Queue(Turn::Submit(submitter)));
     }
 }

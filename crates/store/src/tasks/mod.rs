@@ -292,6 +292,18 @@ impl<M: Medium> Tasks<M> {
         }))
     }
 
+    /// Returns the position of the task with a key, if it is there and is a retry of this one.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub fn find_retry(&mut self, of: u64, key: &[u8]) -> Result<Option<u64>, SubmitError> {
+        Ok(self.known(key)?.and_then(|known| match known {
+            Known::There(position, task) if task.options.retry_of == Some(of) => Some(position),
+            Known::There(..) | Known::Gone(_) => None,
+        }))
+    }
+
     fn known(&mut self, key: &[u8]) -> Result<Option<Known>, SubmitError> {
         // Two keys with one hash are rare: of the candidates the first is it.
         for position in self.keys.candidates(key).to_vec() {
