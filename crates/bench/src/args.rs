@@ -32,6 +32,13 @@ pub(crate) struct Args {
     /// Path of a Python that has Celery and Dask.
     #[arg(long, value_name = "FILE")]
     pub(crate) python: Option<PathBuf>,
+    /// Path of a nats-server that can sync each message (2.10 or later).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) nats: Option<PathBuf>,
+    /// Put the tables into this file as well, between its lines `<!-- measured -->` and
+    /// `<!-- end -->`.
+    #[arg(long, value_name = "FILE", conflicts_with = "growth")]
+    pub(crate) book: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }

@@ -100,6 +100,11 @@ impl Figure {
         Spread::of(ratios(&self.find(ours)?.values, &self.find(theirs)?.values))
     }
 
+    /// Returns the values of a program, one a round.
+    pub(crate) fn values(&self, who: &str) -> &[Option<f64>] {
+        self.find(who).map_or(&[], |series| &series.values)
+    }
+
     fn find(&self, who: &str) -> Option<&Series> {
         self.series.iter().find(|series| series.who == who)
     }

@@ -16,13 +16,21 @@ pub(crate) struct Lab {
     pub(crate) rounds: usize,
     /// Whether to do less work.
     pub(crate) is_quick: bool,
+    pub(crate) peers: Peers,
+    programs: PathBuf,
+    scratch: TempDir,
+    places: Cell<u8>,
+}
+
+/// Peers that are not in the path.
+#[derive(Debug)]
+pub(crate) struct Peers {
     /// The C pipeline, if it could be compiled.
     pub(crate) pipeline: Option<PathBuf>,
     /// A Python that has Celery and Dask, if it could be installed.
     pub(crate) python: Option<PathBuf>,
-    programs: PathBuf,
-    scratch: TempDir,
-    places: Cell<u8>,
+    /// A server of NATS that can sync each message, if it could be installed.
+    pub(crate) nats: Option<PathBuf>,
 }
 
 /// Place of one run: a directory and an address that no other run has.
@@ -33,16 +41,11 @@ pub(crate) struct Place {
 }
 
 impl Lab {
-    pub(crate) fn new(
-        rounds: usize,
-        is_quick: bool,
-        pipeline: Option<PathBuf>,
-        python: Option<PathBuf>,
-    ) -> Result<Self> {
+    pub(crate) fn new(rounds: usize, is_quick: bool, peers: Peers) -> Result<Self> {
         let ours = std::env::current_exe().context("cannot find this program")?;
         let programs = ours.parent().context("this program is in no directory")?.to_owned();
         let scratch = tempfile::Builder::new().prefix("tradewind-bench-").tempdir()?;
-        Ok(Self { rounds, is_quick, pipeline, python, programs, scratch, places: Cell::new(0) })
+        Ok(Self { rounds, is_quick, peers, programs, scratch, places: Cell::new(0) })
     }
 
     /// Returns the directory of scratch files.

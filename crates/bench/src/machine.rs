@@ -56,12 +56,15 @@ impl Machine {
 
 fn versions(lab: &Lab) -> Vec<(String, String)> {
     let pipeline =
-        lab.pipeline.as_ref().and_then(|p| first_line(&p.to_string_lossy(), &["version"]));
-    let python = lab.python.as_ref().map(|p| p.to_string_lossy().into_owned());
+        lab.peers.pipeline.as_ref().and_then(|p| first_line(&p.to_string_lossy(), &["version"]));
+    let python = lab.peers.python.as_ref().map(|p| p.to_string_lossy().into_owned());
     let package = |name: &str| {
         let code = format!("from importlib.metadata import version; print(version('{name}'))");
         first_line(python.as_ref()?, &["-c", &code])
     };
+    let nats =
+        lab.peers.nats.as_ref().and_then(|p| first_line(&p.to_string_lossy(), &["--version"]));
+    let scratch = lab.scratch().to_string_lossy();
     let all = [
         ("Tradewind", Some(tradewind())),
         ("rustc", first_line("rustc", &["--version"]).map(|line| word(&line, 1))),
@@ -69,6 +72,9 @@ fn versions(lab: &Lab) -> Vec<(String, String)> {
         ("libzmq", pipeline),
         ("xargs (findutils)", first_line("xargs", &["--version"]).map(last_word)),
         ("GNU parallel", first_line("parallel", &["--version"]).map(last_word)),
+        ("NATS", first_line("nats-server", &["--version"]).map(last_word)),
+        ("NATS with sync", nats.map(last_word)),
+        ("scratch files on", first_line("findmnt", &["-no", "FSTYPE", "-T", &scratch])),
         ("beanstalkd", first_line("beanstalkd", &["-v"]).map(last_word)),
         ("redis", first_line("redis-server", &["--version"]).map(|line| word(&line, 2))),
         ("celery", package("celery")),

@@ -1,11 +1,12 @@
 //! Measures Tradewind and its peers on the same work, in turn, in one run.
 //!
 //! Absolute times on shared machines drift, so only the ratio of two programs in the same round
-//! counts. Uses Tradewind's command lines and nothing else of it.
+//! counts. Uses Tradewind's command lines and its client of queues, and nothing else of it.
 
 mod args;
 mod curve;
 mod figure;
+mod http;
 mod lab;
 mod machine;
 mod peer;
@@ -25,7 +26,7 @@ use clap::Parser;
 
 use crate::args::{Args, Command};
 use crate::figure::Outcome;
-use crate::lab::Lab;
+use crate::lab::{Lab, Peers};
 use crate::machine::Machine;
 
 fn main() -> Result<()> {
@@ -34,7 +35,9 @@ fn main() -> Result<()> {
         return role::run(role);
     }
     let workloads = workload::chosen(&args.only)?;
-    let lab = Lab::new(args.rounds(), args.quick, args.pipeline, args.python)?;
+    let rounds = args.rounds();
+    let peers = Peers { pipeline: args.pipeline, python: args.python, nats: args.nats };
+    let lab = Lab::new(rounds, args.quick, peers)?;
     tidy::prepare(lab.scratch())?;
     let machine = Machine::look(&lab);
     let mut out = std::io::stdout();
@@ -57,6 +60,9 @@ fn main() -> Result<()> {
             }
         }
         text = report::write_comparison(&args.out, &machine, &outcome)?;
+    }
+    if let Some(book) = &args.book {
+        report::put_into_book(book, &machine, &outcome)?;
     }
     out.write_all(text.as_bytes())?;
     anyhow::ensure!(broken.is_empty(), "not measured: {}", broken.join(", "));

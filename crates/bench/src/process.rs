@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::machine::memory_available_bytes;
 use crate::tidy;
@@ -146,6 +146,12 @@ impl Running {
             bail!("{} ended with {status}: {}", self.name, tail(&self.said()));
         }
         Ok(cpu)
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn stop(self) -> Result<()> {
+        kill_process(self.pid(), Signal::TERM)?;
+        self.wait(PATIENCE)
     }
 
     /// Waits until it has ended, without taking its status.

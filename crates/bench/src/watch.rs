@@ -49,7 +49,7 @@ fn watch(pids: &[Pid], is_over: &AtomicBool) -> Vec<u64> {
 }
 
 /// Returns the memory; `None` once the process has ended.
-fn memory_bytes_max(pid: Pid) -> Option<u64> {
+pub(crate) fn memory_bytes_max(pid: Pid) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid())).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;

@@ -21,7 +21,7 @@ pub(crate) enum Bare {
 
 impl Bare {
     pub(crate) fn libzmq(lab: &Lab) -> Result<Self> {
-        let program = lab.pipeline.clone().context("there is no libzmq to compile with")?;
+        let program = lab.peers.pipeline.clone().context("there is no libzmq to compile with")?;
         Ok(Self::Libzmq(program))
     }
 

@@ -11,7 +11,7 @@ use crate::process::Program;
 
 /// Returns the interpreter that has the packages, or the reason why there is none.
 pub(super) fn interpreter(lab: &Lab) -> Result<Program> {
-    Ok(Program::new(lab.python.as_ref().context("its Python packages cannot be installed")?))
+    Ok(Program::new(lab.peers.python.as_ref().context("its Python packages cannot be installed")?))
 }
 
 /// Writes a script to the place of a run.

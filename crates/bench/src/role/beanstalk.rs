@@ -14,7 +14,7 @@ const TASKS: &str = "tasks";
 const RESULTS: &str = "results";
 
 /// Number of requests under way at once.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 
 /// Time after which the broker gives a worker's task to another.
 const TIME_TO_RUN_SECONDS: u64 = 600;
@@ -34,11 +34,10 @@ pub(super) fn producer(address: &str, input: &Path) -> Result<()> {
     broker.expect(sent, "INSERTED")
 }
 
-/// Sleeps the seconds in a task times a factor, if there is one.
-pub(super) fn worker(address: &str, slower: Option<f64>) -> Result<()> {
+/// Holds at most this number of tasks at a time. Sleeps the seconds in a task times a factor, if there is
+/// one.
+pub(super) fn worker(address: &str, batch: usize, slower: Option<f64>) -> Result<()> {
     let mut broker = Broker::connect(address, RESULTS, Some(TASKS))?;
-    // A worker holds no tasks beside the one that it runs: others could run them.
-    let batch = if slower.is_some() { 1 } else { BATCH };
     loop {
         let jobs = broker.reserve(batch)?;
         for job in &jobs {
@@ -70,17 +69,35 @@ pub(super) fn consumer(address: &str, count: usize, output: &Path) -> Result<()>
 }
 
 /// Connection to the broker.
-struct Broker {
+pub(crate) struct Broker {
     from: BufReader<TcpStream>,
     to: BufWriter<TcpStream>,
 }
 
-struct Job {
+pub(crate) struct Job {
     id: u64,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Broker {
+    /// Connects as one who puts tasks and waits for their results.
+    pub(crate) fn of_client(address: &str) -> Result<Self> {
+        Self::connect(address, TASKS, Some(RESULTS))
+    }
+
+    /// Puts a task and waits for the first result that there is.
+    pub(crate) fn put_and_reserve(&mut self, task: &[u8]) -> Result<Vec<Job>> {
+        self.put(task)?;
+        self.expect(1, "INSERTED")?;
+        self.reserve(1)
+    }
+
+    /// Asks a question that the broker answers as soon as it can.
+    pub(crate) fn ping(&mut self) -> Result<()> {
+        self.to.write_all(b"list-tube-used\r\n")?;
+        self.expect(1, "USING")
+    }
+
     /// Connects: puts go to one tube, reserves come from the other.
     fn connect(address: &str, puts: &str, reserves: Option<&str>) -> Result<Self> {
         let stream = TcpStream::connect(address).context("cannot reach beanstalkd")?;
@@ -104,7 +121,7 @@ impl Broker {
     }
 
     /// Reserves at least one job, and at most this number. Only the first is waited for.
-    fn reserve(&mut self, most: usize) -> Result<Vec<Job>> {
+    pub(crate) fn reserve(&mut self, most: usize) -> Result<Vec<Job>> {
         self.to.write_all(b"reserve\r\n")?;
         for _ in 1..most {
             self.to.write_all(b"reserve-with-timeout 0\r\n")?;
@@ -128,7 +145,7 @@ impl Broker {
         Ok(jobs)
     }
 
-    fn delete(&mut self, jobs: &[Job]) -> Result<()> {
+    pub(crate) fn delete(&mut self, jobs: &[Job]) -> Result<()> {
         for job in jobs {
             write!(self.to, "delete {}\r\n", job.id)?;
         }

@@ -2,7 +2,7 @@
 //! suits it better than one with more threads.
 
 use std::fs::File;
-use std::future::{self, Future};
+use std::future;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::thread;
@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time;
 use zeromq::{PullSocket, PushSocket, Socket, SocketEvent, SocketRecv, SocketSend};
+
+use super::block_on;
 
 /// Number of lines that wait between the thread that reads stdin and the socket.
 const LINES_MAX: usize = 1024;
@@ -121,8 +123,4 @@ fn next_line(lines: &mut impl BufRead) -> io::Result<Option<Bytes>> {
     }
     line.pop_if(|last| *last == b'\n');
     Ok(Some(line.into()))
-}
-
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }

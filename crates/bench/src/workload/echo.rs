@@ -9,7 +9,7 @@ use super::input::Input;
 use crate::figure::{Bound, Figure, Outcome, Unit};
 use crate::lab::{Lab, Place};
 use crate::peer::bare::{Bare, Work};
-use crate::peer::beanstalkd::Beanstalkd;
+use crate::peer::beanstalkd::{Beanstalkd, Kept};
 use crate::peer::celery::Celery;
 use crate::peer::dask::Dask;
 use crate::peer::tradewind;
@@ -61,7 +61,7 @@ fn small(lab: &Lab) -> Result<Outcome> {
             Ok(theirs(lab, bare, &input, 2)?.a_task(&input))
         }),
         Contestant::new(CRATE, || Ok(theirs(lab, &Bare::Crate, &fewer, 1)?.a_task(&fewer))),
-        Contestant::with(BEANSTALKD, Beanstalkd::find(), |peer| {
+        Contestant::with(BEANSTALKD, Beanstalkd::find(Kept::InMemory), |peer| {
             brokered(lab, &few, |place, input, output| {
                 peer.run(lab, place, input, few.tasks, output, &[Work::Echo])
             })

@@ -94,7 +94,7 @@ fn through_pipes(ventilator: Program, sink: Program, count: usize) -> Result<Vec
     percentiles(&took)
 }
 
-fn percentiles(microseconds: &[f64]) -> Result<Vec<f64>> {
+pub(super) fn percentiles(microseconds: &[f64]) -> Result<Vec<f64>> {
     [50.0, 99.0]
         .map(|percent| percentile(microseconds, percent).context("nothing was measured"))
         .into_iter()

@@ -8,9 +8,12 @@ mod handlers;
 mod input;
 mod latency;
 mod memory;
+mod queued;
 mod schedule;
+mod single;
 mod start;
 mod uneven;
+mod waiting;
 
 use anyhow::{Result, bail};
 
@@ -20,7 +23,7 @@ use crate::lab::Lab;
 type Measure = fn(&Lab) -> Result<Outcome>;
 
 /// Workloads, in the order of the table.
-pub(crate) const ALL: [(char, Measure); 7] = [
+pub(crate) const ALL: [(char, Measure); 10] = [
     ('E', echo::measure),
     ('C', commands::measure),
     ('P', handlers::measure),
@@ -28,6 +31,9 @@ pub(crate) const ALL: [(char, Measure); 7] = [
     ('L', latency::measure),
     ('S', start::measure),
     ('M', memory::measure),
+    ('Q', single::measure),
+    ('B', queued::measure),
+    ('W', waiting::measure),
 ];
 
 /// Returns the workloads with these letters.

@@ -10,7 +10,7 @@ use super::schedule::{Sleeps, Speeds};
 use crate::figure::{Bound, Figure, Outcome, Unit};
 use crate::lab::{Lab, Place};
 use crate::peer::bare::{Bare, Work};
-use crate::peer::beanstalkd::Beanstalkd;
+use crate::peer::beanstalkd::{Beanstalkd, Kept};
 use crate::peer::dask::Dask;
 use crate::peer::{shell, tradewind};
 use crate::process::{Program, finish_all};
@@ -68,7 +68,7 @@ impl<'a> Race<'a> {
             Contestant::with(LIBZMQ, Bare::libzmq(lab), move |peer| {
                 self.score(|place| self.bare(place, peer))
             }),
-            Contestant::with(BEANSTALKD, Beanstalkd::find(), move |peer| {
+            Contestant::with(BEANSTALKD, Beanstalkd::find(Kept::InMemory), move |peer| {
                 self.score(|place| self.beanstalkd(place, peer))
             }),
             Contestant::with(DASK, Dask::find(lab), move |peer| {
