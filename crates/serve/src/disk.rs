@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tradewind_records::{Directory, Medium};
 
-/// Whether what is written is synced before it is promised. All logs of a queue ask the same one.
+/// Whether what is written is synced before it is promised. Tasks and records of a queue ask the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Durability(Arc<AtomicBool>);
 
@@ -22,7 +22,7 @@ impl Durability {
     }
 }
 
-/// Segments in a directory, which are synced unless their queue is not to be.
+/// Segments in a directory, of which what is promised is synced unless the queue is not to be.
 #[derive(Debug)]
 pub(crate) struct Disk {
     directory: Directory,
@@ -61,11 +61,11 @@ impl Medium for Disk {
     }
 
     fn sync(&mut self, segment: u64) -> io::Result<()> {
-        if self.durability.0.load(Ordering::Relaxed) {
-            self.directory.sync(segment)
-        } else {
-            Ok(())
-        }
+        self.directory.sync(segment)
+    }
+
+    fn is_synced(&self) -> bool {
+        self.durability.0.load(Ordering::Relaxed)
     }
 
     fn remove(&mut self, segment: u64) -> io::Result<()> {

@@ -12,23 +12,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
-use tradewind_http::Unique;
+use tradewind_http::{SettingsPatch, Unique};
 use tradewind_proto::{JobId, JobKey, Seq, SeqSet};
 use tradewind_records::Directory;
 use tradewind_store::{
     Change, Control, ControlError, ControlOptions, Keep, Part, RecordError, RecordLog,
-    RecordOptions, SubmitError, Tasks, TasksOptions,
+    RecordOptions, SubmitError, Tasks, TasksOptions, skip_lost,
 };
 use tradewind_system::{random_id, random_key};
 
 use crate::dir::{LockError, lock_dir};
 use crate::disk::{Disk, Durability};
+use crate::settings::{durability as durability_of, effective};
 
 /// Name of the setting that is the id of a queue's job.
 const JOB: &str = ".job";
 
 /// Name of the setting that is the key of the tags of a queue's tasks.
 const TAGS: &str = ".tags";
+
+/// Name of the setting that is the id of the machine's start, of a queue that is not synced.
+const BOOT: &str = ".boot";
 
 /// The logs of a queue.
 pub(crate) struct Logs {
@@ -72,7 +76,8 @@ pub(crate) enum OpenError {
     Job { path: PathBuf },
     #[error(
         "{}: its records are of tasks up to {record}, and its task log ends before task {end}: they are of different \
-         times, of a copy that was made while the queue was served, or of a machine that stopped with fsync = \"none\"",
+         times, of a copy that was made while the queue was served, or of a machine that stopped while it had fsync = \
+         \"none\", with which it is opened",
         .path.display()
     )]
     Ahead { path: PathBuf, record: u64, end: u64 },
@@ -80,7 +85,7 @@ pub(crate) enum OpenError {
 
 impl Logs {
     /// Opens the logs in a directory, or creates them there. One process has them at a time.
-    pub(crate) fn open(dir: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open(dir: &Path, config: &SettingsPatch) -> Result<Self, OpenError> {
         let path = dir.to_owned();
         let failed = |error| OpenError::Io { path: dir.to_owned(), error };
         let lock = lock_dir(dir).map_err(|error| match error {
@@ -88,8 +93,19 @@ impl Logs {
             LockError::InUse(error) => failed(io::Error::other(error)),
         })?;
         let durability = Durability::default();
-        let part =
-            |part: Part| Disk::new(Directory::new(dir.join(part.as_str())), durability.clone());
+        let disk = |part: Part, durability: &Durability| {
+            Disk::new(Directory::new(dir.join(part.as_str())), durability.clone())
+        };
+        // What was said to a queue is little, and is always synced. It says how the others were written.
+        let always = Durability::default();
+        let (mut control, found) =
+            Control::open(disk(Part::Control, &always), random_id(), ControlOptions::default())
+                .map_err(|error| OpenError::Control { path: path.clone(), error })?;
+        say_torn(dir, Part::Control, found.torn_bytes);
+        // Settings that cannot be read are refused by who needs them.
+        let is_synced = effective(config, control.state()).is_ok_and(|it| durability_of(&it).0);
+        durability.set(is_synced);
+        let part = |part: Part| disk(part, &durability);
         let (records, found) = RecordLog::open(
             part(Part::Records),
             part(Part::Index),
@@ -98,7 +114,7 @@ impl Logs {
         )
         .map_err(|error| OpenError::Records { path: path.clone(), error })?;
         say_torn(dir, Part::Records, found.torn_bytes);
-        let (tasks, found) = Tasks::open(
+        let (mut tasks, found) = Tasks::open(
             part(Part::Tasks),
             part(Part::Keys),
             random_id(),
@@ -108,17 +124,23 @@ impl Logs {
         )
         .map_err(|error| OpenError::Tasks { path: path.clone(), error })?;
         say_torn(dir, Part::Tasks, found.torn_bytes);
+        let mut records = records;
         // A task that is submitted next would be taken for one that has its record.
         let (recorded, end) = (records.stored().end().0, tasks.committed());
-        if recorded > end {
+        if recorded > end && is_synced {
             return Err(OpenError::Ahead { path, record: recorded - 1, end });
         }
-        let (mut control, found) =
-            Control::open(part(Part::Control), random_id(), ControlOptions::default())
+        if !is_synced {
+            let skipped = skip_lost(&mut tasks, &records, &mut control)
                 .map_err(|error| OpenError::Control { path: path.clone(), error })?;
-        say_torn(dir, Part::Control, found.torn_bytes);
+            if skipped > 0 {
+                let dir = dir.display();
+                tracing::warn!(
+                    "{dir}: {skipped} tasks from {end} on are lost, with fsync = \"none\" and a machine that stopped"
+                );
+            }
+        }
         control.settle(records.stored());
-        let mut records = records;
         let failed =
             records.not_ok().map_err(|error| OpenError::Records { path: path.clone(), error })?;
         let logs = Self {
@@ -135,7 +157,28 @@ impl Logs {
             control: Mutex::new(control),
         };
         // What cannot be read is found out now.
-        logs.job().map(|_| logs).map_err(|()| OpenError::Job { path: dir.to_owned() })
+        let has_job = logs.job().map_err(|()| OpenError::Job { path: dir.to_owned() })?.is_some();
+        if !is_synced {
+            logs.note_boot(has_job)
+                .map_err(|error| OpenError::Control { path: dir.to_owned(), error })?;
+        }
+        Ok(logs)
+    }
+
+    /// Makes the job another one if the machine has started since this was noted: workers may have results of tasks
+    /// that are lost, which are not to count for others with the same positions.
+    fn note_boot(&self, has_job: bool) -> Result<(), ControlError> {
+        let boot = boot_id();
+        let is_same = self.control().state().settings.get(BOOT).is_some_and(|it| **it == *boot);
+        if is_same && !boot.is_empty() {
+            return Ok(());
+        }
+        let mut changes = vec![setting(BOOT, &boot)];
+        if has_job {
+            changes
+                .extend([setting(JOB, &random_id().to_le_bytes()), setting(TAGS, &random_key())]);
+        }
+        self.change(changes)
     }
 
     /// Returns the directory of the logs.
@@ -143,9 +186,18 @@ impl Logs {
         &self.dir
     }
 
-    /// Says whether what is written is synced before it is promised.
+    /// Says whether what is written is synced before it is promised. Where it is from now on, so is what was promised
+    /// before.
     pub(crate) fn set_synced(&self, is_synced: bool) {
         self.durability.set(is_synced);
+        if is_synced {
+            let synced = self.tasks().sync().map_err(|error| error.to_string());
+            let synced = synced.and(self.records().sync().map_err(|error| error.to_string()));
+            if let Err(error) = synced {
+                // The next commit syncs it as well, or fails.
+                tracing::error!("{}: cannot be synced: {error}", self.dir.display());
+            }
+        }
     }
 
     pub(crate) fn tasks(&self) -> MutexGuard<'_, Tasks<Disk>> {
@@ -196,9 +248,6 @@ impl Logs {
             return Ok(begun);
         }
         let tags = random_key();
-        let setting = |name: &str, value: &[u8]| {
-            Change::Setting(name.into(), Some(bytes::Bytes::copy_from_slice(value)))
-        };
         self.change([setting(JOB, &job.0.to_le_bytes()), setting(TAGS, &tags)])?;
         Ok((job, JobKey::new(tags)))
     }
@@ -293,6 +342,15 @@ impl Logs {
     }
 }
 
+fn setting(name: &str, value: &[u8]) -> Change {
+    Change::Setting(name.into(), Some(bytes::Bytes::copy_from_slice(value)))
+}
+
+/// Returns what is another one each time that the machine starts; nothing where it does not say.
+fn boot_id() -> Vec<u8> {
+    std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No thread leaves what it guards in the middle of a change by a panic: the logs see to that themselves.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -310,4 +368,55 @@ fn say_torn(dir: &Path, part: Part, bytes: u64) {
 /// Returns the time since 1970.
 pub(crate) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use tradewind_http::{Change as Wish, Fsync};
+    use tradewind_proto::message::Status;
+    use tradewind_store::{StoredTask, Submitted};
+
+    use super::*;
+
+    fn submit(logs: &Logs, count: u64) -> u64 {
+        let mut tasks = logs.tasks();
+        let mut submit = || tasks.submit(StoredTask::default()).unwrap();
+        let first = (0..count).map(|_| submit()).collect::<Vec<Submitted>>()[0].position();
+        tasks.commit().unwrap();
+        first
+    }
+
+    #[test]
+    fn a_queue_that_is_not_synced_goes_on_when_its_last_tasks_are_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let synced = SettingsPatch::default();
+        let unsynced = SettingsPatch { fsync: Wish::To(Fsync::None), ..SettingsPatch::default() };
+        let logs = Logs::open(dir.path(), &unsynced).unwrap();
+        let job = logs.begin(JobId(7)).unwrap();
+        submit(&logs, 5);
+        let mut records = logs.records();
+        records.append(Duration::ZERO, Seq(3), Status::Ok, b"{}\n").unwrap();
+        records.commit().unwrap();
+        drop(records);
+        let reader = || Change::Consumer("reader".into(), Some(100));
+        logs.change([reader(), Change::Cancel(tradewind_proto::SeqRange::one(Seq(4)))]).unwrap();
+        drop(logs);
+        let logs = Logs::open(dir.path(), &unsynced).unwrap();
+        assert_eq!(logs.begin(JobId(8)).unwrap(), job, "the machine has not stopped");
+        drop(logs);
+
+        std::fs::remove_dir_all(dir.path().join("tasks")).unwrap();
+        let refused = Logs::open(dir.path(), &synced).err().unwrap().to_string();
+        assert!(refused.contains("its task log ends before task 0"), "{refused}");
+        let logs = Logs::open(dir.path(), &unsynced).unwrap();
+        let consumed = logs.control().state().consumed();
+        assert_eq!(consumed, Some(logs.records().committed()));
+        assert_eq!((submit(&logs, 1), logs.tasks().task(3).unwrap()), (5, None));
+        logs.change([setting(BOOT, b"another start")]).unwrap();
+        drop(logs);
+        let logs = Logs::open(dir.path(), &unsynced).unwrap();
+        assert_ne!(logs.begin(JobId(8)).unwrap().0, job.0);
+        drop(logs);
+        assert_eq!(Logs::open(dir.path(), &synced).unwrap().submitted(), 6);
+    }
 }

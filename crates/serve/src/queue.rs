@@ -65,7 +65,7 @@ impl Queue {
         config: QueueConfig,
         common: &Common,
     ) -> Result<Self, Fatal> {
-        let logs = Arc::new(Logs::open(dir).or_exit(OUTPUT)?);
+        let logs = Arc::new(Logs::open(dir, &config.settings).or_exit(OUTPUT)?);
         let QueueConfig { settings: config, relays } = config;
         let settings = effective(&config, logs.control().state());
         let amiss = |text: &dyn std::fmt::Display| {

@@ -34,17 +34,17 @@ impl LogSource {
         Self { logs, next: first, ahead: VecDeque::new() }
     }
 
-    /// Gives what comes next: no more tasks than may be taken in at once.
-    fn read_on(&mut self) -> Result<Chunk, SubmitError> {
+    /// Gives what comes next before this position: no more tasks than may be taken in at once.
+    fn read_on(&mut self, end: u64) -> Result<Chunk, SubmitError> {
         if self.ahead.is_empty() {
             self.ahead.extend(self.logs.tasks().read(self.next, READ_BYTES_MAX)?);
         }
+        // None is there any more: the last ones were lost with the machine, and passed over.
+        let there = self.ahead.back().map_or(end, |(last, _)| last.saturating_add(1));
         let mut chunk = Chunk::default();
-        while (chunk.len() as u64) < READ_TASKS_MAX
-            && let Some((position, _)) = self.ahead.front()
-        {
-            if self.next < *position {
-                // It was removed from the log: it has its record, of which the sink knows.
+        while (chunk.len() as u64) < READ_TASKS_MAX && self.next < there {
+            if self.ahead.front().is_none_or(|(position, _)| self.next < *position) {
+                // It was removed from the log: it has its record, of which the sink knows. Or it is lost.
                 let reason = "the task was removed from the log, and has no record".to_owned();
                 chunk.push(Item::Unfit { reason });
             } else if let Some((_, task)) = self.ahead.pop_front() {
@@ -68,13 +68,13 @@ fn push(chunk: &mut Chunk, task: StoredTask) {
 impl Source for LogSource {
     /// Returns an empty chunk now and then, so that the thread that reads can see that nobody wants more.
     fn read(&mut self) -> Result<Option<Chunk>, InputError> {
-        match self.logs.wait_submitted(self.next, WAIT) {
-            Some(end) if end > self.next => {}
+        let end = match self.logs.wait_submitted(self.next, WAIT) {
+            Some(end) if end > self.next => end,
             Some(_) => return Ok(Some(Chunk::default())),
             // The ventilator has ended before the logs are closed: nobody takes this for the end of the input.
             None => return Ok(Some(Chunk::default())),
-        }
-        match self.read_on() {
+        };
+        match self.read_on(end) {
             Ok(chunk) => Ok(Some(chunk)),
             Err(error) => {
                 let dir = self.logs.dir().display();

@@ -63,6 +63,8 @@ pub(crate) struct Check {
     progressed: Instant,
     /// The time of the last record.
     last_record: Instant,
+    /// Start of the ventilator from which on the job is the one that it is.
+    job_began: u64,
     /// Runs that were not their task's first.
     reruns: u64,
     /// Records that say `lost`.
@@ -158,6 +160,7 @@ impl Check {
             repeating: BTreeSet::new(),
             progressed: 0,
             last_record: 0,
+            job_began: 0,
             reruns: 0,
             lost_records: 0,
         }
@@ -395,6 +398,11 @@ impl Check {
         }
     }
 
+    /// Notes that the job is another one from this start of the ventilator on: nothing counts of what workers have.
+    pub(crate) fn began_again(&mut self) {
+        self.job_began = self.starts[0];
+    }
+
     /// A sink that starts again has forgotten what is not on its disk.
     pub(crate) fn forgot_claims(&mut self) {
         self.claims.values_mut().for_each(|claim| *claim = None);
@@ -427,10 +435,11 @@ impl Check {
         let (lost, repeating) = (&self.lost, &self.repeating);
         // What a cancelled ventilator has thrown away, the next one has to run again.
         let cancelled_before = if self.is_cancelled { self.starts[stage] } else { 0 };
+        let job_began = self.job_began;
         let is_excused = |run: &Run| {
             let was_lost = lost.get(run.worker).is_some_and(|at| *at > run.dispatched);
             match run.end {
-                _ if was_lost || run.start < cancelled_before => true,
+                _ if was_lost || run.start < cancelled_before.max(job_began) => true,
                 _ if repeating.contains(&run.worker) => true,
                 Some(RunEnd::Failed) => true,
                 Some(RunEnd::Stopped) => timeout.is_some(),
@@ -482,7 +491,7 @@ impl Check {
         worker: usize,
         stage: usize,
         seq: Seq,
-        attempt: Attempt,
+        began: Instant,
         end: RunEnd,
         now: Instant,
     ) {
@@ -490,7 +499,7 @@ impl Check {
         let timeout = self.limits(seq, stage).timeout.filter(|_| self.is_timely);
         let runs = &mut self.tasks[seq.0 as usize].stages[stage].runs;
         let is_this =
-            |run: &&mut Run| run.worker == worker && run.attempt == attempt && run.end.is_none();
+            |run: &&mut Run| run.worker == worker && run.began == began && run.end.is_none();
         if let Some(run) = runs.iter_mut().rev().find(is_this) {
             run.end = Some(end);
             let ran = Duration::from_micros(now - run.began);

@@ -86,6 +86,8 @@ pub enum Mutation {
     ForgetCancels,
     /// A task that may be run again is removed with its segment, though its record is kept.
     ForgetFailed,
+    /// A queue that is not synced gives positions of tasks again that are lost, though some have their records.
+    ForgetLost,
     /// A queue that starts again leaves out its first task without a record.
     SkipTask,
     /// A cancelled task that a worker has done gets a second record.
@@ -94,11 +96,12 @@ pub enum Mutation {
 
 impl Mutation {
     /// Those that are found in worlds with a queue.
-    pub const OF_QUEUES: [Self; 7] = [
+    pub const OF_QUEUES: [Self; 8] = [
         Self::AnswerEarly,
         Self::TrimEarly,
         Self::ForgetKey,
         Self::ForgetFailed,
+        Self::ForgetLost,
         Self::ForgetCancels,
         Self::SkipTask,
         Self::RecordBoth,

@@ -366,7 +366,7 @@ impl World {
                 (Outcome::ok(output(&run.payload, plan.output_bytes)), RunEnd::Ok)
             }
         };
-        self.check.ended(worker, stage, run.seq, run.attempt, end, self.now);
+        self.check.ended(worker, stage, run.seq, run.started, end, self.now);
         me.executor.handle_finished(Finished {
             slot: Slot(slot as u32),
             started_us: run.started,

@@ -18,6 +18,7 @@ struct Files {
     /// Bytes that may still be written.
     room: Option<usize>,
     is_sync_broken: bool,
+    is_unsynced: bool,
     /// Number of reads, and of their bytes.
     reads: (usize, usize),
 }
@@ -38,6 +39,11 @@ impl Disk {
 
     pub(crate) fn break_sync(&self, is_broken: bool) {
         self.0.borrow_mut().is_sync_broken = is_broken;
+    }
+
+    /// Says whether what is appended is left unsynced.
+    pub(crate) fn leave_unsynced(&self, is_unsynced: bool) {
+        self.0.borrow_mut().is_unsynced = is_unsynced;
     }
 
     /// Returns the number of reads and of their bytes since the last call.
@@ -127,6 +133,10 @@ impl Medium for Disk {
         let file = files.files.get_mut(&segment).unwrap();
         file.synced.clone_from(&file.bytes);
         Ok(())
+    }
+
+    fn is_synced(&self) -> bool {
+        !self.0.borrow().is_unsynced
     }
 
     fn remove(&mut self, segment: u64) -> io::Result<()> {

@@ -13,6 +13,7 @@ mod format;
 mod kept;
 mod keys;
 mod log;
+mod lost;
 mod parts;
 mod records;
 mod retry;
@@ -27,6 +28,7 @@ pub use self::control::{
 pub use self::error::LogError;
 pub use self::format::Kind;
 pub use self::log::{Entry, Found, Log, LogOptions, Survey};
+pub use self::lost::skip_lost;
 pub use self::records::{
     EntryError, Keep, RecordBatches, RecordError, RecordLog, RecordOptions, StoredRecord,
 };

@@ -55,6 +55,12 @@ pub trait Medium {
     /// Those of the system.
     fn sync(&mut self, segment: u64) -> io::Result<()>;
 
+    /// Returns whether each thing that is appended is to survive a crash of the machine before the next one is
+    /// appended. Else such a crash may leave any part of what was appended last.
+    fn is_synced(&self) -> bool {
+        true
+    }
+
     /// Removes a segment.
     ///
     /// # Errors
@@ -92,6 +98,10 @@ impl<M: Medium + ?Sized> Medium for Box<M> {
 
     fn sync(&mut self, segment: u64) -> io::Result<()> {
         (**self).sync(segment)
+    }
+
+    fn is_synced(&self) -> bool {
+        (**self).is_synced()
     }
 
     fn remove(&mut self, segment: u64) -> io::Result<()> {

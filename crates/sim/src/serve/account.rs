@@ -15,6 +15,10 @@ pub(crate) struct Account {
     keys: BTreeMap<Bytes, Vec<u64>>,
     /// Lines of stored records, by position of the task.
     pub(crate) records: BTreeMap<u64, Vec<u8>>,
+    /// Tasks in the order of their records.
+    pub(crate) order: Vec<u64>,
+    /// Whether a machine has died of a queue that is not synced.
+    pub(crate) may_have_lost: bool,
     /// Tasks whose records are `cancelled`.
     pub(crate) cancelled_records: BTreeSet<u64>,
     /// Tasks whose records are neither `ok` nor `skipped`.
@@ -177,6 +181,7 @@ impl Account {
         if position >= self.count() {
             return Err(format!("a record of task {position}, which is not there"));
         }
+        self.order.push(position);
         if self.records.insert(position, line).is_some() {
             return Err(format!("a second record of task {position}"));
         }

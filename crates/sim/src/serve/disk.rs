@@ -25,6 +25,8 @@ struct State {
     is_dead: bool,
     /// For [`Mutation::AnswerEarly`](crate::Mutation::AnswerEarly): syncs of tasks do nothing.
     is_careless: bool,
+    /// Whether tasks and records are synced before they are promised.
+    is_synced: bool,
     rng: Rng,
 }
 
@@ -56,14 +58,17 @@ const SECTOR: usize = 16;
 
 const TASKS: usize = 0;
 
+const CONTROL: usize = 4;
+
 impl Disk {
-    pub(crate) fn new(seed: u64, is_careless: bool) -> Self {
+    pub(crate) fn new(seed: u64, is_careless: bool, is_synced: bool) -> Self {
         Self(Rc::new(RefCell::new(State {
             directories: Default::default(),
             room: None,
             fuse: None,
             is_dead: false,
             is_careless,
+            is_synced,
             rng: Rng::with_seed(seed),
         })))
     }
@@ -75,7 +80,7 @@ impl Disk {
             keys: part(1),
             records: part(2),
             index: part(3),
-            control: part(4),
+            control: part(CONTROL),
         }
     }
 
@@ -268,6 +273,10 @@ impl Medium for Part {
             directory.removed.clear();
         }
         state.end()
+    }
+
+    fn is_synced(&self) -> bool {
+        self.which == CONTROL || self.disk.0.borrow().is_synced
     }
 
     fn remove(&mut self, segment: u64) -> io::Result<()> {

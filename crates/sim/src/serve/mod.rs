@@ -93,6 +93,8 @@ pub(crate) struct Serve {
     /// Whether the machine dies with the process that dies in the middle of a change.
     is_machine: bool,
     is_calm: bool,
+    /// Whether a machine has died of a queue that is not synced: what is left is looked at, and the world ends.
+    is_lost: bool,
     /// Time at which the ventilator hears what was said last.
     said_at: Instant,
     rng: Rng,
@@ -120,7 +122,11 @@ impl Serve {
         let submitters = plan.submitters.iter().map(|_| Submitter::default()).collect();
         Self {
             account: Account::new(plan.forgets_keys),
-            disk: Disk::new(seed ^ 0x0d15c, mutation == Some(Mutation::AnswerEarly)),
+            disk: Disk::new(
+                seed ^ 0x0d15c,
+                mutation == Some(Mutation::AnswerEarly),
+                plan.is_synced,
+            ),
             logs: None,
             life: 0,
             requests: Vec::new(),
@@ -135,6 +141,7 @@ impl Serve {
             workers: None,
             is_machine: false,
             is_calm: false,
+            is_lost: false,
             said_at: 0,
             rng: Rng::with_seed(seed ^ 0x05e4_0e00),
             plan,
@@ -223,6 +230,7 @@ impl World {
         let now = self.now;
         let serve = self.serve();
         serve.disk.crash(is_machine);
+        serve.is_lost |= is_machine && !serve.plan.is_synced;
         serve.life += 1;
         let back_us = BACK_US_MAX[serve.rng.usize(0..3)];
         let back_us = if serve.is_calm { 1_000 } else { serve.rng.u64(0..back_us) };
@@ -245,10 +253,19 @@ impl World {
     fn start_serve(&mut self) {
         let Self { plan, serve, check, .. } = self;
         let Some(serve) = serve.as_mut().filter(|serve| serve.logs.is_none()) else { return };
-        match serve.open() {
+        let opened =
+            if serve.is_lost { serve.open_what_is_left(self.mutation) } else { serve.open() };
+        match opened {
+            Ok(()) if serve.is_lost => {
+                let (count, left) = (serve.account.count(), serve.next);
+                return self.trace.say(self.now, || {
+                    format!("the queue has {left} of {count} tasks after its machine has died")
+                });
+            }
             Ok(()) => {}
             Err(_) if serve.disk.is_dead() => {
                 serve.disk.crash(serve.is_machine);
+                serve.is_lost |= serve.is_machine && !serve.plan.is_synced;
                 return self.queue.push(self.now + 1_000_000, Event::Queue(Turn::Start));
             }
             Err(_) if serve.disk.is_limited() => {
@@ -257,6 +274,12 @@ impl World {
             Err(problem) => return check.fail(|| problem),
         }
         let starts = serve.life;
+        let begun_again = serve.begin_job_again();
+        if begun_again == Some(false) {
+            // A queue that cannot be opened ends its program, or it has died.
+            let is_machine = serve.disk.is_dead() && serve.is_machine;
+            return self.kill_serve(is_machine);
+        }
         let logs = serve.logs.as_ref().expect("they were just opened");
         let state = logs.control.state();
         let has_job = state.settings.contains_key(JOB);
@@ -274,6 +297,9 @@ impl World {
         });
         if has_job {
             check.restarted(0);
+        }
+        if begun_again.is_some() {
+            check.began_again();
         }
         check.forgot_claims();
         (serve.next, serve.is_input_due) = (first.0, false);
@@ -304,10 +330,11 @@ impl World {
 
     pub(crate) fn is_queue_over(&self) -> bool {
         self.serve.as_ref().is_some_and(|serve| {
-            serve.is_over() && self.now > self.plan.calm_at && {
-                let snapshot = self.ventilator.dispatcher.snapshot();
-                snapshot.settled >= serve.account.count()
-            }
+            serve.is_lost && serve.logs.is_some()
+                || serve.is_over() && self.now > self.plan.calm_at && {
+                    let snapshot = self.ventilator.dispatcher.snapshot();
+                    snapshot.settled >= serve.account.count()
+                }
         })
     }
 
@@ -316,7 +343,11 @@ impl World {
         if !self.is_queue_over() {
             return Some("nothing happens any more, and something is left to do".to_owned());
         }
-        self.kill_serve(true);
+        if self.serve().is_lost {
+            return None;
+        }
+        let is_synced = self.serve().plan.is_synced;
+        self.kill_serve(is_synced);
         let serve = self.serve();
         if let Err(problem) = serve.open() {
             return Some(problem);
@@ -329,7 +360,15 @@ impl World {
             return Some(format!("the queue is damaged: {fault}"));
         }
         let wanted = serve.account.count();
-        (count != wanted).then(|| format!("{count} records for {wanted} tasks"))
+        if count != wanted {
+            return Some(format!("{count} records for {wanted} tasks"));
+        }
+        if is_synced {
+            return None;
+        }
+        self.kill_serve(true);
+        let mutation = self.mutation;
+        self.serve().open_what_is_left(mutation).err()
     }
 }
 

@@ -25,6 +25,8 @@ pub struct QueuePlan {
     pub keep: Option<KeepPlan>,
     /// Whether the key of a task that is removed is forgotten: `unique = "stored"`.
     pub forgets_keys: bool,
+    /// Whether a promise is synced first: not with `fsync = "none"`.
+    pub is_synced: bool,
     pub(crate) sizes: Sizes,
 }
 
@@ -167,12 +169,14 @@ impl Plan {
         let mut plan = Self::with_queue_of_wishes(seed);
         let span = plan.bound_us();
         let Some(queue) = &mut plan.queue else { return plan };
-        queue.add_retries(&mut Rng::with_seed(seed ^ 0x0000_2e72), span);
+        let mut rng = Rng::with_seed(seed ^ 0x0000_2e72);
+        queue.add_retries(&mut rng, span);
+        queue.is_synced = rng.u8(0..5) > 0;
         plan.calm_at = plan.calm_at.max(queue.calm_at);
         plan
     }
 
-    /// The same world, in which nobody wants tasks to be run again.
+    /// The same world, in which nobody wants tasks to be run again, and all is synced.
     pub(crate) fn with_queue_of_wishes(seed: u64) -> Self {
         let mut plan = Self::without_troubles(seed);
         let mut rng = Rng::with_seed(seed ^ 0x0005_e47e);
@@ -255,7 +259,16 @@ impl Plan {
             _ => Some(KeepPlan::Consumed),
         };
         let forgets_keys = rng.u8(0..4) == 0;
-        QueuePlan { wishes, submitters, asks, calm_at, keep, forgets_keys, sizes: sizes(rng) }
+        QueuePlan {
+            wishes,
+            submitters,
+            asks,
+            calm_at,
+            keep,
+            forgets_keys,
+            is_synced: true,
+            sizes: sizes(rng),
+        }
     }
 
     fn draw_asks(&self, rng: &mut Rng, span: u64, tasks: usize) -> Vec<(u64, Ask)> {

@@ -1,6 +1,7 @@
 //! The logs of a queue, and what its ventilator and its sink do with them.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use tradewind_proto::dispatcher::TaskLimits;
 use tradewind_proto::message::{Status, TaskResult, ToSink};
 use tradewind_proto::{JobId, JobKey, Seq};
 use tradewind_records::encode_jsonl;
-use tradewind_store::{Change, Control, RecordBatches, RecordLog, StoredTask, Tasks};
+use tradewind_store::{Change, Control, RecordBatches, RecordLog, StoredTask, Tasks, skip_lost};
 
 use super::{JOB, Logs, POLICY, Serve, TAGS, Turn, setting};
 use crate::event::{Event, Instant, Process};
@@ -62,6 +63,128 @@ impl Serve {
         Ok(())
     }
 
+    /// Makes the job of a queue that is not synced another one now and then, as is done when its machine may have
+    /// stopped. Returns whether that was tried, and is promised.
+    pub(super) fn begin_job_again(&mut self) -> Option<bool> {
+        let state = self.logs.as_ref()?.control.state();
+        if self.plan.is_synced || !state.settings.contains_key(JOB) || self.rng.bool() {
+            return None;
+        }
+        let job = Bytes::copy_from_slice(&self.rng.u64(..).to_le_bytes());
+        let tags = Bytes::copy_from_slice(&self.rng.u128(..).to_le_bytes());
+        Some(self.change(vec![setting(JOB, job), setting(TAGS, tags)]))
+    }
+
+    /// Opens the logs of a queue that is not synced after its machine has died, and looks at what is left: of tasks and
+    /// of records what came first.
+    pub(super) fn open_what_is_left(&mut self, mutation: Option<Mutation>) -> Result<(), String> {
+        let media = self.disk.media();
+        let sizes = self.plan.sizes;
+        let control = Control::open(media.control, ID, sizes.control);
+        let (mut control, _) = control.map_err(|error| format!("the control log: {error}"))?;
+        let records = RecordLog::open(media.records, media.index, ID, sizes.records);
+        let (mut records, _) = records.map_err(|error| format!("the records: {error}"))?;
+        let first = records.first();
+        let tasks = Tasks::open(media.tasks, media.keys, ID, sizes.tasks, first);
+        let (mut tasks, _) = tasks.map_err(|error| format!("the tasks: {error}"))?;
+        let end = tasks.committed();
+        if mutation != Some(Mutation::ForgetLost) {
+            let skipped = skip_lost(&mut tasks, &records, &mut control);
+            skipped.map_err(|error| format!("the control log: {error}"))?;
+        }
+        control.settle(records.stored());
+        let failed = records.not_ok().map_err(|error| format!("the records: {error}"))?;
+        let ends = [records.stored().end().0, control.state().cancelled.end().0];
+        if ends.iter().any(|end| *end > tasks.next()) {
+            return Err("a task that is submitted next has a record, or is cancelled".to_owned());
+        }
+        let mut consumers = control.state().consumers.values();
+        if consumers.any(|next| *next > records.committed()) {
+            return Err("a consumer has read what is not there".to_owned());
+        }
+        let mut logs = Logs {
+            tasks: RefCell::new(tasks),
+            records: RefCell::new(records),
+            control,
+            failed: RefCell::new(failed),
+        };
+        self.account.may_have_lost = true;
+        // What was written, and was not promised yet.
+        while self.account.count() < end {
+            let read = logs.tasks.get_mut().read(self.account.count(), READ_BYTES_MAX);
+            let read = read.map_err(|error| error.to_string())?;
+            if read.first().map(|(position, _)| *position) != Some(self.account.count()) {
+                return Err(format!("task {} is not there", self.account.count()));
+            }
+            for (position, task) in read {
+                if position < end {
+                    self.account.learn(task)?;
+                }
+            }
+        }
+        self.compare_control(&logs)?;
+        self.compare_what_is_left(&mut logs, end)?;
+        self.next = end;
+        self.logs = Some(logs);
+        Ok(())
+    }
+
+    /// Checks that of tasks and of records those are left that came first, as they were.
+    fn compare_what_is_left(&mut self, logs: &mut Logs, end: u64) -> Result<(), String> {
+        let Logs { tasks, records, .. } = logs;
+        let (tasks, records) = (tasks.get_mut(), records.get_mut());
+        let stored = records.stored().clone();
+        let under_way: BTreeSet<u64> =
+            self.under_way.iter().flat_map(Records::iter).map(|it| it.result.seq.0).collect();
+        let mut lost = None;
+        for seq in &self.account.order {
+            match (stored.contains(Seq(*seq)), lost) {
+                (true, Some(lost)) => {
+                    return Err(format!("the record of {lost} is lost, and that of {seq} is not"));
+                }
+                (true, None) => {}
+                (false, _) => lost = Some(*seq),
+            }
+        }
+        for seq in stored.iter() {
+            let found = records.get(seq).map_err(|error| format!("record of {seq}: {error}"))?;
+            match (self.account.records.get(&seq.0), found) {
+                (Some(line), Some(found)) if found.bytes != *line => {
+                    return Err(format!("the record of {seq} has changed"));
+                }
+                (None, _) if !under_way.contains(&seq.0) => {
+                    return Err(format!("{seq} has a record that nobody wrote"));
+                }
+                _ => {}
+            }
+        }
+        for (seq, task) in (0..end).zip(&self.account.tasks) {
+            let there = tasks.task(seq).map_err(|error| format!("task {seq}: {error}"))?;
+            let is_there = there.is_some();
+            match there {
+                Some(found) if found != *task => {
+                    return Err(format!("task {seq} is not what was submitted"));
+                }
+                None if !stored.contains(Seq(seq)) => {
+                    return Err(format!("task {seq} was removed, and has no record"));
+                }
+                None if self.account.may_be_retried(seq) => {
+                    return Err(format!("task {seq} was removed, and may be run again"));
+                }
+                _ => {}
+            }
+            let is_known = is_there || !self.plan.forgets_keys && !self.account.gone.contains(&seq);
+            let key = task.key.as_ref().filter(|_| is_known);
+            if let Some(key) = key {
+                let found = tasks.find(key).map_err(|error| format!("a key: {error}"))?;
+                if found.is_none_or(|found| found < seq) {
+                    return Err(format!("the key of task {seq} is that of {found:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn compare_control(&mut self, logs: &Logs) -> Result<(), String> {
         let state = logs.control.state();
         let account = &mut self.account;
@@ -78,7 +201,10 @@ impl Serve {
         let is_there = |seq: &&u64| {
             state.cancelled.contains(Seq(**seq)) || stored.stored().contains(Seq(**seq))
         };
-        if let Some(lost) = account.cancelled.iter().find(|seq| !is_there(seq)) {
+        // It was settled with a record that is lost.
+        let may_be_lost = |seq: &&u64| account.may_have_lost && account.records.contains_key(*seq);
+        let lost = account.cancelled.iter().find(|seq| !is_there(seq) && !may_be_lost(seq));
+        if let Some(lost) = lost {
             return Err(format!("the cancel of task {lost} was promised, and is lost"));
         }
         if let Some(seq) = state.cancelled.iter().find(|seq| !account.is_cancelled(seq.0)) {

@@ -74,8 +74,10 @@ impl<M: Medium> Log<M> {
             true => segment.bytes + HEAD_BYTES as u64,
             false => segment.bytes,
         };
-        // Zeros, or a batch that was never committed: nothing that was may follow.
-        if head_after(&mut self.medium, number, end, len, self.id)?.is_some() {
+        // Zeros, or a batch that was never committed: nothing that was may follow, where each was synced before the next.
+        if (self.medium.is_synced() || !is_last)
+            && head_after(&mut self.medium, number, end, len, self.id)?.is_some()
+        {
             return Err(damaged(number, end, "a batch, and whole ones follow"));
         }
         let mut torn = 0;

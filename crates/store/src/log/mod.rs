@@ -61,6 +61,8 @@ pub struct Log<M> {
     reader: Option<Reader>,
     /// Segment whose header was not written to its end: it goes with the next commit.
     unfinished: Option<u64>,
+    /// Whether batches of the last segment are not synced, because the [medium](Medium::is_synced) is not to be.
+    is_behind: bool,
 }
 
 #[derive(Debug)]
@@ -139,7 +141,8 @@ impl<M: Medium> Log<M> {
     ///
     /// What was being written at the end does not count. It is cut off by the next commit: to open a log changes
     /// nothing. Of segments before the last only the headers and the ends are read: what is amiss in one is found
-    /// when it is read, or by [`check`](Self::check).
+    /// when it is read, or by [`check`](Self::check). On a medium that is not [synced](Medium::is_synced) each batch
+    /// of the last segment may have been being written, and the log ends before the first that is not whole.
     ///
     /// # Errors
     ///
@@ -183,6 +186,7 @@ impl<M: Medium> Log<M> {
             batch: Batch::default(),
             reader: None,
             unfinished,
+            is_behind: false,
         };
         log.batch.clear();
         for &segment in headers.keys() {
@@ -292,8 +296,9 @@ impl<M: Medium> Log<M> {
         self.batch.clear();
     }
 
-    /// Writes what was appended, so that it survives a crash of the machine when this returns. Returns the byte
-    /// of its segment at which the batch begins, if there was something to write.
+    /// Writes what was appended, so that it survives a crash of the machine when this returns, unless the medium is
+    /// not [synced](Medium::is_synced). Returns the byte of its segment at which the batch begins, if there was
+    /// something to write.
     ///
     /// # Errors
     ///
@@ -330,7 +335,11 @@ impl<M: Medium> Log<M> {
         self.batch.bytes[..HEAD_BYTES].copy_from_slice(&head.encode(self.id));
         self.batch.bytes.resize(HEAD_BYTES + body_bytes.next_multiple_of(ALIGN), 0);
         let written = self.medium.write_at(number, at, &self.batch.bytes);
-        let synced = written.and_then(|()| self.medium.sync(number));
+        let is_synced = self.medium.is_synced();
+        let synced = written.and_then(|()| match is_synced {
+            true => self.medium.sync(number),
+            false => Ok(()),
+        });
         // Of a batch that waits still only the body counts.
         self.batch.bytes.truncate(HEAD_BYTES + body_bytes);
         if let Err(error) = synced {
@@ -341,6 +350,7 @@ impl<M: Medium> Log<M> {
         }
         segment.file_bytes = segment.file_bytes.max(end);
         segment.add(head);
+        self.is_behind = !is_synced;
         self.committed = segment.end;
         self.batch.clear();
         Ok(Some(at))
@@ -351,10 +361,17 @@ impl<M: Medium> Log<M> {
         if let Some((&number, segment)) = self.segments.last_key_value() {
             let is_empty = segment.bytes == HEADER_BYTES;
             let fits = segment.bytes + head.batch_bytes() <= self.options.segment_bytes;
-            if !segment.is_closed && (is_empty || fits) {
+            let is_next = segment.end == head.first;
+            if !segment.is_closed && is_next && (is_empty || fits) {
                 return Ok(number);
             }
-            self.close_segment()?;
+            if is_empty && !is_next {
+                // Its number would be that of its first entry.
+                self.medium.remove(number)?;
+                self.segments.remove(&number);
+            } else {
+                self.close_segment()?;
+            }
         }
         let number = head.first;
         let header = Header { id: self.id, first: number }.encode(self.kind);
@@ -392,8 +409,30 @@ impl<M: Medium> Log<M> {
             segment.file_bytes = segment.bytes + end.batch_bytes();
         }
         self.medium.sync(number)?;
+        self.is_behind = false;
         segment.add(end);
         Ok(())
+    }
+
+    /// Makes all that is committed survive a crash of the machine.
+    ///
+    /// # Errors
+    ///
+    /// When that failed.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        // Segments before it were synced when they were closed.
+        if let Some((&number, _)) = self.segments.last_key_value().filter(|_| self.is_behind) {
+            self.medium.sync(number)?;
+            self.is_behind = false;
+        }
+        Ok(())
+    }
+
+    /// Lets the next entry have this position, if it would have a lower one: those between are as if they were
+    /// removed. Nothing may wait to be committed.
+    pub fn skip_to(&mut self, position: u64) {
+        debug_assert!(self.batch.count == 0, "the waiting entries have their positions");
+        self.committed = self.committed.max(position);
     }
 
     /// Returns the positions that are there.
@@ -431,6 +470,8 @@ impl<M: Medium> Log<M> {
     pub fn remove(&mut self, first: u64) -> Result<(), LogError> {
         let is_closed = self.segments.range(first + 1..).next().is_some();
         if is_closed && self.segments.contains_key(&first) {
+            // It may go because of what was written after it.
+            self.sync()?;
             self.medium.remove(first)?;
             self.segments.remove(&first);
             self.reader.take_if(|reader| reader.segment == first);

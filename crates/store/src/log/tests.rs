@@ -410,3 +410,76 @@ fn an_entry_that_looks_like_a_batch_is_none() {
     assert_eq!((log.committed(), found.ranges), (0, vec![]));
     assert!(found.torn_bytes > 64);
 }
+
+#[test]
+fn a_log_that_is_not_synced_ends_before_the_first_batch_that_is_not_whole() {
+    let disk = Disk::default();
+    let large = LogOptions { segment_bytes: 4000, zeroed_bytes: 100 };
+    let open = |disk: &Disk| Log::open(disk.clone(), Kind::Tasks, ID, large);
+    let mut log = open(&disk).unwrap().0;
+    let mut places = Vec::new();
+    for _ in 0..6 {
+        append(&mut log, 1);
+        places.push(log.commit().unwrap().unwrap());
+    }
+    let mut bytes = disk.bytes();
+    let second = usize::try_from(places[2]).unwrap();
+    bytes.get_mut(&0).unwrap()[second..second + 8].fill(0);
+    let disk = Disk::of(&bytes);
+    assert!(matches!(open(&disk), Err(LogError::Damaged { segment: 0, .. })));
+    disk.leave_unsynced(true);
+    let (mut log, found) = open(&disk).unwrap();
+    assert!(found.torn_bytes > 0);
+    assert_eq!(all(&mut log).unwrap(), [0, 1]);
+    append(&mut log, 1);
+    log.commit().unwrap();
+    disk.leave_unsynced(false);
+    // The rest does not come back.
+    let (mut log, found) = open(&disk).unwrap();
+    assert_eq!((found.torn_bytes, all(&mut log).unwrap()), (0, vec![0, 1, 2]));
+}
+
+#[test]
+fn nothing_goes_from_a_log_that_is_not_synced_before_what_followed_is() {
+    for seed in 0..200 {
+        let mut rng = Rng::with_seed(seed);
+        let disk = Disk::default();
+        disk.leave_unsynced(true);
+        let mut log = open(&disk).unwrap().0;
+        for _ in 0..20 {
+            append(&mut log, rng.u64(1..4));
+            log.commit().unwrap();
+        }
+        let (first, end) = (log.first(), log.committed());
+        log.remove(first).unwrap();
+        disk.crash(&mut rng);
+        let (log, _) = open(&disk).unwrap();
+        assert_eq!(log.committed(), end, "seed {seed}");
+    }
+}
+
+#[test]
+fn positions_that_are_passed_over_are_as_if_they_were_removed() {
+    let disk = Disk::default();
+    let mut log = open(&disk).unwrap().0;
+    append(&mut log, 2);
+    log.commit().unwrap();
+    log.skip_to(1);
+    assert_eq!(log.next(), 2, "it has that already");
+    log.skip_to(10);
+    assert_eq!(log.read(2, 100).unwrap(), []);
+    append(&mut log, 3);
+    log.commit().unwrap();
+    // A segment without a batch is not in the way.
+    let mut bytes = disk.bytes();
+    bytes.get_mut(&10).unwrap().truncate(usize::try_from(HEADER_BYTES).unwrap());
+    let (mut log, found) = open(&disk).unwrap();
+    assert_eq!((found.torn_bytes, all(&mut log).unwrap()), (0, vec![0, 1, 10, 11, 12]));
+    let disk = Disk::of(&bytes);
+    let mut log = open(&disk).unwrap().0;
+    assert_eq!(log.next(), 10);
+    log.skip_to(20);
+    append(&mut log, 1);
+    log.commit().unwrap();
+    assert_eq!(all(&mut open(&disk).unwrap().0).unwrap(), [0, 1, 20]);
+}

@@ -349,6 +349,16 @@ impl<M: Medium> RecordLog<M> {
         Ok(())
     }
 
+    /// Makes all that is stored survive a crash of the machine, also where the medium is not
+    /// [synced](Medium::is_synced).
+    ///
+    /// # Errors
+    ///
+    /// When that failed.
+    pub fn sync(&mut self) -> Result<(), RecordError> {
+        Ok(self.log.sync()?)
+    }
+
     fn write_index(&mut self) -> Result<(), RecordError> {
         if !self.unindexed.is_empty() {
             self.index.put(&mut self.unindexed)?;

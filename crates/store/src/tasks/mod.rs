@@ -345,6 +345,22 @@ impl<M: Medium> Tasks<M> {
         Ok(())
     }
 
+    /// Makes all that is committed survive a crash of the machine, also where the medium is not
+    /// [synced](Medium::is_synced).
+    ///
+    /// # Errors
+    ///
+    /// When that failed.
+    pub fn sync(&mut self) -> Result<(), SubmitError> {
+        Ok(self.log.sync()?)
+    }
+
+    /// Lets the next task have this position, if it would have a lower one: what is known of those between is of
+    /// tasks that are lost. Nothing may wait to be committed.
+    pub fn skip_to(&mut self, position: u64) {
+        self.log.skip_to(position);
+    }
+
     /// Takes back what was submitted and not committed.
     pub fn discard(&mut self) {
         for (position, task) in self.waiting.drain(..) {
@@ -507,7 +523,8 @@ impl<M: Medium> Tasks<M> {
                 self.commit_kept(&mut batch)?;
             }
         }
-        self.commit_kept(&mut batch)
+        self.commit_kept(&mut batch)?;
+        self.kept.sync().map_err(SubmitError::KeyLog)
     }
 
     fn is_kept(&mut self, key: &KeptKey) -> Result<bool, SubmitError> {
@@ -567,7 +584,9 @@ where
     F: DerefMut<Target = SeqSet>,
 {
     let range = SeqRange { start: Seq(range.start), end: Seq(range.end) };
-    records().is_needed(range, &mut failed())
+    let mut records = records();
+    // A record that may be lost with the machine is none for which its task can go.
+    records.is_needed(range, &mut failed()) || records.sync().is_err()
 }
 
 fn visit_kept<M: Medium>(
