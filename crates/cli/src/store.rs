@@ -31,7 +31,8 @@ Exit codes:
 /// Read all that is in a directory of queues, and say what is there and what is damaged
 ///
 /// Nothing is changed. Bytes at the end of a log that were being written when the process or the machine died are
-/// said to be torn: they were promised to nobody, and go with the next start.
+/// said to be torn: they were promised to nobody, and go with the next start. Files of the index that are missing, or
+/// not made to their end, are made again by it.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 struct CheckArgs {
@@ -103,6 +104,11 @@ fn put_text(queue: &Checked, out: &mut Vec<u8>) {
             if *torn_bytes > 0 { format!(", {torn_bytes} bytes torn") } else { String::new() };
         line(format!("  {part:8} {entries} entries, {segments} segments, {bytes} bytes{torn}"));
     }
+    match queue.report.unmade.len() {
+        0 => {}
+        1 => line("  index    1 file is made again by the next start".to_owned()),
+        count => line(format!("  index    {count} files are made again by the next start")),
+    }
     for fault in faults {
         line(format!("  damaged  {}", shown(&fault.to_string())));
     }
@@ -132,6 +138,8 @@ fn put_json(queue: &Checked, out: &mut Vec<u8>) {
         })
     });
     object.insert("faults".to_owned(), faults.collect());
+    let unmade = queue.report.unmade.iter().copied().map(serde_json::Value::from);
+    object.insert("index_files_to_make".to_owned(), unmade.collect());
     out.extend_from_slice(serde_json::Value::Object(object).to_string().as_bytes());
     out.push(b'\n');
 }

@@ -1,5 +1,6 @@
 //! Looking at all of a queue: what is there, and what is amiss.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use tradewind_records::Medium;
@@ -8,7 +9,7 @@ use crate::control::ControlCheck;
 use crate::format::Kind;
 use crate::kept::KeptKey;
 use crate::log::{Survey, Surveyed, survey};
-use crate::records::RecordCheck;
+use crate::records::{IndexFound, RecordCheck};
 use crate::task::StoredTask;
 
 /// Files of a queue.
@@ -59,6 +60,9 @@ pub struct Report {
     pub control: Survey,
     /// What is amiss, by part and place.
     pub faults: Vec<Fault>,
+    /// Files of the index that are not there, or were not made to their end: the next start makes them, from the
+    /// records. That is no damage.
+    pub unmade: BTreeSet<u64>,
 }
 
 impl Part {
@@ -104,7 +108,7 @@ pub fn check<M: Medium>(media: QueueMedia<M>) -> Report {
     let mut check = RecordCheck::new(index, task_count);
     let records =
         survey_part(&mut faults, Part::Records, records, Kind::Records, |entry| check.check(entry));
-    let (index_faults, error) = check.finish();
+    let IndexFound { faults: index_faults, unmade, error } = check.finish();
     faults.extend(index_faults.into_iter().map(|(file, at, what)| Fault {
         part: Part::Index,
         file: Some(file),
@@ -126,7 +130,7 @@ pub fn check<M: Medium>(media: QueueMedia<M>) -> Report {
         at,
         what,
     }));
-    Report { tasks, keys, records, control, faults }
+    Report { tasks, keys, records, control, faults, unmade }
 }
 
 fn survey_part<M: Medium>(

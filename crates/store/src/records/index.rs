@@ -92,6 +92,11 @@ impl<M: Medium> Index<M> {
         &self.highest
     }
 
+    /// Returns whether this file is there, and was made to its end.
+    pub(super) fn has(&self, file: u64) -> bool {
+        self.files.contains(&file)
+    }
+
     /// Notes the files that a checkpoint speaks of.
     pub(super) fn expect(&mut self, highest: BTreeMap<u64, u64>) {
         self.highest = highest;

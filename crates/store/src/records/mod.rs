@@ -587,12 +587,22 @@ pub(crate) struct RecordCheck<M> {
     /// Medium of the index, until it is opened.
     medium: Option<M>,
     index: Option<Index<M>>,
-    index_faults: Vec<(u64, u64, String)>,
-    index_error: Option<std::io::Error>,
+    found: IndexFound,
     /// Number of tasks that there are.
     tasks: u64,
     seen: SeqSet,
     segment: Option<u64>,
+}
+
+/// What was found in an index that is checked.
+#[derive(Debug, Default)]
+pub(crate) struct IndexFound {
+    /// What is amiss, by file and byte.
+    pub(crate) faults: Vec<(u64, u64, String)>,
+    /// Files that are to be made again.
+    pub(crate) unmade: BTreeSet<u64>,
+    /// Why it could not be read.
+    pub(crate) error: Option<std::io::Error>,
 }
 
 impl<M: Medium> RecordCheck<M> {
@@ -600,8 +610,7 @@ impl<M: Medium> RecordCheck<M> {
         Self {
             medium: Some(index),
             index: None,
-            index_faults: Vec::new(),
-            index_error: None,
+            found: IndexFound::default(),
             tasks,
             seen: SeqSet::new(),
             segment: None,
@@ -618,7 +627,7 @@ impl<M: Medium> RecordCheck<M> {
                 if let Some(medium) = self.medium.take() {
                     match Index::open(medium, id, checkpoint.index_seqs.max(1)) {
                         Ok(index) => self.index = Some(index),
-                        Err(error) => self.index_error = Some(error),
+                        Err(error) => self.found.error = Some(error),
                     }
                 }
                 let is_right = self.seen.is_subset(&checkpoint.stored);
@@ -646,23 +655,27 @@ impl<M: Medium> RecordCheck<M> {
     fn check_index(&mut self, place: Place) {
         let Some(index) = &mut self.index else { return };
         let seq = Seq(place.seq);
+        if !index.has(index.file_of(seq)) {
+            self.found.unmade.insert(index.file_of(seq));
+            return;
+        }
         let what = match index.get(seq) {
             Ok(Looked::Found(found)) if found == place => return,
             Ok(Looked::Found(_)) => "another place for the record of task",
             Ok(Looked::Nothing) => "no place for the record of task",
             Ok(Looked::Damaged { .. }) => "no whole place for the record of task",
             Err(error) => {
-                self.index_error = Some(error);
+                self.found.error = Some(error);
                 return;
             }
         };
         let (file, at) = index.place_in_file(seq);
-        self.index_faults.push((file, at, format!("{what} {}", seq.0)));
+        self.found.faults.push((file, at, format!("{what} {}", seq.0)));
     }
 
-    /// Returns what is amiss with the index, and why it could not be read.
-    pub(crate) fn finish(self) -> (Vec<(u64, u64, String)>, Option<std::io::Error>) {
-        (self.index_faults, self.index_error)
+    /// Returns what was found in the index.
+    pub(crate) fn finish(self) -> IndexFound {
+        self.found
     }
 }
 
