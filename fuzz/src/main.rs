@@ -9,6 +9,7 @@ mod meter;
 mod pipeline;
 mod run;
 mod spool;
+mod store;
 mod template;
 mod text;
 mod wire;
@@ -30,6 +31,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("template", template::template),
     ("answers", answers::answers),
     ("spool", spool::spool),
+    ("store", store::store),
     ("liars", liars::liars),
 ];
 
