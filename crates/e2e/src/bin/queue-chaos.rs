@@ -1,4 +1,4 @@
-//! Serves a queue whose server and workers are killed while submitters die and send again, and counts what is lost.
+//! Serves a queue whose server, workers and submitters are killed while tasks are submitted and sent again, and counts what is lost.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -28,12 +28,16 @@ struct Args {
     #[arg(long, default_value_t = 4)]
     submitters: usize,
 
+    /// Number of submitters that are programs, which are killed as well
+    #[arg(long, default_value_t = 2)]
+    programs: usize,
+
     /// Number of workers
     #[arg(long, default_value_t = 3)]
     workers: usize,
 
-    /// Number of tasks of each submitter at most
-    #[arg(long, default_value_t = 400_000)]
+    /// Number of tasks of each submitter at most, spread over the time; a queue remembers two million keys
+    #[arg(long, default_value_t = 300_000)]
     tasks: u64,
 }
 
@@ -44,6 +48,7 @@ fn main() -> Result<ExitCode> {
         seed: args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..))),
         length: Duration::try_from_secs_f64(args.minutes * 60.0).context("--minutes")?,
         submitters: args.submitters,
+        programs: args.programs,
         workers: args.workers,
         tasks_max: args.tasks,
         pause: Duration::try_from_secs_f64(args.pause).context("--pause")?,

@@ -25,9 +25,11 @@ pub struct QueuePlan {
     pub length: Duration,
     /// Number of submitters.
     pub submitters: usize,
+    /// Number of submitters that are programs, each with a file after the other.
+    pub programs: usize,
     /// Number of workers.
     pub workers: usize,
-    /// Number of tasks that each submitter submits at most.
+    /// Number of tasks that each submitter submits at most, spread over the time.
     pub tasks_max: u64,
     /// Pause between two kills, on average.
     pub pause: Duration,
@@ -44,6 +46,8 @@ pub struct QueueReport {
     pub server_stops: u64,
     /// Times that a worker was killed.
     pub worker_kills: u64,
+    /// Times that a submitter that is a program was killed, and run again.
+    pub submitter_kills: u64,
     /// Times that a submitter did not hear the answer, and sent the same again.
     pub sent_again: u64,
     /// Cancels that were answered.
@@ -75,11 +79,13 @@ impl QueueReport {
 
 impl fmt::Display for QueueReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { server_kills, server_stops, worker_kills, sent_again, cancels, .. } = self;
+        let Self { server_kills, server_stops, worker_kills, .. } = self;
+        let Self { submitter_kills, sent_again, cancels, .. } = self;
         let Self { promised, records, unheard, lost, doubled, wrong, split_keys, .. } = self;
         writeln!(
             f,
-            "server killed {server_kills} times, stopped {server_stops}; workers killed {worker_kills}"
+            "server killed {server_kills} times, stopped {server_stops}; workers killed {worker_kills}, submitters \
+             {submitter_kills}"
         )?;
         writeln!(f, "answers not heard, and sent again: {sent_again}; cancels: {cancels}")?;
         write!(
@@ -95,12 +101,26 @@ const QUEUE: &str = "chaos";
 /// What all threads share.
 struct Shared {
     at: SocketAddrV4,
+    began: Instant,
+    /// Time in which each submitter is to submit one task.
+    each: Duration,
     /// Ids by the task that each is.
     promised: Mutex<HashMap<String, String>>,
     is_over: AtomicBool,
+    submitter_kills: AtomicU64,
     sent_again: AtomicU64,
     split_keys: AtomicU64,
     cancels: AtomicU64,
+}
+
+impl Shared {
+    /// Waits until a submitter of this many tasks is to have submitted them, or all is over.
+    fn wait_for_turn(&self, submitted: u64) {
+        let due = self.began + self.each.mul_f64(submitted as f64);
+        while Instant::now() < due && !self.is_over.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 /// Does it.
@@ -113,8 +133,11 @@ pub fn queue_chaos(plan: &QueuePlan) -> QueueReport {
     let scene = Scene::new();
     let shared = Shared {
         at: scene.http(),
+        began: Instant::now(),
+        each: plan.length.div_f64(plan.tasks_max as f64),
         promised: Mutex::default(),
         is_over: AtomicBool::new(false),
+        submitter_kills: AtomicU64::new(0),
         sent_again: AtomicU64::new(0),
         split_keys: AtomicU64::new(0),
         cancels: AtomicU64::new(0),
@@ -131,6 +154,10 @@ pub fn queue_chaos(plan: &QueuePlan) -> QueueReport {
         for number in 0..plan.submitters {
             let (rng, shared) = (rng.fork(), &shared);
             scope.spawn(move || submit(number, plan.tasks_max, rng, shared));
+        }
+        for number in 0..plan.programs {
+            let (rng, scene, shared) = (rng.fork(), &scene, &shared);
+            scope.spawn(move || submit_files(number, plan.tasks_max, rng, scene, shared));
         }
         let (cancels, shared) = (rng.fork(), &shared);
         scope.spawn(move || cancel(cancels, shared));
@@ -160,6 +187,7 @@ pub fn queue_chaos(plan: &QueuePlan) -> QueueReport {
         }
         shared.is_over.store(true, Ordering::Relaxed);
     });
+    report.submitter_kills = shared.submitter_kills.into_inner();
     report.sent_again = shared.sent_again.into_inner();
     report.split_keys = shared.split_keys.into_inner();
     report.cancels = shared.cancels.into_inner();
@@ -210,7 +238,7 @@ fn submit(number: usize, tasks_max: u64, mut rng: Rng, shared: &Shared) {
             }
             match ask(shared.at, "POST", &path, &headers, lines.as_bytes()) {
                 Ok(answer) if answer.status == 200 => {
-                    note(shared, &tasks, &answer.body);
+                    note(shared, &tasks, &ids(&answer.body));
                     break;
                 }
                 // It leaves, or its answer was lost.
@@ -221,6 +249,7 @@ fn submit(number: usize, tasks_max: u64, mut rng: Rng, shared: &Shared) {
             }
         }
         thread::sleep(Duration::from_millis(rng.u64(..20)));
+        shared.wait_for_turn(next);
     }
 }
 
@@ -236,14 +265,60 @@ fn send_and_leave(at: SocketAddrV4, path: &str, body: &[u8], rng: &mut Rng) -> i
     stream.write_all(&request[..part])
 }
 
+/// Submits files by the program, one after the other: it is killed, and run again as it was until it has printed the id
+/// of each line.
+fn submit_files(number: usize, tasks_max: u64, mut rng: Rng, scene: &Scene, shared: &Shared) {
+    let url = format!("http://{}", shared.at);
+    let (mut submitted, mut file) = (0, 0);
+    while !shared.is_over.load(Ordering::Relaxed) && submitted < tasks_max {
+        // Several requests of the program.
+        let count = rng.u64(100..5000);
+        let tasks: Vec<String> = (0..count).map(|n| format!("p{number}-{file}-{n}")).collect();
+        let path = scene.file(&format!("p{number}-{file}"), tasks.join("\n") + "\n");
+        loop {
+            let start = scene.ours("tradewind").args(["submit", QUEUE, "--url", &url, "--input"]);
+            let mut submit = start.arg(&path).start();
+            let is_killed = rng.u8(..4) > 0;
+            if is_killed {
+                thread::sleep(Duration::from_millis(rng.u64(..300)));
+            } else {
+                wait_until("a program that submits ends", || !submit.is_running());
+            }
+            if submit.is_running() {
+                submit.kill();
+                shared.submitter_kills.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let ended = submit.wait();
+            if ended.code() == 0 {
+                let ids: Vec<&str> = ended.text().lines().collect();
+                note(shared, &tasks, &ids);
+                break;
+            }
+            // The server was not there when it began.
+            shared.sent_again.fetch_add(1, Ordering::Relaxed);
+        }
+        submitted += count;
+        file += 1;
+        shared.wait_for_turn(submitted);
+    }
+}
+
+/// Returns the ids of an answer in lines.
+fn ids(body: &str) -> Vec<String> {
+    let id = |line| {
+        let line: Value = serde_json::from_str(line).expect("each line is JSON");
+        line["id"].as_str().expect("it has an id").to_owned()
+    };
+    body.lines().map(id).collect()
+}
+
 /// Notes the ids that tasks have.
-fn note(shared: &Shared, tasks: &[String], body: &str) {
+fn note(shared: &Shared, tasks: &[String], ids: &[impl AsRef<str>]) {
+    assert_eq!(ids.len(), tasks.len(), "there is an id for each task");
     let mut promised = shared.promised.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut lines = body.lines();
-    for task in tasks {
-        let line = lines.next().and_then(|line| serde_json::from_str::<Value>(line).ok());
-        let id = line.as_ref().and_then(|line| line["id"].as_str());
-        let id = id.unwrap_or_else(|| panic!("an id for each task: {body:?}"));
+    for (task, id) in tasks.iter().zip(ids) {
+        let id = id.as_ref();
         if promised.insert(task.clone(), id.to_owned()).is_some_and(|before| before != id) {
             shared.split_keys.fetch_add(1, Ordering::Relaxed);
         }

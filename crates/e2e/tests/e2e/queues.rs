@@ -401,6 +401,7 @@ fn the_promise_is_kept_while_everything_is_killed() {
         seed: tradewind_e2e::random().u64(..),
         length: Duration::from_secs(8),
         submitters: 3,
+        programs: 2,
         workers: 2,
         tasks_max: 20_000,
         pause: Duration::from_millis(600),
@@ -410,6 +411,7 @@ fn the_promise_is_kept_while_everything_is_killed() {
     let report = queue_chaos(&plan);
     assert!(report.is_good(), "{report}");
     assert!(report.server_kills + report.worker_kills > 0 && report.sent_again > 0, "{report}");
+    assert!(report.submitter_kills > 0, "{report}");
 }
 
 #[test]
