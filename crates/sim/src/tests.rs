@@ -70,6 +70,13 @@ fn what_an_earlier_process_wrote_does_not_end_a_write_of_this_one() {
     check_queue(106_595);
 }
 
+// Records that were removed came back with a machine that died, and with them the key of a task that was forgotten: it
+// was taken for that of the task that had been submitted since.
+#[test]
+fn a_key_is_that_of_the_last_task_that_was_submitted_under_it() {
+    [225_715, 301_367, 303_233, 306_393, 333_008].into_iter().for_each(check_queue);
+}
+
 #[test]
 fn planted_bugs_of_queues_are_found() {
     for mutation in Mutation::OF_QUEUES {

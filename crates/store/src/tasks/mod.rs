@@ -81,6 +81,16 @@ enum Known {
     Gone(KeptKey),
 }
 
+impl Known {
+    /// Returns the task's position.
+    fn task(&self) -> u64 {
+        match self {
+            Self::There(position, _) => *position,
+            Self::Gone(kept) => kept.task,
+        }
+    }
+}
+
 /// Reason why a task is not taken.
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say what each case is")]
@@ -286,10 +296,7 @@ impl<M: Medium> Tasks<M> {
     ///
     /// When the log cannot be read.
     pub fn find(&mut self, key: &[u8]) -> Result<Option<u64>, SubmitError> {
-        Ok(self.known(key)?.map(|known| match known {
-            Known::There(position, _) => position,
-            Known::Gone(kept) => kept.task,
-        }))
+        Ok(self.known(key)?.map(|known| known.task()))
     }
 
     /// Returns the position of the task with a key, if it is there and is a retry of this one.
@@ -305,14 +312,18 @@ impl<M: Medium> Tasks<M> {
     }
 
     fn known(&mut self, key: &[u8]) -> Result<Option<Known>, SubmitError> {
-        // Two keys with one hash are rare: of the candidates the first is it.
+        // One that was forgotten may be known again after a start, beside the task that was submitted since: the last
+        // one is it.
+        let mut last: Option<Known> = None;
+        let is_later = |known: &Known, last: &Option<Known>| {
+            last.as_ref().is_none_or(|it| it.task() < known.task())
+        };
         for position in self.keys.candidates(key).to_vec() {
             if position & KEPT != 0 {
                 let kept = self.kept_key(position & !KEPT)?;
                 let is_it = |kept: &KeptKey| kept.key == key && kept.record >= self.kept_from;
-                if let Some(kept) = kept.filter(is_it) {
-                    return Ok(Some(Known::Gone(kept)));
-                }
+                let known = kept.filter(is_it).map(Known::Gone);
+                last = known.filter(|known| is_later(known, &last)).or(last);
                 continue;
             }
             let waiting = self.waiting.binary_search_by_key(&position, |(position, _)| *position);
@@ -320,11 +331,11 @@ impl<M: Medium> Tasks<M> {
                 Ok(place) => Some(self.waiting[place].1.clone()),
                 Err(_) => self.task(position)?,
             };
-            if let Some(task) = task.filter(|task| task.key.as_deref() == Some(key)) {
-                return Ok(Some(Known::There(position, task)));
-            }
+            let task = task.filter(|task| task.key.as_deref() == Some(key));
+            let known = task.map(|task| Known::There(position, task));
+            last = known.filter(|known| is_later(known, &last)).or(last);
         }
-        Ok(None)
+        Ok(last)
     }
 
     fn kept_key(&mut self, position: u64) -> Result<Option<KeptKey>, SubmitError> {

@@ -157,6 +157,23 @@ fn a_key_is_known_as_long_as_its_record_is() {
 }
 
 #[test]
+fn a_forgotten_key_that_is_known_again_is_that_of_its_last_task() {
+    let (disks, _) = gone();
+    let mut tasks = disks.open(105).unwrap();
+    assert_eq!(tasks.submit(task("key-10", "payload")).unwrap(), Submitted::New(40));
+    tasks.commit().unwrap();
+    // A process that starts again knows all keys at first, and so does one whose records have come back.
+    assert_eq!(disks.open(0).unwrap().find(b"key-10").unwrap(), Some(40));
+    for _ in 0..20 {
+        tasks.submit(task("", "payload")).unwrap();
+        tasks.commit().unwrap();
+    }
+    tasks.remove_unneeded(|_| false, record_of).unwrap();
+    assert_eq!(tasks.task(40).unwrap(), None);
+    assert_eq!(disks.open(0).unwrap().find(b"key-10").unwrap(), Some(40));
+}
+
+#[test]
 fn a_key_whose_record_is_not_kept_goes_with_its_task() {
     let disks = Disks::default();
     let mut tasks = disks.open(0).unwrap();
