@@ -28,6 +28,9 @@ pub struct Chunk {
     bytes: u64,
     /// Limits that tasks have of their own, with their places, ascending.
     limits: Vec<(usize, TaskLimits)>,
+    /// Numbers of recorded tasks, each with the place of the task that they come before, ascending.
+    recorded: Vec<(usize, u64)>,
+    is_caught_up: bool,
 }
 
 /// One task of the input. Its place counts even if it cannot be run.
@@ -71,6 +74,28 @@ impl Chunk {
     /// Takes the limits that tasks have of their own, with their places among all, ascending.
     pub fn take_limits(&mut self) -> Vec<(usize, TaskLimits)> {
         std::mem::take(&mut self.limits)
+    }
+
+    /// Adds this number of tasks after the others that have their records, of which the sink knows, and that are
+    /// not given. They are none of the chunk's [items](Self::iter).
+    pub fn push_recorded(&mut self, count: u64) {
+        self.recorded.push((self.items.len(), count));
+    }
+
+    /// Takes the numbers of recorded tasks, each with the place of the task that they come before, ascending.
+    pub fn take_recorded(&mut self) -> Vec<(usize, u64)> {
+        std::mem::take(&mut self.recorded)
+    }
+
+    /// Says that with this chunk every task is given that was there when the source was opened.
+    pub fn set_caught_up(&mut self) {
+        self.is_caught_up = true;
+    }
+
+    /// Returns whether that was said.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.is_caught_up
     }
 
     /// Returns the number of tasks.

@@ -8,10 +8,10 @@ use tradewind_lanes::{Endpoint, LaneOptions, Listener, PrivateDir, PullLane, Pus
 use tradewind_node::exit::{Audience, Fatal, LISTEN, OrExit, SYSTEM};
 use tradewind_node::keys::MaybeKeys;
 use tradewind_node::{Asked, Listen, Shutdown, StopHandle, block_on_until};
+use tradewind_proto::SessionId;
 use tradewind_proto::collector::Order;
 use tradewind_proto::dispatcher::Policy;
 use tradewind_proto::message::{Layout, Start};
-use tradewind_proto::{Seq, SessionId};
 use tradewind_sink::WhenFull;
 use tradewind_ventilator::Command;
 
@@ -84,6 +84,11 @@ impl Engine {
             None => (results_at, receipts_at),
         };
 
+        if !logs.has_job() {
+            workers::note_none(logs.dir());
+        }
+        // Before there is a sink: what counts as recorded here is known there.
+        let source = LogSource::new(logs.clone());
         let (callers, called) = mpsc::unbounded_channel();
         let sink = tradewind_sink::Settings {
             listen: results,
@@ -111,7 +116,6 @@ impl Engine {
             tradewind_sink::run(sink, prepare, shutdown).await.map(drop)
         })?;
 
-        let first = Seq(logs.records().stored().first_missing().0);
         let (workers, joining) = mpsc::unbounded_channel();
         let (sinks, asking) = mpsc::unbounded_channel();
         let (commands, said) = mpsc::channel(COMMANDS_MAX);
@@ -139,7 +143,7 @@ impl Engine {
             queue: Some(tradewind_ventilator::Queue {
                 name: name.to_owned(),
                 session: common.ventilator,
-                first,
+                first: source.next(),
                 is_paused,
                 cancelled,
                 workers: joining,
@@ -147,7 +151,6 @@ impl Engine {
                 commands: said,
             }),
         };
-        let source = LogSource::new(logs.clone(), first.0);
         let ventilator = Loop::spawn(format!("{name}:in"), common, move |shutdown| async {
             tradewind_ventilator::run(ventilator, source, shutdown).await.map(drop)
         })?;

@@ -14,6 +14,9 @@ use tradewind_store::{ControlError, LogError, RecordBatches, RecordError};
 
 use crate::logs::{Logs, now};
 
+/// Bytes of records that wait in memory for being committed together.
+const WAITING_BYTES_MAX: usize = 2 << 20;
+
 /// The record log of a queue, before its job is known.
 pub(crate) struct LogStore(pub(crate) Arc<Logs>);
 
@@ -60,11 +63,18 @@ fn destination(logs: &Logs) -> Destination {
 
 impl Output for LogOutput {
     fn write(&mut self, records: &[Records]) -> Result<(), OutputError> {
-        for record in records.iter().flat_map(Records::iter) {
-            let (seq, status) = (record.result.seq, record.result.outcome.status);
-            self.batches.add(seq, status, |line| encode_jsonl(record, true, line));
+        // What was not committed waits in the batches, whatever comes behind it: it is tried again.
+        let mut committed = Ok(());
+        for list in records {
+            for record in list.iter() {
+                let (seq, status) = (record.result.seq, record.result.outcome.status);
+                self.batches.add(seq, status, |line| encode_jsonl(record, true, line));
+            }
+            if committed.is_ok() && self.batches.bytes() >= WAITING_BYTES_MAX {
+                committed = self.commit();
+            }
         }
-        Ok(())
+        committed
     }
 
     fn commit(&mut self) -> Result<(), OutputError> {

@@ -1,14 +1,14 @@
 //! The task log as the ventilator's input.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tradewind_input::{Chunk, InputError, Item, Source};
+use tradewind_proto::Seq;
 use tradewind_proto::dispatcher::TaskLimits;
 use tradewind_proto::limits::READ_TASKS_MAX;
-use tradewind_store::{StoredTask, SubmitError, TaskOptions};
+use tradewind_store::{NextTask, StoredTask, SubmitError, TaskOptions, TaskReader};
 
 use crate::logs::Logs;
 
@@ -21,38 +21,55 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait without a look at whether anybody wants the tasks.
 const WAIT: Duration = Duration::from_millis(500);
 
-/// The tasks of a queue, from a position on. They have no end.
+/// The tasks of a queue, from the first on that had no record at the start. They have no end.
 pub(crate) struct LogSource {
     logs: Arc<Logs>,
-    next: u64,
-    /// Tasks that are read already, by their positions.
-    ahead: VecDeque<(u64, StoredTask)>,
+    reader: TaskReader,
+    /// Position after the last task that was there at the start, until all of these are given.
+    before: Option<u64>,
 }
 
 impl LogSource {
-    pub(crate) fn new(logs: Arc<Logs>, first: u64) -> Self {
-        Self { logs, next: first, ahead: VecDeque::new() }
+    pub(crate) fn new(logs: Arc<Logs>) -> Self {
+        let reader = TaskReader::new(logs.records().stored().clone());
+        let before = Some(logs.submitted());
+        Self { logs, reader, before }
     }
 
-    /// Gives what comes next before this position: no more tasks than may be taken in at once.
+    /// Returns the seq of the next task.
+    pub(crate) fn next(&self) -> Seq {
+        Seq(self.reader.position())
+    }
+
+    /// Gives what comes next: no more tasks than may be taken in at once.
     fn read_on(&mut self, end: u64) -> Result<Chunk, SubmitError> {
-        if self.ahead.is_empty() {
-            self.ahead.extend(self.logs.tasks().read(self.next, READ_BYTES_MAX)?);
-        }
-        // None is there any more: the last ones were lost with the machine, and passed over.
-        let there = self.ahead.back().map_or(end, |(last, _)| last.saturating_add(1));
-        let mut chunk = Chunk::default();
-        while (chunk.len() as u64) < READ_TASKS_MAX && self.next < there {
-            if self.ahead.front().is_none_or(|(position, _)| self.next < *position) {
-                // It was removed from the log: it has its record, of which the sink knows. Or it is lost.
-                let reason = "the task was removed from the log, and has no record".to_owned();
-                chunk.push(Item::Unfit { reason });
-            } else if let Some((_, task)) = self.ahead.pop_front() {
-                push(&mut chunk, task);
+        let (mut chunk, mut has_read) = (Chunk::default(), false);
+        while (chunk.len() as u64) < READ_TASKS_MAX {
+            match self.reader.poll_next() {
+                Some(NextTask::There(task)) => push(&mut chunk, task),
+                Some(NextTask::Recorded(count)) => chunk.push_recorded(count),
+                Some(NextTask::Missing) => {
+                    // The sink has its record, and takes no second one; or it is lost.
+                    let reason = "the task was removed from the log, and has no record".to_owned();
+                    chunk.push(Item::Unfit { reason });
+                }
+                None if has_read || !chunk.is_empty() => break,
+                None => {
+                    self.reader.read(&mut self.logs.tasks(), end, READ_BYTES_MAX)?;
+                    has_read = true;
+                }
             }
-            self.next += 1;
         }
         Ok(chunk)
+    }
+
+    /// Says once that all tasks that were there at the start are given. Returns whether it does.
+    fn note_caught_up(&mut self, chunk: &mut Chunk) -> bool {
+        let is_caught_up = self.before.take_if(|before| *before <= self.reader.position());
+        if is_caught_up.is_some() {
+            chunk.set_caught_up();
+        }
+        is_caught_up.is_some()
     }
 }
 
@@ -68,14 +85,21 @@ fn push(chunk: &mut Chunk, task: StoredTask) {
 impl Source for LogSource {
     /// Returns an empty chunk now and then, so that the thread that reads can see that nobody wants more.
     fn read(&mut self) -> Result<Option<Chunk>, InputError> {
-        let end = match self.logs.wait_submitted(self.next, WAIT) {
-            Some(end) if end > self.next => end,
+        let mut chunk = Chunk::default();
+        if self.note_caught_up(&mut chunk) {
+            return Ok(Some(chunk));
+        }
+        let end = match self.logs.wait_submitted(self.reader.position(), WAIT) {
+            Some(end) if end > self.reader.position() => end,
             Some(_) => return Ok(Some(Chunk::default())),
             // The ventilator has ended before the logs are closed: nobody takes this for the end of the input.
             None => return Ok(Some(Chunk::default())),
         };
         match self.read_on(end) {
-            Ok(chunk) => Ok(Some(chunk)),
+            Ok(mut chunk) => {
+                self.note_caught_up(&mut chunk);
+                Ok(Some(chunk))
+            }
             Err(error) => {
                 let dir = self.logs.dir().display();
                 tracing::error!(

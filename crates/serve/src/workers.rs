@@ -21,6 +21,17 @@ pub(crate) fn read(dir: &Path) -> Option<Vec<SessionId>> {
     parse(&fs::read_to_string(dir.join(FILE)).ok()?)
 }
 
+/// Notes that no worker holds a task, of a queue that is new. Where that cannot be written it is not known.
+pub(crate) fn note_none(dir: &Path) {
+    if let Err(error) = write(dir, &[]) {
+        let path = dir.join(FILE);
+        tracing::warn!(
+            "{}: cannot be written: {error}; the next start waits longer",
+            path.display()
+        );
+    }
+}
+
 fn parse(text: &str) -> Option<Vec<SessionId>> {
     let sessions = text.strip_prefix(HEAD)?.strip_prefix('\n')?.strip_suffix('\n')?;
     let sessions = sessions.strip_suffix(END)?;

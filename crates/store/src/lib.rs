@@ -34,5 +34,7 @@ pub use self::records::{
 };
 pub use self::retry::{Retry, retry};
 pub use self::task::{KEY_BYTES_MAX, StoredTask, TaskError, TaskOptions};
-pub use self::tasks::{RequestError, SubmitError, Submitted, Tasks, TasksOptions};
+pub use self::tasks::{
+    NextTask, RequestError, SubmitError, Submitted, TaskReader, Tasks, TasksOptions,
+};
 pub use tradewind_records::Medium;

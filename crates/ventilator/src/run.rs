@@ -202,7 +202,12 @@ impl Ventilator {
         match read {
             Some(Ok(Some(mut chunk))) => {
                 let mut limits = chunk.take_limits().into_iter().peekable();
+                let is_caught_up = chunk.is_caught_up();
+                let mut recorded = chunk.take_recorded().into_iter().peekable();
                 for (place, item) in chunk.into_iter().enumerate() {
+                    while let Some((_, count)) = recorded.next_if(|(before, _)| *before == place) {
+                        self.dispatcher.handle_recorded(count);
+                    }
                     let own = limits.next_if(|(limited, _)| *limited == place);
                     match item {
                         Item::Task(payload) => match own {
@@ -216,6 +221,10 @@ impl Ventilator {
                             self.task_bytes_max
                         )),
                     }
+                }
+                recorded.for_each(|(_, count)| self.dispatcher.handle_recorded(count));
+                if is_caught_up {
+                    self.dispatcher.handle_caught_up();
                 }
                 return;
             }

@@ -156,6 +156,7 @@ impl Dispatcher {
             self.adopt_ahead(seq);
         }
         self.cancel_if_due(seq);
+        self.end_full_reading();
     }
 
     /// Takes in a task that has limits of its own, as [`handle_task`](Self::handle_task) does one that has none.
@@ -183,6 +184,7 @@ impl Dispatcher {
             self.give_up(seq, Status::Failed, error);
         }
         self.cancel_if_due(seq);
+        self.end_full_reading();
     }
 
     /// Notes that there is no more input.

@@ -8,7 +8,8 @@
 //! call.
 //!
 //! An input that is a log may have been trimmed: it [begins](Dispatcher::with_first) with a task above 0, and
-//! what lies below is neither read nor compared.
+//! what lies below is neither read nor compared. Neither are the tasks above that are said to be
+//! [recorded](Dispatcher::handle_recorded).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,8 +22,6 @@ use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHas
 #[derive(Debug)]
 pub(super) struct Resume {
     pub(super) phase: Phase,
-    /// Seq of the first task of the input. Those below are settled, and are not compared.
-    first: Seq,
     /// Seqs that the sink had stored, of tasks that were not read at that time.
     known: SeqSet,
     /// Seq from which on no task is known to have or have had a record.
@@ -30,16 +29,18 @@ pub(super) struct Resume {
     /// Seq from which on no task has or had a record, by the last hello that counted; 0 once the sink knows
     /// that the comparison is over.
     sink_end: Seq,
-    /// The sink has compared all tasks below this seq.
+    /// Seq after the last task that the sink has compared; 0 before the first.
     verified: Seq,
-    /// Hashes of the tasks from there on, as far as they are read and below the known end.
-    unverified: VecDeque<TaskHash>,
+    /// Hashes of the tasks that were read, lie below the known end, and are yet to be compared.
+    unverified: VecDeque<(Seq, TaskHash)>,
     /// Number of leading `unverified` hashes already sent to the sink.
     sent: usize,
     /// State of tasks that are out or received and were not read yet.
     ahead: BTreeMap<(Seq, SessionId), Ahead>,
     /// Seq of the task that was to be read next at the last heartbeat.
     read: Seq,
+    /// Whether the input says that it has given all earlier tasks.
+    is_caught_up: bool,
 }
 
 /// State of a task that was not read yet.
@@ -67,15 +68,15 @@ impl Resume {
     pub(super) fn new(first: Seq) -> Self {
         Self {
             phase: Phase::Asking,
-            first,
             known: SeqSet::new(),
             known_end: Seq(0),
             sink_end: Seq(0),
-            verified: first,
+            verified: Seq(0),
             unverified: VecDeque::new(),
             sent: 0,
             ahead: BTreeMap::new(),
             read: first,
+            is_caught_up: false,
         }
     }
 
@@ -94,9 +95,9 @@ impl Resume {
         self.unverified.is_empty()
     }
 
-    /// Returns the part below a seq that needs no more comparing, by its end.
+    /// Returns the part below a seq that needs no more comparing, by its end. All tasks below it were read.
     pub(super) fn compared(&self, below: Seq) -> Seq {
-        if self.verified < self.known_end { below.min(self.verified) } else { below }
+        self.unverified.front().map_or(below, |(seq, _)| below.min(*seq))
     }
 
     /// Returns the number of tasks that may be read before the sink has compared more.
@@ -224,9 +225,38 @@ impl Dispatcher {
     pub(super) fn read_again(&mut self, seq: Seq, payload: &[u8]) -> bool {
         let Some(resume) = self.source.resume_mut() else { return false };
         if seq < resume.known_end {
-            resume.unverified.push_back(TaskHash::of(payload));
+            resume.unverified.push_back((seq, TaskHash::of(payload)));
         }
         resume.is_known(seq)
+    }
+
+    /// Ends the reading of an input once there is no room for more.
+    pub(super) fn end_full_reading(&mut self) {
+        if self.is_reading_again() && self.input_room() == 0 {
+            self.end_reading(false);
+        }
+    }
+
+    /// Takes in tasks whose records are stored already, as the sink knows too, and which are not read. They take
+    /// as long as one.
+    ///
+    /// A sink that lacks one of these records has another output than the job began with: the job is refused.
+    pub fn handle_recorded(&mut self, count: u64) {
+        if self.source.total.is_some() {
+            return;
+        }
+        let start = self.ledger.end();
+        let range = SeqRange { start, end: Seq(start.0.saturating_add(count)) };
+        self.ledger.take_in_recorded(range.count());
+        self.unread_cancels.remove_range(range);
+        if let Some(resume) = self.source.resume_mut() {
+            // Workers that hold one are told when they have answered the roll call.
+            let ahead = resume.ahead.range(ahead_of(range)).map(|(place, _)| *place);
+            for place in ahead.collect::<Vec<_>>() {
+                resume.ahead.remove(&place);
+            }
+        }
+        self.end_comparison();
     }
 
     /// Notes stored seqs of tasks that were not read yet.
@@ -278,11 +308,11 @@ impl Dispatcher {
         if matches!(self.course.ended, Some(Ended::Refused(_))) {
             return;
         }
+        let end = self.ledger.end();
         let Some(resume) = self.source.resume_mut() else { return };
-        let is_over = resume.phase == Phase::Going && resume.verified >= resume.known_end;
-        // Of the tasks below the first one of the input no hash was sent.
-        let told = if resume.known_end > resume.first { resume.known_end } else { Seq(0) };
-        if is_over && told < resume.sink_end {
+        let is_read = resume.phase == Phase::Going && end >= resume.known_end;
+        // Of tasks that were not read no hash was sent.
+        if is_read && resume.is_all_verified() && resume.verified < resume.sink_end {
             let (job, from) = (self.config.job, std::mem::take(&mut resume.sink_end));
             self.send_sink(ToSink::Inputs { job, from, hashes: Vec::new().into() });
         }
@@ -290,10 +320,12 @@ impl Dispatcher {
 
     pub(super) fn handle_verified(&mut self, below: Seq) {
         let Some(resume) = self.source.resume_mut() else { return };
-        while resume.verified < below && resume.sent > 0 {
+        while resume.sent > 0
+            && let Some((seq, _)) = resume.unverified.front().filter(|(seq, _)| *seq < below)
+        {
+            resume.verified = seq.next();
             resume.unverified.pop_front();
             resume.sent -= 1;
-            resume.verified = resume.verified.next();
         }
         self.end_comparison();
         self.end_reading(false);
@@ -306,15 +338,25 @@ impl Dispatcher {
             return None;
         }
         let resume = self.source.resume_mut()?;
-        let count = (resume.unverified.len() - resume.sent).min(BATCH_TASKS_MAX);
-        if count == 0 || resume.phase == Phase::Asking {
+        if resume.phase == Phase::Asking {
             return None;
         }
-        let from = Seq(resume.verified.0 + resume.sent as u64);
+        let mut unsent = resume.unverified.range(resume.sent..);
+        let (from, first) = *unsent.next()?;
+        let next = unsent.take(BATCH_TASKS_MAX - 1).zip(from.0 + 1..);
+        let next = next.take_while(|((seq, _), in_turn)| seq.0 == *in_turn);
         let hashes: Vec<TaskHash> =
-            resume.unverified.iter().skip(resume.sent).take(count).copied().collect();
-        resume.sent += count;
+            std::iter::once(first).chain(next.map(|((_, hash), _)| *hash)).collect();
+        resume.sent += hashes.len();
         Some(ToSink::Inputs { job: self.config.job, from, hashes: hashes.into() })
+    }
+
+    /// Notes that the input has given every task that an earlier ventilator can have dispatched.
+    pub fn handle_caught_up(&mut self) {
+        if let Some(resume) = self.source.resume_mut() {
+            resume.is_caught_up = true;
+        }
+        self.end_reading(false);
     }
 
     /// Ends the reading of an input that gives no task for a while: it has given all earlier tasks.
@@ -330,6 +372,7 @@ impl Dispatcher {
         let is_read = is_idle || self.source.total.is_some() || self.input_room() == 0;
         let read = self.source.total.filter(|_| self.source.end == InputEnd::Whole);
         let Some(resume) = self.source.resume_mut() else { return };
+        let is_read = is_read || resume.is_caught_up;
         if let Some(total) = read.filter(|total| *total < resume.known_end.0) {
             self.course.ended.get_or_insert(Ended::Refused(format!(
                 "the input is not the one that this job began with: it has {total} {tasks}, and the \

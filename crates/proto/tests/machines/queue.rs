@@ -197,3 +197,61 @@ fn a_log_is_not_trimmed_of_what_was_not_compared() {
     assert_refused(&ring, "number 5000000003 of its tasks");
     assert_eq!(mark(&ring), 2);
 }
+
+#[test]
+fn tasks_that_are_recorded_are_neither_read_nor_compared_however_many_they_are() {
+    for order in [Order::Seq, Order::Completion] {
+        // The second task runs on, and those behind it are stored: with their order, when it is.
+        let mut ring = begun(order, FIRST);
+        (2..6).for_each(|_| ring.finish(1, 0, ok("x")));
+        let stored_behind = if order == Order::Completion { 4 } else { 0 };
+        ring.restart_ventilator_at(Start::Resume, 0);
+        ring.rejoin(1, 2);
+        ring.dispatcher.handle_cancel_task(Seq(FIRST - 1));
+        ring.dispatcher.handle_recorded(FIRST - 1);
+        ring.dispatcher.handle_recorded(2);
+        ring.tasks(&TASKS[1..2]);
+        ring.dispatcher.handle_recorded(stored_behind);
+        ring.tasks(&TASKS[2 + stored_behind as usize..]);
+        let snapshot = ring.dispatcher.snapshot();
+        assert_eq!((snapshot.read, snapshot.settled), (FIRST + 6, FIRST + 1 + stored_behind));
+        assert!(snapshot.entries <= 5, "{} tasks take up memory", snapshot.entries);
+        assert_eq!(ring.dispatcher.low_water_mark(), Seq(FIRST + 1));
+        (0..3).for_each(|_| ring.pass(1_000_000));
+        assert_eq!(ring.sink.compared, 0);
+        assert_eq!(ring.running(1), [(FIRST + 1, 1)], "what is held goes on");
+        ring.tasks(&["g"]);
+        assert_each_once(&mut ring, FIRST..FIRST + 7);
+        assert_eq!(ring.dispatcher.low_water_mark(), Seq(FIRST + 7));
+    }
+}
+
+#[test]
+fn many_recorded_tasks_leave_those_before_them_as_they_are() {
+    let mut ring = begun(Order::Completion, FIRST);
+    ring.restart_ventilator_at(Start::Resume, 0);
+    ring.rejoin(1, 2);
+    ring.dispatcher.handle_recorded(1);
+    // The sink counts those as stored as well, and no worker has one of them.
+    ring.dispatcher.handle_unfit_task("no".to_owned());
+    ring.dispatcher.handle_recorded(FIRST - 2);
+    ring.dispatcher.handle_recorded(1);
+    ring.tasks(&TASKS[1..]);
+    (0..3).for_each(|_| ring.pass(1_000_000));
+    assert_each_once(&mut ring, FIRST..FIRST + 6);
+    assert_eq!(ring.dispatcher.snapshot().settled, FIRST + 6);
+}
+
+#[test]
+fn a_sink_without_the_record_of_a_recorded_task_is_refused() {
+    let mut ring = begun(Order::Completion, 0);
+    ring.finish(1, 0, ok("c"));
+    ring.sink.written.retain(|record| record.result.seq != Seq(2));
+    ring.restart_both_at(Order::Completion, Start::Resume, 1);
+    ring.rejoin(1, 2);
+    ring.tasks(&TASKS[1..2]);
+    ring.dispatcher.handle_recorded(1);
+    ring.tasks(&TASKS[3..]);
+    (0..3).for_each(|_| ring.pass(1_000_000));
+    assert_refused(&ring, "no longer has the record of task 2");
+}

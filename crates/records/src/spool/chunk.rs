@@ -1,6 +1,7 @@
 //! Bytes of a segment that are read a chunk at a time.
 
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -19,6 +20,12 @@ impl Chunk {
     #[must_use]
     pub const fn new(read_bytes: u64) -> Self {
         Self { read_bytes, start: 0, bytes: Bytes::new() }
+    }
+
+    /// Returns the byte of the segment behind those that it has; `None` if it has none.
+    #[must_use]
+    pub fn end(&self) -> Option<u64> {
+        (!self.is_empty()).then(|| self.start + self.bytes.len() as u64)
     }
 
     /// Returns whether it has no bytes.
@@ -45,13 +52,31 @@ impl Chunk {
         count: u64,
         end: u64,
     ) -> io::Result<Option<Bytes>> {
+        let most = count.max(self.read_bytes);
+        self.bytes_of(medium, segment, at, count..most, end)
+    }
+
+    /// Returns the first of these numbers of bytes, and reads the second if some have to be read: whoever keeps what is
+    /// returned keeps all that was read with it.
+    ///
+    /// # Errors
+    ///
+    /// When the segment cannot be read.
+    pub fn bytes_of(
+        &mut self,
+        medium: &mut impl Medium,
+        segment: u64,
+        at: u64,
+        Range { start: count, end: most }: Range<u64>,
+        end: u64,
+    ) -> io::Result<Option<Bytes>> {
         if at.saturating_add(count) > end {
             return Ok(None);
         }
         if let Some(bytes) = self.within(at, count) {
             return Ok(Some(bytes));
         }
-        let room = count.max(self.read_bytes).min(end - at);
+        let room = most.max(count).min(end - at);
         let mut bytes = vec![0; usize::try_from(room).map_err(io::Error::other)?];
         let read = medium.read_at(segment, at, &mut bytes)?;
         bytes.truncate(read);

@@ -19,7 +19,9 @@ use tradewind_proto::collector::Records;
 use tradewind_proto::dispatcher::Policy;
 use tradewind_proto::message::Start;
 use tradewind_proto::{Seq, SeqSet, SessionId};
-use tradewind_store::{Change, Control, RecordBatches, RecordLog, StoredTask, Tasks, check};
+use tradewind_store::{
+    Change, Control, RecordBatches, RecordLog, StoredTask, TaskReader, Tasks, check,
+};
 
 use self::account::Account;
 use self::disk::{Disk, Part};
@@ -84,8 +86,11 @@ pub(crate) struct Serve {
     batches: RecordBatches,
     under_way: Vec<Records>,
     lists: usize,
-    /// Position from which the source reads on, and behind the last task that is promised.
-    next: u64,
+    /// The ventilator's input.
+    reader: TaskReader,
+    /// Position after the last task that was there when the process started.
+    before: u64,
+    /// Position behind the last task that is promised.
     submitted: u64,
     is_input_due: bool,
     /// Workers that may hold tasks, as they are noted on the disk.
@@ -135,7 +140,8 @@ impl Serve {
             batches: RecordBatches::default(),
             under_way: Vec::new(),
             lists: 0,
-            next: 0,
+            reader: TaskReader::new(SeqSet::new()),
+            before: 0,
             submitted: 0,
             is_input_due: false,
             workers: None,
@@ -257,7 +263,7 @@ impl World {
             if serve.is_lost { serve.open_what_is_left(self.mutation) } else { serve.open() };
         match opened {
             Ok(()) if serve.is_lost => {
-                let (count, left) = (serve.account.count(), serve.next);
+                let (count, left) = (serve.account.count(), serve.submitted);
                 return self.trace.say(self.now, || {
                     format!("the queue has {left} of {count} tasks after its machine has died")
                 });
@@ -286,12 +292,13 @@ impl World {
         let set = policy_of(plan, state.settings.get(POLICY));
         let is_paused = state.paused;
         let cancelled: Vec<Seq> = state.cancelled.iter().collect();
-        let first = {
-            let records = logs.records.borrow();
-            let first = records.stored().first_missing();
-            let is_late = self.mutation == Some(Mutation::SkipTask) && has_job;
-            if is_late && first.0 < serve.submitted { first.next() } else { first }
-        };
+        let mut recorded = logs.records.borrow().stored().clone();
+        let is_late = self.mutation == Some(Mutation::SkipTask) && has_job;
+        if is_late && recorded.first_missing().0 < serve.submitted {
+            recorded.insert(recorded.first_missing());
+        }
+        let reader = TaskReader::new(recorded);
+        let first = Seq(reader.position());
         self.trace.say(self.now, || {
             format!("the queue starts from {first}, has begun: {has_job}, paused: {is_paused}")
         });
@@ -302,7 +309,7 @@ impl World {
             check.began_again();
         }
         check.forgot_claims();
-        (serve.next, serve.is_input_due) = (first.0, false);
+        (serve.reader, serve.before, serve.is_input_due) = (reader, serve.submitted, false);
         let workers = serve.workers.clone();
         let start = if has_job { Start::Resume } else { Start::New };
         self.ventilator.start_queue(plan, starts, start, first, set);

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tradewind_proto::collector::{Opened, Opening, Record, Records};
-use tradewind_proto::dispatcher::TaskLimits;
+use tradewind_proto::dispatcher::{Dispatcher, TaskLimits};
 use tradewind_proto::message::{Status, TaskResult, ToSink};
 use tradewind_proto::{JobId, JobKey, Seq};
 use tradewind_records::encode_jsonl;
-use tradewind_store::{Change, Control, RecordBatches, RecordLog, StoredTask, Tasks, skip_lost};
+use tradewind_store::{
+    Change, Control, NextTask, RecordBatches, RecordLog, StoredTask, TaskOptions, Tasks, skip_lost,
+};
 
 use super::{JOB, Logs, POLICY, Serve, TAGS, Turn, setting};
 use crate::event::{Event, Instant, Process};
@@ -124,7 +126,7 @@ impl Serve {
         }
         self.compare_control(&logs)?;
         self.compare_what_is_left(&mut logs, end)?;
-        self.next = end;
+        self.submitted = end;
         self.logs = Some(logs);
         Ok(())
     }
@@ -482,39 +484,48 @@ impl World {
     pub(crate) fn read_tasks(&mut self) {
         let Self { serve, ventilator, plan, trace, now, .. } = self;
         let Some(serve) = serve else { return };
-        let Serve { logs: Some(logs), next, submitted, is_input_due, .. } = &mut **serve else {
+        let Serve { logs: Some(logs), reader, before, submitted, is_input_due, .. } = &mut **serve
+        else {
             return;
         };
         *is_input_due = false;
         let mut is_more = false;
         if ventilator.dispatcher.input_room() == 0 {
             ventilator.wait_for_room();
-        } else if *next < *submitted {
-            let read = logs.tasks.borrow_mut().read(*next, READ_BYTES_MAX);
-            let read = match read {
-                Ok(read) => read,
-                Err(error) => return self.check.fail(|| format!("the tasks: {error}")),
-            };
-            for (position, task) in read.into_iter().take(plan.input_chunk as usize) {
-                while *next < position {
-                    let reason = "the task was removed from the log, and has no record";
-                    ventilator.dispatcher.handle_unfit_task(reason.to_owned());
-                    *next += 1;
-                }
-                trace.say(*now, || format!("task {position} is read"));
-                let TaskLimits { retries, timeout } =
-                    TaskLimits { retries: task.options.retries, timeout: task.options.timeout };
-                let payload = task.payload.into();
-                match (retries, timeout) {
-                    (None, None) => ventilator.dispatcher.handle_task(payload),
-                    _ => {
-                        let limits = TaskLimits { retries, timeout };
-                        ventilator.dispatcher.handle_task_with(payload, limits);
+        } else if reader.position() < *submitted {
+            let (mut has_read, mut left) = (false, plan.input_chunk);
+            while left > 0 {
+                let position = reader.position();
+                match reader.poll_next() {
+                    Some(NextTask::There(task)) => {
+                        trace.say(*now, || format!("task {position} is read"));
+                        take_in(&mut ventilator.dispatcher, task);
+                        left -= 1;
+                    }
+                    Some(NextTask::Recorded(count)) => {
+                        trace.say(*now, || format!("{count} from {position} on are passed over"));
+                        ventilator.dispatcher.handle_recorded(count);
+                    }
+                    Some(NextTask::Missing) => {
+                        let reason = "the task was removed from the log, and has no record";
+                        ventilator.dispatcher.handle_unfit_task(reason.to_owned());
+                        left -= 1;
+                    }
+                    None if has_read => break,
+                    None => {
+                        has_read = true;
+                        let read =
+                            reader.read(&mut logs.tasks.borrow_mut(), *submitted, READ_BYTES_MAX);
+                        if let Err(error) = read {
+                            return self.check.fail(|| format!("the tasks: {error}"));
+                        }
                     }
                 }
-                *next += 1;
             }
-            is_more = *next < *submitted;
+            is_more = reader.position() < *submitted;
+        }
+        if reader.position() >= *before {
+            ventilator.dispatcher.handle_caught_up();
         }
         if is_more {
             *is_input_due = true;
@@ -531,6 +542,15 @@ impl World {
             let (life, takes) = (serve.life, serve.rng.u64(100..20_000));
             self.queue.push(self.now + takes, Event::Queue(Turn::Noted(life, workers)));
         }
+    }
+}
+
+fn take_in(dispatcher: &mut Dispatcher, task: StoredTask) {
+    let TaskOptions { retries, timeout, .. } = task.options;
+    let payload = task.payload.into();
+    match (retries, timeout) {
+        (None, None) => dispatcher.handle_task(payload),
+        _ => dispatcher.handle_task_with(payload, TaskLimits { retries, timeout }),
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use tradewind_records::{Chunk, Medium};
 
+use super::read::head_bytes;
 use super::survey::head_after;
 use super::{CHUNK_BYTES, Log, Segment, damaged, write_zeros};
 use crate::error::LogError;
@@ -47,7 +48,7 @@ impl<M: Medium> Log<M> {
         let mut chunk = Chunk::new(CHUNK_BYTES);
         loop {
             let medium = &mut self.medium;
-            let bytes = chunk.bytes_at(medium, number, segment.bytes, HEAD_BYTES as u64, len)?;
+            let bytes = head_bytes(medium, &mut chunk, number, segment.bytes, len)?;
             let Some(head) = bytes.and_then(|bytes| Head::decode(&bytes, self.id)) else { break };
             if head.first != segment.end
                 || head.end().is_none_or(|end| next.is_some_and(|next| end > next))

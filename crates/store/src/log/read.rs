@@ -1,5 +1,6 @@
 //! Reading a log, from any position on.
 
+use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -17,6 +18,18 @@ pub(super) struct Reader {
     chunk: Chunk,
     /// Position of the first entry of the batch at `at`.
     next: u64,
+    /// The batch at `at`, if some of its entries were taken.
+    begun: Option<Begun>,
+}
+
+/// Batch of which the first entries were taken: it is neither read nor checked again for the others.
+#[derive(Debug)]
+struct Begun {
+    head: Head,
+    /// Position of the next entry, and that after the last.
+    position: u64,
+    end: u64,
+    rest: Bytes,
 }
 
 /// Entry that is read.
@@ -32,6 +45,9 @@ pub struct Entry {
 
 /// Bytes that are read for one entry, and its whole batch if that has more.
 const ENTRY_READ_BYTES: u64 = 16 << 10;
+
+/// Bytes from which on a batch is read, or passed over, by itself.
+const LARGE_BYTES: u64 = 64 << 10;
 
 /// How a walk goes on after an entry.
 #[derive(Clone, Copy, Debug)]
@@ -115,21 +131,30 @@ impl<M: Medium> Log<M> {
         while from < self.committed.min(to) {
             let Some((mut source, reader)) = self.seek(from)? else { break };
             let at = reader.at;
-            let (head, end) = source.head(&mut reader.chunk, at)?;
-            let mut then = Then::GoOn;
-            if marks.is_none_or(|marks| head.marks & marks != 0) {
-                let mut rest = source.body(&mut reader.chunk, at, head)?;
-                for position in head.first..end {
-                    let bytes = source.take_entry(&mut rest, at)?;
-                    if !(from..to).contains(&position) {
-                        continue;
-                    }
-                    then = visit(Entry { position, batch: at, bytes })?;
-                    let is_last = position + 1 == end;
-                    if matches!(then, Then::StopBefore) || (matches!(then, Then::Stop) && !is_last)
-                    {
-                        return Ok(());
-                    }
+            let begun = match reader.begun.take() {
+                Some(begun) => begun,
+                None => source.begin(&mut reader.chunk, at, marks)?,
+            };
+            let Begun { head, mut position, end, rest: body } = begun;
+            let (mut then, mut rest) = (Then::GoOn, body.clone());
+            let is_wanted = marks.is_none_or(|marks| head.marks & marks != 0);
+            while is_wanted && position < end {
+                let (this, before) = (position, rest.len());
+                let bytes = source.take_entry(&mut rest, at)?;
+                position += 1;
+                if !(from..to).contains(&this) {
+                    continue;
+                }
+                then = visit(Entry { position: this, batch: at, bytes })?;
+                let left = match then {
+                    Then::StopBefore => Some((this, before)),
+                    Then::Stop if position < end => Some((position, rest.len())),
+                    Then::Stop | Then::GoOn => None,
+                };
+                if let Some((position, left)) = left {
+                    let rest = body.slice(body.len() - left..);
+                    reader.begun = Some(Begun { head, position, end, rest });
+                    return Ok(());
                 }
             }
             from = from.max(end);
@@ -153,11 +178,16 @@ impl<M: Medium> Log<M> {
             let place = segment.places.partition_point(|(first, _)| *first <= from);
             let (next, at) = segment.places[place.saturating_sub(1)];
             let chunk = Chunk::new(CHUNK_BYTES);
-            self.reader = Some(Reader { segment: number, at, chunk, next });
+            self.reader = Some(Reader { segment: number, at, chunk, next, begun: None });
         }
         let reader = self.reader.as_mut().expect("it was just made");
         let end = segment.bytes;
         let mut source = Source { medium: &mut self.medium, id: self.id, segment: number, end };
+        let goes_on = |begun: &Begun| (begun.position..begun.end).contains(&from);
+        if reader.begun.as_ref().is_some_and(goes_on) {
+            return Ok(Some((source, reader)));
+        }
+        reader.begun = None;
         // Batches before the one with the position are passed over by their heads.
         loop {
             let (head, end) = source.head(&mut reader.chunk, reader.at)?;
@@ -203,11 +233,20 @@ pub(super) struct Source<'a, M> {
 impl<M: Medium> Source<'_, M> {
     /// Returns the head of the batch that begins here, and the position after its last entry.
     pub(super) fn head(&mut self, chunk: &mut Chunk, at: u64) -> Result<(Head, u64), LogError> {
-        let bytes = self.bytes(chunk, at, HEAD_BYTES as u64)?;
+        let bytes = head_bytes(self.medium, chunk, self.segment, at, self.end)?;
+        let bytes = bytes.ok_or_else(|| damaged(self.segment, at, "it ends within a batch"))?;
         let head = Head::decode(&bytes, self.id);
         let head = head.ok_or_else(|| damaged(self.segment, at, "the head of a batch"))?;
         let end = head.end().ok_or_else(|| damaged(self.segment, at, "its positions"))?;
         Ok((head, end))
+    }
+
+    /// Begins with the batch at `at`: without its body, if it has none of these marks.
+    fn begin(&mut self, chunk: &mut Chunk, at: u64, marks: Option<u32>) -> Result<Begun, LogError> {
+        let (head, end) = self.head(chunk, at)?;
+        let is_wanted = marks.is_none_or(|marks| head.marks & marks != 0);
+        let rest = if is_wanted { self.body(chunk, at, head)? } else { Bytes::new() };
+        Ok(Begun { head, position: head.first, end, rest })
     }
 
     pub(super) fn body(
@@ -216,7 +255,14 @@ impl<M: Medium> Source<'_, M> {
         at: u64,
         head: Head,
     ) -> Result<Bytes, LogError> {
-        let body = self.bytes(chunk, at + HEAD_BYTES as u64, head.body_bytes.into())?;
+        let (from, count) = (at + HEAD_BYTES as u64, u64::from(head.body_bytes));
+        // Entries keep what was read with them. Of a large batch that is itself, and the head of the next.
+        let most = match count < LARGE_BYTES {
+            true => CHUNK_BYTES,
+            false => head.batch_bytes(),
+        };
+        let body = chunk.bytes_of(self.medium, self.segment, from, count..most, self.end)?;
+        let body = body.ok_or_else(|| damaged(self.segment, at, "it ends within a batch"))?;
         let is_right = crc32fast::hash(&body) == head.body_crc;
         is_right.then_some(body).ok_or_else(|| damaged(self.segment, at, "the body of a batch"))
     }
@@ -226,11 +272,20 @@ impl<M: Medium> Source<'_, M> {
         let entry = take_entry(body);
         entry.ok_or_else(|| damaged(self.segment, at, "the length of an entry"))
     }
+}
 
-    fn bytes(&mut self, chunk: &mut Chunk, at: u64, count: u64) -> Result<Bytes, LogError> {
-        let bytes = chunk.bytes_at(self.medium, self.segment, at, count, self.end)?;
-        bytes.ok_or_else(|| damaged(self.segment, at, "it ends within a batch"))
-    }
+/// Returns the bytes of a head, of a segment that ends at `end`; `None` if it has fewer. Whoever passed over a large batch
+/// as a rule passes over the next: of that no more is read.
+pub(super) fn head_bytes(
+    medium: &mut impl Medium,
+    chunk: &mut Chunk,
+    segment: u64,
+    at: u64,
+    end: u64,
+) -> io::Result<Option<Bytes>> {
+    let is_far = chunk.end().is_some_and(|end| at >= end + LARGE_BYTES);
+    let count = HEAD_BYTES as u64;
+    chunk.bytes_of(medium, segment, at, count..if is_far { count } else { CHUNK_BYTES }, end)
 }
 
 /// Takes the next entry off the front of a batch's body.

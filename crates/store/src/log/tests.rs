@@ -483,3 +483,65 @@ fn positions_that_are_passed_over_are_as_if_they_were_removed() {
     log.commit().unwrap();
     assert_eq!(all(&mut open(&disk).unwrap().0).unwrap(), [0, 1, 20]);
 }
+
+#[test]
+fn of_large_batches_that_are_passed_over_little_is_read() {
+    const LARGE: usize = 300_000;
+    let options = LogOptions { segment_bytes: 8 << 20, zeroed_bytes: 0 };
+    let disk = Disk::default();
+    let mut log = Log::open(disk.clone(), Kind::Tasks, ID, options).unwrap().0;
+    for batch in 0..100_u32 {
+        log.append(1 << (batch % 25), |bytes| bytes.resize(bytes.len() + LARGE, 7)).unwrap();
+        log.commit().unwrap();
+    }
+    let mut log = Log::open(disk.clone(), Kind::Tasks, ID, options).unwrap().0;
+    disk.take_reads();
+    let mut found = Vec::new();
+    let visited = log.visit(0..u64::MAX, 1 << 20, |entry| {
+        assert!(entry.bytes.len() == LARGE && entry.bytes.iter().all(|byte| *byte == 7));
+        found.push(entry.position);
+        Ok::<_, LogError>(())
+    });
+    visited.unwrap();
+    assert_eq!(found, [20, 45, 70, 95]);
+    let (_, read) = disk.take_reads();
+    let segments = log.segments();
+    // Of each segment the first megabyte, twice: to learn where its batches are, and to look at them.
+    assert!(
+        segments >= 4 && read < (2 * segments + 4) << 20,
+        "{read} bytes of {segments} segments"
+    );
+}
+
+#[test]
+fn a_large_batch_that_is_read_in_parts_is_read_once_and_no_more_with_it() {
+    let options = LogOptions { segment_bytes: 64 << 20, zeroed_bytes: 0 };
+    let disk = Disk::default();
+    let mut log = Log::open(disk.clone(), Kind::Tasks, ID, options).unwrap().0;
+    let entry = |position: u64| vec![(position % 251) as u8; 1000];
+    for position in 0..6000 {
+        log.append(1, |bytes| bytes.extend(entry(position))).unwrap();
+        if position % 600 == 599 {
+            log.commit().unwrap();
+        }
+    }
+    let written = log.file_bytes() as usize;
+    let mut log = Log::open(disk.clone(), Kind::Tasks, ID, options).unwrap().0;
+    disk.take_reads();
+    for bytes_max in [1, 5_000, 1 << 20] {
+        let mut from = 0;
+        while from < 6000 {
+            for (position, bytes) in log.read(from, bytes_max).unwrap() {
+                assert_eq!((position, &*bytes), (from, &*entry(position)));
+                from += 1;
+            }
+        }
+        let (_, read) = disk.take_reads();
+        let ahead = 2 << 20;
+        assert!(read < written + ahead, "{read} bytes were read of {written}");
+        // Another place, and back again.
+        log.read(3001, 1).unwrap();
+        assert_eq!(log.read(0, 1).unwrap()[0].0, 0);
+        disk.take_reads();
+    }
+}

@@ -32,6 +32,12 @@ impl RecordBatches {
         self.places.push(start..self.bytes.len());
     }
 
+    /// Returns the bytes of the records that are not stored.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Returns whether all are stored.
     #[must_use]
     pub fn is_empty(&self) -> bool {

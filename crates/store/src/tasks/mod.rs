@@ -1,5 +1,7 @@
 //! The task log of a queue: what was submitted, each key once.
 
+mod reader;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{DerefMut, Range};
 
@@ -8,6 +10,7 @@ use thiserror::Error;
 use tradewind_proto::{Seq, SeqRange, SeqSet};
 use tradewind_records::Medium;
 
+pub use self::reader::{NextTask, TaskReader};
 use crate::error::LogError;
 use crate::format::Kind;
 use crate::kept::{KeptKey, PayloadHash};
@@ -99,6 +102,8 @@ pub enum SubmitError {
     Key,
     #[error("task {position} has the same key, and is another one")]
     OtherTask { position: u64 },
+    #[error("two tasks of the request have the same key, and are different ones")]
+    TwoTasks,
     #[error("{max} keys are remembered, no more fit")]
     KeysFull { max: usize },
     #[error(transparent)]
@@ -224,7 +229,13 @@ impl<M: Medium> Tasks<M> {
             let same = task.key.as_ref().and_then(|key| keys.get(key));
             if let Some((position, known)) = same {
                 if *known != task {
-                    return Err(refused(SubmitError::OtherTask { position: *position }));
+                    // The first of the two may be known from before, or be refused with this one.
+                    let is_new = *position >= self.next();
+                    let position = *position;
+                    return Err(refused(match is_new {
+                        true => SubmitError::TwoTasks,
+                        false => SubmitError::OtherTask { position },
+                    }));
                 }
                 continue;
             }

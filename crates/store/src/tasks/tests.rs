@@ -334,8 +334,17 @@ fn all_tasks_of_a_request_are_taken_or_none_whatever_else_is_in_the_batch() {
     for others in [("a", "z"), ("b", "z"), ("c", "z")] {
         let request = vec![task("", "new"), task("c", "y"), task(others.0, others.1)];
         let refused = tasks.submit_all(request).unwrap_err();
-        assert!(matches!(refused, RequestError { place: 2, error: SubmitError::OtherTask { .. } }));
+        assert_eq!(refused.place, 2);
+        let is_wanted = match others.0 {
+            "a" => matches!(refused.error, SubmitError::OtherTask { position: 0 }),
+            "b" => matches!(refused.error, SubmitError::OtherTask { position: 1 }),
+            _ => matches!(refused.error, SubmitError::TwoTasks),
+        };
+        assert!(is_wanted, "{refused}");
     }
+    // Of two under one key the first is known.
+    let refused = tasks.submit_all(vec![task("a", "x"), task("a", "z")]).unwrap_err();
+    assert!(matches!(refused.error, SubmitError::OtherTask { position: 0 }), "{refused}");
     let request = (0..49).map(|at| task(&format!("many-{at}"), "")).collect();
     let full = tasks.submit_all(request).unwrap_err();
     assert!(matches!(full.error, SubmitError::KeysFull { .. }), "{full}");
@@ -403,4 +412,77 @@ fn a_batch_that_is_submitted_again_is_read_a_few_times_and_not_once_for_each_tas
     again(&mut tasks);
     let (_, read) = disk.take_reads();
     assert!(read < 10 * bytes, "{read} bytes were read of {bytes}");
+}
+
+#[test]
+fn a_reader_passes_over_recorded_tasks_whether_they_are_there_or_not() {
+    let disk = Disk::default();
+    let mut tasks = open(&disk);
+    for number in 0..40 {
+        tasks.submit(task("", &format!("{number}"))).unwrap();
+        tasks.commit().unwrap();
+    }
+    let recorded = |ranges: &[Range<u64>]| {
+        let mut set = SeqSet::new();
+        for range in ranges {
+            set.insert_range(SeqRange { start: Seq(range.start), end: Seq(range.end) });
+        }
+        set
+    };
+    // Those up to 1 and from 3 to 30 have their records; of 32 it is stored after the reader began.
+    let stored = recorded(&[0..2, 3..31, 32..33]);
+    let is_stored = |range: &Range<u64>| {
+        stored.gaps(SeqRange { start: Seq(range.start), end: Seq(range.end) }).is_empty()
+    };
+    assert!(tasks.remove_unneeded(|range| !is_stored(&range), |_| Ok(None)).unwrap() > 0);
+    for bytes_max in [1, 10, 1000] {
+        let mut reader = TaskReader::new(recorded(&[0..2, 3..31]));
+        assert_eq!(reader.position(), 2);
+        let mut seen = Vec::new();
+        while reader.position() < tasks.committed() {
+            match reader.poll_next() {
+                Some(next) => seen.push((reader.position(), next)),
+                None => reader.read(&mut tasks, 40, bytes_max).unwrap(),
+            }
+        }
+        let there =
+            |position: u64| (position + 1, NextTask::There(task("", &format!("{position}"))));
+        let wanted =
+            [there(2), (31, NextTask::Recorded(28))].into_iter().chain((31..40).map(there));
+        assert!(seen.iter().eq(&wanted.collect::<Vec<_>>()), "{bytes_max}: {seen:?}");
+        reader.read(&mut tasks, 40, bytes_max).unwrap();
+        assert_eq!(reader.poll_next(), None, "it goes on when there is more");
+        // The last tasks were lost.
+        reader.read(&mut tasks, 42, bytes_max).unwrap();
+        let rest = std::iter::from_fn(|| reader.poll_next());
+        assert!(rest.eq([NextTask::Missing, NextTask::Missing]));
+        assert_eq!(reader.position(), 42);
+    }
+}
+
+#[test]
+fn ten_million_recorded_tasks_are_passed_over_at_once_and_removed_ones_one_by_one() {
+    let disk = Disk::default();
+    let mut tasks = open(&disk);
+    for _ in 0..40 {
+        tasks.submit(task("", "0123456789")).unwrap();
+        tasks.commit().unwrap();
+    }
+    let first = tasks.log.segment_ranges()[1].start;
+    tasks.remove_unneeded(|range| range.start > 0, |_| Ok(None)).unwrap();
+    let mut all = SeqSet::new();
+    all.insert_range(SeqRange { start: Seq(0), end: Seq(10_000_000) });
+    let mut reader = TaskReader::new(all.clone());
+    assert_eq!((reader.position(), reader.poll_next()), (10_000_000, None));
+    all.remove(Seq(0));
+    let mut reader = TaskReader::new(all);
+    reader.read(&mut tasks, 40, 1).unwrap();
+    assert_eq!(reader.poll_next(), Some(NextTask::Missing));
+    assert_eq!(reader.poll_next(), Some(NextTask::Recorded(9_999_999)));
+    assert_eq!((reader.position(), reader.poll_next()), (10_000_000, None));
+    let mut reader = TaskReader::new(SeqSet::new());
+    reader.read(&mut tasks, 40, 1).unwrap();
+    let missing =
+        std::iter::from_fn(|| reader.poll_next()).take_while(|it| *it == NextTask::Missing);
+    assert_eq!(missing.count() as u64, first);
 }

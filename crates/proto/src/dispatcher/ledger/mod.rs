@@ -302,6 +302,11 @@ impl Ledger {
         self.advance();
     }
 
+    /// Takes in the next tasks of the input, whose records are stored already.
+    pub(super) fn take_in_recorded(&mut self, count: u64) {
+        self.table.push_settled(count);
+    }
+
     /// Returns the seq from which on no honest peer names a task: with the unsettled tasks that there
     /// may be none lies beyond.
     fn reachable_end(&self) -> Seq {

@@ -102,6 +102,21 @@ impl Table {
         seq
     }
 
+    /// Adds tasks that are settled. Where they are many, the window moves up past them.
+    pub(super) fn push_settled(&mut self, count: u64) {
+        if count > VACANT_MIN {
+            self.leave_behind(usize::MAX);
+            let end = Seq(self.start.0 + count);
+            self.note_settled(SeqRange { start: self.start, end });
+            self.start = end;
+            return;
+        }
+        for _ in 0..count {
+            self.push(Entry::settled());
+        }
+        self.advance();
+    }
+
     /// Makes room for tasks up to an end, absent as yet.
     pub(super) fn reach(&mut self, end: Seq) {
         if end.0 > self.end().0 + self.live.max(VACANT_MIN) {
