@@ -217,6 +217,7 @@ impl From<Refusal> for Problem {
             Refusal::OtherTask { key, id } => {
                 of(Kind::OtherTask).with("key", key.as_str()).with("id", id.to_string())
             }
+            Refusal::TwoTasks { key } => of(Kind::OtherTask).with("key", key.as_str()),
             Refusal::NotEmpty(_) => of(Kind::NotEmpty),
             Refusal::TooLarge { .. } => of(Kind::TooLarge),
             Refusal::Settings(_) => of(Kind::BadValue),
@@ -254,6 +255,14 @@ mod tests {
             r#""id":"q-7","key":"a\u001bb"}"#
         );
         assert_eq!(problem.json(), wanted);
+        let key = "k".to_owned().try_into().unwrap();
+        let two = Problem::from(Refusal::TwoTasks { key });
+        let wanted = concat!(
+            r#"{"type":"urn:tradewind:other-task","title":"The key is that of another task","#,
+            r#""status":422,"detail":"two tasks of this request have the key, and are different ones","#,
+            r#""key":"k"}"#
+        );
+        assert_eq!(two.json(), wanted);
         let response = problem.into_response();
         assert_eq!(response.status().as_u16(), 422);
         assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM);

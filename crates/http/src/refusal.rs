@@ -30,6 +30,9 @@ pub enum Refusal {
     /// The same key with another payload or other options.
     #[error("the key is that of task {id}, which is another task")]
     OtherTask { key: TaskKey, id: TaskId },
+    /// The same key twice in one request.
+    #[error("two tasks of this request have the key, and are different ones")]
+    TwoTasks { key: TaskKey },
     #[error("queue {0} has tasks without a record")]
     NotEmpty(QueueName),
     #[error("a task of {bytes} bytes is larger than {max} bytes")]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 use tradewind_records::Directory;
@@ -41,7 +42,7 @@ pub fn check(dir: &Path) -> Result<Vec<Checked>, CheckError> {
     if !queues.is_dir() {
         return Err(CheckError::NoQueues { path: dir.to_owned() });
     }
-    let _locked = lock_dir(dir).map_err(|error| match error {
+    let _locked = lock_dir(dir, Duration::ZERO).map_err(|error| match error {
         LockError::InUse(error) => CheckError::InUse(error),
         LockError::Io { path, error } => CheckError::Io { path, error },
     })?;

@@ -21,7 +21,7 @@ use tradewind_store::{
 };
 use tradewind_system::{random_id, random_key};
 
-use crate::dir::{LockError, lock_dir};
+use crate::dir::{LOCK_WAIT, LockError, lock_dir};
 use crate::disk::{Disk, Durability};
 use crate::settings::{durability as durability_of, effective};
 
@@ -88,7 +88,7 @@ impl Logs {
     pub(crate) fn open(dir: &Path, config: &SettingsPatch) -> Result<Self, OpenError> {
         let path = dir.to_owned();
         let failed = |error| OpenError::Io { path: dir.to_owned(), error };
-        let lock = lock_dir(dir).map_err(|error| match error {
+        let lock = lock_dir(dir, LOCK_WAIT).map_err(|error| match error {
             LockError::Io { error, .. } => failed(error),
             LockError::InUse(error) => failed(io::Error::other(error)),
         })?;

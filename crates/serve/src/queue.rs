@@ -174,6 +174,10 @@ impl Queue {
                 Some(key) => Refusal::OtherTask { key, id: self.id(position) },
                 None => Refusal::Failed("the log has a key that the task has not"),
             },
+            Refused::TwoTasks { place } => match keys.get(place).cloned().flatten() {
+                Some(key) => Refusal::TwoTasks { key },
+                None => Refusal::Failed("the log has a key that the task has not"),
+            },
             Refused::KeysFull => full("no more keys can be remembered"),
             Refused::DiskFull => full("the disk is full"),
             Refused::Failed => Refusal::Failed("the tasks cannot be written"),

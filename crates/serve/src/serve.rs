@@ -19,7 +19,7 @@ use tradewind_node::{Listen, Room, Shutdown};
 use tradewind_proto::message::{Card, Role};
 
 use crate::config::Config;
-use crate::dir::{lock_dir, queues_dir};
+use crate::dir::{LOCK_WAIT, lock_dir, queues_dir};
 use crate::engine::Common;
 use crate::gates::{judge, pass_callers, pass_sinks, pass_workers};
 use crate::service::Service;
@@ -71,7 +71,11 @@ pub async fn serve(settings: Settings, mut shutdown: Shutdown) -> Outcome {
     // What only dials here is locked by the same keys.
     keep_fresh(&keys)?;
     keep_fresh(&sink_keys)?;
-    let _locked = lock_dir(&dir).or_exit(OUTPUT)?;
+    let locked = {
+        let dir = dir.clone();
+        tokio::task::spawn_blocking(move || lock_dir(&dir, LOCK_WAIT))
+    };
+    let _locked = locked.await.or_exit(SYSTEM)?.or_exit(OUTPUT)?;
 
     let (ended, mut ends) = mpsc::unbounded_channel();
     let common = Common {

@@ -35,6 +35,8 @@ type Answer = Result<Vec<Submitted>, Refused>;
 pub(crate) enum Refused {
     /// The key of this one is that of a task with this position, which is another.
     OtherTask { place: usize, position: u64 },
+    /// The key of this one is that of another task of the request, which is refused with it.
+    TwoTasks { place: usize },
     /// No more keys can be remembered.
     KeysFull,
     /// The disk is full.
@@ -133,6 +135,7 @@ fn refused(logs: &Logs, error: RequestError, is_failing: &mut bool) -> Refused {
     let RequestError { place, error } = error;
     match error {
         SubmitError::OtherTask { position } => return Refused::OtherTask { place, position },
+        SubmitError::TwoTasks => return Refused::TwoTasks { place },
         SubmitError::KeysFull { .. } => return Refused::KeysFull,
         _ => {}
     }

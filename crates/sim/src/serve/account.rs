@@ -96,13 +96,20 @@ impl Account {
         self.named(wanted, position)
     }
 
-    /// Checks that the last of these tasks of a request was refused because of this one, of the same key; or because
-    /// of one before it in the request.
-    pub(crate) fn refused(&self, wanted: &[StoredTask], position: u64) -> Result<(), String> {
+    /// Checks that the last of these tasks of a request was refused because of one before it in the request.
+    pub(crate) fn refused_by_itself(&self, wanted: &[StoredTask]) -> Result<(), String> {
         let Some((wanted, before)) = wanted.split_last() else { return Ok(()) };
-        if before.iter().any(|other| other.key == wanted.key && other != wanted) {
-            return Ok(());
+        match before.iter().any(|other| other.key == wanted.key && other != wanted) {
+            true => Ok(()),
+            false => {
+                Err("a task was refused for a key that no other of its request has".to_owned())
+            }
         }
+    }
+
+    /// Checks that the last of these tasks of a request was refused because of this one, of the same key.
+    pub(crate) fn refused(&self, wanted: &[StoredTask], position: u64) -> Result<(), String> {
+        let Some(wanted) = wanted.last() else { return Ok(()) };
         match self.tasks.get(position as usize) {
             Some(task) if task != wanted && task.key == wanted.key => self.named(wanted, position),
             _ => Err(format!("a task was refused, and task {position} is no reason")),

@@ -182,6 +182,9 @@ impl World {
                     SubmitError::OtherTask { position } if committed.is_ok() => {
                         (true, serve.account.refused(&wanted[..=error.place], position))
                     }
+                    SubmitError::TwoTasks if committed.is_ok() => {
+                        (true, serve.account.refused_by_itself(&wanted[..=error.place]))
+                    }
                     _ => (false, Ok(())),
                 },
                 Ok(_) => (false, Ok(())),
