@@ -1,9 +1,12 @@
 //! Tasks as lines of JSON, and the lines that answer them.
 
+use std::borrow::Cow;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 
@@ -18,8 +21,9 @@ pub(crate) const NDJSON: &str = "application/x-ndjson";
 /// A task as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
-    task: Option<String>,
+struct Line<'a> {
+    #[serde(borrow)]
+    task: Option<Text<'a>>,
     task_base64: Option<String>,
     key: Option<String>,
     #[serde(default, deserialize_with = "whole")]
@@ -27,13 +31,17 @@ struct Line {
     timeout: Option<String>,
 }
 
-/// Parses tasks, one a line; empty lines are passed over.
+/// Text that is part of the line, unless it has escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Parses tasks, one a line, which are parts of the body where they stand there as they are; empty lines are passed over.
 ///
 /// # Errors
 ///
 /// When a line is no task, or there are too many or too large ones.
 pub(crate) fn parse(
-    body: &[u8],
+    body: &Bytes,
     tasks_max: usize,
     task_bytes_max: usize,
 ) -> Result<Vec<NewTask>, Problem> {
@@ -48,7 +56,7 @@ pub(crate) fn parse(
             return Err(Problem::new(Kind::TooLarge, detail));
         }
         let at = at + 1;
-        let task = task(at, line)?;
+        let task = task(body, at, line)?;
         check_size(task.payload.len(), task_bytes_max)?;
         tasks.push(task);
     }
@@ -69,14 +77,15 @@ pub(crate) fn check_size(bytes: usize, max: usize) -> Result<(), Problem> {
     }
 }
 
-fn task(at: usize, line: &[u8]) -> Result<NewTask, Problem> {
-    let line: Line = json(line)
+fn task(body: &Bytes, at: usize, line: &[u8]) -> Result<NewTask, Problem> {
+    let line: Line<'_> = json(line)
         .map_err(|(kind, why)| Problem::new(kind, format!("line {at} is no task: {why}")))?;
     let bad = |why: &str| Problem::new(Kind::BadValue, format!("line {at} is no task: {why}"));
     let payload = match (line.task, line.task_base64) {
-        (Some(task), None) => task.into_bytes(),
+        (Some(Text(Cow::Borrowed(task))), None) => body.slice_ref(task.as_bytes()),
+        (Some(Text(Cow::Owned(task))), None) => task.into(),
         (None, Some(base64)) => {
-            STANDARD.decode(base64).map_err(|_| bad("task_base64 is not base64"))?
+            STANDARD.decode(base64).map_err(|_| bad("task_base64 is not base64"))?.into()
         }
         (None, None) => return Err(bad("it has neither task nor task_base64")),
         (Some(_), Some(_)) => return Err(bad("it has both task and task_base64")),
@@ -84,7 +93,7 @@ fn task(at: usize, line: &[u8]) -> Result<NewTask, Problem> {
     let key = line.key.map(TaskKey::try_from).transpose();
     let timeout = line.timeout.map(|text| time("timeout", &text)).transpose();
     Ok(NewTask {
-        payload: payload.into(),
+        payload,
         key: key.map_err(|error| bad(&error.to_string()))?,
         retries: line.retries,
         timeout: timeout.map_err(|error| bad(&error.to_string()))?,
@@ -124,9 +133,14 @@ impl<'a> From<&'a Submitted> for Answer<'a> {
 pub(crate) fn answers(submitted: &[Submitted]) -> Vec<u8> {
     let mut lines = Vec::with_capacity(submitted.len() * 32);
     for submitted in submitted {
-        serde_json::to_writer(&mut lines, &Answer::from(submitted))
-            .expect("writing to memory does not fail, and all keys are strings");
-        lines.push(b'\n');
+        // Of what an id is made nothing needs to be escaped.
+        let written = match &submitted.key {
+            None => writeln!(lines, "{{\"id\":\"{}\",\"key\":null}}", submitted.id),
+            Some(_) => serde_json::to_writer(&mut lines, &Answer::from(submitted))
+                .map_err(io::Error::from)
+                .and_then(|()| lines.write_all(b"\n")),
+        };
+        written.expect("writing to memory does not fail, and all keys are strings");
     }
     lines
 }
@@ -153,7 +167,7 @@ mod tests {
             "\r\n\n  \n",
             r#"{"task_base64": "AP8K"}"#
         );
-        let tasks = parse(body.as_bytes(), 2, 10).unwrap();
+        let tasks = parse(&body.into(), 2, 10).unwrap();
         let key = Some("k".to_owned().try_into().unwrap());
         let first = NewTask {
             payload: "one\nü".into(),
@@ -165,6 +179,13 @@ mod tests {
             tasks,
             [first, NewTask { payload: b"\0\xff\n"[..].into(), ..NewTask::default() }]
         );
+    }
+
+    #[test]
+    fn a_task_without_escapes_is_not_copied() {
+        let body = Bytes::from_static(br#"{"task": "as it is"}"#);
+        let [task] = &parse(&body, 1, 10).unwrap()[..] else { panic!("one task") };
+        assert_eq!(body.slice_ref(&task.payload), "as it is");
     }
 
     #[test]
@@ -190,7 +211,7 @@ mod tests {
         ];
         for (line, status, wanted) in cases {
             let body = [&b"{\"task\":\"a\"}\n"[..], line, b"\n"].concat();
-            let problem = parse(&body, 10, 10).unwrap_err();
+            let problem = parse(&body.into(), 10, 10).unwrap_err();
             assert_eq!(problem.status(), status, "{line:?}");
             assert!(problem.json().contains(wanted), "{wanted}: {}", problem.json());
         }
@@ -198,7 +219,9 @@ mod tests {
 
     #[test]
     fn too_many_and_too_large_tasks_are_refused() {
-        let status = |body: &str| parse(body.as_bytes(), 2, 3).map_err(|it| it.status().as_u16());
+        let status = |body: &str| {
+            parse(&Bytes::copy_from_slice(body.as_bytes()), 2, 3).map_err(|it| it.status().as_u16())
+        };
         assert_eq!(status("{\"task\":\"123\"}\n{\"task\":\"\"}").map(|tasks| tasks.len()), Ok(2));
         assert_eq!(status("{\"task\":\"1234\"}"), Err(413));
         assert_eq!(status(&"{\"task\":\"\"}\n".repeat(3)), Err(413));

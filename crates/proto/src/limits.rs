@@ -55,6 +55,13 @@ pub const SPOOL_BYTES_MAX: u64 = 4 << 30;
 /// ahead, or dispatched and not settled.
 pub const RETAINED_BYTES_MAX: u64 = 24 << 20;
 
+/// The same for a queue, whose input is always at hand: it is a log in files of the same machine.
+pub const QUEUE_RETAINED_BYTES_MAX: u64 = 16 << 20;
+
+/// Bytes of records in the memory of a queue's sink from which on it counts as holding [more than it should](HELD_BYTES_MAX).
+/// They wait for nothing but the disk, which the rest is not to run ahead of by much.
+pub const QUEUE_HELD_BYTES_MAX: u64 = 8 << 20;
+
 /// Number of tasks that the ventilator reads ahead of dispatching.
 pub const READ_AHEAD_TASKS_MAX: u64 = 1 << 15;
 
@@ -208,6 +215,11 @@ const _: () = assert!(OUTPUT_BYTES_MAX + MESSAGE_OVERHEAD_BYTES <= MESSAGE_BYTES
 const _: () = assert!(WAITING_BYTES_MAX < HELD_BYTES_MAX);
 // The ventilator stops long before results have to stay where they are.
 const _: () = assert!(HELD_BYTES_MAX < TAKEN_BYTES_MAX);
+
+const _: () = assert!(QUEUE_HELD_BYTES_MAX <= HELD_BYTES_MAX);
+
+// Less than a worker may hold would starve it.
+const _: () = assert!(CREDIT_BYTES_MAX < QUEUE_RETAINED_BYTES_MAX);
 const _: () = assert!(CREDIT_TASKS_MAX <= UNSETTLED_TASKS_MAX);
 const _: () = assert!(READ_AHEAD_TASKS_MAX <= UNSETTLED_TASKS_MAX);
 const _: () = assert!(BATCH_TASKS_MAX as u64 <= CREDIT_TASKS_MAX);

@@ -41,6 +41,12 @@ impl SeqSet {
     /// Returns whether `seq` is in the set.
     #[must_use]
     pub fn contains(&self, seq: Seq) -> bool {
+        // Most of who asks ask for a seq in the last range, or behind it.
+        if let Some((start, end)) = self.ranges.last_key_value()
+            && *start <= seq.0
+        {
+            return seq.0 < *end;
+        }
         self.ranges.range(..=seq.0).next_back().is_some_and(|(_, end)| seq.0 < *end)
     }
 

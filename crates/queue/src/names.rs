@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use thiserror::Error;
 use tradewind_proto::limits::QUEUE_BYTES_MAX;
@@ -34,7 +35,7 @@ pub enum NameError {
 /// It fits as it is into a path, a URL and a file name, on a file system that does not tell `A` from `a` too.
 /// It does not end as an id does, so that no text is both.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QueueName(String);
+pub struct QueueName(Arc<str>);
 
 /// Name of a consumer, of which a queue keeps the position: as a queue's, and it may end with digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +61,7 @@ impl FromStr for QueueName {
         if !is_identifier(text) {
             return Err(NameError::Name);
         }
-        if is_queue_name(text) { Ok(Self(text.to_owned())) } else { Err(NameError::LikeId) }
+        if is_queue_name(text) { Ok(Self(text.into())) } else { Err(NameError::LikeId) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Format of a JSON object a line.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::str;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,36 +14,6 @@ use tradewind_proto::message::Exit;
 /// Last microsecond of the year 9999: RFC 3339 has no room for a later one, and a worker's clock
 /// may be wrong.
 const STARTED_US_MAX: u64 = 253_402_300_799_999_999;
-
-/// Keys of a record, in this order: programs that read records depend on them.
-#[derive(Serialize)]
-struct Line<'a> {
-    seq: u64,
-    status: &'static str,
-    attempt: u32,
-    worker: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    stage: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    task: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    task_base64: Option<Base64<'a>>,
-    started: Option<Started>,
-    seconds: f64,
-    exit_code: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    signal: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    output: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    output_base64: Option<Base64<'a>>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    error: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stderr: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stderr_base64: Option<Base64<'a>>,
-}
 
 /// Appends a record to `out`, as a JSON object and a newline, with the task if it is known and wanted.
 pub fn encode(record: Record<'_>, has_task: bool, out: &mut Vec<u8>) {
@@ -74,27 +44,54 @@ fn write<'a>(
     let (task, task_base64) = text(task.filter(|task| has_task && !task.is_empty()));
     let (output, output_base64) = text(output);
     let (stderr, stderr_base64) = text(stderr.filter(|stderr| !stderr.is_empty()));
-    let line = Line {
-        seq: result.seq.0,
-        status: outcome.status.as_str(),
-        attempt: result.attempt.0,
-        worker,
-        stage,
-        task,
-        task_base64,
-        started: (result.started_us != 0).then_some(Started(result.started_us)),
-        seconds: result.ran_us as f64 / 1e6,
-        exit_code,
-        signal,
-        output,
-        output_base64,
-        error: &outcome.error,
-        stderr,
-        stderr_base64,
-    };
-    line.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, Plain))
-        .expect("writing to memory does not fail, and all keys are strings");
-    out.push(b'\n');
+    // Keys of a record, in this order: programs that read records depend on them.
+    let mut line = Line(out);
+    line.add("{\"seq\":", &result.seq.0);
+    line.add(",\"status\":", outcome.status.as_str());
+    line.add(",\"attempt\":", &result.attempt.0);
+    line.add(",\"worker\":", worker);
+    line.add_some(",\"stage\":", Some(stage).filter(|stage| !stage.is_empty()));
+    line.add_some(",\"task\":", task);
+    line.add_some(",\"task_base64\":", task_base64.as_ref());
+    match result.started_us {
+        0 => line.add(",\"started\":", &()),
+        started_us => line.add_started(started_us),
+    }
+    line.add(",\"seconds\":", &(result.ran_us as f64 / 1e6));
+    line.add(",\"exit_code\":", &exit_code);
+    line.add_some(",\"signal\":", signal.as_ref());
+    line.add_some(",\"output\":", output);
+    line.add_some(",\"output_base64\":", output_base64.as_ref());
+    line.add_some(",\"error\":", Some(&*outcome.error).filter(|error| !error.is_empty()));
+    line.add_some(",\"stderr\":", stderr);
+    line.add_some(",\"stderr_base64\":", stderr_base64.as_ref());
+    out.extend_from_slice(b"}\n");
+}
+
+/// A line that is written member by member, each after its key as it stands there: to escape keys, of which none needs
+/// it, takes as long as most values.
+struct Line<'a>(&'a mut Vec<u8>);
+
+impl Line<'_> {
+    fn add<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) {
+        self.0.extend_from_slice(key.as_bytes());
+        value
+            .serialize(&mut serde_json::Serializer::with_formatter(&mut *self.0, Plain))
+            .expect("writing to memory does not fail");
+    }
+
+    fn add_some<T: Serialize + ?Sized>(&mut self, key: &'static str, value: Option<&T>) {
+        if let Some(value) = value {
+            self.add(key, value);
+        }
+    }
+
+    /// Adds the start of a task, microseconds since 1970, as RFC 3339 writes it.
+    fn add_started(&mut self, started_us: u64) {
+        let since = Duration::from_micros(started_us.min(STARTED_US_MAX));
+        let started = humantime::format_rfc3339_micros(UNIX_EPOCH + since);
+        write!(self.0, ",\"started\":\"{started}\"").expect("writing to memory does not fail");
+    }
 }
 
 /// Text as it is, other bytes in base64.
@@ -103,16 +100,6 @@ fn text(bytes: Option<&[u8]>) -> (Option<&str>, Option<Base64<'_>>) {
         Some(Ok(text)) => (Some(text), None),
         Some(Err(base64)) => (None, Some(base64)),
         None => (None, None),
-    }
-}
-
-/// Microseconds since 1970, as RFC 3339 writes them.
-struct Started(u64);
-
-impl Serialize for Started {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let since = Duration::from_micros(self.0.min(STARTED_US_MAX));
-        serializer.collect_str(&humantime::format_rfc3339_micros(UNIX_EPOCH + since))
     }
 }
 

@@ -13,7 +13,7 @@ use tradewind_store::{NextTask, StoredTask, SubmitError, TaskOptions, TaskReader
 use crate::logs::Logs;
 
 /// Bytes of tasks that are read together.
-const READ_BYTES_MAX: usize = 1 << 20;
+const READ_BYTES_MAX: usize = 256 << 10;
 
 /// Time after which a log that cannot be read is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@ use tradewind_proto::collector::{
     Collector, CollectorConfig, Inputs, Opening, Order, Record, Records, SpoolLimits,
 };
 use tradewind_proto::farewell::SinkFarewell;
+use tradewind_proto::limits::QUEUE_HELD_BYTES_MAX;
 use tradewind_proto::message::{Report, Status, TaskResult, ToSink};
 use tradewind_proto::{JobKey, Seq, SeqRange, SessionId, TaskHash, Time};
 use tradewind_testkit::{Accepts, CollectorAction, Machine};
@@ -91,7 +92,7 @@ impl Sink {
     /// Tells the sink of a queue which workers may hold tasks, if that is known.
     pub(crate) fn know_workers(&mut self, plan: &Plan, workers: Option<Vec<SessionId>>) {
         let collector = collector(plan, None, SessionId(self.session));
-        self.collector = collector.with_workers(workers);
+        self.collector = collector.with_workers(workers).with_held_bytes_max(QUEUE_HELD_BYTES_MAX);
     }
 
     /// Notes that the disk is at this many lists of records still: it could not write them.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tradewind_proto::dispatcher::{Dispatcher, DispatcherConfig, Policy, Timeout, Transmit};
 use tradewind_proto::farewell::{VentilatorExit, VentilatorFarewell};
-use tradewind_proto::limits::MESSAGE_BYTES_MAX;
+use tradewind_proto::limits::{MESSAGE_BYTES_MAX, QUEUE_RETAINED_BYTES_MAX};
 use tradewind_proto::message::{Layout, Start, ToWorker};
 use tradewind_proto::{JobId, LaneId, Seq, SessionId, Time};
 use tradewind_testkit::{Accepts, DispatcherAction, Machine};
@@ -74,6 +74,7 @@ impl Ventilator {
     ) -> Self {
         let config = DispatcherConfig { policy, ..config(plan, seed, start) };
         let dispatcher = Dispatcher::new(config).with_first(first);
+        let dispatcher = dispatcher.with_retained_bytes_max(QUEUE_RETAINED_BYTES_MAX);
         Self { dispatcher, ..Self::new(plan, seed) }
     }
 

@@ -19,6 +19,7 @@ use tradewind_proto::collector::{
 };
 use tradewind_proto::dispatcher::HaltOn;
 use tradewind_proto::farewell::{SinkExit, SinkFarewell};
+use tradewind_proto::limits::QUEUE_HELD_BYTES_MAX;
 use tradewind_proto::message::{Card, InputEnd, Role, ToSink};
 use tradewind_proto::{JobKey, SessionId, Time};
 use tradewind_system::{Clock, random_key};
@@ -175,7 +176,7 @@ pub async fn run<S: Store>(
     }
     let mut note_workers = None;
     if let Some((workers, note)) = queue {
-        collector = collector.with_workers(workers);
+        collector = collector.with_workers(workers).with_held_bytes_max(QUEUE_HELD_BYTES_MAX);
         note_workers = Some(note);
     }
     let mut sink = Sink::new(collector, settings.audience, store, events_in);

@@ -5,6 +5,7 @@ use tradewind_lanes::{PullLane, PushLane};
 use tradewind_proto::dispatcher::{
     CancelAnswer, Dispatcher, DispatcherConfig, DispatcherSnapshot, Policy,
 };
+use tradewind_proto::limits::QUEUE_RETAINED_BYTES_MAX;
 use tradewind_proto::{Seq, SessionId};
 
 /// What makes a job a queue.
@@ -58,7 +59,8 @@ pub enum Command {
 impl Queue {
     /// Returns the dispatcher of the queue.
     pub(crate) fn dispatcher(&self, config: DispatcherConfig) -> Dispatcher {
-        let mut dispatcher = Dispatcher::new(config).with_first(self.first);
+        let dispatcher = Dispatcher::new(config).with_first(self.first);
+        let mut dispatcher = dispatcher.with_retained_bytes_max(QUEUE_RETAINED_BYTES_MAX);
         if self.is_paused {
             dispatcher.handle_pause();
         }

@@ -154,6 +154,8 @@ pub struct Collector {
     spool: Option<SpoolLimits>,
     /// Bytes of records that are held, beyond which hardly any result is taken.
     taken_bytes_max: u64,
+    /// Bytes of records in memory from which on the ventilator is told that they are many.
+    held_bytes_max: u64,
     job: Option<Job>,
     /// Job that the ventilator wants to open, until the output is ready for it.
     opening: Option<Unopened>,
@@ -350,6 +352,7 @@ impl Collector {
             config,
             spool: None,
             taken_bytes_max: TAKEN_BYTES_MAX,
+            held_bytes_max: HELD_BYTES_MAX,
             job: None,
             opening: None,
             asked: None,
@@ -384,6 +387,13 @@ impl Collector {
     #[must_use]
     pub fn with_spool(self, limits: SpoolLimits) -> Self {
         Self { spool: Some(limits), ..self }
+    }
+
+    /// Sets the bytes of records in memory from which on the ventilator is told that they are
+    /// [many](HELD_BYTES_MAX).
+    #[must_use]
+    pub fn with_held_bytes_max(self, held_bytes_max: u64) -> Self {
+        Self { held_bytes_max, ..self }
     }
 
     /// Sets the bytes of records that are held, beyond which no further result is taken but that of the lowest
@@ -1196,9 +1206,13 @@ impl Collector {
         }
         let stored = stored.take();
         let held_bytes = held_bytes(job, self.downstream);
+        let is_little = held_bytes < self.held_bytes_max;
         // However little it holds: the ventilator is to send what it waits for.
-        let held_bytes =
-            if job.left.is_empty() { held_bytes } else { held_bytes.max(HELD_BYTES_MAX) };
+        let held_bytes = if is_little && job.left.is_empty() {
+            held_bytes
+        } else {
+            held_bytes.max(HELD_BYTES_MAX)
+        };
         self.transmits.push_back(ToVentilator::Receipt {
             job: job.id,
             received: Bounded(received),

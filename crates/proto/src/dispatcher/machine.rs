@@ -68,6 +68,8 @@ pub struct Dispatcher {
     pub(super) tail: Tail,
     /// Tasks that are to be cancelled as soon as they are read.
     pub(super) unread_cancels: SeqSet,
+    /// Payload bytes that are kept, unless they are a single task.
+    retained_bytes_max: u64,
     pub(super) is_paused: bool,
     /// Latest time that was passed in.
     pub(super) seen: Time,
@@ -97,6 +99,12 @@ impl Dispatcher {
         self
     }
 
+    /// Sets the payload bytes that are kept, unless they are a single task.
+    #[must_use]
+    pub fn with_retained_bytes_max(self, retained_bytes_max: u64) -> Self {
+        Self { retained_bytes_max, ..self }
+    }
+
     /// Creates a dispatcher without tasks, for tasks from a source.
     pub(super) fn with_source(config: DispatcherConfig, source: Source) -> Self {
         let mut rng = Rng(config.seed);
@@ -117,6 +125,7 @@ impl Dispatcher {
             run_times: RunTimes::default(),
             tail: Tail::default(),
             unread_cancels: SeqSet::new(),
+            retained_bytes_max: RETAINED_BYTES_MAX,
             is_paused: false,
             seen: Time(0),
             next_beat: Time(0),
@@ -130,7 +139,7 @@ impl Dispatcher {
         if self.source.total.is_some() {
             return 0;
         }
-        let room = self.ledger.room(RETAINED_BYTES_MAX);
+        let room = self.ledger.room(self.retained_bytes_max);
         let ahead = READ_AHEAD_TASKS_MAX.saturating_sub(self.ledger.fresh_count());
         match self.source.resume() {
             None => room.min(ahead),

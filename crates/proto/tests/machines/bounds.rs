@@ -40,6 +40,13 @@ fn the_input_is_read_up_to_a_number_of_bytes() {
     assert_eq!(read(&mut ring, 30 << 20), 1);
 }
 
+#[test]
+fn a_queue_may_keep_fewer_bytes_of_its_input() {
+    let mut ring = Ring::new(0, Order::Completion);
+    ring.dispatcher = ring.dispatcher.with_retained_bytes_max(5 << 20);
+    assert_eq!(read(&mut ring, 1 << 20), 5);
+}
+
 // Fails without either bound of `Dispatcher::input_room`.
 #[test]
 fn the_input_is_read_up_to_a_number_of_tasks() {

@@ -424,7 +424,14 @@ fn a_task_that_cannot_be_sent_gets_its_record_in_its_turn() {
 
 #[test]
 fn a_full_sink_is_given_only_what_it_waits_for() {
+    assert_held(Ring::new(0, Order::Seq), HELD_BYTES_MAX);
     let mut ring = Ring::new(0, Order::Seq);
+    ring.sink.collector = ring.sink.collector.with_held_bytes_max(3 << 20);
+    assert_held(ring, 3 << 20);
+}
+
+#[track_caller]
+fn assert_held(mut ring: Ring, held_bytes_max: u64) {
     ring.join(1, 2);
     ring.tasks(&["t"; 50]);
     // Seq 0 runs on; what comes after it piles up at the sink.
@@ -440,7 +447,7 @@ fn a_full_sink_is_given_only_what_it_waits_for() {
         ended += 1;
     }
     // What was handed out when the sink said that it is full still comes.
-    let bound = (HELD_BYTES_MAX + CREDIT_BYTES_MAX) / (1 << 20) + 4;
+    let bound = (held_bytes_max + CREDIT_BYTES_MAX) / (1 << 20) + 4;
     assert!(ended <= bound, "{ended} results were made");
     assert_eq!(ring.records(), []);
     ring.finish_all();

@@ -56,6 +56,7 @@ impl RecordBatches {
         now: impl Fn() -> Duration,
         mut note: impl FnMut(u64, &[(Seq, Status)]),
     ) -> Result<(), RecordError> {
+        let mut time = now();
         while let Some(place) = self.places.get(self.appended).cloned() {
             let waiting = log.waiting_bytes();
             if waiting + place.len() > BATCH_BYTES_MAX && waiting > 0 {
@@ -64,10 +65,11 @@ impl RecordBatches {
                 self.waiting.drain(..self.appended);
                 self.places.drain(..self.appended);
                 self.appended = 0;
+                time = now();
                 continue;
             }
             let (seq, status) = self.waiting[self.appended];
-            log.append(now(), seq, status, &self.bytes[place])?;
+            log.append(time, seq, status, &self.bytes[place])?;
             self.appended += 1;
         }
         log.commit()?;

@@ -268,11 +268,12 @@ impl Place {
 }
 
 fn crc_of(id: u64, seq: u64, bytes: &[u8; ENTRY_BYTES as usize]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&id.to_le_bytes());
-    hasher.update(&seq.to_le_bytes());
-    hasher.update(&bytes[..12]);
-    hasher.finalize()
+    // One call for so few bytes takes half as long as one for each part.
+    let mut all = [0; 28];
+    all[..8].copy_from_slice(&id.to_le_bytes());
+    all[8..16].copy_from_slice(&seq.to_le_bytes());
+    all[16..].copy_from_slice(&bytes[..12]);
+    crc32fast::hash(&all)
 }
 
 fn header_of(id: u64, file: u64, file_seqs: u64) -> [u8; HEADER_BYTES as usize] {

@@ -340,10 +340,10 @@ impl<M: Medium> RecordLog<M> {
             let place = Place { batch, ..place };
             self.index.note(place);
             self.unindexed.push(place);
-            self.stored.insert(Seq(place.seq));
             self.counts.add(status);
         }
-        self.waiting_seqs = SeqSet::new();
+        let stored = std::mem::take(&mut self.waiting_seqs).to_ranges();
+        stored.as_slice().iter().for_each(|range| self.stored.insert_range(*range));
         // The next commit fails if this does.
         let _ = self.write_index();
         Ok(())
