@@ -206,6 +206,7 @@ fn of_submit(place: usize, error: SubmitError) -> EngineError {
     match error {
         SubmitError::Key => EngineError::Key { place },
         SubmitError::OtherTask { position } => EngineError::OtherTask { place, position },
+        SubmitError::TwoTasks => EngineError::Refused(error.to_string()),
         SubmitError::KeysFull { .. } => EngineError::Full(error.to_string()),
         SubmitError::Log(error) | SubmitError::KeyLog(error) => of_log(place, error),
         SubmitError::Records(error) => of_record(place, error),
