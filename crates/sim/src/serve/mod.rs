@@ -281,7 +281,12 @@ impl World {
         }
         let starts = serve.life;
         let begun_again = serve.begin_job_again();
-        if begun_again == Some(false) {
+        if begun_again.is_some() {
+            // It may be there as well where that failed.
+            check.restarted(0);
+            check.began_again();
+        }
+        if begun_again == Some(false) || serve.disk.is_dead() {
             // A queue that cannot be opened ends its program, or it has died.
             let is_machine = serve.disk.is_dead() && serve.is_machine;
             return self.kill_serve(is_machine);
@@ -302,11 +307,8 @@ impl World {
         self.trace.say(self.now, || {
             format!("the queue starts from {first}, has begun: {has_job}, paused: {is_paused}")
         });
-        if has_job {
+        if has_job && begun_again.is_none() {
             check.restarted(0);
-        }
-        if begun_again.is_some() {
-            check.began_again();
         }
         check.forgot_claims();
         (serve.reader, serve.before, serve.is_input_due) = (reader, serve.submitted, false);
