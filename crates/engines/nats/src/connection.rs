@@ -1,0 +1,324 @@
+//! The connection, with what tasks and records have in common: publishing, and reading in batches.
+
+use std::future::{Future, IntoFuture};
+use std::time::{Duration, Instant};
+
+use async_nats::connection::State;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{
+    Context, CreateStreamErrorKind, GetStreamErrorKind, PublishAckFuture, PublishError,
+    PublishErrorKind,
+};
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::stream::{Config, LastRawMessageErrorKind, Stream};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, HeaderMap, jetstream};
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::runtime::Runtime;
+use tradewind_engine::EngineError;
+
+use crate::settings;
+use crate::url::{Login, NatsUrl};
+
+/// Messages that are asked for at a time.
+const BATCH_MESSAGES: u32 = 1000;
+
+/// Time after which a log is looked at again by who waits for an entry: doubled each time up to the second.
+const LOOK: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    runtime: Runtime,
+    client: Client,
+    pub(crate) context: Context,
+    pub(crate) url: NatsUrl,
+}
+
+/// Message of a stream.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) sequence: u64,
+    pub(crate) subject: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Bytes,
+}
+
+/// Why a message was not taken.
+pub(crate) enum Refusal {
+    /// There is a message with its subject.
+    SubjectTaken,
+    /// Another wrote to the stream.
+    WrongSequence,
+    Error(EngineError),
+}
+
+impl Connection {
+    pub(crate) fn open(url: NatsUrl) -> Result<Self, EngineError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("nats")
+            .enable_all()
+            .build()
+            .map_err(|error| EngineError::Away(format!("failed to start a runtime: {error}")))?;
+        let client = runtime.block_on(connect(&url))?;
+        // It starts a task.
+        let entered = runtime.enter();
+        let mut context = jetstream::new(client.clone());
+        context.set_timeout(url.timeout);
+        drop(entered);
+        Ok(Self { runtime, client, context, url })
+    }
+
+    pub(crate) fn wait<T>(&self, what: impl Future<Output = T>) -> T {
+        self.runtime.block_on(what)
+    }
+
+    pub(crate) fn payload_max(&self) -> usize {
+        self.client.max_payload()
+    }
+
+    /// Waits until the connection is there.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        self.wait(async {
+            let began = Instant::now();
+            while self.client.connection_state() != State::Connected {
+                if began.elapsed() >= self.url.timeout {
+                    return Err(EngineError::Away("there is no connection".into()));
+                }
+                tokio::time::sleep(LOOK[1]).await;
+            }
+            Ok(())
+        })
+    }
+
+    /// Returns a stream, and makes it if it is not there.
+    pub(crate) fn stream(&self, name: &str, subjects: Vec<String>) -> Result<Stream, EngineError> {
+        self.check()?;
+        let wanted = settings::wanted(name, subjects, self.url.replicas);
+        let stream = match self.wait(self.context.get_stream(name)) {
+            Ok(stream) => stream,
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(error)
+                    if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                {
+                    let made = self.wait(self.context.create_stream(wanted.clone()));
+                    made.map_err(|error| match error.kind() {
+                        CreateStreamErrorKind::JetStream(api) if api.code() < 500 => {
+                            EngineError::Refused(format!("stream {name} cannot be made: {api}"))
+                        }
+                        _ => away(error),
+                    })?
+                }
+                _ => return Err(away(error)),
+            },
+        };
+        let have: &Config = &stream.cached_info().config;
+        match settings::refusal(have, &wanted) {
+            None => Ok(stream),
+            Some(words) => Err(EngineError::Refused(words)),
+        }
+    }
+
+    /// Sends messages without waiting for each, and tells of each answer in order, up to the first refusal for which
+    /// `answered` returns an error.
+    pub(crate) fn publish(
+        &self,
+        messages: Vec<(String, PublishMessage)>,
+        mut answered: impl FnMut(usize, Result<u64, Refusal>) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        self.check()?;
+        let mut place = 0;
+        let mut messages = messages.into_iter();
+        loop {
+            let sent: Vec<PublishAckFuture> = self.wait(async {
+                let mut sent = Vec::new();
+                for (subject, message) in messages.by_ref().take(BATCH_MESSAGES as usize) {
+                    let published = self.context.send_publish(subject, message).await;
+                    sent.push(published.map_err(|error| of_publish(&error))?);
+                }
+                Ok::<_, EngineError>(sent)
+            })?;
+            if sent.is_empty() {
+                return Ok(());
+            }
+            for ack in sent {
+                let answer = self.wait(ack.into_future());
+                answered(place, answer.map(|ack| ack.sequence).map_err(|error| refusal(&error)))?;
+                place += 1;
+            }
+        }
+    }
+
+    /// Returns messages of a stream from a sequence on whose subjects match.
+    pub(crate) fn read(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Read>, EngineError> {
+        self.check()?;
+        let request = serde_json::json!({
+            "seq": from, "next_by_subj": subject, "batch": BATCH_MESSAGES, "max_bytes": bytes_max.max(1),
+        });
+        self.wait(async {
+            let inbox = self.client.new_inbox();
+            let mut answers = self.client.subscribe(inbox.clone()).await.map_err(away)?;
+            let api = format!("$JS.API.DIRECT.GET.{stream}");
+            let sent = self.client.publish_with_reply(api, inbox, request.to_string().into());
+            sent.await.map_err(away)?;
+            let (mut read, mut last) = (Vec::new(), 0);
+            loop {
+                let answer = tokio::time::timeout(self.url.timeout, answers.next()).await;
+                let Ok(Some(message)) = answer else {
+                    return match read.is_empty() {
+                        true => Err(EngineError::Away(format!("no answer of stream {stream}"))),
+                        false => Ok(read),
+                    };
+                };
+                match message.status.map_or(200, |status| status.as_u16()) {
+                    200 => {}
+                    204 | 404 => return Ok(read),
+                    503 => return Err(EngineError::Away(format!("stream {stream} is not served"))),
+                    status => {
+                        let words = message.description.unwrap_or_default();
+                        let words = format!("stream {stream} cannot be read: {status} {words}");
+                        return Err(EngineError::Refused(words));
+                    }
+                }
+                let headers = message.headers.unwrap_or_default();
+                let number = |name: &str| headers.get(name)?.as_str().parse::<u64>().ok();
+                // One before it was lost on the way: it is read again.
+                if number("Nats-Last-Sequence").is_some_and(|before| before != last) {
+                    return Ok(read);
+                }
+                let (Some(sequence), Some(subject)) =
+                    (number("Nats-Sequence"), headers.get("Nats-Subject"))
+                else {
+                    let words = "the server is older than 2.11, and cannot be read in batches";
+                    return Err(EngineError::Refused(words.into()));
+                };
+                last = sequence;
+                let subject = subject.as_str().to_owned();
+                read.push(Read { sequence, subject, payload: message.payload, headers });
+            }
+        })
+    }
+
+    /// Does the same, and waits for the first.
+    pub(crate) fn follow(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+        bytes_max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Read>, EngineError> {
+        let (began, mut pause) = (Instant::now(), LOOK[0]);
+        loop {
+            let read = self.read(stream, subject, from, bytes_max)?;
+            let left = wait.saturating_sub(began.elapsed());
+            if !read.is_empty() || left.is_zero() {
+                return Ok(read);
+            }
+            self.wait(async { tokio::time::sleep(pause.min(left)).await });
+            pause = (pause * 2).min(LOOK[1]);
+        }
+    }
+
+    /// Returns the last message whose subject matches.
+    pub(crate) fn last(
+        &self,
+        stream: &Stream,
+        subject: &str,
+    ) -> Result<Option<StreamMessage>, EngineError> {
+        self.check()?;
+        match self.wait(stream.get_last_raw_message_by_subject(subject)) {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(away(error)),
+        }
+    }
+
+    /// Returns the first and the last sequence of a stream.
+    pub(crate) fn ends(&self, stream: &Stream) -> Result<(u64, u64), EngineError> {
+        self.check()?;
+        let info = self.wait(stream.get_info()).map_err(away)?;
+        Ok((info.state.first_sequence, info.state.last_sequence))
+    }
+
+    /// Removes the messages below a sequence whose subjects match.
+    pub(crate) fn purge(
+        &self,
+        stream: &Stream,
+        subject: &str,
+        sequence: u64,
+    ) -> Result<(), EngineError> {
+        self.check()?;
+        let purged = self.wait(stream.purge().filter(subject).sequence(sequence).into_future());
+        purged.map(drop).map_err(|error| EngineError::Unsure(error.to_string()))
+    }
+}
+
+async fn connect(url: &NatsUrl) -> Result<Client, EngineError> {
+    let refused = |error: std::io::Error, what: &str| {
+        EngineError::Refused(format!("failed to read {what}: {error}"))
+    };
+    let mut options = ConnectOptions::new()
+        .name("tradewind")
+        .connection_timeout(url.timeout)
+        .request_timeout(Some(url.timeout))
+        .require_tls(url.is_tls)
+        .reconnect_delay_callback(|tries| Duration::from_millis(50 << tries.min(5)));
+    options = match url.login.clone() {
+        Login::None => options,
+        Login::Token(token) => options.token(token),
+        Login::User(user, password) => options.user_and_password(user, password),
+    };
+    if let Some(path) = &url.credentials {
+        let read = options.credentials_file(path).await;
+        options = read.map_err(|error| refused(error, "the credentials file"))?;
+    }
+    if let Some(path) = url.ca.clone() {
+        options = options.add_root_certificates(path);
+    }
+    if let Some((cert, key)) = url.client_cert.clone() {
+        options = options.add_client_certificate(cert, key);
+    }
+    let hosts: Vec<_> = url.hosts.iter().map(|host| format!("nats://{host}")).collect();
+    options.connect(hosts).await.map_err(|error| match error.kind() {
+        ConnectErrorKind::AuthorizationViolation
+        | ConnectErrorKind::Authentication
+        | ConnectErrorKind::ServerParse
+        | ConnectErrorKind::Tls => {
+            EngineError::Refused(format!("failed to connect to {}: {error}", url.hosts.join(",")))
+        }
+        _ => away(error),
+    })
+}
+
+pub(crate) fn away(error: impl std::fmt::Display) -> EngineError {
+    EngineError::Away(error.to_string())
+}
+
+fn of_publish(error: &PublishError) -> EngineError {
+    match error.kind() {
+        PublishErrorKind::StreamNotFound => EngineError::Away("the stream is not served".into()),
+        PublishErrorKind::MaxPayloadExceeded => EngineError::Refused(error.to_string()),
+        _ => EngineError::Unsure(error.to_string()),
+    }
+}
+
+fn refusal(error: &PublishError) -> Refusal {
+    use std::error::Error as _;
+    // Its type has no public name.
+    let words = error.source().map(ToString::to_string).unwrap_or_default();
+    match error.kind() {
+        PublishErrorKind::WrongLastSequence => Refusal::WrongSequence,
+        PublishErrorKind::Other if words.contains("per subject") => Refusal::SubjectTaken,
+        PublishErrorKind::Other if words.contains("maximum") => {
+            Refusal::Error(EngineError::Full(words))
+        }
+        _ => Refusal::Error(of_publish(error)),
+    }
+}

@@ -1,0 +1,199 @@
+//! JetStream passes the contract of engines, on a server that each case starts.
+//!
+//! `NATS_SERVER` names the program; `scripts/test` installs one.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::stream::Config;
+use tempfile::TempDir;
+use tradewind_engine::contract::{Fault, Stage};
+use tradewind_engine::{Engine, EngineError};
+use tradewind_engine_nats::Nats;
+
+tradewind_engine::contract!(Server::begin, &[]);
+
+/// What the way back does with answers.
+#[derive(Clone, Copy, Default)]
+struct Way {
+    is_dropped: bool,
+    delay: Duration,
+}
+
+#[derive(Default)]
+struct Proxy {
+    way: Way,
+    streams: Vec<TcpStream>,
+}
+
+struct Server {
+    dir: TempDir,
+    port: u16,
+    proxy_port: u16,
+    proxy: Arc<Mutex<Proxy>>,
+    child: Mutex<Option<Child>>,
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    listener.local_addr().expect("it has an address").port()
+}
+
+impl Server {
+    fn begin(_name: &str) -> Self {
+        let dir = tempfile::tempdir().expect("there is room for a directory");
+        let (port, listener) = (free_port(), TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let proxy_port = listener.local_addr().expect("it has an address").port();
+        let proxy = Arc::new(Mutex::new(Proxy::default()));
+        let shared = Arc::clone(&proxy);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                let ends =
+                    || (stream.try_clone().expect("it can"), server.try_clone().expect("it can"));
+                let ((one, two), (three, four)) = (ends(), ends());
+                shared.lock().expect("nobody panicked").streams.extend([one, two]);
+                let way = Arc::clone(&shared);
+                thread::spawn(move || copy(&three, &four, &Mutex::default()));
+                thread::spawn(move || copy(&server, &stream, &way));
+            }
+        });
+        let server = Self { dir, port, proxy_port, proxy, child: Mutex::default() };
+        let config = format!(
+            "listen: 127.0.0.1:{port}\njetstream {{ store_dir: {:?}, sync_interval: always }}\n\
+             authorization {{ user: u, password: p }}\n",
+            server.dir.path().join("store")
+        );
+        std::fs::write(server.dir.path().join("nats.conf"), config).expect("it is written");
+        server.start();
+        server
+    }
+
+    fn start(&self) {
+        let program = std::env::var("NATS_SERVER").unwrap_or_else(|_| "nats-server".into());
+        let child = Command::new(&program)
+            .arg("-c")
+            .arg(self.dir.path().join("nats.conf"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("failed to start {program}: {error}"));
+        *self.child.lock().expect("nobody panicked") = Some(child);
+        let began = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(60), "the server does not listen");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn kill(&self) {
+        if let Some(mut child) = self.child.lock().expect("nobody panicked").take() {
+            child.kill().expect("it is ours");
+            child.wait().expect("it ends");
+        }
+    }
+
+    fn url(&self, login: &str, stream: &str) -> String {
+        format!("nats://{login}@127.0.0.1:{}/{stream}?timeout_ms=2000", self.proxy_port)
+    }
+
+    fn raw<T>(&self, what: impl AsyncFnOnce(async_nats::jetstream::Context) -> T) -> T {
+        let runtime = tokio::runtime::Runtime::new().expect("it starts");
+        runtime.block_on(async {
+            let url = format!("nats://127.0.0.1:{}", self.port);
+            let options =
+                async_nats::ConnectOptions::with_user_and_password("u".into(), "p".into());
+            let client = options.connect(url).await.expect("it connects");
+            what(async_nats::jetstream::new(client)).await
+        })
+    }
+}
+
+fn copy(mut from: &TcpStream, mut to: &TcpStream, proxy: &Mutex<Proxy>) {
+    let mut bytes = vec![0; 64 << 10];
+    loop {
+        let read = match from.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(_) => break,
+        };
+        let way = proxy.lock().expect("nobody panicked").way;
+        thread::sleep(way.delay);
+        if !way.is_dropped && to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Stage for Server {
+    fn open(&self) -> Result<Box<dyn Engine>, EngineError> {
+        let url = self.url("u:p", "ORDERS").parse().expect("it is one");
+        Ok(Box::new(Nats::connect(url)?))
+    }
+
+    fn fault(&self, fault: Fault) {
+        let mut proxy = self.proxy.lock().expect("nobody panicked");
+        match fault {
+            Fault::Kill => self.kill(),
+            Fault::Start => self.start(),
+            Fault::DropAnswers => proxy.way.is_dropped = true,
+            Fault::Slow(delay) => proxy.way.delay = delay,
+            Fault::Mend => {
+                proxy.way = Way::default();
+                for stream in proxy.streams.drain(..) {
+                    let _ = stream.shutdown(Shutdown::Both);
+                }
+            }
+        }
+    }
+
+    fn remove_task(&self, position: u64) {
+        self.raw(async |context| {
+            let stream = context.get_stream("ORDERS-0").await.expect("it is there");
+            stream.delete_message(position + 1).await.expect("it is removed");
+        });
+    }
+
+    fn open_wrongly(&self) -> EngineError {
+        let url = self.url("u:wrong", "ORDERS").parse().expect("it is one");
+        Nats::connect(url).expect_err("it is refused")
+    }
+
+    fn open_lossy(&self) -> Vec<(String, Option<EngineError>)> {
+        let ours = |name: &str| Config {
+            name: format!("{name}-0"),
+            subjects: vec![format!("{name}.0.k.>"), format!("{name}.0.u.>")],
+            ..Config::default()
+        };
+        let cases = [
+            ("max_age", Config { max_age: Duration::from_secs(60), ..ours("A") }),
+            ("discard", ours("B")),
+            ("max_msgs_per_subject", Config { max_messages_per_subject: 5, ..ours("C") }),
+        ];
+        let opened = cases.into_iter().map(|(setting, config)| {
+            let name = config.name.trim_end_matches("-0").to_owned();
+            self.raw(async |context| context.create_stream(config).await.expect("it is made"));
+            let url = self.url("u:p", &name).parse().expect("it is one");
+            let opened = Nats::connect(url).and_then(|engine| engine.tasks(0).map(drop));
+            (setting.to_owned(), opened.err())
+        });
+        opened.collect()
+    }
+
+    fn too_large(&self) -> usize {
+        1 << 20
+    }
+}
