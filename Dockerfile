@@ -26,13 +26,13 @@ ENV CARGO_PROFILE_RELEASE_STRIP=symbols \
     CARGO_PROFILE_RELEASE_CODEGEN_UNITS=$CODEGEN_UNITS
 COPY --from=manifests /src .
 RUN cargo build --release --locked \
-        -p tradewind-cli -p tradewind-ventilator -p tradewind-worker -p tradewind-sink \
+        -p tradewind-cli -p tradewind-worker \
         -p tradewind-relay
 COPY . .
 # Sources are older than what was just built from their stand-ins: cargo goes by the time.
 RUN find crates -name '*.rs' -exec touch {} + \
     && cargo build --release --locked \
-        -p tradewind-cli -p tradewind-ventilator -p tradewind-worker -p tradewind-sink \
+        -p tradewind-cli -p tradewind-worker \
         -p tradewind-relay \
     && mkdir /programs \
     && mv target/release/tradewind target/release/ventilator target/release/worker \

@@ -10,9 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tradewind_node::exit;
 use tradewind_relay::RelayArgs;
-use tradewind_serve::ServeArgs;
-use tradewind_sink::SinkArgs;
-use tradewind_ventilator::VentilatorArgs;
+use tradewind_serve::{ServeArgs, SinkProgram, VentilatorProgram};
 use tradewind_worker::WorkerArgs;
 
 use crate::keys::KeysArgs;
@@ -34,10 +32,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(Box<RunArgs>),
-    Ventilator(Box<VentilatorArgs>),
+    Ventilator(Box<VentilatorProgram>),
     Worker(Box<WorkerArgs>),
     Relay(Box<RelayArgs>),
-    Sink(Box<SinkArgs>),
+    Sink(Box<SinkProgram>),
     Keys(Box<KeysArgs>),
     Serve(Box<ServeArgs>),
     Store(StoreArgs),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tradewind_proto::message::Status;
-use tradewind_queue::{ConsumerName, QueueName, Settings, TaskId, WrittenSettings};
+use tradewind_queue::{ConsumerName, Kept, QueueName, Settings, TaskId, WrittenSettings};
 
 /// Answer to a submit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,6 +202,11 @@ struct WrittenConsumer {
 /// Parses the position of a consumer.
 pub(crate) fn consumer(json: &[u8]) -> Result<Option<u64>, String> {
     parse(json).map(|WrittenConsumer { position, .. }| position)
+}
+
+/// Parses what is kept of the records of tasks.
+pub(crate) fn kept(json: &[u8]) -> Result<Kept, String> {
+    parse(json)
 }
 
 /// Returns the path of a consumer.

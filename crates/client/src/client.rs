@@ -11,8 +11,9 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
+use tradewind_keys::Role;
 use tradewind_queue::{
-    ConsumerName, QueueName, Settings, SettingsPatch, TaskId, TaskKey, WrittenPatch,
+    ConsumerName, Kept, KeptAsk, QueueName, Settings, SettingsPatch, TaskId, TaskKey, WrittenPatch,
     WrittenSettings,
 };
 
@@ -21,7 +22,7 @@ use crate::answer::{self, QueueState, Record, Submitted, TaskState, consumer_pat
 use crate::error::Error;
 use crate::exchange::{Answer, Ask, Link};
 use crate::options::Options;
-use crate::records::{Records, Wanted};
+use crate::records::{self, Records, Wanted};
 use crate::task::{Batch, NewTask};
 
 pub(crate) const JSON: &str = "application/json";
@@ -106,7 +107,16 @@ impl Client {
     ///
     /// As [`connect`](Self::connect).
     pub fn with(url: &str, options: Options) -> Result<Self, Error> {
-        Ok(Self { link: Arc::new(Link::new(url.parse()?, options)?) })
+        Ok(Self { link: Arc::new(Link::new(url.parse()?, options, Role::Client)?) })
+    }
+
+    /// Creates a client of the server of a sink, for the ventilator of its queues, which shows its own key.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub fn of_ventilator(url: &str, options: Options) -> Result<Self, Error> {
+        Ok(Self { link: Arc::new(Link::new(url.parse()?, options, Role::Ventilator)?) })
     }
 
     /// Returns the URL of the server.
@@ -351,6 +361,35 @@ impl Client {
         let path = consumer_path(&queue.parse()?, &consumer.parse::<ConsumerName>()?);
         let answer = self.link.ask(&Ask::get(path)).await?;
         self.read(answer::consumer(&answer.body))
+    }
+
+    /// Returns records after a position, as soon as there is one or this time is over, and the position of the last
+    /// that was looked at. Some records at a time: with about this number and these bytes no further one is read.
+    ///
+    /// # Errors
+    ///
+    /// `UnknownQueue`, `RecordsGone`, and what else [`Error`] has. It is not asked again.
+    pub async fn page(
+        &self,
+        queue: &str,
+        wanted: Wanted,
+        most: (usize, usize),
+        wait: Duration,
+    ) -> Result<(Vec<Record>, Option<u64>), Error> {
+        records::page(self, queue.parse()?, wanted, most, wait).await
+    }
+
+    /// Returns what is kept of the records of tasks.
+    ///
+    /// # Errors
+    ///
+    /// `UnknownQueue`, and what else [`Error`] has.
+    pub async fn kept(&self, queue: &str, ask: &KeptAsk) -> Result<Kept, Error> {
+        let (queue, KeptAsk { tasks, within }): (QueueName, _) = (queue.parse()?, ask);
+        let within = within.map_or(String::new(), |it| format!("&within={}ms", it.as_millis()));
+        let (from, to) = (tasks.start, tasks.end);
+        let ask = Ask::get(format!("/v1/queues/{queue}/kept?from={from}&to={to}{within}"));
+        self.read(answer::kept(&self.link.ask(&ask).await?.body))
     }
 
     /// Sets the position of a consumer. Returns whether the consumer is new.

@@ -15,7 +15,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
-use tradewind_keys::Keys;
+use tradewind_keys::{Keys, Role};
 
 use crate::address::Address;
 use crate::dial::{dial, refusal};
@@ -132,9 +132,9 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(address: Address, options: Options) -> Result<Self, Error> {
+    pub(crate) fn new(address: Address, options: Options, role: Role) -> Result<Self, Error> {
         let keys = match address.is_tls {
-            true => Some(tls::keys(&options, &address.to_string())?),
+            true => Some(tls::keys(&options, role, &address.to_string())?),
             false => None,
         };
         let bearer = |token: &String| {

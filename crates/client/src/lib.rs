@@ -38,6 +38,6 @@ pub use task::{Batch, NewTask};
 pub use tls::PROTOCOL;
 pub use tradewind_proto::message::Status;
 pub use tradewind_queue::{
-    Change, ConsumerName, Fsync, Keep, NameError, QueueName, SettingError, Settings, SettingsPatch,
-    TaskId, TaskKey, Unique,
+    Change, ConsumerName, Fsync, Keep, Kept, KeptAsk, NameError, QueueName, SettingError, Settings,
+    SettingsPatch, TaskId, TaskKey, Unique,
 };

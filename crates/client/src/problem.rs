@@ -104,10 +104,14 @@ kinds! {
     BadValue = "bad-value",
     /// The headers are too many or too large.
     HeadTooLarge = "head-too-large",
+    /// Another program answers that: the sink's server knows records, the ventilator's all.
+    Elsewhere = "elsewhere",
     /// The request failed at the server, whose log has more.
     Failed = "failed",
     /// No more tasks fit: of the disk, or of a bound.
     Full = "full",
+    /// The sink, on another host, does not answer.
+    Away = "away",
     /// There are too many requests.
     Busy = "busy",
     /// The program ends.
@@ -160,7 +164,7 @@ impl Problem {
     pub fn is_transient(&self) -> bool {
         use ProblemKind as K;
         match self.kind {
-            K::Timeout | K::Full | K::Busy | K::Closed => true,
+            K::Timeout | K::Full | K::Away | K::Busy | K::Closed => true,
             // Of a proxy whose server is not there.
             K::Unknown => matches!(self.status, 502..=504),
             _ => false,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use hyper::header::{ACCEPT, HeaderValue};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 use tradewind_proto::message::Status;
 use tradewind_queue::{ConsumerName, NameError, QueueName};
@@ -122,6 +122,58 @@ impl Records {
     }
 }
 
+/// Returns records of a queue, as soon as there are any or this time is over, and the position of the last that was
+/// looked at.
+pub(crate) async fn page(
+    client: &Client,
+    queue: QueueName,
+    wanted: Wanted,
+    (records_max, bytes_max): (usize, usize),
+    wait: Duration,
+) -> Result<(Vec<Record>, Option<u64>), Error> {
+    let link = client.link();
+    let until = Instant::now() + wait;
+    let wanted = wanted.follow();
+    let (mut records, mut through, mut bytes) = (Vec::new(), wanted.after, 0);
+    let mut parser = Parser { is_events: true, ..Parser::default() };
+    let mut reply = link.open(&ask(&queue, &wanted, wanted.after)).await?;
+    // The first event is there at once, though it may only say how far this is.
+    let mut silence = link.options.answer_timeout;
+    let mut has_begun = false;
+    loop {
+        let part = match link.part(&mut reply, silence).await {
+            Err(Error::Timeout { .. }) if has_begun && parser.is_between() => None,
+            part => part?,
+        };
+        let Some(part) = part else { break };
+        has_begun = true;
+        parser.push(&part);
+        while let Some(event) = parser.next().map_err(|what| link.odd(what))? {
+            match event {
+                Event::Record(record) => {
+                    bytes += record.json().len();
+                    through = Some(record.position);
+                    records.push(record);
+                }
+                Event::Through(position) => through = Some(position),
+                Event::Problem(problem) if records.is_empty() => {
+                    return Err(Error::Problem(problem));
+                }
+                Event::Problem(_) => return Ok((records, through)),
+            }
+            if records.len() >= records_max || bytes >= bytes_max {
+                return Ok((records, through));
+            }
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if !records.is_empty() || (left.is_zero() && parser.is_between()) {
+            break;
+        }
+        silence = if parser.is_between() { left } else { link.options.answer_timeout };
+    }
+    Ok((records, through))
+}
+
 struct Reader {
     client: Client,
     queue: QueueName,
@@ -184,7 +236,7 @@ impl Reader {
             None => {
                 self.parser = Parser { is_events: self.wanted.follows, ..Parser::default() };
                 self.had_records = false;
-                link.open(&self.ask()).await?
+                link.open(&ask(&self.queue, &self.wanted, self.after)).await?
             }
         };
         let silence = match self.wanted.follows {
@@ -229,21 +281,6 @@ impl Reader {
         Ok(true)
     }
 
-    fn ask(&self) -> Ask {
-        let mut path = format!("/v1/queues/{}/records", self.queue);
-        let after = self.after.map(|after| format!("after={after}"));
-        let status = self.wanted.status.map(|status| format!("status={}", status.as_str()));
-        for (at, param) in after.into_iter().chain(status).enumerate() {
-            path.push(if at == 0 { '?' } else { '&' });
-            path += &param;
-        }
-        let ask = Ask::get(path);
-        match self.wanted.follows {
-            true => ask.header(ACCEPT, HeaderValue::from_static("text/event-stream")),
-            false => ask,
-        }
-    }
-
     /// Waits until it may be asked again, or returns the error if that is of no use.
     async fn recover(&mut self, error: Error) -> Result<(), Error> {
         self.reply = None;
@@ -265,6 +302,22 @@ impl Reader {
             sleep(pause).await;
         }
         Ok(())
+    }
+}
+
+/// Returns the request for records of a queue after a position.
+fn ask(queue: &QueueName, wanted: &Wanted, after: Option<u64>) -> Ask {
+    let mut path = format!("/v1/queues/{queue}/records");
+    let after = after.map(|after| format!("after={after}"));
+    let status = wanted.status.map(|status| format!("status={}", status.as_str()));
+    for (at, param) in after.into_iter().chain(status).enumerate() {
+        path.push(if at == 0 { '?' } else { '&' });
+        path += &param;
+    }
+    let ask = Ask::get(path);
+    match wanted.follows {
+        true => ask.header(ACCEPT, HeaderValue::from_static("text/event-stream")),
+        false => ask,
     }
 }
 
@@ -293,6 +346,11 @@ struct Parser {
 impl Parser {
     fn push(&mut self, part: &[u8]) {
         self.buffer.extend_from_slice(part);
+    }
+
+    /// Returns whether no part of an event is there.
+    fn is_between(&self) -> bool {
+        self.buffer.is_empty() && self.id.is_none() && self.data.is_none()
     }
 
     /// Returns the next event that is whole.

@@ -12,12 +12,12 @@ pub const PROTOCOL: &str = "tradewind-http/1";
 /// Roles of the programs that serve queues.
 const SERVERS: Roles = Roles::of(&[Role::Ventilator, Role::Sink]);
 
-/// Opens the keys of a client.
-pub(crate) fn keys(options: &Options, url: &str) -> Result<Keys, Error> {
+/// Opens the keys of a client, or of the program that asks in its place.
+pub(crate) fn keys(options: &Options, role: Role, url: &str) -> Result<Keys, Error> {
     let places = Places::of_process(options.keys.clone());
-    let source = places.find(Role::Client)?;
+    let source = places.find(role)?;
     let source = source.ok_or_else(|| Error::NoKeys { url: url.to_owned() })?;
-    Ok(Keys::open(source, Role::Client, UnixTime::now())?)
+    Ok(Keys::open(source, role, UnixTime::now())?)
 }
 
 /// Encrypts a connection, and checks that a server of queues is at its other end.

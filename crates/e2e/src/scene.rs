@@ -199,6 +199,26 @@ impl Scene {
             .args(["--dir", "queues"])
     }
 
+    /// Returns the address at which the records of queues are asked for whose sink is a program of its own.
+    #[must_use]
+    pub fn records_http(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.host(SINK), 5561)
+    }
+
+    /// The half of queues with the tasks, with its directory in the scene's.
+    #[must_use]
+    pub fn tasks_half(&self) -> Start {
+        self.ventilator()
+            .args(["--serve", "tasks", "--http", &self.http().to_string()])
+            .args(["--records", &format!("http://{}", self.records_http())])
+    }
+
+    /// The half of queues with the records, likewise.
+    #[must_use]
+    pub fn records_half(&self) -> Start {
+        self.sink().args(["--store", "records", "--http", &self.records_http().to_string()])
+    }
+
     /// A ventilator at this scene's address.
     #[must_use]
     pub fn ventilator(&self) -> Start {

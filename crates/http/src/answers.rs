@@ -14,11 +14,12 @@ use crate::app::App;
 use crate::body::{read, read_json};
 use crate::ndjson::{self, Answer, NDJSON, json};
 use crate::params::{Params, idempotency_key, media_type, preferred_wait};
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::queues::{NewTask, QueueState, Queues, Record, Submitted, TaskState};
 use crate::records;
 use crate::routes::{Operation, PathValues};
-use tradewind_queue::{ConsumerName, QueueName, TaskId, whole};
+use tradewind_proto::limits::SEQS_MAX;
+use tradewind_queue::{ConsumerName, KEPT_TASKS_MAX, KeptAsk, QueueName, TaskId, whole};
 use tradewind_queue::{Settings, SettingsPatch, WrittenPatch, WrittenSettings};
 
 /// Media type of most answers.
@@ -40,7 +41,9 @@ pub(crate) async fn answer<Q: Queues>(
     request: Request,
 ) -> Answered {
     let query = request.uri().query();
-    if !matches!(operation, Operation::Submit | Operation::Records | Operation::Task) {
+    let has_params = [Operation::Submit, Operation::Records, Operation::Kept, Operation::Task]
+        .contains(&operation);
+    if !has_params {
         Params::parse(query, &[])?;
     }
     let queues = &app.queues;
@@ -78,6 +81,10 @@ pub(crate) async fn answer<Q: Queues>(
         }
         Operation::Submit => submit(app, &queue()?, request).await,
         Operation::Records => records::answer(app, queue()?, &request.into_parts().0).await,
+        Operation::Kept => {
+            let ask = kept_ask(&Params::parse(query, &["from", "to", "within"])?)?;
+            Ok(json_response(StatusCode::OK, &queues.kept(&queue()?, ask).await?))
+        }
         Operation::Consumer => {
             let (queue, consumer) = (queue()?, path[1].parse()?);
             let position = queues.consumer(&queue, &consumer).await?;
@@ -146,6 +153,17 @@ async fn submit<Q: Queues>(app: &Arc<App<Q>>, queue: &QueueName, request: Reques
     let applied = format!("wait={}", wait.as_secs());
     let answer = with_header(answer, LOCATION, &location(id));
     Ok(with_header(answer, HeaderName::from_static("preference-applied"), &applied))
+}
+
+fn kept_ask(params: &Params) -> Result<KeptAsk, Problem> {
+    let from = params.number("from")?.unwrap_or(0);
+    let to = params.number("to")?.unwrap_or(from);
+    let is_range = from <= to && to - from <= KEPT_TASKS_MAX && to <= SEQS_MAX;
+    if !is_range {
+        let text = format!("from and to are seqs that ascend, {KEPT_TASKS_MAX} tasks at most");
+        return Err(Problem::new(Kind::BadValue, text));
+    }
+    Ok(KeptAsk { tasks: from..to, within: params.time("within")? })
 }
 
 async fn patch<Q>(

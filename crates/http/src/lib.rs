@@ -40,6 +40,7 @@ pub use refusal::Refusal;
 pub use routes::Peer;
 pub use server::{Acceptor, Server};
 pub use tradewind_queue::{
-    Change, ConsumerName, Fsync, KEY_BYTES_MAX, Keep, NAME_BYTES_MAX, NameError, QueueName,
-    SettingError, Settings, SettingsPatch, TaskId, TaskKey, Unique,
+    Change, ConsumerName, Fsync, KEPT_TASKS_MAX, KEY_BYTES_MAX, Keep, Kept, KeptAsk,
+    NAME_BYTES_MAX, NameError, QueueName, SettingError, Settings, SettingsPatch, TaskId, TaskKey,
+    Unique,
 };

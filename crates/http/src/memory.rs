@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tradewind_proto::message::Status;
-use tradewind_queue::{ConsumerName, QueueName, Settings, SettingsPatch, TaskId, TaskKey};
+use tradewind_queue::{
+    ConsumerName, Kept, KeptAsk, QueueName, Settings, SettingsPatch, TaskId, TaskKey,
+};
 
 use crate::queues::{NewTask, Page, QueueState, Queues, Record, Submitted, TaskState, Wanted};
 use crate::refusal::Refusal;
@@ -327,6 +329,27 @@ impl Queues for Memory {
         self.with(name, |queue| {
             queue.is_paused = is_paused;
             Ok(queue.state(name))
+        })
+    }
+
+    async fn kept(&self, name: &QueueName, ask: KeptAsk) -> Answer<Kept> {
+        self.with(name, |queue| {
+            let tasks = ask.tasks.map(|seq| queue.tasks.get(usize::try_from(seq).unwrap()));
+            let position = |task: Option<&(NewTask, Progress)>| match task?.1 {
+                Progress::Recorded(position) => Some(position),
+                Progress::Queued | Progress::Running => None,
+            };
+            let positions: Vec<Option<u64>> = tasks.map(position).collect();
+            let needed = positions.contains(&None);
+            let end = queue.records.len() as u64;
+            Ok(Kept {
+                first: queue.first,
+                end,
+                stored: end,
+                needed,
+                positions: if needed { Vec::new() } else { positions },
+                ..Kept::default()
+            })
         })
     }
 

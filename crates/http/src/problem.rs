@@ -44,8 +44,10 @@ pub(crate) enum Kind {
     OtherTask,
     BadValue,
     HeadTooLarge,
+    Elsewhere,
     Failed,
     Full,
+    Away,
     Busy,
     Closed,
 }
@@ -86,8 +88,12 @@ impl Kind {
                 "head-too-large",
                 "The headers are too many or too large",
             ),
+            Self::Elsewhere => {
+                (S::MISDIRECTED_REQUEST, "elsewhere", "Another program answers that")
+            }
             Self::Failed => (S::INTERNAL_SERVER_ERROR, "failed", "The request failed"),
             Self::Full => (S::SERVICE_UNAVAILABLE, "full", "No more tasks fit"),
+            Self::Away => (S::SERVICE_UNAVAILABLE, "away", "The sink does not answer"),
             Self::Busy => (S::SERVICE_UNAVAILABLE, "busy", "There are too many requests"),
             Self::Closed => (S::SERVICE_UNAVAILABLE, "closed", "The program ends"),
         }
@@ -222,6 +228,8 @@ impl From<Refusal> for Problem {
             Refusal::TooLarge { .. } => of(Kind::TooLarge),
             Refusal::Settings(_) => of(Kind::BadValue),
             Refusal::Full { retry_after, .. } => of(Kind::Full).with_retry_after(retry_after),
+            Refusal::Elsewhere(_) => of(Kind::Elsewhere),
+            Refusal::Away { retry_after, .. } => of(Kind::Away).with_retry_after(retry_after),
             Refusal::Closed => of(Kind::Closed).with_retry_after(BUSY_RETRY_AFTER),
             Refusal::Failed(_) => of(Kind::Failed),
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tradewind_proto::message::Status;
 
 use crate::refusal::Refusal;
-use tradewind_queue::{ConsumerName, QueueName, TaskId, TaskKey};
+use tradewind_queue::{ConsumerName, Kept, KeptAsk, QueueName, TaskId, TaskKey};
 use tradewind_queue::{Settings, SettingsPatch};
 
 /// Queues: what requests ask for, and what answers are made of.
@@ -103,6 +103,14 @@ pub trait Queues: Send + Sync + 'static {
         queue: &QueueName,
         is_paused: bool,
     ) -> impl Future<Output = Result<QueueState, Refusal>> + Send;
+
+    /// Returns what is kept of the records of tasks: asked by a ventilator whose sink is on another host, to remove
+    /// what is not needed any more.
+    fn kept(
+        &self,
+        queue: &QueueName,
+        ask: KeptAsk,
+    ) -> impl Future<Output = Result<Kept, Refusal>> + Send;
 
     /// Returns whether tasks are taken at all.
     fn health(&self) -> impl Future<Output = Result<(), Refusal>> + Send;

@@ -43,6 +43,12 @@ pub enum Refusal {
     /// A bound is reached: of the disk, the keys, the tasks.
     #[error("no more fits: {what}")]
     Full { what: &'static str, retry_after: Duration },
+    /// It is for another program to answer: the halves of a queue may be on two hosts.
+    #[error("{0}")]
+    Elsewhere(&'static str),
+    /// The other half of a queue does not answer.
+    #[error("the sink does not answer at {at}: {why}")]
+    Away { at: String, why: String, retry_after: Duration },
     /// The program leaves.
     #[error("the program ends, and takes no requests")]
     Closed,

@@ -2,10 +2,12 @@
 //!
 //! Without I/O and without HTTP. Text becomes a value here, once, or an error that says how the value is written.
 
+mod kept;
 mod names;
 mod settings;
 mod whole;
 
+pub use kept::{KEPT_TASKS_MAX, Kept, KeptAsk};
 pub use names::{
     ConsumerName, KEY_BYTES_MAX, NAME_BYTES_MAX, NameError, QueueName, TaskId, TaskKey,
 };

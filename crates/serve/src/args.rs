@@ -11,7 +11,7 @@ use tradewind_node::{Inherited, Listen, allow_many_files, block_on, exit, logs};
 
 use crate::config::Config;
 use crate::health::health;
-use crate::serve::{Settings, serve};
+use crate::serve::{Ports, Settings, serve};
 use crate::trust::Trusted;
 
 const EXAMPLES: &str = "\
@@ -133,18 +133,20 @@ impl ServeArgs {
             None if has_relays => Some(RECEIPTS.parse().or_exit(USAGE)?),
             receipts => receipts,
         };
-        let settings = Settings {
-            dir: self.dir,
-            config,
+        let ports = Ports {
             tasks: inherited.or_endpoint(0, self.tasks),
             results: inherited.or_endpoint(1, self.results),
             receipts: receipts.map(Listen::Endpoint),
+        };
+        let settings = Settings {
+            dir: self.dir,
+            config,
             http: self.http,
             http_trust: self.http_trust,
             keys: self.keys.wanted(),
             lanes: self.gate.options(self.lanes.options()),
         };
         allow_many_files();
-        block_on(|shutdown| serve(settings, shutdown))
+        block_on(|shutdown| serve(settings, ports, shutdown))
     }
 }

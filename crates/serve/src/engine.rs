@@ -8,17 +8,18 @@ use tradewind_lanes::{Endpoint, LaneOptions, Listener, PrivateDir, PullLane, Pus
 use tradewind_node::exit::{Audience, Fatal, LISTEN, OrExit, SYSTEM};
 use tradewind_node::keys::MaybeKeys;
 use tradewind_node::{Asked, Listen, Shutdown, StopHandle, block_on_until};
-use tradewind_proto::SessionId;
 use tradewind_proto::collector::Order;
 use tradewind_proto::dispatcher::Policy;
 use tradewind_proto::message::{Layout, Start};
+use tradewind_proto::{JobId, SeqSet, SessionId};
 use tradewind_sink::WhenFull;
-use tradewind_ventilator::Command;
+use tradewind_ventilator::{Command, JudgeSink};
 
 use crate::config::Relays;
-use crate::logs::Logs;
 use crate::output::LogStore;
+use crate::records::SharedRecords;
 use crate::source::LogSource;
+use crate::tasks::SharedTasks;
 use crate::workers;
 
 /// Number of commands that wait for a ventilator.
@@ -31,9 +32,9 @@ pub(crate) struct Common {
     pub(crate) ventilator: SessionId,
     /// Session that sinks show.
     pub(crate) sink: SessionId,
-    /// Keys of ventilators, for the first relays of their queues.
+    /// Keys of ventilators, for a sink or the first relays of their queues.
     pub(crate) ventilator_keys: MaybeKeys,
-    /// Keys of sinks, for the last relays.
+    /// Keys of sinks, for a ventilator or the last relays.
     pub(crate) sink_keys: MaybeKeys,
     /// Limits of connections.
     pub(crate) lanes: LaneOptions,
@@ -41,35 +42,18 @@ pub(crate) struct Common {
     pub(crate) ended: mpsc::UnboundedSender<Fatal>,
 }
 
-/// A queue's ventilator and sink.
-pub(crate) struct Engine {
-    /// Commands for the ventilator.
-    pub(crate) commands: mpsc::Sender<Command>,
-    /// Workers for the ventilator.
-    pub(crate) workers: mpsc::UnboundedSender<PushLane>,
-    /// Relays for the ventilator.
-    pub(crate) sinks: mpsc::UnboundedSender<PullLane>,
-    /// Workers and relays for the sink.
-    pub(crate) callers: mpsc::UnboundedSender<PullLane>,
-    logs: Arc<Logs>,
-    ventilator: Loop,
-    sink: Loop,
+/// Sockets between the two programs of a queue, and where each dials.
+pub(crate) struct Sockets {
+    tasks: Listen,
+    receipts: Listen,
+    results: Listen,
+    receipts_at: Endpoint,
+    results_at: Endpoint,
 }
 
-struct Loop {
-    handle: StopHandle,
-    thread: JoinHandle<()>,
-}
-
-impl Engine {
-    /// Starts both.
-    pub(crate) fn start(
-        name: &str,
-        logs: &Arc<Logs>,
-        policy: Policy,
-        relays: Option<Relays>,
-        common: &Common,
-    ) -> Result<Self, Fatal> {
+impl Sockets {
+    /// Makes them, in a private directory.
+    pub(crate) fn new() -> Result<Self, Fatal> {
         let sockets = PrivateDir::without_files().or_exit(LISTEN)?;
         let listen = |socket: &str| -> Result<(Listen, Endpoint), Fatal> {
             let (listener, endpoint) = sockets.listen(socket).or_exit(LISTEN)?;
@@ -78,21 +62,155 @@ impl Engine {
         let (tasks, _) = listen("tasks")?;
         let (receipts, receipts_at) = listen("receipts")?;
         let (results, results_at) = listen("results")?;
-        // With relays between them the two do not meet.
-        let (next, before) = match relays {
-            Some(Relays { first, last }) => (first, last),
-            None => (results_at, receipts_at),
-        };
+        Ok(Self { tasks, receipts, results, receipts_at, results_at })
+    }
 
-        if !logs.has_job() {
+    /// Returns what the ventilator listens to, and what the sink does. Each dials the relays of the queue if it has
+    /// some, or else what is given: where the other one is.
+    pub(crate) fn of_both(
+        self,
+        relays: Option<&Relays>,
+        sink_at: Option<Endpoint>,
+        ventilator_at: Option<Endpoint>,
+    ) -> (VentilatorSockets, SinkSockets) {
+        let Self { tasks, receipts, results, receipts_at, results_at } = self;
+        // With relays between them the two do not meet.
+        let (first, last) = match relays {
+            Some(Relays { first, last }) => (first.clone(), last.clone()),
+            None => (sink_at.unwrap_or(results_at), ventilator_at.unwrap_or(receipts_at)),
+        };
+        let ventilator = VentilatorSockets { tasks, receipts, sink: first };
+        (ventilator, SinkSockets { results, ventilator: last })
+    }
+}
+
+/// What a queue's ventilator listens to, and dials.
+pub(crate) struct VentilatorSockets {
+    tasks: Listen,
+    receipts: Listen,
+    sink: Endpoint,
+}
+
+/// What a queue's sink listens to, and dials.
+pub(crate) struct SinkSockets {
+    results: Listen,
+    ventilator: Endpoint,
+}
+
+/// A queue's ventilator.
+pub(crate) struct Ventilator {
+    /// Commands for it.
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// Workers for it.
+    pub(crate) workers: mpsc::UnboundedSender<PushLane>,
+    /// Relays for it, or a sink on another host.
+    pub(crate) sinks: mpsc::UnboundedSender<PullLane>,
+    logs: Arc<SharedTasks>,
+    inner: Loop,
+}
+
+/// A queue's sink.
+pub(crate) struct Sink {
+    /// Workers and relays for it, or a ventilator on another host.
+    pub(crate) callers: mpsc::UnboundedSender<PullLane>,
+    inner: Loop,
+}
+
+struct Loop {
+    handle: StopHandle,
+    thread: JoinHandle<()>,
+}
+
+/// How a queue's ventilator begins.
+pub(crate) struct Begin {
+    /// Tasks that are known to have their records.
+    pub(crate) recorded: SeqSet,
+    /// Whether an earlier process may have dispatched tasks.
+    pub(crate) start: Start,
+    /// Id of the job, and what looks at whose records the sink has, if that is on another host.
+    pub(crate) own: Option<(JobId, JudgeSink)>,
+}
+
+impl Ventilator {
+    /// Starts it.
+    pub(crate) fn start(
+        name: &str,
+        logs: &Arc<SharedTasks>,
+        begin: Begin,
+        policy: Policy,
+        sockets: VentilatorSockets,
+        common: &Common,
+    ) -> Result<Self, Fatal> {
+        let Begin { recorded, start, own } = begin;
+        let source = LogSource::new(logs.clone(), recorded);
+        let (job, judge) = own.unzip();
+        let (workers, joining) = mpsc::unbounded_channel();
+        let (sinks, asking) = mpsc::unbounded_channel();
+        let (commands, said) = mpsc::channel(COMMANDS_MAX);
+        let (is_paused, cancelled) = {
+            let control = logs.control().lock();
+            let state = control.state();
+            (state.paused, state.cancelled.iter().collect())
+        };
+        let settings = tradewind_ventilator::Settings {
+            task_bytes_max: tradewind_text::payload_bytes_max(common.lanes.message_bytes_max),
+            tasks: sockets.tasks,
+            receipts: sockets.receipts,
+            sink: sockets.sink,
+            job: name.to_owned(),
+            stage: String::new(),
+            start,
+            layout: Layout::Unsaid,
+            policy,
+            keys: common.ventilator_keys.clone(),
+            lanes: common.lanes.clone(),
+            connect_timeout: None,
+            progress: false,
+            measured: None,
+            audience: Audience::Program,
+            queue: Some(tradewind_ventilator::Queue {
+                name: name.to_owned(),
+                session: common.ventilator,
+                job,
+                judge,
+                first: source.next(),
+                is_paused,
+                cancelled,
+                workers: joining,
+                sinks: asking,
+                commands: said,
+            }),
+        };
+        let inner = Loop::spawn(format!("{name}:in"), name, common, move |shutdown| async {
+            tradewind_ventilator::run(settings, source, shutdown).await.map(drop)
+        })?;
+        Ok(Self { commands, workers, sinks, logs: logs.clone(), inner })
+    }
+
+    /// Ends it. Workers keep what they have. Blocks.
+    pub(crate) fn stop(self) {
+        self.inner.stop();
+        self.logs.close();
+    }
+}
+
+impl Sink {
+    /// Starts it.
+    pub(crate) fn start(
+        name: &str,
+        logs: &Arc<SharedRecords>,
+        sockets: SinkSockets,
+        common: &Common,
+    ) -> Result<Self, Fatal> {
+        let (callers, called) = mpsc::unbounded_channel();
+        // No worker has a task of a job that has not begun.
+        let is_new = !logs.control().has_job();
+        if is_new {
             workers::note_none(logs.dir());
         }
-        // Before there is a sink: what counts as recorded here is known there.
-        let source = LogSource::new(logs.clone());
-        let (callers, called) = mpsc::unbounded_channel();
-        let sink = tradewind_sink::Settings {
-            listen: results,
-            ventilator: before,
+        let settings = tradewind_sink::Settings {
+            listen: sockets.results,
+            ventilator: sockets.ventilator,
             order: Order::Completion,
             spool_bytes_max: 0,
             keys: common.sink_keys.clone(),
@@ -106,70 +224,28 @@ impl Engine {
                 name: name.to_owned(),
                 session: common.sink,
                 callers: called,
-                workers: workers::read(logs.dir()),
+                workers: if is_new { Some(Vec::new()) } else { workers::read(logs.dir()) },
                 note_workers: workers::writer(logs.dir().to_owned()),
             }),
         };
         let mut store = Some(LogStore(logs.clone()));
         let prepare = move || Ok(store.take().expect("what can be opened is not asked for twice"));
-        let sink = Loop::spawn(format!("{name}:out"), common, move |shutdown| async {
-            tradewind_sink::run(sink, prepare, shutdown).await.map(drop)
+        let inner = Loop::spawn(format!("{name}:out"), name, common, move |shutdown| async {
+            tradewind_sink::run(settings, prepare, shutdown).await.map(drop)
         })?;
-
-        let (workers, joining) = mpsc::unbounded_channel();
-        let (sinks, asking) = mpsc::unbounded_channel();
-        let (commands, said) = mpsc::channel(COMMANDS_MAX);
-        let (is_paused, cancelled) = {
-            let control = logs.control();
-            let state = control.state();
-            (state.paused, state.cancelled.iter().collect())
-        };
-        let ventilator = tradewind_ventilator::Settings {
-            task_bytes_max: tradewind_text::payload_bytes_max(common.lanes.message_bytes_max),
-            tasks,
-            receipts,
-            sink: next,
-            job: name.to_owned(),
-            stage: String::new(),
-            start: if logs.has_job() { Start::Resume } else { Start::New },
-            layout: Layout::Unsaid,
-            policy,
-            keys: common.ventilator_keys.clone(),
-            lanes: common.lanes.clone(),
-            connect_timeout: None,
-            progress: false,
-            measured: None,
-            audience: Audience::Program,
-            queue: Some(tradewind_ventilator::Queue {
-                name: name.to_owned(),
-                session: common.ventilator,
-                first: source.next(),
-                is_paused,
-                cancelled,
-                workers: joining,
-                sinks: asking,
-                commands: said,
-            }),
-        };
-        let ventilator = Loop::spawn(format!("{name}:in"), common, move |shutdown| async {
-            tradewind_ventilator::run(ventilator, source, shutdown).await.map(drop)
-        })?;
-        let logs = logs.clone();
-        Ok(Self { commands, workers, sinks, callers, logs, ventilator, sink })
+        Ok(Self { callers, inner })
     }
 
-    /// Ends both. Results that have come are stored; workers keep the others. Blocks.
+    /// Ends it. Results that have come are stored. Blocks.
     pub(crate) fn stop(self) {
-        let Self { logs, ventilator, sink, .. } = self;
-        ventilator.stop();
-        logs.close();
-        sink.stop();
+        self.inner.stop();
     }
 }
 
 impl Loop {
     fn spawn<F>(
         name: String,
+        queue: &str,
         common: &Common,
         run: impl FnOnce(Shutdown) -> F + Send + 'static,
     ) -> Result<Self, Fatal>
@@ -177,10 +253,10 @@ impl Loop {
         F: Future<Output = Result<(), Fatal>>,
     {
         let handle = StopHandle::default();
-        let (stop, ended) = (handle.clone(), common.ended.clone());
+        let (stop, ended, queue) = (handle.clone(), common.ended.clone(), queue.to_owned());
         let body = move || {
-            if let Err(fatal) = block_on_until(|| Ok(Shutdown::by(&stop)), run) {
-                let _ = ended.send(fatal);
+            if let Err(Fatal { code, error }) = block_on_until(|| Ok(Shutdown::by(&stop)), run) {
+                let _ = ended.send(Fatal { code, error: error.context(format!("queue {queue}")) });
             }
         };
         let thread = thread::Builder::new().name(name).spawn(body).or_exit(SYSTEM)?;

@@ -1,53 +1,91 @@
 //! The ports that all queues of a process share: who connects names its queue, and is passed on to it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tradewind_http::QueueName;
-use tradewind_lanes::{PullGate, PullLane, PushGate, PushLane};
-use tradewind_proto::message::Card;
+use tradewind_lanes::{Gate, Lane, PullLane, PushLane};
+use tradewind_proto::message::{Card, Role};
 use tradewind_wire::decode;
 
-use crate::queue::Queue;
-use crate::service::Service;
-
-/// Who waits for queues that are not there yet: a worker may be started before the first submit.
-#[derive(Default)]
-pub(crate) struct Waiting(Mutex<BTreeMap<QueueName, Lanes>>);
-
-#[derive(Default)]
-struct Lanes {
-    workers: Vec<PushLane>,
-    sinks: Vec<PullLane>,
-    callers: Vec<PullLane>,
+/// What a port yields.
+pub(crate) trait Caller: Lane {
+    fn identity(&self) -> &[u8];
+    fn is_gone(&self) -> bool;
 }
 
-impl Waiting {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<QueueName, Lanes>> {
+impl Caller for PushLane {
+    fn identity(&self) -> &[u8] {
+        self.peer_identity()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.watch().reason().is_some()
+    }
+}
+
+impl Caller for PullLane {
+    fn identity(&self) -> &[u8] {
+        self.peer_identity()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.watch().reason().is_some()
+    }
+}
+
+/// Who waits at a port for queues that are not there yet: a worker may be started before the first submit.
+pub(crate) struct Waiting<L>(Mutex<BTreeMap<QueueName, Vec<L>>>);
+
+impl<L> Default for Waiting<L> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<L: Caller> Waiting<L> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<QueueName, Vec<L>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Passes those who wait for a queue on to it.
-    pub(crate) fn pass_on(&self, name: &QueueName, queue: &Queue) {
-        let Some(Lanes { workers, sinks, callers }) = self.lock().remove(name) else { return };
-        workers.into_iter().for_each(|lane| queue.add_worker(lane));
-        sinks.into_iter().for_each(|lane| queue.add_sink(lane));
-        callers.into_iter().for_each(|lane| queue.add_caller(lane));
+    pub(crate) fn pass_on(&self, name: &QueueName, add: impl FnMut(L)) {
+        let waiting = self.lock().remove(name);
+        waiting.into_iter().flatten().for_each(add);
     }
 
     /// Has somebody wait, and forgets those that have left.
-    fn add(&self, name: QueueName, add: impl FnOnce(&mut Lanes)) {
+    fn add(&self, name: QueueName, lane: L) {
         let mut waiting = self.lock();
-        waiting.retain(|_, Lanes { workers, sinks, callers }| {
-            workers.retain(|lane| lane.watch().reason().is_none());
-            for lanes in [&mut *sinks, &mut *callers] {
-                lanes.retain(|lane| lane.watch().reason().is_none());
-            }
-            !(workers.is_empty() && sinks.is_empty() && callers.is_empty())
+        waiting.retain(|_, lanes| {
+            lanes.retain(|lane| !lane.is_gone());
+            !lanes.is_empty()
         });
-        add(waiting.entry(name).or_default());
+        waiting.entry(name).or_default().push(lane);
     }
+}
+
+/// A port, and the queues behind it.
+pub(crate) trait Port<L>: Send + 'static {
+    /// A queue.
+    type Queue: Send + Sync;
+
+    /// Returns a queue, if it is there. One may be made for who comes.
+    fn find(
+        &self,
+        name: &QueueName,
+        role: Role,
+    ) -> impl Future<Output = Option<Arc<Self::Queue>>> + Send;
+
+    /// Returns those who wait here.
+    fn waiting(&self) -> &Waiting<L>;
+
+    /// Passes somebody on to a queue.
+    fn add(queue: &Self::Queue, lane: L);
+
+    /// Says that somebody waits.
+    fn say_waits(_: &QueueName) {}
 }
 
 /// Returns why nobody may take part in a queue with this name, if that is so.
@@ -55,65 +93,24 @@ pub(crate) fn judge(name: &str) -> Result<(), String> {
     name.parse::<QueueName>().map(drop).map_err(|error| format!("queue {name:?}: {error}"))
 }
 
-fn queue_of(identity: &[u8]) -> Option<QueueName> {
-    // The door has judged it.
-    decode::<Card>(&Bytes::copy_from_slice(identity)).ok()?.queue.parse().ok()
-}
-
-/// Passes workers that fetch tasks on to their queues.
-pub(crate) async fn pass_workers(mut gate: PushGate, service: Service) {
+/// Passes those who connect to a port on to their queues.
+pub(crate) async fn pass<L: Caller, P: Port<L>>(mut gate: Gate<L>, port: P) {
     loop {
         let lane = gate.accept().await;
-        let Some(name) = queue_of(lane.peer_identity()) else { continue };
-        match service.find(&name) {
-            Some(queue) => queue.add_worker(lane),
+        // The door has judged it.
+        let Ok(card) = decode::<Card>(&Bytes::copy_from_slice(lane.identity())) else { continue };
+        let Ok(name) = card.queue.parse::<QueueName>() else { continue };
+        match port.find(&name, card.role).await {
+            Some(queue) => P::add(&queue, lane),
             None => {
-                say_waits(&name);
-                service.waiting().add(name.clone(), |lanes| lanes.workers.push(lane));
-                made_meanwhile(&service, &name);
+                P::say_waits(&name);
+                port.waiting().add(name.clone(), lane);
+                // A queue that was made after it was looked for has passed on those who were there then.
+                if let Some(queue) = port.find(&name, card.role).await {
+                    port.waiting().pass_on(&name, |lane| P::add(&queue, lane));
+                }
             }
         }
-    }
-}
-
-/// Passes relays that send receipts on to their queues.
-pub(crate) async fn pass_sinks(mut gate: PullGate, service: Service) {
-    loop {
-        let lane = gate.accept().await;
-        let Some(name) = queue_of(lane.peer_identity()) else { continue };
-        match service.find(&name) {
-            Some(queue) => queue.add_sink(lane),
-            None => {
-                service.waiting().add(name.clone(), |lanes| lanes.sinks.push(lane));
-                made_meanwhile(&service, &name);
-            }
-        }
-    }
-}
-
-/// Passes workers and relays that send results on to their queues.
-pub(crate) async fn pass_callers(mut gate: PullGate, service: Service) {
-    loop {
-        let lane = gate.accept().await;
-        let Some(name) = queue_of(lane.peer_identity()) else { continue };
-        match service.find(&name) {
-            Some(queue) => queue.add_caller(lane),
-            None => {
-                service.waiting().add(name.clone(), |lanes| lanes.callers.push(lane));
-                made_meanwhile(&service, &name);
-            }
-        }
-    }
-}
-
-fn say_waits(name: &QueueName) {
-    tracing::info!("a worker waits for queue {name}, which the first submit makes");
-}
-
-/// A queue that was made after it was looked for has passed on those who were there then.
-fn made_meanwhile(service: &Service, name: &QueueName) {
-    if let Some(queue) = service.find(name) {
-        service.waiting().pass_on(name, &queue);
     }
 }
 

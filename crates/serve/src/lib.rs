@@ -7,7 +7,8 @@
 //!
 //! | module | |
 //! | --- | --- |
-//! | `logs` | the logs of a queue, shared by its threads, and who waits for what |
+//! | `control`, `tasks`, `records` | the logs of a queue, shared by its threads, and who waits for what |
+//! | `logs` | opening them: both halves in a directory, or one |
 //! | `disk` | where the logs lie, and when they are synced |
 //! | `submitter` | tasks in: many requests, one sync |
 //! | `source` | the task log as the ventilator's input |
@@ -16,30 +17,44 @@
 //! | `workers` | the workers that may hold tasks, for the next process |
 //! | `settings` | what holds for a queue: by default, by the configuration, by what was set |
 //! | `queue`, `service` | what can be asked of one queue, and of all |
-//! | `gates` | the ports that all queues share |
-//! | `serve` | the program |
+//! | `record_half`, `sink_service` | what can be asked of the records of one queue, and of all |
+//! | `remote`, `elsewhere` | records on another host: asked for, and what follows for the tasks |
+//! | `gates`, `port` | the ports that all queues share; that for HTTP |
+//! | `serve` | the programs: both halves, or one |
 //! | `trust` | who may ask without a key |
 //! | `health` | whether a program that serves is well |
-//! | `dir`, `check` | the directory of all that, and a look at what lies there |
+//! | `dir`, `names`, `check` | the directory of all that, and a look at what lies there |
 
 #[cfg(feature = "cli")]
 mod args;
 mod check;
 mod config;
+mod control;
 mod dir;
 mod disk;
+mod elsewhere;
 mod engine;
 mod gates;
 #[cfg(feature = "cli")]
+mod half_args;
+#[cfg(feature = "cli")]
 mod health;
 mod logs;
+mod names;
 mod output;
+mod port;
 mod queue;
+mod record_half;
+mod records;
+mod refused;
+mod remote;
 mod serve;
 mod service;
 mod settings;
+mod sink_service;
 mod source;
 mod submitter;
+mod tasks;
 mod trust;
 mod workers;
 
@@ -48,5 +63,7 @@ pub use args::ServeArgs;
 pub use check::{CheckError, Checked, check};
 pub use config::{Config, ConfigError, QueueConfig, Relays};
 pub use dir::InUse;
-pub use serve::{Settings, serve};
+#[cfg(feature = "cli")]
+pub use half_args::{HalfArgs, SinkProgram, VentilatorProgram};
+pub use serve::{Ports, RecordPorts, Settings, TaskPorts, serve, serve_records, serve_tasks};
 pub use trust::{NoGateway, ParseTrusted, Trusted};

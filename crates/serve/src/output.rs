@@ -12,17 +12,18 @@ use tradewind_records::{
 };
 use tradewind_store::{ControlError, LogError, RecordBatches, RecordError};
 
-use crate::logs::{Logs, now};
+use crate::logs::now;
+use crate::records::SharedRecords;
 
 /// Bytes of records that wait in memory for being committed together.
 const WAITING_BYTES_MAX: usize = 2 << 20;
 
 /// The record log of a queue, before its job is known.
-pub(crate) struct LogStore(pub(crate) Arc<Logs>);
+pub(crate) struct LogStore(pub(crate) Arc<SharedRecords>);
 
 /// Stores records in the record log.
 pub(crate) struct LogOutput {
-    logs: Arc<Logs>,
+    logs: Arc<SharedRecords>,
     /// Records that are not in the log yet.
     batches: RecordBatches,
 }
@@ -36,7 +37,7 @@ impl Store for LogStore {
             destination: destination(&logs),
             obstacle: Obstacle::Io(io::Error::other(error)),
         };
-        let (job, key) = logs.begin(opening.job).map_err(failed)?;
+        let (job, key) = logs.control().begin(opening.job).map_err(failed)?;
         let opened = {
             let opened = logs.records().opened();
             Opened { job, key: Some(key), ..opened }
@@ -50,14 +51,14 @@ impl Store for LogStore {
     }
 }
 
-fn note(logs: &Logs, end: u64, stored: &[(Seq, Status)]) {
+fn note(logs: &SharedRecords, end: u64, stored: &[(Seq, Status)]) {
     let is_failed = |status| !matches!(status, Status::Ok | Status::Skipped);
     let stored: Vec<(Seq, bool)> =
         stored.iter().map(|(seq, status)| (*seq, is_failed(*status))).collect();
     logs.note_stored(&stored, end);
 }
 
-fn destination(logs: &Logs) -> Destination {
+fn destination(logs: &SharedRecords) -> Destination {
     Destination { role: Role::Output, target: OutputTarget::File(logs.dir().join("records")) }
 }
 

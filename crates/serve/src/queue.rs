@@ -7,54 +7,66 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
 use tradewind_http::{
-    ConsumerName, NewTask, Page, QueueName, QueueState, Record, Refusal, Settings, SettingsPatch,
-    Submitted, TaskId, TaskKey, TaskState, Wanted,
+    ConsumerName, Kept, KeptAsk, NewTask, Page, QueueName, QueueState, Record, Refusal, Settings,
+    SettingsPatch, Submitted, TaskId, TaskKey, TaskState, Wanted,
 };
-use tradewind_lanes::{PullLane, PushLane};
+use tradewind_lanes::{Endpoint, PullLane, PushLane};
 use tradewind_node::exit::{Fatal, OUTPUT, OrExit, SYSTEM};
 use tradewind_proto::dispatcher::{CancelAnswer, DispatcherSnapshot};
+use tradewind_proto::message::Start;
 use tradewind_proto::{Seq, SeqRange};
-use tradewind_store::{
-    Change, ChangeError, ControlError, Retry, StoredRecord, StoredTask, TaskOptions, retry,
-};
+use tradewind_store::{Change, Retry, StoredTask, TaskOptions, retry_settled};
 use tradewind_ventilator::Command;
 
 use crate::config::QueueConfig;
-use crate::engine::{Common, Engine};
-use crate::logs::Logs;
-use crate::settings::{all_changes, changes, durability, effective, keep, policy};
-use crate::submitter::{Refused, Submitter, is_full};
-
-/// Time after which a submit for which there was no room may come again.
-const FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
+use crate::control::removing;
+use crate::elsewhere::Elsewhere;
+use crate::engine::{Begin, Common, Sockets, Ventilator};
+use crate::logs::{self, open_both, open_tasks, set_synced};
+use crate::record_half::RecordHalf;
+use crate::refused::{FULL_RETRY_AFTER, changed};
+use crate::remote::Remote;
+use crate::settings::{all_changes, changes, durability, effective, policy};
+use crate::submitter::{Refused, Submitter};
+use crate::tasks::SharedTasks;
 
 /// Time for which a cancel waits for the record of a task that does not run.
 const CANCEL_WAIT: Duration = Duration::from_secs(2);
 
-/// Bytes of records that are looked at before others get a turn.
-const LOOK_BYTES_MAX: usize = 16 << 20;
-
-/// Bytes of records that are read at a time.
-const READ_BYTES_MAX: usize = 256 << 10;
-
-/// A queue: its logs, and the loops that work on them.
+/// A queue: its tasks and its ventilator, and its records, wherever these are.
 pub(crate) struct Queue {
     name: QueueName,
-    logs: Arc<Logs>,
+    logs: Arc<SharedTasks>,
+    records: Records,
     submitter: RwLock<Submitter>,
     /// What the configuration says.
     config: SettingsPatch,
-    settings: Mutex<Settings>,
+    settings: Arc<Mutex<Settings>>,
     /// Held from the writing of a change until the ventilator is told: it hears of changes in their order.
     telling: tokio::sync::Mutex<()>,
     commands: mpsc::Sender<Command>,
     workers: mpsc::UnboundedSender<PushLane>,
     sinks: mpsc::UnboundedSender<PullLane>,
-    callers: mpsc::UnboundedSender<PullLane>,
     /// Until it is stopped.
-    engine: Mutex<Option<Engine>>,
+    ventilator: Mutex<Option<Ventilator>>,
+}
+
+/// The records of a queue.
+enum Records {
+    /// In this process.
+    Here(Arc<RecordHalf>),
+    /// On another host.
+    There(Elsewhere),
+}
+
+/// Where the records of all queues are.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// In this process.
+    Here,
+    /// At a sink that listens here, and whose server of HTTP is asked.
+    There { sink: Endpoint, remote: Remote },
 }
 
 impl Queue {
@@ -63,31 +75,59 @@ impl Queue {
         name: QueueName,
         dir: &Path,
         config: QueueConfig,
+        place: &Place,
         common: &Common,
     ) -> Result<Self, Fatal> {
-        let logs = Arc::new(Logs::open(dir, &config.settings).or_exit(OUTPUT)?);
+        let (logs, records) = match place {
+            Place::Here => {
+                let (tasks, records) = open_both(dir, &config.settings).or_exit(OUTPUT)?;
+                (tasks, Some(records))
+            }
+            Place::There { .. } => (open_tasks(dir).or_exit(OUTPUT)?, None),
+        };
         let QueueConfig { settings: config, relays } = config;
-        let settings = effective(&config, logs.control().state());
+        let settings = effective(&config, logs.control().lock().state());
         let amiss = |text: &dyn std::fmt::Display| {
             Fatal::new(OUTPUT, format!("{}: its settings: {text}", dir.display()))
         };
         let settings = settings.map_err(|error| amiss(&error))?;
+        let policy = policy(&settings);
+        let settings = Arc::new(Mutex::new(settings));
         let submitter = Submitter::spawn(logs.clone()).or_exit(SYSTEM)?;
-        let engine = Engine::start(name.as_str(), &logs, policy(&settings), relays, common)?;
+        let (records, begin, sockets) = match (place, records) {
+            (Place::There { sink, remote }, _) => {
+                let (sockets, _) =
+                    Sockets::new()?.of_both(relays.as_ref(), Some(sink.clone()), None);
+                let there = remote.of(name.clone(), settings.clone());
+                let (there, begin) = Elsewhere::begin(there, &logs).or_exit(OUTPUT)?;
+                (Records::There(there), begin, sockets)
+            }
+            (Place::Here, records) => {
+                let records = records.expect("they are opened where they are here");
+                let (sockets, of_sink) = Sockets::new()?.of_both(relays.as_ref(), None, None);
+                // Before there is a sink: what counts as recorded here is known there.
+                let recorded = records.records().stored().clone();
+                let start = if logs.control().has_job() { Start::Resume } else { Start::New };
+                let half = RecordHalf::start(name.clone(), records, of_sink, common)?;
+                let begin = Begin { recorded, start, own: None };
+                (Records::Here(Arc::new(half)), begin, sockets)
+            }
+        };
+        let ventilator = Ventilator::start(name.as_str(), &logs, begin, policy, sockets, common)?;
         let queue = Self {
             name,
             logs,
+            records,
             submitter: RwLock::new(submitter),
             config,
-            settings: Mutex::new(settings.clone()),
+            settings,
             telling: tokio::sync::Mutex::default(),
-            commands: engine.commands.clone(),
-            workers: engine.workers.clone(),
-            sinks: engine.sinks.clone(),
-            callers: engine.callers.clone(),
-            engine: Mutex::new(Some(engine)),
+            commands: ventilator.commands.clone(),
+            workers: ventilator.workers.clone(),
+            sinks: ventilator.sinks.clone(),
+            ventilator: Mutex::new(Some(ventilator)),
         };
-        queue.apply(&settings);
+        queue.apply(&lock(&queue.settings).clone());
         Ok(queue)
     }
 
@@ -96,21 +136,21 @@ impl Queue {
         let _ = self.workers.send(lane);
     }
 
-    /// Passes a relay on to the ventilator, likewise.
+    /// Passes a relay, or a sink on another host, on to the ventilator, likewise.
     pub(crate) fn add_sink(&self, lane: PullLane) {
         let _ = self.sinks.send(lane);
     }
 
     /// Passes a worker or a relay on to the sink, likewise.
     pub(crate) fn add_caller(&self, lane: PullLane) {
-        let _ = self.callers.send(lane);
+        if let Records::Here(half) = &self.records {
+            half.add_caller(lane);
+        }
     }
 
-    /// Takes no more tasks. Blocks until what was promised is. Returns whether each task has its record.
-    pub(crate) fn close(&self) -> bool {
+    /// Takes no more tasks. Blocks until what was promised is.
+    pub(crate) fn close(&self) {
         self.submitter.read().unwrap_or_else(PoisonError::into_inner).close();
-        let stored = self.logs.records().stored().count();
-        stored >= self.logs.tasks().committed()
     }
 
     /// Takes tasks again.
@@ -120,28 +160,67 @@ impl Queue {
         Ok(())
     }
 
+    /// Returns whether each task has its record.
+    pub(crate) async fn is_settled(&self) -> Result<bool, Refusal> {
+        let stored = match &self.records {
+            Records::Here(half) => half.counts().0,
+            Records::There(there) => there.head(None).await?.stored,
+        };
+        Ok(stored >= self.logs.submitted())
+    }
+
     /// Ends its loops. Blocks.
     pub(crate) fn stop(&self) {
-        let engine = lock(&self.engine).take();
-        if let Some(engine) = engine {
-            engine.stop();
+        let ventilator = lock(&self.ventilator).take();
+        if let Some(ventilator) = ventilator {
+            ventilator.stop();
+        }
+        if let Records::Here(half) = &self.records {
+            half.stop();
         }
     }
 
-    /// Removes what is not needed any more. Blocks.
-    pub(crate) fn trim(&self) {
+    /// Notes that it is being removed, so that the next process goes on with that.
+    pub(crate) fn note_removing(&self) -> Result<(), Refusal> {
+        changed(self.logs.control(), [removing()])
+    }
+
+    /// Removes what is not needed any more.
+    pub(crate) async fn trim(self: &Arc<Self>) {
         let settings = lock(&self.settings).clone();
-        let consumed = self.logs.control().state().consumed();
-        if let Err(error) = self.logs.trim(keep(&settings, consumed), settings.unique) {
-            let dir = self.logs.dir().display();
-            tracing::warn!("{dir}: what is not needed any more stays for now: {error}");
+        match &self.records {
+            Records::Here(half) => {
+                let (logs, half, unique) = (self.logs.clone(), half.clone(), settings.unique);
+                let trim = move || {
+                    half.trim(&settings);
+                    if let Err(error) = logs::trim(&logs, half.logs(), unique) {
+                        let dir = logs.dir().display();
+                        tracing::warn!("{dir}: what is not needed any more stays for now: {error}");
+                    }
+                };
+                let _ = tokio::task::spawn_blocking(trim).await;
+            }
+            Records::There(there) => {
+                if let Ok(snapshot) = self.look().await {
+                    there.tend(&self.logs, &snapshot, settings.unique).await;
+                }
+            }
         }
-        self.logs.forget_waiters();
+    }
+
+    /// Tells the sink of the queue, if that is on another host.
+    pub(crate) async fn introduce(&self) {
+        if let Records::There(there) = &self.records {
+            // It is told again soon if it is not there now.
+            let _ = there.records.introduce().await;
+        }
     }
 
     fn apply(&self, settings: &Settings) {
         let (is_synced, is_alone) = durability(settings);
-        self.logs.set_synced(is_synced);
+        if let Records::Here(half) = &self.records {
+            set_synced(&self.logs, half.logs(), is_synced);
+        }
         self.submitter.read().unwrap_or_else(PoisonError::into_inner).set_alone(is_alone);
     }
 
@@ -199,16 +278,7 @@ impl Queue {
         if seq >= self.logs.submitted() {
             return Err(Refusal::UnknownTask(self.id(seq)));
         }
-        let until = Instant::now() + wait;
-        // Before the look: what is stored in between is not missed.
-        let stored = self.logs.wait_stored(Seq(seq));
-        if let Some(record) = self.blocking(move |queue| queue.record(seq)).await? {
-            return Ok(TaskState::Record(record));
-        }
-        if !wait.is_zero()
-            && let Ok(Ok(())) = timeout_at(until, stored).await
-            && let Some(record) = self.blocking(move |queue| queue.record(seq)).await?
-        {
+        if let Some(record) = self.record(seq, wait).await? {
             return Ok(TaskState::Record(record));
         }
         let (answer, is_out) = oneshot::channel();
@@ -220,39 +290,25 @@ impl Queue {
         })
     }
 
-    /// Returns the record of a task, if it has one.
-    fn record(&self, seq: u64) -> Result<Option<Record>, Refusal> {
-        let mut records = self.logs.records();
-        if !records.stored().contains(Seq(seq)) {
-            return Ok(None);
+    /// Returns the record of a task, once it has one or this time is over.
+    async fn record(&self, seq: u64, wait: Duration) -> Result<Option<Record>, Refusal> {
+        match &self.records {
+            Records::Here(half) => half.task(seq, wait).await,
+            Records::There(there) => there.records.task(seq, wait).await,
         }
-        let position = records.position_of(Seq(seq)).map_err(|error| self.unreadable(&error))?;
-        let stored = records.get(Seq(seq)).map_err(|error| self.unreadable(&error))?;
-        match position.zip(stored) {
-            Some((position, stored)) => Ok(Some(self.record_of(position, &stored))),
-            None => Err(Refusal::Gone(self.id(seq))),
-        }
-    }
-
-    fn record_of(&self, position: u64, stored: &StoredRecord) -> Record {
-        let line = stored.bytes.strip_suffix(b"\n").unwrap_or(&stored.bytes);
-        Record { position, id: self.id(stored.seq.0), json: stored.bytes.slice_ref(line) }
     }
 
     pub(crate) async fn cancel(self: &Arc<Self>, seq: u64) -> Result<TaskState, Refusal> {
         if seq >= self.logs.submitted() {
             return Err(Refusal::UnknownTask(self.id(seq)));
         }
-        let record = self.blocking(move |queue| {
-            let record = queue.record(seq)?;
-            if record.is_none() {
-                queue.change([Change::Cancel(SeqRange::one(Seq(seq)))])?;
-            }
-            Ok(record)
-        });
-        if let Some(record) = record.await? {
-            return Ok(TaskState::Record(record));
+        match self.record(seq, Duration::ZERO).await {
+            Ok(Some(record)) => return Ok(TaskState::Record(record)),
+            // The cancel holds if the task has no record: who asks again hears of that.
+            Ok(None) | Err(Refusal::Away { .. }) => {}
+            Err(refusal) => return Err(refusal),
         }
+        self.blocking(move |queue| queue.change([Change::Cancel(SeqRange::one(Seq(seq)))])).await?;
         let (answer, answered) = oneshot::channel();
         self.say(Command::Cancel { seq: Seq(seq), answer }).await?;
         let wait = match answered.await {
@@ -272,9 +328,14 @@ impl Queue {
             return Err(Refusal::UnknownTask(self.id(seq)));
         }
         let stored_key = key.as_ref().map(|key| Bytes::copy_from_slice(key.as_str().as_bytes()));
+        let is_kept = match self.record(seq, Duration::ZERO).await {
+            Ok(Some(_)) => true,
+            Ok(None) => return Err(Refusal::Unsettled(self.id(seq))),
+            Err(Refusal::Gone(_)) => false,
+            Err(refusal) => return Err(refusal),
+        };
         let task = self.blocking(move |queue| {
-            let logs = &queue.logs;
-            match retry(|| logs.records(), || logs.tasks(), seq, stored_key) {
+            match retry_settled(is_kept, || queue.logs.tasks(), seq, stored_key) {
                 Ok(Retry::Unsettled) => Err(Refusal::Unsettled(queue.id(seq))),
                 Ok(Retry::Gone) => Err(Refusal::Gone(queue.id(seq))),
                 Ok(Retry::Known(position)) => Ok(Err(position)),
@@ -290,107 +351,63 @@ impl Queue {
         submitted.into_iter().next().ok_or(Refusal::Closed)
     }
 
-    pub(crate) async fn records(
-        self: &Arc<Self>,
-        wanted: Wanted,
-        wait: Duration,
-    ) -> Result<Page, Refusal> {
-        let until = Instant::now() + wait;
-        let mut stored = self.logs.stored();
-        let mut wanted = wanted;
-        loop {
-            let end = *stored.borrow_and_update();
-            let page = self.blocking(move |queue| queue.page(wanted)).await?;
-            let is_at_end = page.through.is_none_or(|through| through.saturating_add(1) >= end);
-            if !page.records.is_empty() || Instant::now() >= until {
-                return Ok(page);
-            }
-            wanted.after = page.through;
-            if is_at_end && !matches!(timeout_at(until, stored.changed()).await, Ok(Ok(()))) {
-                return Ok(page);
-            }
+    pub(crate) async fn records(&self, wanted: Wanted, wait: Duration) -> Result<Page, Refusal> {
+        match &self.records {
+            Records::Here(half) => half.records(wanted, wait).await,
+            Records::There(there) => there.records.records(wanted, wait).await,
         }
     }
 
-    /// Returns what there is of the records that are wanted, as far as was looked.
-    fn page(&self, wanted: Wanted) -> Result<Page, Refusal> {
-        let mut records = self.logs.records();
-        let first = records.first();
-        let from = wanted.after.map_or(first, |after| after.saturating_add(1));
-        if let Some(after) = wanted.after.filter(|_| from < first) {
-            return Err(Refusal::RecordsGone { after, first });
+    pub(crate) async fn consumer(&self, consumer: &ConsumerName) -> Result<Option<u64>, Refusal> {
+        match &self.records {
+            Records::Here(half) => half.consumer(consumer),
+            Records::There(there) => there.records.consumer(consumer).await,
         }
-        let mut page = Page { records: Vec::new(), through: wanted.after };
-        let (mut next, mut bytes, mut looked) = (from, 0, 0);
-        while looked < LOOK_BYTES_MAX {
-            let read = records.read(next, READ_BYTES_MAX.min(wanted.bytes_max));
-            let (found, then) = read.map_err(|error| self.unreadable(&error))?;
-            if found.is_empty() {
-                break;
-            }
-            for (position, stored) in &found {
-                if page.records.len() >= wanted.records_max || bytes >= wanted.bytes_max {
-                    return Ok(page);
-                }
-                page.through = Some(*position);
-                looked += stored.bytes.len();
-                if wanted.status.is_none_or(|status| status == stored.status) {
-                    bytes += stored.bytes.len();
-                    page.records.push(self.record_of(*position, stored));
-                }
-            }
-            next = then;
-        }
-        Ok(page)
-    }
-
-    pub(crate) fn consumer(&self, consumer: &ConsumerName) -> Result<Option<u64>, Refusal> {
-        let control = self.logs.control();
-        let next = control.state().consumers.get(consumer.as_str()).copied();
-        next.map(|next| next.checked_sub(1)).ok_or_else(|| Refusal::UnknownConsumer {
-            queue: self.name.clone(),
-            consumer: consumer.clone(),
-        })
     }
 
     pub(crate) async fn set_consumer(
-        self: &Arc<Self>,
-        consumer: ConsumerName,
+        &self,
+        consumer: &ConsumerName,
         position: Option<u64>,
     ) -> Result<bool, Refusal> {
-        self.blocking(move |queue| {
-            let name: Box<str> = consumer.as_str().into();
-            let is_new = !queue.logs.control().state().consumers.contains_key(&name);
-            let next = position.map_or(0, |position| position.saturating_add(1));
-            queue.change([Change::Consumer(name, Some(next))])?;
-            Ok(is_new)
-        })
-        .await
+        match &self.records {
+            Records::Here(half) => half.set_consumer(consumer.clone(), position).await,
+            Records::There(there) => there.records.set_consumer(consumer, position).await,
+        }
     }
 
-    pub(crate) async fn remove_consumer(
-        self: &Arc<Self>,
-        consumer: ConsumerName,
-    ) -> Result<(), Refusal> {
-        self.consumer(&consumer)?;
-        let change = Change::Consumer(consumer.as_str().into(), None);
-        self.blocking(move |queue| queue.change([change])).await
+    pub(crate) async fn remove_consumer(&self, consumer: &ConsumerName) -> Result<(), Refusal> {
+        match &self.records {
+            Records::Here(half) => half.remove_consumer(consumer.clone()).await,
+            Records::There(there) => there.records.remove_consumer(consumer).await,
+        }
+    }
+
+    pub(crate) async fn kept(&self, ask: KeptAsk) -> Result<Kept, Refusal> {
+        match &self.records {
+            Records::Here(half) => half.kept(ask).await,
+            Records::There(there) => there.records.kept(&ask).await,
+        }
     }
 
     pub(crate) async fn state(&self) -> Result<QueueState, Refusal> {
         let snapshot = self.look().await?;
         let running = snapshot.workers.iter().map(|worker| worker.out).sum::<u64>();
-        let (stored, records, position) = {
-            let records = self.logs.records();
-            let position = (records.counts().total() > 0).then(|| records.committed() - 1);
-            (records.stored().count(), records.kept(), position)
+        let (stored, records, position) = match &self.records {
+            Records::Here(half) => half.counts(),
+            Records::There(there) => {
+                // What is known of them here, while the sink does not answer.
+                let (records, position) =
+                    there.records.introduce().await.unwrap_or((snapshot.settled, None));
+                (snapshot.settled, records, position)
+            }
         };
         let unsettled = self.logs.submitted().saturating_sub(stored);
         let running = running.min(unsettled);
         Ok(QueueState {
             name: self.name.clone(),
             settings: lock(&self.settings).clone(),
-            is_paused: self.logs.control().state().paused,
+            is_paused: self.logs.control().lock().state().paused,
             queued: unsettled - running,
             running,
             records,
@@ -412,13 +429,15 @@ impl Queue {
         let settings = self.blocking(move |queue| {
             let mut settings = lock(&queue.settings);
             queue.change(changes)?;
-            let now = effective(&queue.config, queue.logs.control().state());
+            let now = effective(&queue.config, queue.logs.control().lock().state());
             *settings = now.map_err(|_| Refusal::Failed("the settings cannot be read back"))?;
             queue.apply(&settings);
             Ok(settings.clone())
         });
         let policy = policy(&settings.await?);
-        self.say(Command::SetPolicy(policy)).await
+        self.say(Command::SetPolicy(policy)).await?;
+        self.introduce().await;
+        Ok(())
     }
 
     pub(crate) async fn set_paused(self: &Arc<Self>, is_paused: bool) -> Result<(), Refusal> {
@@ -427,22 +446,8 @@ impl Queue {
         self.say(Command::Pause(is_paused)).await
     }
 
-    /// Makes changes that survive a crash of the machine. Blocks.
     fn change(&self, changes: impl IntoIterator<Item = Change>) -> Result<(), Refusal> {
-        let full = |what| Refusal::Full { what, retry_after: FULL_RETRY_AFTER };
-        self.logs.change(changes).map_err(|error| match error {
-            ControlError::Change(ChangeError::ConsumersFull) => {
-                full("there are too many consumers")
-            }
-            ControlError::Change(ChangeError::CancelledFull) => {
-                full("too many tasks are cancelled and have no record")
-            }
-            ControlError::Log(error) if is_full(&error) => full("the disk is full"),
-            error => {
-                tracing::error!("{}: cannot be written: {error}", self.logs.dir().display());
-                Refusal::Failed("the control log cannot be written")
-            }
-        })
+        changed(self.logs.control(), changes)
     }
 
     /// Returns whether the ventilator dispatches nothing.

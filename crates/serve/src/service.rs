@@ -1,33 +1,39 @@
 //! What can be asked of all queues.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tradewind_http::{
-    ConsumerName, NewTask, Page, QueueName, QueueState, Queues, Refusal, Settings, SettingsPatch,
-    Submitted, TaskId, TaskKey, TaskState, Wanted,
+    ConsumerName, Kept, KeptAsk, NewTask, Page, QueueName, QueueState, Queues, Refusal, Settings,
+    SettingsPatch, Submitted, TaskId, TaskKey, TaskState, Wanted,
 };
-use tradewind_node::exit::{Fatal, OUTPUT};
+use tradewind_lanes::{PullLane, PushLane};
+use tradewind_node::exit::{Fatal, OUTPUT, OrExit};
+use tradewind_proto::message::Role;
+use tradewind_store::Part;
 use tradewind_system::random_id;
 
 use crate::config::Config;
+use crate::control::ControlLog;
 use crate::engine::Common;
-use crate::gates::Waiting;
-use crate::queue::Queue;
+use crate::gates::{Port, Waiting};
+use crate::logs::OpenError;
+use crate::names::{self, REMOVED, whole};
+use crate::queue::{Place, Queue};
 
 /// Number of queues: each has some threads and two dozen files.
-const QUEUES_MAX: usize = 256;
+pub(crate) const QUEUES_MAX: usize = 256;
 
 /// Time after which a queue for which there was no room may be asked for again.
-const FULL_RETRY_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const FULL_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Beginning of the names of directories of queues that are being removed.
-const REMOVED: &str = ".removed-";
+/// Time after which the name of a queue that is being removed may be asked for again.
+const REMOVING_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// All queues of a process. All clones are one.
 #[derive(Clone)]
@@ -37,54 +43,53 @@ struct Inner {
     /// Directory with a directory for each queue.
     dir: PathBuf,
     config: Config,
+    place: Place,
     common: Common,
     queues: RwLock<BTreeMap<QueueName, Arc<Queue>>>,
+    /// Queues that are to be removed as soon as their sink answers.
+    removing: RwLock<BTreeSet<QueueName>>,
     /// Held while a queue is made or removed.
     making: Mutex<()>,
-    waiting: Waiting,
+    workers: Waiting<PushLane>,
+    sinks: Waiting<PullLane>,
+    callers: Waiting<PullLane>,
     is_closed: AtomicBool,
 }
 
 impl Service {
     /// Opens the queues that are there, and those that are configured. Blocks.
-    pub(crate) fn open(dir: PathBuf, config: Config, common: Common) -> Result<Self, Fatal> {
-        let amiss =
-            |error: std::io::Error| Fatal::new(OUTPUT, format!("{}: {error}", dir.display()));
-        fs::create_dir_all(&dir).map_err(amiss)?;
-        let mut names: Vec<QueueName> = config.queues.keys().cloned().collect();
-        for entry in fs::read_dir(&dir).map_err(amiss)? {
-            let name = entry.map_err(amiss)?.file_name();
-            let name = name.to_string_lossy();
-            match name.parse() {
-                Ok(name) => names.push(name),
-                Err(_) if name.starts_with(REMOVED) => {
-                    let _ = fs::remove_dir_all(dir.join(&*name));
-                }
-                Err(_) => {
-                    tracing::warn!("{}: {name:?} is no queue, and is left alone", dir.display());
-                }
-            }
-        }
-        names.sort();
-        names.dedup();
+    pub(crate) fn open(
+        dir: PathBuf,
+        config: Config,
+        place: Place,
+        common: Common,
+    ) -> Result<Self, Fatal> {
+        let names = names::names(&dir, &config).or_exit(OUTPUT)?;
         let service = Self(Arc::new(Inner {
             dir,
             config,
+            place,
             common,
             queues: RwLock::default(),
+            removing: RwLock::default(),
             making: Mutex::default(),
-            waiting: Waiting::default(),
+            workers: Waiting::default(),
+            sinks: Waiting::default(),
+            callers: Waiting::default(),
             is_closed: AtomicBool::new(false),
         }));
         for name in names {
-            service.start(&name)?;
+            if is_removing(&service.dir_of(&name)).or_exit(OUTPUT)? {
+                service.removing().insert(name);
+            } else {
+                service.start(&name)?;
+            }
         }
         Ok(service)
     }
 
-    /// Returns who waits for a queue that is not there yet.
-    pub(crate) fn waiting(&self) -> &Waiting {
-        &self.0.waiting
+    fn removing(&self) -> RwLockWriteGuard<'_, BTreeSet<QueueName>> {
+        self.0.removing.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a queue, if it is there.
@@ -104,13 +109,16 @@ impl Service {
 
     /// Starts a queue. Blocks.
     fn start(&self, name: &QueueName) -> Result<Arc<Queue>, Fatal> {
-        let Inner { config, common, .. } = &*self.0;
+        let Inner { config, place, common, .. } = &*self.0;
         let config = config.queues.get(name).cloned().unwrap_or_default();
-        let queue = Arc::new(Queue::start(name.clone(), &self.dir_of(name), config, common)?);
+        let queue =
+            Arc::new(Queue::start(name.clone(), &self.dir_of(name), config, place, common)?);
         let mut queues = self.0.queues.write().unwrap_or_else(PoisonError::into_inner);
         queues.insert(name.clone(), queue.clone());
         // With the lock: who comes now finds the queue.
-        self.0.waiting.pass_on(name, &queue);
+        self.0.workers.pass_on(name, |lane| queue.add_worker(lane));
+        self.0.sinks.pass_on(name, |lane| queue.add_sink(lane));
+        self.0.callers.pass_on(name, |lane| queue.add_caller(lane));
         Ok(queue)
     }
 
@@ -132,6 +140,10 @@ impl Service {
         if let Some(queue) = self.find(&name) {
             return Ok((queue, false));
         }
+        if self.removing().contains(&name) {
+            let what = "the queue with this name is being removed, which waits for its sink";
+            return Err(Refusal::Full { what, retry_after: REMOVING_RETRY_AFTER });
+        }
         if self.all().len() >= QUEUES_MAX {
             let what = "there are 256 queues";
             return Err(Refusal::Full { what, retry_after: FULL_RETRY_AFTER });
@@ -139,7 +151,11 @@ impl Service {
         let service = self.clone();
         let started = tokio::task::spawn_blocking(move || service.start(&name)).await;
         match started {
-            Ok(Ok(queue)) => Ok((queue, true)),
+            Ok(Ok(queue)) => {
+                let told = queue.clone();
+                tokio::spawn(async move { told.introduce().await });
+                Ok((queue, true))
+            }
             Ok(Err(fatal)) => {
                 tracing::error!("a queue cannot be made: {:#}", fatal.error);
                 Err(Refusal::Failed("the queue cannot be made"))
@@ -171,32 +187,131 @@ impl Service {
         });
     }
 
-    fn remove(&self, name: &QueueName, queue: &Queue) -> Result<(), Refusal> {
-        if !queue.close() {
+    /// Removes a queue whose tasks all have their records.
+    async fn remove(self, name: QueueName) -> Result<(), Refusal> {
+        let _making = self.0.making.lock().await;
+        let queue = self.known(&name)?;
+        let closing = queue.clone();
+        let _ = tokio::task::spawn_blocking(move || closing.close()).await;
+        let is_settled = match queue.is_settled().await {
+            Ok(true) => queue.note_removing(),
+            Ok(false) => Err(Refusal::NotEmpty(name.clone())),
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = is_settled {
             let opened = queue.open();
             opened.map_err(|_| {
                 Refusal::Failed("the queue takes no tasks until it is started again")
             })?;
-            return Err(Refusal::NotEmpty(name.clone()));
+            return Err(refusal);
         }
-        self.0.queues.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        queue.stop();
-        let dir = self.dir_of(name);
-        // By its name it is gone at once, whatever is left of it when the process ends.
-        let aside = self.0.dir.join(format!("{REMOVED}{name}-{:016x}", random_id()));
-        let removed = fs::rename(&dir, &aside).and_then(|()| fs::remove_dir_all(&aside));
-        removed.map_err(|error| {
-            tracing::error!("{}: cannot be removed: {error}", dir.display());
-            Refusal::Failed("the queue's files cannot be removed")
-        })
+        self.removing().insert(name.clone());
+        self.0.queues.write().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        let _ = tokio::task::spawn_blocking(move || queue.stop()).await;
+        self.end_removing(&name).await
+    }
+
+    /// Removes what is left of a queue: first the half that is elsewhere, by which the other could not go on.
+    async fn end_removing(&self, name: &QueueName) -> Result<(), Refusal> {
+        if let Place::There { remote, .. } = &self.0.place {
+            remote.remove(name).await?;
+        }
+        let (dir, path) = (self.0.dir.clone(), self.dir_of(name));
+        let aside = format!("{REMOVED}{name}-{:016x}", random_id());
+        let removed = tokio::task::spawn_blocking(move || {
+            // By its name it is gone at once, whatever is left of it when the process ends.
+            let aside = dir.join(aside);
+            fs::rename(&path, &aside).and_then(|()| fs::remove_dir_all(&aside)).map_err(|error| {
+                tracing::error!("{}: cannot be removed: {error}", path.display());
+                Refusal::Failed("the queue's files cannot be removed")
+            })
+        });
+        removed.await.unwrap_or(Err(Refusal::Failed("the queue cannot be removed")))?;
+        self.removing().remove(name);
+        Ok(())
+    }
+
+    /// Removes what is not needed any more.
+    pub(crate) async fn trim(&self) {
+        for queue in self.all() {
+            queue.trim().await;
+        }
+        let removing: Vec<QueueName> = self.removing().iter().cloned().collect();
+        for name in removing {
+            let _making = self.0.making.lock().await;
+            // It is tried again.
+            let _ = self.end_removing(&name).await;
+        }
     }
 }
 
-/// Does something to its end, although the client that has asked for it may leave meanwhile.
-async fn whole<T: Send + 'static>(
-    done: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-) -> Result<T, Refusal> {
-    tokio::spawn(done).await.unwrap_or(Err(Refusal::Failed("the request was not carried out")))
+/// Port at which workers fetch tasks.
+pub(crate) struct WorkersPort(pub(crate) Service);
+
+/// Port at which relays send receipts, or a sink on another host.
+pub(crate) struct SinksPort(pub(crate) Service);
+
+/// Port at which workers and relays send results.
+pub(crate) struct CallersPort(pub(crate) Service);
+
+impl Port<PushLane> for WorkersPort {
+    type Queue = Queue;
+
+    async fn find(&self, name: &QueueName, _: Role) -> Option<Arc<Queue>> {
+        self.0.find(name)
+    }
+
+    fn waiting(&self) -> &Waiting<PushLane> {
+        &self.0.0.workers
+    }
+
+    fn add(queue: &Queue, lane: PushLane) {
+        queue.add_worker(lane);
+    }
+
+    fn say_waits(name: &QueueName) {
+        tracing::info!("a worker waits for queue {name}, which the first submit makes");
+    }
+}
+
+impl Port<PullLane> for SinksPort {
+    type Queue = Queue;
+
+    async fn find(&self, name: &QueueName, _: Role) -> Option<Arc<Queue>> {
+        self.0.find(name)
+    }
+
+    fn waiting(&self) -> &Waiting<PullLane> {
+        &self.0.0.sinks
+    }
+
+    fn add(queue: &Queue, lane: PullLane) {
+        queue.add_sink(lane);
+    }
+}
+
+impl Port<PullLane> for CallersPort {
+    type Queue = Queue;
+
+    async fn find(&self, name: &QueueName, _: Role) -> Option<Arc<Queue>> {
+        self.0.find(name)
+    }
+
+    fn waiting(&self) -> &Waiting<PullLane> {
+        &self.0.0.callers
+    }
+
+    fn add(queue: &Queue, lane: PullLane) {
+        queue.add_caller(lane);
+    }
+}
+
+/// Returns whether a queue is being removed. Blocks.
+fn is_removing(dir: &Path) -> Result<bool, OpenError> {
+    if !dir.join(Part::Control.as_str()).exists() {
+        return Ok(false);
+    }
+    Ok(ControlLog::look(dir)?.is_removing())
 }
 
 impl Queues for Service {
@@ -235,7 +350,7 @@ impl Queues for Service {
         queue: &QueueName,
         consumer: &ConsumerName,
     ) -> Result<Option<u64>, Refusal> {
-        self.known(queue)?.consumer(consumer)
+        self.known(queue)?.consumer(consumer).await
     }
 
     async fn set_consumer(
@@ -244,7 +359,7 @@ impl Queues for Service {
         consumer: &ConsumerName,
         position: Option<u64>,
     ) -> Result<bool, Refusal> {
-        self.known(queue)?.set_consumer(consumer.clone(), position).await
+        self.known(queue)?.set_consumer(consumer, position).await
     }
 
     async fn remove_consumer(
@@ -252,7 +367,7 @@ impl Queues for Service {
         queue: &QueueName,
         consumer: &ConsumerName,
     ) -> Result<(), Refusal> {
-        self.known(queue)?.remove_consumer(consumer.clone()).await
+        self.known(queue)?.remove_consumer(consumer).await
     }
 
     async fn queues(&self) -> Result<Vec<QueueState>, Refusal> {
@@ -298,18 +413,7 @@ impl Queues for Service {
     }
 
     async fn remove_queue(&self, queue: &QueueName) -> Result<(), Refusal> {
-        let (service, name) = (self.clone(), queue.clone());
-        whole(async move {
-            let _making = service.0.making.lock().await;
-            let queue = service.known(&name)?;
-            let remove = {
-                let service = service.clone();
-                move || service.remove(&name, &queue)
-            };
-            let removed = tokio::task::spawn_blocking(remove).await;
-            removed.unwrap_or(Err(Refusal::Failed("the queue cannot be removed")))
-        })
-        .await
+        whole(self.clone().remove(queue.clone())).await
     }
 
     async fn set_paused(&self, queue: &QueueName, is_paused: bool) -> Result<QueueState, Refusal> {
@@ -319,6 +423,10 @@ impl Queues for Service {
             queue.state().await
         })
         .await
+    }
+
+    async fn kept(&self, queue: &QueueName, ask: KeptAsk) -> Result<Kept, Refusal> {
+        self.known(queue)?.kept(ask).await
     }
 
     async fn health(&self) -> Result<(), Refusal> {
@@ -346,7 +454,7 @@ mod tests {
             lanes: LaneOptions::default(),
             ended,
         };
-        Service::open(dir.to_owned(), Config::default(), common).unwrap()
+        Service::open(dir.to_owned(), Config::default(), Place::Here, common).unwrap()
     }
 
     fn task(payload: &'static str) -> Vec<NewTask> {

@@ -5,12 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use tradewind_input::{Chunk, InputError, Item, Source};
-use tradewind_proto::Seq;
 use tradewind_proto::dispatcher::TaskLimits;
 use tradewind_proto::limits::READ_TASKS_MAX;
+use tradewind_proto::{Seq, SeqSet};
 use tradewind_store::{NextTask, StoredTask, SubmitError, TaskOptions, TaskReader};
 
-use crate::logs::Logs;
+use crate::tasks::SharedTasks;
 
 /// Bytes of tasks that are read together.
 const READ_BYTES_MAX: usize = 256 << 10;
@@ -23,15 +23,16 @@ const WAIT: Duration = Duration::from_millis(500);
 
 /// The tasks of a queue, from the first on that had no record at the start. They have no end.
 pub(crate) struct LogSource {
-    logs: Arc<Logs>,
+    logs: Arc<SharedTasks>,
     reader: TaskReader,
     /// Position after the last task that was there at the start, until all of these are given.
     before: Option<u64>,
 }
 
 impl LogSource {
-    pub(crate) fn new(logs: Arc<Logs>) -> Self {
-        let reader = TaskReader::new(logs.records().stored().clone());
+    /// Those of `recorded` are passed over: who made it knows that the sink has their records.
+    pub(crate) fn new(logs: Arc<SharedTasks>, recorded: SeqSet) -> Self {
+        let reader = TaskReader::new(recorded);
         let before = Some(logs.submitted());
         Self { logs, reader, before }
     }

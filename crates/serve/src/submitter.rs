@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 use tradewind_store::{LogError, RequestError, StoredTask, SubmitError, Submitted};
 
-use crate::logs::Logs;
+use crate::tasks::SharedTasks;
 
 /// Bytes after which no further request joins a batch.
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -48,7 +48,7 @@ pub(crate) enum Refused {
 }
 
 impl Submitter {
-    pub(crate) fn spawn(logs: Arc<Logs>) -> io::Result<Self> {
+    pub(crate) fn spawn(logs: Arc<SharedTasks>) -> io::Result<Self> {
         let (requests, received) = channel();
         let is_alone = Arc::new(AtomicBool::new(false));
         let alone = is_alone.clone();
@@ -82,7 +82,7 @@ impl Submitter {
     }
 }
 
-fn run(logs: &Logs, requests: &Receiver<Option<Request>>, is_alone: &AtomicBool) {
+fn run(logs: &SharedTasks, requests: &Receiver<Option<Request>>, is_alone: &AtomicBool) {
     let mut is_failing = false;
     let mut is_over = false;
     while !is_over && let Ok(Some(first)) = requests.recv() {
@@ -131,7 +131,7 @@ fn run(logs: &Logs, requests: &Receiver<Option<Request>>, is_alone: &AtomicBool)
     }
 }
 
-fn refused(logs: &Logs, error: RequestError, is_failing: &mut bool) -> Refused {
+fn refused(logs: &SharedTasks, error: RequestError, is_failing: &mut bool) -> Refused {
     let RequestError { place, error } = error;
     match error {
         SubmitError::OtherTask { position } => return Refused::OtherTask { place, position },

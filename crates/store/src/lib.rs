@@ -10,6 +10,7 @@ mod control;
 mod disk;
 mod error;
 mod format;
+mod halves;
 mod kept;
 mod keys;
 mod log;
@@ -27,12 +28,13 @@ pub use self::control::{
 };
 pub use self::error::LogError;
 pub use self::format::Kind;
+pub use self::halves::{NotOurs, Noted, Remember, Told, judge_records};
 pub use self::log::{Entry, Found, Log, LogOptions, Survey};
 pub use self::lost::skip_lost;
 pub use self::records::{
     EntryError, Keep, RecordBatches, RecordError, RecordLog, RecordOptions, StoredRecord,
 };
-pub use self::retry::{Retry, retry};
+pub use self::retry::{Retry, retry, retry_settled};
 pub use self::task::{KEY_BYTES_MAX, StoredTask, TaskError, TaskOptions};
 pub use self::tasks::{
     NextTask, RequestError, SubmitError, Submitted, TaskReader, Tasks, TasksOptions,

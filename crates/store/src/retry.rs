@@ -44,6 +44,24 @@ where
         return Ok(Retry::Unsettled);
     }
     let is_kept = records().position_of(Seq(of))?.is_some();
+    retry_settled(is_kept, tasks, of, key)
+}
+
+/// Returns what becomes of the wish that a task with a record is run again, by whether that is kept.
+///
+/// # Errors
+///
+/// When the task log cannot be read.
+pub fn retry_settled<M, T>(
+    is_kept: bool,
+    tasks: impl Fn() -> T,
+    of: u64,
+    key: Option<Bytes>,
+) -> Result<Retry, SubmitError>
+where
+    M: Medium,
+    T: DerefMut<Target = Tasks<M>>,
+{
     let task = if is_kept { tasks().task(of)? } else { None };
     let Some(task) = task else {
         // Who asks again because an answer was lost is to have it, whatever was removed meanwhile.

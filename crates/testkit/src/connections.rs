@@ -130,6 +130,15 @@ impl Ring {
         self.settle();
     }
 
+    /// Kills the ventilator, and starts another one, which knows the id of the job by itself.
+    pub fn restart_own_ventilator(&mut self, first: u64) {
+        let config = DispatcherConfig { start: message::Start::Resume, ..config(JOB) };
+        self.dispatcher = Dispatcher::new(config).with_own_job().with_first(Seq(first));
+        self.collector_of(0).handle_ventilator_disconnected();
+        self.connect_stage(0);
+        self.settle();
+    }
+
     /// Kills sink and ventilator of a job of one stage, and starts others. The ventilator's input begins with this
     /// seq.
     pub fn restart_both_at(&mut self, order: Order, start: message::Start, first: u64) {

@@ -13,5 +13,5 @@ mod run;
 
 #[cfg(feature = "cli")]
 pub use args::VentilatorArgs;
-pub use queue::{Command, Queue};
+pub use queue::{Command, JudgeSink, Queue};
 pub use run::{Ending, Settings, run};

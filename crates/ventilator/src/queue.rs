@@ -6,7 +6,8 @@ use tradewind_proto::dispatcher::{
     CancelAnswer, Dispatcher, DispatcherConfig, DispatcherSnapshot, Policy,
 };
 use tradewind_proto::limits::QUEUE_RETAINED_BYTES_MAX;
-use tradewind_proto::{Seq, SessionId};
+use tradewind_proto::message::Start;
+use tradewind_proto::{JobId, Seq, SeqRanges, SessionId};
 
 /// What makes a job a queue.
 ///
@@ -17,6 +18,11 @@ pub struct Queue {
     pub name: String,
     /// Session that its ventilator shows: of the gate that workers have met.
     pub session: SessionId,
+    /// Id of the queue's job, if it is kept with the tasks; the sink's otherwise.
+    pub job: Option<JobId>,
+    /// Looks at the job whose records a sink has, and at the tasks that have them, and says why they are not those
+    /// of the tasks, if that is so: the queue ends then. It does not wait.
+    pub judge: Option<JudgeSink>,
     /// Seq of the first task of the log: every task below has its record.
     pub first: Seq,
     /// Whether no task is dispatched.
@@ -30,6 +36,9 @@ pub struct Queue {
     /// What is said about the queue.
     pub commands: mpsc::Receiver<Command>,
 }
+
+/// What says why a sink's records are not those of a queue's tasks.
+pub type JudgeSink = Box<dyn FnMut(JobId, &SeqRanges) -> Result<(), String> + Send>;
 
 /// What is said about a queue.
 #[derive(Debug)]
@@ -59,8 +68,13 @@ pub enum Command {
 impl Queue {
     /// Returns the dispatcher of the queue.
     pub(crate) fn dispatcher(&self, config: DispatcherConfig) -> Dispatcher {
-        let dispatcher = Dispatcher::new(config).with_first(self.first);
-        let mut dispatcher = dispatcher.with_retained_bytes_max(QUEUE_RETAINED_BYTES_MAX);
+        let is_own = self.job.is_some() && config.start != Start::New;
+        let mut dispatcher = Dispatcher::new(config);
+        if is_own {
+            dispatcher = dispatcher.with_own_job();
+        }
+        dispatcher = dispatcher.with_first(self.first);
+        dispatcher = dispatcher.with_retained_bytes_max(QUEUE_RETAINED_BYTES_MAX);
         if self.is_paused {
             dispatcher.handle_pause();
         }

@@ -18,10 +18,10 @@ use tradewind_proto::dispatcher::{
     Dispatcher, DispatcherConfig, DispatcherSnapshot, Ended, HaltOn, Policy,
 };
 use tradewind_proto::farewell::{VentilatorExit, VentilatorFarewell};
-use tradewind_proto::message::{Card, Layout, Role, Start};
+use tradewind_proto::message::{Card, Layout, Role, Start, ToVentilator};
 use tradewind_system::{Clock, random_id};
 
-use crate::queue::{Command, Queue};
+use crate::queue::{Command, JudgeSink, Queue};
 use crate::reader;
 use tradewind_input::{Chunk, InputError, Item, Measured, Source};
 
@@ -121,7 +121,8 @@ pub async fn run(
     let options = room.receipts_options(&settings.lanes);
     let door = gate_door(&card, Port::Receipts, room, &settings.keys);
     let mut receipts = settings.receipts.open(options, door).await.or_exit(LISTEN)?;
-    if let Some(Queue { workers, sinks, commands, .. }) = queue {
+    if let Some(Queue { workers, sinks, commands, judge, .. }) = queue {
+        ventilator.judge = judge;
         (tasks, receipts) = (tasks.with_lanes(workers), receipts.with_lanes(sinks));
         ventilator.commands = Some(commands);
     }
@@ -158,6 +159,8 @@ struct Ventilator {
     chunks: Option<mpsc::Receiver<Read>>,
     /// What is said about the queue; `None` in a job.
     commands: Option<mpsc::Receiver<Command>>,
+    /// What looks at whose records a sink has.
+    judge: Option<JudgeSink>,
     audience: Audience,
     task_bytes_max: u64,
     input_error: Option<InputError>,
@@ -171,7 +174,11 @@ impl Ventilator {
     fn new(settings: &Settings) -> Self {
         let config = DispatcherConfig {
             layout: settings.layout.clone(),
-            job: JobId(random_id()),
+            job: settings
+                .queue
+                .as_ref()
+                .and_then(|queue| queue.job)
+                .unwrap_or_else(|| JobId(random_id())),
             name: settings.job.clone(),
             stage: settings.stage.clone(),
             start: settings.start,
@@ -190,6 +197,7 @@ impl Ventilator {
             farewell: VentilatorFarewell::default(),
             chunks: None,
             commands: None,
+            judge: None,
             audience: settings.audience,
             task_bytes_max: settings.task_bytes_max,
             input_error: None,
@@ -329,6 +337,11 @@ impl drive::Role for Ventilator {
             return Err(gave_up.fatal("the sink"));
         }
         while let Some(message) = self.links.poll_heard() {
+            if let (Some(judge), ToVentilator::SinkHello { job, stored, .. }) =
+                (&mut self.judge, &message)
+            {
+                judge(*job, stored).map_err(|reason| Fatal::new(REFUSED, reason))?;
+            }
             self.dispatcher.handle_message(now, message);
         }
         Ok(())

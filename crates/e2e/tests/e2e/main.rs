@@ -10,6 +10,7 @@ mod faults;
 mod files;
 mod first_minutes;
 mod flow;
+mod halves;
 mod headers;
 mod host_limits;
 mod input;

@@ -424,6 +424,27 @@ const CASES: &[(&str, &[Case])] = &[
         ],
     ),
     (
+        "/v1/queues/{queue}/kept",
+        &[
+            (
+                "GET",
+                "/v1/queues/jobs/kept?from=0&to=1&within=1h",
+                &[],
+                "",
+                200,
+                JSON,
+                r#""needed":false,"positions":[0]"#,
+            ),
+            ("GET", "/v1/queues/jobs/kept?to=3", &[], "", 200, JSON, r#""needed":true"#),
+            ("GET", "/v1/queues/jobs/kept", &[], "", 200, JSON, r#""positions":[]"#),
+            ("GET", "/v1/queues/none/kept", &[], "", 404, PROBLEM, "unknown-queue"),
+            ("GET", "/v1/queues/jobs/kept?from=a", &[], "", 400, PROBLEM, "a whole number"),
+            ("GET", "/v1/queues/jobs/kept?from=2&to=1", &[], "", 422, PROBLEM, "seqs that ascend"),
+            ("GET", "/v1/queues/jobs/kept?to=16385", &[], "", 422, PROBLEM, "seqs that ascend"),
+            ("GET", "/v1/queues/jobs/kept", WRONG, "", 401, PROBLEM, "unauthorized"),
+        ],
+    ),
+    (
         "/v1/tasks/{id}",
         &[
             (

@@ -954,6 +954,13 @@ impl Collector {
             (Some(job), Start::RetryFailed) => {
                 format!("the sink is still at work on {} ({}): first resume it", job.name, job.id)
             }
+            (Some(job), _) if self.remembered.is_some() => {
+                format!(
+                    "the records of queue {} at the sink are those of another job ({}): one of the two directories \
+                     is not the one that belongs to the other",
+                    job.name, job.id
+                )
+            }
             (Some(job), _) => {
                 format!(
                     "the sink has another job open: {} ({}); --resume continues it",

@@ -82,7 +82,8 @@ impl Dispatcher {
     /// Creates the dispatcher of a job that has no task yet.
     #[must_use]
     pub fn new(config: DispatcherConfig) -> Self {
-        let source = Source::input((config.start != Start::New).then(|| Resume::new(Seq(0))));
+        let source =
+            Source::input((config.start != Start::New).then(|| Resume::new(Seq(0), false)));
         Self::with_source(config, source)
     }
 
@@ -94,7 +95,7 @@ impl Dispatcher {
     pub fn with_first(mut self, first: Seq) -> Self {
         self.ledger = Ledger::starting_at(first);
         if let Some(resume) = self.source.resume_mut() {
-            *resume = Resume::new(first);
+            *resume = Resume::new(first, resume.is_own);
         }
         self
     }
@@ -103,6 +104,16 @@ impl Dispatcher {
     #[must_use]
     pub fn with_retained_bytes_max(self, retained_bytes_max: u64) -> Self {
         Self { retained_bytes_max, ..self }
+    }
+
+    /// Resumes a job by an id that the ventilator has kept, whether or not a sink has heard of it yet: a sink that
+    /// is new begins it. One that has the records of another job refuses it, or says which it has: that is the
+    /// caller's to look at. To be called before anything else.
+    #[must_use]
+    pub fn with_own_job(mut self) -> Self {
+        self.config.start = Start::New;
+        self.source = Source::input(Some(Resume::new(Seq(0), true)));
+        self
     }
 
     /// Creates a dispatcher without tasks, for tasks from a source.
@@ -380,7 +391,8 @@ impl Dispatcher {
         self.note_sink_alive(now);
         match message {
             ToVentilator::SinkHello { asked, job, sink, stored, again, workers, report, key } => {
-                if self.is_asking() && job == self.config.job {
+                let is_own = self.source.resume().is_some_and(|resume| resume.is_own);
+                if self.is_asking() && job == self.config.job && !is_own {
                     // There was no job to resume: it is a new one.
                     self.source.forget_resume();
                 }
@@ -507,6 +519,7 @@ impl Dispatcher {
             read: self.ledger.end().0,
             total: self.source.total,
             settled: self.ledger.settled(),
+            low_water_mark: self.low_water_mark(),
             entries: self.ledger.entries(),
             own_limits: self.ledger.own_limits(),
             failed: self.sink.failed,

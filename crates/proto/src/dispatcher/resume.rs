@@ -22,6 +22,8 @@ use crate::{Attempt, JobId, Seq, SeqRange, SeqRanges, SeqSet, SessionId, TaskHas
 #[derive(Debug)]
 pub(super) struct Resume {
     pub(super) phase: Phase,
+    /// Whether the job's id is the ventilator's, and not the sink's to say.
+    pub(super) is_own: bool,
     /// Seqs that the sink had stored, of tasks that were not read at that time.
     known: SeqSet,
     /// Seq from which on no task is known to have or have had a record.
@@ -65,9 +67,10 @@ pub(super) enum Phase {
 }
 
 impl Resume {
-    pub(super) fn new(first: Seq) -> Self {
+    pub(super) fn new(first: Seq, is_own: bool) -> Self {
         Self {
             phase: Phase::Asking,
+            is_own,
             known: SeqSet::new(),
             known_end: Seq(0),
             sink_end: Seq(0),

@@ -1,6 +1,6 @@
 //! State of a ventilator, for display and for programs that watch it.
 
-use crate::SessionId;
+use crate::{Seq, SessionId};
 
 /// State of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +11,10 @@ pub struct DispatcherSnapshot {
     pub total: Option<u64>,
     /// Number of tasks whose records are stored.
     pub settled: u64,
+    /// Seq below which every task's record is stored: see [`Dispatcher::low_water_mark`].
+    ///
+    /// [`Dispatcher::low_water_mark`]: super::Dispatcher::low_water_mark
+    pub low_water_mark: Seq,
     /// Number of tasks that take up memory: those that are not settled, and some that are.
     pub entries: u64,
     /// Number of retries and timeouts that unsettled tasks have of their own.

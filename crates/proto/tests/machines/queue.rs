@@ -255,3 +255,28 @@ fn a_sink_without_the_record_of_a_recorded_task_is_refused() {
     (0..3).for_each(|_| ring.pass(1_000_000));
     assert_refused(&ring, "no longer has the record of task 2");
 }
+
+#[test]
+fn a_job_that_is_the_ventilators_own_is_resumed_whether_or_not_the_sink_has_heard_of_it() {
+    for has_begun in [false, true] {
+        let order = Order::Completion;
+        let mut ring = if has_begun { begun(order, 0) } else { Ring::starting_at(order, 0) };
+        ring.restart_own_ventilator(0);
+        if has_begun {
+            ring.rejoin(1, 2);
+        } else {
+            ring.join(1, 2);
+        }
+        ring.tasks(&TASKS);
+        // The log has no more tasks at the moment; a sink that is new does not know its workers yet.
+        for _ in 0..20 {
+            ring.pass(1_000_000);
+        }
+        assert_eq!(ring.dispatcher.ended(), None);
+        let wanted = if has_begun { [(2, 1), (1, 1)] } else { [(0, 1), (1, 1)] };
+        assert_eq!(ring.running(1), wanted, "what is held goes on: {has_begun}");
+        assert_each_once(&mut ring, 0..6);
+        assert_eq!(ring.dispatcher.low_water_mark(), Seq(6));
+        assert_eq!(ring.dispatcher.snapshot().low_water_mark, Seq(6));
+    }
+}

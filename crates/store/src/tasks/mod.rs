@@ -13,6 +13,7 @@ use tradewind_records::Medium;
 pub use self::reader::{NextTask, TaskReader};
 use crate::error::LogError;
 use crate::format::Kind;
+use crate::halves::{Remember, Told};
 use crate::kept::{KeptKey, PayloadHash};
 use crate::keys::KeyIndex;
 use crate::log::{Found, Log, LogOptions};
@@ -490,6 +491,38 @@ impl<M: Medium> Tasks<M> {
             },
         )?;
         Ok(())
+    }
+
+    /// Returns the ranges of tasks that are removed as a whole, the oldest first.
+    #[must_use]
+    pub fn closed_segments(&self) -> Vec<Range<u64>> {
+        self.log.closed_segments()
+    }
+
+    /// Removes one of the [closed segments](Self::closed_segments), by what its record log has told of it. Returns
+    /// whether it did: not if a task is needed, or if it is told of something else.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove_unneeded`](Self::remove_unneeded).
+    pub fn remove_told(
+        &mut self,
+        segment: &Range<u64>,
+        told: &Told,
+        remember: Remember,
+    ) -> Result<bool, SubmitError> {
+        let is_whole = told.positions.len() as u64 == segment.end.saturating_sub(segment.start);
+        if told.is_needed || !is_whole {
+            return Ok(false);
+        }
+        let removed = self.remove_unneeded(
+            |closed| closed != *segment,
+            |task| {
+                let place = usize::try_from(task.saturating_sub(segment.start));
+                Ok(place.ok().and_then(|place| told.remembered(remember, place)))
+            },
+        );
+        Ok(removed? > 0)
     }
 
     /// Removes segments of whose tasks none is needed. Of the keys in them those are remembered whose records are

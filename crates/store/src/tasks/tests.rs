@@ -486,3 +486,35 @@ fn ten_million_recorded_tasks_are_passed_over_at_once_and_removed_ones_one_by_on
         std::iter::from_fn(|| reader.poll_next()).take_while(|it| *it == NextTask::Missing);
     assert_eq!(missing.count() as u64, first);
 }
+
+#[test]
+fn a_segment_goes_when_its_records_were_told_of_and_none_of_its_tasks_is_needed() {
+    let (disk, keys) = (Disk::default(), Disk::default());
+    let mut tasks = Tasks::open(disk, keys, 7, SMALL, 0).unwrap().0;
+    for n in 0..40 {
+        tasks.submit(task(&format!("k{n}"), "some payload of a task")).unwrap();
+        tasks.commit().unwrap();
+    }
+    let segments = tasks.closed_segments();
+    let [first, second, ..] = &segments[..] else { panic!("{segments:?}") };
+    let of = |range: &Range<u64>| Told {
+        is_needed: false,
+        positions: range.clone().map(|seq| (seq % 2 == 0).then_some(seq + 1)).collect(),
+        end: 100,
+    };
+    let told = of(first);
+    let needed = Told { is_needed: true, ..told.clone() };
+    let mut short = told.clone();
+    short.positions.pop();
+    for told in [&needed, &short, &Told::default()] {
+        assert!(!tasks.remove_told(first, told, Remember::Kept).unwrap(), "{told:?}");
+    }
+    assert_eq!(tasks.closed_segments(), segments);
+    assert!(tasks.remove_told(first, &told, Remember::Kept).unwrap());
+    assert!(!tasks.remove_told(first, &told, Remember::Kept).unwrap(), "it is gone");
+    assert_eq!(tasks.closed_segments(), segments[1..]);
+    assert_eq!(tasks.find(b"k0").unwrap(), Some(0), "its record is kept");
+    assert_eq!(tasks.find(b"k1").unwrap(), None, "its record is not");
+    assert!(tasks.remove_told(second, &of(second), Remember::Not).unwrap());
+    assert_eq!(tasks.find(format!("k{}", second.start).as_bytes()).unwrap(), None);
+}

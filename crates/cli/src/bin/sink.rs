@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tradewind_node::exit;
-use tradewind_sink::SinkArgs;
+use tradewind_serve::SinkProgram;
 
 #[derive(Parser)]
-#[command(name = "sink", version, about)]
+#[command(name = "sink", version, about = "Tradewind's sink: records are stored here")]
 struct Cli {
     #[command(flatten)]
-    args: SinkArgs,
+    args: SinkProgram,
 }
 
 fn main() -> ExitCode {

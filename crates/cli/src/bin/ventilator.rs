@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tradewind_node::exit;
-use tradewind_ventilator::VentilatorArgs;
+use tradewind_serve::VentilatorProgram;
 
 #[derive(Parser)]
-#[command(name = "ventilator", version, about)]
+#[command(name = "ventilator", version, about = "Tradewind's ventilator: tasks go in here")]
 struct Cli {
     #[command(flatten)]
-    args: VentilatorArgs,
+    args: VentilatorProgram,
 }
 
 fn main() -> ExitCode {
