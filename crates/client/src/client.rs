@@ -387,8 +387,8 @@ impl Client {
     pub async fn kept(&self, queue: &str, ask: &KeptAsk) -> Result<Kept, Error> {
         let (queue, KeptAsk { tasks, within }): (QueueName, _) = (queue.parse()?, ask);
         let within = within.map_or(String::new(), |it| format!("&within={}ms", it.as_millis()));
-        let (from, to) = (tasks.start, tasks.end);
-        let ask = Ask::get(format!("/v1/queues/{queue}/kept?from={from}&to={to}{within}"));
+        let (from, count) = (tasks.start, tasks.end.saturating_sub(tasks.start));
+        let ask = Ask::get(format!("/v1/queues/{queue}/kept?from={from}&count={count}{within}"));
         self.read(answer::kept(&self.link.ask(&ask).await?.body))
     }
 

@@ -82,7 +82,7 @@ pub(crate) async fn answer<Q: Queues>(
         Operation::Submit => submit(app, &queue()?, request).await,
         Operation::Records => records::answer(app, queue()?, &request.into_parts().0).await,
         Operation::Kept => {
-            let ask = kept_ask(&Params::parse(query, &["from", "to", "within"])?)?;
+            let ask = kept_ask(&Params::parse(query, &["from", "count", "within"])?)?;
             Ok(json_response(StatusCode::OK, &queues.kept(&queue()?, ask).await?))
         }
         Operation::Consumer => {
@@ -157,13 +157,12 @@ async fn submit<Q: Queues>(app: &Arc<App<Q>>, queue: &QueueName, request: Reques
 
 fn kept_ask(params: &Params) -> Result<KeptAsk, Problem> {
     let from = params.number("from")?.unwrap_or(0);
-    let to = params.number("to")?.unwrap_or(from);
-    let is_range = from <= to && to - from <= KEPT_TASKS_MAX && to <= SEQS_MAX;
-    if !is_range {
-        let text = format!("from and to are seqs that ascend, {KEPT_TASKS_MAX} tasks at most");
+    let count = params.number("count")?.unwrap_or(0);
+    if from > SEQS_MAX || count > KEPT_TASKS_MAX {
+        let text = format!("from is a seq, and count is {KEPT_TASKS_MAX} tasks at most");
         return Err(Problem::new(Kind::BadValue, text));
     }
-    Ok(KeptAsk { tasks: from..to, within: params.time("within")? })
+    Ok(KeptAsk { tasks: from..(from + count).min(SEQS_MAX), within: params.time("within")? })
 }
 
 async fn patch<Q>(
