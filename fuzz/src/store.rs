@@ -33,7 +33,7 @@ pub fn store(mut data: &[u8]) {
 
 /// Opens what is made of any bytes, twice.
 fn files(mut data: &[u8]) {
-    let disk = Disk::new(ID, false);
+    let disk = Disk::new(ID, false, true);
     let mut media = disk.media();
     while !data.is_empty() {
         write(&mut media, &mut data);

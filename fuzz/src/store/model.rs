@@ -47,7 +47,7 @@ pub(super) struct Model {
 impl Model {
     /// Does what the data says, on an empty disk.
     pub(super) fn play(seed: u8, mut data: &[u8]) {
-        let disk = Disk::new(u64::from(seed), false);
+        let disk = Disk::new(u64::from(seed), false, true);
         let mut model = Self::default();
         let mut logs = model.open(&disk);
         while !data.is_empty() {
