@@ -25,7 +25,7 @@ use crate::elsewhere::Elsewhere;
 use crate::engine::{Begin, Common, Sockets, Ventilator};
 use crate::logs::{self, open_both, open_tasks, set_synced};
 use crate::record_half::RecordHalf;
-use crate::refused::{FULL_RETRY_AFTER, changed};
+use crate::refused::{FULL_RETRY_AFTER, blocking, changed, unreadable};
 use crate::remote::Remote;
 use crate::settings::{all_changes, changes, durability, effective, policy};
 use crate::submitter::{Refused, Submitter};
@@ -471,14 +471,11 @@ impl Queue {
         self: &Arc<Self>,
         run: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let queue = self.clone();
-        let done = tokio::task::spawn_blocking(move || run(&queue)).await;
-        done.unwrap_or(Err(Refusal::Failed("the request was not carried out")))
+        blocking(self, run).await
     }
 
     fn unreadable(&self, error: &dyn std::error::Error) -> Refusal {
-        tracing::error!("{}: cannot be read: {error}", self.logs.dir().display());
-        Refusal::Failed("the log cannot be read")
+        unreadable(self.logs.dir(), error)
     }
 
     fn id(&self, seq: u64) -> TaskId {

@@ -15,7 +15,7 @@ use tradewind_store::{Change, StoredRecord, Told};
 use crate::engine::{Common, Sink, SinkSockets};
 use crate::logs::now;
 use crate::records::SharedRecords;
-use crate::refused::changed;
+use crate::refused::{blocking, changed, unreadable};
 use crate::settings::keep;
 
 /// Bytes of records that are looked at before others get a turn.
@@ -236,14 +236,11 @@ impl RecordHalf {
         self: &Arc<Self>,
         run: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let queue = self.clone();
-        let done = tokio::task::spawn_blocking(move || run(&queue)).await;
-        done.unwrap_or(Err(Refusal::Failed("the request was not carried out")))
+        blocking(self, run).await
     }
 
     fn unreadable(&self, error: &dyn std::error::Error) -> Refusal {
-        tracing::error!("{}: cannot be read: {error}", self.logs.dir().display());
-        Refusal::Failed("the log cannot be read")
+        unreadable(self.logs.dir(), error)
     }
 
     fn id(&self, seq: u64) -> TaskId {

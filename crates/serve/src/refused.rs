@@ -1,5 +1,8 @@
-//! Changes of a control log that requests ask for, and why they are not made.
+//! What requests have logs do, and why it is not done.
 
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tradewind_http::Refusal;
@@ -28,4 +31,24 @@ pub(crate) fn changed(
             Refusal::Failed("the control log cannot be written")
         }
     })
+}
+
+/// Does something that waits for the disk, on another thread.
+pub(crate) async fn blocking<Q, T>(
+    queue: &Arc<Q>,
+    run: impl FnOnce(&Q) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal>
+where
+    Q: Send + Sync + 'static,
+    T: Send + 'static,
+{
+    let queue = queue.clone();
+    let done = tokio::task::spawn_blocking(move || run(&queue)).await;
+    done.unwrap_or(Err(Refusal::Failed("the request was not carried out")))
+}
+
+/// Logs that a log in this directory cannot be read, and refuses what asked for it.
+pub(crate) fn unreadable(dir: &Path, error: &dyn Error) -> Refusal {
+    tracing::error!("{}: cannot be read: {error}", dir.display());
+    Refusal::Failed("the log cannot be read")
 }
