@@ -8,12 +8,13 @@ use bytes::Bytes;
 use tradewind_proto::collector::{Opened, Opening, Record, Records};
 use tradewind_proto::dispatcher::{Dispatcher, TaskLimits};
 use tradewind_proto::message::{Status, TaskResult, ToSink};
-use tradewind_proto::{JobId, JobKey, Seq};
+use tradewind_proto::{JobId, JobKey, Seq, SeqSet};
 use tradewind_records::encode_jsonl;
 use tradewind_store::{
     Change, Control, NextTask, RecordBatches, RecordLog, StoredTask, TaskOptions, Tasks, skip_lost,
 };
 
+use super::disk::Part;
 use super::{JOB, Logs, POLICY, Serve, TAGS, Turn, setting};
 use crate::event::{Event, Instant, Process};
 use crate::mutation::Mutation;
@@ -161,20 +162,7 @@ impl Serve {
             }
         }
         for (seq, task) in (0..end).zip(&self.account.tasks) {
-            let there = tasks.task(seq).map_err(|error| format!("task {seq}: {error}"))?;
-            let is_there = there.is_some();
-            match there {
-                Some(found) if found != *task => {
-                    return Err(format!("task {seq} is not what was submitted"));
-                }
-                None if !stored.contains(Seq(seq)) => {
-                    return Err(format!("task {seq} was removed, and has no record"));
-                }
-                None if self.account.may_be_retried(seq) => {
-                    return Err(format!("task {seq} was removed, and may be run again"));
-                }
-                _ => {}
-            }
+            let is_there = self.compare_task(tasks, &stored, seq, task)?;
             let is_known = is_there || !self.plan.forgets_keys && !self.account.gone.contains(&seq);
             let key = task.key.as_ref().filter(|_| is_known);
             if let Some(key) = key {
@@ -230,20 +218,30 @@ impl Serve {
         let mut tasks = logs.tasks.borrow_mut();
         let stored = logs.records.borrow().stored().clone();
         for (seq, task) in (0..).zip(&self.account.tasks) {
-            match tasks.task(seq).map_err(|error| format!("task {seq}: {error}"))? {
-                Some(found) if found != *task => {
-                    return Err(format!("task {seq} is not what was submitted"));
-                }
-                None if !stored.contains(Seq(seq)) => {
-                    return Err(format!("task {seq} was removed, and has no record"));
-                }
-                None if self.account.may_be_retried(seq) => {
-                    return Err(format!("task {seq} was removed, and may be run again"));
-                }
-                _ => {}
-            }
+            self.compare_task(&mut tasks, &stored, seq, task)?;
         }
         Ok(())
+    }
+
+    /// Checks one of them. Returns whether the task is there.
+    fn compare_task(
+        &self,
+        tasks: &mut Tasks<Part>,
+        stored: &SeqSet,
+        seq: u64,
+        task: &StoredTask,
+    ) -> Result<bool, String> {
+        let there = tasks.task(seq).map_err(|error| format!("task {seq}: {error}"))?;
+        match &there {
+            Some(found) if found != task => Err(format!("task {seq} is not what was submitted")),
+            None if !stored.contains(Seq(seq)) => {
+                Err(format!("task {seq} was removed, and has no record"))
+            }
+            None if self.account.may_be_retried(seq) => {
+                Err(format!("task {seq} was removed, and may be run again"))
+            }
+            _ => Ok(there.is_some()),
+        }
     }
 
     /// Notes the tasks that are there and were not before.
