@@ -1,7 +1,6 @@
 //! Queues that stay open: a server with a directory, and three programs that use it.
 
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -45,10 +44,10 @@ pub(crate) trait Queue {
         let server = self.server(lab, place, dir)?.start()?;
         let began = Instant::now();
         while !self.answers(place) {
+            // Until then, or until the server has ended.
             if server.wait(ASK_INTERVAL).is_ok() || began.elapsed() > PATIENCE {
                 bail!("the server does not come up: {}", server.said());
             }
-            thread::sleep(ASK_INTERVAL);
         }
         Ok(server)
     }
