@@ -11,6 +11,7 @@ mod error;
 mod lease;
 mod stored;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -191,7 +192,7 @@ pub trait RecordLog: Send {
     fn remove_below(&mut self, epoch: Epoch, position: u64) -> Result<(), EngineError>;
 }
 
-/// Leases on partitions.
+/// Leases on partitions, or on whatever else has a number.
 ///
 /// A lease that is not renewed for its time may be taken by another. Clocks of hosts are not compared. That it was
 /// taken stops its former holder nowhere but at the logs, which refuse its epoch.
@@ -208,6 +209,14 @@ pub trait Leases: Send {
         owner: &str,
         time: Duration,
     ) -> Result<Option<Epoch>, EngineError>;
+
+    /// Returns who has leases, by the numbers of their partitions. As with [`take`](Self::take), one that is not renewed
+    /// any more counts as held until its time has been waited for.
+    ///
+    /// # Errors
+    ///
+    /// When the engine does not answer.
+    fn holders(&mut self) -> Result<BTreeMap<u32, String>, EngineError>;
 
     /// Renews a lease.
     ///

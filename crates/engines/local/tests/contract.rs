@@ -26,6 +26,7 @@ tradewind_engine::contract!(
         ("a_new_epoch_counts_before_its_first_record", NO_LEASES),
         ("a_lease_is_taken_over_when_it_is_not_renewed", NO_LEASES),
         ("a_lease_that_was_taken_is_not_renewed", NO_LEASES),
+        ("who_has_leases_is_told", NO_LEASES),
         ("a_lost_answer_to_a_submit_doubles_nothing", NO_SERVER),
         ("a_lost_answer_to_a_commit_doubles_nothing", NO_SERVER),
         ("slow_answers_are_waited_for", NO_SERVER),

@@ -1,6 +1,6 @@
 //! Leases in a bucket: a value for each partition, replaced under its revision.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,9 @@ use async_nats::jetstream::kv::{Config, CreateErrorKind, Operation, Store, Updat
 use tradewind_engine::{EngineError, Epoch, Lease, Leases, Watched};
 
 use crate::connection::{Connection, away};
+
+/// Bytes of leases that are read together.
+const BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(crate) struct NatsLeases {
@@ -98,6 +101,35 @@ impl Leases for NatsLeases {
         };
         let lease = Lease { epoch, time, owner: Some(owner.to_owned()) };
         Ok(self.put(partition, revision, &lease)?.then_some(epoch))
+    }
+
+    fn holders(&mut self) -> Result<BTreeMap<u32, String>, EngineError> {
+        let prefix = format!("$KV.{}.", self.bucket.name);
+        let now = self.began.elapsed();
+        let (mut holders, mut from) = (BTreeMap::new(), 1);
+        loop {
+            let read = self.connection.read(
+                &self.bucket.stream_name,
+                &format!("{prefix}>"),
+                from,
+                BYTES,
+            )?;
+            let Some(last) = read.last() else { return Ok(holders) };
+            from = last.sequence + 1;
+            for entry in read {
+                let number = entry.subject.strip_prefix(&prefix).and_then(|it| it.parse().ok());
+                let text = std::str::from_utf8(&entry.payload).ok();
+                let (Some(number), Some(Ok(lease))) = (number, text.map(str::parse::<Lease>))
+                else {
+                    continue;
+                };
+                let watched: &mut Watched = self.watched.entry(number).or_default();
+                let is_free = watched.handle_seen(now, entry.sequence, Some(&lease)).is_some();
+                if let Some(owner) = lease.owner.filter(|_| !is_free) {
+                    holders.insert(number, owner);
+                }
+            }
+        }
     }
 
     fn renew(&mut self, partition: u32, epoch: Epoch, time: Duration) -> Result<(), EngineError> {

@@ -599,6 +599,21 @@ pub fn a_lease_that_was_taken_is_not_renewed(stage: &dyn Stage) {
     again(|| other.renew(0, second, LONG));
 }
 
+pub fn who_has_leases_is_told(stage: &dyn Stage) {
+    let engine = open(stage);
+    let (mut one, mut other) = (leases(&*engine), leases(&*open(stage)));
+    assert!(again(|| one.holders()).is_empty());
+    let first = again(|| one.take(3, "one", LONG)).expect("nobody has it");
+    // A lease that stands for something else than a partition.
+    again(|| other.take(u32::MAX, "an other", LONG)).expect("nobody has it");
+    let wanted = [(3, "one".to_owned()), (u32::MAX, "an other".to_owned())];
+    for leases in [&mut one, &mut other] {
+        assert_eq!(again(|| leases.holders()), wanted.clone().into());
+    }
+    again(|| one.release(3, first));
+    assert_eq!(again(|| other.holders()), wanted[1..].iter().cloned().collect());
+}
+
 pub fn a_lost_answer_to_a_submit_doubles_nothing(stage: &dyn Stage) {
     let engine = open(stage);
     let mut log = tasks(&*engine);

@@ -108,6 +108,7 @@ macro_rules! contract {
             a_new_epoch_counts_before_its_first_record
             a_lease_is_taken_over_when_it_is_not_renewed
             a_lease_that_was_taken_is_not_renewed
+            who_has_leases_is_told
             a_lost_answer_to_a_submit_doubles_nothing
             a_lost_answer_to_a_commit_doubles_nothing
             slow_answers_are_waited_for
