@@ -53,6 +53,9 @@ pub trait Engine: Send {
     ///
     /// When they cannot be reached, or this engine has none.
     fn leases(&self) -> Result<Box<dyn Leases>, EngineError>;
+
+    /// Says what weakens the promise that what was acknowledged is there, for people.
+    fn notes(&self) -> Vec<String>;
 }
 
 /// Tasks of a partition, by position.

@@ -64,6 +64,11 @@ impl<M: Medium + Send + 'static> Engine for Local<M> {
             "the local log has no leases: one process has its directory".into(),
         ))
     }
+
+    /// None: a log is synced before it answers.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 fn check_partition(partition: u32) -> Result<(), EngineError> {

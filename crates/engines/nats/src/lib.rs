@@ -34,19 +34,6 @@ impl Nats {
     pub fn connect(url: NatsUrl) -> Result<Self, EngineError> {
         Ok(Self(Arc::new(Connection::open(url)?)))
     }
-
-    /// Says what weakens the promise that what was acknowledged is there, for people.
-    #[must_use]
-    pub fn notes(&self) -> Vec<String> {
-        match self.0.url.replicas {
-            1 => vec![
-                "streams are made with one replica: after a power failure what was acknowledged is there only if the \
-                 server's jetstream block says sync_interval: always, which cannot be asked for from here"
-                    .into(),
-            ],
-            _ => Vec::new(),
-        }
-    }
 }
 
 impl Engine for Nats {
@@ -60,5 +47,16 @@ impl Engine for Nats {
 
     fn leases(&self) -> Result<Box<dyn Leases>, EngineError> {
         Ok(Box::new(NatsLeases::open(Arc::clone(&self.0))?))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        match self.0.url.replicas {
+            1 => vec![
+                "streams are made with one replica: after a power failure what was acknowledged is there only if the \
+                 server's jetstream block says sync_interval: always, which cannot be asked for from here"
+                    .into(),
+            ],
+            _ => Vec::new(),
+        }
     }
 }
