@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use tradewind_http::{KEPT_TASKS_MAX, Kept, KeptAsk, Refusal, Unique};
 use tradewind_proto::dispatcher::DispatcherSnapshot;
-use tradewind_proto::message::Start;
 use tradewind_proto::{JobId, Seq, SeqRange, SeqRanges, SeqSet};
 use tradewind_store::{ControlError, Noted, Remember, SubmitError, Told, judge_records};
 use tradewind_system::random_id;
+use tradewind_ventilator::JudgeSink;
 
-use crate::engine::Begin;
 use crate::remote::RemoteRecords;
 use crate::tasks::SharedTasks;
 
@@ -33,12 +32,12 @@ struct Known {
 }
 
 impl Elsewhere {
-    /// Begins with a queue whose tasks these are: also how its ventilator does.
+    /// Begins with a queue whose tasks these are. Returns also the tasks that are known to have their records, and what
+    /// its ventilator is to know of the job.
     pub(crate) fn begin(
         records: RemoteRecords,
         logs: &Arc<SharedTasks>,
-    ) -> Result<(Self, Begin), ControlError> {
-        let start = if logs.control().has_job() { Start::Resume } else { Start::New };
+    ) -> Result<(Self, SeqSet, (JobId, JudgeSink)), ControlError> {
         let (job, _) = logs.control().begin(JobId(random_id()))?;
         let noted = logs.control().noted();
         let known = Arc::new(Mutex::new(Known { noted, ..Known::default() }));
@@ -55,8 +54,7 @@ impl Elsewhere {
                 Ok(())
             }
         };
-        let begin = Begin { recorded, start, own: Some((job, Box::new(judge))) };
-        Ok((Self { records, job, known }, begin))
+        Ok((Self { records, job, known }, recorded, (job, Box::new(judge))))
     }
 
     /// Returns what holds for all records.

@@ -13,7 +13,7 @@
 //! | `submitter` | tasks in: many requests, one sync |
 //! | `source` | the task log as the ventilator's input |
 //! | `output` | the record log as the sink's output |
-//! | `engine` | a queue's ventilator and sink |
+//! | `loops` | a queue's ventilator and sink |
 //! | `workers` | the workers that may hold tasks, for the next process |
 //! | `settings` | what holds for a queue: by default, by the configuration, by what was set |
 //! | `queue`, `service` | what can be asked of one queue, and of all |
@@ -33,13 +33,13 @@ mod control;
 mod dir;
 mod disk;
 mod elsewhere;
-mod engine;
 mod gates;
 #[cfg(feature = "cli")]
 mod half_args;
 #[cfg(feature = "cli")]
 mod health;
 mod logs;
+mod loops;
 mod names;
 mod output;
 mod port;

@@ -22,12 +22,13 @@ use tradewind_ventilator::Command;
 use crate::config::QueueConfig;
 use crate::control::removing;
 use crate::elsewhere::Elsewhere;
-use crate::engine::{Begin, Common, Sockets, Ventilator};
 use crate::logs::{self, open_both, open_tasks, set_synced};
+use crate::loops::{Begin, Common, Sockets, Ventilator};
 use crate::record_half::RecordHalf;
 use crate::refused::{FULL_RETRY_AFTER, blocking, changed, unreadable};
 use crate::remote::Remote;
 use crate::settings::{all_changes, changes, durability, effective, policy};
+use crate::source::LogSource;
 use crate::submitter::{Refused, Submitter};
 use crate::tasks::SharedTasks;
 
@@ -94,26 +95,33 @@ impl Queue {
         let policy = policy(&settings);
         let settings = Arc::new(Mutex::new(settings));
         let submitter = Submitter::spawn(logs.clone()).or_exit(SYSTEM)?;
-        let (records, begin, sockets) = match (place, records) {
+        let start = if logs.control().has_job() { Start::Resume } else { Start::New };
+        let (records, (recorded, own), sockets) = match (place, records) {
             (Place::There { sink, remote }, _) => {
                 let (sockets, _) =
                     Sockets::new()?.of_both(relays.as_ref(), Some(sink.clone()), None);
                 let there = remote.of(name.clone(), settings.clone());
-                let (there, begin) = Elsewhere::begin(there, &logs).or_exit(OUTPUT)?;
-                (Records::There(there), begin, sockets)
+                let (there, recorded, own) = Elsewhere::begin(there, &logs).or_exit(OUTPUT)?;
+                (Records::There(there), (recorded, Some(own)), sockets)
             }
             (Place::Here, records) => {
                 let records = records.expect("they are opened where they are here");
                 let (sockets, of_sink) = Sockets::new()?.of_both(relays.as_ref(), None, None);
                 // Before there is a sink: what counts as recorded here is known there.
                 let recorded = records.records().stored().clone();
-                let start = if logs.control().has_job() { Start::Resume } else { Start::New };
                 let half = RecordHalf::start(name.clone(), records, of_sink, common)?;
-                let begin = Begin { recorded, start, own: None };
-                (Records::Here(Arc::new(half)), begin, sockets)
+                (Records::Here(Arc::new(half)), (recorded, None), sockets)
             }
         };
-        let ventilator = Ventilator::start(name.as_str(), &logs, begin, policy, sockets, common)?;
+        let source = LogSource::new(logs.clone(), recorded);
+        let first = source.next();
+        let (is_paused, cancelled) = {
+            let control = logs.control().lock();
+            let state = control.state();
+            (state.paused, state.cancelled.iter().collect())
+        };
+        let begin = Begin { start, own, first, is_paused, cancelled, policy };
+        let ventilator = Ventilator::start(name.as_str(), source, begin, sockets, common)?;
         let queue = Self {
             name,
             logs,
@@ -174,6 +182,7 @@ impl Queue {
         let ventilator = lock(&self.ventilator).take();
         if let Some(ventilator) = ventilator {
             ventilator.stop();
+            self.logs.close();
         }
         if let Records::Here(half) = &self.records {
             half.stop();

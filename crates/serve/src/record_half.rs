@@ -12,11 +12,13 @@ use tradewind_node::exit::Fatal;
 use tradewind_proto::Seq;
 use tradewind_store::{Change, StoredRecord, Told};
 
-use crate::engine::{Common, Sink, SinkSockets};
 use crate::logs::now;
+use crate::loops::{Common, Holders, Sink, SinkSockets};
+use crate::output::LogStore;
 use crate::records::SharedRecords;
 use crate::refused::{blocking, changed, unreadable};
 use crate::settings::keep;
+use crate::workers;
 
 /// Bytes of records that are looked at before others get a turn.
 const LOOK_BYTES_MAX: usize = 16 << 20;
@@ -41,7 +43,16 @@ impl RecordHalf {
         sockets: SinkSockets,
         common: &Common,
     ) -> Result<Self, Fatal> {
-        let sink = Sink::start(name.as_str(), &logs, sockets, common)?;
+        // No worker has a task of a job that has not begun.
+        let is_new = !logs.control().has_job();
+        if is_new {
+            workers::note_none(logs.dir());
+        }
+        let holders = Holders {
+            before: if is_new { Some(Vec::new()) } else { workers::read(logs.dir()) },
+            note: workers::writer(logs.dir().to_owned()),
+        };
+        let sink = Sink::start(name.as_str(), LogStore(logs.clone()), holders, sockets, common)?;
         Ok(Self { name, logs, callers: sink.callers.clone(), sink: Mutex::new(Some(sink)) })
     }
 

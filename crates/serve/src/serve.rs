@@ -21,8 +21,8 @@ use tradewind_proto::message::{Card, Role};
 
 use crate::config::Config;
 use crate::dir::{LOCK_WAIT, lock_dir, queues_dir};
-use crate::engine::Common;
 use crate::gates::{judge, pass};
+use crate::loops::Common;
 use crate::port::{HttpPort, http_keys};
 use crate::queue::Place;
 use crate::remote::Remote;

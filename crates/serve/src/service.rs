@@ -20,9 +20,9 @@ use tradewind_system::random_id;
 
 use crate::config::Config;
 use crate::control::ControlLog;
-use crate::engine::Common;
 use crate::gates::{Port, Waiting};
 use crate::logs::OpenError;
+use crate::loops::Common;
 use crate::names::{self, REMOVED, whole};
 use crate::queue::{Place, Queue};
 

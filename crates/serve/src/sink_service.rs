@@ -18,9 +18,9 @@ use tradewind_proto::message::Role;
 use tradewind_system::random_id;
 
 use crate::config::{Config, QueueConfig};
-use crate::engine::{Common, Sockets};
 use crate::gates::{Port, Waiting};
 use crate::logs::open_records;
+use crate::loops::{Common, Sockets};
 use crate::names::{self, REMOVED, whole};
 use crate::record_half::RecordHalf;
 use crate::refused::changed;

@@ -1,9 +1,9 @@
 //! A queue's ventilator and sink, each with its loop on a thread of its own.
 
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::mpsc;
+use tradewind_input::Source;
 use tradewind_lanes::{Endpoint, LaneOptions, Listener, PrivateDir, PullLane, PushLane};
 use tradewind_node::exit::{Audience, Fatal, LISTEN, OrExit, SYSTEM};
 use tradewind_node::keys::MaybeKeys;
@@ -11,16 +11,12 @@ use tradewind_node::{Asked, Listen, Shutdown, StopHandle, block_on_until};
 use tradewind_proto::collector::Order;
 use tradewind_proto::dispatcher::Policy;
 use tradewind_proto::message::{Layout, Start};
-use tradewind_proto::{JobId, SeqSet, SessionId};
-use tradewind_sink::WhenFull;
+use tradewind_proto::{JobId, Seq, SessionId};
+use tradewind_records::Store;
+use tradewind_sink::{NoteWorkers, WhenFull};
 use tradewind_ventilator::{Command, JudgeSink};
 
 use crate::config::Relays;
-use crate::output::LogStore;
-use crate::records::SharedRecords;
-use crate::source::LogSource;
-use crate::tasks::SharedTasks;
-use crate::workers;
 
 /// Number of commands that wait for a ventilator.
 const COMMANDS_MAX: usize = 256;
@@ -105,7 +101,6 @@ pub(crate) struct Ventilator {
     pub(crate) workers: mpsc::UnboundedSender<PushLane>,
     /// Relays for it, or a sink on another host.
     pub(crate) sinks: mpsc::UnboundedSender<PullLane>,
-    logs: Arc<SharedTasks>,
     inner: Loop,
 }
 
@@ -123,35 +118,42 @@ struct Loop {
 
 /// How a queue's ventilator begins.
 pub(crate) struct Begin {
-    /// Tasks that are known to have their records.
-    pub(crate) recorded: SeqSet,
     /// Whether an earlier process may have dispatched tasks.
     pub(crate) start: Start,
     /// Id of the job, and what looks at whose records the sink has, if that is on another host.
     pub(crate) own: Option<(JobId, JudgeSink)>,
+    /// First task that the source gives: every one below has its record.
+    pub(crate) first: Seq,
+    /// Whether no task is dispatched.
+    pub(crate) is_paused: bool,
+    /// Tasks that are cancelled and have no record yet.
+    pub(crate) cancelled: Vec<Seq>,
+    /// Limits of tasks.
+    pub(crate) policy: Policy,
+}
+
+/// Workers that may hold tasks, of the process before this one and for the one after it.
+pub(crate) struct Holders {
+    /// Those of the process before; `None` if that is not known.
+    pub(crate) before: Option<Vec<SessionId>>,
+    /// Takes those that do now, whenever they change.
+    pub(crate) note: NoteWorkers,
 }
 
 impl Ventilator {
     /// Starts it.
     pub(crate) fn start(
         name: &str,
-        logs: &Arc<SharedTasks>,
+        source: impl Source + Send + 'static,
         begin: Begin,
-        policy: Policy,
         sockets: VentilatorSockets,
         common: &Common,
     ) -> Result<Self, Fatal> {
-        let Begin { recorded, start, own } = begin;
-        let source = LogSource::new(logs.clone(), recorded);
+        let Begin { start, own, first, is_paused, cancelled, policy } = begin;
         let (job, judge) = own.unzip();
         let (workers, joining) = mpsc::unbounded_channel();
         let (sinks, asking) = mpsc::unbounded_channel();
         let (commands, said) = mpsc::channel(COMMANDS_MAX);
-        let (is_paused, cancelled) = {
-            let control = logs.control().lock();
-            let state = control.state();
-            (state.paused, state.cancelled.iter().collect())
-        };
         let settings = tradewind_ventilator::Settings {
             task_bytes_max: tradewind_text::payload_bytes_max(common.lanes.message_bytes_max),
             tasks: sockets.tasks,
@@ -173,7 +175,7 @@ impl Ventilator {
                 session: common.ventilator,
                 job,
                 judge,
-                first: source.next(),
+                first,
                 is_paused,
                 cancelled,
                 workers: joining,
@@ -184,13 +186,12 @@ impl Ventilator {
         let inner = Loop::spawn(format!("{name}:in"), name, common, move |shutdown| async {
             tradewind_ventilator::run(settings, source, shutdown).await.map(drop)
         })?;
-        Ok(Self { commands, workers, sinks, logs: logs.clone(), inner })
+        Ok(Self { commands, workers, sinks, inner })
     }
 
     /// Ends it. Workers keep what they have. Blocks.
     pub(crate) fn stop(self) {
         self.inner.stop();
-        self.logs.close();
     }
 }
 
@@ -198,16 +199,12 @@ impl Sink {
     /// Starts it.
     pub(crate) fn start(
         name: &str,
-        logs: &Arc<SharedRecords>,
+        store: impl Store + Send + 'static,
+        holders: Holders,
         sockets: SinkSockets,
         common: &Common,
     ) -> Result<Self, Fatal> {
         let (callers, called) = mpsc::unbounded_channel();
-        // No worker has a task of a job that has not begun.
-        let is_new = !logs.control().has_job();
-        if is_new {
-            workers::note_none(logs.dir());
-        }
         let settings = tradewind_sink::Settings {
             listen: sockets.results,
             ventilator: sockets.ventilator,
@@ -224,11 +221,11 @@ impl Sink {
                 name: name.to_owned(),
                 session: common.sink,
                 callers: called,
-                workers: if is_new { Some(Vec::new()) } else { workers::read(logs.dir()) },
-                note_workers: workers::writer(logs.dir().to_owned()),
+                workers: holders.before,
+                note_workers: holders.note,
             }),
         };
-        let mut store = Some(LogStore(logs.clone()));
+        let mut store = Some(store);
         let prepare = move || Ok(store.take().expect("what can be opened is not asked for twice"));
         let inner = Loop::spawn(format!("{name}:out"), name, common, move |shutdown| async {
             tradewind_sink::run(settings, prepare, shutdown).await.map(drop)
