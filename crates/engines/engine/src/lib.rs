@@ -165,12 +165,12 @@ pub trait RecordLog: Send {
     /// When another has the partition, or the engine does not answer. It may be called again.
     fn checkpoint(&mut self, epoch: Epoch) -> Result<(), EngineError>;
 
-    /// Returns the record of a task; `None` if it has none, or it was removed.
+    /// Returns the record of a task with its position; `None` if it has none, or it was removed.
     ///
     /// # Errors
     ///
     /// When it cannot be read.
-    fn get(&mut self, seq: Seq) -> Result<Option<StoredRecord>, EngineError>;
+    fn get(&mut self, seq: Seq) -> Result<Option<(u64, StoredRecord)>, EngineError>;
 
     /// Returns records from a position on, in the order in which they were stored: at least one if there is one, and as
     /// many more as fit into these bytes. Waits for the first for this long, and returns nothing if none came. Read on

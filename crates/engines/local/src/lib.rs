@@ -170,8 +170,11 @@ impl<M: Medium + Send> RecordLog for Local<M> {
         Ok(())
     }
 
-    fn get(&mut self, seq: Seq) -> Result<Option<StoredRecord>, EngineError> {
-        lock(&self.0.records).get(seq).map_err(|error| of_record(0, error))
+    fn get(&mut self, seq: Seq) -> Result<Option<(u64, StoredRecord)>, EngineError> {
+        let mut log = lock(&self.0.records);
+        let position = log.position_of(seq).map_err(|error| of_record(0, error))?;
+        let stored = log.get(seq).map_err(|error| of_record(0, error))?;
+        Ok(position.zip(stored))
     }
 
     fn read(

@@ -254,12 +254,13 @@ impl RecordLog for NatsRecords {
         Err(self.busy())
     }
 
-    fn get(&mut self, seq: Seq) -> Result<Option<StoredRecord>, EngineError> {
+    fn get(&mut self, seq: Seq) -> Result<Option<(u64, StoredRecord)>, EngineError> {
         let found = self.connection.last(&self.stream, &self.subject("r", seq.0))?;
         found
             .map(|message| {
                 let status = status_of(message.sequence, &message.headers)?;
-                Ok(StoredRecord { seq, status, bytes: message.payload })
+                let stored = StoredRecord { seq, status, bytes: message.payload };
+                Ok((message.sequence - 1, stored))
             })
             .transpose()
     }

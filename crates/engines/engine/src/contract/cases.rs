@@ -117,7 +117,7 @@ fn recorded(log: &mut dyn RecordLog) -> Vec<u64> {
 }
 
 fn line_of(log: &mut dyn RecordLog, seq: u64) -> Option<Bytes> {
-    again(|| log.get(Seq(seq))).map(|record| record.bytes)
+    again(|| log.get(Seq(seq))).map(|(_, record)| record.bytes)
 }
 
 pub fn tasks_are_read_in_order_across_reads(stage: &dyn Stage) {
@@ -183,7 +183,8 @@ pub fn binary_payloads_keys_and_options_read_back(stage: &dyn Stage) {
     let wanted: Vec<_> = (0..).zip(Status::ALL).map(of).collect();
     commit(&mut *out, epoch, &wanted);
     for record in wanted {
-        let stored = again(|| out.get(record.seq)).expect("it is there");
+        let (position, stored) = again(|| out.get(record.seq)).expect("it is there");
+        assert_eq!(again(|| out.read(position, ALL, NO_WAIT))[0], (position, stored.clone()));
         assert_eq!(
             (stored.seq, stored.status, stored.bytes),
             (record.seq, record.status, record.line)
