@@ -36,6 +36,7 @@ const LINE_BYTES_MAX: usize = 256 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     after: Option<u64>,
+    partition: Option<u32>,
     consumer: Option<ConsumerName>,
     status: Option<Status>,
     follows: bool,
@@ -57,6 +58,12 @@ impl Wanted {
     /// When the name is none.
     pub fn consumer(self, consumer: &str) -> Result<Self, NameError> {
         Ok(Self { consumer: Some(consumer.parse()?), ..self })
+    }
+
+    /// Asks for those of a partition, where the queue has several: each has positions of its own.
+    #[must_use]
+    pub fn partition(self, partition: u32) -> Self {
+        Self { partition: Some(partition), ..self }
     }
 
     /// Asks for those with a status.
@@ -310,7 +317,8 @@ fn ask(queue: &QueueName, wanted: &Wanted, after: Option<u64>) -> Ask {
     let mut path = format!("/v1/queues/{queue}/records");
     let after = after.map(|after| format!("after={after}"));
     let status = wanted.status.map(|status| format!("status={}", status.as_str()));
-    for (at, param) in after.into_iter().chain(status).enumerate() {
+    let partition = wanted.partition.map(|partition| format!("partition={partition}"));
+    for (at, param) in after.into_iter().chain(partition).chain(status).enumerate() {
         path.push(if at == 0 { '?' } else { '&' });
         path += &param;
     }

@@ -181,7 +181,10 @@ impl Queue {
     }
 
     fn page(&self, wanted: &Wanted) -> Answer<Page> {
-        let Wanted { after, status, records_max, bytes_max } = *wanted;
+        if wanted.partition.is_some_and(|partition| partition > 0) {
+            return Err(Refusal::Settings("the queue has fewer partitions"));
+        }
+        let Wanted { after, status, records_max, bytes_max, .. } = *wanted;
         if let Some(after) = after.filter(|after| self.first.saturating_sub(1) > *after) {
             return Err(Refusal::RecordsGone { after, first: self.first });
         }

@@ -93,7 +93,7 @@ impl Kind {
             }
             Self::Failed => (S::INTERNAL_SERVER_ERROR, "failed", "The request failed"),
             Self::Full => (S::SERVICE_UNAVAILABLE, "full", "No more tasks fit"),
-            Self::Away => (S::SERVICE_UNAVAILABLE, "away", "The sink does not answer"),
+            Self::Away => (S::SERVICE_UNAVAILABLE, "away", "What the queue needs does not answer"),
             Self::Busy => (S::SERVICE_UNAVAILABLE, "busy", "There are too many requests"),
             Self::Closed => (S::SERVICE_UNAVAILABLE, "closed", "The program ends"),
         }

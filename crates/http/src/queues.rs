@@ -167,6 +167,8 @@ pub struct Record {
 pub struct Wanted {
     /// Position after which they are; `None` for the first that are kept, and those after them.
     pub after: Option<u64>,
+    /// Partition of them, where a queue has several; `None` where it has one.
+    pub partition: Option<u32>,
     /// Status that they have; `None` for any.
     pub status: Option<Status>,
     /// Number of them, at the most.

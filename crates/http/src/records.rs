@@ -33,6 +33,7 @@ struct Reader<Q> {
     app: Arc<App<Q>>,
     queue: QueueName,
     after: Option<u64>,
+    partition: Option<u32>,
     /// Number of records that it still wants.
     left: u64,
     status: Option<Status>,
@@ -46,7 +47,8 @@ pub(crate) async fn answer<Q: Queues>(
     queue: QueueName,
     request: &Parts,
 ) -> Result<Response, Problem> {
-    let params = Params::parse(request.uri.query(), &["after", "limit", "wait", "status"])?;
+    let params =
+        Params::parse(request.uri.query(), &["after", "limit", "partition", "wait", "status"])?;
     let is_events = accepts(&request.headers, EVENTS);
     let mut after = params.number("after")?;
     // A browser that connects again asks as before, and says in this header where it was.
@@ -59,10 +61,14 @@ pub(crate) async fn answer<Q: Queues>(
     if left == 0 {
         return Err(Problem::new(Kind::BadValue, "limit is at least 1"));
     }
+    let partition = params.number("partition")?.map(u32::try_from).transpose();
+    let partition =
+        partition.map_err(|_| Problem::new(Kind::BadValue, "partition is the number of one"))?;
     let status = params.get("status").map(status).transpose()?;
     let wait = app.wait(params.time("wait")?);
     let app = Arc::clone(app);
-    let mut reader = Reader { app, queue, after, left, status, is_events, is_over: false };
+    let mut reader =
+        Reader { app, queue, after, partition, left, status, is_events, is_over: false };
     // The first page is there before the answer begins, so that what is wrong is said in its status.
     let first = match is_events {
         true => reader.events(Duration::ZERO).await,
@@ -96,8 +102,8 @@ pub(crate) async fn answer<Q: Queues>(
 impl<Q: Queues> Reader<Q> {
     async fn page(&mut self, wait: Duration) -> Result<Page, Refusal> {
         let records_max = usize::try_from(self.left).unwrap_or(usize::MAX).min(PAGE_RECORDS_MAX);
-        let Self { after, status, .. } = *self;
-        let wanted = Wanted { after, status, records_max, bytes_max: PAGE_BYTES };
+        let Self { after, partition, status, .. } = *self;
+        let wanted = Wanted { after, partition, status, records_max, bytes_max: PAGE_BYTES };
         let ask = |wait| self.app.queues.records(&self.queue, wanted, wait);
         let page = self.app.waiting(wait, ask).await?;
         self.left = self.left.saturating_sub(page.records.len() as u64);

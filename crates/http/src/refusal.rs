@@ -46,9 +46,9 @@ pub enum Refusal {
     /// It is for another program to answer: the halves of a queue may be on two hosts.
     #[error("{0}")]
     Elsewhere(&'static str),
-    /// The other half of a queue does not answer.
-    #[error("the sink does not answer at {at}: {why}")]
-    Away { at: String, why: String, retry_after: Duration },
+    /// The other half of a queue, or the engine underneath, does not answer.
+    #[error("{who} does not answer at {at}: {why}")]
+    Away { who: &'static str, at: String, why: String, retry_after: Duration },
     /// The program leaves.
     #[error("the program ends, and takes no requests")]
     Closed,

@@ -14,6 +14,9 @@ use crate::exit::{BAR_ENV, Fatal, USAGE, share_with_bar};
 use crate::parent;
 use tradewind_system::stderr::LogWriter;
 
+/// What libraries say that is not for people.
+const LIBRARIES: &str = "async_nats=warn";
+
 /// Returns whether to use colours: on terminals, unless `NO_COLOR` is set (no-color.org).
 fn is_coloured() -> bool {
     let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -29,7 +32,8 @@ pub fn init(args: &LogArgs, default: &str) -> Result<(), Fatal> {
         share_with_bar();
     }
     let default = if args.quiet { "warn" } else { default };
-    let level = args.log.as_deref().unwrap_or(default);
+    let default = format!("{default},{LIBRARIES}");
+    let level = args.log.as_deref().unwrap_or(&default);
     let filter = EnvFilter::try_new(level)
         .map_err(|error| Fatal::new(USAGE, format!("--log {level:?} is not a filter: {error}")))?;
     let logs = tracing_subscriber::fmt()

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use toml::{Table, Value};
+use tradewind_engines::EngineUrl;
 use tradewind_http::{QueueName, SettingsPatch};
 use tradewind_lanes::Endpoint;
+use tradewind_partitions::PARTITIONS_MAX;
 
 /// What a configuration file says of queues, by their names. Such a queue is made at the start.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +24,19 @@ pub struct QueueConfig {
     pub settings: SettingsPatch,
     /// Relays to its further stages, if it has any.
     pub relays: Option<Relays>,
+    /// Where its logs are, if not in the directory.
+    pub underneath: Option<Underneath>,
+}
+
+/// Where the logs of a queue are that does not have its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Underneath {
+    /// Engine with its tasks.
+    pub source: EngineUrl,
+    /// Engine with its records.
+    pub sink: EngineUrl,
+    /// Number of its partitions. The same for all processes that share them, for ever: it is in the tasks' ids.
+    pub partitions: u32,
 }
 
 /// Ends of the chain of relays behind a queue.
@@ -86,6 +101,7 @@ impl Config {
                 (None, None) => None,
                 _ => return Err(amiss("first_relay and last_relay belong together")),
             };
+            let underneath = underneath(&mut settings).map_err(|text| amiss(&text))?;
             let members = settings.into_iter().map(|(setting, value)| match value {
                 Value::String(text) => Ok((setting, text.into())),
                 Value::Integer(number) => Ok((setting, number.into())),
@@ -96,9 +112,40 @@ impl Config {
             });
             let members = members.collect::<Result<_, String>>()?;
             let patch = SettingsPatch::from_json(members).map_err(|text| amiss(&text))?;
-            config.queues.insert(queue, QueueConfig { settings: patch, relays });
+            config.queues.insert(queue, QueueConfig { settings: patch, relays, underneath });
         }
         Ok(config)
+    }
+}
+
+/// Takes out of a queue's settings what says where its logs are.
+fn underneath(settings: &mut Table) -> Result<Option<Underneath>, String> {
+    let url = |name: &str, value: Option<Value>| match value {
+        None => Ok(None),
+        Some(Value::String(text)) if text == "log" => Ok(None),
+        Some(Value::String(text)) => {
+            text.parse::<EngineUrl>().map(Some).map_err(|error| format!("{name}: {error}"))
+        }
+        Some(_) => Err(format!("{name} is a URL as \"nats://host:4222/TASKS\", or \"log\"")),
+    };
+    let source = url("source", settings.remove("source"))?;
+    let sink = url("sink", settings.remove("sink"))?;
+    let partitions = match settings.remove("partitions") {
+        None => None,
+        Some(Value::Integer(number)) => match u32::try_from(number) {
+            Ok(number @ 1..=PARTITIONS_MAX) => Some(number),
+            _ => return Err(format!("partitions is a number from 1 to {PARTITIONS_MAX}")),
+        },
+        Some(_) => return Err("partitions is a number".to_owned()),
+    };
+    match (source, sink, partitions) {
+        (Some(source), Some(sink), partitions) => {
+            let partitions = partitions.unwrap_or(source.partitions());
+            Ok(Some(Underneath { source, sink, partitions }))
+        }
+        (None, None, None | Some(1)) => Ok(None),
+        (None, None, Some(_)) => Err("a queue with its own log has one partition".to_owned()),
+        _ => Err("source and sink are both an engine's, or both \"log\"".to_owned()),
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) enum Half {
     Tasks,
     /// The records, with the sink.
     Records,
+    /// None: both logs are an engine's.
+    Neither,
 }
 
 impl Half {
@@ -52,6 +54,7 @@ impl Half {
         match self {
             Self::Tasks => "tasks",
             Self::Records => "records",
+            Self::Neither => "neither",
         }
     }
 }
@@ -79,7 +82,10 @@ impl ControlLog {
             if found.is_some() || part(Part::Tasks) || part(Part::Records) {
                 let found = match found.as_deref() {
                     Some(b"tasks") => "the tasks of a queue alone, of a `ventilator --serve`",
-                    Some(_) => "the records of a queue alone, of a `sink --store`",
+                    Some(b"records") => "the records of a queue alone, of a `sink --store`",
+                    Some(_) => {
+                        "a queue whose logs are an engine's, which its source in the configuration says"
+                    }
                     None => "both halves of a queue, of a `tradewind serve`",
                 };
                 return Err(OpenError::Half { path: dir.to_owned(), found });

@@ -1,7 +1,7 @@
 //! The ports that all queues of a process share: who connects names its queue, and is passed on to it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tradewind_http::QueueName;
@@ -68,7 +68,7 @@ impl<L: Caller> Waiting<L> {
 
 /// A port, and the queues behind it.
 pub(crate) trait Port<L>: Send + 'static {
-    /// A queue.
+    /// A queue. All clones are one.
     type Queue: Send + Sync;
 
     /// Returns a queue, if it is there. One may be made for who comes.
@@ -76,7 +76,7 @@ pub(crate) trait Port<L>: Send + 'static {
         &self,
         name: &QueueName,
         role: Role,
-    ) -> impl Future<Output = Option<Arc<Self::Queue>>> + Send;
+    ) -> impl Future<Output = Option<Self::Queue>> + Send;
 
     /// Returns those who wait here.
     fn waiting(&self) -> &Waiting<L>;

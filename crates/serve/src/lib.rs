@@ -17,6 +17,7 @@
 //! | `workers` | the workers that may hold tasks, for the next process |
 //! | `settings` | what holds for a queue: by default, by the configuration, by what was set |
 //! | `queue`, `service` | what can be asked of one queue, and of all |
+//! | `on_engine`, `any` | queues whose logs are an engine's; a queue of either kind |
 //! | `record_half`, `sink_service` | what can be asked of the records of one queue, and of all |
 //! | `remote`, `elsewhere` | records on another host: asked for, and what follows for the tasks |
 //! | `gates`, `port` | the ports that all queues share; that for HTTP |
@@ -25,6 +26,7 @@
 //! | `health` | whether a program that serves is well |
 //! | `dir`, `names`, `check` | the directory of all that, and a look at what lies there |
 
+mod any;
 #[cfg(feature = "cli")]
 mod args;
 mod check;
@@ -41,6 +43,7 @@ mod health;
 mod logs;
 mod loops;
 mod names;
+mod on_engine;
 mod output;
 mod port;
 mod queue;

@@ -199,7 +199,7 @@ impl Sink {
     /// Starts it.
     pub(crate) fn start(
         name: &str,
-        store: impl Store + Send + 'static,
+        store: impl Store + 'static,
         holders: Holders,
         sockets: SinkSockets,
         common: &Common,

@@ -33,7 +33,7 @@ use crate::submitter::{Refused, Submitter};
 use crate::tasks::SharedTasks;
 
 /// Time for which a cancel waits for the record of a task that does not run.
-const CANCEL_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const CANCEL_WAIT: Duration = Duration::from_secs(2);
 
 /// A queue: its tasks and its ventilator, and its records, wherever these are.
 pub(crate) struct Queue {
@@ -86,7 +86,7 @@ impl Queue {
             }
             Place::There { .. } => (open_tasks(dir).or_exit(OUTPUT)?, None),
         };
-        let QueueConfig { settings: config, relays } = config;
+        let QueueConfig { settings: config, relays, .. } = config;
         let settings = effective(&config, logs.control().lock().state());
         let amiss = |text: &dyn std::fmt::Display| {
             Fatal::new(OUTPUT, format!("{}: its settings: {text}", dir.display()))
@@ -235,16 +235,7 @@ impl Queue {
 
     pub(crate) async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, Refusal> {
         let keys: Vec<Option<TaskKey>> = tasks.iter().map(|task| task.key.clone()).collect();
-        let stored = tasks.into_iter().map(|task| StoredTask {
-            key: task.key.map(|key| Bytes::copy_from_slice(key.as_str().as_bytes())),
-            options: TaskOptions {
-                retries: task.retries,
-                timeout: task.timeout.map(|it| Duration::from_micros(micros(it))),
-                retry_of: None,
-            },
-            payload: task.payload,
-        });
-        self.submit_stored(keys, stored.collect()).await
+        self.submit_stored(keys, tasks.into_iter().map(stored_task).collect()).await
     }
 
     async fn submit_stored(
@@ -489,6 +480,19 @@ impl Queue {
 
     fn id(&self, seq: u64) -> TaskId {
         TaskId { queue: self.name.clone(), seq }
+    }
+}
+
+/// Returns a task as it stands in a log.
+pub(crate) fn stored_task(task: NewTask) -> StoredTask {
+    StoredTask {
+        key: task.key.map(|key| Bytes::copy_from_slice(key.as_str().as_bytes())),
+        options: TaskOptions {
+            retries: task.retries,
+            timeout: task.timeout.map(|it| Duration::from_micros(micros(it))),
+            retry_of: None,
+        },
+        payload: task.payload,
     }
 }
 

@@ -12,6 +12,7 @@ use tradewind_node::exit::Fatal;
 use tradewind_proto::Seq;
 use tradewind_store::{Change, StoredRecord, Told};
 
+use crate::control::ControlLog;
 use crate::logs::now;
 use crate::loops::{Common, Holders, Sink, SinkSockets};
 use crate::output::LogStore;
@@ -177,13 +178,8 @@ impl RecordHalf {
         Ok(page)
     }
 
-    pub(crate) fn consumer(&self, consumer: &ConsumerName) -> Result<Option<u64>, Refusal> {
-        let control = self.logs.control().lock();
-        let next = control.state().consumers.get(consumer.as_str()).copied();
-        next.map(|next| next.checked_sub(1)).ok_or_else(|| Refusal::UnknownConsumer {
-            queue: self.name.clone(),
-            consumer: consumer.clone(),
-        })
+    pub(crate) fn consumer(&self, name: &ConsumerName) -> Result<Option<u64>, Refusal> {
+        consumer(self.logs.control(), &self.name, name)
     }
 
     pub(crate) async fn set_consumer(
@@ -191,14 +187,7 @@ impl RecordHalf {
         consumer: ConsumerName,
         position: Option<u64>,
     ) -> Result<bool, Refusal> {
-        self.blocking(move |queue| {
-            let name: Box<str> = consumer.as_str().into();
-            let is_new = !queue.logs.control().lock().state().consumers.contains_key(&name);
-            let next = position.map_or(0, |position| position.saturating_add(1));
-            queue.change([Change::Consumer(name, Some(next))])?;
-            Ok(is_new)
-        })
-        .await
+        self.blocking(move |half| set_consumer(half.logs.control(), &consumer, position)).await
     }
 
     pub(crate) async fn remove_consumer(
@@ -257,4 +246,31 @@ impl RecordHalf {
     fn id(&self, seq: u64) -> TaskId {
         TaskId { queue: self.name.clone(), seq }
     }
+}
+
+/// Returns the position of a consumer.
+pub(crate) fn consumer(
+    control: &ControlLog,
+    queue: &QueueName,
+    consumer: &ConsumerName,
+) -> Result<Option<u64>, Refusal> {
+    let control = control.lock();
+    let next = control.state().consumers.get(consumer.as_str()).copied();
+    next.map(|next| next.checked_sub(1)).ok_or_else(|| Refusal::UnknownConsumer {
+        queue: queue.clone(),
+        consumer: consumer.clone(),
+    })
+}
+
+/// Sets the position of a consumer. Returns whether the consumer is new. Blocks.
+pub(crate) fn set_consumer(
+    control: &ControlLog,
+    consumer: &ConsumerName,
+    position: Option<u64>,
+) -> Result<bool, Refusal> {
+    let name: Box<str> = consumer.as_str().into();
+    let is_new = !control.lock().state().consumers.contains_key(&name);
+    let next = position.map_or(0, |position| position.saturating_add(1));
+    changed(control, [Change::Consumer(name, Some(next))])?;
+    Ok(is_new)
 }

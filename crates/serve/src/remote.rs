@@ -43,6 +43,7 @@ impl Remote {
             Some(ProblemKind::Failed) => Refusal::Failed("the sink failed, and its log has more"),
             // One that has not heard of the queue yet is told of it soon.
             _ => Refusal::Away {
+                who: "the sink",
                 at: self.0.url(),
                 why: error.to_string(),
                 retry_after: AWAY_RETRY_AFTER,
@@ -90,7 +91,7 @@ impl RemoteRecords {
     }
 
     pub(crate) async fn records(&self, wanted: Wanted, wait: Duration) -> Result<Page, Refusal> {
-        let Wanted { after, status, records_max, bytes_max } = wanted;
+        let Wanted { after, status, records_max, bytes_max, .. } = wanted;
         let mut asked = Asked::default();
         if let Some(after) = after {
             asked = asked.after(after);

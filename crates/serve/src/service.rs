@@ -18,13 +18,14 @@ use tradewind_proto::message::Role;
 use tradewind_store::Part;
 use tradewind_system::random_id;
 
+use crate::any::AnyQueue;
 use crate::config::Config;
 use crate::control::ControlLog;
 use crate::gates::{Port, Waiting};
 use crate::logs::OpenError;
 use crate::loops::Common;
 use crate::names::{self, REMOVED, whole};
-use crate::queue::{Place, Queue};
+use crate::queue::Place;
 
 /// Number of queues: each has some threads and two dozen files.
 pub(crate) const QUEUES_MAX: usize = 256;
@@ -45,7 +46,7 @@ struct Inner {
     config: Config,
     place: Place,
     common: Common,
-    queues: RwLock<BTreeMap<QueueName, Arc<Queue>>>,
+    queues: RwLock<BTreeMap<QueueName, AnyQueue>>,
     /// Queues that are to be removed as soon as their sink answers.
     removing: RwLock<BTreeSet<QueueName>>,
     /// Held while a queue is made or removed.
@@ -93,12 +94,12 @@ impl Service {
     }
 
     /// Returns a queue, if it is there.
-    pub(crate) fn find(&self, name: &QueueName) -> Option<Arc<Queue>> {
+    pub(crate) fn find(&self, name: &QueueName) -> Option<AnyQueue> {
         self.0.queues.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// Returns all queues.
-    pub(crate) fn all(&self) -> Vec<Arc<Queue>> {
+    pub(crate) fn all(&self) -> Vec<AnyQueue> {
         let queues = self.0.queues.read().unwrap_or_else(PoisonError::into_inner);
         queues.values().cloned().collect()
     }
@@ -108,11 +109,10 @@ impl Service {
     }
 
     /// Starts a queue. Blocks.
-    fn start(&self, name: &QueueName) -> Result<Arc<Queue>, Fatal> {
+    fn start(&self, name: &QueueName) -> Result<AnyQueue, Fatal> {
         let Inner { config, place, common, .. } = &*self.0;
         let config = config.queues.get(name).cloned().unwrap_or_default();
-        let queue =
-            Arc::new(Queue::start(name.clone(), &self.dir_of(name), config, place, common)?);
+        let queue = AnyQueue::start(name.clone(), &self.dir_of(name), config, place, common)?;
         let mut queues = self.0.queues.write().unwrap_or_else(PoisonError::into_inner);
         queues.insert(name.clone(), queue.clone());
         // With the lock: who comes now finds the queue.
@@ -123,7 +123,7 @@ impl Service {
     }
 
     /// Returns a queue, which is made if it is not there, and whether it was.
-    async fn make(&self, name: &QueueName) -> Result<(Arc<Queue>, bool), Refusal> {
+    async fn make(&self, name: &QueueName) -> Result<(AnyQueue, bool), Refusal> {
         if let Some(queue) = self.find(name) {
             return Ok((queue, false));
         }
@@ -132,7 +132,7 @@ impl Service {
     }
 
     /// Makes a queue, unless it is there by now. To its end: two of them would write to the same files.
-    async fn make_new(self, name: QueueName) -> Result<(Arc<Queue>, bool), Refusal> {
+    async fn make_new(self, name: QueueName) -> Result<(AnyQueue, bool), Refusal> {
         let _making = self.0.making.lock().await;
         if self.0.is_closed.load(Ordering::Relaxed) {
             return Err(Refusal::Closed);
@@ -164,11 +164,11 @@ impl Service {
         }
     }
 
-    fn known(&self, name: &QueueName) -> Result<Arc<Queue>, Refusal> {
+    fn known(&self, name: &QueueName) -> Result<AnyQueue, Refusal> {
         self.find(name).ok_or_else(|| Refusal::UnknownQueue(name.clone()))
     }
 
-    fn with_task(&self, id: &TaskId) -> Result<Arc<Queue>, Refusal> {
+    fn with_task(&self, id: &TaskId) -> Result<AnyQueue, Refusal> {
         self.find(&id.queue).ok_or_else(|| Refusal::UnknownTask(id.clone()))
     }
 
@@ -255,9 +255,9 @@ pub(crate) struct SinksPort(pub(crate) Service);
 pub(crate) struct CallersPort(pub(crate) Service);
 
 impl Port<PushLane> for WorkersPort {
-    type Queue = Queue;
+    type Queue = AnyQueue;
 
-    async fn find(&self, name: &QueueName, _: Role) -> Option<Arc<Queue>> {
+    async fn find(&self, name: &QueueName, _: Role) -> Option<AnyQueue> {
         self.0.find(name)
     }
 
@@ -265,7 +265,7 @@ impl Port<PushLane> for WorkersPort {
         &self.0.0.workers
     }
 
-    fn add(queue: &Queue, lane: PushLane) {
+    fn add(queue: &AnyQueue, lane: PushLane) {
         queue.add_worker(lane);
     }
 
@@ -275,9 +275,9 @@ impl Port<PushLane> for WorkersPort {
 }
 
 impl Port<PullLane> for SinksPort {
-    type Queue = Queue;
+    type Queue = AnyQueue;
 
-    async fn find(&self, name: &QueueName, _: Role) -> Option<Arc<Queue>> {
+    async fn find(&self, name: &QueueName, _: Role) -> Option<AnyQueue> {
         self.0.find(name)
     }
 
@@ -285,15 +285,15 @@ impl Port<PullLane> for SinksPort {
         &self.0.0.sinks
     }
 
-    fn add(queue: &Queue, lane: PullLane) {
+    fn add(queue: &AnyQueue, lane: PullLane) {
         queue.add_sink(lane);
     }
 }
 
 impl Port<PullLane> for CallersPort {
-    type Queue = Queue;
+    type Queue = AnyQueue;
 
-    async fn find(&self, name: &QueueName, _: Role) -> Option<Arc<Queue>> {
+    async fn find(&self, name: &QueueName, _: Role) -> Option<AnyQueue> {
         self.0.find(name)
     }
 
@@ -301,7 +301,7 @@ impl Port<PullLane> for CallersPort {
         &self.0.0.callers
     }
 
-    fn add(queue: &Queue, lane: PullLane) {
+    fn add(queue: &AnyQueue, lane: PullLane) {
         queue.add_caller(lane);
     }
 }

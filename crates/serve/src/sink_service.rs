@@ -17,6 +17,7 @@ use tradewind_node::exit::{Fatal, OUTPUT, OrExit};
 use tradewind_proto::message::Role;
 use tradewind_system::random_id;
 
+use crate::any::served_whole;
 use crate::config::{Config, QueueConfig};
 use crate::gates::{Port, Waiting};
 use crate::logs::open_records;
@@ -131,7 +132,11 @@ impl SinkService {
     /// Starts a queue. Blocks.
     fn start(&self, name: &QueueName) -> Result<Arc<SinkQueue>, Fatal> {
         let Inner { config, ventilator, common, .. } = &*self.0;
-        let QueueConfig { settings, relays } = config.queues.get(name).cloned().unwrap_or_default();
+        let QueueConfig { settings, relays, underneath } =
+            config.queues.get(name).cloned().unwrap_or_default();
+        if underneath.is_some() {
+            return Err(served_whole(name));
+        }
         let dir = self.dir_of(name);
         let logs = open_records(&dir).or_exit(OUTPUT)?;
         let settings = effective(&settings, logs.control().lock().state());
@@ -221,7 +226,7 @@ impl SinkService {
 pub(crate) struct SinkPort(pub(crate) SinkService);
 
 impl Port<PullLane> for SinkPort {
-    type Queue = SinkQueue;
+    type Queue = Arc<SinkQueue>;
 
     /// A ventilator, or the last relay, comes for a queue that there is. Of a worker that is not known.
     async fn find(&self, name: &QueueName, role: Role) -> Option<Arc<SinkQueue>> {
@@ -235,7 +240,7 @@ impl Port<PullLane> for SinkPort {
         &self.0.0.callers
     }
 
-    fn add(queue: &SinkQueue, lane: PullLane) {
+    fn add(queue: &Arc<SinkQueue>, lane: PullLane) {
         queue.half.add_caller(lane);
     }
 }

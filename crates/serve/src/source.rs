@@ -74,7 +74,7 @@ impl LogSource {
     }
 }
 
-fn push(chunk: &mut Chunk, task: StoredTask) {
+pub(crate) fn push(chunk: &mut Chunk, task: StoredTask) {
     let TaskOptions { retries, timeout, .. } = task.options;
     let limits = TaskLimits { retries, timeout };
     match limits {

@@ -91,6 +91,10 @@ pub(crate) struct RecordsArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "after")]
     consumer: Option<ConsumerName>,
 
+    /// Those of this partition, of a queue on an engine that has several: each has positions of its own
+    #[arg(long, value_name = "NUMBER")]
+    partition: Option<u32>,
+
     /// Only those with this status
     #[arg(long, value_name = "STATUS", value_enum)]
     status: Option<StatusArg>,
@@ -261,13 +265,16 @@ const CHUNK_RECORDS_MAX: usize = 1000;
 impl RecordsArgs {
     /// Does what was asked for.
     pub(crate) fn main(self) -> Outcome {
-        let Self { queue, follow, after, consumer, status, server } = self;
+        let Self { queue, follow, after, consumer, partition, status, server } = self;
         let mut wanted = Wanted::default();
         if follow {
             wanted = wanted.follow();
         }
         if let Some(after) = after {
             wanted = wanted.after(after);
+        }
+        if let Some(partition) = partition {
+            wanted = wanted.partition(partition);
         }
         if let Some(StatusArg(status)) = status {
             wanted = wanted.status(status);

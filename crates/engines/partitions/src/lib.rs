@@ -6,7 +6,7 @@
 mod placed;
 mod shares;
 
-pub use placed::{Place, Placed};
+pub use placed::{Place, Placed, partition_of};
 pub use shares::{
     MEMBERS_FIRST, MEMBERS_MAX, PARTITIONS_MAX, Step, lease_numbers, member_lease, next_step,
 };

@@ -30,6 +30,13 @@ impl Place {
     }
 }
 
+/// Returns the partition of the tasks with a key: the key's CRC-32, as zip has it, modulo the number of partitions. Whoever
+/// adds tasks by an engine's own client does the same.
+#[must_use]
+pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
+    crc32fast::hash(key) % partitions.max(1)
+}
+
 /// Tasks of the ring that follow one another in a partition.
 #[derive(Clone, Copy, Debug)]
 struct Run {
@@ -163,6 +170,13 @@ impl Placed {
         self.parts.keys().copied()
     }
 
+    /// Returns whether a task is known to have its record, which may have been removed since.
+    #[must_use]
+    pub fn is_stored(&self, place: Place) -> bool {
+        let part = self.parts.get(&place.partition);
+        part.is_some_and(|part| part.stored.contains(Seq(place.position)))
+    }
+
     /// Returns the position below which every task of a partition has its record.
     #[must_use]
     pub fn low(&self, partition: u32) -> Option<u64> {
@@ -213,6 +227,13 @@ mod tests {
             assert_eq!(place.number(partitions), number);
             assert_eq!(Place::of(number, partitions), place);
         }
+    }
+
+    // What other programs compute as well: it never changes.
+    #[test]
+    fn a_key_has_its_partition_for_ever() {
+        assert_eq!(crc32fast::hash(b"123456789"), 0xcbf4_3926);
+        assert_eq!([1, 4, 7].map(|partitions| partition_of(b"123456789", partitions)), [0, 2, 3]);
     }
 
     #[test]
