@@ -16,6 +16,9 @@ pub struct Plan {
     pub work: Work,
     /// Number of tasks.
     pub tasks: u64,
+    /// Number of tasks, the last ones, that end only when the faults are over: so these find the job at work, however
+    /// fast it is. For commands alone.
+    pub held: u64,
     /// Number of retries of a failed task.
     pub retries: u32,
     /// Form of the records.
@@ -64,8 +67,15 @@ pub enum Format {
     Lines,
 }
 
+/// File that is there once the faults are over.
+pub(super) const CALM_FILE: &str = "calm";
+
 /// The exit code of a task that fails.
 const FAILED: i64 = 3;
+
+/// What a command does.
+const COMMAND: &str = "set -- $1; sleep $2; while test -n \"$4\" && ! test -e calm; do sleep 0.05; done; \
+                       echo $1; exit $3";
 
 /// Time that a process takes beside its wait, on a busy machine.
 const SPAWN_MS: u64 = 10;
@@ -112,6 +122,7 @@ impl Plan {
             seed,
             work,
             tasks: tasks.max(100),
+            held: 0,
             retries,
             format,
             has_fsync: random.bool(),
@@ -137,7 +148,9 @@ impl Plan {
             Work::Command { ms_max, failing_percent } => {
                 let wait = seconds(random.u64(..=ms_max));
                 let fails = random.u64(..100) < failing_percent;
-                format!("{seq} {wait} {}", if fails { FAILED } else { 0 })
+                let code = if fails { FAILED } else { 0 };
+                let held = if seq < self.free() { "" } else { " held" };
+                format!("{seq} {wait} {code}{held}")
             }
         }
     }
@@ -150,7 +163,8 @@ impl Plan {
             Work::Echo => Expected { status: "ok", exit_code: None, output: task },
             Work::Sleep { .. } => Expected { status: "ok", exit_code: None, output: String::new() },
             Work::Command { .. } => {
-                let code = if task.ends_with(" 0") { 0 } else { FAILED };
+                let is_ok = task.split(' ').nth(2) == Some("0");
+                let code = if is_ok { 0 } else { FAILED };
                 let status = if code == 0 { "ok" } else { "failed" };
                 Expected { status, exit_code: Some(code), output: format!("{seq}\n") }
             }
@@ -164,9 +178,14 @@ impl Plan {
             Work::Echo => vec!["--echo"],
             Work::Sleep { .. } => vec!["--sleep"],
             Work::Command { .. } => {
-                vec!["--", "sh", "-c", "set -- $1; sleep $2; echo $1; exit $3", "sh", "{}"]
+                vec!["--", "sh", "-c", COMMAND, "sh", "{}"]
             }
         }
+    }
+
+    /// Returns the number of tasks that are not held.
+    pub(super) fn free(&self) -> u64 {
+        self.tasks - self.held
     }
 
     /// Returns the time that the job may take without faults, generously.

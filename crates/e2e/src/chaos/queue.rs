@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, PipeReader, PipeWriter, Write as _};
+use std::mem;
 use std::net::{SocketAddrV4, TcpStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -98,6 +100,29 @@ impl fmt::Display for QueueReport {
 
 const QUEUE: &str = "chaos";
 
+/// What happens to a server or a worker.
+#[derive(Clone, Copy)]
+enum Blow {
+    KillServer,
+    StopServer,
+    KillWorker,
+}
+
+/// Each of them, in random order: whatever the seed, and however slow the machine, all of them happen.
+fn each_blow(rng: &mut Rng) -> Vec<Blow> {
+    let mut blows = vec![Blow::KillServer, Blow::StopServer, Blow::KillWorker];
+    rng.shuffle(&mut blows);
+    blows
+}
+
+fn random_blow(rng: &mut Rng) -> Blow {
+    match rng.u8(..10) {
+        0..4 => Blow::KillServer,
+        4 => Blow::StopServer,
+        _ => Blow::KillWorker,
+    }
+}
+
 /// What all threads share.
 struct Shared {
     at: SocketAddrV4,
@@ -146,7 +171,7 @@ pub fn queue_chaos(plan: &QueuePlan) -> QueueReport {
     let worker = |number: usize| {
         let name = format!("w{number}");
         let words = format!("--queue {QUEUE} --echo --slots 4 --grace 1s");
-        scene.worker(&name).words(&words).stdout(null()).stderr(null()).start()
+        scene.worker(&name).words(&words).stdout(null()).start()
     };
     let mut workers: Vec<Process> = (0..plan.workers).map(worker).collect();
     let mut report = QueueReport::default();
@@ -162,22 +187,23 @@ pub fn queue_chaos(plan: &QueuePlan) -> QueueReport {
         let (cancels, shared) = (rng.fork(), &shared);
         scope.spawn(move || cancel(cancels, shared));
         let until = Instant::now() + plan.length;
-        while Instant::now() < until {
+        let mut first = each_blow(&mut rng);
+        while Instant::now() < until || !first.is_empty() {
             // Between nothing and twice the pause.
             thread::sleep(plan.pause.mul_f64(2.0 * rng.f64()));
-            match rng.u8(..10) {
-                0..4 => {
+            match first.pop().unwrap_or_else(|| random_blow(&mut rng)) {
+                Blow::KillServer => {
                     serve.kill();
                     report.server_kills += 1;
                     serve = up(&scene);
                 }
-                4 => {
+                Blow::StopServer => {
                     serve.signal(Signal::TERM);
                     wait_until("the server stops", || !serve.is_running());
                     report.server_stops += 1;
                     serve = up(&scene);
                 }
-                _ => {
+                Blow::KillWorker => {
                     let number = rng.usize(..workers.len());
                     workers[number].kill();
                     report.worker_kills += 1;
@@ -203,6 +229,14 @@ fn null() -> std::process::Stdio {
     std::process::Stdio::null()
 }
 
+/// Returns a pipe into which nothing more can be written, and its other end.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().expect("there are pipes");
+    let bytes = rustix::pipe::fcntl_getpipe_size(&writer).expect("a pipe has a size");
+    writer.write_all(&vec![0; bytes]).expect("as much fits into it");
+    (reader, writer)
+}
+
 fn up(scene: &Scene) -> Process {
     let mut serve = scene.serve().stdout(null()).start();
     serve.wait_for_stderr("queues are served");
@@ -213,6 +247,8 @@ fn up(scene: &Scene) -> Process {
 fn submit(number: usize, tasks_max: u64, mut rng: Rng, shared: &Shared) {
     let path = format!("/v1/queues/{QUEUE}/tasks");
     let mut next = 0_u64;
+    // The first request is sent again, whatever the seed.
+    let mut leaves = true;
     while !shared.is_over.load(Ordering::Relaxed) && next < tasks_max {
         let count = rng.u64(1..200);
         let mut tasks: Vec<String> =
@@ -231,7 +267,7 @@ fn submit(number: usize, tasks_max: u64, mut rng: Rng, shared: &Shared) {
         let headers = ["Content-Type: application/x-ndjson"];
         loop {
             // It dies, and is started again with the same tasks.
-            if rng.u8(..6) == 0 {
+            if mem::take(&mut leaves) || rng.u8(..6) == 0 {
                 let _ = send_and_leave(shared.at, &path, lines.as_bytes(), &mut rng);
                 shared.sent_again.fetch_add(1, Ordering::Relaxed);
                 continue;
@@ -270,6 +306,10 @@ fn send_and_leave(at: SocketAddrV4, path: &str, body: &[u8], rng: &mut Rng) -> i
 fn submit_files(number: usize, tasks_max: u64, mut rng: Rng, scene: &Scene, shared: &Shared) {
     let url = format!("http://{}", shared.at);
     let (mut submitted, mut file) = (0, 0);
+    let (_reader, full) = full_pipe();
+    let mut has_been_killed = false;
+    // Time that the last one took which was let be: however fast it is, kills fall at all points of its life.
+    let mut life = Duration::ZERO;
     while !shared.is_over.load(Ordering::Relaxed) && submitted < tasks_max {
         // Several requests of the program.
         let count = rng.u64(100..5000);
@@ -277,20 +317,25 @@ fn submit_files(number: usize, tasks_max: u64, mut rng: Rng, scene: &Scene, shar
         let path = scene.file(&format!("p{number}-{file}"), tasks.join("\n") + "\n");
         loop {
             let start = scene.ours("tradewind").args(["submit", QUEUE, "--url", &url, "--input"]);
-            let mut submit = start.arg(&path).start();
-            let is_killed = rng.u8(..4) > 0;
-            if is_killed {
-                thread::sleep(Duration::from_millis(rng.u64(..300)));
-            } else {
-                wait_until("a program that submits ends", || !submit.is_running());
+            let mut start = start.arg(&path);
+            // Until one was killed, none can end well: it has nowhere to print its ids.
+            if !has_been_killed {
+                start = start.stdout(full.try_clone().expect("a pipe can be shared"));
             }
-            if submit.is_running() {
+            let began = Instant::now();
+            let mut submit = start.start();
+            if !has_been_killed || rng.u8(..4) > 0 {
+                thread::sleep(life.mul_f64(rng.f64()));
                 submit.kill();
+            }
+            let ended = submit.wait();
+            if ended.status.signal() == Some(Signal::KILL.as_raw()) {
+                has_been_killed = true;
                 shared.submitter_kills.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
-            let ended = submit.wait();
             if ended.code() == 0 {
+                life = began.elapsed();
                 let ids: Vec<&str> = ended.text().lines().collect();
                 note(shared, &tasks, &ids);
                 break;
@@ -348,8 +393,11 @@ fn state(at: SocketAddrV4) -> Option<Value> {
 
 /// Waits until each task has its record.
 fn settle(at: SocketAddrV4, patience: Duration) {
-    wait_for_as_long_as(patience, "each task has its record", || {
-        let state = state(at)?;
+    let began = Instant::now();
+    wait_for_as_long_as(Duration::MAX, "each task has its record", || {
+        let state = state(at);
+        assert!(began.elapsed() < patience, "tasks have no record after {patience:?}: {state:?}");
+        let state = state?;
         ["queued", "running"].iter().all(|name| state[*name] == 0).then_some(())
     });
 }

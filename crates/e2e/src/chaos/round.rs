@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::growth::Growth;
+use super::plan::CALM_FILE;
 use super::{Fault, Gap, Kind, Plan, Role, Tally, Verdict, compare};
 use crate::{POLL_INTERVAL, Process, Scene, Signal, Start};
 
@@ -265,8 +266,8 @@ impl<'a> Round<'a> {
         match fault.after {
             Gap::Time(gap) => self.last_fault.elapsed() >= gap,
             Gap::Records(more) => {
-                self.places.iter().all(Place::is_well)
-                    && self.growth.lines() >= self.last_records + more
+                let due = self.plan.free().min(self.last_records + more);
+                self.places.iter().all(Place::is_well) && self.growth.lines() >= due
             }
         }
     }
@@ -336,6 +337,7 @@ impl<'a> Round<'a> {
                 *until = now;
             }
         }
+        File::create(self.scene.path(CALM_FILE)).expect("a file can be made");
         self.note_event("calm");
     }
 

@@ -409,9 +409,12 @@ fn the_promise_is_kept_while_everything_is_killed() {
     };
     eprintln!("{plan:?}");
     let report = queue_chaos(&plan);
+    eprintln!("{report}");
     assert!(report.is_good(), "{report}");
-    assert!(report.server_kills + report.worker_kills > 0 && report.sent_again > 0, "{report}");
-    assert!(report.submitter_kills > 0, "{report}");
+    // The plan sees to it that each of these happens, on the fastest machine and on the slowest.
+    assert!(report.server_kills > 0 && report.server_stops > 0, "{report}");
+    assert!(report.worker_kills > 0 && report.submitter_kills > 0, "{report}");
+    assert!(report.sent_again > 0, "{report}");
 }
 
 #[test]
