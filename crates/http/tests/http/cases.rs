@@ -331,7 +331,7 @@ const CASES: &[(&str, &[Case])] = &[
                 "",
                 400,
                 PROBLEM,
-                "after, limit, wait, status",
+                "after, limit, partition, wait, status",
             ),
             (
                 "GET",
