@@ -308,6 +308,25 @@ fn tasks_are_cancelled_and_retried() {
 }
 
 #[test]
+fn what_cannot_be_retried_is_counted_and_the_others_are_retried() {
+    let scene = Scene::new();
+    scene.out("submit q zero one two");
+    for id in ["q-0", "q-1", "q-2"] {
+        scene.memory.record(id, Status::Failed);
+    }
+    scene.memory.forget("q-0");
+    let ran = scene.run("retry --failed q");
+    assert_eq!((ran.code, &*ran.out), (7, "q-3\nq-4\n"));
+    let wanted = "tradewind retry: 1 failed task cannot be retried, it is no longer kept; the first is q-0\n";
+    assert_eq!(ran.err, wanted);
+    scene.memory.forget("q-2");
+    let ran = scene.run("retry --failed q --json");
+    assert_eq!(ran.code, 7);
+    assert_eq!(ran.out, "{\"id\":\"q-3\",\"key\":\"retry-of-q-1\",\"of\":\"q-1\"}\n");
+    assert!(ran.err.contains("2 failed tasks cannot be retried, they are no longer kept"));
+}
+
+#[test]
 fn queues_are_made_changed_paused_and_removed() {
     let scene = Scene::new();
     let flags = "--retries 3 --timeout 10m --max-running 200 --keep 7d --unique 1h --fsync record";

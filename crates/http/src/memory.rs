@@ -1,6 +1,6 @@
 //! Queues in memory, for tests of what asks a server: nothing survives, and workers are the test.
 
-use std::collections::BTreeMap as Map;
+use std::collections::{BTreeMap as Map, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -42,6 +42,8 @@ struct Queue {
     /// Position of the first record that is kept.
     first: u64,
     consumers: Map<ConsumerName, Option<u64>>,
+    /// Tasks whose payloads are not kept.
+    forgotten: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +106,12 @@ impl Memory {
     pub fn trim(&self, queue: &str, first: u64) {
         self.state().queues.get_mut(&queue.parse().unwrap()).unwrap().first = first;
         self.change();
+    }
+
+    /// Keeps a task's record without its payload: it cannot be retried.
+    pub fn forget(&self, id: &str) {
+        let id: TaskId = id.parse().unwrap();
+        self.state().queues.get_mut(&id.queue).unwrap().forgotten.insert(id.seq);
     }
 
     /// Returns the tasks of a queue.
@@ -254,6 +262,9 @@ impl Queues for Memory {
 
     async fn retry(&self, id: &TaskId, key: Option<TaskKey>) -> Answer<Submitted> {
         self.with(&id.queue, |queue| match queue.task(id)? {
+            TaskState::Record(_) if queue.forgotten.contains(&id.seq) => {
+                Err(Refusal::Gone(id.clone()))
+            }
             TaskState::Record(_) => {
                 let task = queue.tasks[usize::try_from(id.seq).unwrap()].0.clone();
                 queue.submit(&id.queue, NewTask { key, ..task })

@@ -2,8 +2,10 @@
 
 use clap::Args;
 use futures::stream::{StreamExt, TryStreamExt};
-use tradewind_client::{Client, Error, QueueName, Record, Status, Submitted, TaskId, Wanted};
-use tradewind_node::exit::{Fatal, OK, Outcome, say};
+use tradewind_client::{
+    Client, Error, ProblemKind, QueueName, Record, Status, Submitted, TaskId, Wanted,
+};
+use tradewind_node::exit::{Fatal, OK, Outcome, REFUSED, say};
 
 use super::HELP;
 use super::read::{state_json, word};
@@ -27,7 +29,8 @@ pub(crate) struct CancelArgs {
 /// Submit tasks again that have their records, as new tasks; prints the new ids
 ///
 /// A record is never replaced. With --failed each is submitted under the key retry-of-ID, so the command can
-/// be run again: tasks that were retried have the same new ids then.
+/// be run again: tasks that were retried have the same new ids then. Tasks whose payloads are no longer kept are
+/// left out and counted, and the exit code is 7 then.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = HELP)]
 pub(crate) struct RetryArgs {
@@ -127,23 +130,57 @@ async fn retry_failed(client: &Client, queue: &QueueName, is_json: bool, mut out
     });
     let retries = failed.map(|record| async move {
         let id = record?.id;
-        let submitted = client.retry(&id, Some(&format!("retry-of-{id}"))).await?;
-        Ok::<_, Error>((id, submitted))
+        match client.retry(&id, Some(&format!("retry-of-{id}"))).await {
+            Ok(submitted) => Ok((id, Some(submitted))),
+            Err(error) if error.is(ProblemKind::Gone) => Ok((id, None)),
+            Err(error) => Err(error),
+        }
     });
     let retries = retries.buffered(RETRIES_AT_ONCE).ready_chunks(RETRIES_AT_ONCE);
     let mut retries = std::pin::pin!(retries);
+    let mut gone = Gone::default();
     while let Some(chunk) = retries.next().await {
         let mut end = Ok(());
         for retry in chunk {
             match retry {
-                Ok((id, submitted)) => out.line(retried(&id, &submitted, is_json))?,
+                Ok((id, Some(submitted))) => out.line(retried(&id, &submitted, is_json))?,
+                Ok((id, None)) => gone.note(id),
                 Err(error) => end = Err(fatal(error)),
             }
         }
         out.flush()?;
+        if end.is_err() {
+            gone.tell();
+        }
         end?;
     }
-    Ok(OK)
+    Ok(gone.tell())
+}
+
+/// Failed tasks that cannot be retried, since their payloads are no longer kept.
+#[derive(Default)]
+struct Gone {
+    count: u64,
+    first: Option<TaskId>,
+}
+
+impl Gone {
+    fn note(&mut self, id: TaskId) {
+        self.count += 1;
+        self.first.get_or_insert(id);
+    }
+
+    /// Says how many there are, and returns the exit code.
+    fn tell(&self) -> u8 {
+        let Some(first) = &self.first else { return OK };
+        let (tasks, these) =
+            if self.count == 1 { ("task", "it is") } else { ("tasks", "they are") };
+        say(&format!(
+            "tradewind retry: {} failed {tasks} cannot be retried, {these} no longer kept; the first is {first}",
+            self.count
+        ));
+        REFUSED
+    }
 }
 
 /// Returns whether a task is to be run again: one that was cancelled was meant not to.
