@@ -2,39 +2,24 @@
 //!
 //! `NATS_SERVER` names the program; `scripts/test` installs one.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::Config;
 use tempfile::TempDir;
-use tradewind_engine::contract::{Fault, Stage};
+use tradewind_engine::contract::{Fault, Proxy, Stage};
 use tradewind_engine::{Engine, EngineError};
 use tradewind_engine_nats::Nats;
 
 tradewind_engine::contract!(Server::begin, &[]);
 
-/// What the way back does with answers.
-#[derive(Clone, Copy, Default)]
-struct Way {
-    is_dropped: bool,
-    delay: Duration,
-}
-
-#[derive(Default)]
-struct Proxy {
-    way: Way,
-    streams: Vec<TcpStream>,
-}
-
 struct Server {
     dir: TempDir,
     port: u16,
-    proxy_port: u16,
-    proxy: Arc<Mutex<Proxy>>,
+    proxy: Proxy,
     child: Mutex<Option<Child>>,
 }
 
@@ -46,23 +31,9 @@ fn free_port() -> u16 {
 impl Server {
     fn begin(_name: &str) -> Self {
         let dir = tempfile::tempdir().expect("there is room for a directory");
-        let (port, listener) = (free_port(), TcpListener::bind("127.0.0.1:0").expect("a port"));
-        let proxy_port = listener.local_addr().expect("it has an address").port();
-        let proxy = Arc::new(Mutex::new(Proxy::default()));
-        let shared = Arc::clone(&proxy);
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-                let ends =
-                    || (stream.try_clone().expect("it can"), server.try_clone().expect("it can"));
-                let ((one, two), (three, four)) = (ends(), ends());
-                shared.lock().expect("nobody panicked").streams.extend([one, two]);
-                let way = Arc::clone(&shared);
-                thread::spawn(move || copy(&three, &four, &Mutex::default()));
-                thread::spawn(move || copy(&server, &stream, &way));
-            }
-        });
-        let server = Self { dir, port, proxy_port, proxy, child: Mutex::default() };
+        let port = free_port();
+        let proxy = Proxy::begin(port);
+        let server = Self { dir, port, proxy, child: Mutex::default() };
         let config = format!(
             "listen: 127.0.0.1:{port}\njetstream {{ store_dir: {:?}, sync_interval: always }}\n\
              authorization {{ user: u, password: p }}\n",
@@ -98,7 +69,7 @@ impl Server {
     }
 
     fn url(&self, login: &str, stream: &str) -> String {
-        format!("nats://{login}@127.0.0.1:{}/{stream}?timeout_ms=2000", self.proxy_port)
+        format!("nats://{login}@127.0.0.1:{}/{stream}?timeout_ms=2000", self.proxy.port())
     }
 
     fn raw<T>(&self, what: impl AsyncFnOnce(async_nats::jetstream::Context) -> T) -> T {
@@ -111,25 +82,6 @@ impl Server {
             what(async_nats::jetstream::new(client)).await
         })
     }
-}
-
-fn copy(mut from: &TcpStream, mut to: &TcpStream, proxy: &Mutex<Proxy>) {
-    let mut bytes = vec![0; 64 << 10];
-    loop {
-        let read = match from.read(&mut bytes) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(_) => break,
-        };
-        let way = proxy.lock().expect("nobody panicked").way;
-        thread::sleep(way.delay);
-        if !way.is_dropped && to.write_all(&bytes[..read]).is_err() {
-            break;
-        }
-    }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
 }
 
 impl Drop for Server {
@@ -145,18 +97,10 @@ impl Stage for Server {
     }
 
     fn fault(&self, fault: Fault) {
-        let mut proxy = self.proxy.lock().expect("nobody panicked");
         match fault {
             Fault::Kill => self.kill(),
             Fault::Start => self.start(),
-            Fault::DropAnswers => proxy.way.is_dropped = true,
-            Fault::Slow(delay) => proxy.way.delay = delay,
-            Fault::Mend => {
-                proxy.way = Way::default();
-                for stream in proxy.streams.drain(..) {
-                    let _ = stream.shutdown(Shutdown::Both);
-                }
-            }
+            fault => self.proxy.fault(fault),
         }
     }
 

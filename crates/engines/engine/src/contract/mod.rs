@@ -4,9 +4,11 @@
 //! case that cannot apply to an engine is named there, with the reason.
 
 pub mod cases;
+mod proxy;
 
 use std::time::Duration;
 
+pub use self::proxy::Proxy;
 use crate::{Engine, EngineError, Epoch};
 
 /// Lease time that no case outlives.
