@@ -15,7 +15,7 @@ use crate::parent;
 use tradewind_system::stderr::LogWriter;
 
 /// What libraries say that is not for people.
-const LIBRARIES: &str = "async_nats=warn";
+const LIBRARIES: &str = "async_nats=warn,tokio_postgres=warn";
 
 /// Returns whether to use colours: on terminals, unless `NO_COLOR` is set (no-color.org).
 fn is_coloured() -> bool {

@@ -126,7 +126,9 @@ fn underneath(settings: &mut Table) -> Result<Option<Underneath>, String> {
         Some(Value::String(text)) => {
             text.parse::<EngineUrl>().map(Some).map_err(|error| format!("{name}: {error}"))
         }
-        Some(_) => Err(format!("{name} is a URL as \"nats://host:4222/TASKS\", or \"log\"")),
+        Some(_) => Err(format!(
+            "{name} is a URL as \"nats://host:4222/TASKS\" or \"postgres://host/db?table=tasks\", or \"log\""
+        )),
     };
     let source = url("source", settings.remove("source"))?;
     let sink = url("sink", settings.remove("sink"))?;
@@ -141,6 +143,7 @@ fn underneath(settings: &mut Table) -> Result<Option<Underneath>, String> {
     match (source, sink, partitions) {
         (Some(source), Some(sink), partitions) => {
             let partitions = partitions.unwrap_or(source.partitions());
+            let [source, sink] = [source, sink].map(|url| url.with_partitions(partitions));
             Ok(Some(Underneath { source, sink, partitions }))
         }
         (None, None, None | Some(1)) => Ok(None),

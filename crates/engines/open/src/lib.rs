@@ -9,9 +9,12 @@ use thiserror::Error;
 pub use tradewind_engine::{Engine, EngineError};
 #[cfg(feature = "nats")]
 use tradewind_engine_nats::{Nats, NatsUrl};
+#[cfg(feature = "postgres")]
+use tradewind_engine_postgres::{Postgres, PostgresUrl};
 
 /// Schemes of URLs, each with the feature that its engine is.
-const SCHEMES: [(&str, &str); 2] = [("nats", "nats"), ("tls", "nats")];
+const SCHEMES: [(&str, &str); 4] =
+    [("nats", "nats"), ("tls", "nats"), ("postgres", "postgres"), ("postgresql", "postgres")];
 
 /// Largest number of partitions of one queue.
 const PARTITIONS_MAX: u32 = 1024;
@@ -30,6 +33,8 @@ pub struct EngineUrl {
 enum Kind {
     #[cfg(feature = "nats")]
     Nats(NatsUrl),
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresUrl),
 }
 
 /// Reason why a text is no URL of an engine.
@@ -65,6 +70,12 @@ impl EngineUrl {
         self.partitions
     }
 
+    /// Says the number of partitions, in the place of the URL's.
+    #[must_use]
+    pub fn with_partitions(self, partitions: u32) -> Self {
+        Self { partitions, ..self }
+    }
+
     /// Connects to the engine. Waits for as long as its timeout says.
     ///
     /// # Errors
@@ -74,6 +85,12 @@ impl EngineUrl {
         match self.kind {
             #[cfg(feature = "nats")]
             Kind::Nats(ref url) => Ok(Box::new(Nats::connect(url.clone())?)),
+            // Its tables are made with the number.
+            #[cfg(feature = "postgres")]
+            Kind::Postgres(ref url) => {
+                let url = PostgresUrl { partitions: Some(self.partitions), ..url.clone() };
+                Ok(Box::new(Postgres::connect(url)?))
+            }
         }
     }
 }
@@ -82,7 +99,7 @@ impl FromStr for EngineUrl {
     type Err = EngineUrlError;
 
     #[cfg_attr(
-        not(feature = "nats"),
+        not(any(feature = "nats", feature = "postgres")),
         expect(
             unreachable_code,
             unused_variables,
@@ -95,6 +112,8 @@ impl FromStr for EngineUrl {
         let kind = match feature {
             #[cfg(feature = "nats")]
             "nats" => Kind::Nats(rest.parse().map_err(of_engine)?),
+            #[cfg(feature = "postgres")]
+            "postgres" => Kind::Postgres(rest.parse().map_err(of_engine)?),
             _ => return Err(EngineUrlError::Missing(feature)),
         };
         Ok(Self { shown: shown(text), partitions, kind })
@@ -123,7 +142,7 @@ fn feature_of(text: &str) -> Option<&'static str> {
     SCHEMES.iter().find(|(scheme, _)| *scheme == given).map(|(_, feature)| *feature)
 }
 
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "nats", feature = "postgres"))]
 fn of_engine(error: impl fmt::Display) -> EngineUrlError {
     EngineUrlError::Engine(error.to_string())
 }
@@ -174,6 +193,8 @@ mod tests {
         let cases = [
             ("nats://a/S", true),
             ("tls://a/S", true),
+            ("postgres://a/d", true),
+            ("postgresql://a/d", true),
             ("nats:/a/S", false),
             ("nats.txt", false),
             ("http://a/S", false),
@@ -183,7 +204,9 @@ mod tests {
             assert_eq!(EngineUrl::is_one(text), is_one, "{text}");
         }
         let error = "http://a/S".parse::<EngineUrl>().expect_err("it is none");
-        assert_eq!(error.to_string(), "no URL of an engine begins so: there are nats://, tls://");
+        let words =
+            "no URL of an engine begins so: there are nats://, tls://, postgres://, postgresql://";
+        assert_eq!(error.to_string(), words);
     }
 
     #[test]
@@ -194,6 +217,7 @@ mod tests {
             ("nats://u:a@secret@a/S", "nats://u@a/S"),
             ("nats://secret@a/S", "nats://a/S"),
             ("nats://secret@a", "nats://a"),
+            ("postgres://u:secret@a/d?table=t", "postgres://u@a/d?table=t"),
             ("tls://a/S?password=secret&y=2", "tls://a/S?password=…&y=2"),
         ];
         for (text, wanted) in cases {
@@ -233,5 +257,23 @@ mod tests {
     #[test]
     fn an_engine_that_this_build_lacks_is_refused_with_its_feature() {
         assert_eq!("nats://a/S".parse::<EngineUrl>(), Err(EngineUrlError::Missing("nats")));
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn a_table_has_the_partitions_that_are_said_last() {
+        let url = |text: &str| text.parse::<EngineUrl>();
+        let two = url("postgres://u:p@a/d?table=t&partitions=2").expect("it is one");
+        assert_eq!(two.partitions(), 2);
+        assert_eq!(two.with_partitions(5).partitions(), 5);
+        let error = url("postgres://a/d").expect_err("it has no table").to_string();
+        assert!(error.starts_with("it names no table"), "{error}");
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    #[test]
+    fn a_database_that_this_build_lacks_is_refused_with_its_feature() {
+        let error = EngineUrlError::Missing("postgres");
+        assert_eq!("postgres://a/d?table=t".parse::<EngineUrl>(), Err(error));
     }
 }

@@ -11,7 +11,7 @@ use thiserror::Error;
 const NAME_BYTES_MAX: usize = 40;
 
 /// Number of partitions that a queue has at most.
-const PARTITIONS_MAX: u32 = 4096;
+const PARTITIONS_MAX: u32 = 1024;
 
 /// Where the tables of a queue are, and who asks for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
