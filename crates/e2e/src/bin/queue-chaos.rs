@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use tradewind_e2e::chaos::{QueuePlan, queue_chaos};
+use tradewind_e2e::chaos::{EngineKind, QueuePlan, queue_chaos};
 
 /// Kill the server and the workers of a queue while submitters die and send again
 #[derive(Debug, Parser)]
@@ -32,13 +32,27 @@ struct Args {
     #[arg(long, default_value_t = 2)]
     programs: usize,
 
-    /// Number of workers
+    /// What the queue's logs are in: an engine, whose server is killed as well
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
+
+    /// Number of servers that share a queue on an engine
+    #[arg(long, default_value_t = 2)]
+    servers: usize,
+
+    /// Number of workers of each server
     #[arg(long, default_value_t = 3)]
     workers: usize,
 
     /// Number of tasks of each submitter at most, spread over the time; a queue remembers two million keys
     #[arg(long, default_value_t = 300_000)]
     tasks: u64,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Engine {
+    /// NATS JetStream, of the program that NATS_SERVER names
+    Nats,
 }
 
 fn main() -> Result<ExitCode> {
@@ -50,6 +64,7 @@ fn main() -> Result<ExitCode> {
         submitters: args.submitters,
         programs: args.programs,
         workers: args.workers,
+        underneath: args.engine.map(|Engine::Nats| (EngineKind::Nats, args.servers)),
         tasks_max: args.tasks,
         pause: Duration::try_from_secs_f64(args.pause).context("--pause")?,
         patience: Duration::from_secs(300),

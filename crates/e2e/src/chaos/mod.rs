@@ -5,6 +5,7 @@
 //! what came of it. When exactly a fault falls is up to the machine: a seed brings back the same
 //! job and the same faults in the same order, not the same instant.
 
+mod engine;
 mod faults;
 mod growth;
 mod plan;
@@ -13,6 +14,7 @@ mod round;
 mod tally;
 mod verdict;
 
+pub use engine::{EngineKind, EngineServer};
 pub use faults::{Fault, Gap, Kind, Role, Tempo, one_by_one, schedule};
 pub use plan::{Format, Plan, Work};
 pub use queue::{QueuePlan, QueueReport, queue_chaos};

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use serde_json::Value;
 
+use super::engine::{EngineKind, EngineServer};
 use crate::{Process, Scene, Signal, ask, wait_for_as_long_as, wait_until};
 
 /// What is done to a queue.
@@ -29,8 +30,10 @@ pub struct QueuePlan {
     pub submitters: usize,
     /// Number of submitters that are programs, each with a file after the other.
     pub programs: usize,
-    /// Number of workers.
+    /// Number of workers of each server.
     pub workers: usize,
+    /// What the queue's logs are in, and how many servers share it; `None` for one with logs of its own.
+    pub underneath: Option<(EngineKind, usize)>,
     /// Number of tasks that each submitter submits at most, spread over the time.
     pub tasks_max: u64,
     /// Pause between two kills, on average.
@@ -46,6 +49,10 @@ pub struct QueueReport {
     pub server_kills: u64,
     /// Times that it was told to stop, and started again.
     pub server_stops: u64,
+    /// Times that the engine was killed.
+    pub engine_kills: u64,
+    /// Times that a server stood still for longer than its leases hold.
+    pub server_pauses: u64,
     /// Times that a worker was killed.
     pub worker_kills: u64,
     /// Times that a submitter that is a program was killed, and run again.
@@ -81,13 +88,14 @@ impl QueueReport {
 
 impl fmt::Display for QueueReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { server_kills, server_stops, worker_kills, .. } = self;
+        let Self { server_kills, server_stops, worker_kills, engine_kills, server_pauses, .. } =
+            self;
         let Self { submitter_kills, sent_again, cancels, .. } = self;
         let Self { promised, records, unheard, lost, doubled, wrong, split_keys, .. } = self;
         writeln!(
             f,
-            "server killed {server_kills} times, stopped {server_stops}; workers killed {worker_kills}, submitters \
-             {submitter_kills}"
+            "server killed {server_kills} times, stopped {server_stops}, stood still {server_pauses}; engine killed \
+             {engine_kills}; workers killed {worker_kills}, submitters {submitter_kills}"
         )?;
         writeln!(f, "answers not heard, and sent again: {sent_again}; cancels: {cancels}")?;
         write!(
@@ -100,32 +108,46 @@ impl fmt::Display for QueueReport {
 
 const QUEUE: &str = "chaos";
 
+/// Number of partitions of a queue on an engine.
+const PARTITIONS: u32 = 4;
+
+/// Time for which a server stands still: its leases have gone then.
+const PAUSE: Duration = Duration::from_secs(8);
+
 /// What happens to a server or a worker.
 #[derive(Clone, Copy)]
 enum Blow {
     KillServer,
     StopServer,
     KillWorker,
+    KillEngine,
+    PauseServer,
 }
 
 /// Each of them, in random order: whatever the seed, and however slow the machine, all of them happen.
-fn each_blow(rng: &mut Rng) -> Vec<Blow> {
+fn each_blow(has_engine: bool, rng: &mut Rng) -> Vec<Blow> {
     let mut blows = vec![Blow::KillServer, Blow::StopServer, Blow::KillWorker];
+    if has_engine {
+        blows.extend([Blow::KillEngine, Blow::PauseServer]);
+    }
     rng.shuffle(&mut blows);
     blows
 }
 
-fn random_blow(rng: &mut Rng) -> Blow {
-    match rng.u8(..10) {
+fn random_blow(has_engine: bool, rng: &mut Rng) -> Blow {
+    match rng.u8(..if has_engine { 13 } else { 10 }) {
         0..4 => Blow::KillServer,
         4 => Blow::StopServer,
-        _ => Blow::KillWorker,
+        5..10 => Blow::KillWorker,
+        10..12 => Blow::KillEngine,
+        _ => Blow::PauseServer,
     }
 }
 
 /// What all threads share.
 struct Shared {
-    at: SocketAddrV4,
+    /// Servers, any of which may be asked.
+    at: Vec<SocketAddrV4>,
     began: Instant,
     /// Time in which each submitter is to submit one task.
     each: Duration,
@@ -139,6 +161,10 @@ struct Shared {
 }
 
 impl Shared {
+    fn at(&self, rng: &mut Rng) -> SocketAddrV4 {
+        *rng.choice(&self.at).expect("there is a server")
+    }
+
     /// Waits until a submitter of this many tasks is to have submitted them, or all is over.
     fn wait_for_turn(&self, submitted: u64) {
         let due = self.began + self.each.mul_f64(submitted as f64);
@@ -155,9 +181,13 @@ impl Shared {
 #[must_use]
 pub fn queue_chaos(plan: &QueuePlan) -> QueueReport {
     let mut rng = Rng::with_seed(plan.seed);
-    let scene = Scene::new();
+    let engine = plan.underneath.map(|(kind, _)| EngineServer::start(kind));
+    let scenes: Vec<Scene> =
+        (0..plan.underneath.map_or(1, |(_, servers)| servers)).map(|_| Scene::new()).collect();
+    let config = engine.as_ref().map(|engine| engine.config(QUEUE, PARTITIONS));
+    let up = |place: usize| up(&scenes[place], config.as_deref());
     let shared = Shared {
-        at: scene.http(),
+        at: scenes.iter().map(Scene::http).collect(),
         began: Instant::now(),
         each: plan.length.div_f64(plan.tasks_max as f64),
         promised: Mutex::default(),
@@ -167,13 +197,14 @@ pub fn queue_chaos(plan: &QueuePlan) -> QueueReport {
         split_keys: AtomicU64::new(0),
         cancels: AtomicU64::new(0),
     };
-    let mut serve = up(&scene);
+    let mut engine = engine;
+    let mut serves: Vec<Process> = (0..scenes.len()).map(&up).collect();
     let worker = |number: usize| {
         let name = format!("w{number}");
         let words = format!("--queue {QUEUE} --echo --slots 4 --grace 1s");
-        scene.worker(&name).words(&words).stdout(null()).start()
+        scenes[number % scenes.len()].worker(&name).words(&words).stdout(null()).start()
     };
-    let mut workers: Vec<Process> = (0..plan.workers).map(worker).collect();
+    let mut workers: Vec<Process> = (0..plan.workers * scenes.len()).map(worker).collect();
     let mut report = QueueReport::default();
     thread::scope(|scope| {
         for number in 0..plan.submitters {
@@ -181,33 +212,51 @@ pub fn queue_chaos(plan: &QueuePlan) -> QueueReport {
             scope.spawn(move || submit(number, plan.tasks_max, rng, shared));
         }
         for number in 0..plan.programs {
-            let (rng, scene, shared) = (rng.fork(), &scene, &shared);
+            let (rng, scene, shared) = (rng.fork(), &scenes[0], &shared);
             scope.spawn(move || submit_files(number, plan.tasks_max, rng, scene, shared));
         }
         let (cancels, shared) = (rng.fork(), &shared);
-        scope.spawn(move || cancel(cancels, shared));
+        // On an engine only the server with a task's partition cancels it.
+        if plan.underneath.is_none() {
+            scope.spawn(move || cancel(cancels, shared));
+        }
         let until = Instant::now() + plan.length;
-        let mut first = each_blow(&mut rng);
+        let mut first = each_blow(engine.is_some(), &mut rng);
         while Instant::now() < until || !first.is_empty() {
             // Between nothing and twice the pause.
             thread::sleep(plan.pause.mul_f64(2.0 * rng.f64()));
-            match first.pop().unwrap_or_else(|| random_blow(&mut rng)) {
+            let place = rng.usize(..serves.len());
+            let serve = &mut serves[place];
+            match first.pop().unwrap_or_else(|| random_blow(engine.is_some(), &mut rng)) {
                 Blow::KillServer => {
                     serve.kill();
                     report.server_kills += 1;
-                    serve = up(&scene);
+                    *serve = up(place);
                 }
                 Blow::StopServer => {
                     serve.signal(Signal::TERM);
                     wait_until("the server stops", || !serve.is_running());
                     report.server_stops += 1;
-                    serve = up(&scene);
+                    *serve = up(place);
                 }
                 Blow::KillWorker => {
                     let number = rng.usize(..workers.len());
                     workers[number].kill();
                     report.worker_kills += 1;
                     workers[number] = worker(number);
+                }
+                Blow::KillEngine => {
+                    let engine = engine.as_mut().expect("it is killed where there is one");
+                    engine.kill();
+                    report.engine_kills += 1;
+                    thread::sleep(Duration::from_millis(rng.u64(..2000)));
+                    engine.start_again();
+                }
+                Blow::PauseServer => {
+                    serve.signal(Signal::STOP);
+                    report.server_pauses += 1;
+                    thread::sleep(PAUSE);
+                    serve.signal(Signal::CONT);
                 }
             }
         }
@@ -219,9 +268,14 @@ pub fn queue_chaos(plan: &QueuePlan) -> QueueReport {
     report.cancels = shared.cancels.into_inner();
     let promised = shared.promised.into_inner().unwrap_or_else(PoisonError::into_inner);
     report.promised = promised.len() as u64;
-    settle(shared.at, plan.patience);
-    count(shared.at, &promised, &mut report);
-    drop((serve, workers));
+    let partitions: Vec<Option<u32>> = match engine {
+        Some(_) => (0..PARTITIONS).map(Some).collect(),
+        None => vec![None],
+    };
+    let at = shared.at[0];
+    settle(at, &partitions, &promised, plan.patience);
+    count(at, &partitions, &promised, &mut report);
+    drop((serves, workers, engine));
     report
 }
 
@@ -237,8 +291,12 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-fn up(scene: &Scene) -> Process {
-    let mut serve = scene.serve().stdout(null()).start();
+fn up(scene: &Scene, config: Option<&str>) -> Process {
+    let mut start = scene.serve();
+    if let Some(config) = config {
+        start = start.args(["--config".into(), scene.file("serve.toml", config)]);
+    }
+    let mut serve = start.stdout(null()).start();
     serve.wait_for_stderr("queues are served");
     serve
 }
@@ -268,11 +326,11 @@ fn submit(number: usize, tasks_max: u64, mut rng: Rng, shared: &Shared) {
         loop {
             // It dies, and is started again with the same tasks.
             if mem::take(&mut leaves) || rng.u8(..6) == 0 {
-                let _ = send_and_leave(shared.at, &path, lines.as_bytes(), &mut rng);
+                let _ = send_and_leave(shared.at(&mut rng), &path, lines.as_bytes(), &mut rng);
                 shared.sent_again.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
-            match ask(shared.at, "POST", &path, &headers, lines.as_bytes()) {
+            match ask(shared.at(&mut rng), "POST", &path, &headers, lines.as_bytes()) {
                 Ok(answer) if answer.status == 200 => {
                     note(shared, &tasks, &ids(&answer.body));
                     break;
@@ -304,7 +362,6 @@ fn send_and_leave(at: SocketAddrV4, path: &str, body: &[u8], rng: &mut Rng) -> i
 /// Submits files by the program, one after the other: it is killed, and run again as it was until it has printed the id
 /// of each line.
 fn submit_files(number: usize, tasks_max: u64, mut rng: Rng, scene: &Scene, shared: &Shared) {
-    let url = format!("http://{}", shared.at);
     let (mut submitted, mut file) = (0, 0);
     let (_reader, full) = full_pipe();
     let mut has_been_killed = false;
@@ -316,6 +373,7 @@ fn submit_files(number: usize, tasks_max: u64, mut rng: Rng, scene: &Scene, shar
         let tasks: Vec<String> = (0..count).map(|n| format!("p{number}-{file}-{n}")).collect();
         let path = scene.file(&format!("p{number}-{file}"), tasks.join("\n") + "\n");
         loop {
+            let url = format!("http://{}", shared.at(&mut rng));
             let start = scene.ours("tradewind").args(["submit", QUEUE, "--url", &url, "--input"]);
             let mut start = start.arg(&path);
             // Until one was killed, none can end well: it has nowhere to print its ids.
@@ -379,7 +437,7 @@ fn cancel(mut rng: Rng, shared: &Shared) {
             continue;
         }
         let id = format!("/v1/tasks/{QUEUE}-{}", rng.u64(count.saturating_sub(200)..count));
-        let answer = ask(shared.at, "DELETE", &id, &[], b"");
+        let answer = ask(shared.at(&mut rng), "DELETE", &id, &[], b"");
         shared
             .cancels
             .fetch_add(u64::from(answer.is_ok_and(|it| it.status < 300)), Ordering::Relaxed);
@@ -392,36 +450,50 @@ fn state(at: SocketAddrV4) -> Option<Value> {
 }
 
 /// Waits until each task has its record.
-fn settle(at: SocketAddrV4, patience: Duration) {
+fn settle(
+    at: SocketAddrV4,
+    partitions: &[Option<u32>],
+    promised: &HashMap<String, String>,
+    patience: Duration,
+) {
     let began = Instant::now();
+    let has_engine = partitions[0].is_some();
     wait_for_as_long_as(Duration::MAX, "each task has its record", || {
         let state = state(at);
-        assert!(began.elapsed() < patience, "tasks have no record after {patience:?}: {state:?}");
+        let mut report = QueueReport::default();
+        // A server knows of its own partitions alone.
+        if has_engine {
+            count(at, partitions, promised, &mut report);
+        }
+        assert!(
+            began.elapsed() < patience,
+            "tasks have no record after {patience:?}: {state:?}, {report}"
+        );
         let state = state?;
-        ["queued", "running"].iter().all(|name| state[*name] == 0).then_some(())
+        let is_settled = ["queued", "running"].iter().all(|name| state[*name] == 0);
+        (is_settled && report.lost == 0).then_some(())
     });
 }
 
 /// Compares records with what was promised.
-fn count(at: SocketAddrV4, promised: &HashMap<String, String>, report: &mut QueueReport) {
+fn count(
+    at: SocketAddrV4,
+    partitions: &[Option<u32>],
+    promised: &HashMap<String, String>,
+    report: &mut QueueReport,
+) {
     let by_id: BTreeMap<&str, &str> =
         promised.iter().map(|(task, id)| (id.as_str(), task.as_str())).collect();
     // Two tasks with one id.
     report.doubled += (promised.len() - by_id.len()) as u64;
     let (mut ids, mut tasks) = (HashSet::new(), HashSet::new());
-    let mut after = String::new();
-    loop {
-        let path = format!("/v1/queues/{QUEUE}/records?limit=1000{after}");
-        let page = ask(at, "GET", &path, &[], b"").expect("the server answers");
-        assert_eq!(page.status, 200, "{}", page.body);
-        let mut last = None;
-        for line in page.body.lines() {
-            let record: Value = serde_json::from_str(line).expect("records are JSON");
-            last = Some(record["position"].clone());
+    for partition in partitions {
+        for_each_record(at, *partition, |record| {
             report.records += 1;
             let id = record["id"].as_str().expect("it has an id").to_owned();
             let output = record["output"].as_str().unwrap_or_default().to_owned();
-            let is_cancelled = record["status"] == "cancelled";
+            // On an engine nobody cancels.
+            let is_cancelled = record["status"] == "cancelled" && partition.is_none();
             match by_id.get(&*id) {
                 _ if is_cancelled => {}
                 Some(task) if output != *task || record["status"] != "ok" => report.wrong += 1,
@@ -430,9 +502,26 @@ fn count(at: SocketAddrV4, promised: &HashMap<String, String>, report: &mut Queu
             }
             let is_twice = !is_cancelled && !tasks.insert(output);
             report.doubled += u64::from(!ids.insert(id) || is_twice);
+        });
+    }
+    report.lost += by_id.keys().filter(|id| !ids.contains(**id)).count() as u64;
+}
+
+/// Tells of each record of a queue, or of a partition of it.
+fn for_each_record(at: SocketAddrV4, partition: Option<u32>, mut tell: impl FnMut(&Value)) {
+    let partition = partition.map(|number| format!("&partition={number}")).unwrap_or_default();
+    let mut after = String::new();
+    loop {
+        let path = format!("/v1/queues/{QUEUE}/records?limit=1000{partition}{after}");
+        let page = ask(at, "GET", &path, &[], b"").expect("the server answers");
+        assert_eq!(page.status, 200, "{}", page.body);
+        let mut last = None;
+        for line in page.body.lines() {
+            let record: Value = serde_json::from_str(line).expect("records are JSON");
+            last = Some(record["position"].clone());
+            tell(&record);
         }
         let Some(last) = last else { break };
         after = format!("&after={last}");
     }
-    report.lost += by_id.keys().filter(|id| !ids.contains(**id)).count() as u64;
 }

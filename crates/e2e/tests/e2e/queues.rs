@@ -403,6 +403,7 @@ fn the_promise_is_kept_while_everything_is_killed() {
         submitters: 3,
         programs: 2,
         workers: 2,
+        underneath: None,
         tasks_max: 20_000,
         pause: Duration::from_millis(600),
         patience: PATIENCE,
