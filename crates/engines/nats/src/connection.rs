@@ -15,6 +15,7 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, HeaderMap, jetstream}
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 use tradewind_engine::EngineError;
 
 use crate::settings;
@@ -22,6 +23,10 @@ use crate::url::{Login, NatsUrl};
 
 /// Messages that are asked for at a time.
 const BATCH_MESSAGES: u32 = 1000;
+
+/// Number of batches that are sent at a time. The library lets 5,000 messages wait for their answers: with more batches
+/// than fit into that, each could hold a part and wait for the others for ever.
+const BATCHES_MAX: usize = 4;
 
 /// Time after which a log is looked at again by who waits for an entry: doubled each time up to the second.
 const LOOK: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
@@ -32,6 +37,7 @@ pub(crate) struct Connection {
     client: Client,
     pub(crate) context: Context,
     pub(crate) url: NatsUrl,
+    batches: Semaphore,
 }
 
 /// Message of a stream.
@@ -66,7 +72,7 @@ impl Connection {
         let mut context = jetstream::new(client.clone());
         context.set_timeout(url.timeout);
         drop(entered);
-        Ok(Self { runtime, client, context, url })
+        Ok(Self { runtime, client, context, url, batches: Semaphore::new(BATCHES_MAX) })
     }
 
     pub(crate) fn wait<T>(&self, what: impl Future<Output = T>) -> T {
@@ -130,6 +136,7 @@ impl Connection {
         let mut place = 0;
         let mut messages = messages.into_iter();
         loop {
+            let _batch = self.wait(self.batches.acquire());
             let sent: Vec<PublishAckFuture> = self.wait(async {
                 let mut sent = Vec::new();
                 for (subject, message) in messages.by_ref().take(BATCH_MESSAGES as usize) {

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::stream::Config;
 use tempfile::TempDir;
 use tradewind_engine::contract::{Fault, Proxy, Stage};
-use tradewind_engine::{Engine, EngineError};
+use tradewind_engine::{Engine, EngineError, SubmitId};
 use tradewind_engine_nats::Nats;
+use tradewind_store::StoredTask;
 
 tradewind_engine::contract!(Server::begin, &[]);
 
@@ -139,5 +140,30 @@ impl Stage for Server {
 
     fn too_large(&self) -> usize {
         1 << 20
+    }
+}
+
+/// Fails by a hang if each batch may hold a part of the answers that the library waits for.
+#[test]
+fn many_batches_at_a_time_do_not_wait_for_one_another() {
+    let server = Server::begin("batches");
+    let engine = server.open().expect("it opens");
+    server.fault(Fault::Slow(Duration::from_millis(20)));
+    let logs: Vec<_> = (0..12).map(|_| engine.tasks(0).expect("it opens")).collect();
+    let (done, all) = std::sync::mpsc::channel();
+    for (number, mut log) in (0..).zip(logs) {
+        let done = done.clone();
+        thread::spawn(move || {
+            let task = |place: u32| StoredTask {
+                payload: format!("{number}-{place}").into(),
+                ..StoredTask::default()
+            };
+            let tasks: Vec<_> = (0..1000).map(task).collect();
+            while log.submit(SubmitId(number), &tasks).is_err() {}
+            done.send(()).expect("it is waited for");
+        });
+    }
+    for _ in 0..12 {
+        all.recv_timeout(Duration::from_secs(120)).expect("each is done");
     }
 }
