@@ -10,7 +10,7 @@ use async_nats::jetstream::context::{
     PublishErrorKind,
 };
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
-use async_nats::jetstream::stream::{Config, LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{Config, RawMessageErrorKind, Stream};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, HeaderMap, jetstream};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -156,8 +156,26 @@ impl Connection {
         }
     }
 
-    /// Returns messages of a stream from a sequence on whose subjects match.
+    /// Returns messages of a stream from a sequence on whose subjects match: none if there is none.
+    ///
+    /// Batches come from any replica. One that is behind has the beginning of what the leader has, so the messages are
+    /// right whoever sends them; but that there is none only the leader knows.
     pub(crate) fn read(
+        &self,
+        stream: &Stream,
+        subject: &str,
+        from: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Read>, EngineError> {
+        let name = &stream.cached_info().config.name;
+        let read = self.read_batch(name, subject, from, bytes_max)?;
+        if !read.is_empty() {
+            return Ok(read);
+        }
+        Ok(self.next(stream, subject, from)?.into_iter().collect())
+    }
+
+    fn read_batch(
         &self,
         stream: &str,
         subject: &str,
@@ -215,7 +233,7 @@ impl Connection {
     /// Does the same, and waits for the first.
     pub(crate) fn follow(
         &self,
-        stream: &str,
+        stream: &Stream,
         subject: &str,
         from: u64,
         bytes_max: usize,
@@ -233,7 +251,24 @@ impl Connection {
         }
     }
 
-    /// Returns the last message whose subject matches.
+    /// Returns the next message from a sequence on whose subject matches, as the leader has it.
+    pub(crate) fn next(
+        &self,
+        stream: &Stream,
+        subject: &str,
+        from: u64,
+    ) -> Result<Option<Read>, EngineError> {
+        self.check()?;
+        match self.wait(stream.get_first_raw_message_by_subject(subject, from)) {
+            Ok(StreamMessage { sequence, subject, headers, payload, .. }) => {
+                Ok(Some(Read { sequence, subject: subject.to_string(), headers, payload }))
+            }
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(away(error)),
+        }
+    }
+
+    /// Returns the last message whose subject matches, as the leader has it.
     pub(crate) fn last(
         &self,
         stream: &Stream,
@@ -242,12 +277,12 @@ impl Connection {
         self.check()?;
         match self.wait(stream.get_last_raw_message_by_subject(subject)) {
             Ok(message) => Ok(Some(message)),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(away(error)),
         }
     }
 
-    /// Returns the first and the last sequence of a stream.
+    /// Returns the first and the last sequence of a stream, as the leader has them.
     pub(crate) fn ends(&self, stream: &Stream) -> Result<(u64, u64), EngineError> {
         self.check()?;
         let info = self.wait(stream.get_info()).map_err(away)?;

@@ -1,16 +1,22 @@
 //! Leases in a bucket: a value for each partition, replaced under its revision.
+//!
+//! They are read from the leader of the bucket's stream. Another replica may be behind: by what it has, an owner would
+//! take its own lease for another's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::kv::{Config, CreateErrorKind, Operation, Store, UpdateErrorKind};
+use async_nats::HeaderMap;
+use async_nats::jetstream::kv::{Config, CreateErrorKind, Store, UpdateErrorKind};
+use async_nats::jetstream::message::StreamMessage;
 use tradewind_engine::{EngineError, Epoch, Lease, Leases, Watched};
 
 use crate::connection::{Connection, away};
 
-/// Bytes of leases that are read together.
-const BYTES: usize = 256 << 10;
+/// Headers of an entry that was removed.
+const OPERATION: &str = "KV-Operation";
+const MARKER_REASON: &str = "Nats-Marker-Reason";
 
 #[derive(Debug)]
 pub(crate) struct NatsLeases {
@@ -38,14 +44,15 @@ impl NatsLeases {
 
     fn get(&self, partition: u32) -> Result<Option<(u64, Lease)>, EngineError> {
         self.connection.check()?;
-        let entry = self.connection.wait(self.bucket.entry(partition.to_string())).map_err(away)?;
-        let Some(entry) = entry.filter(|entry| entry.operation == Operation::Put) else {
+        let subject = format!("{}{partition}", self.bucket.prefix);
+        let message = self.connection.last(&self.bucket.stream, &subject)?;
+        let Some(message) = message.filter(|message| is_put(&message.headers)) else {
             return Ok(None);
         };
-        let lease = std::str::from_utf8(&entry.value).ok().and_then(|text| text.parse().ok());
-        let amiss =
-            || EngineError::Amiss { position: entry.revision, what: "it is no lease".into() };
-        Ok(Some((entry.revision, lease.ok_or_else(amiss)?)))
+        let StreamMessage { sequence: revision, payload, .. } = message;
+        let lease = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok());
+        let amiss = || EngineError::Amiss { position: revision, what: "it is no lease".into() };
+        Ok(Some((revision, lease.ok_or_else(amiss)?)))
     }
 
     /// Replaces a lease. Returns false if it was replaced since.
@@ -84,6 +91,11 @@ impl NatsLeases {
     }
 }
 
+/// Was a value put, and not one removed?
+fn is_put(headers: &HeaderMap) -> bool {
+    [OPERATION, MARKER_REASON].iter().all(|name| headers.get(*name).is_none())
+}
+
 impl Leases for NatsLeases {
     fn take(
         &mut self,
@@ -104,32 +116,24 @@ impl Leases for NatsLeases {
     }
 
     fn holders(&mut self) -> Result<BTreeMap<u32, String>, EngineError> {
-        let prefix = format!("$KV.{}.", self.bucket.name);
+        let Store { prefix, stream, .. } = &self.bucket;
+        let all = format!("{prefix}>");
         let now = self.began.elapsed();
         let (mut holders, mut from) = (BTreeMap::new(), 1);
-        loop {
-            let read = self.connection.read(
-                &self.bucket.stream_name,
-                &format!("{prefix}>"),
-                from,
-                BYTES,
-            )?;
-            let Some(last) = read.last() else { return Ok(holders) };
-            from = last.sequence + 1;
-            for entry in read {
-                let number = entry.subject.strip_prefix(&prefix).and_then(|it| it.parse().ok());
-                let text = std::str::from_utf8(&entry.payload).ok();
-                let (Some(number), Some(Ok(lease))) = (number, text.map(str::parse::<Lease>))
-                else {
-                    continue;
-                };
-                let watched: &mut Watched = self.watched.entry(number).or_default();
-                let is_free = watched.handle_seen(now, entry.sequence, Some(&lease)).is_some();
-                if let Some(owner) = lease.owner.filter(|_| !is_free) {
-                    holders.insert(number, owner);
-                }
+        while let Some(entry) = self.connection.next(stream, &all, from)? {
+            from = entry.sequence + 1;
+            let number = entry.subject.strip_prefix(prefix).and_then(|it| it.parse().ok());
+            let text = std::str::from_utf8(&entry.payload).ok();
+            let (Some(number), Some(Ok(lease))) = (number, text.map(str::parse::<Lease>)) else {
+                continue;
+            };
+            let watched: &mut Watched = self.watched.entry(number).or_default();
+            let is_free = watched.handle_seen(now, entry.sequence, Some(&lease)).is_some();
+            if let Some(owner) = lease.owner.filter(|_| !is_free) {
+                holders.insert(number, owner);
             }
         }
+        Ok(holders)
     }
 
     fn renew(&mut self, partition: u32, epoch: Epoch, time: Duration) -> Result<(), EngineError> {

@@ -67,7 +67,7 @@ impl NatsRecords {
         format!("{}.{kind}.{number}", self.prefix)
     }
 
-    /// Reads what was written since it was read last.
+    /// Reads what was written since it was read last, all that the leader has.
     fn sync(&mut self) -> Result<u64, EngineError> {
         let (_, end) = self.connection.ends(&self.stream)?;
         let mut read_to = match self.read_to {
@@ -77,7 +77,7 @@ impl NatsRecords {
         let all = format!("{}.>", self.prefix);
         let records = format!("{}.r.", self.prefix);
         loop {
-            let read = self.connection.read(&self.name, &all, read_to + 1, READ_BYTES)?;
+            let read = self.connection.read(&self.stream, &all, read_to + 1, READ_BYTES)?;
             let Some(last) = read.last() else { break };
             read_to = last.sequence;
             for message in read {
@@ -272,7 +272,7 @@ impl RecordLog for NatsRecords {
         wait: Duration,
     ) -> Result<Vec<(u64, StoredRecord)>, EngineError> {
         let subjects = format!("{}.r.>", self.prefix);
-        let read = self.connection.follow(&self.name, &subjects, from + 1, bytes_max, wait)?;
+        let read = self.connection.follow(&self.stream, &subjects, from + 1, bytes_max, wait)?;
         let records = read.into_iter().map(|message| {
             let seq = message.subject.rsplit('.').next().unwrap_or_default();
             let seq = seq_of(message.sequence, seq)?;

@@ -34,7 +34,6 @@ const HEADERS_BYTES_MAX: usize = 256;
 pub(crate) struct NatsTasks {
     connection: Arc<Connection>,
     stream: Stream,
-    name: String,
     /// Beginning of the subjects.
     prefix: String,
     partition: u32,
@@ -46,7 +45,7 @@ impl NatsTasks {
         let (name, prefix) = (format!("{base}-{partition}"), format!("{base}.{partition}"));
         let subjects = vec![format!("{prefix}.k.>"), format!("{prefix}.u.>")];
         let stream = connection.stream(&name, subjects)?;
-        Ok(Self { connection, stream, name, prefix, partition })
+        Ok(Self { connection, stream, prefix, partition })
     }
 
     fn check(&self, tasks: &[StoredTask]) -> Result<(), EngineError> {
@@ -118,7 +117,7 @@ impl TaskLog for NatsTasks {
         wait: Duration,
     ) -> Result<Vec<(u64, StoredTask)>, EngineError> {
         let all = format!("{}.>", self.prefix);
-        let read = self.connection.follow(&self.name, &all, from + 1, bytes_max, wait)?;
+        let read = self.connection.follow(&self.stream, &all, from + 1, bytes_max, wait)?;
         let tasks = read.into_iter().map(|message| {
             let position = message.sequence - 1;
             let amiss = |what: &str| EngineError::Amiss { position, what: what.into() };
