@@ -233,8 +233,8 @@ fn commands_do_what_is_shown() {
 
 #[test]
 fn what_is_not_run_says_why_and_is_little() {
-    const KNOWN: [&str; 9] =
-        ["console", "sh", "text", "hex", "python", "rust", "toml", "csv", "json"];
+    const KNOWN: [&str; 10] =
+        ["console", "sh", "text", "hex", "python", "rust", "toml", "csv", "json", "sql"];
     let (mut not_run, mut run) = (0, 0);
     for page in Page::all() {
         for block in page.blocks() {
