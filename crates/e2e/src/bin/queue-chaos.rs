@@ -53,6 +53,17 @@ struct Args {
 enum Engine {
     /// NATS JetStream, of the program that NATS_SERVER names
     Nats,
+    /// PostgreSQL, of the programs in the directory that POSTGRES_BIN names
+    Postgres,
+}
+
+impl Engine {
+    fn kind(self) -> EngineKind {
+        match self {
+            Self::Nats => EngineKind::Nats,
+            Self::Postgres => EngineKind::Postgres,
+        }
+    }
 }
 
 fn main() -> Result<ExitCode> {
@@ -64,7 +75,7 @@ fn main() -> Result<ExitCode> {
         submitters: args.submitters,
         programs: args.programs,
         workers: args.workers,
-        underneath: args.engine.map(|Engine::Nats| (EngineKind::Nats, args.servers)),
+        underneath: args.engine.map(|engine| (engine.kind(), args.servers)),
         tasks_max: args.tasks,
         pause: Duration::try_from_secs_f64(args.pause).context("--pause")?,
         patience: Duration::from_secs(300),
