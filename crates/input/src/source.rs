@@ -1,7 +1,7 @@
 //! Chunks of tasks, which every kind of input gives.
 
-use tradewind_proto::Payload;
 use tradewind_proto::dispatcher::TaskLimits;
+use tradewind_proto::{Payload, TaskHash};
 
 use super::InputError;
 
@@ -28,6 +28,8 @@ pub struct Chunk {
     bytes: u64,
     /// Limits that tasks have of their own, with their places, ascending.
     limits: Vec<(usize, TaskLimits)>,
+    /// Hashes of tasks that are not those of their payloads alone, with their places, ascending.
+    hashes: Vec<(usize, TaskHash)>,
     /// Numbers of recorded tasks, each with the place of the task that they come before, ascending.
     recorded: Vec<(usize, u64)>,
     is_caught_up: bool,
@@ -69,6 +71,18 @@ impl Chunk {
     pub fn push_limited(&mut self, payload: Payload, limits: TaskLimits) {
         self.limits.push((self.items.len(), limits));
         self.push(Item::Task(payload));
+    }
+
+    /// Adds a task after the others that has limits of its own, and a hash that is of its place in the input too.
+    pub fn push_at(&mut self, payload: Payload, hash: TaskHash, limits: TaskLimits) {
+        self.hashes.push((self.items.len(), hash));
+        self.push_limited(payload, limits);
+    }
+
+    /// Takes the hashes that are not those of tasks' payloads alone, with their places among all, ascending. Each of
+    /// these tasks has limits too.
+    pub fn take_hashes(&mut self) -> Vec<(usize, TaskHash)> {
+        std::mem::take(&mut self.hashes)
     }
 
     /// Takes the limits that tasks have of their own, with their places among all, ascending.

@@ -64,7 +64,8 @@ id! {
 }
 
 id! {
-    /// CRC-32 of a task's payload. Shows whether two runs of a job read the same input.
+    /// CRC-32 of a task's payload, and of its place where the input has places. Shows whether two runs of a job read
+    /// the same input.
     TaskHash(u32)
 }
 
@@ -73,6 +74,16 @@ impl TaskHash {
     #[must_use]
     pub fn of(payload: &[u8]) -> Self {
         Self(crc32fast::hash(payload))
+    }
+
+    /// Returns the hash of a payload at a position of a partition: another one for the same payload elsewhere.
+    #[must_use]
+    pub fn at(partition: u32, position: u64, payload: &[u8]) -> Self {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&partition.to_le_bytes());
+        hasher.update(&position.to_le_bytes());
+        hasher.update(payload);
+        Self(hasher.finalize())
     }
 }
 

@@ -210,6 +210,7 @@ impl Ventilator {
         match read {
             Some(Ok(Some(mut chunk))) => {
                 let mut limits = chunk.take_limits().into_iter().peekable();
+                let mut hashes = chunk.take_hashes().into_iter().peekable();
                 let is_caught_up = chunk.is_caught_up();
                 let mut recorded = chunk.take_recorded().into_iter().peekable();
                 for (place, item) in chunk.into_iter().enumerate() {
@@ -217,10 +218,17 @@ impl Ventilator {
                         self.dispatcher.handle_recorded(count);
                     }
                     let own = limits.next_if(|(limited, _)| *limited == place);
+                    let hash = hashes.next_if(|(hashed, _)| *hashed == place);
                     match item {
-                        Item::Task(payload) => match own {
-                            Some((_, own)) => self.dispatcher.handle_task_with(payload, own),
-                            None => self.dispatcher.handle_task(payload),
+                        Item::Task(payload) => match (own, hash) {
+                            (own, Some((_, hash))) => {
+                                let own = own.map(|(_, own)| own).unwrap_or_default();
+                                self.dispatcher.handle_task_at(payload, hash, own);
+                            }
+                            (Some((_, own)), None) => {
+                                self.dispatcher.handle_task_with(payload, own);
+                            }
+                            (None, None) => self.dispatcher.handle_task(payload),
                         },
                         Item::Unfit { reason } => self.dispatcher.handle_unfit_task(reason),
                         Item::TooLarge { bytes } => self.dispatcher.handle_unfit_task(format!(

@@ -8,7 +8,9 @@ use crate::limits::{
 use crate::message::{
     Card, HaltOn, InputEnd, Layout, Report, Start, Status, ToSink, ToVentilator, ToWorker,
 };
-use crate::{CallId, JobId, JobKey, LaneId, Payload, Seq, SeqRanges, SeqSet, SessionId, Time};
+use crate::{
+    CallId, JobId, JobKey, LaneId, Payload, Seq, SeqRanges, SeqSet, SessionId, TaskHash, Time,
+};
 
 use super::course::{Course, Ended, Stopped};
 use super::halt::{HaltWhen, Halting};
@@ -165,18 +167,7 @@ impl Dispatcher {
     /// Takes in a task that was read. More tasks than there is [room](Self::input_room) for are
     /// allowed and cost memory; a task after the end of input is dropped.
     pub fn handle_task(&mut self, payload: Payload) {
-        if self.source.total.is_some() {
-            return;
-        }
-        let seq = self.ledger.end();
-        if self.read_again(seq, &payload) {
-            self.ledger.take_in_settled();
-        } else {
-            self.ledger.take_in(payload);
-            self.adopt_ahead(seq);
-        }
-        self.cancel_if_due(seq);
-        self.end_full_reading();
+        self.take_in_task(payload, None);
     }
 
     /// Takes in a task that has limits of its own, as [`handle_task`](Self::handle_task) does one that has none.
@@ -191,16 +182,39 @@ impl Dispatcher {
         self.ledger.limit(seq, limits);
     }
 
+    /// Takes in a task with limits of its own whose hash is not that of its payload alone: of an input that has
+    /// places, so that the same task elsewhere counts as another one when the job is resumed.
+    pub fn handle_task_at(&mut self, payload: Payload, hash: TaskHash, limits: TaskLimits) {
+        let seq = self.ledger.end();
+        self.take_in_task(payload, Some(hash));
+        self.ledger.limit(seq, limits);
+    }
+
+    fn take_in_task(&mut self, payload: Payload, hash: Option<TaskHash>) {
+        if self.source.total.is_some() {
+            return;
+        }
+        let seq = self.ledger.end();
+        if self.read_again(seq, || hash.unwrap_or_else(|| TaskHash::of(&payload))) {
+            self.ledger.take_in_settled();
+        } else {
+            self.ledger.take_in(payload, hash);
+            self.adopt_ahead(seq);
+        }
+        self.cancel_if_due(seq);
+        self.end_full_reading();
+    }
+
     /// Takes in a task that cannot be sent to any worker: it gets a failed record.
     pub fn handle_unfit_task(&mut self, error: String) {
         if self.source.total.is_some() {
             return;
         }
         let seq = self.ledger.end();
-        if self.read_again(seq, b"") {
+        if self.read_again(seq, || TaskHash::of(b"")) {
             self.ledger.take_in_settled();
         } else {
-            self.ledger.take_in(Payload::new());
+            self.ledger.take_in(Payload::new(), None);
             self.give_up(seq, Status::Failed, error);
         }
         self.cancel_if_due(seq);

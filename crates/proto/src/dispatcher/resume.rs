@@ -225,10 +225,10 @@ impl Dispatcher {
     }
 
     /// Returns whether the record of a task that was just read is stored already.
-    pub(super) fn read_again(&mut self, seq: Seq, payload: &[u8]) -> bool {
+    pub(super) fn read_again(&mut self, seq: Seq, hash: impl FnOnce() -> TaskHash) -> bool {
         let Some(resume) = self.source.resume_mut() else { return false };
         if seq < resume.known_end {
-            resume.unverified.push_back((seq, TaskHash::of(payload)));
+            resume.unverified.push_back((seq, hash()));
         }
         resume.is_known(seq)
     }

@@ -1,10 +1,10 @@
 //! A ventilator that restarts and goes on where the one before it was.
 
-use tradewind_proto::SessionId;
 use tradewind_proto::collector::Order;
-use tradewind_proto::dispatcher::Ended;
+use tradewind_proto::dispatcher::{Ended, TaskLimits};
 use tradewind_proto::limits::ROLL_CALL_GRACE;
 use tradewind_proto::message::{Start, Status};
+use tradewind_proto::{Payload, SessionId, TaskHash};
 
 use crate::ok;
 use tradewind_testkit::Ring;
@@ -127,6 +127,36 @@ fn a_changed_input_is_refused_where_it_differs() {
     check(&["a", "b", "x", "d", "e", "f"], "number 3 of its tasks");
     check(&["a", "b", "c", "x", "e", "f"], "number 4 of its tasks");
     check(&["a"], "has 1 task, and the output has records up to task 2");
+}
+
+#[test]
+fn an_input_with_positions_is_refused_where_tasks_are_at_others() {
+    let read = |ring: &mut Ring, positions: std::ops::Range<u64>| {
+        for position in positions {
+            let hash = TaskHash::at(0, position, b"same");
+            let limits = TaskLimits::default();
+            ring.dispatcher.handle_task_at(Payload::from(&b"same"[..]), hash, limits);
+        }
+        end_input(ring);
+    };
+    let begin = || {
+        let mut ring = Ring::new(0, Order::Seq);
+        ring.pass(1_000_000);
+        ring.pass(ROLL_CALL_GRACE.as_micros() as u64);
+        ring.join(1, 2);
+        read(&mut ring, 10..16);
+        ring.finish(1, 0, ok("same"));
+        ring.restart_ventilator(Start::Resume);
+        ring.rejoin(1, 2);
+        ring
+    };
+    let mut ring = begin();
+    read(&mut ring, 10..16);
+    end_well(ring);
+    // The first was removed meanwhile, and there is one more at the end.
+    let mut ring = begin();
+    read(&mut ring, 11..17);
+    assert_refused(&ring, "number 1 of its tasks");
 }
 
 #[test]

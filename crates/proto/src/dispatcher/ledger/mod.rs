@@ -282,11 +282,11 @@ impl Ledger {
         self.table.entries() as u64
     }
 
-    /// Takes in a task of the input.
-    pub(super) fn take_in(&mut self, payload: Payload) -> Seq {
+    /// Takes in a task of the input, whose hash is this one if it is not that of the payload.
+    pub(super) fn take_in(&mut self, payload: Payload, hash: Option<TaskHash>) -> Seq {
         self.retained_bytes += payload.len() as u64;
         self.fresh_count += 1;
-        self.table.push(Entry::new(payload))
+        self.table.push(Entry { origin: hash, ..Entry::new(payload) })
     }
 
     /// Gives a task that is not settled limits of its own.
