@@ -22,6 +22,14 @@ pub enum OpenError {
         /// Flags that the user can give instead.
         needed: &'static str,
     },
+    /// An output that is no file cannot take the job's records.
+    #[error("{output} {reason}")]
+    Elsewhere {
+        /// Name of the output.
+        output: String,
+        /// Reason, as it follows the name.
+        reason: String,
+    },
     /// Something stands in the way of one destination.
     #[error("{}", .obstacle.describe(.destination))]
     At {

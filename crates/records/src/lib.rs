@@ -5,6 +5,7 @@
 //! of them once. What it promises is that a record which it calls stored has left the process, and
 //! that an error, be it in the middle of a record, neither loses nor doubles a byte.
 
+mod elsewhere;
 mod error;
 #[cfg(test)]
 mod examples;
@@ -29,6 +30,7 @@ mod terminal;
 mod thread;
 mod writer;
 
+pub use elsewhere::{KeptJournal, NoJournalLine, complete_line, journal_lines};
 pub use error::{Earlier, Obstacle, OpenError};
 pub use file::OpenFile;
 pub use format::{Extras, Format};

@@ -3,7 +3,7 @@
 use tradewind_proto::collector::Opening;
 use tradewind_proto::message::Report;
 
-use super::{Continued, FileOutput, Format, OpenError, Output, Prepared, Settings};
+use super::{Continued, FileOutput, Format, OpenError, Output, OutputError, Prepared, Settings};
 
 /// Store that becomes an [`Output`] once the job of the records is known.
 pub trait Store: Send + 'static {
@@ -32,6 +32,10 @@ pub trait Store: Send + 'static {
     fn has_input(&self) -> bool {
         false
     }
+
+    /// Takes what is to be told once when the store takes nothing more, although nothing is being written. Does not
+    /// wait.
+    fn watch(&mut self, _: Box<dyn FnOnce(OutputError) + Send>) {}
 
     /// Returns whether records say why their tasks failed.
     fn has_reasons(&self) -> bool {

@@ -95,6 +95,22 @@ pub enum OutputError {
         /// Error of the operating system.
         reason: io::Error,
     },
+    /// An output that is no file cannot be reached. It will be.
+    #[error("cannot write to {output}: {reason}")]
+    Away {
+        /// Name of the output.
+        output: String,
+        /// Reason.
+        reason: String,
+    },
+    /// An output that is no file takes nothing more from this program.
+    #[error("cannot write to {output}: {reason}")]
+    Refused {
+        /// Name of the output.
+        output: String,
+        /// Reason.
+        reason: String,
+    },
     /// It cannot be put into its final form.
     #[error("cannot rewrite {destination}: {reason}")]
     Rewrite {

@@ -153,12 +153,16 @@ pub async fn run<S: Store>(
         gate = gate.with_lanes(callers);
         queue = Some((workers, note_workers));
     }
-    let Some(store) = prepared(prepare, settings.when_full, &mut shutdown).await? else {
+    let Some(mut store) = prepared(prepare, settings.when_full, &mut shutdown).await? else {
         return Ok(STOPPED);
     };
     let (report, can_retry) = (store.report(), store.can_retry());
     let has_reasons = store.has_reasons();
     let has_input = store.has_input();
+    let lost = events_in.clone();
+    store.watch(Box::new(move |error| {
+        let _ = lost.blocking_send(Event::Output(records::Event::Failed(error)));
+    }));
     tracing::info!(
         listen = %gate.endpoint(),
         ventilator = %settings.ventilator,
@@ -514,6 +518,9 @@ impl<S: Store> Sink<S> {
             records::Event::Failed(error @ (OutputError::Closed { .. } | OutputError::Dropped)) => {
                 // The reader of the output has seen enough, as `head` does.
                 return Err(Fatal { code: CLOSED, error: error.into() });
+            }
+            records::Event::Failed(error @ OutputError::Refused { .. }) => {
+                return Err(Fatal { code: OUTPUT, error: error.into() });
             }
             records::Event::Failed(
                 error @ (OutputError::Io { .. }

@@ -13,7 +13,7 @@ mod check;
 mod plan;
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Seek};
 use std::path::{Path, PathBuf};
 
 use tradewind_proto::JobId;
@@ -76,9 +76,17 @@ pub struct Continued {
     pub cut_bytes: u64,
 }
 
-/// File of the journal.
+/// The journal, to be read while records are written.
 #[derive(Debug)]
-pub struct Journal(pub(crate) PathBuf);
+pub struct Journal(pub(crate) JournalPlace);
+
+#[derive(Debug)]
+pub(crate) enum JournalPlace {
+    /// The file beside the output.
+    Beside(PathBuf),
+    /// A copy of the entries of one that is kept elsewhere.
+    Copy(File),
+}
 
 /// Opens the output, and the joblog if there is to be one. Changes nothing.
 ///
@@ -200,25 +208,39 @@ impl Prepared {
 impl Continued {
     fn nothing(job: JobId, journal: Option<PathBuf>) -> Self {
         let opened = Opened { job, ..Opened::default() };
-        Self { opened, journal: journal.map(Journal), cut_bytes: 0 }
+        Self {
+            opened,
+            journal: journal.map(|path| Journal(JournalPlace::Beside(path))),
+            cut_bytes: 0,
+        }
     }
 }
 
 impl Journal {
-    /// Returns the path.
+    /// Returns the path; `None` if it is kept elsewhere.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            JournalPlace::Beside(path) => Some(path),
+            JournalPlace::Copy(_) => None,
+        }
     }
 
     /// Returns the hashes of the tasks whose records are stored by now, or were deleted to be
-    /// replaced.
+    /// replaced. Those that were returned before are not to be used any more.
     ///
     /// # Errors
     ///
     /// When the journal cannot be read.
     pub fn hashes(&self) -> io::Result<TaskHashes> {
-        let mut lines = Lines::new(BufReader::new(File::open(&self.0)?));
+        let mut lines = match &self.0 {
+            JournalPlace::Beside(path) => Lines::new(BufReader::new(File::open(path)?)),
+            JournalPlace::Copy(file) => {
+                let mut file = file.try_clone()?;
+                file.rewind()?;
+                return Ok(TaskHashes::new(Lines::new(BufReader::new(file))));
+            }
+        };
         lines.next::<Claim>()?;
         Ok(TaskHashes::new(lines))
     }

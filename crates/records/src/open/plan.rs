@@ -10,7 +10,7 @@ use tradewind_proto::collector::{Counts, Opened, Opening, Order};
 use tradewind_proto::{JobId, JobKey, SeqSet};
 
 use super::change::{failed, is_cancelled};
-use super::{Continued, Journal, Prepared, Settings};
+use super::{Continued, Journal, JournalPlace, Prepared, Settings};
 use crate::error::Obstacle;
 use crate::file::{OpenFile, sync_directory_of};
 use crate::output::Reorder;
@@ -131,7 +131,7 @@ impl Plan {
             prepared.sync(&path)?;
         }
         let cut_bytes = prepared.beyond(&found)?;
-        let journal = Some(Journal(path.clone()));
+        let journal = Some(Journal(JournalPlace::Beside(path.clone())));
         let step = Step::GoOn { again, found: Some(Box::new(found)), spool: Box::new(spool) };
         let plan = Self { prepared, journal: path, step };
         Ok((plan, Continued { opened, journal, cut_bytes }))

@@ -286,7 +286,8 @@ impl Unnamed {
     }
 }
 
-fn unnamed_file(directory: &Path) -> io::Result<File> {
+/// Creates a file without a name, which is gone with the process.
+pub(crate) fn unnamed_file(directory: &Path) -> io::Result<File> {
     for _ in 0..100 {
         let name = format!(".tradewind-spool-{:016x}", tradewind_system::random_id());
         let path = directory.join(name);

@@ -25,6 +25,7 @@ pub use self::chunk::Chunk;
 use self::frame::{HEAD_BYTES, HEADER_BYTES, Head, Names, Read};
 pub use self::medium::Directory;
 pub use self::medium::Medium;
+pub(super) use self::medium::unnamed_file;
 pub use self::spooler::Spooler;
 pub(super) use self::spooler::{beside, destination};
 
