@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use tradewind_proto::collector::{Counts, Records};
+use tradewind_proto::collector::Counts;
+use tradewind_proto::message::TaskResult;
 use tradewind_proto::{Seq, SeqRange, SeqSet};
 
 use super::Claim;
@@ -122,26 +123,33 @@ impl KeptJournal {
     }
 }
 
-/// Returns the lines about records that are about to be stored.
-#[must_use]
-pub fn journal_lines(records: &[Records]) -> Vec<Vec<u8>> {
-    let results = records.iter().flat_map(|list| &list.results);
-    let mut kept: Vec<Kept> = results
-        .map(|result| Kept {
-            seq: result.seq,
-            hash: result.task_hash,
-            status: result.outcome.status,
-        })
-        .collect();
-    kept.sort_unstable_by_key(|kept| kept.seq);
-    let line = |kept: &[Kept]| {
-        let mut entry = Entry::default();
-        entry.set_records(kept);
-        let mut line = Vec::new();
-        entry.encode(&mut line);
-        line
-    };
-    kept.chunks(ENTRY_RECORDS_MAX).map(line).collect()
+/// Lines about records that are about to be stored.
+#[derive(Debug, Default)]
+pub struct JournalLines {
+    kept: Vec<Kept>,
+}
+
+impl JournalLines {
+    /// Adds a record.
+    pub fn add(&mut self, result: &TaskResult) {
+        let TaskResult { seq, task_hash, outcome, .. } = result;
+        self.kept.push(Kept { seq: *seq, hash: *task_hash, status: outcome.status });
+    }
+
+    /// Takes the lines about the records that were added.
+    pub fn take(&mut self) -> Vec<Vec<u8>> {
+        self.kept.sort_unstable_by_key(|kept| kept.seq);
+        let line = |kept: &[Kept]| {
+            let mut entry = Entry::default();
+            entry.set_records(kept);
+            let mut line = Vec::new();
+            entry.encode(&mut line);
+            line
+        };
+        let lines = self.kept.chunks(ENTRY_RECORDS_MAX).map(line).collect();
+        self.kept.clear();
+        lines
+    }
 }
 
 /// Returns the line that says that a job is complete.
@@ -154,7 +162,7 @@ pub fn complete_line() -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use tradewind_proto::collector::Order;
+    use tradewind_proto::collector::{Order, Records};
     use tradewind_proto::message::Status;
     use tradewind_proto::{JobId, TaskHash};
 
@@ -173,6 +181,12 @@ mod tests {
         with(record(seq, ""), |result| {
             (result.outcome.status, result.task_hash) = (status, TaskHash(seq as u32 + 1));
         })
+    }
+
+    fn journal_lines(records: &[Records]) -> Vec<Vec<u8>> {
+        let mut lines = JournalLines::default();
+        records.iter().flat_map(|list| &list.results).for_each(|result| lines.add(result));
+        lines.take()
     }
 
     #[track_caller]

@@ -30,7 +30,7 @@ mod terminal;
 mod thread;
 mod writer;
 
-pub use elsewhere::{KeptJournal, NoJournalLine, complete_line, journal_lines};
+pub use elsewhere::{JournalLines, KeptJournal, NoJournalLine, complete_line};
 pub use error::{Earlier, Obstacle, OpenError};
 pub use file::OpenFile;
 pub use format::{Extras, Format};
@@ -46,6 +46,6 @@ pub use spool::{Chunk, Directory, Found, Medium, Spool, Spooler, find};
 pub use store::Store;
 pub use stream::{Device, OutputError, Place, Presence};
 pub use target::{Destination, OutputTarget, Role};
-pub use terminal::Show;
+pub use terminal::{Show, Terminal};
 pub use thread::{Event, WriterThread};
 pub use writer::{Output, Writer};

@@ -24,7 +24,7 @@ const LINE_CHARS_MAX: usize = 300;
 
 /// Writes lines after the records that they are about are stored.
 #[derive(Debug)]
-pub(super) struct Terminal {
+pub struct Terminal {
     show: Show,
     text: Vec<u8>,
     failures: u64,
@@ -32,12 +32,13 @@ pub(super) struct Terminal {
 
 impl Terminal {
     /// Creates one that writes to this process's stderr.
-    pub(super) fn new(show: Show) -> Self {
+    #[must_use]
+    pub fn new(show: Show) -> Self {
         Self { show, text: Vec::new(), failures: 0 }
     }
 
     /// Adds a record. `tag` comes before each line of its stderr.
-    pub(super) fn add(&mut self, record: Record<'_>, tag: &[u8]) {
+    pub fn add(&mut self, record: Record<'_>, tag: &[u8]) {
         let outcome = &record.result.outcome;
         if self.show.stderr {
             for line in outcome.stderr.split_inclusive(|byte| *byte == b'\n') {
@@ -62,7 +63,7 @@ impl Terminal {
     }
 
     /// Writes the lines.
-    pub(super) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if !self.text.is_empty() {
             pass_on(std::mem::take(&mut self.text));
         }

@@ -141,6 +141,9 @@ fn underneath(settings: &mut Table) -> Result<Option<Underneath>, String> {
         Some(_) => return Err("partitions is a number".to_owned()),
     };
     match (source, sink, partitions) {
+        (Some(source), _, _) if !source.ends().is_empty() => {
+            Err("end is for the input of a job: a queue has none".to_owned())
+        }
         (Some(source), Some(sink), partitions) => {
             let partitions = partitions.unwrap_or(source.partitions());
             let [source, sink] = [source, sink].map(|url| url.with_partitions(partitions));

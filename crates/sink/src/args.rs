@@ -3,24 +3,31 @@
 use std::fs::File;
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use tradewind_engine_jobs::{EngineStore, Held, Look, TakeError};
+use tradewind_engines::{Engine, EngineUrl, EngineUrlError};
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{EndArgs, GateArgs, KeyArgs, LaneArgs, LogArgs};
-use tradewind_node::exit::{Audience, Fatal, HELP, USAGE};
+use tradewind_node::exit::{Audience, CONNECT, Fatal, HELP, OUTPUT, SYSTEM, USAGE};
 use tradewind_node::keys::{KeyRole, ventilator_at};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 use tradewind_proto::collector::Order;
 
 use crate::run::{Settings, WhenFull, run};
 use tradewind_records::{self as records, Extras, Format, Fsync, OutputTarget, Show};
-use tradewind_text::size;
+use tradewind_text::{default_name, size};
 
 const EXAMPLES: &str = "\
 Examples:
   sink --ventilator tcp://vent-host:5559 --output results.jsonl
-  sink --ventilator tcp://127.0.0.1:5559 --format lines --joblog job.log > sums.txt";
+  sink --ventilator tcp://127.0.0.1:5559 --format lines --joblog job.log > sums.txt
+  sink --ventilator tcp://vent-host:5559 --output nats://nats-host:4222/ORDERS_DONE";
+
+/// Time that a lease may take to be given up at the end.
+const GIVE_UP_TIME: Duration = Duration::from_secs(2);
 
 /// Collect the records of a job
 #[derive(Args, Clone, Debug)]
@@ -64,7 +71,7 @@ pub struct SinkArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// File for the records, or - for standard output [default: -]
+    /// File for the records, or - for standard output, or the URL of an engine, as nats://HOST:4222/STREAM [default: -]
     #[arg(long, env = "TRADEWIND_OUTPUT", value_name = "FILE")]
     pub output: Option<OutputTarget>,
 
@@ -147,6 +154,18 @@ impl OutputArgs {
     pub fn check(&self) -> Result<(), Fatal> {
         let format = self.format();
         let refuse = |text: &str| Err(Fatal::new(USAGE, text));
+        if self.engine()?.is_some() {
+            let given = [
+                ("--joblog", self.joblog.is_some()),
+                ("--results", self.results.is_some()),
+                ("--overwrite", self.overwrite),
+                ("--tag", self.tag),
+                ("--format lines", format == Format::Lines),
+            ];
+            if let Some((flag, _)) = given.iter().find(|(_, is_given)| *is_given) {
+                return refuse(&format!("{flag} is for files, and the output is an engine's"));
+            }
+        }
         if self.tag && format != Format::Lines {
             return refuse("--tag is for lines; records in jsonl have the task with --with-task");
         }
@@ -156,8 +175,31 @@ impl OutputArgs {
         Ok(())
     }
 
+    /// Returns where the records go if that is in an engine.
+    ///
+    /// # Errors
+    /// When it is, and the URL is not as the engine's are.
+    pub fn engine(&self) -> Result<Option<EngineUrl>, Fatal> {
+        match self.engine_text() {
+            Some(text) => text
+                .parse()
+                .map(Some)
+                .map_err(|error: EngineUrlError| Fatal::new(USAGE, format!("--output: {error}"))),
+            None => Ok(None),
+        }
+    }
+
+    fn engine_text(&self) -> Option<&str> {
+        let text = self.output.as_ref()?.as_os_str().to_str()?;
+        EngineUrl::is_one(text).then_some(text)
+    }
+
     fn format(&self) -> Format {
-        self.format.unwrap_or_else(|| Format::of(&self.target()))
+        let of_output = || match self.engine_text() {
+            Some(_) => Format::Jsonl,
+            None => Format::of(&self.target()),
+        };
+        self.format.unwrap_or_else(of_output)
     }
 
     fn order(&self) -> Order {
@@ -173,8 +215,12 @@ impl OutputArgs {
         }
     }
 
-    fn settings(&self, quiet: bool) -> records::Settings {
+    fn show(&self, quiet: bool) -> Show {
         let is_read_here = self.format() == Format::Lines || self.is_terminal();
+        Show { stderr: is_read_here && !self.no_stderr, failures: !quiet }
+    }
+
+    fn settings(&self, quiet: bool) -> records::Settings {
         records::Settings {
             output: self.target(),
             format: self.format(),
@@ -184,7 +230,7 @@ impl OutputArgs {
             fsync: self.fsync,
             extras: Extras { tag: self.tag, task: self.with_task },
             results: self.results.clone(),
-            show: Show { stderr: is_read_here && !self.no_stderr, failures: !quiet },
+            show: self.show(quiet),
         }
     }
 }
@@ -223,6 +269,13 @@ impl SinkArgs {
     pub fn main(self) -> exit::Outcome {
         logs::init(&self.logs, "info")?;
         self.output.check()?;
+        match self.output.engine()? {
+            Some(url) => self.into_engine(&url),
+            None => self.into_files(),
+        }
+    }
+
+    fn into_files(self) -> exit::Outcome {
         let (end, output) = (self.end, self.output.settings(self.logs.quiet));
         let settings = self.settings(Inherited::from_env())?;
         allow_many_files();
@@ -230,4 +283,56 @@ impl SinkArgs {
             run(settings, move || records::prepare(&output), shutdown)
         }))
     }
+
+    fn into_engine(self, url: &EngineUrl) -> exit::Outcome {
+        let look = Look {
+            order: self.output.order(),
+            has_task: self.output.with_task,
+            show: self.output.show(self.logs.quiet),
+        };
+        let (end, settings) = (self.end, self.settings(Inherited::from_env())?);
+        // What waits for an earlier record would be spooled here, and not where the next sink finds it.
+        let settings = Settings { spool_bytes_max: 0, ..settings };
+        let (store, held) = open_store(url, look)?;
+        allow_many_files();
+        let mut store = Some(store);
+        let prepare = move || Ok(store.take().expect("it is prepared once"));
+        let outcome = block_on(|shutdown| run(settings, prepare, shutdown));
+        // The next sink need not wait for it.
+        held.wait_given_up(GIVE_UP_TIME);
+        end.apply_downstream(outcome)
+    }
+}
+
+/// Connects to the engine of the output.
+///
+/// # Errors
+/// When it cannot be reached, or refuses the credentials.
+pub fn connect_output(url: &EngineUrl) -> Result<Box<dyn Engine>, Fatal> {
+    url.connect().map_err(|error| failed(url, &error.into()))
+}
+
+fn failed(url: &EngineUrl, error: &TakeError) -> Fatal {
+    let code = match error {
+        TakeError::Engine(error) if error.is_passing() => CONNECT,
+        TakeError::Thread(_) => SYSTEM,
+        TakeError::Engine(_) | TakeError::Taken => OUTPUT,
+    };
+    Fatal::new(code, format!("cannot open output {url}: {error}"))
+}
+
+/// Takes the lease of an output in an engine.
+fn open_store(url: &EngineUrl, look: Look) -> Result<(EngineStore, Held), Fatal> {
+    let engine = connect_output(url)?;
+    for note in engine.notes() {
+        tracing::info!("output {url}: {note}");
+    }
+    let owner = format!("sink {} {}", default_name(), std::process::id());
+    let wait = || {
+        tracing::warn!(
+            "output {url} is in use by another sink, or by one that was killed: waiting for its lease"
+        );
+    };
+    let store = EngineStore::open(&*engine, url.to_string(), &owner, look, wait);
+    store.map_err(|error| failed(url, &error))
 }

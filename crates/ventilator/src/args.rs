@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use tradewind_engine_jobs::EngineSource;
+use tradewind_engines::{Engine, EngineError, EngineUrl, EngineUrlError};
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
     AttemptArgs, EndArgs, GateArgs, KeyArgs, LaneArgs, LivenessArgs, LogArgs,
 };
-use tradewind_node::exit::{Audience, Fatal, HELP, INPUT, OrExit, USAGE, say};
+use tradewind_node::exit::{Audience, CONNECT, Fatal, HELP, INPUT, OrExit, USAGE, say};
 use tradewind_node::keys::{KeyRole, sink_at};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs, parent};
 use tradewind_text::Colsep;
@@ -26,13 +28,14 @@ const EXAMPLES: &str = "\
 Examples:
   ventilator --input names.txt --sink tcp://sink-host:5558
   ventilator --input-format csv --input people.csv --sink tcp://sink-host:5558
-  find . -type f -print0 | ventilator -0 --sink tcp://127.0.0.1:5558 --retries 2 --timeout 30s";
+  find . -type f -print0 | ventilator -0 --sink tcp://127.0.0.1:5558 --retries 2 --timeout 30s
+  ventilator --input nats://nats-host:4222/ORDERS --sink tcp://sink-host:5558";
 
 /// Hand out tasks, one a line of the input, to workers
 #[derive(Args, Clone, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{HELP}"))]
 pub struct VentilatorArgs {
-    /// Input with the tasks: a file, or - for standard input
+    /// Input with the tasks: a file, or - for standard input, or the URL of an engine, as nats://HOST:4222/STREAM
     #[arg(long, env = "TRADEWIND_INPUT", value_name = "FILE", default_value = "-")]
     pub input: InputPath,
 
@@ -294,6 +297,26 @@ impl FormatArgs {
         })
     }
 
+    /// Refuses flags that say what a task is where that is known: in an engine each is one. JSON they may be.
+    ///
+    /// # Errors
+    /// When there are any.
+    pub fn check_engine(&self, null: bool) -> Result<(), Fatal> {
+        let given = [
+            ("-0 (--null)", null),
+            ("--header", self.header.is_some()),
+            ("--no-header", self.no_header),
+            ("-n (--max-args)", self.max_args.is_some()),
+            ("-X (--xargs)", self.xargs),
+            ("--input-format csv", self.input_format == InputFormat::Csv),
+        ];
+        let given = given.iter().find(|(_, is_given)| *is_given);
+        given.map_or(Ok(()), |(flag, _)| {
+            let text = format!("{flag} makes tasks of lines, and in an engine each task is one");
+            Err(Fatal::new(USAGE, text))
+        })
+    }
+
     /// Several lines make a task: how many at most, and how much of a command line.
     #[must_use]
     pub fn group(&self) -> Option<(NonZeroU32, Option<NonZeroU32>)> {
@@ -389,14 +412,19 @@ impl std::fmt::Display for HaltArg {
 }
 
 impl VentilatorArgs {
-    /// Opens the input.
+    /// Opens the input. Is not to be called by a task: an engine is waited for.
     ///
     /// # Errors
     /// When it cannot be read, or when the flags that say how contradict one another.
-    pub fn source(&self) -> Result<(impl Source + Send + use<>, Option<Measured>), Fatal> {
-        let format = self.format.format(self.null, self.colsep.as_ref())?;
+    pub fn source(&self) -> Result<(Box<dyn Source + Send>, Option<Measured>), Fatal> {
         let task_bytes_max = payload_bytes_max(self.lanes.message_max);
         let task_bytes_max = usize::try_from(task_bytes_max).unwrap_or(usize::MAX);
+        if let Some(url) = input_engine(&self.input)? {
+            self.format.check_engine(self.null)?;
+            let source = open_source(&url, task_bytes_max)?;
+            return Ok((Box::new(source), None));
+        }
+        let format = self.format.format(self.null, self.colsep.as_ref())?;
         let mut input = open(&self.input).or_exit(INPUT)?;
         if let Some(name) = &self.input_name {
             input.path = name.clone();
@@ -406,7 +434,7 @@ impl VentilatorArgs {
             say("reading tasks from the terminal, one a line; Ctrl-D ends them");
         }
         let (input, measured) = Measured::new(input);
-        Ok((input.tasks(&format, task_bytes_max), measured))
+        Ok((Box::new(input.tasks(&format, task_bytes_max)), measured))
     }
 
     /// Returns the settings that the other flags give.
@@ -450,7 +478,10 @@ impl VentilatorArgs {
         if *input_format != InputFormat::Lines || header.is_some() {
             return Layout::Json;
         }
+        let is_engine = self.input.as_os_str().to_str().is_some_and(EngineUrl::is_one);
         match (self.format.group(), &self.colsep) {
+            // A task may be any bytes.
+            (None, None) if is_engine => Layout::Whole,
             (Some(_), _) => Layout::Group(if self.null { 0 } else { b'\n' }),
             (None, Some(colsep)) => Layout::Columns(colsep.to_string()),
             (None, None) if self.null => Layout::Whole,
@@ -466,12 +497,51 @@ impl VentilatorArgs {
         logs::init(&self.logs, "info")?;
         allow_many_files();
         let end = self.end;
+        let (source, measured) = self.source()?;
         end.apply(block_on(|shutdown| async move {
-            let (source, measured) = self.source()?;
             let settings = Settings { measured, ..self.settings(Inherited::from_env())? };
             Ok(run(settings, source, shutdown).await?.code)
         }))
     }
+}
+
+/// Returns where the input is if that is in an engine.
+///
+/// # Errors
+/// When it is, and the URL is not as the engine's are.
+pub fn input_engine(input: &InputPath) -> Result<Option<EngineUrl>, Fatal> {
+    let text = input.as_os_str().to_str().filter(|text| EngineUrl::is_one(text));
+    let url = text.map(str::parse).transpose();
+    url.map_err(|error: EngineUrlError| Fatal::new(USAGE, format!("--input: {error}")))
+}
+
+/// Connects to the engine of the input.
+///
+/// # Errors
+/// When it cannot be reached, or refuses the credentials.
+pub fn connect_input(url: &EngineUrl) -> Result<Box<dyn Engine>, Fatal> {
+    url.connect().map_err(|error| failed(url, &error))
+}
+
+fn failed(url: &EngineUrl, error: &EngineError) -> Fatal {
+    let code = if error.is_passing() { CONNECT } else { INPUT };
+    Fatal::new(code, format!("cannot open input {url}: {error}"))
+}
+
+fn open_source(url: &EngineUrl, task_bytes_max: usize) -> Result<EngineSource, Fatal> {
+    let engine = connect_input(url)?;
+    for note in engine.notes() {
+        tracing::info!("input {url}: {note}");
+    }
+    let (partitions, name) = (url.partitions(), format!("input {url}"));
+    let source = EngineSource::open(&*engine, name, partitions, url.ends(), task_bytes_max);
+    let source = source.map_err(|error| failed(url, &error))?;
+    let ends: Vec<_> = source.ends().map(|end| end.to_string()).collect();
+    tracing::info!(
+        "input {url}: reading the tasks that are there; end={} means these",
+        ends.join(",")
+    );
+    Ok(source)
 }
 
 #[cfg(test)]

@@ -164,16 +164,6 @@ impl Children {
         self.quit_grace = QUIT_GRACE.max(commands + QUIT_MARGIN);
     }
 
-    /// Starts a child, which gets these listeners.
-    pub(super) fn start(
-        &mut self,
-        role: Role,
-        args: Vec<OsString>,
-        listeners: Vec<UnixListener>,
-    ) -> Result<(), Fatal> {
-        self.start_part(Part::new(role, args, listeners))
-    }
-
     /// Starts a child.
     pub(super) fn start_part(&mut self, mut part: Part) -> Result<(), Fatal> {
         let stdin = part.stdin.take().unwrap_or_else(|| part.role.stdin());

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use rustix::process::{Resource, getrlimit};
+use tradewind_engines::EngineUrl;
 use tradewind_handlers::Live;
 use tradewind_input::InputPath;
 use tradewind_lanes::PrivateDir;
@@ -27,10 +28,12 @@ use tradewind_node::{Asked, Shutdown, block_on, exit, logs};
 use tradewind_proto::dispatcher::Timeout;
 use tradewind_records::{FileId, Format, OutputTarget, ReadFile, check_distinct};
 use tradewind_sink::WhenFull;
-use tradewind_sink::args::OutputArgs;
+use tradewind_sink::args::{OutputArgs, connect_output};
 use tradewind_system::cores;
 use tradewind_text::default_name;
-use tradewind_ventilator::args::{AskedFields, FormatArgs, InputFormat, PolicyArgs, ResumeArgs};
+use tradewind_ventilator::args::{
+    AskedFields, FormatArgs, InputFormat, PolicyArgs, ResumeArgs, connect_input, input_engine,
+};
 use tradewind_worker::args::{FieldKind, HandlerArgs, PIPES, REPLACEMENTS};
 
 use self::child::{Children, End, Part, Role, arg, flag, share_args};
@@ -109,7 +112,8 @@ pub(crate) struct RunArgs {
     #[arg(long, requires = "pipeline")]
     check: bool,
 
-    /// Input with the tasks: a file, or - for standard input [default: -]
+    /// Input with the tasks: a file, or - for standard input, or the URL of an engine, as nats://HOST:4222/STREAM
+    /// [default: -]
     #[arg(long, env = "TRADEWIND_INPUT", value_name = "FILE")]
     input: Option<InputPath>,
 
@@ -188,6 +192,7 @@ impl RunArgs {
         if !self.dry_run {
             self.check_files(values.is_some())?;
         }
+        self.check_engines()?;
         let tasks = Tasks::open(values, &self.input(), self.logs.quiet)?;
         if self.dry_run {
             if tradewind_stdio::is_stdout_closed() {
@@ -293,7 +298,8 @@ impl RunArgs {
         let (results, results_at) = listen(sockets, "results")?;
         children.allow_for(self.handler.termseq.total());
         let sink = [arg("--ventilator", &receipts_at), arg("--listen", &results_at)].concat();
-        children.start(Role::Sink, [sink, self.sink_args()].concat(), vec![results])?;
+        let sink = Part::new(Role::Sink, [sink, self.sink_args()].concat(), vec![results]);
+        children.start_part(Part { env: self.sink_env()?, ..sink })?;
         let ventilator = [
             arg("--tasks", &tasks_at),
             arg("--receipts", &receipts_at),
@@ -302,6 +308,7 @@ impl RunArgs {
             self.ventilator_args(),
         ];
         children.start_part(Part {
+            env: input.env(),
             stdin: Some(input.into()),
             ..Part::new(Role::Ventilator, ventilator.concat(), vec![tasks, receipts])
         })?;
@@ -358,6 +365,26 @@ impl RunArgs {
         args
     }
 
+    /// Connects to the engines of the input and the output, so that what is wrong is said once, before anything is
+    /// started.
+    fn check_engines(&self) -> Result<(), Fatal> {
+        if let Some(url) = input_engine(&self.input())? {
+            self.format.check_engine(self.null)?;
+            connect_input(&url)?;
+        }
+        if let Some(url) = self.output.engine()? {
+            connect_output(&url)?;
+        }
+        Ok(())
+    }
+
+    /// Returns variables for the sink: others see flags, and the URL of an engine may have a password.
+    fn sink_env(&self) -> Result<Vec<(String, String)>, Fatal> {
+        let is_engine = self.output.engine()?.is_some();
+        let url = self.output.target().as_os_str().to_string_lossy().into_owned();
+        Ok(if is_engine { vec![("TRADEWIND_OUTPUT".to_owned(), url)] } else { Vec::new() })
+    }
+
     fn sink_args(&self) -> Vec<OsString> {
         let OutputArgs {
             output: _,
@@ -378,7 +405,8 @@ impl RunArgs {
         let is_shown = self.is_live() && self.output.target() == OutputTarget::Stdout;
         let nowhere = OutputTarget::from(OsString::from("/dev/null"));
         let target = if is_shown { nowhere } else { self.output.target() };
-        let mut args = arg("--output", target.as_os_str());
+        let is_engine = target.as_os_str().to_str().is_some_and(EngineUrl::is_one);
+        let mut args = if is_engine { Vec::new() } else { arg("--output", target.as_os_str()) };
         if let Some(format) = format {
             args.extend(arg("--format", format.as_str()));
         }

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use tradewind_input::{Delimiter, Input, InputPath};
 use tradewind_node::exit::{Fatal, INPUT, OrExit, SYSTEM, USAGE, say};
-use tradewind_ventilator::args::InputFormat;
+use tradewind_ventilator::args::{InputFormat, input_engine};
 
 use super::RunArgs;
 use super::child::arg;
@@ -16,6 +16,8 @@ use super::values::{self, Combinations};
 
 /// The tasks of a run, ready to be read.
 pub(super) enum Tasks {
+    /// URL of an engine, which the ventilator opens.
+    Engine(String),
     /// An input that is open.
     Input { file: File, path: InputPath },
     /// Tasks that a thread makes of values.
@@ -31,6 +33,9 @@ impl Tasks {
     ) -> Result<Self, Fatal> {
         match values {
             Some(values) => Ok(Self::Values(values.reader().or_exit(SYSTEM)?)),
+            None if input_engine(path)?.is_some() => {
+                Ok(Self::Engine(path.as_os_str().to_string_lossy().into_owned()))
+            }
             None => {
                 let file = tradewind_input::open_file(path).or_exit(INPUT)?;
                 if file.is_terminal() && !is_quiet {
@@ -45,7 +50,17 @@ impl Tasks {
     pub(super) fn args(&self) -> Vec<OsString> {
         match self {
             Self::Input { path: InputPath::File(path), .. } => arg("--input-name", path),
-            Self::Input { path: InputPath::Stdin, .. } | Self::Values(_) => Vec::new(),
+            Self::Input { path: InputPath::Stdin, .. } | Self::Values(_) | Self::Engine(_) => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// Variables for the ventilator: others see flags, and a URL may have a password.
+    pub(super) fn env(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Engine(url) => vec![("TRADEWIND_INPUT".to_owned(), url.clone())],
+            Self::Input { .. } | Self::Values(_) => Vec::new(),
         }
     }
 }
@@ -53,6 +68,7 @@ impl Tasks {
 impl From<Tasks> for Stdio {
     fn from(tasks: Tasks) -> Self {
         match tasks {
+            Tasks::Engine(_) => Self::null(),
             Tasks::Input { file, .. } => file.into(),
             Tasks::Values(pipe) => pipe.into(),
         }
@@ -64,6 +80,9 @@ impl TryFrom<Tasks> for Input {
 
     fn try_from(tasks: Tasks) -> Result<Self, Fatal> {
         match tasks {
+            Tasks::Engine(_) => {
+                Err(Fatal::new(USAGE, "--dry-run is for files, and the input is an engine's"))
+            }
             Tasks::Input { file, path } => Input::new(file, path).or_exit(INPUT),
             Tasks::Values(pipe) => {
                 Ok(Input { reader: Box::new(pipe), path: InputPath::Stdin, bytes: None })

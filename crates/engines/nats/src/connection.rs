@@ -33,7 +33,8 @@ const LOOK: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)
 
 #[derive(Debug)]
 pub(crate) struct Connection {
-    runtime: Runtime,
+    /// There until this is dropped.
+    runtime: Option<Runtime>,
     client: Client,
     pub(crate) context: Context,
     pub(crate) url: NatsUrl,
@@ -72,11 +73,12 @@ impl Connection {
         let mut context = jetstream::new(client.clone());
         context.set_timeout(url.timeout);
         drop(entered);
+        let runtime = Some(runtime);
         Ok(Self { runtime, client, context, url, batches: Semaphore::new(BATCHES_MAX) })
     }
 
     pub(crate) fn wait<T>(&self, what: impl Future<Output = T>) -> T {
-        self.runtime.block_on(what)
+        self.runtime.as_ref().expect("it is there until the drop").block_on(what)
     }
 
     pub(crate) fn payload_max(&self) -> usize {
@@ -299,6 +301,15 @@ impl Connection {
         self.check()?;
         let purged = self.wait(stream.purge().filter(subject).sequence(sequence).into_future());
         purged.map(drop).map_err(|error| EngineError::Unsure(error.to_string()))
+    }
+}
+
+impl Drop for Connection {
+    /// A runtime that waits for its threads may not be dropped by a task of another one.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

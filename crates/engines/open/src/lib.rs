@@ -19,12 +19,13 @@ const SCHEMES: [(&str, &str); 4] =
 /// Largest number of partitions of one queue.
 const PARTITIONS_MAX: u32 = 1024;
 
-/// Where the logs of a queue are, in an engine: `SCHEME://…[?partitions=N&…]`.
+/// Where the logs of a queue are, in an engine: `SCHEME://…[?partitions=N&end=POSITION,…&…]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EngineUrl {
     /// The URL without what is secret in it.
     shown: String,
     partitions: u32,
+    ends: Vec<u64>,
     kind: Kind,
 }
 
@@ -52,6 +53,11 @@ pub enum EngineUrlError {
     /// The number of partitions is none.
     #[error("partitions is a number from 1 to {PARTITIONS_MAX}")]
     Partitions,
+    /// The positions at which a job's input ends are none, or not one for each partition.
+    #[error(
+        "end is a position for each partition, with commas between: end=100,120 with partitions=2"
+    )]
+    End,
     /// The engine cannot read the rest of it.
     #[error("{0}")]
     Engine(String),
@@ -74,6 +80,13 @@ impl EngineUrl {
     #[must_use]
     pub fn with_partitions(self, partitions: u32) -> Self {
         Self { partitions, ..self }
+    }
+
+    /// Returns the positions, one for each partition, below which a job reads tasks (`end`); none if the job is to read
+    /// those that are there.
+    #[must_use]
+    pub fn ends(&self) -> &[u64] {
+        &self.ends
     }
 
     /// Connects to the engine. Waits for as long as its timeout says.
@@ -108,7 +121,7 @@ impl FromStr for EngineUrl {
     )]
     fn from_str(text: &str) -> Result<Self, EngineUrlError> {
         let feature = feature_of(text).ok_or(EngineUrlError::Scheme)?;
-        let (rest, partitions) = without_partitions(text)?;
+        let (rest, OwnOptions { partitions, ends }) = without_own_options(text)?;
         let kind = match feature {
             #[cfg(feature = "nats")]
             "nats" => Kind::Nats(rest.parse().map_err(of_engine)?),
@@ -116,7 +129,7 @@ impl FromStr for EngineUrl {
             "postgres" => Kind::Postgres(rest.parse().map_err(of_engine)?),
             _ => return Err(EngineUrlError::Missing(feature)),
         };
-        Ok(Self { shown: shown(text), partitions, kind })
+        Ok(Self { shown: shown(text), partitions, ends, kind })
     }
 }
 
@@ -147,19 +160,34 @@ fn of_engine(error: impl fmt::Display) -> EngineUrlError {
     EngineUrlError::Engine(error.to_string())
 }
 
-/// Takes the number of partitions out: the rest is the engine's.
-fn without_partitions(text: &str) -> Result<(String, u32), EngineUrlError> {
-    let Some((before, query)) = text.split_once('?') else { return Ok((text.to_owned(), 1)) };
-    let (mut kept, mut partitions) = (Vec::new(), 1);
+/// Options that are not the engine's.
+struct OwnOptions {
+    partitions: u32,
+    ends: Vec<u64>,
+}
+
+/// Takes the options out that are not the engine's: the rest is.
+fn without_own_options(text: &str) -> Result<(String, OwnOptions), EngineUrlError> {
+    let mut own = OwnOptions { partitions: 1, ends: Vec::new() };
+    let Some((before, query)) = text.split_once('?') else { return Ok((text.to_owned(), own)) };
+    let mut kept = Vec::new();
     for option in query.split('&') {
-        let Some(number) = option.strip_prefix("partitions=") else {
-            kept.push(option);
-            continue;
-        };
-        let number = number.parse().ok().filter(|it| (1..=PARTITIONS_MAX).contains(it));
-        partitions = number.ok_or(EngineUrlError::Partitions)?;
+        match option.split_once('=') {
+            Some(("partitions", number)) => {
+                let number = number.parse().ok().filter(|it| (1..=PARTITIONS_MAX).contains(it));
+                own.partitions = number.ok_or(EngineUrlError::Partitions)?;
+            }
+            Some(("end", positions)) => {
+                let positions = positions.split(',').map(|position| position.parse().ok());
+                own.ends = positions.collect::<Option<_>>().ok_or(EngineUrlError::End)?;
+            }
+            _ => kept.push(option),
+        }
     }
-    Ok((format!("{before}?{}", kept.join("&")), partitions))
+    if !own.ends.is_empty() && own.ends.len() != own.partitions as usize {
+        return Err(EngineUrlError::End);
+    }
+    Ok((format!("{before}?{}", kept.join("&")), own))
 }
 
 /// Returns a URL without what comes before the host, but for the name of a user with a password, and without the
@@ -237,6 +265,13 @@ mod tests {
         for none in ["0", "", "-1", "1025", "x"] {
             let text = format!("nats://a/S?partitions={none}");
             assert_eq!(url(&text), Err(EngineUrlError::Partitions), "{text}");
+        }
+        let two = url("nats://a/S?end=7,9&partitions=2").expect("it is one");
+        assert_eq!((two.ends(), three.ends()), (&[7, 9][..], &[][..]));
+        for none in ["end=7", "end=7,x&partitions=2", "end=&partitions=1", "end=1,2"] {
+            let text = format!("nats://a/S?{none}");
+            let wrong = if none == "end=7" { Ok(vec![7]) } else { Err(EngineUrlError::End) };
+            assert_eq!(url(&text).map(|url| url.ends().to_vec()), wrong, "{text}");
         }
         let error = url("nats://a").expect_err("it has no stream").to_string();
         assert_eq!(error, "it names no stream: nats://host:4222/STREAM is wanted");

@@ -38,6 +38,7 @@ pub(super) fn main(mut args: RunArgs, file: &Path) -> exit::Outcome {
     args.output.output =
         args.output.output.or(pipeline.output.as_deref().map(|path| OsString::from(path).into()));
     args.check_files(false)?;
+    args.check_engines()?;
     let tasks = Tasks::open(None, &args.input(), args.logs.quiet)?;
     block_on(|shutdown| run(args, pipeline, tasks, shutdown))
 }
@@ -126,6 +127,7 @@ fn start(args: &RunArgs, pipeline: &Pipeline, input: Tasks) -> Result<Children, 
                         .concat();
                 let ventilator = ventilator.into_iter().chain(named).collect();
                 Part {
+                    env: input.as_ref().map(Tasks::env).unwrap_or_default(),
                     stdin: input.take().map(Stdio::from),
                     ..Part::new(Role::Ventilator, ventilator, vec![tasks, receipts])
                 }
@@ -146,7 +148,8 @@ fn start(args: &RunArgs, pipeline: &Pipeline, input: Tasks) -> Result<Children, 
     }
     if let Some((last, results)) = before {
         let sink = [last.sink_args(), args.sink_args()].concat();
-        children.start(Role::Sink, sink, vec![results])?;
+        let env = args.sink_env()?;
+        children.start_part(Part { env, ..Part::new(Role::Sink, sink, vec![results]) })?;
     }
     let host = default_name();
     let workers = stages.iter().map(|stage| stage.workers).sum();
