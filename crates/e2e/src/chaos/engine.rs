@@ -78,6 +78,12 @@ impl EngineServer {
         self.process = start(self.kind, &self.scene, &self.data);
     }
 
+    /// Returns the URL of a stream of it.
+    #[must_use]
+    pub fn url(&self, stream: &str) -> String {
+        format!("nats://{}/{stream}", at(&self.scene))
+    }
+
     /// Returns the configuration of a server whose queue is on this engine.
     #[must_use]
     pub fn config(&self, queue: &str, partitions: u32) -> String {

@@ -323,7 +323,7 @@ mod tests {
         let mut store = store(&fake);
         let (told_in, told) = channel();
         store.watch(Box::new(move |error| {
-            told_in.send(error.to_string()).expect("it is waited for")
+            told_in.send(error.to_string()).expect("it is waited for");
         }));
         fake.take_over();
         let text = told.recv().expect("it is told");

@@ -120,7 +120,7 @@ impl EngineStore {
                 let taken = kept.handle_line(&line.bytes).map_err(full)?;
                 let amiss =
                     |error| EngineError::Amiss { position, what: format!("journal: {error}") };
-                taken.map_err(|error| amiss(error))?;
+                taken.map_err(amiss)?;
                 (from, left) = (position + 1, left.saturating_sub(1));
             }
         }
