@@ -81,7 +81,7 @@ impl EngineServer {
     /// Returns the URL of a stream of it.
     #[must_use]
     pub fn url(&self, stream: &str) -> String {
-        format!("nats://{}/{stream}", at(&self.scene))
+        format!("nats://{}/{stream}", at(self.kind, &self.scene))
     }
 
     /// Returns the configuration of a server whose queue is on this engine.
