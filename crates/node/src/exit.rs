@@ -154,7 +154,7 @@ Exit codes:
   3    the input cannot be read
   4    the output cannot be written
   5    a port or Unix socket cannot be listened on
-  6    no peer answered within --connect-timeout (0 with --late-ok, if the ventilator never did)
+  6    no peer answered within --connect-timeout, or an engine is away at the start (0 with --late-ok, if the ventilator never did)
   7    the sink refused the job
   8    something else went wrong on this machine
   9    the command of --pipe keeps ending before it has answered anything
