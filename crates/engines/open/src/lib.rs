@@ -1,6 +1,6 @@
 //! The engines underneath queues that this build has, by URL. Each is a feature.
 //!
-//! An engine is added in four places: the feature, [`SCHEMES`], [`Kind`] with what matches it, and the README's table.
+//! An engine is added in four places: the feature, `SCHEMES`, `Kind` with what matches it, and the README's table.
 
 use std::fmt;
 use std::str::FromStr;
