@@ -189,8 +189,8 @@ impl Queue {
     }
 
     fn page(&self, wanted: &Wanted) -> Answer<Page> {
-        if wanted.partition.is_some_and(|partition| partition > 0) {
-            return Err(Refusal::Settings("the queue has fewer partitions"));
+        if let Some(partition) = wanted.partition.filter(|partition| *partition > 0) {
+            return Err(Refusal::UnknownPartition(partition));
         }
         let Wanted { after, status, records_max, bytes_max, .. } = *wanted;
         if let Some(after) = after.filter(|after| self.first.saturating_sub(1) > *after) {

@@ -214,7 +214,7 @@ impl From<Refusal> for Problem {
         let detail = refusal.to_string();
         let of = |kind| Self::new(kind, detail);
         match refusal {
-            Refusal::UnknownQueue(_) => of(Kind::UnknownQueue),
+            Refusal::UnknownQueue(_) | Refusal::UnknownPartition(_) => of(Kind::UnknownQueue),
             Refusal::UnknownTask(_) => of(Kind::UnknownTask),
             Refusal::UnknownConsumer { .. } => of(Kind::UnknownConsumer),
             Refusal::Gone(_) => of(Kind::Gone),

@@ -12,6 +12,8 @@ use tradewind_queue::{ConsumerName, QueueName, TaskId, TaskKey};
 pub enum Refusal {
     #[error("there is no queue {0}")]
     UnknownQueue(QueueName),
+    #[error("the queue has no partition {0}")]
+    UnknownPartition(u32),
     #[error("there is no task {0}")]
     UnknownTask(TaskId),
     #[error("queue {queue} has no consumer {consumer}")]

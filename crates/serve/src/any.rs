@@ -17,9 +17,6 @@ use crate::loops::Common;
 use crate::on_engine::OnEngine;
 use crate::queue::{Place, Queue};
 
-/// What is said to who names a partition that there is not.
-pub(crate) const FEWER_PARTITIONS: Refusal = Refusal::Settings("the queue has fewer partitions");
-
 /// A queue of either kind.
 #[derive(Clone)]
 pub(crate) enum AnyQueue {
@@ -146,10 +143,10 @@ impl AnyQueue {
 
     pub(crate) async fn records(&self, wanted: Wanted, wait: Duration) -> Result<Page, Refusal> {
         match self {
-            Self::Own(_) if wanted.partition.is_some_and(|partition| partition > 0) => {
-                Err(FEWER_PARTITIONS)
-            }
-            Self::Own(queue) => queue.records(wanted, wait).await,
+            Self::Own(queue) => match wanted.partition {
+                Some(partition @ 1..) => Err(Refusal::UnknownPartition(partition)),
+                _ => queue.records(wanted, wait).await,
+            },
             Self::OnEngine(queue) => queue.records(wanted, wait).await,
         }
     }

@@ -311,9 +311,9 @@ const CASES: &[(&str, &[Case])] = &[
                 "/v1/queues/jobs/records?partition=1",
                 &[],
                 "",
-                422,
+                404,
                 PROBLEM,
-                "the queue has fewer partitions",
+                "the queue has no partition 1",
             ),
             (
                 "GET",

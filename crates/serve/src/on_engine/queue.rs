@@ -30,7 +30,6 @@ use super::held::Held;
 use super::leases::{Owner, Owning};
 use super::output::EngineStore;
 use super::source::EngineSource;
-use crate::any::FEWER_PARTITIONS;
 use crate::config::{QueueConfig, Underneath};
 use crate::control::{ControlLog, Half};
 use crate::loops::{Begin, Common, Holders, Sink, Sockets, Ventilator};
@@ -383,7 +382,7 @@ impl OnEngine {
                     "the queue has partitions, each with records of its own: partition says which, from 0",
                 ));
             }
-            (Some(_), _) => return Err(FEWER_PARTITIONS),
+            (Some(partition), _) => return Err(Refusal::UnknownPartition(partition)),
         };
         blocking(self, move |queue| queue.page(partition, &wanted, wait)).await
     }
