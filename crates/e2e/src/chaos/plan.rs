@@ -17,7 +17,7 @@ pub struct Plan {
     /// Number of tasks.
     pub tasks: u64,
     /// Number of tasks, the last ones, that end only when the faults are over: so these find the job at work, however
-    /// fast it is. For commands alone.
+    /// fast it is. For commands alone. Each fills a slot until then: there must be slots beside them.
     pub held: u64,
     /// Number of retries of a failed task.
     pub retries: u32,

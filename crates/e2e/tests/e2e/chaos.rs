@@ -10,17 +10,21 @@ use tradewind_e2e::{PATIENCE, random};
 const KILLS: usize = 3;
 const RECORDS_BETWEEN: u64 = 10;
 
-const TASKS: u64 = 300;
+const TASKS: u64 = 400;
 
-/// No kill is in vain: as many tasks are left until all have been.
-const HELD: u64 = 100;
+/// No kill finds the job at its end: the last task is left until all have been.
+const HELD: u64 = 1;
+
+/// Of each worker: more than the held task fills, even if each ventilator has sent it anew. Else what a kill has sent
+/// back to the queue could wait for a slot, and the next kill for its record.
+const SLOTS: u32 = 8;
 
 #[track_caller]
 fn each_of_these_is_killed(roles: &[Role], format: Format) {
     let mut random = random();
     let plan = Plan {
         seed: random.u64(..),
-        work: Work::Command { ms_max: 20, failing_percent: 5 },
+        work: Work::Command { ms_max: 200, failing_percent: 5 },
         tasks: TASKS,
         held: HELD,
         retries: 1,
@@ -29,7 +33,7 @@ fn each_of_these_is_killed(roles: &[Role], format: Format) {
         // It waits for this time at each start; tasks that are run twice have one record all the same.
         resume_wait: Duration::from_millis(200),
         workers: 2,
-        slots: 2,
+        slots: SLOTS,
         faults: one_by_one(&mut random, roles, KILLS, RECORDS_BETWEEN),
         has_keys: random.bool(),
     };
