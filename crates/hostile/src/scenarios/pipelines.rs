@@ -11,7 +11,7 @@ use tradewind_proto::{JobKey, Seq, SeqRange, SeqRanges, SessionId, TaskHash};
 use super::INSIDE;
 use crate::peer::Peer;
 use crate::ring::{SLOW, task};
-use crate::stage::{Known, Ports, Stage, Way, forged};
+use crate::stage::{Known, Ports, Stage, Way, Worker, forged};
 use crate::suite::{Group, Scenario, Seen};
 
 /// Ways of one that poses as another program of the pipeline.
@@ -42,6 +42,9 @@ pub(crate) const GROUP: Group = Group {
     ],
     undefended: &[],
 };
+
+/// Number of tasks that come when the liars have gone.
+const LAST: u64 = 20;
 
 /// A job of two stages.
 struct Pipeline {
@@ -100,9 +103,21 @@ impl Pipeline {
         self.scene.read("out.jsonl").iter().filter(|byte| **byte == b'\n').count()
     }
 
+    /// The honest workers may be done with everything before a late one comes.
     #[track_caller]
-    fn end_untouched(mut self) {
-        self.feed(20);
+    fn feed_until_given(&mut self, worker: &mut Worker) {
+        wait_until("it is given a task", || {
+            if self.stored() as u64 == self.fed {
+                self.feed(LAST);
+            }
+            worker.given() > 0
+        });
+    }
+
+    /// Returns the number of records, all right.
+    #[track_caller]
+    fn end_untouched(mut self) -> u64 {
+        self.feed(LAST);
         self.ventilator.close_stdin();
         let Self { ventilator, sink, others, fed, scene, .. } = self;
         for program in [ventilator, sink].into_iter().chain(others) {
@@ -115,6 +130,7 @@ impl Pipeline {
             assert_eq!(record.output.as_deref(), Some(&*task(record.seq)), "{record:?}");
         }
         scene.assert_nothing_left();
+        fed
     }
 }
 
@@ -123,19 +139,20 @@ fn hash(seq: u64) -> TaskHash {
 }
 
 fn other_stage(stage: &Stage) -> Seen {
-    let pipeline = Pipeline::begin(stage);
+    let mut pipeline = Pipeline::begin(stage);
     // It belongs to one stage and shows itself at the ports of both.
     for (own, other) in [(pipeline.first, pipeline.second), (pipeline.second, pipeline.first)] {
         let liar = stage.liar(&pipeline.scene);
         let mut inside = liar.worker_at(&own, 1, "liar").expect("workers get in");
         inside.answer();
-        wait_until("it is given a task", || inside.given() > 0);
+        pipeline.feed_until_given(&mut inside);
         let given = inside.take();
+        let fed = pipeline.fed;
         let mut outside = liar.worker_at(&other, 1, "liar").expect("workers get in");
         outside.answer();
         // With its own tags, for its own seqs and for all others.
         for given in &given {
-            let lies = (0..80).map(|seq| {
+            let lies = (0..fed + LAST).map(|seq| {
                 let mut lie = forged(seq, hash(seq));
                 lie.tag = given.tag;
                 lie
@@ -143,8 +160,8 @@ fn other_stage(stage: &Stage) -> Seen {
             let _ = outside.send(lies.collect());
         }
     }
-    pipeline.end_untouched();
-    "80 right records of the second stage".into()
+    let records = pipeline.end_untouched();
+    format!("{records} right records of the second stage").into()
 }
 
 /// Says messages to a port that may have opened, and waits until it closes.
@@ -191,7 +208,9 @@ fn second_relay(stage: &Stage) -> Seen {
             }
         });
     }
-    pipeline.end_untouched();
-    format!("80 right records; of 4 impostors {sent_away} were sent away, the others kept out")
-        .into()
+    let records = pipeline.end_untouched();
+    format!(
+        "{records} right records; of 4 impostors {sent_away} were sent away, the others kept out"
+    )
+    .into()
 }
