@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use tradewind_proto::collector::Counts;
-use tradewind_proto::message::TaskResult;
+use tradewind_proto::message::{Status, TaskResult};
 use tradewind_proto::{Seq, SeqRange, SeqSet};
 
 use super::Claim;
@@ -130,10 +130,10 @@ pub struct JournalLines {
 }
 
 impl JournalLines {
-    /// Adds a record.
-    pub fn add(&mut self, result: &TaskResult) {
-        let TaskResult { seq, task_hash, outcome, .. } = result;
-        self.kept.push(Kept { seq: *seq, hash: *task_hash, status: outcome.status });
+    /// Adds a record, with the status under which it is stored.
+    pub fn add(&mut self, result: &TaskResult, status: Status) {
+        let TaskResult { seq, task_hash, .. } = result;
+        self.kept.push(Kept { seq: *seq, hash: *task_hash, status });
     }
 
     /// Takes the lines about the records that were added.
@@ -185,7 +185,9 @@ mod tests {
 
     fn journal_lines(records: &[Records]) -> Vec<Vec<u8>> {
         let mut lines = JournalLines::default();
-        records.iter().flat_map(|list| &list.results).for_each(|result| lines.add(result));
+        records.iter().flat_map(|list| &list.results).for_each(|result| {
+            lines.add(result, result.outcome.status);
+        });
         lines.take()
     }
 

@@ -8,8 +8,9 @@ use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter};
+use tradewind_proto::Seq;
 use tradewind_proto::collector::Record;
-use tradewind_proto::message::Exit;
+use tradewind_proto::message::{Exit, Outcome, Status, TaskResult};
 
 /// Last microsecond of the year 9999: RFC 3339 has no room for a later one, and a worker's clock
 /// may be wrong.
@@ -17,17 +18,54 @@ const STARTED_US_MAX: u64 = 253_402_300_799_999_999;
 
 /// Appends a record to `out`, as a JSON object and a newline, with the task if it is known and wanted.
 pub fn encode(record: Record<'_>, has_task: bool, out: &mut Vec<u8>) {
+    encode_at(record, record.result.seq, has_task, out);
+}
+
+/// Does the same under the number that the task has in an output which numbers tasks by itself, and in no more than
+/// these bytes. A record that would have more is written without its task and what that has written, says so, and is
+/// `failed` where it was `ok`. Returns its status.
+pub fn encode_within(
+    record: Record<'_>,
+    seq: Seq,
+    has_task: bool,
+    bytes_max: usize,
+    out: &mut Vec<u8>,
+) -> Status {
+    let start = out.len();
+    encode_at(record, seq, has_task, out);
+    let Record { result, .. } = record;
+    let bytes = out.len() - start;
+    if bytes <= bytes_max {
+        return result.outcome.status;
+    }
+    out.truncate(start);
+    let before = &result.outcome;
+    let status = if before.status == Status::Ok { Status::Failed } else { before.status };
+    let separator = if before.error.is_empty() { "" } else { "; " };
+    let error = format!(
+        "{}{separator}the record has {bytes} bytes, and the output takes {bytes_max}: it is without what the task has \
+         written",
+        before.error
+    );
+    let outcome = Outcome { exit: before.exit, ..Outcome::error(status, error) };
+    let result = TaskResult { outcome, reported: None, ..*result };
+    encode_at(Record { result: &result, ..record }, seq, false, out);
+    status
+}
+
+fn encode_at(record: Record<'_>, seq: Seq, has_task: bool, out: &mut Vec<u8>) {
     let outcome = &record.result.outcome;
-    write(record, has_task, Some(&outcome.output), Some(&outcome.stderr), out);
+    write(record, seq, has_task, Some(&outcome.output), Some(&outcome.stderr), out);
 }
 
 /// Appends a record without the output of its task.
 pub(super) fn encode_outcome(record: Record<'_>, out: &mut Vec<u8>) {
-    write(record, true, None, None, out);
+    write(record, record.result.seq, true, None, None, out);
 }
 
 fn write<'a>(
     record: Record<'a>,
+    seq: Seq,
     has_task: bool,
     output: Option<&'a [u8]>,
     stderr: Option<&'a [u8]>,
@@ -46,7 +84,7 @@ fn write<'a>(
     let (stderr, stderr_base64) = text(stderr.filter(|stderr| !stderr.is_empty()));
     // Keys of a record, in this order: programs that read records depend on them.
     let mut line = Line(out);
-    line.add("{\"seq\":", &result.seq.0);
+    line.add("{\"seq\":", &seq.0);
     line.add(",\"status\":", outcome.status.as_str());
     line.add(",\"attempt\":", &result.attempt.0);
     line.add(",\"worker\":", worker);
@@ -210,6 +248,32 @@ mod tests {
         check("seq", record(u64::MAX, ""), json!(u64::MAX));
         check("output_base64", record(0, b"\x80"), json!("gA=="));
         check("output", record(0, b"\x80"), Value::Null);
+    }
+
+    #[test]
+    fn a_record_that_does_not_fit_is_failed_and_without_its_output() {
+        let long = record(5, "x".repeat(500));
+        let mut line = b"before".to_vec();
+        let encode = |records: &Records, bytes_max, line: &mut Vec<u8>| {
+            let record = records.iter().next().unwrap();
+            encode_within(record, Seq(17), true, bytes_max, line)
+        };
+        assert_eq!(encode(&long, 1000, &mut line), Status::Ok);
+        assert!(line.starts_with(b"before{\"seq\":17,"), "{line:?}");
+        let bytes = line.len() - "before".len();
+        line.clear();
+        assert_eq!(encode(&long, bytes, &mut line), Status::Ok);
+        assert_eq!(line.len(), bytes);
+        line.clear();
+        assert_eq!(encode(&long, bytes - 1, &mut line), Status::Failed);
+        let parsed: Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!((&parsed["seq"], &parsed["status"]), (&json!(17), &json!("failed")));
+        assert_eq!((&parsed["exit_code"], parsed.get("output")), (&json!(0), Some(&json!(""))));
+        let wanted = format!("has {bytes} bytes, and the output takes {}", bytes - 1);
+        assert!(parsed["error"].as_str().unwrap().contains(&wanted), "{parsed}");
+        line.clear();
+        let lost = ended(Status::Lost, Exit::None, &"y".repeat(100));
+        assert_eq!(encode(&lost, 50, &mut line), Status::Lost);
     }
 
     #[test]

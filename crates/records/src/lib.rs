@@ -37,7 +37,7 @@ pub use format::{Extras, Format};
 pub use fsync::Fsync;
 pub use hashes::TaskHashes;
 pub use journal::Claim;
-pub use jsonl::encode as encode_jsonl;
+pub use jsonl::{encode as encode_jsonl, encode_within as encode_jsonl_within};
 pub use open::{Continued, Journal, Prepared, Settings, prepare};
 pub use output::FileOutput;
 pub use recover::{Damage, Recovered, recover};

@@ -31,6 +31,8 @@ pub enum Event<C = Continued, E = OpenError> {
     Stored {
         /// Number of lists of them.
         count: usize,
+        /// Number of records that are `failed` now, and were `ok`: they are larger than the output takes.
+        failed: u64,
     },
     /// The next records that were to be spooled are stored.
     Spooled {
@@ -231,7 +233,8 @@ impl<O: Output, R> Loop<O, R> {
             if group.count > 0 {
                 let committed = self.output.commit();
                 self.retry_until_ok(committed, O::commit)?;
-                (self.report)(Event::Stored { count: group.count });
+                let failed = self.output.take_failed();
+                (self.report)(Event::Stored { count: group.count, failed });
             }
             if let Some(range) = unspool {
                 self.unspool(range)?;
@@ -417,7 +420,7 @@ mod tests {
             let mut reported = 0;
             for event in &events {
                 match event {
-                    Event::Stored { count } => {
+                    Event::Stored { count, .. } => {
                         assert!(count > 0);
                         reported += count;
                         assert!(stored.lock().unwrap().len() >= reported);

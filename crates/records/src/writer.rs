@@ -56,6 +56,12 @@ pub trait Output {
     /// When that failed. May be tried again.
     fn finish(&mut self, is_whole: bool) -> Result<(), OutputError>;
 
+    /// Returns the number of records that were stored as `failed` since the last call although their tasks were `ok`: the
+    /// output does not take as much as these have written.
+    fn take_failed(&mut self) -> u64 {
+        0
+    }
+
     /// Stores records beside the output, to be read back later. Returns the bytes of all that are
     /// there.
     ///

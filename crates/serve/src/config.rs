@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use toml::{Table, Value};
+use tradewind_engine::PARTITIONS_MAX;
 use tradewind_engines::EngineUrl;
 use tradewind_http::{QueueName, SettingsPatch};
 use tradewind_lanes::Endpoint;
-use tradewind_partitions::PARTITIONS_MAX;
 
 /// What a configuration file says of queues, by their names. Such a queue is made at the start.
 #[derive(Clone, Debug, Default)]

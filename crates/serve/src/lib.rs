@@ -56,9 +56,11 @@ mod service;
 mod settings;
 mod sink_service;
 mod source;
+mod steering;
 mod submitter;
 mod tasks;
 mod trust;
+mod waiters;
 mod workers;
 
 #[cfg(feature = "cli")]

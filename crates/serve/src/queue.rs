@@ -6,18 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tradewind_http::{
     ConsumerName, Kept, KeptAsk, NewTask, Page, QueueName, QueueState, Record, Refusal, Settings,
     SettingsPatch, Submitted, TaskId, TaskKey, TaskState, Wanted,
 };
 use tradewind_lanes::{Endpoint, PullLane, PushLane};
 use tradewind_node::exit::{Fatal, OUTPUT, OrExit, SYSTEM};
-use tradewind_proto::dispatcher::{CancelAnswer, DispatcherSnapshot};
 use tradewind_proto::message::Start;
 use tradewind_proto::{Seq, SeqRange};
 use tradewind_store::{Change, Retry, StoredTask, TaskOptions, retry_settled};
-use tradewind_ventilator::Command;
 
 use crate::config::QueueConfig;
 use crate::control::removing;
@@ -29,11 +27,9 @@ use crate::refused::{FULL_RETRY_AFTER, blocking, changed, unreadable};
 use crate::remote::Remote;
 use crate::settings::{all_changes, changes, durability, effective, policy};
 use crate::source::LogSource;
+use crate::steering::Steering;
 use crate::submitter::{Refused, Submitter};
 use crate::tasks::SharedTasks;
-
-/// Time for which a cancel waits for the record of a task that does not run.
-pub(crate) const CANCEL_WAIT: Duration = Duration::from_secs(2);
 
 /// A queue: its tasks and its ventilator, and its records, wherever these are.
 pub(crate) struct Queue {
@@ -41,12 +37,7 @@ pub(crate) struct Queue {
     logs: Arc<SharedTasks>,
     records: Records,
     submitter: RwLock<Submitter>,
-    /// What the configuration says.
-    config: SettingsPatch,
-    settings: Arc<Mutex<Settings>>,
-    /// Held from the writing of a change until the ventilator is told: it hears of changes in their order.
-    telling: tokio::sync::Mutex<()>,
-    commands: mpsc::Sender<Command>,
+    steering: Arc<Steering>,
     workers: mpsc::UnboundedSender<PushLane>,
     sinks: mpsc::UnboundedSender<PullLane>,
     /// Until it is stopped.
@@ -122,20 +113,19 @@ impl Queue {
         };
         let begin = Begin { start, own, first, is_paused, cancelled, policy };
         let ventilator = Ventilator::start(name.as_str(), source, begin, sockets, common)?;
+        let control = logs.control().clone();
+        let steering = Steering::new(control, config, settings, ventilator.commands.clone());
         let queue = Self {
             name,
             logs,
             records,
             submitter: RwLock::new(submitter),
-            config,
-            settings,
-            telling: tokio::sync::Mutex::default(),
-            commands: ventilator.commands.clone(),
+            steering: Arc::new(steering),
             workers: ventilator.workers.clone(),
             sinks: ventilator.sinks.clone(),
             ventilator: Mutex::new(Some(ventilator)),
         };
-        queue.apply(&lock(&queue.settings).clone());
+        queue.apply(&queue.steering.settings());
         Ok(queue)
     }
 
@@ -196,7 +186,7 @@ impl Queue {
 
     /// Removes what is not needed any more.
     pub(crate) async fn trim(self: &Arc<Self>) {
-        let settings = lock(&self.settings).clone();
+        let settings = self.steering.settings();
         match &self.records {
             Records::Here(half) => {
                 let (logs, half, unique) = (self.logs.clone(), half.clone(), settings.unique);
@@ -210,7 +200,7 @@ impl Queue {
                 let _ = tokio::task::spawn_blocking(trim).await;
             }
             Records::There(there) => {
-                if let Ok(snapshot) = self.look().await {
+                if let Ok(snapshot) = self.steering.look().await {
                     there.tend(&self.logs, &snapshot, settings.unique).await;
                 }
             }
@@ -281,13 +271,7 @@ impl Queue {
         if let Some(record) = self.record(seq, wait).await? {
             return Ok(TaskState::Record(record));
         }
-        let (answer, is_out) = oneshot::channel();
-        self.say(Command::IsOut { seq: Seq(seq), answer }).await?;
-        Ok(match is_out.await {
-            Ok(true) => TaskState::Running,
-            Ok(false) => TaskState::Queued,
-            Err(_) => return Err(Refusal::Closed),
-        })
+        self.steering.task(Seq(seq)).await
     }
 
     /// Returns the record of a task, once it has one or this time is over.
@@ -309,13 +293,7 @@ impl Queue {
             Err(refusal) => return Err(refusal),
         }
         self.blocking(move |queue| queue.change([Change::Cancel(SeqRange::one(Seq(seq)))])).await?;
-        let (answer, answered) = oneshot::channel();
-        self.say(Command::Cancel { seq: Seq(seq), answer }).await?;
-        let wait = match answered.await {
-            Ok(CancelAnswer::Stopping) => Duration::ZERO,
-            Ok(_) => CANCEL_WAIT,
-            Err(_) => return Err(Refusal::Closed),
-        };
+        let wait = self.steering.cancel(Seq(seq)).await?;
         self.task(seq, wait).await
     }
 
@@ -391,7 +369,7 @@ impl Queue {
     }
 
     pub(crate) async fn state(&self) -> Result<QueueState, Refusal> {
-        let snapshot = self.look().await?;
+        let snapshot = self.steering.look().await?;
         let running = snapshot.workers.iter().map(|worker| worker.out).sum::<u64>();
         let (stored, records, position) = match &self.records {
             Records::Here(half) => half.counts(),
@@ -406,8 +384,8 @@ impl Queue {
         let running = running.min(unsettled);
         Ok(QueueState {
             name: self.name.clone(),
-            settings: lock(&self.settings).clone(),
-            is_paused: self.logs.control().lock().state().paused,
+            settings: self.steering.settings(),
+            is_paused: self.steering.is_paused(),
             queued: unsettled - running,
             running,
             records,
@@ -425,25 +403,14 @@ impl Queue {
     }
 
     async fn set(self: &Arc<Self>, changes: Vec<Change>) -> Result<(), Refusal> {
-        let _telling = self.telling.lock().await;
-        let settings = self.blocking(move |queue| {
-            let mut settings = lock(&queue.settings);
-            queue.change(changes)?;
-            let now = effective(&queue.config, queue.logs.control().lock().state());
-            *settings = now.map_err(|_| Refusal::Failed("the settings cannot be read back"))?;
-            queue.apply(&settings);
-            Ok(settings.clone())
-        });
-        let policy = policy(&settings.await?);
-        self.say(Command::SetPolicy(policy)).await?;
+        let queue = self.clone();
+        self.steering.set(changes, move |settings| queue.apply(settings)).await?;
         self.introduce().await;
         Ok(())
     }
 
-    pub(crate) async fn set_paused(self: &Arc<Self>, is_paused: bool) -> Result<(), Refusal> {
-        let _telling = self.telling.lock().await;
-        self.blocking(move |queue| queue.change([Change::Pause(is_paused)])).await?;
-        self.say(Command::Pause(is_paused)).await
+    pub(crate) async fn set_paused(&self, is_paused: bool) -> Result<(), Refusal> {
+        self.steering.set_paused(is_paused).await
     }
 
     fn change(&self, changes: impl IntoIterator<Item = Change>) -> Result<(), Refusal> {
@@ -453,17 +420,7 @@ impl Queue {
     /// Returns whether the ventilator dispatches nothing.
     #[cfg(test)]
     pub(crate) async fn is_dispatch_paused(&self) -> Result<bool, Refusal> {
-        Ok(self.look().await?.is_paused)
-    }
-
-    async fn look(&self) -> Result<DispatcherSnapshot, Refusal> {
-        let (answer, answered) = oneshot::channel();
-        self.say(Command::Look(answer)).await?;
-        answered.await.map_err(|_| Refusal::Closed)
-    }
-
-    async fn say(&self, command: Command) -> Result<(), Refusal> {
-        self.commands.send(command).await.map_err(|_| Refusal::Closed)
+        Ok(self.steering.look().await?.is_paused)
     }
 
     /// Does something that waits for the disk.

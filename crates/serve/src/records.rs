@@ -1,6 +1,5 @@
 //! The record log of a queue, shared by the threads that work on it, and who waits for what.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +12,7 @@ use tradewind_system::random_id;
 use crate::control::ControlLog;
 use crate::disk::Disk;
 use crate::logs::{OpenError, say_torn};
+use crate::waiters::Waiters;
 
 /// The record log of a queue.
 pub(crate) struct SharedRecords {
@@ -22,8 +22,7 @@ pub(crate) struct SharedRecords {
     failed: Mutex<SeqSet>,
     /// Position after the last record.
     stored: watch::Sender<u64>,
-    /// Who waits for the record of a task.
-    waiting: Mutex<HashMap<u64, Vec<oneshot::Sender<()>>>>,
+    waiting: Waiters,
 }
 
 impl SharedRecords {
@@ -46,7 +45,7 @@ impl SharedRecords {
         Ok(Self {
             failed: Mutex::new(failed),
             stored: watch::Sender::new(records.committed()),
-            waiting: Mutex::default(),
+            waiting: Waiters::default(),
             records: Mutex::new(records),
             control,
         })
@@ -79,15 +78,7 @@ impl SharedRecords {
             }
         }
         self.stored.send_replace(end);
-        let mut waiting = lock(&self.waiting);
-        if waiting.is_empty() {
-            return;
-        }
-        for (seq, _) in records {
-            for waiter in waiting.remove(&seq.0).into_iter().flatten() {
-                let _ = waiter.send(());
-            }
-        }
+        self.waiting.tell(records.iter().map(|(seq, _)| seq.0));
     }
 
     /// Returns what tells the position after the last record.
@@ -98,20 +89,12 @@ impl SharedRecords {
     /// Returns what ends when the record of a task is stored. One that is stored already does not end it: to be
     /// looked at after this.
     pub(crate) fn wait_stored(&self, seq: Seq) -> oneshot::Receiver<()> {
-        let (waiter, stored) = oneshot::channel();
-        let mut waiting = lock(&self.waiting);
-        let waiters = waiting.entry(seq.0).or_default();
-        waiters.retain(|waiter| !waiter.is_closed());
-        waiters.push(waiter);
-        stored
+        self.waiting.wait(seq.0)
     }
 
     /// Forgets who does not wait any more.
     pub(crate) fn forget_waiters(&self) {
-        lock(&self.waiting).retain(|_, waiters| {
-            waiters.retain(|waiter| !waiter.is_closed());
-            !waiters.is_empty()
-        });
+        self.waiting.forget_closed();
     }
 }
 

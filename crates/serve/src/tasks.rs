@@ -57,7 +57,7 @@ impl SharedTasks {
         self.control.dir()
     }
 
-    pub(crate) fn control(&self) -> &ControlLog {
+    pub(crate) fn control(&self) -> &Arc<ControlLog> {
         &self.control
     }
 

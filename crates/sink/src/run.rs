@@ -483,10 +483,11 @@ impl<S: Store> Sink<S> {
                 self.refused = Some(error);
                 self.farewell.handle_refused(self.clock.now());
             }
-            records::Event::Stored { count } => {
+            records::Event::Stored { count, failed } => {
                 self.handle_output_goes_on();
                 self.stored += count as u64;
                 self.collector.handle_written(count);
+                self.collector.handle_failed(failed);
             }
             records::Event::Spooled { count, spool_bytes } => {
                 if std::mem::take(&mut self.is_spool_failing) {

@@ -7,7 +7,7 @@ use tradewind_proto::Seq;
 use tradewind_records::Medium;
 
 use crate::records::RecordLog;
-use crate::task::{StoredTask, TaskOptions};
+use crate::task::StoredTask;
 use crate::tasks::{SubmitError, Tasks};
 
 /// Answer to the wish that a task is run again.
@@ -68,8 +68,7 @@ where
         let known = key.map(|key| tasks().find_retry(of, &key)).transpose()?.flatten();
         return Ok(known.map_or(Retry::Gone, Retry::Known));
     };
-    let options = TaskOptions { retry_of: Some(of), ..task.options };
-    Ok(Retry::New(StoredTask { key, options, payload: task.payload }))
+    Ok(Retry::New(task.retried(of, key)))
 }
 
 #[cfg(test)]
@@ -83,6 +82,7 @@ mod tests {
     use crate::disk::Disk;
     use crate::log::LogOptions;
     use crate::records::{Keep, RecordOptions};
+    use crate::task::TaskOptions;
     use crate::tasks::{Submitted, TasksOptions};
 
     const SMALL: LogOptions = LogOptions { segment_bytes: 100, zeroed_bytes: 0 };

@@ -70,6 +70,13 @@ impl From<Short> for TaskError {
 }
 
 impl StoredTask {
+    /// Returns the task that runs this one, which has this position, again under a key or none.
+    #[must_use]
+    pub fn retried(self, of: u64, key: Option<Bytes>) -> Self {
+        let options = TaskOptions { retry_of: Some(of), ..self.options };
+        Self { key, options, payload: self.payload }
+    }
+
     /// Appends the task's bytes. A key is to have 1 to [`KEY_BYTES_MAX`] bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let options = self.options.encode();

@@ -10,6 +10,7 @@ pub mod contract;
 mod error;
 mod lease;
 mod stored;
+pub mod url;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,6 +23,9 @@ use tradewind_store::{StoredRecord, StoredTask, Submitted};
 pub use self::error::EngineError;
 pub use self::lease::{Lease, LeaseError, Watched};
 pub use self::stored::{StoredError, format_stored, parse_stored};
+
+/// Largest number of partitions of a queue.
+pub const PARTITIONS_MAX: u32 = 1024;
 
 /// Number of a lease on a partition: each lease that is taken has a higher one than those before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,6 +141,9 @@ pub enum Committed {
 /// What writes says under which lease. From the first call with an epoch on those with lower ones are refused, whatever
 /// they are about to write. Positions are the engine's, ascend, and are not dense.
 pub trait RecordLog: Send {
+    /// Returns the bytes that the line of a record has at most.
+    fn line_bytes_max(&self) -> usize;
+
     /// Stores records: they survive a crash when this returns. A record of a task that has one is passed over, also
     /// when that one was removed since.
     ///

@@ -12,6 +12,9 @@ use tradewind_proto::dispatcher::TaskLimits;
 use tradewind_proto::{Seq, SeqSet};
 use tradewind_store::{StoredRecord, StoredTask, Submitted, TaskOptions};
 
+/// Bytes that a record has at most.
+pub(crate) const LINE_BYTES_MAX: usize = 1000;
+
 #[derive(Clone, Default)]
 pub(crate) struct Fake(Arc<(Mutex<State>, Condvar)>);
 
@@ -58,6 +61,14 @@ impl Fake {
         let state = self.state();
         let records = state.records.get(&partition).into_iter().flatten();
         records.map(|record| record.seq.0).collect()
+    }
+
+    /// Returns the line of a record.
+    pub(crate) fn line(&self, partition: u32, seq: u64) -> String {
+        let state = self.state();
+        let mut records = state.records.get(&partition).into_iter().flatten();
+        let found = records.find(|record| record.seq == Seq(seq)).expect("it is stored");
+        String::from_utf8(found.bytes.to_vec()).expect("it is JSON")
     }
 
     /// Makes the next read or commit fail.
@@ -139,6 +150,10 @@ impl TaskLog for Part {
 }
 
 impl RecordLog for Part {
+    fn line_bytes_max(&self) -> usize {
+        LINE_BYTES_MAX
+    }
+
     fn commit(
         &mut self,
         epoch: Epoch,

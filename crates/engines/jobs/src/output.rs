@@ -8,7 +8,7 @@ use tradewind_proto::collector::{Record, Records};
 use tradewind_proto::message::Status;
 use tradewind_records::{
     Destination, JournalLines, KeptJournal, Output, OutputError, OutputTarget, Role, Terminal,
-    complete_line, encode_jsonl,
+    complete_line, encode_jsonl_within,
 };
 
 use crate::keeper::Keeper;
@@ -43,6 +43,8 @@ pub struct EngineOutput {
     waiting: Vec<NewRecord>,
     bytes: usize,
     since_checkpoint: usize,
+    /// Number of records that are `failed` because they are too large, and were not told of.
+    failed: u64,
     terminal: Terminal,
 }
 
@@ -82,21 +84,34 @@ impl EngineOutput {
             waiting: Vec::new(),
             bytes: 0,
             since_checkpoint: 0,
+            failed: 0,
             terminal: Terminal::new(look.show),
         }
     }
 
     fn add(&mut self, record: Record<'_>) {
         self.terminal.add(record, b"");
-        let status = record.result.outcome.status;
-        if status == Status::Cancelled {
+        let Record { result, .. } = record;
+        let before = result.outcome.status;
+        if before == Status::Cancelled {
             return;
         }
-        self.about.add(record.result);
-        let mut line = Vec::new();
-        encode_jsonl(record, self.look.has_task, &mut line);
+        let (mut line, bytes_max) = (Vec::new(), self.records.line_bytes_max());
+        let status =
+            encode_jsonl_within(record, result.seq, self.look.has_task, bytes_max, &mut line);
+        if status != before {
+            self.failed += 1;
+            tracing::warn!(
+                "output {}: the record with seq {} is failed, and without what the task has written: it is larger than \
+                 the engine takes, {bytes_max} bytes. Let it take more, or limit what tasks write with the workers' \
+                 --max-output",
+                self.name,
+                result.seq.0
+            );
+        }
+        self.about.add(result, status);
         self.bytes += line.len();
-        self.waiting.push(NewRecord { seq: record.result.seq, status, line: line.into() });
+        self.waiting.push(NewRecord { seq: result.seq, status, line: line.into() });
     }
 
     fn add_line(&mut self, line: Vec<u8>) {
@@ -136,14 +151,6 @@ impl EngineOutput {
                 full(&self.name, io::Error::new(io::ErrorKind::StorageFull, reason))
             }
             error if error.is_passing() => OutputError::Away { output, reason: error.to_string() },
-            EngineError::TooLarge { place, bytes, max } => {
-                let seq = self.waiting.get(place).map_or(0, |record| record.seq.0);
-                let reason = format!(
-                    "the record with seq {seq} has {bytes} bytes, and the engine takes {max}: let it take more, or \
-                     limit what tasks write with the workers' --max-output; --resume continues"
-                );
-                OutputError::Refused { output, reason }
-            }
             error => OutputError::Refused { output, reason: error.to_string() },
         }
     }
@@ -194,6 +201,10 @@ impl Output for EngineOutput {
         self.commit()
     }
 
+    fn take_failed(&mut self) -> u64 {
+        std::mem::take(&mut self.failed)
+    }
+
     fn finish(&mut self, is_whole: bool) -> Result<(), OutputError> {
         self.commit()?;
         if is_whole && !self.kept.is_complete() {
@@ -220,7 +231,7 @@ mod tests {
 
     use super::*;
     use crate::EngineStore;
-    use crate::fake::Fake;
+    use crate::fake::{Fake, LINE_BYTES_MAX};
 
     fn store(fake: &Fake) -> EngineStore {
         let show = Show::default();
@@ -315,6 +326,28 @@ mod tests {
         assert!(matches!(output.commit(), Err(OutputError::Io { .. })));
         output.commit().expect("it can");
         assert_eq!(fake.records(0), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_is_failed_without_its_output_and_counted_so() {
+        let fake = Fake::default();
+        let (mut output, _) = open(&fake, 1, Start::New).expect("it is empty");
+        output.begin().expect("it can");
+        let mut lists = records(&[(0, Status::Ok), (1, Status::Ok), (2, Status::Failed)]);
+        for result in &mut lists[0].results[1..] {
+            result.outcome.output = vec![b'x'; 2 * LINE_BYTES_MAX].into();
+        }
+        output.write(&lists).expect("it can");
+        output.commit().expect("it can");
+        assert_eq!(fake.records(0), [0, 1, 2]);
+        assert_eq!((output.take_failed(), output.take_failed()), (1, 0));
+        let line = fake.line(0, 1);
+        assert!(line.contains(r#""status":"failed""#) && line.contains("takes 1000"), "{line}");
+        drop(output);
+        fake.wait_released();
+        let (_, continued) = open(&fake, 1, Start::Resume).expect("it goes on");
+        let counts = Counts { ok: 1, failed: 2, ..Counts::default() };
+        assert_eq!(continued.opened.counts, counts);
     }
 
     #[test]

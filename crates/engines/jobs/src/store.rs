@@ -4,7 +4,7 @@ use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tradewind_engine::{Engine, EngineError, Epoch, Leases, RecordLog};
+use tradewind_engine::{Engine, EngineError, Epoch, Leases, PARTITIONS_MAX, RecordLog};
 use tradewind_proto::SeqSet;
 use tradewind_proto::collector::{Opened, Opening, Order};
 use tradewind_proto::message::Report;
@@ -18,7 +18,7 @@ use crate::output::{Begun, EngineOutput};
 use crate::renewal::{LEASE, Waiting};
 
 /// Partition whose record log is the job's journal: the one after the last that a URL can name.
-pub(crate) const JOURNAL: u32 = 1024;
+pub(crate) const JOURNAL: u32 = PARTITIONS_MAX;
 
 /// Time after which a lease that another has is asked for again.
 const TAKE_INTERVAL: Duration = Duration::from_millis(100);

@@ -137,6 +137,11 @@ impl<M: Medium + Send> TaskLog for Local<M> {
 }
 
 impl<M: Medium + Send> RecordLog for Local<M> {
+    fn line_bytes_max(&self) -> usize {
+        // The log takes more, and no message has as much.
+        u32::MAX as usize / 8
+    }
+
     fn commit(
         &mut self,
         _epoch: Epoch,

@@ -205,6 +205,10 @@ impl NatsRecords {
 }
 
 impl RecordLog for NatsRecords {
+    fn line_bytes_max(&self) -> usize {
+        self.connection.payload_max().saturating_sub(HEADERS_BYTES_MAX)
+    }
+
     fn commit(
         &mut self,
         epoch: Epoch,

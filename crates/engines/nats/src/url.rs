@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
+use tradewind_engine::url::{PercentError, UrlParts, decoded, timeout_ms};
 
 /// Where the streams of a queue are, and who asks for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,33 +61,27 @@ pub enum UrlError {
     Value(String, &'static str),
     #[error("cert and key go together")]
     ClientCert,
-    #[error("a % is followed by two hexadecimal digits")]
-    Percent,
+    #[error(transparent)]
+    Percent(#[from] PercentError),
 }
 
 impl std::str::FromStr for NatsUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let (scheme, rest) = text.split_once("://").ok_or(UrlError::Scheme)?;
-        let mut is_tls = match scheme {
+        let parts = UrlParts::split(text)?.ok_or(UrlError::Scheme)?;
+        let mut is_tls = match parts.scheme {
             "nats" => false,
             "tls" => true,
             _ => return Err(UrlError::Scheme),
         };
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, stream) = rest.split_once('/').ok_or(UrlError::NoStream)?;
-        let (login, hosts) = match authority.rsplit_once('@') {
-            None => (Login::None, authority),
-            Some((login, hosts)) => (
-                match login.split_once(':') {
-                    Some((user, password)) => Login::User(decoded(user)?, decoded(password)?),
-                    None => Login::Token(decoded(login)?),
-                },
-                hosts,
-            ),
+        let stream = parts.path.ok_or(UrlError::NoStream)?;
+        let login = match parts.login.map(|login| login.split_once(':').ok_or(login)) {
+            None => Login::None,
+            Some(Ok((user, password))) => Login::User(decoded(user)?, decoded(password)?),
+            Some(Err(token)) => Login::Token(decoded(token)?),
         };
-        let hosts: Vec<_> = hosts.split(',').map(str::to_owned).collect();
+        let hosts: Vec<_> = parts.hosts.split(',').map(str::to_owned).collect();
         if hosts.iter().any(String::is_empty) {
             return Err(UrlError::Host);
         }
@@ -98,9 +93,7 @@ impl std::str::FromStr for NatsUrl {
         }
         let (mut credentials, mut ca, mut cert, mut key) = (None, None, None, None);
         let (mut replicas, mut timeout) = (1, Duration::from_secs(5));
-        for part in query.split('&').filter(|part| !part.is_empty()) {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            let value = decoded(value)?;
+        for (name, value) in parts.options {
             let path = || Some(PathBuf::from(&value));
             let wrong = |name| UrlError::Value(value.clone(), name);
             match name {
@@ -115,8 +108,7 @@ impl std::str::FromStr for NatsUrl {
                     replicas = number.ok_or_else(|| wrong("replicas"))?;
                 }
                 "timeout_ms" => {
-                    let number = value.parse().ok().filter(|it| (1..=600_000).contains(it));
-                    timeout = Duration::from_millis(number.ok_or_else(|| wrong("timeout_ms"))?);
+                    timeout = timeout_ms(&value).ok_or_else(|| wrong("timeout_ms"))?;
                 }
                 _ => return Err(UrlError::Option(name.to_owned())),
             }
@@ -129,23 +121,6 @@ impl std::str::FromStr for NatsUrl {
         let stream = stream.to_owned();
         Ok(Self { hosts, login, stream, credentials, is_tls, ca, client_cert, replicas, timeout })
     }
-}
-
-fn decoded(text: &str) -> Result<String, UrlError> {
-    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((byte, more)) = rest.split_first() {
-        rest = more;
-        if *byte != b'%' {
-            bytes.push(*byte);
-            continue;
-        }
-        let digits = rest.get(..2).and_then(|it| std::str::from_utf8(it).ok());
-        let digits = digits.filter(|it| it.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let digits = digits.ok_or(UrlError::Percent)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| UrlError::Percent)?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| UrlError::Percent)
 }
 
 #[cfg(test)]
@@ -190,8 +165,7 @@ mod tests {
             ("nats://a/S?replicas=6", UrlError::Value("6".into(), "replicas")),
             ("nats://a/S?timeout_ms=0", UrlError::Value("0".into(), "timeout_ms")),
             ("nats://a/S?cert=x", UrlError::ClientCert),
-            ("nats://%4@a/S", UrlError::Percent),
-            ("nats://%+4@a/S", UrlError::Percent),
+            ("nats://%4@a/S", UrlError::Percent(PercentError)),
         ];
         for (text, error) in cases {
             assert_eq!(text.parse::<NatsUrl>(), Err(error), "{text}");

@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
+use tradewind_engine::PARTITIONS_MAX;
 pub use tradewind_engine::{Engine, EngineError};
 #[cfg(feature = "nats")]
 use tradewind_engine_nats::{Nats, NatsUrl};
@@ -15,9 +16,6 @@ use tradewind_engine_postgres::{Postgres, PostgresUrl};
 /// Schemes of URLs, each with the feature that its engine is.
 const SCHEMES: [(&str, &str); 4] =
     [("nats", "nats"), ("tls", "nats"), ("postgres", "postgres"), ("postgresql", "postgres")];
-
-/// Largest number of partitions of one queue.
-const PARTITIONS_MAX: u32 = 1024;
 
 /// Where the logs of a queue are, in an engine: `SCHEME://…[?partitions=N&end=POSITION,…&…]`.
 #[derive(Clone, PartialEq, Eq)]

@@ -7,6 +7,4 @@ mod placed;
 mod shares;
 
 pub use placed::{Place, Placed, partition_of};
-pub use shares::{
-    MEMBERS_FIRST, MEMBERS_MAX, PARTITIONS_MAX, Step, lease_numbers, member_lease, next_step,
-};
+pub use shares::{MEMBERS_FIRST, MEMBERS_MAX, Step, member_lease, next_step};

@@ -165,11 +165,6 @@ impl Placed {
         self.parts.contains_key(&partition)
     }
 
-    /// Returns the partitions that are held.
-    pub fn partitions(&self) -> impl Iterator<Item = u32> + '_ {
-        self.parts.keys().copied()
-    }
-
     /// Returns whether a task is known to have its record, which may have been removed since.
     #[must_use]
     pub fn is_stored(&self, place: Place) -> bool {
@@ -196,12 +191,6 @@ impl Placed {
         let positions = SeqRange { start: Seq(0), end: Seq(end) };
         let stored: u64 = part.stored.parts(positions).iter().map(|range| range.count()).sum();
         Some(end - stored)
-    }
-
-    /// Returns the number of tasks that were read and have no record, of all partitions.
-    #[must_use]
-    pub fn out_of_all(&self) -> u64 {
-        self.parts.values().map(|part| part.out).sum()
     }
 }
 
@@ -252,7 +241,7 @@ mod tests {
         assert_eq!(placed.seq(at(1, 11)), Some(Seq(2)));
         assert_eq!(placed.seq(at(1, 12)), None, "it has its record");
         assert_eq!((placed.low(0), placed.low(1)), (Some(0), Some(11)));
-        assert_eq!((placed.out(1), placed.out_of_all()), (Some(2), 5));
+        assert_eq!((placed.out(0), placed.out(1)), (Some(3), Some(2)));
         for place in [at(1, 11), at(0, 0), at(0, 1)] {
             placed.settle(place);
         }
@@ -291,7 +280,7 @@ mod tests {
         assert_eq!(placed.begin(0, 0, set([1])), 0);
         assert!(placed.push(at(0, 0)));
         assert_eq!(placed.place(Seq(6)), Some(at(0, 0)));
-        assert!(placed.partitions().eq([0, 1]));
+        assert!(placed.has(0) && placed.has(1));
     }
 
     #[test]

@@ -8,9 +8,6 @@ pub const MEMBERS_FIRST: u32 = 1 << 31;
 /// Number of processes that share a queue at the most.
 pub const MEMBERS_MAX: u32 = 64;
 
-/// Number of partitions of a queue at the most.
-pub const PARTITIONS_MAX: u32 = 1024;
-
 /// What a process does next about the partitions of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -52,11 +49,6 @@ fn spread(own: &str, free: impl Iterator<Item = u32>) -> Option<u32> {
     let free: Vec<u32> = free.collect();
     let number = own.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31) + usize::from(byte));
     free.get(number % free.len().max(1)).copied()
-}
-
-/// Returns the numbers of all leases of a queue.
-pub fn lease_numbers(partitions: u32) -> impl Iterator<Item = u32> {
-    (0..partitions).chain(MEMBERS_FIRST..MEMBERS_FIRST + MEMBERS_MAX)
 }
 
 /// Returns the number of the lease by which a process says that it is there: the first that nobody has.
@@ -166,8 +158,6 @@ mod tests {
 
     #[test]
     fn leases_of_those_who_are_there_are_no_partitions() {
-        assert!(lease_numbers(4).take(4).eq(0..4));
-        assert_eq!(lease_numbers(4).count(), 68);
         let taken = BTreeMap::from([(MEMBERS_FIRST, "a".to_owned())]);
         assert_eq!(member_lease(&taken), Some(MEMBERS_FIRST + 1));
         assert_eq!(next_step("b", 1, &taken), Some(Step::Take(0)));

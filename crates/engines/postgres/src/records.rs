@@ -230,6 +230,10 @@ async fn insert(
 }
 
 impl RecordLog for PostgresRecords {
+    fn line_bytes_max(&self) -> usize {
+        ENTRY_BYTES_MAX
+    }
+
     fn commit(
         &mut self,
         epoch: Epoch,

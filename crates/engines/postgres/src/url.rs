@@ -6,12 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
+use tradewind_engine::PARTITIONS_MAX;
+use tradewind_engine::url::{PercentError, UrlParts, decoded, timeout_ms};
 
 /// Bytes of a table's name: the names of the tables beside it are longer, and the server cuts names at 63.
 const NAME_BYTES_MAX: usize = 40;
-
-/// Number of partitions that a queue has at most.
-const PARTITIONS_MAX: u32 = 1024;
 
 /// Where the tables of a queue are, and who asks for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,36 +85,30 @@ pub enum UrlError {
     Option(String),
     #[error("{0:?} is no value of {1}")]
     Value(String, &'static str),
-    #[error("a % is followed by two hexadecimal digits")]
-    Percent,
+    #[error(transparent)]
+    Percent(#[from] PercentError),
 }
 
 impl std::str::FromStr for PostgresUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let (scheme, rest) = text.split_once("://").ok_or(UrlError::Scheme)?;
-        if !matches!(scheme, "postgres" | "postgresql") {
+        let parts = UrlParts::split(text)?.ok_or(UrlError::Scheme)?;
+        if !matches!(parts.scheme, "postgres" | "postgresql") {
             return Err(UrlError::Scheme);
         }
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, database) = rest.split_once('/').ok_or(UrlError::NoDatabase)?;
-        let database = decoded(database)?;
+        let database = decoded(parts.path.ok_or(UrlError::NoDatabase)?)?;
         if database.is_empty() {
             return Err(UrlError::NoDatabase);
         }
-        let (login, place) = match authority.rsplit_once('@') {
-            None => (None, authority),
-            Some((login, place)) => (Some(login), place),
-        };
-        let (user, password) = match login.map(|login| login.split_once(':').ok_or(login)) {
+        let (user, password) = match parts.login.map(|login| login.split_once(':').ok_or(login)) {
             None => (None, None),
             Some(Err(user)) => (Some(decoded(user)?), None),
             Some(Ok((user, password))) => {
                 (Some(decoded(user)?), Some(Password(decoded(password)?)))
             }
         };
-        let (host, port) = host_and_port(place)?;
+        let (host, port) = host_and_port(parts.hosts)?;
         let mut url = Self {
             host,
             port,
@@ -130,9 +123,7 @@ impl std::str::FromStr for PostgresUrl {
             timeout: Duration::from_secs(5),
         };
         let mut tls = None;
-        for part in query.split('&').filter(|part| !part.is_empty()) {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            let value = decoded(value)?;
+        for (name, value) in parts.options {
             let wrong = |name| UrlError::Value(value.clone(), name);
             match name {
                 "table" => (url.schema, url.table) = table(&value)?,
@@ -152,8 +143,7 @@ impl std::str::FromStr for PostgresUrl {
                 }
                 "sslrootcert" => url.root_cert = Some(value.into()),
                 "timeout_ms" => {
-                    let number = value.parse().ok().filter(|it| (1..=600_000).contains(it));
-                    url.timeout = Duration::from_millis(number.ok_or_else(|| wrong("timeout_ms"))?);
+                    url.timeout = timeout_ms(&value).ok_or_else(|| wrong("timeout_ms"))?;
                 }
                 _ => return Err(UrlError::Option(name.to_owned())),
             }
@@ -226,27 +216,6 @@ fn table(text: &str) -> Result<(Option<String>, String), UrlError> {
         return Err(UrlError::Table(text.to_owned()));
     }
     Ok((schema.map(str::to_owned), table.to_owned()))
-}
-
-fn decoded(text: &str) -> Result<String, UrlError> {
-    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((byte, more)) = rest.split_first() {
-        rest = more;
-        if *byte != b'%' {
-            bytes.push(*byte);
-            continue;
-        }
-        let digits = rest.get(..2).and_then(|it| std::str::from_utf8(it).ok());
-        let digits = digits.filter(|it| it.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let digits = digits.ok_or(UrlError::Percent)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| UrlError::Percent)?);
-        rest = &rest[2..];
-    }
-    // The server takes text up to the first zero.
-    if bytes.contains(&0) {
-        return Err(UrlError::Percent);
-    }
-    String::from_utf8(bytes).map_err(|_| UrlError::Percent)
 }
 
 #[cfg(test)]
@@ -336,8 +305,8 @@ mod tests {
             ("postgres://a/d?sslmode=prefer", UrlError::Value("prefer".into(), "sslmode")),
             ("postgres://a/d?partitions=0", UrlError::Value("0".into(), "partitions")),
             ("postgres://a/d?timeout_ms=0", UrlError::Value("0".into(), "timeout_ms")),
-            ("postgres://%4@a/d", UrlError::Percent),
-            ("postgres://a/%00?table=t", UrlError::Percent),
+            ("postgres://%4@a/d", UrlError::Percent(PercentError)),
+            ("postgres://a/%00?table=t", UrlError::Percent(PercentError)),
         ];
         for (text, error) in cases {
             assert_eq!(text.parse::<PostgresUrl>(), Err(error), "{text}");

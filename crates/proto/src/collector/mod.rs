@@ -570,6 +570,15 @@ impl Collector {
         }
     }
 
+    /// Notes that `count` of the records that were `ok` are [written](Self::handle_written) as `failed`: they were larger
+    /// than the output takes.
+    pub fn handle_failed(&mut self, count: u64) {
+        let Some(job) = &mut self.job else { return };
+        let count = count.min(job.counts.ok);
+        job.counts.ok -= count;
+        job.counts.failed += count;
+    }
+
     /// Notes that the first `count` lists of records that were given out to be spooled are in the
     /// spool now, which has `spool_bytes` with them.
     pub fn handle_spooled(&mut self, count: usize, spool_bytes: u64) {

@@ -1,8 +1,8 @@
 //! What the threads of a queue on an engine share: the partitions that this process has, and who waits for what.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tradewind_engine::{Epoch, RecordLog};
@@ -10,6 +10,7 @@ use tradewind_partitions::{Place, Placed};
 use tradewind_proto::SeqRange;
 
 use super::engines::lock;
+use crate::waiters::Waiters;
 
 /// The partitions that this process has.
 #[derive(Default)]
@@ -17,7 +18,7 @@ pub(crate) struct Held {
     placed: Mutex<Placed>,
     parts: Mutex<BTreeMap<u32, Part>>,
     /// Who waits for the record of a task, by its number.
-    waiting: Mutex<HashMap<u64, Vec<oneshot::Sender<()>>>>,
+    waiting: Waiters,
 }
 
 /// A partition that this process has.
@@ -26,6 +27,8 @@ pub(crate) struct Part {
     pub(crate) epoch: Epoch,
     /// Its records.
     pub(crate) log: Arc<Mutex<Box<dyn RecordLog>>>,
+    /// Bytes that a record has there at most.
+    pub(crate) line_bytes_max: usize,
     /// Whether it is read.
     pub(crate) reading: Reading,
     /// Says that another has it by now.
@@ -34,15 +37,23 @@ pub(crate) struct Part {
 
 /// Whether a partition is read on: all clones are one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Reading(Arc<AtomicBool>);
+pub(crate) struct Reading(Arc<(Mutex<bool>, Condvar)>);
 
 impl Reading {
     pub(crate) fn end(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        *lock(&self.0.0) = true;
+        self.0.1.notify_all();
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        *lock(&self.0.0)
+    }
+
+    /// Waits for this long, or until it ends.
+    pub(crate) fn wait_ended(&self, wait: Duration) {
+        let (has_ended, ends) = &*self.0;
+        let waited = ends.wait_timeout_while(lock(has_ended), wait, |has_ended| !*has_ended);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -52,7 +63,8 @@ impl Part {
         log: Box<dyn RecordLog>,
         lost: mpsc::UnboundedSender<u32>,
     ) -> Self {
-        Self { epoch, log: Arc::new(Mutex::new(log)), reading: Reading::default(), lost }
+        let (line_bytes_max, reading) = (log.line_bytes_max(), Reading::default());
+        Self { epoch, log: Arc::new(Mutex::new(log)), line_bytes_max, reading, lost }
     }
 }
 
@@ -97,32 +109,16 @@ impl Held {
             let mut placed = self.placed();
             places.iter().for_each(|place| placed.settle(*place));
         }
-        let mut waiting = lock(&self.waiting);
-        if waiting.is_empty() {
-            return;
-        }
-        for place in places {
-            for waiter in waiting.remove(&place.number(partitions)).into_iter().flatten() {
-                let _ = waiter.send(());
-            }
-        }
+        self.waiting.tell(places.iter().map(|place| place.number(partitions)));
     }
 
     /// Returns what ends when this process stores the record of a task. To be looked at after this.
     pub(crate) fn wait_stored(&self, number: u64) -> oneshot::Receiver<()> {
-        let (waiter, stored) = oneshot::channel();
-        let mut waiting = lock(&self.waiting);
-        let waiters = waiting.entry(number).or_default();
-        waiters.retain(|waiter| !waiter.is_closed());
-        waiters.push(waiter);
-        stored
+        self.waiting.wait(number)
     }
 
     /// Forgets who does not wait any more.
     pub(crate) fn forget_waiters(&self) {
-        lock(&self.waiting).retain(|_, waiters| {
-            waiters.retain(|waiter| !waiter.is_closed());
-            !waiters.is_empty()
-        });
+        self.waiting.forget_closed();
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tradewind_engine::{EngineError, SubmitId};
 use tradewind_engines::EngineUrl;
@@ -19,11 +19,9 @@ use tradewind_lanes::{PullLane, PushLane};
 use tradewind_node::exit::{Fatal, OUTPUT, OrExit, REFUSED, SYSTEM};
 use tradewind_partitions::{Place, partition_of};
 use tradewind_proto::Seq;
-use tradewind_proto::dispatcher::{CancelAnswer, DispatcherSnapshot};
 use tradewind_proto::message::Start;
-use tradewind_store::{Change, StoredRecord, StoredTask, Submitted as Stored, TaskOptions};
+use tradewind_store::{Change, StoredRecord, StoredTask, Submitted as Stored};
 use tradewind_system::random_id;
-use tradewind_ventilator::Command;
 
 use super::engines::{Engines, lock};
 use super::held::Held;
@@ -33,10 +31,11 @@ use super::source::EngineSource;
 use crate::config::{QueueConfig, Underneath};
 use crate::control::{ControlLog, Half};
 use crate::loops::{Begin, Common, Holders, Sink, Sockets, Ventilator};
-use crate::queue::{CANCEL_WAIT, stored_task};
+use crate::queue::stored_task;
 use crate::record_half;
 use crate::refused::{FULL_RETRY_AFTER, blocking, changed};
 use crate::settings::{all_changes, changes, effective, policy};
+use crate::steering::Steering;
 
 /// Wait for a record that another process may store before it is looked for again: the first, doubled each time up to
 /// the second.
@@ -59,13 +58,8 @@ pub(crate) struct OnEngine {
     name: QueueName,
     engines: Arc<Engines>,
     held: Arc<Held>,
-    control: ControlLog,
-    /// What the configuration says.
-    config: SettingsPatch,
-    settings: Arc<Mutex<Settings>>,
-    /// Held from the writing of a change until the ventilator is told: it hears of changes in their order.
-    telling: tokio::sync::Mutex<()>,
-    commands: mpsc::Sender<Command>,
+    control: Arc<ControlLog>,
+    steering: Arc<Steering>,
     workers: mpsc::UnboundedSender<PushLane>,
     sinks: mpsc::UnboundedSender<PullLane>,
     callers: mpsc::UnboundedSender<PullLane>,
@@ -91,7 +85,7 @@ impl OnEngine {
         common: &Common,
     ) -> Result<Self, Fatal> {
         let QueueConfig { settings: config, relays, .. } = config;
-        let control = ControlLog::open(dir, Some(Half::Neither)).or_exit(OUTPUT)?;
+        let control = Arc::new(ControlLog::open(dir, Some(Half::Neither)).or_exit(OUTPUT)?);
         let settings = effective(&config, control.lock().state()).map_err(|error| {
             Fatal::new(OUTPUT, format!("{}: its settings: {error}", dir.display()))
         })?;
@@ -129,15 +123,14 @@ impl OnEngine {
             settings: settings.clone(),
         };
         let owner = Owner::spawn(owning).or_exit(SYSTEM)?;
+        let commands = ventilator.commands.clone();
+        let steering = Arc::new(Steering::new(control.clone(), config, settings, commands));
         Ok(Self {
             name,
             engines,
             held,
             control,
-            config,
-            settings,
-            telling: tokio::sync::Mutex::default(),
-            commands: ventilator.commands.clone(),
+            steering,
             workers: ventilator.workers.clone(),
             sinks: ventilator.sinks.clone(),
             callers: sink.callers.clone(),
@@ -281,13 +274,7 @@ impl OnEngine {
         let place = self.place(number);
         let seq = self.held.placed().seq(place);
         let Some(seq) = seq else { return Ok(TaskState::Queued) };
-        let (answer, is_out) = oneshot::channel();
-        self.say(Command::IsOut { seq, answer }).await?;
-        match is_out.await {
-            Ok(true) => Ok(TaskState::Running),
-            Ok(false) => Ok(TaskState::Queued),
-            Err(_) => Err(Refusal::Closed),
-        }
+        self.steering.task(seq).await
     }
 
     /// Returns the record of a task, if it has one. Blocks.
@@ -332,13 +319,7 @@ impl OnEngine {
                 false => "another process has the partition of this task, and can cancel it",
             }));
         };
-        let (answer, answered) = oneshot::channel();
-        self.say(Command::Cancel { seq, answer }).await?;
-        let wait = match answered.await {
-            Ok(CancelAnswer::Stopping) => Duration::ZERO,
-            Ok(_) => CANCEL_WAIT,
-            Err(_) => return Err(Refusal::Closed),
-        };
+        let wait = self.steering.cancel(seq).await?;
         self.task(number, wait).await
     }
 
@@ -356,11 +337,7 @@ impl OnEngine {
             let read = queue.engines.tasks(partition, |log| log.read(position, 1, Duration::ZERO));
             let read = read.map_err(|error| queue.refusal(&error, queue.engines.source()))?;
             match read.into_iter().next() {
-                Some((found, task)) if found == position => Ok(StoredTask {
-                    key: by_key,
-                    options: TaskOptions { retry_of: Some(number), ..task.options },
-                    payload: task.payload,
-                }),
+                Some((found, task)) if found == position => Ok(task.retried(number, by_key)),
                 _ => Err(Refusal::Gone(queue.id(number))),
             }
         });
@@ -379,7 +356,8 @@ impl OnEngine {
             (Some(partition), partitions) if partition < partitions => partition,
             (None, _) => {
                 return Err(Refusal::Settings(
-                    "the queue has partitions, each with records of its own: partition says which, from 0",
+                    "the queue has partitions, each with records of its own: name one, from 0, with --partition, or as partition \
+                     in a request",
                 ));
             }
             (Some(partition), _) => return Err(Refusal::UnknownPartition(partition)),
@@ -429,14 +407,14 @@ impl OnEngine {
     }
 
     pub(crate) async fn state(self: &Arc<Self>) -> Result<QueueState, Refusal> {
-        let snapshot = self.look().await?;
+        let snapshot = self.steering.look().await?;
         let running = snapshot.workers.iter().map(|worker| worker.out).sum::<u64>();
         let unsettled = blocking(self, |queue| Ok(queue.unsettled())).await?;
         let running = running.min(unsettled);
         Ok(QueueState {
             name: self.name.clone(),
-            settings: lock(&self.settings).clone(),
-            is_paused: self.control.lock().state().paused,
+            settings: self.steering.settings(),
+            is_paused: self.steering.is_paused(),
             queued: unsettled - running,
             running,
             records: snapshot.settled,
@@ -458,43 +436,18 @@ impl OnEngine {
         self.held.epochs().into_iter().filter_map(count).sum()
     }
 
-    pub(crate) async fn put(self: &Arc<Self>, settings: Settings) -> Result<(), Refusal> {
+    pub(crate) async fn put(&self, settings: Settings) -> Result<(), Refusal> {
         check(&settings).map_err(Refusal::Settings)?;
-        self.set(all_changes(&settings)).await
+        self.steering.set(all_changes(&settings), |_| ()).await
     }
 
-    pub(crate) async fn patch(self: &Arc<Self>, patch: SettingsPatch) -> Result<(), Refusal> {
-        check(&patch.clone().apply(lock(&self.settings).clone())).map_err(Refusal::Settings)?;
-        self.set(changes(&patch)).await
+    pub(crate) async fn patch(&self, patch: SettingsPatch) -> Result<(), Refusal> {
+        check(&patch.clone().apply(self.steering.settings())).map_err(Refusal::Settings)?;
+        self.steering.set(changes(&patch), |_| ()).await
     }
 
-    async fn set(self: &Arc<Self>, changes: Vec<Change>) -> Result<(), Refusal> {
-        let _telling = self.telling.lock().await;
-        let settings = blocking(self, move |queue| {
-            let mut settings = lock(&queue.settings);
-            changed(&queue.control, changes)?;
-            let now = effective(&queue.config, queue.control.lock().state());
-            *settings = now.map_err(|_| Refusal::Failed("the settings cannot be read back"))?;
-            Ok(settings.clone())
-        });
-        let policy = policy(&settings.await?);
-        self.say(Command::SetPolicy(policy)).await
-    }
-
-    pub(crate) async fn set_paused(self: &Arc<Self>, is_paused: bool) -> Result<(), Refusal> {
-        let _telling = self.telling.lock().await;
-        blocking(self, move |queue| changed(&queue.control, [Change::Pause(is_paused)])).await?;
-        self.say(Command::Pause(is_paused)).await
-    }
-
-    async fn look(&self) -> Result<DispatcherSnapshot, Refusal> {
-        let (answer, answered) = oneshot::channel();
-        self.say(Command::Look(answer)).await?;
-        answered.await.map_err(|_| Refusal::Closed)
-    }
-
-    async fn say(&self, command: Command) -> Result<(), Refusal> {
-        self.commands.send(command).await.map_err(|_| Refusal::Closed)
+    pub(crate) async fn set_paused(&self, is_paused: bool) -> Result<(), Refusal> {
+        self.steering.set_paused(is_paused).await
     }
 
     fn refusal(&self, error: &EngineError, at: &EngineUrl) -> Refusal {

@@ -34,7 +34,8 @@ pub(crate) struct Read {
 /// Takes what is read of partitions. It waits for room.
 pub(crate) type Reads = SyncSender<Read>;
 
-/// The tasks of the partitions that this process has, in the order in which they are read. They have no end.
+/// The tasks of the partitions that this process has, in the order in which they are read. They have no end before
+/// the queue has.
 pub(crate) struct EngineSource {
     held: Arc<Held>,
     reads: Receiver<Read>,
@@ -84,8 +85,8 @@ impl Source for EngineSource {
             match self.reads.recv_timeout(WAIT) {
                 Ok(read) => self.left = Some(read),
                 Err(RecvTimeoutError::Timeout) => {}
-                // The queue ends: nobody takes this for the end of the input.
-                Err(RecvTimeoutError::Disconnected) => thread::sleep(WAIT),
+                // The queue has ended, and with it the ventilator that would take this for the end of the input.
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
             }
         }
         self.fill(&mut chunk);
@@ -136,8 +137,76 @@ fn read_on(
                          {error}"
                     );
                 }
-                thread::sleep(RETRY_INTERVAL);
+                reading.wait_ended(RETRY_INTERVAL);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use tradewind_engine::{EngineError, SubmitId};
+    use tradewind_store::Submitted;
+
+    use super::*;
+
+    /// Log that cannot be read, and tells who asks.
+    struct Away(Sender<()>);
+
+    impl TaskLog for Away {
+        fn submit(&mut self, _: SubmitId, _: &[StoredTask]) -> Result<Vec<Submitted>, EngineError> {
+            unreachable!("a reader submits nothing")
+        }
+
+        fn read(
+            &mut self,
+            _: u64,
+            _: usize,
+            _: Duration,
+        ) -> Result<Vec<(u64, StoredTask)>, EngineError> {
+            self.0.send(()).expect("the test waits for it");
+            Err(EngineError::Away("x".into()))
+        }
+
+        fn first(&mut self) -> Result<u64, EngineError> {
+            unreachable!("a reader is told where to begin")
+        }
+
+        fn end(&mut self) -> Result<u64, EngineError> {
+            unreachable!("a reader reads on")
+        }
+
+        fn trim(&mut self, _: Epoch, _: u64, _: u64) -> Result<(), EngineError> {
+            unreachable!("a reader removes nothing")
+        }
+    }
+
+    #[test]
+    fn the_input_ends_when_its_last_reader_has() {
+        let (mut source, reads) = EngineSource::new(Arc::default());
+        assert!(source.read().expect("it can").is_some(), "it begins");
+        let (asked_in, asked) = channel();
+        let reading = Reading::default();
+        let log = Box::new(Away(asked_in));
+        spawn_reader("q", (0, Epoch(1)), 0, log, reading.clone(), reads).expect("there is room");
+        asked.recv().expect("it is read");
+        reading.end();
+        while source.read().expect("it can").is_some() {}
+    }
+
+    #[test]
+    fn a_reader_that_waits_hears_the_end() {
+        let reading = Reading::default();
+        let (told_in, told) = channel();
+        let waiting = reading.clone();
+        thread::spawn(move || {
+            // Longer than any test takes.
+            waiting.wait_ended(Duration::from_secs(3600));
+            told_in.send(waiting.has_ended()).expect("it is waited for");
+        });
+        reading.end();
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(true));
     }
 }
