@@ -87,7 +87,7 @@ impl Dispatcher {
             out_room.map_or(count, |out| count.min(out.of(worker).max(u64::from(is_needed))));
         let room = worker.free_bytes();
         let was_idle = worker.out.is_empty();
-        let mut shipment = Shipment::new(session, count as usize);
+        let mut shipment = Shipment::new(now, session, count as usize);
         let timeout_us = self.ledger.own().timeout_us(first);
         let mut next = Some(first);
         // As nearly always: one fresh task comes after the other.

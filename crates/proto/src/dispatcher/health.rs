@@ -9,6 +9,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::snapshot::Aside;
 use super::worker::{Phase, Worker};
 use super::{Dispatcher, Transmit};
 use crate::limits::{PROBE_PAUSE_MAX, PROBE_PAUSE_MIN};
@@ -20,6 +21,8 @@ pub(super) struct Health {
     /// Number of tasks that ended there, and of those that failed.
     ended: u64,
     failed: u64,
+    /// Number of failures since the last message about a success.
+    in_row: u64,
     /// Number of recent tasks that ended there, and of those that failed, with fading weight.
     recent_ended: f64,
     recent_failed: f64,
@@ -176,6 +179,7 @@ impl Health {
         Self {
             ended: 0,
             failed: 0,
+            in_row: 0,
             recent_ended: 0.0,
             recent_failed: 0.0,
             score: 0.0,
@@ -205,6 +209,19 @@ impl Health {
     /// Returns whether more tasks have succeeded than failed at the worker.
     pub(super) fn is_proven(&self) -> bool {
         self.ended > 2 * self.failed
+    }
+
+    /// Returns the number of tasks that failed at the worker, and that of its failures since the last message
+    /// about a success.
+    pub(super) fn failures(&self) -> (u64, u64) {
+        (self.failed, self.in_row)
+    }
+
+    /// Returns why the worker gets no tasks but probes, and when the next one is due.
+    pub(super) fn aside(&self) -> Option<(Aside, Time)> {
+        let Self { ended, failed, .. } = *self;
+        let why = if self.is_distrusted { Aside::Owed } else { Aside::Failures { failed, ended } };
+        self.is_aside.then_some((why, self.probe_at))
     }
 
     fn is_sick(&self) -> bool {
@@ -295,6 +312,10 @@ fn others_rate<'a>(others: impl Iterator<Item = &'a Health>) -> f64 {
 impl Dispatcher {
     /// Notes that `ended` tasks ended at this worker, of which `failed` failed.
     pub(super) fn note_ends(&mut self, now: Time, session: SessionId, ended: u64, failed: u64) {
+        if let Some(worker) = self.roster.get_mut(session) {
+            let health = &mut worker.health;
+            health.in_row = if failed == ended { health.in_row + failed } else { 0 };
+        }
         if failed == 0 {
             // As nearly always.
             let Some(worker) = self.roster.get_mut(session) else { return };

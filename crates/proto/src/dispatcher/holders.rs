@@ -247,6 +247,7 @@ impl Dispatcher {
     pub(super) fn lose(&mut self, session: SessionId, is_blaming: bool) {
         self.release_all_ahead(session);
         let Some(worker) = self.roster.remove(session) else { return };
+        self.history.workers_lost += u64::from(is_blaming);
         if let Some(roll) = &mut self.roll.call {
             roll.expected.remove(&session);
         }

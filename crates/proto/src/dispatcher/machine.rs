@@ -13,6 +13,7 @@ use crate::{
 };
 
 use super::course::{Course, Ended, Stopped};
+use super::explain::History;
 use super::halt::{HaltWhen, Halting};
 use super::health::Notice;
 use super::ledger::{GivenUp, Ledger, TaskState};
@@ -27,9 +28,9 @@ use super::roll::{Call, Roll};
 use super::roster::Roster;
 use super::run_times::RunTimes;
 use super::sink_link::SinkLink;
-use super::snapshot::DispatcherSnapshot;
+use super::snapshot::{DispatcherSnapshot, WorkerSnapshot};
 use super::source::Source;
-use super::tail::Tail;
+use super::tail::{Compared, Tail};
 use super::worker::{Phase, Worker};
 
 /// Settings of a job.
@@ -68,6 +69,7 @@ pub struct Dispatcher {
     pub(super) outbox: Outbox,
     pub(super) run_times: RunTimes,
     pub(super) tail: Tail,
+    pub(super) history: History,
     /// Tasks that are to be cancelled as soon as they are read.
     pub(super) unread_cancels: SeqSet,
     /// Payload bytes that are kept, unless they are a single task.
@@ -137,6 +139,7 @@ impl Dispatcher {
             outbox: Outbox::default(),
             run_times: RunTimes::default(),
             tail: Tail::default(),
+            history: History::default(),
             unread_cancels: SeqSet::new(),
             retained_bytes_max: RETAINED_BYTES_MAX,
             is_paused: false,
@@ -436,7 +439,11 @@ impl Dispatcher {
                 for received in received.0 {
                     self.handle_received(now, &received);
                 }
+                let settled = self.ledger.settled();
                 self.handle_stored(&stored);
+                if self.ledger.settled() > settled {
+                    self.history.stored_at = Some(now);
+                }
                 for failure in retry.0 {
                     self.handle_failure(now, &failure);
                 }
@@ -481,6 +488,7 @@ impl Dispatcher {
     /// Returns the next message to send.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
         self.seen = now;
+        self.note_first(now);
         self.pass_over();
         if let Some(transmit) = self.outbox.transmits.pop_front() {
             return Some(transmit);
@@ -545,8 +553,37 @@ impl Dispatcher {
             kept_bytes: self.ledger.kept_bytes(),
             held_bytes: self.sink.held_bytes,
             is_output_stuck: self.sink.is_stuck || self.sink.held_bytes >= HELD_BYTES_MAX,
-            workers: self.roster.iter().map(|(session, w)| w.snapshot(*session)).collect(),
+            workers: self.worker_snapshots(),
+            now: self.seen,
+            queued: self.ledger.queued(),
+            delayed: self.ledger.delayed(),
+            delayed_until: self.ledger.next_backoff(),
+            dispatched: self.roster.values().map(|worker| worker.out.count()).sum(),
+            running: self.roster.values().map(|worker| u64::from(worker.running)).sum(),
+            received: self.ledger.received(),
+            given_up: self.ledger.records().count(),
+            straggler: self.straggler(),
+            retries: self.history.retries,
+            recalled: self.history.recalled,
+            workers_lost: self.history.workers_lost,
+            roll_calls: self.history.roll_calls,
+            stored_at: self.history.stored_at,
         }
+    }
+
+    fn worker_snapshots(&self) -> Vec<WorkerSnapshot> {
+        let (now, waiting) = (self.seen, self.waiting());
+        let all = self.all_left(now, waiting);
+        let few = self.left(now).filter(|_| waiting > 0);
+        let workers = self.roster.iter().map(|(session, worker)| {
+            let compared = all.as_ref().and_then(|all| all.compared(worker));
+            let is_idle = worker.can_start() && worker.idle_slots() > 0;
+            let held_until = few.as_ref().filter(|_| is_idle);
+            let held_until = held_until.and_then(|left| left.hold_back_until(worker));
+            let is_slow = compared.is_some_and(Compared::is_slow);
+            worker.snapshot(*session, compared.map(Compared::factor), is_slow, held_until)
+        });
+        workers.collect()
     }
 
     pub(super) fn send_sink(&mut self, message: ToSink) {
@@ -710,6 +747,7 @@ impl Dispatcher {
         let is_new = self.sink.handle_hello(now, sink, report, key);
         self.handle_stored(stored);
         let is_roll_due = self.is_roll_due();
+        self.history.roll_calls += u64::from(is_new || is_resumed || is_roll_due);
         if is_resumed {
             self.resume(stored);
         }

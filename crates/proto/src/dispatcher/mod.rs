@@ -15,6 +15,7 @@ mod cancel;
 mod course;
 mod deaf;
 mod dispatch;
+mod explain;
 mod flow;
 mod halt;
 mod health;
@@ -42,6 +43,7 @@ mod worker;
 
 pub use self::cancel::CancelAnswer;
 pub use self::course::Ended;
+pub use self::explain::{Explained, Place, WaitsFor};
 pub use self::halt::{Halt, HaltError, HaltLimit, HaltWhen, PERCENT_TASKS_MIN};
 pub use self::health::Notice;
 pub use self::ledger::LedgerBug;
@@ -50,7 +52,7 @@ pub use self::outbox::Transmit;
 pub use self::policy::{Policy, TaskLimits};
 pub(crate) use self::relay::StageReport;
 pub use self::run_times::Timeout;
-pub use self::snapshot::{DispatcherSnapshot, WorkerSnapshot};
+pub use self::snapshot::{Aside, DispatcherSnapshot, Straggler, WorkerSnapshot, WorkerState};
 pub use crate::message::HaltOn;
 
 /// Number of tasks of a kind that are looked at for one message.

@@ -183,6 +183,7 @@ impl Dispatcher {
         for seq in its.collect::<Vec<_>>() {
             self.note_failed_at(seq, session);
         }
+        self.history.workers_lost += 1;
         self.lose(session, false);
     }
 }

@@ -140,6 +140,7 @@ impl Dispatcher {
         if self.reassign(session, seq) || self.give_up_if_hopeless(seq) {
             return;
         }
+        self.history.retries += 1;
         self.ledger.back_off(seq, now + backoff);
     }
 

@@ -1,6 +1,9 @@
 //! State of a ventilator, for display and for programs that watch it.
 
-use crate::{Seq, SessionId};
+use std::time::Duration;
+
+use super::Place;
+use crate::{Seq, SessionId, Time};
 
 /// State of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +38,46 @@ pub struct DispatcherSnapshot {
     pub is_output_stuck: bool,
     /// Connected workers.
     pub workers: Vec<WorkerSnapshot>,
+    /// Time of the last event: what the times here are compared with.
+    pub now: Time,
+    /// Number of tasks that were read and wait to be dispatched, for the first time or again.
+    pub queued: u64,
+    /// Number of tasks that failed, and are not dispatched again before a time.
+    pub delayed: u64,
+    /// Time at which the first of these may be dispatched.
+    pub delayed_until: Option<Time>,
+    /// Number of tasks at workers: those that run, and those that wait there. A task that two workers hold counts
+    /// twice.
+    pub dispatched: u64,
+    /// Number of running tasks, by the last heartbeats of the workers.
+    pub running: u64,
+    /// Number of tasks of which the sink has a result that is not stored.
+    pub received: u64,
+    /// Number of tasks that were given up, or ended in an earlier stage, and whose record is not stored.
+    pub given_up: u64,
+    /// First task that was read and whose record is not stored.
+    pub straggler: Option<Straggler>,
+    /// Number of attempts that failed and after which the task was to be tried again.
+    pub retries: u64,
+    /// Number of tasks that workers were asked for and handed back.
+    pub recalled: u64,
+    /// Number of workers that were lost: by a connection that ended, by silence, or because they owed an answer.
+    pub workers_lost: u64,
+    /// Number of times that tasks had to wait until all workers had answered a roll call.
+    pub roll_calls: u64,
+    /// Time at which the sink said last that a record is stored.
+    pub stored_at: Option<Time>,
+}
+
+/// First task that was read and whose record is not stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Straggler {
+    /// Seq of the task.
+    pub seq: Seq,
+    /// Time since which it is the first.
+    pub since: Time,
+    /// Where it is.
+    pub place: Place,
 }
 
 /// State of a worker.
@@ -62,4 +105,64 @@ pub struct WorkerSnapshot {
     pub rate: Option<f64>,
     /// Whether it has answered the roll call.
     pub is_ready: bool,
+    /// Whether it gets tasks, and if not, why.
+    pub state: WorkerState,
+    /// Time at which it was heard last.
+    pub heard: Time,
+    /// Time at which its session connected for the first time.
+    pub joined: Time,
+    /// First task that it holds: the one that it runs, or starts next.
+    pub first: Option<Seq>,
+    /// Number of tasks that failed at it, retried ones too.
+    pub failed: u64,
+    /// Number of failures since the last message about a success.
+    pub failed_in_row: u64,
+    /// Usual run time of a task at it, of the latest.
+    pub usual: Option<Duration>,
+    /// Run time of its tasks as a multiple of that at the other workers, once both are known.
+    pub factor: Option<f64>,
+    /// Whether that is so much that it gets no task that the others would finish sooner.
+    pub is_slow: bool,
+}
+
+/// Whether a worker gets tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerState {
+    /// It has yet to answer which tasks it holds.
+    Called,
+    /// It gets tasks.
+    Ready,
+    /// It leaves.
+    Draining,
+    /// It is slow, and the others will finish the tasks that are left before it would finish one.
+    HeldBack {
+        /// Time until which it gets none, if nothing changes before.
+        until: Time,
+    },
+    /// It is kept for a task that may be what kills workers.
+    Reserved {
+        /// Suspect that it was given last.
+        suspect: Option<Seq>,
+    },
+    /// It gets only a task now and then, as a probe.
+    SetAside {
+        /// Why.
+        why: Aside,
+        /// Time from which on the next probe is due.
+        probe_at: Time,
+    },
+}
+
+/// Reason for which a worker is set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aside {
+    /// Many more of its tasks fail than at the others.
+    Failures {
+        /// Number of tasks that failed there.
+        failed: u64,
+        /// Number of tasks that ended there.
+        ended: u64,
+    },
+    /// It was lost because it owed an answer or a result, and has done nothing well since.
+    Owed,
 }

@@ -199,7 +199,7 @@ impl Dispatcher {
         seqs: &[Seq],
     ) -> Option<Transmit> {
         let was_idle = self.roster.get(session)?.out.is_empty();
-        let mut shipment = Shipment::new(session, seqs.len());
+        let mut shipment = Shipment::new(now, session, seqs.len());
         let timeout_us = |seq: &Seq| self.ledger.own().timeout_us(*seq);
         let first = seqs.first().and_then(timeout_us);
         let alike: Vec<Seq> = seqs.iter().copied().filter(|seq| timeout_us(seq) == first).collect();

@@ -246,21 +246,49 @@ impl Left {
     /// all that are left before this one finishes its next task. The time is bounded by how long
     /// that task would take, should the others make no progress.
     pub(super) fn hold_back_until(&self, worker: &Worker) -> Option<Time> {
-        let own_us = worker.pace.us()?;
-        let (own_slots, running) = (worker.window.slots() as f64, running(worker));
-        let (rate, slots) = (self.rate - own_slots / own_us, self.slots - own_slots);
-        if slots < 1.0 || rate <= 0.0 {
+        let compared = self.compared(worker)?;
+        if !compared.is_slow() {
             return None;
         }
-        let us = worker.pace.believed_us(slots / rate, self.deviation)?;
-        if us * rate < SLOW_MIN * slots {
-            return None;
-        }
+        let (Compared { us, rate, slots }, running) = (compared, running(worker));
         let left = self.waiting + self.out - running - (self.running - running) / 2.0;
         let others_us = left / rate + slots / rate / 2.0;
         let until = self.last_progress + Duration::from_micros(us as u64);
         (us * (1.0 + SLOW_DEVIATIONS * self.deviation) > others_us && self.now < until)
             .then_some(until)
+    }
+
+    /// Compares the worker with the others, once the run times of both are known.
+    pub(super) fn compared(&self, worker: &Worker) -> Option<Compared> {
+        let (own_us, own_slots) = (worker.pace.us()?, worker.window.slots() as f64);
+        let (rate, slots) = (self.rate - own_slots / own_us, self.slots - own_slots);
+        if slots < 1.0 || rate <= 0.0 {
+            return None;
+        }
+        let us = worker.pace.believed_us(slots / rate, self.deviation)?;
+        Some(Compared { us, rate, slots })
+    }
+}
+
+/// A worker beside the others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Compared {
+    /// Run time that is to be expected of its next task, in microseconds.
+    us: f64,
+    /// Rate of the others together, in tasks per microsecond, and their slots.
+    rate: f64,
+    slots: f64,
+}
+
+impl Compared {
+    /// Returns whether the worker is slow.
+    pub(super) fn is_slow(self) -> bool {
+        self.us * self.rate >= SLOW_MIN * self.slots
+    }
+
+    /// Returns the run time of its tasks, as a multiple of that at the others.
+    pub(super) fn factor(self) -> f64 {
+        self.us * self.rate / self.slots
     }
 }
 
@@ -293,7 +321,7 @@ fn in_reach(worker: &Worker, rate: f64) -> u64 {
 impl Dispatcher {
     /// Returns the number of tasks that may go out now. A task that has to wait for the order of
     /// the output keeps no worker busy.
-    fn waiting(&self) -> u64 {
+    pub(super) fn waiting(&self) -> u64 {
         if self.sink.held_bytes >= HELD_BYTES_MAX {
             return u64::from(self.is_unassigned(self.ledger.base()));
         }
@@ -303,9 +331,11 @@ impl Dispatcher {
     /// Returns the tasks that are left, if they are so few that it matters who gets them.
     pub(super) fn left(&self, now: Time) -> Option<Left> {
         let waiting = self.waiting();
-        if waiting > WAITING_MAX {
-            return None;
-        }
+        if waiting > WAITING_MAX { None } else { self.all_left(now, waiting) }
+    }
+
+    /// Returns the tasks that are left, however many, where there is more than one worker for them.
+    pub(super) fn all_left(&self, now: Time, waiting: u64) -> Option<Left> {
         let (mut out, mut running_sum, mut slots, mut ready) = (0, 0.0, 0, 0_u32);
         let (mut known_slots, mut known_rate) = (0.0, 0.0);
         for worker in self.roster.values().filter(|worker| worker.can_start()) {
@@ -432,6 +462,7 @@ impl Dispatcher {
         // A task that was only reassigned was not attempted.
         let returned = worker.out.parts_of(ranges).into_iter();
         for seq in returned.flat_map(SeqRange::seqs) {
+            self.history.recalled += 1;
             self.ledger.undo_attempt(seq, session);
         }
         self.handle_returned(session, ranges);

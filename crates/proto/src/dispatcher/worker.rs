@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::health::Health;
 use super::ledger::Charge;
 use super::overdue::Overdue;
-use super::snapshot::WorkerSnapshot;
+use super::snapshot::{WorkerSnapshot, WorkerState};
 use super::tail::Pace;
 use crate::limits::CREDIT_BYTES_MAX;
 use crate::message::Card;
@@ -66,6 +66,8 @@ pub(super) struct Worker {
     pub(super) settled: SeqList,
     pub(super) announced_below: Seq,
     pub(super) heard: Time,
+    /// Time at which the session connected for the first time.
+    joined: Time,
     pub(super) running: u32,
     pub(super) queued: u32,
     pub(super) done: u64,
@@ -112,6 +114,7 @@ impl Worker {
             settled: SeqList::new(),
             announced_below: Seq(0),
             heard: now,
+            joined: now,
             running: 0,
             queued: 0,
             done: 0,
@@ -208,7 +211,26 @@ impl Worker {
         self.out.count() as f64 / self.window.slots() as f64
     }
 
-    pub(super) fn snapshot(&self, session: SessionId) -> WorkerSnapshot {
+    /// Returns its state. `factor`: the run time of its tasks as a multiple of that at the others, where that is
+    /// known; `held_until`: until when it gets no task because it is slow.
+    pub(super) fn snapshot(
+        &self,
+        session: SessionId,
+        factor: Option<f64>,
+        is_slow: bool,
+        held_until: Option<Time>,
+    ) -> WorkerSnapshot {
+        let (failed, failed_in_row) = self.health.failures();
+        let state = match (self.phase, self.health.aside(), held_until) {
+            (Phase::Called, ..) => WorkerState::Called,
+            (Phase::Draining, ..) => WorkerState::Draining,
+            (Phase::Ready, Some((why, probe_at)), _) => WorkerState::SetAside { why, probe_at },
+            (Phase::Ready, None, _) if self.is_reserved => {
+                WorkerState::Reserved { suspect: self.suspect }
+            }
+            (Phase::Ready, None, Some(until)) => WorkerState::HeldBack { until },
+            (Phase::Ready, None, None) => WorkerState::Ready,
+        };
         WorkerSnapshot {
             session,
             name: self.name.clone(),
@@ -221,6 +243,15 @@ impl Worker {
             done: self.done,
             rate: self.window.rate(),
             is_ready: self.phase == Phase::Ready,
+            state,
+            heard: self.heard,
+            joined: self.joined,
+            first: self.out.first(),
+            failed,
+            failed_in_row,
+            usual: self.pace.usual(),
+            factor,
+            is_slow,
         }
     }
 }

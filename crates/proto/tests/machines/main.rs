@@ -5,6 +5,7 @@ mod bounds;
 mod cancel;
 mod completion;
 mod executor;
+mod explain;
 mod farewell;
 mod flow;
 mod halt;

@@ -1,7 +1,11 @@
 //! A task that is not settled, and its state.
 
+use super::Shipment;
 use crate::message::Task;
 use crate::{Attempt, Payload, Seq, SessionId, Tag, TaskHash, Time};
+
+/// Microseconds of a second.
+pub(super) const SECOND_US: u64 = 1_000_000;
 
 /// A task as the dispatcher keeps it. Only the ledger changes it.
 #[derive(Debug)]
@@ -15,6 +19,7 @@ pub(in crate::dispatcher) struct Entry {
     pub(super) since: Attempt,
     pub(super) failures: u32,
     pub(super) failed: Attempt,
+    pub(super) dispatched_s: u32,
 }
 
 /// The one state that a task is in.
@@ -63,6 +68,7 @@ impl Entry {
             since: Attempt(0),
             failures: 0,
             failed: Attempt(0),
+            dispatched_s: 0,
         }
     }
 
@@ -104,6 +110,12 @@ impl Entry {
         self.failed
     }
 
+    /// Returns the time of the last dispatch, rounded up to a second; `None` if another dispatcher made it.
+    pub(in crate::dispatcher) fn dispatched(&self) -> Option<Time> {
+        let at = Time(u64::from(self.dispatched_s) * SECOND_US);
+        (self.dispatched_s > 0).then_some(at)
+    }
+
     /// Returns the hash of the task in the user's input.
     pub(in crate::dispatcher) fn hash(&self) -> TaskHash {
         self.origin.unwrap_or_else(|| TaskHash::of(&self.payload))
@@ -120,8 +132,9 @@ impl Entry {
     }
 
     /// Dispatches the task, which has yet to get its tag.
-    pub(super) fn dispatch(&mut self, seq: Seq, session: SessionId, retries: u32) -> Task {
-        self.state = TaskState::Out(session);
+    pub(super) fn dispatch(&mut self, seq: Seq, shipment: &Shipment, retries: u32) -> Task {
+        self.state = TaskState::Out(shipment.session);
+        self.dispatched_s = shipment.at_s;
         self.attempt = self.attempt.next();
         self.since = self.attempt;
         Task {

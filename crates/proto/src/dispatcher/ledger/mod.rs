@@ -33,6 +33,8 @@ pub(super) struct Ledger {
     fresh: Seq,
     /// Number of fresh tasks.
     fresh_count: u64,
+    /// Number of tasks that are [received](TaskState::Received).
+    received_count: u64,
     /// The tasks that are [requeued](TaskState::Requeued).
     waiting: Waiting,
     /// The tasks that are in [backoff](TaskState::Backoff), by when that ends.
@@ -83,11 +85,14 @@ pub(super) struct Shipment {
     tasks: Vec<Task>,
     seqs: SeqList,
     bytes: u64,
+    /// Time of the dispatch, in seconds: rounded up, so that 0 is none.
+    at_s: u32,
 }
 
 impl Shipment {
-    pub(super) fn new(session: SessionId, count: usize) -> Self {
-        Self { session, tasks: Vec::with_capacity(count), seqs: SeqList::new(), bytes: 0 }
+    pub(super) fn new(now: Time, session: SessionId, count: usize) -> Self {
+        let at_s = u32::try_from(now.0.div_ceil(entry::SECOND_US)).unwrap_or(u32::MAX);
+        Self { session, tasks: Vec::with_capacity(count), seqs: SeqList::new(), bytes: 0, at_s }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -230,6 +235,21 @@ impl Ledger {
     /// Returns the number of retries and timeouts that unsettled tasks have of their own.
     pub(super) fn own_limits(&self) -> u64 {
         self.own.count()
+    }
+
+    /// Returns the number of tasks that wait to be dispatched, for the first time or again.
+    pub(super) fn queued(&self) -> u64 {
+        self.fresh_count + self.waiting.len() as u64
+    }
+
+    /// Returns the number of tasks that failed and are not dispatched again before a time.
+    pub(super) fn delayed(&self) -> u64 {
+        self.backoff.len() as u64
+    }
+
+    /// Returns the number of tasks of which the sink has a result that is not stored.
+    pub(super) fn received(&self) -> u64 {
+        self.received_count
     }
 
     /// Returns the time at which the next backoff ends.
@@ -488,7 +508,8 @@ impl Ledger {
                 break;
             }
             shipment.bytes = bytes;
-            shipment.tasks.push(entry.dispatch(seq, shipment.session, retries));
+            let task = entry.dispatch(seq, shipment, retries);
+            shipment.tasks.push(task);
             end = seq.next();
         }
         let range = SeqRange { start: range.start, end };
@@ -512,7 +533,8 @@ impl Ledger {
         }
         shipment.bytes += entry.bytes();
         shipment.seqs.push(seq);
-        shipment.tasks.push(entry.dispatch(seq, shipment.session, retries));
+        let task = entry.dispatch(seq, shipment, retries);
+        shipment.tasks.push(task);
     }
 
     /// Charges what was dispatched to its worker, and gives the tasks their tags by this key.
@@ -522,7 +544,7 @@ impl Ledger {
         key: JobKey,
         shipment: Shipment,
     ) -> Vec<Task> {
-        let Shipment { session, mut tasks, seqs, bytes } = shipment;
+        let Shipment { session, mut tasks, seqs, bytes, .. } = shipment;
         if let Some(worker) = roster.get_mut(session) {
             worker.charge.bytes += bytes;
             for range in seqs.as_slice() {
@@ -660,6 +682,7 @@ impl Ledger {
         for range in table.settled_behind(range) {
             roster.announce_settled(session, range);
         }
+        self.received_count += new;
         new
     }
 
@@ -671,7 +694,9 @@ impl Ledger {
             _ => None,
         });
         let mut unassigned = Vec::new();
-        for (seq, session) in received.collect::<Vec<_>>() {
+        let received = received.collect::<Vec<_>>();
+        self.received_count = 0;
+        for (seq, session) in received {
             let Some(entry) = self.table.get_mut(seq) else { continue };
             if let Some(worker) = roster.get_mut(session) {
                 entry.state = TaskState::Out(session);
@@ -688,7 +713,8 @@ impl Ledger {
     /// Notes that these records are stored. Workers that hold the tasks or retain their results are
     /// to be told.
     pub(super) fn settle(&mut self, roster: &mut Roster, range: SeqRange) {
-        let Self { table, waiting, backoff, fresh_count, records, retained_bytes, bug, .. } = self;
+        let Self { table, waiting, backoff, records, retained_bytes, bug, .. } = self;
+        let (fresh_count, received_count) = (&mut self.fresh_count, &mut self.received_count);
         let bug = *bug;
         let mut release = Release::new(bug);
         let mut run = SeqRange { start: range.start, end: range.start };
@@ -696,7 +722,11 @@ impl Ledger {
         table.settle(range, |seq, entry| {
             let mut holder = None;
             match entry.state {
-                TaskState::Out(session) | TaskState::Received(session) => holder = Some(session),
+                TaskState::Out(session) => holder = Some(session),
+                TaskState::Received(session) => {
+                    *received_count -= 1;
+                    holder = Some(session);
+                }
                 TaskState::Fresh => *fresh_count -= 1,
                 TaskState::Requeued => waiting.remove(seq),
                 TaskState::Backoff { until } => {
@@ -776,6 +806,7 @@ impl Ledger {
     fn leave(&mut self, seq: Seq) {
         match self.state(seq) {
             Some(TaskState::Fresh) => self.fresh_count -= 1,
+            Some(TaskState::Received(_)) => self.received_count -= 1,
             Some(TaskState::Requeued) => self.waiting.remove(seq),
             Some(TaskState::Backoff { until }) => {
                 self.backoff.remove(&(until, seq));
@@ -795,7 +826,7 @@ impl Ledger {
         self.table.check_invariants();
         let mut charged = std::collections::BTreeMap::<SessionId, u64>::new();
         let (mut retained_bytes, mut fresh_count, mut given_up) = (0, 0, 0);
-        let (mut requeued, mut backing_off) = (0, 0);
+        let (mut requeued, mut backing_off, mut received) = (0, 0, 0);
         for (seq, entry) in self.table.iter() {
             let bytes = entry.bytes();
             retained_bytes += bytes;
@@ -824,7 +855,8 @@ impl Ledger {
                     given_up += 1;
                     assert!(self.records.contains(seq), "{seq} was given up without a record");
                 }
-                TaskState::Received(_) | TaskState::Idle | TaskState::Settled => {}
+                TaskState::Received(_) => received += 1,
+                TaskState::Idle | TaskState::Settled => {}
             }
             let is_over = matches!(entry.state, TaskState::GivenUp | TaskState::Settled);
             assert!(!is_over || bytes == 0, "{seq} needs no payload");
@@ -832,6 +864,7 @@ impl Ledger {
         }
         assert_eq!(self.retained_bytes, retained_bytes, "bytes of all payloads");
         assert_eq!(self.fresh_count, fresh_count, "tasks that are fresh");
+        assert_eq!(self.received_count, received, "tasks of which the sink has results");
         assert_eq!(self.waiting.len(), requeued, "tasks that are requeued");
         assert_eq!(self.backoff.len(), backing_off, "tasks that back off");
         self.records.check_invariants(given_up);

@@ -60,6 +60,11 @@ impl Records {
         })
     }
 
+    /// Returns the number of tasks with such a record.
+    pub(in crate::dispatcher) fn count(&self) -> u64 {
+        self.all.len() as u64
+    }
+
     pub(super) fn forwarded_bytes(&self) -> u64 {
         self.forwarded_bytes
     }
