@@ -120,6 +120,28 @@ impl Access {
         }
     }
 
+    /// Says why this client may not read, if that is so: as for other requests, but that a page which came from here may
+    /// ask for more.
+    ///
+    /// # Errors
+    ///
+    /// With the answer that says so.
+    pub fn judge_reader(
+        &self,
+        peer: Option<IpAddr>,
+        headers: &HeaderMap,
+    ) -> Result<(), Box<axum::response::Response>> {
+        let is_own_page = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+        let judged = if is_own_page && !headers.contains_key(ORIGIN) {
+            let mut headers = headers.clone();
+            headers.remove("sec-fetch-site");
+            self.judge(peer, &headers)
+        } else {
+            self.judge(peer, headers)
+        };
+        judged.map_err(|problem| Box::new(axum::response::IntoResponse::into_response(problem)))
+    }
+
     fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusts_loopback && peer.is_loopback() || self.addresses.contains(&peer)

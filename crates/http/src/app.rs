@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use crate::access::Access;
 use crate::limits::{Budget, Limits};
+use crate::server::Draining;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -16,13 +15,13 @@ pub(crate) struct App<Q> {
     pub(crate) limits: Limits,
     pub(crate) budget: Arc<Budget>,
     /// Whether the server is drained: nothing is waited for then.
-    pub(crate) draining: watch::Sender<bool>,
+    pub(crate) draining: Draining,
 }
 
 impl<Q> App<Q> {
-    pub(crate) fn new(queues: Q, access: Access, limits: Limits) -> Self {
+    pub(crate) fn new(queues: Q, access: Access, limits: Limits, draining: Draining) -> Self {
         let budget = Budget::new(limits.bodies_bytes_max);
-        Self { queues, access, limits, budget, draining: watch::Sender::new(false) }
+        Self { queues, access, limits, budget, draining }
     }
 
     /// Returns the time that a request waits which asks for this.
@@ -31,7 +30,7 @@ impl<Q> App<Q> {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        *self.draining.borrow()
+        self.draining.has_begun()
     }
 
     /// Asks something that waits; once the server is drained, it is asked again without a wait.
@@ -40,11 +39,7 @@ impl<Q> App<Q> {
         wait: Duration,
         ask: impl Fn(Duration) -> F,
     ) -> T {
-        let mut draining = self.draining.subscribe();
-        let drained = async {
-            // It cannot fail: the sender is ours.
-            let _ = draining.wait_for(|is_draining| *is_draining).await;
-        };
+        let drained = self.draining.begun();
         let wait = if self.is_draining() { Duration::ZERO } else { wait };
         tokio::select! {
             biased;

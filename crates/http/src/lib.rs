@@ -38,7 +38,7 @@ pub use limits::Limits;
 pub use queues::{NewTask, Page, QueueState, Queues, Record, Submitted, TaskState, Wanted};
 pub use refusal::Refusal;
 pub use routes::Peer;
-pub use server::{Acceptor, Server};
+pub use server::{Acceptor, Draining, Server};
 pub use tradewind_queue::{
     Change, ConsumerName, Fsync, KEPT_TASKS_MAX, KEY_BYTES_MAX, Keep, Kept, KeptAsk,
     NAME_BYTES_MAX, NameError, QueueName, SettingError, Settings, SettingsPatch, TaskId, TaskKey,

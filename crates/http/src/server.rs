@@ -20,6 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 use tracing::{debug, warn};
@@ -81,30 +82,58 @@ impl Acceptor {
     }
 }
 
-/// Answers requests to queues. All clones are one server.
-#[derive(Debug)]
-pub struct Server<Q> {
-    app: Arc<App<Q>>,
-    router: Router,
-    places: Arc<Places>,
-}
+/// Whether what answers is to come to its end. All clones are one.
+#[derive(Clone, Debug)]
+pub struct Draining(Arc<watch::Sender<bool>>);
 
-// Derived, it would want queues that are `Clone`.
-impl<Q> Clone for Server<Q> {
-    fn clone(&self) -> Self {
-        let Self { app, router, places } = self;
-        Self { app: Arc::clone(app), router: router.clone(), places: Arc::clone(places) }
+impl Default for Draining {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
     }
 }
 
-impl<Q: Queues> Server<Q> {
-    /// Makes a server.
+impl Draining {
+    /// Begins to drain.
+    pub fn begin(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Returns whether it has begun.
     #[must_use]
-    pub fn new(queues: Q, access: Access, limits: Limits) -> Self {
+    pub fn has_begun(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Returns once it has begun.
+    pub async fn begun(&self) {
+        // It cannot fail: the sender is ours.
+        let _ = self.0.subscribe().wait_for(|is_draining| *is_draining).await;
+    }
+}
+
+/// Takes connections within their limits, and answers their requests. All clones are one server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    router: Router,
+    limits: Limits,
+    draining: Draining,
+    places: Arc<Places>,
+}
+
+impl Server {
+    /// Makes one that answers requests to queues.
+    #[must_use]
+    pub fn new<Q: Queues>(queues: Q, access: Access, limits: Limits) -> Self {
+        let draining = Draining::default();
+        let app = Arc::new(App::new(queues, access, limits.clone(), draining.clone()));
+        Self::with_router(router(&app), limits, draining)
+    }
+
+    /// Makes one whose requests a router answers. They have a [`Peer`], and whoever may ask is the router's to decide.
+    #[must_use]
+    pub fn with_router(router: Router, limits: Limits, draining: Draining) -> Self {
         let places = Places::new(&limits);
-        let app = Arc::new(App::new(queues, access, limits));
-        let router = router(&app);
-        Self { app, router, places }
+        Self { router, limits, draining, places }
     }
 
     /// Returns what answers one request, without the limits of connections. A request needs a token unless
@@ -115,11 +144,10 @@ impl<Q: Queues> Server<Q> {
 
     /// Takes connections of a listener, without TLS, until the server is drained and all of them have ended.
     pub async fn listen(self, listener: TcpListener) {
-        let mut draining = self.app.draining.subscribe();
         let mut acceptor = Acceptor::new(listener);
         loop {
             let (stream, peer) = tokio::select! {
-                _ = draining.wait_for(|is_draining| *is_draining) => break,
+                () = self.draining.begun() => break,
                 accepted = acceptor.accept() => accepted,
             };
             match self.admit(peer.ip()) {
@@ -144,7 +172,7 @@ impl<Q: Queues> Server<Q> {
     ///
     /// When there is none.
     pub fn admit(&self, peer: IpAddr) -> Result<Admission, NoRoom> {
-        if self.app.is_draining() { Err(NoRoom::Closed) } else { self.places.admit(peer) }
+        if self.is_draining() { Err(NoRoom::Closed) } else { self.places.admit(peer) }
     }
 
     /// Answers the requests of one connection, whatever it is that carries them, until it ends.
@@ -153,7 +181,7 @@ impl<Q: Queues> Server<Q> {
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
         let peer = admission.peer();
-        let limits = &self.app.limits;
+        let limits = &self.limits;
         let requests = AtomicUsize::new(0);
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= limits.requests_max;
@@ -167,11 +195,7 @@ impl<Q: Queues> Server<Q> {
             .max_header_size(limits.head_bytes_max)
             .max_buf_size(limits.head_bytes_max.max(BUFFER_BYTES_MIN))
             .serve_connection(stream, service);
-        let mut draining = self.app.draining.subscribe();
-        let drained = async {
-            // It cannot fail: the sender is ours.
-            let _ = draining.wait_for(|is_draining| *is_draining).await;
-        };
+        let drained = self.draining.begun();
         let ended = tokio::select! {
             ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
             () = drained => {
@@ -206,10 +230,10 @@ impl<Q: Queues> Server<Q> {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
         let answer = self.router.clone().call(request);
-        let app = Arc::clone(&self.app);
+        let draining = self.draining.clone();
         Box::pin(async move {
             let mut response = answer.await?;
-            if is_last || app.is_draining() {
+            if is_last || draining.has_begun() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response)
@@ -219,19 +243,18 @@ impl<Q: Queues> Server<Q> {
     /// Ends what waits: streams of records end, requests that wait for a record are answered without it, and
     /// each connection ends with its present answer, or after [`Limits::drain_time`].
     pub fn drain(&self) {
-        self.app.draining.send_replace(true);
+        self.draining.begin();
     }
 
     /// Returns whether it was [drained](Self::drain).
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.app.is_draining()
+        self.draining.has_begun()
     }
 
     /// Returns once it is [drained](Self::drain).
     pub async fn drained(&self) {
-        // It cannot fail: the sender is ours.
-        let _ = self.app.draining.subscribe().wait_for(|is_draining| *is_draining).await;
+        self.draining.begun().await;
     }
 
     /// Returns once there is no connection.

@@ -3,7 +3,7 @@
 //! There are a few kinds of events. The role handles them and decides when it is over; the
 //! decisions about tasks are its machine's.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -57,6 +57,11 @@ pub trait Role {
 
     /// Returns the progress of the job.
     fn view(&mut self) -> ProgressView;
+
+    /// Returns the meter of the time in which the loop has something to do, if anybody wants to know it.
+    fn busy(&mut self) -> Option<&mut Duration> {
+        None
+    }
 }
 
 /// End of a loop.
@@ -104,6 +109,7 @@ pub async fn drive<R: Role>(
             _ = show.tick(), if !progress.is_off() => Next::Show,
             () = looks.next() => Next::Look,
         };
+        let began = role.busy().is_some().then(Instant::now);
         match next {
             Next::Events => batch.drain(..).try_for_each(|event| role.handle_event(event))?,
             Next::Read(event) => role.handle_event(event)?,
@@ -118,6 +124,9 @@ pub async fn drive<R: Role>(
             Next::Look => progress.tell(&role.view()),
         }
         role.drive()?;
+        if let (Some(busy), Some(began)) = (role.busy(), began) {
+            *busy += began.elapsed();
+        }
     }
     progress.clear();
     Ok(Driven::Over)

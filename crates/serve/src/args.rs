@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use tradewind_face::Trusted;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{GateArgs, KeyArgs, LaneArgs, LogArgs};
 use tradewind_node::exit::{HELP, OK, OrExit, USAGE};
@@ -12,7 +13,6 @@ use tradewind_node::{Inherited, Listen, allow_many_files, block_on, exit, logs};
 use crate::config::Config;
 use crate::health::health;
 use crate::serve::{Ports, Settings, serve};
-use crate::trust::Trusted;
 
 const EXAMPLES: &str = "\
 Examples:

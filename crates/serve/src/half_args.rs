@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
+use tradewind_face::HttpArgs;
 use tradewind_node::exit::{Fatal, OrExit, USAGE};
 use tradewind_node::{Inherited, allow_many_files, block_on, exit, logs};
 use tradewind_sink::SinkArgs;
@@ -11,28 +12,13 @@ use tradewind_ventilator::VentilatorArgs;
 
 use crate::config::Config;
 use crate::serve::{RecordPorts, Settings, TaskPorts, serve_records, serve_tasks};
-use crate::trust::Trusted;
 
-/// Flags of a half of queues that have to do with HTTP.
+/// Flags of a half of queues.
 #[derive(Args, Clone, Debug)]
 pub struct HalfArgs {
     /// File with settings of queues, as of `tradewind serve`; the relays of both halves are in it
     #[arg(long, env = "TRADEWIND_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-
-    /// With queues: answer HTTP here, as `tradewind serve` does [default: 127.0.0.1:5560]
-    #[arg(long, env = "TRADEWIND_HTTP", value_name = "ADDRESS")]
-    pub http: Option<SocketAddr>,
-
-    /// With queues: trust requests of these addresses, as those of this machine, without TLS and without a key
-    #[arg(
-        long,
-        env = "TRADEWIND_HTTP_TRUST",
-        value_name = "ADDRESS|gateway",
-        value_delimiter = ',',
-        value_parser = str::parse::<Trusted>
-    )]
-    pub http_trust: Vec<Trusted>,
 }
 
 /// Port for HTTP by default.
@@ -41,12 +27,10 @@ const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5560);
 impl HalfArgs {
     /// Refuses them for a job.
     fn check_unused(&self, flag: &str) -> Result<(), Fatal> {
-        let Self { config, http, http_trust } = self;
-        if config.is_none() && http.is_none() && http_trust.is_empty() {
-            return Ok(());
+        match self.config {
+            None => Ok(()),
+            Some(_) => Err(Fatal::new(USAGE, format!("--config is for queues, with {flag}"))),
         }
-        let text = format!("--config, --http and --http-trust are for queues, with {flag}");
-        Err(Fatal::new(USAGE, text))
     }
 
     fn config(&self) -> Result<Config, Fatal> {
@@ -116,6 +100,10 @@ pub struct SinkProgram {
     #[command(flatten, next_help_heading = "Queues")]
     #[expect(missing_docs, reason = "clap would show it")]
     pub half: HalfArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub http: HttpArgs,
 }
 
 impl VentilatorProgram {
@@ -141,8 +129,8 @@ impl VentilatorProgram {
         let settings = Settings {
             dir,
             config,
-            http: half.http.unwrap_or(HTTP),
-            http_trust: half.http_trust,
+            http: job.http.http.unwrap_or(HTTP),
+            http_trust: job.http.http_trust,
             keys: job.keys.wanted(),
             lanes: job.gate.options(job.lanes.options()),
         };
@@ -157,9 +145,12 @@ impl SinkProgram {
     /// # Errors
     /// When the records cannot be collected, or the queues cannot be served.
     pub fn main(self) -> exit::Outcome {
-        let Self { job, store, half } = self;
+        let Self { job, store, half, http } = self;
         let Some(dir) = store else {
             half.check_unused("--store DIR")?;
+            if http.http.is_some() {
+                return Err(Fatal::new(USAGE, "--http is for queues, with --store DIR"));
+            }
             return job.main();
         };
         logs::init(&job.logs, "info")?;
@@ -172,8 +163,8 @@ impl SinkProgram {
         let settings = Settings {
             dir,
             config,
-            http: half.http.unwrap_or(HTTP),
-            http_trust: half.http_trust,
+            http: http.http.unwrap_or(HTTP),
+            http_trust: http.http_trust,
             keys: job.keys.wanted(),
             lanes: job.gate.options(job.lanes.options()),
         };

@@ -20,9 +20,8 @@
 //! | `on_engine`, `any` | queues whose logs are an engine's; a queue of either kind |
 //! | `record_half`, `sink_service` | what can be asked of the records of one queue, and of all |
 //! | `remote`, `elsewhere` | records on another host: asked for, and what follows for the tasks |
-//! | `gates`, `port` | the ports that all queues share; that for HTTP |
+//! | `gates` | the ports that all queues share |
 //! | `serve` | the programs: both halves, or one |
-//! | `trust` | who may ask without a key |
 //! | `health` | whether a program that serves is well |
 //! | `dir`, `names`, `check` | the directory of all that, and a look at what lies there |
 
@@ -45,7 +44,6 @@ mod loops;
 mod names;
 mod on_engine;
 mod output;
-mod port;
 mod queue;
 mod record_half;
 mod records;
@@ -59,7 +57,6 @@ mod source;
 mod steering;
 mod submitter;
 mod tasks;
-mod trust;
 mod waiters;
 mod workers;
 
@@ -71,4 +68,4 @@ pub use dir::InUse;
 #[cfg(feature = "cli")]
 pub use half_args::{HalfArgs, SinkProgram, VentilatorProgram};
 pub use serve::{Ports, RecordPorts, Settings, TaskPorts, serve, serve_records, serve_tasks};
-pub use trust::{NoGateway, ParseTrusted, Trusted};
+pub use tradewind_face::{NoGateway, ParseTrusted, Trusted};

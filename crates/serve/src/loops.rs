@@ -182,6 +182,7 @@ impl Ventilator {
                 sinks: asking,
                 commands: said,
             }),
+            asks: None,
         };
         let inner = Loop::spawn(format!("{name}:in"), name, common, move |shutdown| async {
             tradewind_ventilator::run(settings, source, shutdown).await.map(drop)

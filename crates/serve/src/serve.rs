@@ -23,12 +23,11 @@ use crate::config::Config;
 use crate::dir::{LOCK_WAIT, lock_dir, queues_dir};
 use crate::gates::{judge, pass};
 use crate::loops::Common;
-use crate::port::{HttpPort, http_keys};
 use crate::queue::Place;
 use crate::remote::Remote;
 use crate::service::{CallersPort, Service, SinksPort, WorkersPort};
 use crate::sink_service::{SinkPort, SinkService};
-use crate::trust::Trusted;
+use tradewind_face::{HttpPort, Trusted, http_keys};
 
 /// Settings that all programs have which serve queues.
 pub struct Settings {
@@ -120,7 +119,7 @@ pub async fn serve(settings: Settings, ports: Ports, shutdown: Shutdown) -> Outc
     let ours = card(Role::Sink, common.sink, &lanes);
     let door = queues_door(&ours, Port::Results, room.clone(), &sink_keys, judge);
     let results = results.open(room.options(&lanes), door).await.or_exit(LISTEN)?;
-    let port = HttpPort::open(http, http_keys, &[KeyRole::Client]).await?;
+    let port = HttpPort::open(http, http_keys, &[KeyRole::Client])?;
     let service =
         opened(move || Service::open(queues_dir(&dir), config, Place::Here, common)).await?;
     tracing::info!(
@@ -136,7 +135,7 @@ pub async fn serve(settings: Settings, ports: Ports, shutdown: Shutdown) -> Outc
     ];
     passing
         .extend(receipts.map(|receipts| tokio::spawn(pass(receipts, SinksPort(service.clone())))));
-    let server = port.server(service.clone(), limits, &lanes);
+    let server = server(&port, service.clone(), limits, &lanes);
     run(Running { passing, port, server, service, ends, shutdown }).await
 }
 
@@ -174,7 +173,7 @@ pub async fn serve_tasks(settings: Settings, ports: TaskPorts, shutdown: Shutdow
     let tasks = tasks.open(room.options(&lanes), door).await.or_exit(LISTEN)?;
     let door = queues_door(&ours, Port::Receipts, room.clone(), &keys, judge);
     let receipts = receipts.open(room.receipts_options(&lanes), door).await.or_exit(LISTEN)?;
-    let port = HttpPort::open(http, http_keys, &[KeyRole::Client]).await?;
+    let port = HttpPort::open(http, http_keys, &[KeyRole::Client])?;
     let place = Place::There { sink: sink.clone(), remote };
     let service = opened(move || Service::open(queues_dir(&dir), config, place, common)).await?;
     tracing::info!(
@@ -189,7 +188,7 @@ pub async fn serve_tasks(settings: Settings, ports: TaskPorts, shutdown: Shutdow
         tokio::spawn(pass(tasks, WorkersPort(service.clone()))),
         tokio::spawn(pass(receipts, SinksPort(service.clone()))),
     ];
-    let server = port.server(service.clone(), limits, &lanes);
+    let server = server(&port, service.clone(), limits, &lanes);
     run(Running { passing, port, server, service, ends, shutdown }).await
 }
 
@@ -227,7 +226,7 @@ pub async fn serve_records(settings: Settings, ports: RecordPorts, shutdown: Shu
     let results = results.open(room.options(&lanes), door).await.or_exit(LISTEN)?;
     // The ventilator asks by its own key.
     let roles = [KeyRole::Client, KeyRole::Ventilator];
-    let port = HttpPort::open(http, http_keys, &roles).await?;
+    let port = HttpPort::open(http, http_keys, &roles)?;
     let at = ventilator.clone();
     let service = opened(move || SinkService::open(queues_dir(&dir), config, at, common)).await?;
     tracing::info!(
@@ -238,7 +237,7 @@ pub async fn serve_records(settings: Settings, ports: RecordPorts, shutdown: Shu
         "the records of queues are served"
     );
     let passing = vec![tokio::spawn(pass(results, SinkPort(service.clone())))];
-    let server = port.server(service.clone(), limits, &lanes);
+    let server = server(&port, service.clone(), limits, &lanes);
     run(Running { passing, port, server, service, ends, shutdown }).await
 }
 
@@ -303,7 +302,7 @@ impl Tended for SinkService {
 struct Running<S> {
     passing: Vec<JoinHandle<()>>,
     port: HttpPort,
-    server: Server<S>,
+    server: Server,
     service: S,
     ends: mpsc::UnboundedReceiver<Fatal>,
     shutdown: Shutdown,
@@ -335,6 +334,19 @@ async fn run<S: Tended>(running: Running<S>) -> Outcome {
         Some(fatal) => Err(fatal),
         None => Ok(OK),
     }
+}
+
+/// Returns what answers at a port.
+fn server<Q: Queues>(
+    port: &HttpPort,
+    queues: Q,
+    mut limits: Limits,
+    lanes: &LaneOptions,
+) -> Server {
+    let task_bytes_max = tradewind_text::payload_bytes_max(lanes.message_bytes_max);
+    limits.task_bytes_max =
+        limits.task_bytes_max.min(usize::try_from(task_bytes_max).unwrap_or(usize::MAX));
+    Server::new(queues, port.access(), limits)
 }
 
 /// Removes what is not needed any more, now and then.

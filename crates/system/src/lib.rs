@@ -7,8 +7,10 @@
 mod clock;
 mod cores;
 mod environment;
+mod process;
 pub mod stderr;
 
 pub use clock::{Clock, random_id, random_key, unix_us};
 pub use cores::cores;
 pub use environment::OwnVariables;
+pub use process::{ProcessFigures, process_figures};

@@ -9,6 +9,6 @@ mod values;
 
 pub use colsep::Colsep;
 pub use values::{
-    default_name, duration, duration_or_zero, is_identifier, is_queue_name, name,
+    default_name, duration, duration_or_zero, host_name, is_identifier, is_queue_name, name,
     payload_bytes_max, queue_name, size, timeout,
 };

@@ -118,15 +118,15 @@ pub fn timeout(text: &str) -> Result<Timeout, String> {
 /// Returns the machine's name and this process's id: the default name of a worker.
 #[must_use]
 pub fn default_name() -> String {
+    format!("{}-{}", host_name(), std::process::id())
+}
+
+/// Returns the machine's name.
+#[must_use]
+pub fn host_name() -> String {
     let uname = rustix::system::uname();
-    let host: String = uname
-        .nodename()
-        .to_string_lossy()
-        .chars()
-        .filter(|c| !is_hidden(*c))
-        .take(NAME_BYTES_MAX / 5)
-        .collect();
-    format!("{host}-{}", std::process::id())
+    let name = uname.nodename().to_string_lossy();
+    name.chars().filter(|c| !is_hidden(*c)).take(NAME_BYTES_MAX / 5).collect()
 }
 
 /// Returns the bytes of the largest payload that fits into a message of this size.

@@ -324,6 +324,7 @@ impl Ventilator {
             progress: false,
             audience: Audience::Program,
             queue: None,
+            asks: None,
         };
         let (source, _wanted) = feed(tasks).map_err(Error::system)?;
         let Ending { code, tasks, failed } = block_on_until(

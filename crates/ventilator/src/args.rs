@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tradewind_engine_jobs::EngineSource;
 use tradewind_engines::{Engine, EngineError, EngineUrl, EngineUrlError};
+use tradewind_face::HttpArgs;
 use tradewind_lanes::Endpoint;
 use tradewind_node::args::{
     AttemptArgs, EndArgs, GateArgs, KeyArgs, LaneArgs, LivenessArgs, LogArgs,
@@ -21,7 +22,7 @@ use tradewind_text::{duration_or_zero, name, payload_bytes_max};
 use tradewind_proto::dispatcher::{Halt, HaltError};
 use tradewind_proto::message::{Layout, Start};
 
-use crate::run::{Settings, run};
+use crate::run::{Settings, run_seen};
 use tradewind_input::{Asked, Delimiter, Format, InputPath, Measured, Source, open};
 
 const EXAMPLES: &str = "\
@@ -104,6 +105,10 @@ pub struct VentilatorArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
     pub policy: PolicyArgs,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it")]
+    pub http: HttpArgs,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would show it")]
@@ -469,6 +474,7 @@ impl VentilatorArgs {
             measured: None,
             audience: Audience::User,
             queue: None,
+            asks: None,
         })
     }
 
@@ -499,8 +505,16 @@ impl VentilatorArgs {
         let end = self.end;
         let (source, measured) = self.source()?;
         end.apply(block_on(|shutdown| async move {
-            let settings = Settings { measured, ..self.settings(Inherited::from_env())? };
-            Ok(run(settings, source, shutdown).await?.code)
+            let (http, wanted) = (self.http.clone(), self.keys.wanted());
+            let mut settings = Settings { measured, ..self.settings(Inherited::from_env())? };
+            let shown = http.show(&wanted, &settings.keys, || settings.about("ventilator"))?;
+            let (shown, asks) = shown.unzip();
+            settings.asks = asks;
+            let ran = run_seen(settings, source, shutdown).await;
+            if let Some((shown, look)) = shown.zip(ran.look) {
+                shown.end(look);
+            }
+            Ok(ran.result?.code)
         }))
     }
 }

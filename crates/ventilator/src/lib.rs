@@ -14,4 +14,4 @@ mod run;
 #[cfg(feature = "cli")]
 pub use args::VentilatorArgs;
 pub use queue::{Command, JudgeSink, Queue};
-pub use run::{Ending, Settings, run};
+pub use run::{Ending, Ran, Settings, run, run_seen};

@@ -19,6 +19,7 @@ use tradewind_proto::dispatcher::{
 };
 use tradewind_proto::farewell::{VentilatorExit, VentilatorFarewell};
 use tradewind_proto::message::{Card, Layout, Role, Start, ToVentilator};
+use tradewind_seen::{self as seen, About, Ask, End, Look, Runs};
 use tradewind_system::{Clock, random_id};
 
 use crate::queue::{Command, JudgeSink, Queue};
@@ -59,6 +60,27 @@ pub struct Settings {
     pub audience: Audience,
     /// What makes the job a queue, which stays open.
     pub queue: Option<Queue>,
+    /// Questions about the job, of threads that show it.
+    pub asks: Option<mpsc::Receiver<Ask>>,
+}
+
+impl Settings {
+    /// Returns what does not change about the program, for those who look at it.
+    #[must_use]
+    pub fn about(&self, role: &'static str) -> About {
+        About {
+            role,
+            version: env!("CARGO_PKG_VERSION"),
+            host: tradewind_text::host_name(),
+            name: self.job.clone(),
+            sink: self.sink.to_string(),
+            tasks: match &self.tasks {
+                Listen::Endpoint(endpoint) => endpoint.to_string(),
+                Listen::Sockets(_) => "an inherited socket".to_owned(),
+            },
+            is_queue: self.queue.is_some(),
+        }
+    }
 }
 
 /// End of a job.
@@ -72,6 +94,14 @@ pub struct Ending {
     pub failed: u64,
 }
 
+/// What a job that was run came to.
+pub struct Ran {
+    /// Its end, or why it could not be run to its end.
+    pub result: Result<Ending, Fatal>,
+    /// The last look at it, once it has begun.
+    pub look: Option<Look>,
+}
+
 type Read = Result<Option<Chunk>, InputError>;
 
 /// Event of the ventilator.
@@ -81,6 +111,8 @@ enum Event {
     Read(Option<Read>),
     /// What is said about the queue.
     Said(Command),
+    /// A question about the job.
+    Asked(Ask),
 }
 
 impl From<DownstreamEvent> for Event {
@@ -95,59 +127,82 @@ impl From<DownstreamEvent> for Event {
 /// # Errors
 /// When the job cannot be run, or not to its end.
 pub async fn run(
+    settings: Settings,
+    source: impl Source + Send + 'static,
+    shutdown: Shutdown,
+) -> Result<Ending, Fatal> {
+    run_seen(settings, source, shutdown).await.result
+}
+
+/// Runs a job as [`run`] does, and returns the last look at it too.
+pub async fn run_seen(
     mut settings: Settings,
     source: impl Source + Send + 'static,
-    mut shutdown: Shutdown,
-) -> Result<Ending, Fatal> {
-    let mut ventilator = Ventilator::new(&settings);
-    let queue = settings.queue.take();
-    let card = Card {
-        role: Role::Ventilator,
-        session: queue.as_ref().map_or_else(|| session(&settings.keys), |queue| queue.session),
-        slots: 0,
-        message_bytes_max: settings.lanes.message_bytes_max,
-        name: settings.job.clone(),
-        queue: queue.as_ref().map(|queue| queue.name.clone()).unwrap_or_default(),
-    };
-    keep_fresh(&settings.keys)?;
-    let room = Room::for_workers(1, 1);
-    let sink =
-        dialler(settings.sink.clone(), &settings.lanes, &card, Port::Results, &settings.keys)?;
-    let (options, door) = (
-        room.options(&settings.lanes),
-        gate_door(&card, Port::Tasks, room.clone(), &settings.keys),
-    );
-    let mut tasks = settings.tasks.open(options, door).await.or_exit(LISTEN)?;
-    let options = room.receipts_options(&settings.lanes);
-    let door = gate_door(&card, Port::Receipts, room, &settings.keys);
-    let mut receipts = settings.receipts.open(options, door).await.or_exit(LISTEN)?;
-    if let Some(Queue { workers, sinks, commands, judge, .. }) = queue {
-        ventilator.judge = judge;
-        (tasks, receipts) = (tasks.with_lanes(workers), receipts.with_lanes(sinks));
-        ventilator.commands = Some(commands);
-    }
-    tracing::info!(
-        job = settings.job,
-        tasks = %tasks.endpoint(),
-        receipts = %receipts.endpoint(),
-        sink = %settings.sink,
-        "the ventilator is up"
-    );
+    shutdown: Shutdown,
+) -> Ran {
+    let mut ventilator = Ventilator::new(&mut settings);
+    let result = ventilator.run(settings, source, shutdown).await;
+    let look = ventilator.asks.is_some().then(|| ventilator.look(result.as_ref().err()));
+    Ran { result, look }
+}
 
-    let (events_in, mut events) = mpsc::channel::<Event>(EVENTS_MAX);
-    Downstream::serve(tasks, receipts, sink, settings.connect_timeout, &events_in);
-    drop(events_in);
+impl Ventilator {
+    async fn run(
+        &mut self,
+        mut settings: Settings,
+        source: impl Source + Send + 'static,
+        mut shutdown: Shutdown,
+    ) -> Result<Ending, Fatal> {
+        let ventilator = self;
+        let queue = settings.queue.take();
+        let card = Card {
+            role: Role::Ventilator,
+            session: queue.as_ref().map_or_else(|| session(&settings.keys), |queue| queue.session),
+            slots: 0,
+            message_bytes_max: settings.lanes.message_bytes_max,
+            name: settings.job.clone(),
+            queue: queue.as_ref().map(|queue| queue.name.clone()).unwrap_or_default(),
+        };
+        keep_fresh(&settings.keys)?;
+        let room = Room::for_workers(1, 1);
+        let sink =
+            dialler(settings.sink.clone(), &settings.lanes, &card, Port::Results, &settings.keys)?;
+        let (options, door) = (
+            room.options(&settings.lanes),
+            gate_door(&card, Port::Tasks, room.clone(), &settings.keys),
+        );
+        let mut tasks = settings.tasks.open(options, door).await.or_exit(LISTEN)?;
+        let options = room.receipts_options(&settings.lanes);
+        let door = gate_door(&card, Port::Receipts, room, &settings.keys);
+        let mut receipts = settings.receipts.open(options, door).await.or_exit(LISTEN)?;
+        if let Some(Queue { workers, sinks, commands, judge, .. }) = queue {
+            ventilator.judge = judge;
+            (tasks, receipts) = (tasks.with_lanes(workers), receipts.with_lanes(sinks));
+            ventilator.commands = Some(commands);
+        }
+        tracing::info!(
+            job = settings.job,
+            tasks = %tasks.endpoint(),
+            receipts = %receipts.endpoint(),
+            sink = %settings.sink,
+            "the ventilator is up"
+        );
 
-    ventilator.chunks = Some(reader::spawn(source).or_exit(SYSTEM)?);
-    let progress = Progress::new(settings.progress);
-    let driven = drive(&mut ventilator, &mut events, &mut shutdown, progress).await?;
-    if driven == Driven::Stopped {
-        // A queue goes on with its next process: workers keep what they have.
-        let DispatcherSnapshot { settled, failed, .. } = ventilator.dispatcher.snapshot();
-        return Ok(Ending { code: OK, tasks: settled, failed });
+        let (events_in, mut events) = mpsc::channel::<Event>(EVENTS_MAX);
+        Downstream::serve(tasks, receipts, sink, settings.connect_timeout, &events_in);
+        drop(events_in);
+
+        ventilator.chunks = Some(reader::spawn(source).or_exit(SYSTEM)?);
+        let progress = Progress::new(settings.progress);
+        let driven = drive(ventilator, &mut events, &mut shutdown, progress).await?;
+        if driven == Driven::Stopped {
+            // A queue goes on with its next process: workers keep what they have.
+            let DispatcherSnapshot { settled, failed, .. } = ventilator.dispatcher.snapshot();
+            return Ok(Ending { code: OK, tasks: settled, failed });
+        }
+        ventilator.links.close().await;
+        ventilator.ending()
     }
-    ventilator.links.close().await;
-    ventilator.ending()
 }
 
 struct Ventilator {
@@ -168,10 +223,15 @@ struct Ventilator {
     measured: Option<Measured>,
     /// Number of tasks of the whole input, once it was read to its end.
     input_tasks: Option<u64>,
+    /// Questions about the job.
+    asks: Option<mpsc::Receiver<Ask>>,
+    /// Time in which the loop had something to do.
+    busy: Duration,
+    asked: seen::Asked,
 }
 
 impl Ventilator {
-    fn new(settings: &Settings) -> Self {
+    fn new(settings: &mut Settings) -> Self {
         let config = DispatcherConfig {
             layout: settings.layout.clone(),
             job: settings
@@ -203,6 +263,9 @@ impl Ventilator {
             input_error: None,
             measured: settings.measured.clone(),
             input_tasks: None,
+            asks: settings.asks.take(),
+            busy: Duration::ZERO,
+            asked: seen::Asked::Nothing,
         }
     }
 
@@ -265,6 +328,42 @@ impl Ventilator {
         self.farewell.handle_input_failed();
     }
 
+    /// Returns the job as it is, or as it ended.
+    fn look(&self, failed: Option<&Fatal>) -> Look {
+        let snapshot = self.dispatcher.snapshot();
+        let end = match (self.dispatcher.ended(), failed) {
+            (Some(Ended::Refused(reason)), _) => Some(End::Refused(reason.clone())),
+            (_, Some(fatal)) => Some(End::Failed(fatal.error.to_string())),
+            (Some(Ended::Complete), None)
+                if !self.dispatcher.is_stopped()
+                    && !self.dispatcher.is_halted()
+                    && self.input_error.is_none() =>
+            {
+                Some(End::Complete)
+            }
+            (Some(_), None) => Some(End::Early),
+            (None, None) => None,
+        };
+        Look {
+            job: self.dispatcher.job_id(),
+            about: self.measured.as_ref().and_then(|measured| measured.about(snapshot.read)),
+            snapshot,
+            busy: self.busy,
+            asked: self.asked,
+            end,
+            runs: Runs::default(),
+            failures: Vec::new(),
+            timeout: None,
+        }
+    }
+
+    fn answer(&self, ask: Ask) {
+        match ask {
+            Ask::Look(answer) => answer(self.look(None)),
+            Ask::Explain(seq, answer) => answer(self.dispatcher.explain(seq)),
+        }
+    }
+
     fn ending(&mut self) -> Result<Ending, Fatal> {
         let code = self.outcome()?;
         let DispatcherSnapshot { settled, failed, .. } = self.dispatcher.snapshot();
@@ -311,17 +410,20 @@ impl drive::Role for Ventilator {
     type Event = Event;
 
     async fn read(&mut self) -> Event {
-        let Self { chunks, commands, dispatcher, .. } = self;
+        let Self { chunks, commands, dispatcher, asks, .. } = self;
         let read = async {
             match chunks {
                 Some(chunks) if dispatcher.input_room() > 0 => chunks.recv().await,
                 _ => std::future::pending().await,
             }
         };
-        let Some(commands) = commands else { return Event::Read(read.await) };
+        if commands.is_none() && asks.is_none() {
+            return Event::Read(read.await);
+        }
         tokio::select! {
             biased;
-            Some(command) = commands.recv() => Event::Said(command),
+            Some(command) = said(commands) => Event::Said(command),
+            Some(ask) = said(asks) => Event::Asked(ask),
             read = read => Event::Read(read),
         }
     }
@@ -335,6 +437,10 @@ impl drive::Role for Ventilator {
             }
             Event::Said(command) => {
                 command.apply(&mut self.dispatcher);
+                return Ok(());
+            }
+            Event::Asked(ask) => {
+                self.answer(ask);
                 return Ok(());
             }
         };
@@ -368,12 +474,14 @@ impl drive::Role for Ventilator {
                         "stopping: finishing the tasks that were handed out; stop again to cancel them",
                     );
                 }
+                self.asked = seen::Asked::Drain;
                 self.farewell.handle_drain(&mut self.dispatcher);
             }
             Asked::Cancel => {
                 if !is_over {
                     self.audience.say("cancelling");
                 }
+                self.asked = seen::Asked::Cancel;
                 self.farewell.handle_cancel(self.clock.now(), &mut self.dispatcher);
             }
             Asked::Quit if is_over => self.farewell.handle_drain(&mut self.dispatcher),
@@ -409,6 +517,18 @@ impl drive::Role for Ventilator {
         let snapshot = self.dispatcher.snapshot();
         let unreached = self.links.unreached(self.clock.now(), &snapshot);
         view(&snapshot, unreached, self.measured.as_ref())
+    }
+
+    fn busy(&mut self) -> Option<&mut Duration> {
+        self.asks.is_some().then_some(&mut self.busy)
+    }
+}
+
+/// Waits for what a channel brings; for ever if there is none. Cancel-safe.
+async fn said<T>(channel: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match channel {
+        Some(channel) => channel.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -17,6 +17,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use rustix::process::{Resource, getrlimit};
 use tradewind_engines::EngineUrl;
+use tradewind_face::HttpArgs;
 use tradewind_handlers::Live;
 use tradewind_input::InputPath;
 use tradewind_lanes::PrivateDir;
@@ -145,6 +146,9 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     policy: PolicyArgs,
+
+    #[command(flatten)]
+    http: HttpArgs,
 
     #[command(flatten)]
     output: OutputArgs,
@@ -362,6 +366,7 @@ impl RunArgs {
         args.extend(arg("--resume-wait", "0s"));
         args.extend(attempt_args(attempts));
         args.extend(arg("--halt", halt.to_string()));
+        args.extend(self.http.to_args());
         args
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct Scene {
     pub(crate) memory: Memory,
     pub(crate) address: SocketAddr,
     limits: Limits,
-    running: Option<(Server<Memory>, JoinHandle<()>)>,
+    running: Option<(Server, JoinHandle<()>)>,
 }
 
 impl Scene {

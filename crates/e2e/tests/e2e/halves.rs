@@ -310,8 +310,8 @@ fn flags_that_do_not_go_together_are_refused() {
         ("ventilator", "--serve d --records http://127.0.0.1:1 --retries 1", "cannot be used with"),
         ("ventilator", "--insecure --serve d --records nowhere", "--records nowhere"),
         ("sink", "--store d --output x", "cannot be used with"),
-        ("sink", "--http 127.0.0.1:0", "are for queues, with --store DIR"),
-        ("ventilator", "--config x", "are for queues, with --serve DIR"),
+        ("sink", "--http 127.0.0.1:0", "is for queues, with --store DIR"),
+        ("ventilator", "--config x", "is for queues, with --serve DIR"),
     ] {
         let ended = scene.ours(program).words(words).run().expect(2);
         assert!(ended.stderr.contains(wanted), "{words}: {}", ended.stderr);

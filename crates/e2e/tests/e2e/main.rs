@@ -27,6 +27,7 @@ mod resume;
 mod resume_again;
 mod rust_worker;
 mod same_file;
+mod seen;
 mod spool;
 mod stderr;
 mod stopping;

@@ -29,13 +29,13 @@ impl Answer {
 }
 
 /// Returns a server that trusts loopback, with small limits.
-pub(crate) fn server(memory: &Memory) -> Server<Memory> {
+pub(crate) fn server(memory: &Memory) -> Server {
     let limits =
         Limits { body_bytes_max: 2000, task_bytes_max: 100, tasks_max: 5, ..Limits::default() };
     server_with(memory, limits)
 }
 
-pub(crate) fn server_with(memory: &Memory, limits: Limits) -> Server<Memory> {
+pub(crate) fn server_with(memory: &Memory, limits: Limits) -> Server {
     let access = Access::default().with_check(Token::new(TOKEN)).with_loopback();
     Server::new(memory.clone(), access, limits)
 }
@@ -68,7 +68,7 @@ pub(crate) async fn memory() -> Memory {
 
 /// Sends a request from loopback and returns the whole answer.
 pub(crate) async fn ask(
-    server: &Server<Memory>,
+    server: &Server,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
@@ -83,7 +83,7 @@ pub(crate) async fn ask(
 
 /// Sends a request from loopback and returns the answer without having read its body.
 pub(crate) async fn response(
-    server: &Server<Memory>,
+    server: &Server,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],

@@ -22,7 +22,7 @@ const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 /// Time after which something does not happen any more.
 const NEVER: Duration = Duration::from_secs(60);
 
-async fn listen(server: &Server<Memory>) -> (String, JoinHandle<()>) {
+async fn listen(server: &Server) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (address, tokio::spawn(server.clone().listen(listener)))
@@ -70,7 +70,7 @@ fn statuses(answers: &str) -> Vec<u16> {
 }
 
 /// Serves one connection in memory.
-fn connect(server: &Server<Memory>, bytes: usize) -> (DuplexStream, JoinHandle<()>) {
+fn connect(server: &Server, bytes: usize) -> (DuplexStream, JoinHandle<()>) {
     let (ours, theirs) = duplex(bytes);
     let admission = server.admit(PEER).unwrap();
     (ours, tokio::spawn(server.clone().connection(theirs, admission)))

@@ -277,6 +277,12 @@ impl Dispatcher {
         self.course.stopped.is_some() && !self.course.halted
     }
 
+    /// Returns the id of the job.
+    #[must_use]
+    pub fn job_id(&self) -> JobId {
+        self.config.job
+    }
+
     /// Returns the number of tasks that have their records.
     #[must_use]
     pub fn settled(&self) -> u64 {

@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tradewind_http::{Acceptor, Access, Limits, Queues, Server};
+use tradewind_http::{Acceptor, Access, Server};
 use tradewind_keys::{Role as KeyRole, Roles, UnixTime};
-use tradewind_lanes::{Keyring, LaneOptions};
+use tradewind_lanes::Keyring;
 use tradewind_node::exit::{Fatal, LISTEN, OrExit, SYSTEM, USAGE};
 use tradewind_node::keys::{MaybeKeys, Wanted};
 
@@ -22,8 +23,9 @@ const HTTP_PROTOCOL: &str = "tradewind-http/1";
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
 /// The port for HTTP, which listens already.
-pub(crate) struct HttpPort {
-    listener: TcpListener,
+#[derive(Debug)]
+pub struct HttpPort {
+    listener: std::net::TcpListener,
     keys: HttpKeys,
     /// Whose keys open it.
     roles: Roles,
@@ -31,43 +33,43 @@ pub(crate) struct HttpPort {
 
 impl HttpPort {
     /// Listens.
-    pub(crate) async fn open(
-        at: SocketAddr,
-        keys: HttpKeys,
-        roles: &[KeyRole],
-    ) -> Result<Self, Fatal> {
-        let listener = TcpListener::bind(at).await.map_err(|error| cannot_listen(at, &error))?;
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn open(at: SocketAddr, keys: HttpKeys, roles: &[KeyRole]) -> Result<Self, Fatal> {
+        let listener = std::net::TcpListener::bind(at)
+            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+            .map_err(|error| cannot_listen(at, &error))?;
         Ok(Self { listener, keys, roles: Roles::of(roles) })
     }
 
     /// Returns where it listens.
-    pub(crate) fn at(&self) -> Result<SocketAddr, Fatal> {
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn at(&self) -> Result<SocketAddr, Fatal> {
         self.listener.local_addr().or_exit(SYSTEM)
     }
 
-    /// Returns the server for this port.
-    pub(crate) fn server<Q: Queues>(
-        &self,
-        queues: Q,
-        mut limits: Limits,
-        lanes: &LaneOptions,
-    ) -> Server<Q> {
-        let task_bytes_max = tradewind_text::payload_bytes_max(lanes.message_bytes_max);
-        limits.task_bytes_max =
-            limits.task_bytes_max.min(usize::try_from(task_bytes_max).unwrap_or(usize::MAX));
-        let access = match &self.keys {
+    /// Returns who may ask.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        match &self.keys {
             // Who has come through TLS has a key of the right role.
             HttpKeys::Tls(_) | HttpKeys::Insecure => Access::default().with_all(),
             HttpKeys::Trusted(addresses) => {
                 Access::default().with_loopback().with_addresses(addresses.iter().copied())
             }
-        };
-        Server::new(queues, access, limits)
+        }
     }
 
     /// Answers until the server is drained.
-    pub(crate) async fn answer<Q: Queues>(self, server: Server<Q>) {
+    pub async fn answer(self, server: Server) {
         let Self { listener, keys, roles } = self;
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "the HTTP port cannot be used"),
+        };
         match keys {
             HttpKeys::Tls(keyring) => Answering::Tls(listener, keyring, roles),
             HttpKeys::Trusted(_) | HttpKeys::Insecure => Answering::Plain(listener),
@@ -78,7 +80,8 @@ impl HttpPort {
 }
 
 /// Keys of the HTTP port.
-pub(crate) enum HttpKeys {
+#[derive(Debug)]
+pub enum HttpKeys {
     /// Who connects needs a key.
     Tls(Arc<Keyring>),
     /// Only this machine may ask, and these addresses.
@@ -89,7 +92,10 @@ pub(crate) enum HttpKeys {
 
 /// Returns the keys of the HTTP port. `keys` are those of the process; `trusted` are answered without, and then nobody
 /// else is.
-pub(crate) fn http_keys(
+///
+/// # Errors
+/// When nobody is named who may ask, or the gateway is not known.
+pub fn http_keys(
     wanted: &Wanted,
     at: IpAddr,
     keys: &MaybeKeys,
@@ -135,7 +141,7 @@ enum Answering {
 }
 
 impl Answering {
-    async fn run<Q: Queues>(self, server: Server<Q>) {
+    async fn run(self, server: Server) {
         let (listener, keyring, roles) = match self {
             Self::Plain(listener) => return server.listen(listener).await,
             Self::Tls(listener, keyring, roles) => (listener, keyring, roles),
@@ -178,6 +184,7 @@ async fn secure(
 
 #[cfg(test)]
 mod tests {
+    use tradewind_http::Limits;
     use tradewind_http::memory::Memory;
     use tradewind_keys::Folder;
     use tradewind_node::Listen;

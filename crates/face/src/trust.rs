@@ -1,5 +1,6 @@
 //! Who may ask at the HTTP port without a key.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -19,6 +20,15 @@ pub enum Trusted {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("neither an address nor `gateway`")]
 pub struct ParseTrusted;
+
+impl fmt::Display for Trusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Gateway => f.write_str("gateway"),
+        }
+    }
+}
 
 impl FromStr for Trusted {
     type Err = ParseTrusted;
@@ -47,7 +57,7 @@ impl Trusted {
     ///
     /// # Errors
     /// When there is no gateway.
-    pub(crate) fn address(&self) -> Result<IpAddr, NoGateway> {
+    pub fn address(&self) -> Result<IpAddr, NoGateway> {
         match self {
             Self::Address(address) => Ok(*address),
             Self::Gateway => {
