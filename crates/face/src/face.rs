@@ -17,6 +17,10 @@ use crate::routes::router;
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Number of looks at the beginning, when much changes, and the time between them.
+const FIRST_LOOKS: u32 = 12;
+const FIRST_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Time in which the loop is to answer. It does so between two events.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
@@ -98,10 +102,16 @@ impl Face {
 
     /// Asks the loop once a second, until the end.
     async fn look(self) {
+        let mut looks = 0;
+        let mut soon = interval(FIRST_INTERVAL);
         let mut interval = interval(INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for ticks in [&mut soon, &mut interval] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         loop {
-            interval.tick().await;
+            looks += 1;
+            let ticks = if looks <= FIRST_LOOKS { &mut soon } else { &mut interval };
+            ticks.tick().await;
             let (answer, look) = oneshot::channel();
             let ask = Ask::Look(Box::new(move |look| drop(answer.send(look))));
             if self.asks.send(ask).await.is_err() {

@@ -163,11 +163,9 @@ impl Facts<'_> {
         if self.look.snapshot.is_sink_open {
             return None;
         }
-        let line = format!(
-            "Waiting for the sink: nobody answers at {} for {}.",
-            self.about.sink,
-            time(self.since)
-        );
+        let long =
+            if self.since < 1.0 { String::new() } else { format!(" for {}", time(self.since)) };
+        let line = format!("Waiting for the sink: nobody answers at {}{long}.", self.about.sink);
         Some(rule(
             By::NoSink,
             Tone::Warn,

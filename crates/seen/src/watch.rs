@@ -121,7 +121,10 @@ impl Watch {
                 at
             }
         };
-        let is_at_once = shown_by.is_none() || matches!(by, By::Ended | By::Paused);
+        // Who was waited for and is there now is not waited for any longer.
+        let was_waiting =
+            matches!(shown_by, None | Some(By::NoSink | By::NoWorkers | By::RollCall | By::Paused));
+        let is_at_once = was_waiting || matches!(by, By::Ended | By::Paused);
         if shown_by != Some(by) && !is_at_once && at - since < HOLD {
             return;
         }
