@@ -29,6 +29,9 @@ RUN cargo build --release --locked \
         -p tradewind-cli -p tradewind-worker \
         -p tradewind-relay
 COPY . .
+# For --version: docker build --build-arg COMMIT="$(git describe --always --dirty)". There is no git in here.
+ARG COMMIT=
+ENV TRADEWIND_COMMIT=$COMMIT
 # Sources are older than what was just built from their stand-ins: cargo goes by the time.
 RUN find crates -name '*.rs' -exec touch {} + \
     && cargo build --release --locked \

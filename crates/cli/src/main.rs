@@ -1,6 +1,8 @@
 //! The `tradewind` program.
 
 mod keys;
+#[cfg(feature = "pages")]
+mod pages;
 mod queues;
 mod run;
 mod store;
@@ -8,12 +10,14 @@ mod store;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tradewind_node::exit;
+use tradewind_node::{exit, version};
 use tradewind_relay::RelayArgs;
 use tradewind_serve::{ServeArgs, SinkProgram, VentilatorProgram};
 use tradewind_worker::WorkerArgs;
 
 use crate::keys::KeysArgs;
+#[cfg(feature = "pages")]
+use crate::pages::{CompletionsArgs, ManArgs};
 use crate::queues::{
     CancelArgs, PauseArgs, QueueArgs, RecordsArgs, ResultArgs, ResumeArgs, RetryArgs, StatusArgs,
     SubmitArgs,
@@ -23,7 +27,7 @@ use crate::store::StoreArgs;
 
 /// A pile of tasks, some machines, and one record for each task
 #[derive(Parser)]
-#[command(name = "tradewind", version)]
+#[command(name = "tradewind", version = version())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -48,6 +52,10 @@ enum Command {
     Pause(PauseArgs),
     Resume(ResumeArgs),
     Queue(Box<QueueArgs>),
+    #[cfg(feature = "pages")]
+    Completions(CompletionsArgs),
+    #[cfg(feature = "pages")]
+    Man(ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -69,5 +77,9 @@ fn main() -> ExitCode {
         Command::Pause(args) => exit::report("tradewind pause", args.main()),
         Command::Resume(args) => exit::report("tradewind resume", args.main()),
         Command::Queue(args) => exit::report("tradewind queue", args.main()),
+        #[cfg(feature = "pages")]
+        Command::Completions(args) => exit::report("tradewind completions", args.main()),
+        #[cfg(feature = "pages")]
+        Command::Man(args) => exit::report("tradewind man", args.main()),
     }
 }

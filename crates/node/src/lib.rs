@@ -29,6 +29,8 @@ mod room;
 mod runtime;
 mod shutdown;
 pub mod upstream;
+#[cfg(feature = "cli")]
+mod version;
 
 #[cfg(feature = "cli")]
 pub use inherited::Inherited;
@@ -37,3 +39,5 @@ pub use progress::{Progress, ProgressView};
 pub use room::Room;
 pub use runtime::{BLOCKING_THREADS_MAX, allow_many_files, block_on, block_on_until};
 pub use shutdown::{Asked, IgnoredSignals, LEAVE, Looks, RELAY, Shutdown, StopHandle, is_caught};
+#[cfg(feature = "cli")]
+pub use version::version;

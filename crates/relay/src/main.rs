@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tradewind_node::exit;
+use tradewind_node::{exit, version};
 use tradewind_relay::RelayArgs;
 
 #[derive(Parser)]
-#[command(name = "relay", version, about)]
+#[command(name = "relay", version = version(), about)]
 struct Cli {
     #[command(flatten)]
     args: RelayArgs,

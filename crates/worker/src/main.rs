@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tradewind_node::exit;
+use tradewind_node::{exit, version};
 use tradewind_worker::WorkerArgs;
 
 #[derive(Parser)]
-#[command(name = "worker", version, about)]
+#[command(name = "worker", version = version(), about)]
 struct Cli {
     #[command(flatten)]
     args: WorkerArgs,

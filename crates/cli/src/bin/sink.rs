@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tradewind_node::exit;
+use tradewind_node::{exit, version};
 use tradewind_serve::SinkProgram;
 
 #[derive(Parser)]
-#[command(name = "sink", version, about = "Tradewind's sink: records are stored here")]
+#[command(name = "sink", version = version(), about = "Tradewind's sink: records are stored here")]
 struct Cli {
     #[command(flatten)]
     args: SinkProgram,

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tradewind_node::exit;
+use tradewind_node::{exit, version};
 use tradewind_serve::VentilatorProgram;
 
 #[derive(Parser)]
-#[command(name = "ventilator", version, about = "Tradewind's ventilator: tasks go in here")]
+#[command(name = "ventilator", version = version(), about = "Tradewind's ventilator: tasks go in here")]
 struct Cli {
     #[command(flatten)]
     args: VentilatorProgram,

@@ -188,7 +188,8 @@ fn no_document_speaks_of_a_flag_that_is_not_there() {
     let known = of_programs.chain(of_keys).chain(of_queues);
     let known: BTreeSet<String> = known.flat_map(|flag| flag.forms).collect();
     // Every program's own, those of cargo, and those of scripts/bench.
-    const OTHERS: [&str; 6] = ["--help", "--path", "--open", "--growth", "--only", "--book"];
+    const OTHERS: [&str; 7] =
+        ["--help", "--path", "--locked", "--open", "--growth", "--only", "--book"];
     let mut wrong = Vec::new();
     for page in Page::all() {
         for code in page.prose().split('`').skip(1).step_by(2) {
