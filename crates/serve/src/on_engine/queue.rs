@@ -47,6 +47,9 @@ const LOST_INTERVAL: Duration = Duration::from_secs(5);
 /// Time for which a submit is made again while its engine is away.
 const SUBMIT_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Time after which such a submit is made again: the first, doubled each time up to the second.
+const SUBMIT_AGAIN: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(500)];
+
 /// Time after which a request may come again whose engine was away.
 const AWAY_RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -209,11 +212,15 @@ impl OnEngine {
         let until = std::time::Instant::now() + SUBMIT_PATIENCE;
         for (partition, (places, tasks)) in calls {
             let id = SubmitId(u128::from(random_id()) << 64 | u128::from(random_id()));
+            let mut pause = SUBMIT_AGAIN[0];
             let stored = loop {
                 match self.engines.tasks(partition, |log| log.submit(id, &tasks)) {
                     Ok(stored) => break stored,
                     // With the same id nothing is there twice.
-                    Err(error) if error.is_passing() && std::time::Instant::now() < until => {}
+                    Err(error) if error.is_passing() && std::time::Instant::now() < until => {
+                        std::thread::sleep(pause);
+                        pause = (pause * 2).min(SUBMIT_AGAIN[1]);
+                    }
                     Err(error) => return Err(self.not_taken(&error, (partition, &places), keys)),
                 }
             };
