@@ -1,5 +1,6 @@
 //! The connection, with what tasks and records have in common: publishing, and reading in batches.
 
+use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ use crate::url::{Login, NatsUrl};
 
 /// Messages that are asked for at a time.
 const BATCH_MESSAGES: u32 = 1000;
+
+/// Messages of a batch that are sent and not answered.
+const SENT_MAX: usize = 1000;
 
 /// Number of batches that are sent at a time. The library lets 5,000 messages wait for their answers: with more batches
 /// than fit into that, each could hold a part and wait for the others for ever.
@@ -135,27 +139,34 @@ impl Connection {
         mut answered: impl FnMut(usize, Result<u64, Refusal>) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         self.check()?;
-        let mut place = 0;
-        let mut messages = messages.into_iter();
-        loop {
-            let _batch = self.wait(self.batches.acquire());
-            let sent: Vec<PublishAckFuture> = self.wait(async {
-                let mut sent = Vec::new();
-                for (subject, message) in messages.by_ref().take(BATCH_MESSAGES as usize) {
+        self.wait(async {
+            let _batch = self.batches.acquire().await;
+            let (mut sent, mut place) = (VecDeque::new(), 0);
+            let mut messages = messages.into_iter();
+            loop {
+                let next = messages.next();
+                let is_over = next.is_none();
+                if let Some((subject, message)) = next {
                     let published = self.context.send_publish(subject, message).await;
-                    sent.push(published.map_err(|error| of_publish(&error))?);
+                    sent.push_back(published.map_err(|error| of_publish(&error))?);
                 }
-                Ok::<_, EngineError>(sent)
-            })?;
-            if sent.is_empty() {
-                return Ok(());
+                // The server is never without messages before the last: half of them are waited for, and then more are sent.
+                let left = match is_over {
+                    true => 0,
+                    false if sent.len() < SENT_MAX => continue,
+                    false => SENT_MAX / 2,
+                };
+                for ack in sent.drain(..sent.len() - left) {
+                    let answer = PublishAckFuture::into_future(ack).await;
+                    let answer = answer.map(|ack| ack.sequence).map_err(|error| refusal(&error));
+                    answered(place, answer)?;
+                    place += 1;
+                }
+                if is_over {
+                    return Ok(());
+                }
             }
-            for ack in sent {
-                let answer = self.wait(ack.into_future());
-                answered(place, answer.map(|ack| ack.sequence).map_err(|error| refusal(&error)))?;
-                place += 1;
-            }
-        }
+        })
     }
 
     /// Returns messages of a stream from a sequence on whose subjects match: none if there is none.

@@ -157,6 +157,9 @@ impl NatsRecords {
             Ok(())
         })?;
         self.last = written;
+        if let Some(sequence) = written {
+            note_written(&mut self.read_to, sequence);
+        }
         Ok(written.is_some())
     }
 
@@ -184,11 +187,12 @@ impl NatsRecords {
             messages.push((self.subject("r", record.seq.0), message));
             places.push(place);
         }
-        let (stored, mut is_whole) = (&mut self.stored, true);
+        let (stored, read_to, mut is_whole) = (&mut self.stored, &mut self.read_to, true);
         self.connection.publish(messages, |at, answer| {
             match answer {
                 Ok(sequence) => {
                     last = sequence;
+                    note_written(read_to, sequence);
                     stored.insert(records[places[at]].seq);
                     answers[places[at]] = Some(Committed::New);
                 }
@@ -291,6 +295,13 @@ impl RecordLog for NatsRecords {
         self.checkpoint(epoch)?;
         let subjects = format!("{}.r.>", self.prefix);
         self.connection.purge(&self.stream, &subjects, position + 1)
+    }
+}
+
+/// Notes that a message of this owner is in the stream: what lies directly behind what was read need not be read back.
+fn note_written(read_to: &mut Option<u64>, sequence: u64) {
+    if read_to.is_some_and(|read_to| read_to + 1 == sequence) {
+        *read_to = Some(sequence);
     }
 }
 

@@ -22,6 +22,9 @@ use crate::records;
 /// Bytes that a task takes in a statement beside its payload and its key.
 const VALUE_BYTES: usize = 64;
 
+/// Pages that are written in a transaction at the most, of tasks of programs.
+const PAGES: usize = 16;
+
 /// Inserts tasks, unless they are known. Keys in order, so that two calls do not wait for each other.
 const INSERT: &str = "
     insert into \"orders\" (xid, partition, key, retries, timeout, retry_of, payload, call, place)
@@ -68,7 +71,8 @@ const PLACE_UNPLACED: &str = "
             (array_agg(xid order by xid desc, id desc))[1] as seen_xid,
             (array_agg(id order by xid desc, id desc))[1] as seen_id
         from fresh having count(*) > 0
-    ) page";
+    ) page
+    returning first_position";
 
 /// Positions of tasks by their ids; null if they have none.
 const POSITIONS: &str = "
@@ -78,7 +82,7 @@ const POSITIONS: &str = "
         order by id_max limit 1
     ) from unnest($2) id";
 
-/// Positions from one on, with their tasks where these are there: as many as fit into these bytes.
+/// Positions from one on, of which pages leave none out, with their tasks where these are there: as many as fit into these bytes.
 const READ: &str = "
     select position, COLUMNS from (
         select p.position, t.*, count(t.id) over places as number,
@@ -86,10 +90,9 @@ const READ: &str = "
         from (
             select first_position + place - 1 as position, id from (
                 select first_position, ids from orders_pages
-                where partition = $1 and end_position > $2 and first_position >= (
+                where partition = $1 and end_position > $2 and first_position < $2 + 1000 and first_position >= (
                     select max(first_position) from orders_pages where partition = $1 and first_position <= $2
                 )
-                order by first_position limit 64
             ) page cross join lateral unnest(ids) with ordinality u (id, place)
             where first_position + place - 1 >= $2
             order by 1 limit 1000
@@ -180,7 +183,12 @@ impl PostgresTasks {
             }
             session.begin().await?;
             session.query(LOCK, &partition).await?;
-            session.query(&format!("{UNPLACED} {PLACE_UNPLACED}"), &partition).await?;
+            let text = format!("{UNPLACED} {PLACE_UNPLACED}");
+            for _ in 0..PAGES {
+                if session.query(&text, &partition).await?.is_empty() {
+                    break;
+                }
+            }
             session.commit().await?;
             Ok(true)
         })
