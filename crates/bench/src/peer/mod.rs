@@ -4,6 +4,7 @@ pub(crate) mod bare;
 pub(crate) mod beanstalkd;
 pub(crate) mod celery;
 pub(crate) mod dask;
+pub(crate) mod engine;
 pub(crate) mod nats;
 mod python;
 pub(crate) mod queue;

@@ -3,6 +3,7 @@
 pub(crate) mod beanstalk;
 pub(crate) mod nats;
 mod pipeline;
+mod plain;
 mod queue;
 pub(crate) mod redis;
 
@@ -53,6 +54,9 @@ pub(crate) enum Role {
     RedisWorker { address: String },
     /// Of Redis: write this number of results.
     RedisConsumer { address: String, count: usize, output: PathBuf },
+    /// Take part as an engine's own client.
+    #[command(subcommand)]
+    Plain(plain::Plain),
     /// Sleep the seconds in the task times this factor.
     Nap { slower: f64, seconds: f64 },
 }
@@ -80,6 +84,7 @@ pub(crate) fn run(role: Role) -> Result<()> {
         Role::RedisProducer { address, input } => redis::producer(&address, &input),
         Role::RedisWorker { address } => redis::worker(&address),
         Role::RedisConsumer { address, count, output } => redis::consumer(&address, count, &output),
+        Role::Plain(plain) => plain::run(plain),
         Role::Nap { slower, seconds } => {
             thread::sleep(Duration::from_secs_f64(slower * seconds));
             Ok(())

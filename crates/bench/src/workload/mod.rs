@@ -2,6 +2,7 @@
 
 mod commands;
 mod echo;
+mod engines;
 mod gathered;
 pub(crate) mod growth;
 mod handlers;
@@ -23,7 +24,7 @@ use crate::lab::Lab;
 type Measure = fn(&Lab) -> Result<Outcome>;
 
 /// Workloads, in the order of the table.
-pub(crate) const ALL: [(char, Measure); 10] = [
+const ALL: [(char, Measure); 11] = [
     ('E', echo::measure),
     ('C', commands::measure),
     ('P', handlers::measure),
@@ -34,13 +35,20 @@ pub(crate) const ALL: [(char, Measure); 10] = [
     ('Q', single::measure),
     ('B', queued::measure),
     ('W', waiting::measure),
+    ('N', engines::measure),
 ];
 
-/// Returns the workloads with these letters.
+/// Workload that is measured only when it is asked for: it needs servers that `scripts/engines --build` installs.
+const ON_DEMAND: char = 'N';
+
+/// Returns the workloads with these letters; all but one if there are none.
 pub(crate) fn chosen(letters: &[char]) -> Result<Vec<(char, Measure)>> {
     if let Some(letter) = letters.iter().find(|letter| !ALL.iter().any(|(l, _)| l == *letter)) {
         bail!("there is no workload {letter}");
     }
-    let is_chosen = |letter: char| letters.is_empty() || letters.contains(&letter);
+    let is_chosen = |letter: char| match letters {
+        [] => letter != ON_DEMAND,
+        _ => letters.contains(&letter),
+    };
     Ok(ALL.into_iter().filter(|(letter, _)| is_chosen(*letter)).collect())
 }
