@@ -35,6 +35,9 @@ const BATCHES_MAX: usize = 4;
 /// Time after which a log is looked at again by who waits for an entry: doubled each time up to the second.
 const LOOK: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
 
+/// Interval at which the server has to be heard. After the third in silence another one is connected to.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// There until this is dropped.
@@ -333,6 +336,7 @@ async fn connect(url: &NatsUrl) -> Result<Client, EngineError> {
         .connection_timeout(url.timeout)
         .request_timeout(Some(url.timeout))
         .require_tls(url.is_tls)
+        .ping_interval(PING_INTERVAL)
         .reconnect_delay_callback(|tries| Duration::from_millis(50 << tries.min(5)));
     options = match url.login.clone() {
         Login::None => options,
