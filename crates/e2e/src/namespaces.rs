@@ -5,17 +5,23 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::{panic, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Beginning of the names of everything that is made here.
 const PREFIX: &str = "twchaos";
 
 /// The interface inside of each namespace.
 const INSIDE: &str = "eth0";
+
+/// Address of the bridge, at which [`Namespaces::within`] is.
+const HUB: &str = "10.77.0.254/24";
 
 /// Namespaces with an address each; removed when this is dropped.
 #[derive(Debug)]
@@ -59,6 +65,23 @@ impl Namespaces {
         Ipv4Addr::new(10, 77, 0, 1 + u8::try_from(node).expect("there are fewer than 250"))
     }
 
+    /// Runs something on a thread that is at the bridge: it reaches all nodes that are not cut off. Threads and
+    /// processes that it starts are there too.
+    ///
+    /// # Panics
+    /// When it does, or the thread cannot be moved.
+    pub fn within<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/run/netns/{}", self.hub());
+        let there = || {
+            let hub = std::fs::File::open(path).expect("iproute2 has made it");
+            move_into_link_name_space(hub.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("root may go there");
+            run()
+        };
+        let done = thread::scope(|scope| scope.spawn(there).join());
+        done.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+    }
+
     /// Pulls the node's cable out of the bridge, or puts it in again.
     ///
     /// # Errors
@@ -72,7 +95,9 @@ impl Namespaces {
         let hub = self.hub();
         ip(&["netns", "add", &hub])?;
         ip(&["-n", &hub, "link", "add", "bridge", "type", "bridge"])?;
+        ip(&["-n", &hub, "address", "add", HUB, "dev", "bridge"])?;
         ip(&["-n", &hub, "link", "set", "bridge", "up"])?;
+        ip(&["-n", &hub, "link", "set", "lo", "up"])?;
         for node in 0..self.nodes {
             let (name, port) = (self.name(node), port(node));
             let address = format!("{}/24", self.address(node));

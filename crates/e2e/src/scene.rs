@@ -1,11 +1,12 @@
 //! Scene of a test: a directory, an address and a mark of its own.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -34,6 +35,8 @@ enum Network {
     Loopback(Address),
     /// Each in a namespace of its own.
     Namespaces(Namespaces),
+    /// All in one namespace of a network that others are in, too.
+    Host(Arc<Namespaces>, usize),
 }
 
 const VENTILATOR: usize = 0;
@@ -104,6 +107,17 @@ impl Scene {
         Ok(scene)
     }
 
+    /// Creates one whose programs all run on one host of a network.
+    ///
+    /// # Panics
+    /// When there is no room for a directory.
+    #[must_use]
+    pub fn on_host(network: &Arc<Namespaces>, node: usize) -> Self {
+        let mut scene = Self::new();
+        scene.network = Network::Host(Arc::clone(network), node);
+        scene
+    }
+
     /// Makes keys, which all of its programs find from now on.
     ///
     /// # Panics
@@ -167,7 +181,15 @@ impl Scene {
     /// Any program, marked, in this scene's directory.
     #[must_use]
     pub fn other(&self, program: &str) -> Start {
-        Start::new(program).dir(self.dir()).env(MARK_ENV, &self.mark)
+        self.start(program)
+    }
+
+    fn start(&self, program: impl AsRef<OsStr>) -> Start {
+        let start = match &self.network {
+            Network::Host(network, node) => started_in(&network.name(*node), program),
+            Network::Loopback(_) | Network::Namespaces(_) => Start::new(program),
+        };
+        start.dir(self.dir()).env(MARK_ENV, &self.mark)
     }
 
     /// `tradewind run`.
@@ -254,7 +276,7 @@ impl Scene {
     /// One of our programs, in this scene's directory, without arguments.
     #[must_use]
     pub fn ours(&self, name: &str) -> Start {
-        self.with_keys(Start::new(program(name)).dir(self.dir()).env(MARK_ENV, &self.mark))
+        self.with_keys(self.start(program(name)))
     }
 
     fn with_keys(&self, start: Start) -> Start {
@@ -285,6 +307,17 @@ impl Scene {
         self.cut(FIRST_WORKER + place, is_cut);
     }
 
+    /// Cuts the host off on which all of this scene's programs are, or lets it be reached again.
+    ///
+    /// # Panics
+    /// When it is on no host of a network.
+    pub fn cut_host(&self, is_cut: bool) {
+        let Network::Host(network, node) = &self.network else {
+            panic!("there is no host to be cut off");
+        };
+        network.set_cut(*node, is_cut).expect("a link of our own can be switched");
+    }
+
     fn cut(&self, node: usize, is_cut: bool) {
         let Network::Namespaces(namespaces) = &self.network else {
             panic!("loopback cannot be cut");
@@ -296,17 +329,17 @@ impl Scene {
         match &self.network {
             Network::Loopback(Address(host)) => *host,
             Network::Namespaces(namespaces) => namespaces.address(node),
+            Network::Host(network, node) => network.address(*node),
         }
     }
 
     /// One of our programs where this node is.
     fn ours_at(&self, node: usize, name: &str) -> Start {
         match &self.network {
-            Network::Loopback(_) => self.ours(name),
-            // `ip` becomes the program: they have the same id.
+            Network::Loopback(_) | Network::Host(..) => self.ours(name),
             Network::Namespaces(namespaces) => {
-                let start = self.other("ip").args(["netns", "exec", &namespaces.name(node)]);
-                self.with_keys(start).arg(program(name))
+                let start = started_in(&namespaces.name(node), program(name));
+                self.with_keys(start.dir(self.dir()).env(MARK_ENV, &self.mark))
             }
         }
     }
@@ -348,6 +381,11 @@ impl Drop for Scene {
             let _ = kill_process(pid, Signal::KILL);
         }
     }
+}
+
+/// A program in a namespace. `ip` becomes it: they have the same id.
+fn started_in(namespace: &str, program: impl AsRef<OsStr>) -> Start {
+    Start::new("ip").args(["netns", "exec", namespace]).arg(program)
 }
 
 fn endpoint(address: SocketAddrV4) -> String {

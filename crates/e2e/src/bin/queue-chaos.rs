@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use tradewind_e2e::chaos::{EngineKind, QueuePlan, queue_chaos};
+use tradewind_e2e::Namespaces;
+use tradewind_e2e::chaos::{EngineKind, QueuePlan, Underneath, queue_chaos};
 
 /// Kill the server and the workers of a queue while submitters die and send again
 #[derive(Debug, Parser)]
@@ -40,6 +41,11 @@ struct Args {
     #[arg(long, default_value_t = 2)]
     servers: usize,
 
+    /// Number of nodes of the engine: if there are several, nodes and servers live in network namespaces and are cut off as
+    /// well, which takes root; NATS only
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    nodes: u8,
+
     /// Number of workers of each server
     #[arg(long, default_value_t = 3)]
     workers: usize,
@@ -68,6 +74,13 @@ impl Engine {
 
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
+    if args.nodes > 1 {
+        anyhow::ensure!(
+            matches!(args.engine, Some(Engine::Nats)),
+            "--nodes goes with --engine nats"
+        );
+        Namespaces::new(1).context("--nodes needs network namespaces: root and iproute2")?;
+    }
     let mut out = std::io::stdout();
     let plan = QueuePlan {
         seed: args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..))),
@@ -75,7 +88,11 @@ fn main() -> Result<ExitCode> {
         submitters: args.submitters,
         programs: args.programs,
         workers: args.workers,
-        underneath: args.engine.map(|engine| (engine.kind(), args.servers)),
+        underneath: args.engine.map(|engine| Underneath {
+            kind: engine.kind(),
+            servers: args.servers,
+            nodes: args.nodes.into(),
+        }),
         tasks_max: args.tasks,
         pause: Duration::try_from_secs_f64(args.pause).context("--pause")?,
         patience: Duration::from_secs(300),

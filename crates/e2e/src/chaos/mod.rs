@@ -14,10 +14,10 @@ mod round;
 mod tally;
 mod verdict;
 
-pub use engine::{EngineKind, EngineServer};
+pub use engine::{EngineKind, EngineServer, NatsCluster};
 pub use faults::{Fault, Gap, Kind, Role, Tempo, one_by_one, schedule};
 pub use plan::{Format, Plan, Work};
-pub use queue::{QueuePlan, QueueReport, queue_chaos};
+pub use queue::{QueuePlan, QueueReport, Underneath, queue_chaos};
 pub use round::{Failure, Options, Report, Round};
 pub use tally::Tally;
 pub use verdict::{Expected, Verdict, compare};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use tradewind_e2e::chaos::{EngineKind, EngineServer, QueuePlan, queue_chaos};
+use tradewind_e2e::chaos::{EngineKind, EngineServer, QueuePlan, Underneath, queue_chaos};
 use tradewind_e2e::{PATIENCE, Process, Scene, Signal, ask, wait_for};
 
 const PARTITIONS: u32 = 4;
@@ -182,7 +182,7 @@ fn the_promise_is_kept_while_engine_servers_and_workers_are_killed() {
         submitters: 3,
         programs: 2,
         workers: 1,
-        underneath: Some((EngineKind::Nats, 2)),
+        underneath: Some(Underneath { kind: EngineKind::Nats, servers: 2, nodes: 1 }),
         tasks_max: 2_000,
         pause: Duration::from_millis(800),
         patience: PATIENCE,
