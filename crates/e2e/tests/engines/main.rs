@@ -3,6 +3,7 @@
 mod jobs;
 mod network;
 mod queues;
+mod transactions;
 
 use std::process::Command;
 
@@ -16,6 +17,11 @@ fn skip(test: &str, reason: &str) {
 
 fn has_nats() -> bool {
     has(&std::env::var("NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned()))
+}
+
+fn has_postgres() -> bool {
+    let bin = std::env::var("POSTGRES_BIN").map(|bin| format!("{bin}/")).unwrap_or_default();
+    has(&format!("{bin}initdb"))
 }
 
 fn has(program: &str) -> bool {
