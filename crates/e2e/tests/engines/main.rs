@@ -1,8 +1,15 @@
 //! Queues and jobs whose logs are an engine's, on a real server that each test starts: run by `scripts/engines`.
 
+mod chapter;
 mod jobs;
 mod network;
+#[path = "../e2e/book/pages.rs"]
+#[allow(dead_code, reason = "the book's own tests use the rest")]
+mod pages;
 mod queues;
+#[path = "../e2e/book/shell.rs"]
+#[allow(dead_code, reason = "the book's own tests use the rest")]
+mod shell;
 mod transactions;
 
 use std::process::Command;

@@ -8,3 +8,4 @@ mod flags;
 mod links;
 mod pages;
 mod protocol;
+mod shell;
