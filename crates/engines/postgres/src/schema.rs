@@ -107,8 +107,12 @@ async fn settings(session: &Session<'_>) -> Result<Settings, EngineError> {
     })
 }
 
+/// Returns whether there is a table. The server keeps in mind for a session that a name is nobody's, and is told otherwise
+/// only where it begins a transaction or locks a table: here the first that is read, so that `make` hears of what it
+/// has waited for.
 async fn is_there(session: &Session<'_>) -> Result<bool, EngineError> {
-    let rows = session.query("select to_regclass('\"orders\"') is not null", &[]).await?;
+    let text = "select count(*) > 0 from pg_class where oid = to_regclass('\"orders\"')";
+    let rows = session.query(text, &[]).await?;
     value(one(&rows)?, 0)
 }
 

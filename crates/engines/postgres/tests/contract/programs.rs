@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tradewind_engine::{Engine, EngineError, Epoch, NewRecord, SubmitId, TaskLog};
-use tradewind_engine_postgres::{Postgres, PostgresUrl};
+use tradewind_engine_postgres::{Postgres, PostgresUrl, SCHEMA};
 use tradewind_partitions::partition_of;
 use tradewind_proto::Seq;
 use tradewind_proto::message::Status;
@@ -84,6 +84,21 @@ fn what_is_rolled_back_is_never_read() {
          insert into orders (payload) values ('not this'); rollback to s; commit",
     );
     assert_eq!(read(&mut *log), ["yes", "this"]);
+}
+
+#[test]
+fn who_comes_while_another_makes_the_tables_has_them_too() {
+    let server = Server::begin();
+    let other = server.program();
+    other.sql("begin; select pg_advisory_xact_lock(hashtextextended('tradewind \"orders\"', 0))");
+    let url = url(&server, 2);
+    let second = std::thread::spawn(move || Postgres::connect(url).map(drop));
+    server.wait_for(
+        "select exists (select from pg_locks where locktype = 'advisory' and not granted)",
+    );
+    other.sql(&SCHEMA.replace(":partitions", "2"));
+    other.sql("commit");
+    second.join().expect("it ends").expect("the tables are there");
 }
 
 #[test]
