@@ -184,23 +184,31 @@ impl Connection {
         bytes_max: usize,
     ) -> Result<Vec<Read>, EngineError> {
         let name = &stream.cached_info().config.name;
-        let read = self.read_batch(name, subject, from, bytes_max)?;
-        if !read.is_empty() {
-            return Ok(read);
+        let (prefix, mut from) = (subject.strip_suffix('>').unwrap_or(subject), from);
+        loop {
+            let mut read = self.read_batch(name, from, bytes_max)?;
+            let Some(last) = read.last() else { break };
+            from = last.sequence + 1;
+            read.retain(|message| message.subject.starts_with(prefix));
+            if !read.is_empty() {
+                return Ok(read);
+            }
         }
         Ok(self.next(stream, subject, from)?.into_iter().collect())
     }
 
+    /// Returns messages of a stream from a sequence on, of all subjects: with each batch the server counts those that
+    /// remain, and where it is asked for some subjects it looks at each one of the stream for that.
+
     fn read_batch(
         &self,
         stream: &str,
-        subject: &str,
         from: u64,
         bytes_max: usize,
     ) -> Result<Vec<Read>, EngineError> {
         self.check()?;
         let request = serde_json::json!({
-            "seq": from, "next_by_subj": subject, "batch": BATCH_MESSAGES, "max_bytes": bytes_max.max(1),
+            "seq": from, "next_by_subj": ">", "batch": BATCH_MESSAGES, "max_bytes": bytes_max.max(1),
         });
         self.wait(async {
             let inbox = self.client.new_inbox();
@@ -303,6 +311,13 @@ impl Connection {
         self.check()?;
         let info = self.wait(stream.get_info()).map_err(away)?;
         Ok((info.state.first_sequence, info.state.last_sequence))
+    }
+
+    /// Removes all messages below a sequence. The server looks at none of them for that.
+    pub(crate) fn purge_all(&self, stream: &Stream, sequence: u64) -> Result<(), EngineError> {
+        self.check()?;
+        let purged = self.wait(stream.purge().sequence(sequence).into_future());
+        purged.map(drop).map_err(|error| EngineError::Unsure(error.to_string()))
     }
 
     /// Removes the messages below a sequence whose subjects match.

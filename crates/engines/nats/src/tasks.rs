@@ -147,11 +147,14 @@ impl TaskLog for NatsTasks {
     fn trim(&mut self, epoch: Epoch, low: u64, keys_low: u64) -> Result<(), EngineError> {
         let leases = NatsLeases::open(Arc::clone(&self.connection))?;
         leases.check(self.partition, epoch)?;
-        for (kind, low) in [("u", low), ("k", keys_low.min(low))] {
-            let subject = format!("{}.{kind}.>", self.prefix);
-            self.connection.purge(&self.stream, &subject, low + 1)?;
+        let (keyed, keys_low) = (format!("{}.k.>", self.prefix), keys_low.min(low));
+        let first = self.connection.next(&self.stream, &keyed, keys_low + 1)?;
+        if first.is_none_or(|keyed| keyed.sequence > low) {
+            return self.connection.purge_all(&self.stream, low + 1);
         }
-        Ok(())
+        let subject = format!("{}.u.>", self.prefix);
+        self.connection.purge(&self.stream, &subject, low + 1)?;
+        self.connection.purge(&self.stream, &keyed, keys_low + 1)
     }
 }
 

@@ -34,13 +34,26 @@ const FENCE: &str = "select epoch from orders_fences where partition = $1 for no
 
 const RAISE: &str = "update orders_fences set epoch = $2 where partition = $1";
 
-/// Inserts records, unless their tasks have some, with the ids of the tasks where these have positions.
-const INSERT: &str = "
-    with page as (
+/// Pages of tasks that are near one another: all from the first to the last.
+const NEAR: &str = "
+        select first_position, ids from orders_pages where partition = $1 and first_position between
+            (select coalesce(max(first_position), 0) from orders_pages where partition = $1
+                and first_position <= (select min(task) from unnest($2) task))
+            and (select max(task) from unnest($2) task)";
+
+/// Pages of tasks that are anywhere.
+const FAR: &str = "
         select first_position, ids from orders_pages where partition = $1 and first_position in (
             select (select max(first_position) from orders_pages where partition = $1 and first_position <= task)
             from unnest($2) task
-        )
+        )";
+
+/// Positions for each task up to which tasks are near one another: pages in which none of them is are few then.
+const NEAR_POSITIONS: i64 = 4;
+
+/// Inserts records, unless their tasks have some, with the ids of the tasks where these have positions.
+const INSERT: &str = "
+    with page as (PAGES
     ), named as (
         select first_position + place - 1 as task, id
         from page cross join lateral unnest(ids) with ordinality u (id, place)
@@ -225,7 +238,10 @@ async fn insert(
         (&statuses, Type::TEXT_ARRAY),
         (&lines, Type::BYTEA_ARRAY),
     ];
-    let rows = session.query(INSERT, &values).await?;
+    let span = tasks.iter().max().zip(tasks.iter().min()).map_or(0, |(last, first)| last - first);
+    let is_near = span <= NEAR_POSITIONS * i64::try_from(tasks.len()).unwrap_or(i64::MAX / 8);
+    let text = INSERT.replace("PAGES", if is_near { NEAR } else { FAR });
+    let rows = session.query(&text, &values).await?;
     rows.iter().map(|row| Ok(Seq(unsigned(value(row, 0)?)))).collect()
 }
 
