@@ -199,7 +199,6 @@ impl Connection {
 
     /// Returns messages of a stream from a sequence on, of all subjects: with each batch the server counts those that
     /// remain, and where it is asked for some subjects it looks at each one of the stream for that.
-
     fn read_batch(
         &self,
         stream: &str,
