@@ -64,6 +64,9 @@ fn the_walk_with_postgres_does_what_is_shown() {
     network.within(|| {
         let _engine = EngineServer::start_on(EngineKind::Postgres, &network, 0);
         let user = "-c 'create role tradewind login' -c 'create database shop owner tradewind'";
-        walk(&network, "postgres", &format!("psql -q postgres://chaos@127.0.0.1/postgres {user}"));
+        // Its port is open before it takes sessions.
+        let ready = "until pg_isready -q -h 127.0.0.1; do sleep 0.1; done";
+        let made = format!("psql -q postgres://chaos@127.0.0.1/postgres {user}");
+        walk(&network, "postgres", &format!("{ready}\n{made}"));
     });
 }
